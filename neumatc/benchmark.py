@@ -1,0 +1,107 @@
+"""How good and how fast: the Eckart-Young limit, relative errors, and paired timings of any callables."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+
+
+def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> Tensor:
+    r"""Smallest relative error that any rank-r map X(p) ~ C x_3 Phi(p) can reach on given samples.
+
+    The samples form an N x (numbers per sample) matrix; by the Eckart-Young theorem the best approximation of rank r in
+    the Frobenius norm keeps the r largest singular values, and the error is
+    :math:`(\sum_{i>r} \sigma_i^2 / \sum_i \sigma_i^2)^{1/2}`. It is a bound for the error on these samples; on the
+    whole interval it holds up to how well they represent it.
+
+    Args:
+        X: Samples, shape (N, ...), real or complex; use a grid that is dense against the variation of X.
+        ranks: One rank or several, each at least 1.
+        field: ``"real"`` limits the embedding to real values, as in this library: a complex sample counts as its real
+            and imaginary parts side by side. ``"complex"`` allows complex embeddings, whose products cost twice as
+            much.
+
+    Returns:
+        The limits, float64, one per rank (a 0-d tensor for a single rank). Computed from a singular value decomposition
+        in double precision, not from the Gram matrix, so limits down to 1e-14 or so are meaningful.
+    """
+    if field not in ("real", "complex"):
+        raise ValueError(f"`field`: expected 'real' or 'complex', got {field!r}.")
+    X = X.flatten(1)
+    if X.is_complex() and field == "real":
+        X = torch.view_as_real(X.resolve_conj()).flatten(1)
+    X = X.to(torch.complex128 if X.is_complex() else torch.float64)
+    energies = torch.linalg.svdvals(X) ** 2
+    tails = torch.cat([energies.flip(0).cumsum(0).flip(0), energies.new_zeros(1)])
+    index = torch.as_tensor([checks.integer("ranks", r, 1) for r in ([ranks] if isinstance(ranks, int) else ranks)])
+    limits = (tails[index.clamp_max(len(energies))] / tails[0]).sqrt().cpu()
+    return limits[0] if isinstance(ranks, int) else limits
+
+
+def relative_error(X: Tensor, exact: Tensor) -> float:
+    """Relative Frobenius error of a whole batch, as `eckart_young` measures it.
+
+    (sum_p ||X(p) - X*(p)||^2 / sum_p ||X*(p)||^2)^(1/2) over the batch, for tensors of one shape.
+    """
+    wide = torch.complex128 if X.is_complex() else torch.float64
+    return float(torch.linalg.vector_norm((X - exact).to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall times of one callable, in seconds, in the order of the rounds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def compare(callables: Mapping[str, Callable[[], object]], *, rounds: int = 7, warm_up: int = 1) -> dict[str, Timing]:
+    """Time several callables against each other, fairly.
+
+    Each round runs every callable once, in alternating order (forwards, then backwards), so that slow drifts of the
+    machine fall on all of them; the warm-up is not counted; CUDA work is waited for. Compare medians, or better the
+    ratios round by round, within one result only.
+
+    Args:
+        callables: Name -> function without arguments.
+        rounds: Timed rounds.
+        warm_up: Rounds before them.
+
+    Returns:
+        Name -> times.
+    """
+    rounds, warm_up = checks.integer("rounds", rounds, 1), checks.integer("warm_up", warm_up, 0)
+    seconds: dict[str, list[float]] = {name: [] for name in callables}
+    for i in range(warm_up + rounds):
+        names = list(callables)
+        for name in names if i % 2 == 0 else reversed(names):
+            start = time.perf_counter()
+            result = callables[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            elapsed = time.perf_counter() - start
+            del result
+            if i >= warm_up:
+                seconds[name].append(elapsed)
+    return {name: Timing(tuple(times)) for name, times in seconds.items()}
+
+
+def speed_up(timings: Mapping[str, Timing], slow: str, fast: str) -> float:
+    """Median over the rounds of the ratio of two callables' times."""
+    return statistics.median(a / b for a, b in zip(timings[slow].seconds, timings[fast].seconds))
+
+
+def break_even(fit_seconds: float, seconds_per_exact: float, seconds_per_surrogate: float) -> float:
+    """Number of parameters from which fitting and evaluating beats solving exactly; infinity where it never does."""
+    gain = seconds_per_exact - seconds_per_surrogate
+    return fit_seconds / gain if gain > 0 else float("inf")

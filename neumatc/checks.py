@@ -1,0 +1,135 @@
+"""Validation of arguments: every message names the argument, what was expected, what came, and the remedy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+REAL = (torch.float32, torch.float64)
+COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+DTYPES = (*REAL, *COMPLEX.values())
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the real dtype of the same precision: complex64 -> float32, float64 -> float64."""
+    return dtype.to_real() if dtype.is_complex else dtype
+
+
+def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
+    """Return a supported matrix dtype; None means torch's default dtype."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"`{name}`: expected one of float32, float64, complex64, complex128, got {dtype}; "
+            "convert the data first, for example with `.to(torch.float64)`."
+        )
+    return dtype
+
+
+def integer(name: str, value: object, minimum: int) -> int:
+    """Return ``value`` as an int that is at least ``minimum``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"`{name}`: expected an integer, got {value!r} of type {type(value).__name__}.")
+    value = value.__index__()
+    if value < minimum:
+        raise ValueError(f"`{name}`: expected at least {minimum}, got {value}.")
+    return value
+
+
+def number(name: str, value: object, *, above: float = -math.inf, at_most: float = math.inf) -> float:
+    """Return ``value`` as a finite float in the half-open interval (above, at_most]."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}`: expected a number, got {value!r} of type {type(value).__name__}.") from None
+    if not (math.isfinite(result) and above < result <= at_most):
+        limits = f"above {above:g}" if math.isinf(at_most) else f"in ({above:g}, {at_most:g}]"
+        raise ValueError(f"`{name}`: expected a finite number {limits}, got {value!r}.")
+    return result
+
+
+def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor]:
+    """Return the bounds of a box as two real tensors of shape (d,), with lower < upper in every direction."""
+    bounds = []
+    for name, bound in (("lower", lower), ("upper", upper)):
+        tensor = torch.as_tensor(bound, device=device)
+        if dtype is not None or tensor.dtype not in REAL:
+            if tensor.is_complex():
+                raise TypeError(f"`{name}`: expected real bounds, got {tensor.dtype}.")
+            tensor = tensor.to(dtype or torch.get_default_dtype())
+        if tensor.ndim != 1 or tensor.numel() == 0:
+            raise ValueError(
+                f"`{name}`: expected one bound per parameter, shape (d,), got shape {tuple(tensor.shape)}; "
+                "write `[0.0]` for a single parameter."
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"`{name}`: expected finite bounds, got {tensor.tolist()}.")
+        bounds.append(tensor)
+    low, high = bounds[0], bounds[1].to(bounds[0])
+    if low.shape != high.shape:
+        raise ValueError(f"`upper`: expected shape {tuple(low.shape)} like `lower`, got {tuple(high.shape)}.")
+    if not (low < high).all():
+        raise ValueError(f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}.")
+    return low, high
+
+
+def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
+    """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
+
+    A distance of a few units of rounding outside the box is allowed, so that bounds computed in another
+    precision still count as inside.
+    """
+    if not isinstance(p, Tensor):
+        raise TypeError(f"`p`: expected a torch.Tensor, got {type(p).__name__}; convert with `torch.as_tensor(p)`.")
+    if p.dtype not in REAL:
+        raise TypeError(f"`p`: expected float32 or float64, got {p.dtype}; convert with `p.to(torch.float64)`.")
+    d = lower.numel()
+    if p.ndim != 2 or p.shape[1] != d:
+        hint = "write `p[:, None]`" if p.ndim == 1 and d == 1 else f"reshape it to (B, {d})"
+        raise ValueError(f"`p`: expected shape (B, {d}), one row per parameter, got {tuple(p.shape)}; {hint}.")
+    if p.shape[0] == 0:
+        raise ValueError(f"`p`: expected at least one parameter, got an empty batch of shape {tuple(p.shape)}.")
+    if p.device != lower.device:
+        raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
+    low, high = lower.to(torch.float64), upper.to(torch.float64)
+    slack = 8 * torch.finfo(torch.float32).eps * torch.maximum(low.abs(), high.abs()).maximum(high - low)
+    finite = torch.isfinite(p).all(dim=1)
+    if not finite.all():
+        row = int(torch.argmin(finite.int()))
+        raise ValueError(f"`p`: expected finite parameters, got {p[row].tolist()} in row {row}.")
+    inside = ((p >= low - slack) & (p <= high + slack)).all(dim=1)
+    if not extrapolate and not inside.all():
+        row = int(torch.argmin(inside.int()))
+        raise ValueError(
+            f"`p`: expected parameters in the box {low.tolist()} to {high.tolist()}, got {p[row].tolist()} in row "
+            f"{row} ({int((~inside).sum())} of {p.shape[0]} rows are outside); pass `extrapolate=True` to allow it."
+        )
+    return p
+
+
+def matrices(name: str, A: object, p: Tensor) -> Tensor:
+    """Return ``A`` if it is a finite tensor of shape (B, m, n) and of a supported dtype, B the rows of ``p``."""
+    if not isinstance(A, Tensor):
+        raise TypeError(f"`{name}`: expected a torch.Tensor of shape (B, m, n), got {type(A).__name__}.")
+    matrix_dtype(name, A.dtype)
+    if A.ndim != 3 or A.shape[0] != p.shape[0] or 0 in A.shape:
+        raise ValueError(
+            f"`{name}`: expected shape ({p.shape[0]}, m, n), one matrix per parameter, got {tuple(A.shape)}."
+        )
+    finite = torch.isfinite(A).flatten(1).all(dim=1)
+    if not finite.all():
+        row = int(torch.argmin(finite.int()))
+        raise ValueError(
+            f"`{name}`: expected finite entries, got NaN or Inf at parameter {p[row].tolist()} "
+            f"({int((~finite).sum())} of {p.shape[0]} matrices); restrict the box or mend the function."
+        )
+    return A
+
+
+def describe(value: object) -> str:
+    """Say what came, for the end of a message: the type, and for a tensor its shape and dtype."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"{value!r} of type {type(value).__name__}"

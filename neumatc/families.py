@@ -1,0 +1,306 @@
+"""Parametric matrices p -> A(p): any batched torch function on a box, and families made for study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from scipy.interpolate import RBFInterpolator, make_interp_spline
+from torch import Tensor
+
+from neumatc import checks
+
+
+class FamilyError(ValueError):
+    """A family gave something else than finite matrices of its shape; the message names the parameter."""
+
+
+class ParametricMatrix:
+    """A continuous map p -> A(p) from a box in R^d to m x n matrices.
+
+    Args:
+        fn: Batched function, p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. It is
+            called once with the centre of the box to learn the shape, the dtype and the device of A.
+        lower: Lower bounds of the box, shape (d,). A floating tensor keeps its dtype; lists take ``dtype``.
+        upper: Upper bounds, shape (d,), above ``lower``.
+        names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
+        units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
+        dtype: Real dtype of the parameters; default that of ``lower``, else torch's default dtype.
+        device: Device of the parameters; default that of ``lower``.
+
+    Attributes:
+        lower, upper: The box, two tensors of shape (d,).
+        shape: (m, n).
+        dtype: The dtype of A: float32, float64, complex64 or complex128.
+        device: The device of p and A.
+        dimension: d.
+
+    Raises:
+        ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at the centre.
+        TypeError: For an unsupported dtype.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> def fn(p):
+        ...     return torch.eye(2) + p[:, :, None] * torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> family = nm.ParametricMatrix(fn, lower=[0.0], upper=[0.5])
+        >>> family(torch.tensor([[0.25]]))
+        tensor([[[1.0000, 0.2500],
+                 [0.2500, 1.0000]]])
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        lower: Sequence[float] | Tensor,
+        upper: Sequence[float] | Tensor,
+        *,
+        names: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        if not callable(fn):
+            raise TypeError(f"`fn`: expected a function p (B, d) -> A (B, m, n), got {type(fn).__name__}.")
+        self.fn = fn
+        self.lower, self.upper = checks.box(lower, upper, dtype, device)
+        self.dimension = self.lower.numel()
+        self.device = self.lower.device
+        default = ["p"] if self.dimension == 1 else [f"p{i + 1}" for i in range(self.dimension)]
+        self.names = self._labels("names", names, default)
+        self.units = self._labels("units", units, [""] * self.dimension)
+        centre = ((self.lower + self.upper) / 2)[None]
+        A = self._checked(fn(centre), centre)
+        if A.device != self.device:
+            raise ValueError(
+                f"`fn`: expected A on the device of the parameters, {self.device}, got {A.device}; "
+                f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`."
+            )
+        self.shape = tuple(A.shape[1:])
+        self.dtype = A.dtype
+
+    def _labels(self, name: str, labels: Sequence[str] | None, default: list[str]) -> tuple[str, ...]:
+        labels = default if labels is None else list(labels)
+        if len(labels) != self.dimension or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"`{name}`: expected {self.dimension} strings, one per parameter, got {labels!r}.")
+        return tuple(labels)
+
+    def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
+        """Evaluate A(p).
+
+        Args:
+            p: Parameters, shape (B, d), float32 or float64, inside the box, on the family's device.
+            extrapolate: Allow parameters outside the box.
+
+        Returns:
+            A(p), shape (B, m, n), of the family's dtype.
+
+        Raises:
+            ValueError: If p has another shape, is empty, not finite or outside the box.
+            FamilyError: (a ValueError) If A has another shape or dtype than at the centre of the box, or NaN or Inf;
+                the message gives the parameter.
+            TypeError: If p is not a real floating tensor.
+        """
+        p = checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
+        A = self._checked(self.fn(p.to(self.lower.dtype)), p)
+        if tuple(A.shape[1:]) != self.shape or A.dtype != self.dtype:
+            raise FamilyError(
+                f"`fn(p)`: expected shape {(p.shape[0], *self.shape)} and dtype {self.dtype} as at the centre of the "
+                f"box, got {tuple(A.shape)} and {A.dtype}."
+            )
+        return A
+
+    @staticmethod
+    def _checked(A: Tensor, p: Tensor) -> Tensor:
+        try:
+            return checks.matrices("fn(p)", A, p)
+        except ValueError as error:
+            raise FamilyError(str(error)) from None
+
+    def __repr__(self) -> str:
+        sides = ", ".join(
+            f"{name} in [{low:g}, {high:g}]{' ' + unit if unit else ''}"
+            for name, unit, low, high in zip(self.names, self.units, self.lower.tolist(), self.upper.tolist())
+        )
+        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {sides}, {self.dtype}, {self.device})"
+
+
+def _gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    # Drawn in double precision on the CPU, so that a seed means the same family in every dtype, on every device.
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    return torch.randn(shape, dtype=wide, generator=generator)
+
+
+def trigonometric(
+    size: int = 64,
+    terms: int = 8,
+    shift: float = 1.6,
+    seed: int = 0,
+    *,
+    dimension: int = 1,
+    cycles: float = 1.2,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> ParametricMatrix:
+    r"""Smooth, well-conditioned family on [0, 1]^d: a shifted random trigonometric polynomial.
+
+    .. math:: A(p) = s I + \sum_{k=1}^{K} R_k \cos(\omega_k^T p) + S_k \sin(\omega_k^T p),
+              \qquad \omega_k = 2 \pi c \tfrac{k}{K} u_k,
+
+    with independent Gaussian R_k, S_k of variance 1 / (n K) and unit vectors u_k (u_k = 1 for d = 1). At each p the
+    sum is a Ginibre matrix, whose spectrum fills the unit disc as n grows; a shift s > 1 keeps A(p) invertible with
+    overwhelming probability for large n, not with certainty. The family is analytic and not periodic on the box.
+
+    Args:
+        size: n, rows and columns of A.
+        terms: K, number of frequencies.
+        shift: s.
+        seed: Seed of R, S and u; the same family in every dtype and on every device.
+        dimension: d.
+        cycles: c, periods of the fastest term over the unit interval.
+        dtype: Dtype of A; a complex dtype draws complex R_k and S_k of the same variance. Default: torch's default.
+        device: Device of the parameters and of A.
+
+    Returns:
+        A family of shape (n, n).
+
+    Example:
+        >>> import neumatc as nm
+        >>> nm.families.trigonometric(size=4).shape
+        (4, 4)
+    """
+    size, terms = checks.integer("size", size, 1), checks.integer("terms", terms, 1)
+    dimension = checks.integer("dimension", dimension, 1)
+    shift, cycles = checks.number("shift", shift), checks.number("cycles", cycles, above=0)
+    dtype = checks.matrix_dtype("dtype", dtype)
+    generator = torch.Generator().manual_seed(seed)
+    waves = _gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5
+    directions = torch.randn((terms, dimension), dtype=torch.float64, generator=generator)
+    directions = directions / directions.norm(dim=1, keepdim=True) if dimension > 1 else torch.ones_like(directions)
+    speeds = torch.arange(1, terms + 1, dtype=torch.float64) / terms
+    real = checks.real_dtype(dtype)
+    frequencies = (2 * torch.pi * cycles * speeds[:, None] * directions).to(device, real)
+    waves = waves.to(device, dtype)
+    identity = shift * torch.eye(size, dtype=dtype, device=device)
+
+    def fn(p: Tensor) -> Tensor:
+        phase = p.to(real) @ frequencies.T
+        basis = torch.cat([phase.cos(), phase.sin()], dim=1)
+        return (basis.to(dtype) @ waves).view(-1, size, size) + identity
+
+    return ParametricMatrix(fn, [0.0] * dimension, [1.0] * dimension, dtype=real, device=device)
+
+
+def low_rank_plus_shift(
+    size: int = 64,
+    inner: int = 4,
+    shift: float = 1e-3,
+    seed: int = 0,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> ParametricMatrix:
+    r"""Nearly singular stress case on [0, 1]: an affine product of low rank plus a small shift.
+
+    .. math:: A(p) = (U_0 + p U_1) (V_0 + p V_1)^H + \epsilon I
+
+    with independent Gaussian n x k factors of variance 1 / n. Away from the product's k-dimensional range A(p) is
+    epsilon I, so its condition number is of the order 1 / epsilon everywhere; and left and right factors being
+    unrelated, it can be far larger at some p, where the inverse has a pole close to the interval, or on it. No
+    surrogate of that inverse should be trusted; the family is here to test that this is noticed.
+
+    Args:
+        size: n.
+        inner: k, rank of the product, at most n.
+        shift: epsilon.
+        seed: Seed of the factors.
+        dtype: Dtype of A. Default: torch's default dtype.
+        device: Device of the parameters and of A.
+
+    Returns:
+        A family of shape (n, n).
+    """
+    size, inner = checks.integer("size", size, 1), checks.integer("inner", inner, 1)
+    if inner > size:
+        raise ValueError(f"`inner`: expected at most `size` = {size}, got {inner}.")
+    shift, dtype = checks.number("shift", shift), checks.matrix_dtype("dtype", dtype)
+    generator = torch.Generator().manual_seed(seed)
+    factors = (_gaussian((4, size, inner), dtype, generator) / size**0.5).to(device, dtype)
+    identity = shift * torch.eye(size, dtype=dtype, device=device)
+
+    def fn(p: Tensor) -> Tensor:
+        q = p.to(checks.real_dtype(dtype))[:, :, None]
+        left, right = factors[0] + q * factors[1], factors[2] + q * factors[3]
+        return left @ right.mH + identity
+
+    return ParametricMatrix(fn, [0.0], [1.0], dtype=checks.real_dtype(dtype), device=device)
+
+
+def from_samples(
+    p: Tensor,
+    A: Tensor,
+    *,
+    names: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+) -> ParametricMatrix:
+    """Family through measured matrices, interpolated entry by entry with SciPy.
+
+    One parameter: a cubic spline (of lower degree for fewer than four samples). Several: cubic radial basis functions
+    with a linear polynomial, on parameters scaled to the unit box; its cost grows with the cube of the number of
+    samples, which suits up to a few thousand. The family passes through the samples; between them it is an
+    interpolation, and a surrogate of it inherits that interpolation's error, which nothing here can measure.
+
+    Args:
+        p: Parameters of the samples, shape (N, d), N >= 2 distinct rows; the box is their bounding box.
+        A: Matrices, shape (N, m, n), of any supported dtype.
+        names: One name per parameter.
+        units: One unit per parameter.
+
+    Returns:
+        A family of shape (m, n) on the device of p. SciPy evaluates it on the CPU, so it is meant for the fit, not
+        for speed, and it does not carry gradients.
+
+    Raises:
+        ValueError: For repeated parameters, fewer samples than an interpolation needs, or NaN or Inf in A.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> p = torch.linspace(0, 1, 5)[:, None]
+        >>> A = torch.eye(2) * (1 + p[:, :, None] ** 2)
+        >>> family = nm.families.from_samples(p, A)
+        >>> family(torch.tensor([[0.5]]))[0, 0, 0]
+        tensor(1.2500)
+    """
+    if not isinstance(p, Tensor) or p.ndim != 2 or p.dtype not in checks.REAL:
+        raise TypeError(f"`p`: expected a float32 or float64 tensor of shape (N, d), got {checks.describe(p)}.")
+    if not torch.isfinite(p).all():
+        raise ValueError("`p`: expected finite parameters, got NaN or Inf; drop those samples.")
+    A = checks.matrices("A", A, p)
+    count, d = p.shape
+    needed = 2 if d == 1 else d + 1
+    if count < needed:
+        raise ValueError(f"`p`: expected at least {needed} samples for {d} parameter(s), got {count}; add samples.")
+    if len(torch.unique(p, dim=0)) < count:
+        raise ValueError(
+            f"`p`: expected distinct parameters, got {count - len(torch.unique(p, dim=0))} repeated; average or drop "
+            "them."
+        )
+    lower, upper = p.amin(dim=0), p.amax(dim=0)
+    x = ((p - lower) / (upper - lower)).double().cpu().numpy()
+    values = A.detach().cpu().numpy().reshape(count, -1)
+    if d == 1:
+        order = np.argsort(x[:, 0])
+        spline = make_interp_spline(x[order, 0], values[order], k=min(3, count - 1))
+
+        def interpolate(y: np.ndarray) -> np.ndarray:
+            return spline(y[:, 0])
+    else:
+        interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
+    shape, dtype = A.shape[1:], A.dtype
+
+    def fn(q: Tensor) -> Tensor:
+        y = ((q - lower) / (upper - lower)).double().cpu().numpy()
+        return torch.from_numpy(np.asarray(interpolate(y))).to(q.device, dtype).view(-1, *shape)
+
+    return ParametricMatrix(fn, lower, upper, names=names, units=units)

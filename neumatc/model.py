@@ -1,0 +1,221 @@
+"""The model: one latent tensor and one embedding per factor, evaluated as one matrix product on a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.embeddings import Embedding
+from neumatc.operations import Operation
+
+if TYPE_CHECKING:
+    from neumatc.report import Report
+
+# Working memory, beside the output, of an evaluation for which the caller sets no budget.
+_DEFAULT_WORKING_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class FactorMap:
+    """One factor X(p) = C x_3 Phi(p), with a real Phi.
+
+    Attributes:
+        name: Name of the factor.
+        core: The latent tensor with its mode 3 in front, shape (r, *factor shape), real or complex, contiguous.
+        embedding: Phi.
+        weights: The weights of Phi, real tensors of the precision of ``core``.
+    """
+
+    name: str
+    core: Tensor
+    embedding: Embedding
+    weights: dict[str, Tensor]
+
+    @property
+    def latent(self) -> Tensor:
+        """The latent tensor C in the paper's order, shape (*factor shape, r): a view of ``core``."""
+        return self.core.movedim(0, -1)
+
+    @property
+    def rank(self) -> int:
+        return self.core.shape[0]
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Evaluate at x (B, d) in [-1, 1]^d: shape (B, *factor shape), in ``out`` if given (then without gradients).
+
+        A complex latent tensor is read as twice as many real columns: Phi is real, so this is half the operations of
+        a complex product.
+        """
+        phi = self.embedding(x, self.weights)
+        columns = _real_rows(self.core)
+        if out is None:
+            flat = phi @ columns
+            flat = torch.view_as_complex(flat.view(len(x), -1, 2)) if self.core.is_complex() else flat
+            return flat.view(len(x), *self.core.shape[1:])
+        torch.mm(phi, columns, out=_real_rows(out))
+        return out
+
+
+def _real_rows(x: Tensor) -> Tensor:
+    """View a contiguous tensor as real rows: (N, ...) -> (N, numbers per row)."""
+    return (torch.view_as_real(x) if x.is_complex() else x).view(x.shape[0], -1)
+
+
+class Surrogate:
+    r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
+
+    Made by `fit` or `load`. Immutable; safe to share between threads.
+
+    Attributes:
+        operation: The operation it stands for.
+        maps: One `FactorMap` per factor; ``surrogate.maps[0].latent`` is C of shape (rows, cols, r).
+        lower, upper: The box of parameters.
+        names, units: Labels of the parameters.
+        report: How it was fitted.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        maps: Sequence[FactorMap],
+        lower: Tensor,
+        upper: Tensor,
+        names: Sequence[str],
+        units: Sequence[str],
+        report: Report,
+    ):
+        self.operation, self.maps, self.report = operation, tuple(maps), report
+        self.lower, self.upper = lower, upper
+        self.names, self.units = tuple(names), tuple(units)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank r of its factors."""
+        return max(m.rank for m in self.maps)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of its (first) output."""
+        return self.maps[0].core.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.maps[0].core.device
+
+    def __call__(
+        self, p: Tensor, *, extrapolate: bool = False, memory_budget: int | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Evaluate at a batch of parameters.
+
+        Args:
+            p: Shape (B, d), float32 or float64 (scaled to the cube in its own precision), on the surrogate's device.
+            extrapolate: Allow parameters outside the box; the error there is not controlled by anything.
+            memory_budget: Most bytes to allocate at once, the output included. Default: the output plus 64 MiB.
+
+        Returns:
+            As the operation's exact solution: (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD. Without
+            gradients, of the surrogate's dtype.
+
+        Raises:
+            ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
+                ``memory_budget`` (use `batches`).
+            TypeError: If p is not a real floating tensor.
+        """
+        p = self._points(p, extrapolate)
+        row, working = self._bytes_per_row()
+        if memory_budget is None:
+            rows = _DEFAULT_WORKING_BYTES // working
+        else:
+            budget = checks.integer("memory_budget", memory_budget, 1)
+            rows = (budget - len(p) * row) // working
+            if rows < 1:
+                raise ValueError(
+                    f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
+                    f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
+                )
+        return self._evaluate(p, max(1, rows))
+
+    def batches(
+        self, p: Tensor, memory_budget: int, *, extrapolate: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor | tuple[Tensor, ...]]]:
+        """Iterate over (p, value) pieces in order, each allocated within ``memory_budget`` bytes.
+
+        The caller must let go of one piece before asking for the next for the budget to hold.
+
+        Raises:
+            ValueError: As a call does, at once; and if a single parameter does not fit the budget.
+        """
+        p = self._points(p, extrapolate)
+        cost = sum(self._bytes_per_row())
+        rows = checks.integer("memory_budget", memory_budget, 1) // cost
+        if rows < 1:
+            raise ValueError(
+                f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
+            )
+        return ((piece, self._evaluate(piece, rows)) for piece in p.split(rows))
+
+    def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
+        return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
+
+    def _bytes_per_row(self) -> tuple[int, int]:
+        """Bytes per parameter of the output, and of the working memory at its peak."""
+        number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
+        output = sum(m.core[0].numel() * m.core.element_size() for m in self.maps)
+        working = number * max(m.embedding.working_numbers(m.rank) for m in self.maps)
+        # The scaled parameters, in p's precision and in the embedding's; canonical_ may copy all the factors once.
+        return output, working + 24 * self.lower.numel() + (output if len(self.maps) > 1 else 0)
+
+    @torch.no_grad()
+    def _evaluate(self, p: Tensor, rows: int) -> Tensor | tuple[Tensor, ...]:
+        outputs = [torch.empty((len(p), *m.core.shape[1:]), dtype=m.core.dtype, device=p.device) for m in self.maps]
+        for start in range(0, len(p), rows):
+            x = unit_cube(p[start : start + rows], self.lower, self.upper, checks.real_dtype(self.dtype))
+            pieces = [output[start : start + rows] for output in outputs]
+            for factor_map, piece in zip(self.maps, pieces):
+                factor_map(x, out=piece)
+            self.operation.canonical_(pieces)
+        return self.operation.pack(outputs)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Surrogate:
+        """Return a copy on another device or in another precision.
+
+        Args:
+            device: For example ``"cuda"``.
+            dtype: Dtype of the output: float32 or float64 for a real surrogate, complex64 or complex128 for a complex
+                one.
+
+        Raises:
+            TypeError: If ``dtype`` would turn a complex surrogate into a real one or the reverse.
+        """
+        dtype = self.dtype if dtype is None else checks.matrix_dtype("dtype", dtype)
+        if dtype.is_complex != self.dtype.is_complex:
+            raise TypeError(
+                f"`dtype`: expected {'a complex' if self.dtype.is_complex else 'a real'} dtype, got {dtype}."
+            )
+        real = checks.real_dtype(dtype)
+        maps = [
+            FactorMap(
+                m.name,
+                m.core.to(device, dtype if m.core.is_complex() else real),
+                m.embedding,
+                {name: weight.to(device, real) for name, weight in m.weights.items()},
+            )
+            for m in self.maps
+        ]
+        box = (self.lower.to(device), self.upper.to(device))
+        return Surrogate(self.operation, maps, *box, self.names, self.units, self.report)
+
+    def __repr__(self) -> str:
+        factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
+        return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def unit_cube(p: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scale parameters from the box to [-1, 1]^d in p's own precision, then convert to ``dtype``."""
+    low, high = lower.to(p.dtype), upper.to(p.dtype)
+    return ((2 * p - (low + high)) / (high - low)).to(dtype)

@@ -1,0 +1,90 @@
+"""A problem: an operation applied to a family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.families import ParametricMatrix
+from neumatc.operations import Factor, Operation
+
+
+class Solution(NamedTuple):
+    """An exact solution: its value as a surrogate returns it, and a mask (B,) of failures, whose entries are NaN."""
+
+    value: Tensor | tuple[Tensor, ...]
+    failed: Tensor
+
+
+class Problem:
+    """The operation X(p) on the family A(p), at every p of the family's box.
+
+    Args:
+        family: The parametric matrix.
+        operation: For example ``nm.Inverse()`` or ``nm.SVD(rank=4)``.
+
+    Attributes:
+        factors: Name and shape of each output factor.
+
+    Raises:
+        ValueError: If the operation does not exist for the family's shape (the inverse of a rectangular matrix).
+        TypeError: If the arguments are of another type.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> problem = nm.Problem(nm.families.trigonometric(size=8), nm.Inverse())
+        >>> p = torch.tensor([[0.3]])
+        >>> solution = problem.exact(p)
+        >>> bool(solution.failed), float(problem.residual(p, solution.value)) < 1e-5
+        (False, True)
+    """
+
+    def __init__(self, family: ParametricMatrix, operation: Operation):
+        if not isinstance(family, ParametricMatrix):
+            raise TypeError(
+                f"`family`: expected a ParametricMatrix, got {type(family).__name__}; wrap the function in one."
+            )
+        if not isinstance(operation, Operation):
+            raise TypeError(
+                f"`operation`: expected an operation such as nm.Inverse(), got {checks.describe(operation)}."
+            )
+        self.family, self.operation = family, operation
+        self.factors: tuple[Factor, ...] = operation.factors(*family.shape)
+
+    def exact(self, p: Tensor) -> Solution:
+        """Solve exactly at each parameter: p (B, d) -> the value, and where it failed.
+
+        Singular matrices are reported in the mask, not raised: ``p[solution.failed]`` says where.
+        """
+        factors, failed = self.operation.exact(self.family(p))
+        return Solution(self.operation.pack(factors), failed)
+
+    def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
+        """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula."""
+        return self.operation.residual(self.family(p), self.unpack(value))
+
+    def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
+        """Relative Frobenius error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
+
+        Computed on the operation's gauge-invariant matrix: X for the inverse, U S V^H for the SVD.
+        """
+        exact = self.operation.invariant(self.unpack(self.exact(p).value))
+        difference = self.operation.invariant(self.unpack(value)) - exact
+        return torch.linalg.vector_norm(difference, dim=(1, 2)) / torch.linalg.vector_norm(exact, dim=(1, 2))
+
+    def unpack(self, value: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the factors of ``value`` as a tuple, after checking their number and shapes."""
+        factors = (value,) if isinstance(value, Tensor) else tuple(value)
+        shapes = [tuple(x.shape[1:]) for x in factors]
+        expected = [factor.shape for factor in self.factors]
+        if shapes != expected:
+            names = ", ".join(f"{factor.name} (B, {str(factor.shape)[1:]}" for factor in self.factors)
+            raise ValueError(f"`value`: expected {names}, got shapes {[tuple(x.shape) for x in factors]}.")
+        return factors
+
+    def __repr__(self) -> str:
+        return f"Problem({self.family!r}, {self.operation!r})"

@@ -1,0 +1,85 @@
+"""What a fit did: numbers, histories and why it stopped, as plain data that a file can hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+
+class StopReason(StrEnum):
+    """Why a fit ended."""
+
+    TOLERANCE = "the estimated failure probability is under the target"
+    STEPS = "the steps are used up"
+    DIVERGED = "the loss became NaN or Inf; the last finite state is returned"
+    FAMILY = "the family failed at a new parameter; the state before it is returned"
+
+
+@dataclass
+class Round:
+    """State at the end of one round of training, measured on candidates that the training has not seen.
+
+    Attributes:
+        step: Optimiser steps so far.
+        failure_probability, standard_error: See `neumatc.sampling.FailureEstimate`.
+        residual_median, residual_max: Over the uniform candidates.
+        added: Parameters added to the collocation points after this round.
+    """
+
+    step: int
+    failure_probability: float
+    standard_error: float
+    residual_median: float
+    residual_max: float
+    added: list[list[float]] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """How a surrogate was fitted.
+
+    Attributes:
+        method: Class name of the method, and ``settings``, its arguments.
+        rank, seed: As given to `fit`.
+        stop_reason: Why the fit ended, and ``message``, the details if it ended early.
+        seconds: Wall time of the fit, everything included.
+        exact_solves: Exact solutions computed.
+        residual_evaluations: Parameters at which the residual was evaluated to estimate the failure probability.
+        singular: Parameters at which an exact solution was asked for and failed.
+        collocation: Number of collocation points at the end.
+        steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
+        rounds: One entry per round of adaptive sampling.
+    """
+
+    method: str
+    settings: dict[str, object]
+    rank: int
+    seed: int
+    stop_reason: StopReason = StopReason.STEPS
+    message: str = ""
+    seconds: float = 0.0
+    exact_solves: int = 0
+    residual_evaluations: int = 0
+    singular: list[list[float]] = field(default_factory=list)
+    collocation: int = 0
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain numbers, strings, lists and dictionaries."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Report:
+        """Rebuild a report from `to_dict`."""
+        rounds = [Round(**entry) for entry in data["rounds"]]
+        return cls(**{**data, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds})
+
+    def __str__(self) -> str:
+        last = f", failure probability {self.rounds[-1].failure_probability:.2g} (estimate)" if self.rounds else ""
+        return (
+            f"{self.method}, rank {self.rank}: {self.seconds:.1f} s, {self.exact_solves} exact solves, "
+            f"{self.collocation} collocation points{last}; stopped because {self.stop_reason}"
+            + (f" ({self.message})" if self.message else "")
+        )

@@ -1,0 +1,140 @@
+"""Save and load surrogates: one safetensors file with JSON metadata, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.embeddings import Embedding
+from neumatc.model import FactorMap, Surrogate
+from neumatc.operations import Operation
+from neumatc.report import Report
+
+_FORMAT = "neumatc-surrogate"
+_VERSION = 1
+
+
+def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
+    """Write a surrogate to a file: tensors, dtype, operation, embeddings, box, labels and report.
+
+    The file is written beside its place first and then moved there, so a failure (a full disk) leaves an existing file
+    as it was. Complex latent tensors are stored as pairs of real numbers, since the format has no complex128.
+
+    Args:
+        surrogate: What to save, from any device.
+        path: Usually ending in ``.safetensors``.
+
+    Raises:
+        TypeError: If ``surrogate`` is something else.
+        OSError: If the file cannot be written.
+    """
+    if not isinstance(surrogate, Surrogate):
+        raise TypeError(f"`surrogate`: expected an nm.Surrogate, got {checks.describe(surrogate)}.")
+    tensors = {"lower": surrogate.lower, "upper": surrogate.upper}
+    maps = []
+    for i, m in enumerate(surrogate.maps):
+        tensors[f"{i}.core"] = torch.view_as_real(m.core) if m.core.is_complex() else m.core
+        tensors |= {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
+        maps.append({"name": m.name, "complex": m.core.is_complex(), "embedding": _describe(m.embedding)})
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "operation": _describe(surrogate.operation),
+        "maps": maps,
+        "names": surrogate.names,
+        "units": surrogate.units,
+        "report": surrogate.report.to_dict(),
+    }
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"neumatc": json.dumps(header)})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surrogate:
+    """Read a surrogate that `save` wrote.
+
+    Args:
+        path: The file.
+        device: Where to put it.
+
+    Returns:
+        The surrogate, its tensors bit for bit those that were saved.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, is not ours, is of a newer format, or names an operation or embedding whose
+            class is not imported.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}, which does not exist.")
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = (file.metadata() or {}).get("neumatc")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"`path`: expected a file written by nm.save, got {str(path)!r}, which is damaged or of another kind "
+            f"({error}); save the surrogate again."
+        ) from error
+    if metadata is None:
+        raise ValueError(
+            f"`path`: expected a file written by nm.save, got {str(path)!r}, a safetensors file of another program."
+        )
+    try:
+        header = json.loads(metadata)
+        if header["format"] != _FORMAT or header["version"] > _VERSION:
+            raise ValueError(
+                f"`path`: expected format {_FORMAT} up to version {_VERSION}, got {header['format']} version "
+                f"{header['version']}; update neumatc."
+            )
+        operation = _build(Operation.registry, header["operation"])
+        maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
+        report = Report.from_dict(header["report"])
+        surrogate = Surrogate(
+            operation, maps, tensors["lower"], tensors["upper"], header["names"], header["units"], report
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"`path`: expected a complete file written by nm.save, got {str(path)!r}, whose contents do not fit "
+            f"together ({type(error).__name__}: {error}); save the surrogate again."
+        ) from error
+    return surrogate
+
+
+def _describe(part: Operation | Embedding) -> dict[str, object]:
+    return {"class": type(part).__name__, "settings": part.settings()}
+
+
+def _build(registry: dict[str, type], description: dict) -> Operation | Embedding:
+    name = description["class"]
+    if name not in registry:
+        raise ValueError(
+            f"`path`: expected one of {sorted(registry)}, got a file that needs {name!r}; import the module that "
+            "defines that class before loading."
+        )
+    return registry[name](**description["settings"])
+
+
+def _factor_map(index: int, entry: dict, tensors: dict[str, Tensor]) -> FactorMap:
+    core = tensors[f"{index}.core"]
+    prefix = f"{index}.weights."
+    weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    embedding = _build(Embedding.registry, entry["embedding"])
+    rank = core.shape[0]
+    # One evaluation shows that the weights are all there and fit the embedding and the rank.
+    x = torch.zeros((1, tensors["lower"].numel()), dtype=core.dtype, device=core.device)
+    if embedding(x, weights).shape != (1, rank):
+        raise RuntimeError(f"the weights of factor {entry['name']!r} do not give rank {rank}")
+    return FactorMap(entry["name"], torch.view_as_complex(core) if entry["complex"] else core, embedding, weights)
