@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,11 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
     """
     wide = torch.complex128 if X.is_complex() else torch.float64
     return float(torch.linalg.vector_norm((X - exact).to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
+
+
+def numpy_loop_inverse(A: np.ndarray) -> list[np.ndarray]:
+    """Invert one matrix after the other with NumPy, the baseline that the paper compares with."""
+    return [np.linalg.inv(a) for a in A]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,): True where A is singular to working
-        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above n eps. Failed
+        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps. Failed
         entries are NaN.
     """
     A = A.detach()
@@ -33,7 +33,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
         X = torch.linalg.inv_ex(A)[0]
     eps = torch.finfo(checks.real_dtype(A.dtype)).eps
     rcond = 1 / (_one_norm(A) * _one_norm(X))
-    failed = ~(rcond > A.shape[-1] * eps)  # written so that NaN counts as failed
+    failed = ~(rcond > eps)  # written so that NaN counts as failed
     X[failed] = torch.nan
     return X, failed
 

@@ -1,0 +1,222 @@
+"""Figures of the book: they read records and draw, and compute nothing that a reader would cite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
+
+from neumatc.provenance import Record
+
+# Okabe and Ito's colours, which readers with any colour vision can tell apart.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#222222",
+)
+GREY = "#767676"
+
+
+def style() -> None:
+    """Set matplotlib's defaults for the book: size, fonts, colours, a light grid, a white ground."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.0, 3.6),
+            "figure.dpi": 144,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 144,
+            "font.size": 10,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK]),
+            "grid.color": "#dddddd",
+            "grid.linewidth": 0.6,
+            "legend.frameon": False,
+            "lines.linewidth": 1.6,
+        }
+    )
+
+
+def mapping() -> Figure:
+    """Draw the map X(p) = C x_3 Phi(p) with its shapes: parameter, embedding, latent tensor, result."""
+    figure, axes = plt.subplots(figsize=(7.4, 2.9))
+    axes.set(xlim=(0, 100), ylim=(0, 40), aspect="equal")
+    axes.axis("off")
+
+    def label(x: float, y: float, text: str, **options: object) -> None:
+        axes.text(x, y, text, ha="center", va="center", **{"fontsize": 10, **options})
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=BLACK, lw=1.2))
+
+    def box(x: float, y: float, width: float, height: float, colour: str) -> None:
+        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, alpha=0.35, edgecolor=BLACK, lw=1.0))
+
+    box(2, 19, 4, 4, GREY)
+    label(4, 28, "$p$")
+    label(4, 14, "parameter\n$(d)$", fontsize=9)
+    arrow((7, 21), (13, 21))
+    box(14, 13, 15, 16, SKY)
+    label(21.5, 21, "sine\nnetwork", fontsize=9)
+    label(21.5, 33, "embedding $\\Phi$")
+    arrow((30, 21), (36, 21))
+    for i in range(6):
+        box(37, 13 + 16 / 6 * i, 3, 16 / 6, BLUE)
+    label(38.5, 33, "$\\Phi(p)$")
+    label(38.5, 8.5, "$(r)$", fontsize=9)
+    label(46, 21, "$\\times_3$", fontsize=13)
+    for i in reversed(range(6)):
+        shift = 1.3 * i
+        axes.add_patch(Rectangle((51 + shift, 10 + shift), 15, 15, facecolor="#f3d9a3", edgecolor=BLACK, lw=0.9))
+    axes.add_patch(
+        Polygon([(66, 10), (72.5, 16.5), (72.5, 31.5), (66, 25)], facecolor=ORANGE, alpha=0.45, edgecolor="none")
+    )
+    label(62, 35.5, "latent tensor $C$")
+    label(61, 5.5, "(rows, columns, $r$)", fontsize=9)
+    label(58.5, 17.5, "$C_{:,:,k}$", fontsize=9)
+    label(78, 21, "$=$", fontsize=13)
+    box(82, 13.5, 15, 15, GREEN)
+    label(89.5, 21, "$X(p)$")
+    label(89.5, 33, "result")
+    label(89.5, 8.5, "(rows, columns)", fontsize=9)
+    return figure
+
+
+def singular_values(decays: Mapping[str, np.ndarray], rank: int) -> Figure:
+    """Plot the limits of Eckart and Young against the rank, one line per family; ``decays`` holds ranks 1, 2, ..."""
+    figure, axes = plt.subplots()
+    for (name, limits), marker in zip(decays.items(), "os^Dv"):
+        ranks = np.arange(1, len(limits) + 1)
+        axes.semilogy(ranks, limits, marker=marker, markevery=4, ms=4, label=name)
+    axes.axvline(rank, color=GREY, lw=1, ls=":")
+    axes.annotate(
+        f"$r = {rank}$",
+        (rank, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -4),
+        textcoords="offset points",
+        va="top",
+        color=GREY,
+    )
+    axes.set(xlabel="rank $r$", ylabel="smallest relative error")
+    axes.legend()
+    return figure
+
+
+def training(record: Record) -> Figure:
+    """Plot the loss and, round by round, the estimated failure probability of one fit."""
+    report = record.numbers["report"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
+    left.semilogy(report["steps"], report["losses"], color=BLUE)
+    left.set(xlabel="optimiser step", ylabel="training loss")
+    rounds = report["rounds"]
+    steps = [entry["step"] for entry in rounds]
+    probabilities = [entry["failure_probability"] for entry in rounds]
+    errors = [2 * entry["standard_error"] for entry in rounds]
+    right.errorbar(
+        steps, probabilities, errors, color=ORANGE, marker="o", ms=4, capsize=3, label="estimate, 2 standard errors"
+    )
+    right.axhline(report["settings"]["failure_probability"], color=GREY, ls="--", lw=1.2, label="target")
+    right.set(xlabel="optimiser step", ylabel="failure probability", ylim=(-0.03, 1.08))
+    right.legend()
+    return figure
+
+
+def error_along_parameter(record: Record, *, xlabel: str) -> Figure:
+    """Plot the error along the parameter beside the best map of the same rank, and the collocation points below."""
+    arrays, numbers = record.arrays, record.numbers
+    figure, (axes, rug) = plt.subplots(2, 1, figsize=(7.0, 4.4), sharex=True, height_ratios=(5, 1.3))
+    axes.semilogy(arrays["p"], arrays["error"], color=BLUE, label="gradient training")
+    axes.semilogy(
+        arrays["p"],
+        arrays["best_error"],
+        color=GREEN,
+        ls="--",
+        label=f"best map of rank {numbers['rank']} (Eckart-Young)",
+    )
+    axes.set(ylabel="relative error of $X(p)$")
+    axes.legend(loc="center right")
+    rug.plot(arrays["initial"], np.zeros_like(arrays["initial"]), "|", color=GREY, ms=9)
+    rug.plot(arrays["added"], arrays["added_round"], "|", color=ORANGE, ms=9)
+    rounds = int(arrays["added_round"].max(initial=0))
+    rug.set(xlabel=xlabel, ylim=(-0.7, rounds + 0.7), yticks=range(rounds + 1))
+    rug.set_yticklabels(["start", *(f"round {i}" for i in range(1, rounds + 1))], fontsize=7)
+    rug.grid(visible=False)
+    return figure
+
+
+def band(record: Record, names: Sequence[str]) -> Figure:
+    """Plot error and residual along the frequency band, one panel per channel."""
+    figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.3), sharey=True, squeeze=False)
+    for axes, name in zip(panels[0], names):
+        f = record.arrays[f"{name}_frequency"] / 1e6
+        axes.semilogy(
+            f, record.arrays[f"{name}_residual"], color=ORANGE, lw=1.0, label="residual $\\|AX-I\\|_F/\\sqrt{n}$"
+        )
+        axes.semilogy(f, record.arrays[f"{name}_error"], color=BLUE, lw=1.0, label="relative error of $X$")
+        axes.semilogy(
+            f,
+            record.arrays[f"{name}_best_error"],
+            color=GREEN,
+            lw=1.0,
+            ls="--",
+            label="error of the best map of this rank",
+        )
+        axes.set(title=name.upper(), xlabel="offset from the carrier (MHz)")
+    panels[0, 0].set_ylabel("relative size")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def total_time(record: Record, name: str) -> Figure:
+    """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy."""
+    numbers = record.numbers[name]
+    counts = np.logspace(1, 9, 200)
+    figure, axes = plt.subplots()
+    styles = {"NumPy loop": (BLACK, "-"), "NumPy batched": (ORANGE, "--"), "Sionna, Cholesky": (RED, "-.")}
+    for method, (colour, line) in styles.items():
+        axes.loglog(counts, counts * numbers["relative_time"][method], color=colour, ls=line, label=method)
+    surrogate = numbers["fit_in_inversions"] + counts * numbers["relative_time"]["surrogate"]
+    axes.loglog(counts, surrogate, color=BLUE, lw=2.2, label="surrogate, training included")
+    for method, (colour, _) in styles.items():
+        count = numbers["break_even"][method]
+        if count < counts[-1]:
+            axes.plot(count, count * numbers["relative_time"][method], "o", color=colour, ms=6, mfc="white", zorder=3)
+    axes.axvline(numbers["count"], color=GREY, ls=":", lw=1)
+    axes.annotate(
+        "this band",
+        (numbers["count"], 0.02),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        color=GREY,
+    )
+    axes.set(xlabel="number of matrices", ylabel="total time (inversions by NumPy)")
+    axes.legend()
+    return figure
+
+
+def search(record: Record, family: str) -> Figure:
+    """Plot the error of every trial of the search against its steps, with the limit of the rank."""
+    trials = [trial for trial in record.numbers["trials"] if trial["family"] == family]
+    figure, axes = plt.subplots()
+    axes.loglog(
+        [t["steps"] for t in trials], [t["error"] for t in trials], "o", color=BLUE, mfc="none", ms=5, label="one trial"
+    )
+    steps = sorted({t["steps"] for t in trials})
+    best = [min(t["error"] for t in trials if t["steps"] == s) for s in steps]
+    axes.loglog(steps, best, color=BLUE, label="best of its length")
+    axes.axhline(record.numbers[f"{family}_limit"], color=GREEN, ls="--", label="limit of Eckart and Young")
+    axes.set(xlabel="optimiser steps", ylabel="relative error")
+    axes.legend()
+    return figure

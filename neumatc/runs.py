@@ -1,0 +1,340 @@
+"""Runs of chapters: execute a notebook with parameters, keep what it made, and build the book from that.
+
+    python -m neumatc.runs run CHAPTER --profile cpu      one chapter -> _build/runs/cpu/CHAPTER.ipynb and its record
+    python -m neumatc.runs publish CHAPTER --profile cpu  keep that record in notebooks/records/
+    python -m neumatc.runs book                           every chapter of the book at cpu, then _build/html
+    python -m neumatc.runs refresh [CHAPTER ...]          execute the saved notebooks in place at smoke
+
+Notebooks are never executed by Sphinx. A chapter of the book runs again only when its key changes, a hash of all
+that its outputs depend on, the library included; a change of its prose alone only rebuilds the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from neumatc import checks, provenance
+
+PARAMETERS = ("profile", "device", "seed")
+# Cells that set up a run, not for the readers of the page.
+HIDDEN_TAGS = {"parameters", "colab"}
+
+
+def chapters() -> list[str]:
+    """Return the names of all notebooks, without suffix, sorted."""
+    return sorted(path.stem for path in (provenance.root() / "notebooks").glob("*.ipynb"))
+
+
+def book_chapters() -> list[str]:
+    """Return the names of the notebooks in the table of contents, in its order."""
+    toc = yaml.safe_load((provenance.root() / "book" / "_toc.yml").read_text("utf-8"))
+
+    def files(entry: object) -> list[str]:
+        if isinstance(entry, list):
+            return [name for item in entry for name in files(item)]
+        if not isinstance(entry, dict):
+            return []
+        own = [entry["file"]] if "file" in entry else []
+        return own + [name for value in entry.values() for name in files(value)]
+
+    return [name.removeprefix("notebooks/") for name in files(toc) if name.startswith("notebooks/")]
+
+
+def read_notebook(chapter: str) -> NotebookNode:
+    """Return the saved notebook of a chapter.
+
+    Raises:
+        ValueError: If there is none of this name; the message lists the known ones.
+    """
+    path = provenance.root() / "notebooks" / f"{chapter}.ipynb"
+    if not path.is_file():
+        raise ValueError(f"`chapter`: expected one of {', '.join(chapters()) or 'none yet'}, got {chapter!r}.")
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell: NotebookNode) -> set[str]:
+    """Return the tags of a cell."""
+    return set(cell.metadata.get("tags", ()))
+
+
+def default_parameters(notebook: NotebookNode, chapter: str) -> dict:
+    """Return what the cell tagged ``parameters`` assigns, by name.
+
+    papermill itself only warns about a parameter that the notebook does not have, so this is checked here.
+
+    Raises:
+        ValueError: Unless there is exactly one such cell, of plain assignments to profile, device and seed.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "parameters" in tags(cell)]
+    if len(cells) != 1:
+        raise ValueError(
+            f"notebooks/{chapter}.ipynb: expected exactly one code cell tagged `parameters`, got {len(cells)}."
+        )
+    try:
+        found = {
+            target.id: ast.literal_eval(statement.value)
+            for statement in ast.parse(cells[0].source).body
+            for target in statement.targets
+        }
+    except (AttributeError, ValueError, SyntaxError):
+        found = {}
+    if set(found) != set(PARAMETERS):
+        raise ValueError(
+            f"notebooks/{chapter}.ipynb: expected the `parameters` cell to assign plain values to "
+            f"{', '.join(PARAMETERS)} and to nothing else, got {cells[0].source!r}."
+        )
+    return found
+
+
+def run_key(chapter: str, parameters: dict) -> str:
+    """Return a hash of all that the outputs of a run depend on.
+
+    That is: the code of the notebook, the modules of the library, the pinned versions and the running Python, the
+    published records, and the parameters.
+    """
+    root = provenance.root()
+    code = [cell.source for cell in read_notebook(chapter).cells if cell.cell_type == "code"]
+    files = [
+        *sorted((root / "neumatc").rglob("*.py")),
+        root / "constraints.txt",
+        *sorted((root / "notebooks" / "records").glob("*")),
+    ]
+    digest = hashlib.sha256(json.dumps([code, parameters, sys.version], sort_keys=True).encode())
+    for path in files:
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
+        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def run(chapter: str, profile: str = "cpu", device: str = "auto", seed: int = 0) -> Path:
+    """Execute a chapter and return the path of the executed notebook, ``_build/runs/<profile>/<chapter>.ipynb``.
+
+    The record that the chapter writes lies beside it, with the seconds that the whole notebook took added.
+
+    Args:
+        chapter: Name of the notebook without suffix.
+        profile: ``"smoke"``, ``"cpu"`` or ``"gpu"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+        seed: Non-negative integer.
+
+    Raises:
+        ValueError: For an unknown chapter, profile or device, or a notebook without a proper parameters cell.
+        RuntimeError: If the device is not there, a cell fails, or the chapter leaves no record.
+    """
+    notebook = read_notebook(chapter)
+    default_parameters(notebook, chapter)
+    device = provenance.resolve_device(device, profile)
+    parameters = {"profile": profile, "device": device, "seed": checks.integer("seed", seed, 0)}
+    key = run_key(chapter, parameters)
+    path = provenance.run_path(chapter, profile)
+    output = path.with_suffix(".ipynb")
+    # What an earlier run left must not pass for this one's.
+    for suffix in (".key", ".ipynb", ".json", ".npz"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    _execute(chapter, output, parameters)
+    seconds = time.perf_counter() - start
+    if not path.with_suffix(".json").is_file():
+        raise RuntimeError(
+            f"notebooks/{chapter}.ipynb wrote no record {profile}/{chapter}.json; it needs "
+            f"`record = Record({chapter!r}, profile=profile, device=device, seed=seed)` and `record.save()`."
+        )
+    record = provenance.load(chapter, profile)
+    found = {name: getattr(record, name) for name in PARAMETERS}
+    if found != parameters:
+        raise RuntimeError(f"notebooks/{chapter}.ipynb: expected a record of {parameters}, got one of {found}.")
+    record.provenance["notebook_seconds"] = round(seconds, 1)
+    record.write(path)
+    path.with_suffix(".key").write_text(key, "utf-8")
+    return output
+
+
+def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNode:
+    """Run the saved notebook through papermill, in the folder of the notebooks and this very Python."""
+    root = provenance.root()
+    try:
+        return papermill.execute_notebook(
+            root / "notebooks" / f"{chapter}.ipynb",
+            output,
+            parameters=parameters,
+            kernel_name="python3",
+            language="python",
+            cwd=root / "notebooks",
+        )
+    except PapermillExecutionError as error:
+        raise RuntimeError(
+            f"notebooks/{chapter}.ipynb failed in cell [{error.exec_count}] with {error.ename}: {error.evalue} "
+            f"The executed notebook is {output.relative_to(root).as_posix()}."
+        ) from error
+
+
+def with_outputs(saved: NotebookNode, executed: NotebookNode) -> NotebookNode:
+    """Return the saved notebook with the outputs of an executed copy.
+
+    What papermill adds (a cell with the parameters, paths and times in the metadata) stays behind, and so does
+    what was written to stderr: progress bars, and warnings that carry paths.
+    """
+    done = [cell for cell in executed.cells if cell.cell_type == "code" and "injected-parameters" not in tags(cell)]
+    result = NotebookNode(saved, cells=[NotebookNode(cell) for cell in saved.cells])
+    for cell, source in zip((c for c in result.cells if c.cell_type == "code"), done, strict=True):
+        cell.outputs = [item for item in source.outputs if item.get("name") != "stderr"]
+        cell.execution_count = source.execution_count
+    result.metadata = NotebookNode(
+        kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    return result
+
+
+def refresh(names: Sequence[str] = ()) -> None:
+    """Execute saved notebooks in place with their default parameters, which must be those of the smoke profile.
+
+    Args:
+        names: Names of chapters; empty for all.
+
+    Raises:
+        ValueError: For an unknown chapter or defaults of another profile.
+        RuntimeError: If a cell fails; the saved notebook then stays as it was.
+    """
+    for chapter in names or chapters():
+        saved = read_notebook(chapter)
+        defaults = default_parameters(saved, chapter)
+        if defaults["profile"] != "smoke":
+            raise ValueError(
+                f"notebooks/{chapter}.ipynb: expected the default profile to be 'smoke', which nbval can run, "
+                f"got {defaults['profile']!r}."
+            )
+        output = provenance.run_path(chapter, "smoke").with_suffix(".ipynb")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        executed = _execute(chapter, output, None)
+        _, fresh = nbformat.validator.normalize(with_outputs(saved, executed))
+        number = 0
+        for cell in fresh.cells:
+            if cell.cell_type == "code":
+                number += 1
+                cell.execution_count = number
+        nbformat.write(fresh, provenance.root() / "notebooks" / f"{chapter}.ipynb")
+        print(f"notebooks/{chapter}.ipynb: {number} code cells executed at the smoke profile")
+
+
+def book() -> Path:
+    """Run the chapters that need it at the cpu profile, build the HTML, and return the path of its first page.
+
+    Raises:
+        RuntimeError: If a chapter fails, or Sphinx reports a warning.
+    """
+    root = provenance.root()
+    names = book_chapters()
+    for chapter in names:
+        parameters = {"profile": "cpu", "device": "cpu", "seed": 0}
+        path = provenance.run_path(chapter, "cpu")
+        key = path.with_suffix(".key")
+        complete = path.with_suffix(".ipynb").is_file() and path.with_suffix(".json").is_file() and key.is_file()
+        if complete and key.read_text("utf-8") == run_key(chapter, parameters):
+            print(f"{chapter}: unchanged since its last run", flush=True)
+        else:
+            print(f"{chapter}: running at the cpu profile", flush=True)
+            run(chapter, **parameters)
+    stage = _stage(names)
+    # Sphinx names a warning only once: after a failure, start from nothing, or the next build would pass.
+    failed = root / "_build" / "failed"
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
+    command += ["--path-output", str(root), "--config", str(stage / "_config.yml")]
+    command += ["--toc", str(stage / "book" / "_toc.yml"), "-W", "--keep-going", *["--all"] * failed.exists()]
+    failed.touch()
+    if subprocess.run(command, cwd=root, check=False).returncode:
+        raise RuntimeError("the book was not built: Sphinx reported the warnings or errors above.")
+    failed.unlink()
+    return root / "_build" / "html" / "index.html"
+
+
+def _stage(names: Sequence[str]) -> Path:
+    """Lay the sources of the book, notebooks with the outputs of their cpu runs, into ``_build/stage``.
+
+    A file that is there already with the same content is left alone, so that Sphinx reads changed pages only.
+    """
+    root = provenance.root()
+    stage = root / "_build" / "stage"
+    wanted = {}
+    for folder in ("book", "notebooks/records"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                wanted[path.relative_to(root)] = path.read_bytes()
+    wanted[Path("_config.yml")] = (root / "_config.yml").read_bytes()
+    for chapter in names:
+        executed = nbformat.read(provenance.run_path(chapter, "cpu").with_suffix(".ipynb"), as_version=4)
+        page = with_outputs(read_notebook(chapter), executed)
+        for cell in page.cells:
+            if tags(cell) & HIDDEN_TAGS:
+                cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})
+        wanted[Path("notebooks", f"{chapter}.ipynb")] = nbformat.writes(page).encode()
+    for path in sorted(stage.rglob("*"), reverse=True):
+        if path.is_file() and path.relative_to(stage) not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = stage / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return stage
+
+
+def _report(path: Path) -> None:
+    print(f"written: {path.relative_to(provenance.root()).as_posix()}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; a failure is one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m neumatc.runs", description="Run chapters and build the book.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, action: Callable, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        return command
+
+    def add_chapter(command: argparse.ArgumentParser, profiles: Sequence[str]) -> None:
+        command.add_argument("chapter", help="name of the notebook without suffix")
+        command.add_argument("--profile", default="cpu", choices=profiles)
+
+    command = add("run", lambda a: _report(run(a.chapter, a.profile, a.device, a.seed)), "execute one chapter")
+    add_chapter(command, provenance.PROFILES)
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index>")
+    command.add_argument("--seed", default=0, type=int)
+    command = add("publish", lambda a: _report(provenance.publish(a.chapter, a.profile)), "keep the record of a run")
+    add_chapter(command, provenance.PROFILES)
+    add("book", lambda a: print(f"The book is at {book()}"), "run all chapters at cpu and build the HTML")
+    command = add("refresh", lambda a: refresh(a.chapters), "execute the saved notebooks in place at smoke")
+    command.add_argument("chapters", nargs="*")
+
+    # The kernel must be this environment's, not one of the same name installed for the user.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    # Nobody debugs a run; without this the debugger warns about frozen modules at every start of a kernel.
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    options = parser.parse_args(arguments)
+    try:
+        options.action(options)
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

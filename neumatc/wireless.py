@@ -1,0 +1,320 @@
+"""3GPP TR 38.901 channels H(f), evaluable at any frequency of the band, their Gram matrices, and the sum rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.families import ParametricMatrix
+
+
+class Channel(ParametricMatrix):
+    """A frequency response given by its paths, H(f) = sum_l a_l exp(-2 pi j f tau_l), users side by side.
+
+    f is the offset from the carrier in Hz. It is carried in float64 and so are the phases, which reach thousands of
+    radians; they are rounded to the precision of the coefficients only as exp(...). H(f) takes one matrix product
+    per user, (B, L) by (L, m n). The users' blocks are stacked as columns (uplink) or as rows (downlink).
+
+    Args:
+        coefficients: Path coefficients a, shape (users, L, m, n), complex64 or complex128.
+        delays: Path delays tau in seconds, shape (users, L), real.
+        lower: Lower end of the band, in Hz from the carrier.
+        upper: Upper end of the band, above ``lower``.
+        direction: ``"uplink"`` or ``"downlink"``.
+        carrier_frequency: Carrier in Hz, for reports: H depends on it through ``coefficients`` only.
+        frequencies: The subcarriers in Hz from the carrier, shape (N, 1), if the band has a grid.
+
+    Attributes:
+        coefficients, delays, direction, carrier_frequency, frequencies: As above, delays and frequencies in float64.
+
+    Raises:
+        ValueError: For a wrong shape or direction, an empty band, or NaN or Inf in H at the centre of the band.
+        TypeError: For real coefficients.
+    """
+
+    def __init__(
+        self,
+        coefficients: Tensor,
+        delays: Tensor,
+        lower: float,
+        upper: float,
+        *,
+        direction: str = "uplink",
+        carrier_frequency: float | None = None,
+        frequencies: Tensor | None = None,
+    ):
+        if coefficients.dtype not in checks.COMPLEX.values():
+            raise TypeError(f"`coefficients`: expected complex64 or complex128, got {coefficients.dtype}.")
+        if coefficients.ndim != 4:
+            raise ValueError(f"`coefficients`: expected shape (users, L, m, n), got {tuple(coefficients.shape)}.")
+        if delays.shape != coefficients.shape[:2]:
+            raise ValueError(
+                f"`delays`: expected shape {tuple(coefficients.shape[:2])}, one for each user and path of "
+                f"`coefficients`, got {tuple(delays.shape)}."
+            )
+        device = coefficients.device
+        self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
+        self.direction = _choice("direction", direction, ("uplink", "downlink"))
+        self.carrier_frequency = carrier_frequency
+        self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
+        labels = {"names": ("frequency",), "units": ("Hz",)}
+        super().__init__(self._response, [lower], [upper], dtype=torch.float64, device=device, **labels)
+
+    def _response(self, f: Tensor) -> Tensor:
+        blocks = []
+        for a, tau in zip(self.coefficients, self.delays, strict=True):
+            rotations = torch.exp(-2j * math.pi * f * tau).to(a.dtype)
+            blocks.append((rotations @ a.flatten(1)).unflatten(1, a.shape[1:]))
+        return torch.cat(blocks, dim=2 if self.direction == "uplink" else 1)
+
+    def gram(self, noise: float) -> ParametricMatrix:
+        """Return the regularised Gram matrix f -> H(f)^H H(f) + noise I, Hermitian positive definite.
+
+        Its inverse is the core of the linear minimum-mean-square-error receiver W = (H^H H + noise I)^(-1) H^H of
+        the uplink y = H x + w, E[x x^H] = I, E[w w^H] = noise I. A downlink that is the transpose of this uplink
+        (reciprocity) needs the complex conjugate of the same inverse for regularised zero-forcing. So take the
+        uplink: with ``direction="downlink"`` the matrix is as large as the base station has antennas.
+
+        Args:
+            noise: Noise power per receive antenna over the transmit power per stream, above zero. Under perfect
+                power control (see ``cdl``) the diagonal of H^H H is one on average, so 1 / noise is the mean
+                signal-to-noise ratio of a stream after maximum-ratio combining over the whole array, before the
+                other streams interfere: 0.1 is 10 dB.
+
+        Returns:
+            A family on the same band, of the channel's dtype and device. Eigenvalues are at least ``noise``, so the
+            condition number is at most 1 + |H|_2^2 / noise, with |H|_2 the largest singular value.
+
+        Raises:
+            ValueError: If ``noise`` is not finite and above zero.
+        """
+        noise = checks.number("noise", noise, above=0.0)
+
+        def fn(f: Tensor) -> Tensor:
+            H = self._response(f)
+            return H.mH @ H + noise * torch.eye(H.shape[2], dtype=H.dtype, device=H.device)
+
+        return ParametricMatrix(fn, self.lower, self.upper, names=self.names, units=self.units)
+
+
+def cdl(
+    model: str = "C",
+    *,
+    carrier_frequency: float = 3.5e9,
+    subcarriers: int | None = None,
+    subcarrier_spacing: float = 30e3,
+    bandwidth: float | None = None,
+    delay_spread: float | Sequence[float] = 30e-9,
+    base_antennas: int | Sequence[int] = (4, 8, 2),
+    user_antennas: int | Sequence[int] = (1, 2, 2),
+    base_pattern: str = "38.901",
+    user_pattern: str = "38.901",
+    users: int = 1,
+    sector: float = 120.0,
+    power_control: bool = True,
+    direction: str = "uplink",
+    seed: int = 0,
+    dtype: torch.dtype = torch.complex64,
+    device: torch.device | str = "cpu",
+) -> Channel:
+    """Draw a clustered-delay-line channel of 3GPP TR 38.901 (clause 7.7.1) through Sionna.
+
+    ``cdl("C", users=8)`` is the 64 x 32 uplink of eight users with four antennas each, and
+    ``cdl("C", user_antennas=(2, 4, 2), direction="downlink")`` a 16 x 64 downlink to one user.
+
+    What is modelled: powers, delays, angles and cross-polarisation of the tabulated clusters, 20 rays each, with
+    random ray coupling and phases, independent from user to user. Elements are half a wavelength apart. Users stand at
+    the azimuths of the centres of ``users`` equal slices of ``sector``, as a scheduler that picks well separated
+    users would have them. A user at azimuth theta is made by turning the base station's array by -theta about the
+    vertical, which is to add theta to every azimuth there: the translation of angles by which clause 7.7.5.1 extends
+    CDL to MIMO. With ``sector=0`` all users share the table's cluster angles, as if they stood in one direction.
+
+    What is not modelled: path loss, shadowing, blockage, motion (one instant), timing and frequency errors (the first
+    path of every user has delay zero), interference from other cells, channel estimation. Coefficients are those at
+    the carrier over the whole band, as in TR 38.901, so the band should be narrow against the carrier.
+
+    Normalisation: cluster powers sum to one, so with omnidirectional elements, one polarisation and no power control
+    E|H_ij|^2 = 1. Patterns (38.901: 8 dBi at boresight) and two polarisations change that, from user to user.
+    Perfect power control multiplies the coefficients of each user by the number that makes sum_l |a_l|^2, summed over
+    the base station's antennas and averaged over the user's, equal to one: a stream arrives at the whole array with
+    unit mean energy, and the noise level alone sets the signal-to-noise ratio. Only those numbers tell the result from
+    Sionna's own channel.
+
+    Args:
+        model: ``"A"``, ``"B"``, ``"C"`` (no line of sight), ``"D"``, ``"E"`` (line of sight).
+        carrier_frequency: Carrier in Hz. TR 38.901 holds from 0.5e9 to 100e9 (not enforced).
+        subcarriers: Number N of subcarriers, at least 2, at the offsets -(N // 2), ..., (N - 1) // 2 times the
+            spacing, as in Sionna. The box runs from the first to the last. Default: 3,276, the 273 resource blocks
+            of a 100 MHz carrier.
+        subcarrier_spacing: In Hz; unused if ``bandwidth`` is given.
+        bandwidth: In Hz, instead of ``subcarriers``: the box is +-bandwidth/2, without a grid.
+        delay_spread: Root-mean-square delay spread in seconds, above zero: one number, or one for each user. With
+            one number all users have the same delays (those of the table), though not the same coefficients.
+            TR 38.901 (Table 7.7.3-1) calls 10e-9 very short, 30e-9 short, 100e-9 nominal, 300e-9 long. The longer,
+            the faster H varies along frequency.
+        base_antennas: (rows, columns, 2) for a panel of cross-polarised (+-45 degrees) pairs, (rows, columns) for a
+            panel of vertically polarised elements, N for a horizontal line of N of them. Order as in Sionna's
+            ``PanelArray``.
+        user_antennas: The same for each user.
+        base_pattern: Pattern of the base station's elements: ``"38.901"`` (65 degrees wide) or ``"omni"``. Patterns
+            weaken clusters off boresight, which lowers the numerical rank of H along frequency: report them.
+        user_pattern: The same for the users, whose panels face the base station. The default suits fixed terminals
+            with directional panels; ``"omni"`` is TR 38.901's choice for hand-held ones below 6 GHz, and makes H vary
+            much faster along frequency.
+        users: Number of users.
+        sector: Angle in degrees, 0 to 360, over which the users are spread. One user stands in its middle.
+        power_control: Whether to normalise each user's mean received energy per stream to one.
+        direction: ``"uplink"``: H is base antennas x all user antennas; ``"downlink"``: all user antennas x base
+            antennas. One seed gives different draws for the two, not transposes.
+        seed: Seed of the draw, at least 0. It means the same channel for every dtype and device, as Sionna computes
+            it in double precision on the CPU. Sionna's configuration and all random states stay as they were.
+        dtype: complex64 or complex128.
+        device: Device of the family.
+
+    Returns:
+        The channel, over the frequency offset from the carrier in Hz. A to E have 23, 23, 24, 13 and 14 paths.
+
+    Raises:
+        ImportError: If Sionna is not installed.
+        ValueError, TypeError: For an argument out of range or of a wrong type, or two definitions of the band.
+
+    Example:
+        >>> import torch
+        >>> from neumatc import wireless
+        >>> channel = wireless.cdl("A", users=8, seed=1)
+        >>> channel(channel.frequencies[:5]).shape, channel.gram(noise=0.1)(torch.tensor([[1.2345e6]])).shape
+        (torch.Size([5, 64, 32]), torch.Size([1, 32, 32]))
+    """
+    _choice("model", model, ("A", "B", "C", "D", "E"))
+    _choice("direction", direction, ("uplink", "downlink"))
+    carrier_frequency = checks.number("carrier_frequency", carrier_frequency, above=0.0)
+    if dtype not in checks.COMPLEX.values():
+        raise TypeError(f"`dtype`: expected torch.complex64 or torch.complex128, got {dtype}.")
+    users = checks.integer("users", users, 1)
+    seed = checks.integer("seed", seed, 0)
+    spreads = list(delay_spread) if isinstance(delay_spread, Sequence) else [delay_spread] * users
+    if len(spreads) != users:
+        raise ValueError(f"`delay_spread`: expected one number or {users}, one for each user, got {len(spreads)}.")
+    spreads = [checks.number("delay_spread", spread, above=0.0) for spread in spreads]
+    sector = checks.number("sector", sector, at_most=360.0)
+    if sector < 0:
+        raise ValueError(f"`sector`: expected an angle from 0 to 360 degrees, got {sector:g}.")
+    panels = [_panel("base", base_antennas, base_pattern), _panel("user", user_antennas, user_pattern)]
+    if bandwidth is None:
+        count = checks.integer("subcarriers", 3276 if subcarriers is None else subcarriers, 2)
+        spacing = checks.number("subcarrier_spacing", subcarrier_spacing, above=0.0)
+        frequencies = (torch.arange(count, dtype=torch.float64)[:, None] - count // 2) * spacing
+        lower, upper = frequencies[0].item(), frequencies[-1].item()
+    elif subcarriers is not None:
+        raise ValueError(f"`bandwidth`: expected None beside `subcarriers` = {subcarriers}; give one of the two.")
+    else:
+        frequencies = None
+        upper = checks.number("bandwidth", bandwidth, above=0.0) / 2
+        lower = -upper
+
+    # Importing Sionna seeds torch's global generators anew.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            from sionna.phy import config
+            from sionna.phy.channel.tr38901 import CDL, PanelArray
+        except ImportError as error:
+            raise ImportError('`wireless.cdl` needs Sionna: run `pip install "neumatc[wireless]"`.') from error
+    room = {"precision": "double", "device": "cpu"}
+    base, user = (PanelArray(**panel, carrier_frequency=carrier_frequency, **room) for panel in panels)
+    azimuths = math.radians(sector) * ((torch.arange(users, dtype=torch.float64) + 0.5) / users - 0.5)
+    turns = torch.stack([-azimuths, torch.zeros(users), torch.zeros(users)], dim=1)
+    # The tables hold delays in units of the delay spread: a spread of one second leaves them as they are.
+    source = CDL(model, 1.0, carrier_frequency, user, base, direction=direction, bs_orientation=turns, **room)
+    # Sionna draws from its own generator. Setting `config.seed` would reset every generator, torch's global ones too.
+    generator = config.torch_rng("cpu")
+    state = generator.get_state()
+    try:
+        generator.manual_seed(seed)
+        a, tau = source(batch_size=users, num_time_steps=1, sampling_frequency=1.0)
+    finally:
+        generator.set_state(state)
+    # (users, 1, receive, 1, transmit, L, 1) -> (users, L, receive, transmit), and (users, 1, 1, L) -> (users, L)
+    a, tau = a[:, 0, :, 0, :, :, 0].movedim(-1, 1).contiguous(), tau[:, 0, 0]
+    if power_control:
+        energy = a.abs().square().sum(dim=(1, 2, 3)) / a.shape[3 if direction == "uplink" else 2]
+        a = a / energy.sqrt()[:, None, None, None]
+    return Channel(
+        a.to(device, dtype),
+        tau * torch.tensor(spreads, dtype=torch.float64)[:, None],
+        lower,
+        upper,
+        direction=direction,
+        carrier_frequency=carrier_frequency,
+        frequencies=frequencies,
+    )
+
+
+def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
+    """Return the achievable sum rate of the linear equaliser W y for y = H x + w, in bit/s/Hz.
+
+    sum_k log2(1 + SINR_k), SINR_k = |w_k h_k|^2 / (sum_{j != k} |w_k h_j|^2 + noise |w_k|^2), with w_k the k-th row
+    of W and h_j the j-th column of H: Gaussian symbols of unit power, each stream decoded by itself with the others
+    taken as noise, H known to the receiver. The rate is achieved by any W, exact or approximate, and is largest for
+    W = (H^H H + noise I)^(-1) H^H. Scaling a row of W by a number other than zero does not change it; a row of zeros
+    carries no rate.
+
+    Args:
+        H: Channels, shape (B, M, K).
+        W: Equalisers, shape (B, K, M), of the dtype and on the device of H.
+        noise: Noise power per receive antenna over the transmit power per stream, above zero.
+
+    Returns:
+        The rates, shape (B,), real, of the precision of H.
+
+    Raises:
+        TypeError: If H or W is not a tensor of a supported dtype, or their dtypes differ.
+        ValueError: For wrong shapes, different devices, or a ``noise`` that is not finite and above zero.
+    """
+    for name, value in (("H", H), ("W", W)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{name}`: expected a torch.Tensor, got {type(value).__name__}.")
+        checks.matrix_dtype(name, value.dtype)
+    if H.ndim != 3:
+        raise ValueError(f"`H`: expected shape (B, M, K), got {tuple(H.shape)}.")
+    B, M, K = H.shape
+    if W.shape != (B, K, M):
+        raise ValueError(f"`W`: expected shape {(B, K, M)} for `H` of shape {(B, M, K)}, got {tuple(W.shape)}.")
+    if W.dtype != H.dtype:
+        raise TypeError(f"`W`: expected {H.dtype} like `H`, got {W.dtype}; convert it with `W.to(H.dtype)`.")
+    if W.device != H.device:
+        raise ValueError(f"`W`: expected device {H.device} like `H`, got {W.device}; move it with `W.to(H.device)`.")
+    noise = checks.number("noise", noise, above=0.0)
+    gains = (W @ H).abs().square()
+    signal = gains.diagonal(dim1=1, dim2=2)
+    # The diagonal is left out, not subtracted from the sum: interference far below the signal keeps its digits.
+    interference = (gains * (1 - torch.eye(K, dtype=gains.dtype, device=gains.device))).sum(dim=2)
+    disturbance = interference + noise * W.abs().square().sum(dim=2)
+    return torch.log1p(signal / disturbance.clamp_min(torch.finfo(gains.dtype).tiny)).sum(dim=1) / math.log(2.0)
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"`{name}`: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
+    return value
+
+
+def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
+    """Return the arguments of Sionna's PanelArray for N, (rows, columns) or (rows, columns, polarisations)."""
+    sizes = tuple(antennas) if isinstance(antennas, Sequence) else (1, antennas)
+    if len(sizes) not in (2, 3) or sizes[2:] not in ((), (1,), (2,)):
+        raise ValueError(
+            f"`{side}_antennas`: expected a number, (rows, columns) or (rows, columns, polarisations) with 1 or 2 "
+            f"polarisations, got {antennas!r}."
+        )
+    dual = sizes[2:] == (2,)
+    return {
+        "num_rows_per_panel": checks.integer(f"{side}_antennas", sizes[0], 1),
+        "num_cols_per_panel": checks.integer(f"{side}_antennas", sizes[1], 1),
+        "polarization": "dual" if dual else "single",
+        "polarization_type": "cross" if dual else "V",
+        "antenna_pattern": _choice(f"{side}_pattern", pattern, ("omni", "38.901")),
+    }
