@@ -41,9 +41,11 @@ def integer(name: str, value: object, minimum: int) -> int:
 def number(name: str, value: object, *, above: float = -math.inf, at_most: float = math.inf) -> float:
     """Return ``value`` as a finite float in the half-open interval (above, at_most]."""
     try:
-        result = float(value)
+        result = float(value) if not isinstance(value, (str, bytes, bool)) else None
     except (TypeError, ValueError):
-        raise TypeError(f"`{name}`: expected a number, got {value!r} of type {type(value).__name__}.") from None
+        result = None
+    if result is None:
+        raise TypeError(f"`{name}`: expected a number, got {value!r} of type {type(value).__name__}.")
     if not (math.isfinite(result) and above < result <= at_most):
         limits = f"above {above:g}" if math.isinf(at_most) else f"in ({above:g}, {at_most:g}]"
         raise ValueError(f"`{name}`: expected a finite number {limits}, got {value!r}.")

@@ -172,7 +172,7 @@ def band(record: Record, names: Sequence[str]) -> Figure:
             ls="--",
             label="error of the best map of this rank",
         )
-        axes.set(title=name.upper(), xlabel="offset from the carrier (MHz)")
+        axes.set(title=name.upper().replace("_", "-"), xlabel="offset from the carrier (MHz)")
     panels[0, 0].set_ylabel("relative size")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
@@ -183,7 +183,12 @@ def total_time(record: Record, name: str) -> Figure:
     numbers = record.numbers[name]
     counts = np.logspace(1, 9, 200)
     figure, axes = plt.subplots()
-    styles = {"NumPy loop": (BLACK, "-"), "NumPy batched": (ORANGE, "--"), "Sionna, Cholesky": (RED, "-.")}
+    styles = {
+        "NumPy loop": (BLACK, "-"),
+        "NumPy batched": (ORANGE, "--"),
+        "Sionna, Cholesky": (RED, "-."),
+        "torch, Cholesky": (GREEN, ":"),
+    }
     for method, (colour, line) in styles.items():
         axes.loglog(counts, counts * numbers["relative_time"][method], color=colour, ls=line, label=method)
     surrogate = numbers["fit_in_inversions"] + counts * numbers["relative_time"]["surrogate"]

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -300,38 +300,48 @@ def glue(key: str, value: object) -> None:
     store(key, scalar, display=False)
 
 
-class _Table:
-    """Rows of text, shown by Jupyter as a Markdown table."""
+class Table:
+    """Rows of text under a header, shown by Jupyter and by the book as a Markdown table.
 
-    def __init__(self, rows: Mapping[str, object]) -> None:
-        self.rows = {key: str(value) for key, value in rows.items() if value is not None}
+    Args:
+        header: Titles of the columns.
+        rows: Texts, one sequence per row, each as long as the header.
+
+    Raises:
+        ValueError: For a row of another length.
+    """
+
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.header, self.rows = list(header), [list(row) for row in rows]
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(f"`rows`: expected {len(self.header)} texts like `header`, got {row!r}.")
 
     def __repr__(self) -> str:
-        return "\n".join(f"{key}: {value}" for key, value in self.rows.items())
+        return "\n".join("  ".join(row) for row in [self.header, *self.rows])
 
     def _repr_markdown_(self) -> str:
-        rows = [(key, value.replace("|", "\\|")) for key, value in self.rows.items()]
-        return "\n".join(f"| {key} | {value} |" for key, value in [("Provenance", ""), ("---", "---"), *rows])
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
 
 
-def table(record: Record) -> object:
+def table(record: Record) -> Table:
     """Return the provenance of a record as a small table, for the end of a chapter; Jupyter displays it."""
     source, machine = record.provenance, record.provenance["machine"]
     commit = source["commit"] if source["commit"] == "unknown" else source["commit"][:10]
     memory = "" if machine["memory_gib"] is None else f", {machine['memory_gib']:g} GiB"
     seconds = source.get("notebook_seconds", source.get("wall_seconds"))
-    return _Table(
-        {
-            "Computed": source["date"],
-            "Commit": commit + (" with uncommitted changes" if source["dirty"] else ""),
-            "Command": f"`{source['command']}`",
-            "Machine": f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}",
-            "GPU": machine["gpu"],
-            "Versions": ", ".join(f"{name} {version}" for name, version in source["versions"].items()),
-            "Threads of torch": source["torch_threads"],
-            "Wall time": None if seconds is None else f"{seconds:.3g} s",
-        }
-    )
+    entries = {
+        "Computed": source["date"],
+        "Commit": commit + (" with uncommitted changes" if source["dirty"] else ""),
+        "Command": f"`{source['command']}`",
+        "Machine": f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}",
+        "GPU": machine["gpu"],
+        "Versions": ", ".join(f"{name} {version}" for name, version in source["versions"].items()),
+        "Threads of torch": source["torch_threads"],
+        "Wall time": None if seconds is None else f"{seconds:.3g} s",
+    }
+    return Table(("Provenance", ""), [(key, str(value)) for key, value in entries.items() if value is not None])
 
 
 def plain(value: object, name: str) -> object:

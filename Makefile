@@ -1,0 +1,55 @@
+# Every target sets .venv up first; that takes a minute or two once and no time afterwards.
+.DEFAULT_GOAL := help
+.PHONY: help setup book test check run publish refresh clean
+
+PROFILE ?= cpu
+DEVICE ?= auto
+SEED ?= 0
+# Candidates in the order of trial. Each is executed, since a name on the path need not run (pyenv's shims).
+PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+VENV := .venv/bin/python
+
+KNOWN := CHAPTER PROFILE DEVICE SEED PYTHON PYTEST_ARGS
+UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(filter-out -%,$(MAKEOVERRIDES)),$(if $(findstring =,$v),$(firstword $(subst =, ,$v)))))
+ifneq ($(strip $(UNKNOWN)),)
+$(error unknown setting $(UNKNOWN); expected one of $(KNOWN))
+endif
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=python3.12 chooses the Python that .venv is made with."
+
+setup: ## make or update .venv with the pinned packages
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	    2>/dev/null; then exec "$$python" .ci/bootstrap.py; fi; \
+	done; \
+	for python in $(PYTHONS); do \
+	  if "$$python" -c '' 2>/dev/null; then exec "$$python" .ci/bootstrap.py; fi; \
+	done; \
+	echo "error: none of $(PYTHONS) runs; install Python 3.11 or newer, or name it: make PYTHON=... book" >&2; exit 1
+
+book: setup ## run the chapters at the cpu profile and build the HTML
+	@$(VENV) -m neumatc.runs book
+
+test: setup ## unit tests, doctests, and every notebook at the smoke profile
+	@$(VENV) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
+
+check: setup ## the fast lane: style, unit tests and doctests, without notebooks and slow tests
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m pytest -m "not slow" tests neumatc $(PYTEST_ARGS)
+
+run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
+	@$(VENV) -m neumatc.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
+
+publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|gpu]
+	@$(VENV) -m neumatc.runs publish "$(CHAPTER)" --profile "$(PROFILE)"
+
+refresh: setup ## execute the saved notebooks in place at the smoke profile: [CHAPTER=...]
+	@$(VENV) -m neumatc.runs refresh $(CHAPTER)
+
+clean: ## remove what was built, not .venv
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis neumatc.egg-info
+	find book neumatc notebooks tests .ci -name __pycache__ -type d -prune -exec rm -rf {} +

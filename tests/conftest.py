@@ -1,0 +1,119 @@
+"""Shared by the tests of the core: dtypes, devices, conditioned matrices, small surrogates, and assertions."""
+
+import os
+
+import pytest
+import torch
+
+import neumatc as nm
+
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+CUDA = pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small tensors gain nothing from threads, which wait for each other on a busy machine; OMP_NUM_THREADS decides."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def device(request):
+    return request.param
+
+
+@pytest.fixture(params=DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def dtype(request):
+    return request.param
+
+
+def real(dtype):
+    return dtype.to_real() if dtype.is_complex else dtype
+
+
+def eps(dtype):
+    return torch.finfo(dtype).eps
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(*shape, dtype, seed=0):
+    """Standard Gaussian entries, drawn in double precision on the CPU."""
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    return torch.randn(shape, dtype=wide, generator=generator(seed)).to(dtype)
+
+
+def conditioned(batch, m, n, dtype, condition=10.0, seed=0):
+    """Random (batch, m, n) with singular values from 1 down to 1 / condition, spaced evenly in the logarithm."""
+    k = min(m, n)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    left = torch.linalg.qr(gaussian(batch, m, k, dtype=wide, seed=seed)).Q
+    right = torch.linalg.qr(gaussian(batch, n, k, dtype=wide, seed=seed + 1)).Q
+    values = torch.logspace(0, -torch.tensor(float(condition)).log10().item(), k, dtype=torch.float64)
+    return ((left * values) @ right.mH).to(dtype)
+
+
+def parameters(count, d=1, dtype=torch.float64, seed=0):
+    return torch.rand((count, d), dtype=torch.float64, generator=generator(seed)).to(dtype)
+
+
+def assert_close(actual, expected, units=50, scale=1.0):
+    """Assert equal dtypes and shapes, and entries equal up to units * eps * scale * (largest expected entry)."""
+    assert actual.shape == expected.shape
+    tolerance = units * scale * eps(actual.dtype) * float(expected.abs().max())
+    worst = float((actual.to(expected.device, expected.dtype) - expected).abs().max())
+    assert worst <= tolerance, f"largest difference {worst:.3g} exceeds {tolerance:.3g}"
+
+
+def assert_raises(error, words, function):
+    """Assert that ``function`` raises ``error`` and that its message holds every one of ``words``, in this order."""
+    with pytest.raises(error) as caught:
+        function()
+    position, message = 0, str(caught.value)
+    for word in words:
+        position = message.find(word, position)
+        assert position >= 0, f"{word!r} is missing, or out of order, in {message!r}"
+
+
+def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8, seed=0):
+    """Surrogate with random weights on the box [-1, 2]^d, made without a fit."""
+    draws, maps = generator(seed), []
+    embedding = nm.SinusoidalMLP(layers=2, width=width, frequency=3.0)
+    for i, factor in enumerate(operation.factors(m, n)):
+        kind = real(dtype) if factor.real else dtype
+        core = gaussian(rank, *factor.shape, dtype=kind, seed=seed + i).to(device)
+        weights = embedding.initialise(d, rank, draws)
+        maps.append(
+            nm.FactorMap(factor.name, core, embedding, {k: w.to(device, real(dtype)) for k, w in weights.items()})
+        )
+    lower = torch.full((d,), -1.0, dtype=real(dtype), device=device)
+    report = nm.Report("Random", {}, rank, seed)
+    names = [f"p{i}" for i in range(d)]
+    return nm.Surrogate(operation, maps, lower, lower + 3, names, ["Hz"] * d, report)
+
+
+def tensors_of(surrogate):
+    """Every tensor of a surrogate, by name."""
+    maps = {f"{m.name}.{k}": t for m in surrogate.maps for k, t in {"core": m.core, **m.weights}.items()}
+    return {"lower": surrogate.lower, "upper": surrogate.upper, **maps}
+
+
+def trained(problem, rank=4, *, seed=0, steps=40, **settings):
+    """Fit fast, by few steps of residual training with a small sampler."""
+    sampler = nm.FailureInformedSampling(candidates=40, samples=60, stages=2)
+    defaults = {
+        "embedding": nm.SinusoidalMLP(layers=1, width=16, frequency=2.0),
+        "collocation": 32,
+        "batch": 16,
+        "rounds": 2,
+        "added": 8,
+        "sampling": sampler,
+    }
+    method = nm.ResidualTraining(steps=steps, **(defaults | settings))
+    return nm.fit(problem, rank=rank, seed=seed, method=method, progress=False)

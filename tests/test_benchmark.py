@@ -1,0 +1,173 @@
+"""The Eckart-Young limit against explicit truncation, and paired timings of callables with a fake clock."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import DTYPES, assert_raises, gaussian, generator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neumatc import benchmark
+
+SHAPES = [(12, 3, 4), (5, 3, 4), (9, 6), (4, 2, 2, 2)]
+
+
+def samples(shape, dtype, seed=0):
+    """Random samples whose singular values fall by a factor of two each."""
+    X = gaussian(*shape, dtype=dtype, seed=seed)
+    U, S, Vh = torch.linalg.svd(X.flatten(1), full_matrices=False)
+    return ((U * 0.5 ** torch.arange(len(S))) @ Vh).to(dtype).view(shape)
+
+
+def truncated(X, rank):
+    """Relative error of the explicit truncation of X (N, ...), by NumPy in double precision."""
+    x = X.reshape(len(X), -1).numpy().astype(np.complex128 if X.is_complex() else np.float64)
+    U, S, Vh = np.linalg.svd(x, full_matrices=False)
+    return np.linalg.norm(x - (U[:, :rank] * S[:rank]) @ Vh[:rank]) / np.linalg.norm(x)
+
+
+def sides(X):
+    """Real and imaginary parts side by side."""
+    return torch.cat([X.real, X.imag], dim=-1) if X.is_complex() else X
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_limit_is_the_error_of_the_truncated_decomposition(shape, dtype, device):
+    X = samples(shape, dtype)
+    ranks = list(range(1, 15))
+    limits = {field: benchmark.eckart_young(X.to(device), ranks, field=field) for field in ("real", "complex")}
+    for field, oracle in (("real", sides(X)), ("complex", X)):
+        assert limits[field].dtype == torch.float64
+        expected = [truncated(oracle, rank) for rank in ranks]
+        np.testing.assert_allclose(limits[field].cpu(), expected, rtol=1e-6, atol=1e-14)
+    assert (limits["complex"] <= limits["real"] + 1e-14).all()
+    assert float(limits["real"][-1]) < 1e-14 or shape[0] > 14
+    single = benchmark.eckart_young(X, 3)
+    assert single.shape == ()
+    assert float(single) == float(limits["real"][2]) or device != "cpu"
+
+
+def test_small_limits_are_not_lost_to_squaring():
+    X = torch.diag(torch.tensor([1.0, 1e-6, 1e-12], dtype=torch.float64))
+    limits = benchmark.eckart_young(X, [1, 2, 3])
+    np.testing.assert_allclose(limits, [1e-6, 1e-12, 0], rtol=1e-6, atol=1e-16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[2:])
+def test_hermitian_values_have_the_same_limit_in_both_fields(dtype):
+    """Hermitian matrices are a real vector space: a complex coefficient gains nothing."""
+    X = gaussian(10, 4, 4, dtype=dtype)
+    X = X + X.mH
+    real, complex_ = (benchmark.eckart_young(X, [1, 2, 4, 8], field=field) for field in ("real", "complex"))
+    np.testing.assert_allclose(real, complex_, rtol=1e-5)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5), st.sampled_from(DTYPES), st.sampled_from(SHAPES), st.floats(-6, 1))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_no_map_of_the_same_rank_beats_the_limit(seed, rank, dtype, shape, nearness):
+    """Neither a random map C x_3 Phi nor a random perturbation of the best one, with a real embedding."""
+    X = samples(shape, dtype, seed=seed % 1000)
+    wide = X.to(torch.complex128 if dtype.is_complex else torch.float64)
+    flat = sides(wide).reshape(len(X), -1)
+    U, S, Vh = torch.linalg.svd(flat, full_matrices=False)
+    draw = generator(seed)
+    phi = U[:, :rank] * S[:rank] + 10**nearness * torch.randn(U[:, :rank].shape, dtype=torch.float64, generator=draw)
+    core = Vh[:rank] + 10**nearness * torch.randn(Vh[:rank].shape, dtype=torch.float64, generator=draw)
+    error = float((phi @ core - flat).norm() / flat.norm())
+    assert error >= float(benchmark.eckart_young(X, rank)) * (1 - 1e-9) - 1e-14
+    best = torch.linalg.lstsq(phi, flat).solution if phi.shape[0] >= phi.shape[1] else core
+    assert (
+        float((phi @ best - flat).norm() / flat.norm()) >= float(benchmark.eckart_young(X, rank)) * (1 - 1e-9) - 1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((torch.ones(3, 2), 1, "quaternion"), ["`field`", "'real' or 'complex'", "'quaternion'"]),
+        ((torch.ones(3, 2), 0, "real"), ["`ranks`", "at least 1", "got 0"]),
+        ((torch.ones(3, 2), [1, -1], "real"), ["`ranks`", "at least 1", "got -1"]),
+        ((torch.ones(3, 2), 1.5, "real"), ["`ranks`", "integer", "1.5"]),
+        ((torch.ones(3), 1, "real"), ["`X`", "(N, ", "(3,)"]),
+        ((np.ones((3, 2)), 1, "real"), ["`X`", "torch.Tensor", "ndarray"]),
+        ((torch.zeros(3, 2), 1, "real"), ["`X`", "zero"]),
+        ((torch.full((3, 2), math.nan), 1, "real"), ["`X`", "finite"]),
+    ],
+)
+def test_eckart_young_refuses(arguments, words):
+    X, ranks, field = arguments
+    assert_raises((ValueError, TypeError), words, lambda: benchmark.eckart_young(X, ranks, field=field))
+
+
+def test_ranks_may_be_any_integers():
+    X = samples((6, 5), torch.float64)
+    expected = benchmark.eckart_young(X, [1, 2])
+    assert torch.equal(benchmark.eckart_young(X, (1, 2)), expected)
+    assert torch.equal(benchmark.eckart_young(X, range(1, 3)), expected)
+    assert torch.equal(benchmark.eckart_young(X, np.arange(1, 3)), expected)
+    assert float(benchmark.eckart_young(X, np.int64(2))) == float(expected[1])
+
+
+def test_relative_error(dtype, device):
+    exact, error = gaussian(5, 3, 3, dtype=dtype), gaussian(5, 3, 3, dtype=dtype, seed=1)
+    expected = np.linalg.norm(0.1 * error.numpy()) / np.linalg.norm(exact.numpy())
+    value = benchmark.relative_error((exact + 0.1 * error).to(device), exact.to(device))
+    assert type(value) is float
+    assert value == pytest.approx(float(expected), rel=1e-5)
+    assert benchmark.relative_error(exact, exact) == 0
+
+
+class Clock:
+    """A clock that advances only when a callable says so."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def perf_counter(self):
+        return self.now
+
+    def callable(self, name, seconds):
+        def run():
+            self.calls.append(name)
+            self.now += seconds[sum(call == name for call in self.calls) - 1]
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    fake = Clock()
+    monkeypatch.setattr(benchmark.time, "perf_counter", fake.perf_counter)
+    return fake
+
+
+def test_compare_alternates_and_leaves_the_warm_up_out(clock):
+    callables = {"a": clock.callable("a", [100, 1, 2, 4]), "b": clock.callable("b", [100, 4, 4, 2])}
+    timings = benchmark.compare(callables, rounds=3, warm_up=1)
+    assert clock.calls == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    assert {name: timing.seconds for name, timing in timings.items()} == {"a": (1, 2, 4), "b": (4, 4, 2)}
+    assert (timings["a"].median, timings["b"].median) == (2, 4)
+    # The median of the ratios 4, 2, 0.5 of the rounds.
+    assert benchmark.speed_up(timings, "b", "a") == 2
+    assert benchmark.speed_up(timings, "a", "b") == 0.5
+
+
+def test_compare_passes_an_error_on_and_refuses_nonsense(clock):
+    def broken():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        benchmark.compare({"a": broken})
+    assert benchmark.compare({}, rounds=1) == {}
+    assert_raises(ValueError, ["`rounds`", "at least 1", "got 0"], lambda: benchmark.compare({}, rounds=0))
+    assert_raises(ValueError, ["`warm_up`", "at least 0", "got -1"], lambda: benchmark.compare({}, warm_up=-1))
+
+
+@pytest.mark.parametrize(
+    ("fit", "exact", "surrogate", "expected"),
+    [(10.0, 0.3, 0.05, 40), (0.0, 2.0, 1.0, 0), (10.0, 1.0, 1.0, math.inf), (10.0, 1.0, 2.0, math.inf)],
+)
+def test_break_even(fit, exact, surrogate, expected):
+    assert benchmark.break_even(fit, exact, surrogate) == pytest.approx(expected)

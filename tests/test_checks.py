@@ -1,0 +1,93 @@
+"""Validation helpers, and what holds for the whole public interface: documentation."""
+
+import inspect
+import math
+import re
+
+import pytest
+import torch
+from conftest import assert_raises
+
+import neumatc as nm
+from neumatc import checks
+
+
+@pytest.mark.parametrize("value", [3, torch.tensor(3), True.__index__() + 2])
+def test_integer_takes_what_counts_as_one(value):
+    assert type(checks.integer("n", value, 0)) is int
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: checks.integer("n", 3.0, 1), TypeError, ["`n`", "integer", "3.0", "float"]),
+        (lambda: checks.integer("n", True, 1), TypeError, ["`n`", "integer", "True", "bool"]),
+        (lambda: checks.integer("n", "3", 1), TypeError, ["`n`", "integer", "'3'", "str"]),
+        (lambda: checks.integer("n", 0, 1), ValueError, ["`n`", "at least 1", "got 0"]),
+        (lambda: checks.number("x", None), TypeError, ["`x`", "number", "None", "NoneType"]),
+        (lambda: checks.number("x", math.nan, above=0), ValueError, ["`x`", "finite", "above 0", "nan"]),
+        (lambda: checks.number("x", 0, above=0), ValueError, ["`x`", "finite", "above 0", "got 0"]),
+        (lambda: checks.number("x", 2, above=0, at_most=1), ValueError, ["`x`", "(0, 1]", "got 2"]),
+        (lambda: checks.number("x", -math.inf), ValueError, ["`x`", "finite", "-inf"]),
+        (lambda: checks.number("x", "1"), TypeError, ["`x`", "number", "'1'", "str"]),
+        (lambda: checks.number("x", 1j), TypeError, ["`x`", "number", "1j", "complex"]),
+        (lambda: checks.matrix_dtype("dtype", torch.bfloat16), TypeError, ["`dtype`", "complex64", "bfloat16", ".to("]),
+    ],
+)
+def test_messages_say_what_was_expected_and_what_came(call, error, words):
+    assert_raises(error, words, call)
+
+
+def test_default_dtype_is_torchs():
+    assert checks.matrix_dtype("dtype", None) == torch.get_default_dtype()
+    assert [checks.real_dtype(dtype) for dtype in checks.DTYPES] == [torch.float32, torch.float64] * 2
+
+
+def public():
+    """Every name of neumatc.__all__, and the public functions and classes of the modules among them."""
+    for name in nm.__all__:
+        value = getattr(nm, name)
+        yield pytest.param(value, id=name)
+        if inspect.ismodule(value):
+            for inner, member in vars(value).items():
+                ours = getattr(member, "__module__", None) == value.__name__
+                if ours and not inner.startswith("_") and callable(member):
+                    yield pytest.param(member, id=f"{name}.{inner}")
+
+
+def test_all_is_sorted_and_complete():
+    names = {name for name, value in vars(nm).items() if getattr(value, "__module__", "").startswith("neumatc.")}
+    assert {name for name in names if not name.startswith("_")} <= set(nm.__all__)
+    assert len(set(nm.__all__)) == len(nm.__all__)
+
+
+@pytest.mark.parametrize("value", list(public()))
+def test_public_names_are_documented(value):
+    """Classes by hand (not by the signature that dataclass writes), functions with their arguments and result."""
+    text = inspect.getdoc(value)
+    assert text
+    if inspect.isclass(value):
+        assert not text.startswith(f"{value.__name__}(")
+    if inspect.isfunction(value):
+        signature = inspect.signature(value)
+        if signature.parameters:
+            assert "Args:" in text
+            section = text.split("Args:")[1]
+            for name in signature.parameters:
+                assert re.search(rf"^ +(\w+, )*{name}(, \w+)*:", section, re.MULTILINE), f"`{name}` is not described"
+        if signature.return_annotation not in (None, "None"):
+            assert "Returns:" in text
+
+
+@pytest.mark.parametrize("value", [v for v in public() if inspect.isclass(v.values[0])])
+def test_public_methods_are_documented(value):
+    """Where a method overrides another, the docstring of the other counts."""
+    for name, member in vars(value).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
+            assert inspect.getdoc(getattr(value, name)), f"{value.__name__}.{name} has no docstring"
+
+
+def test_settings_of_dataclasses_are_documented():
+    for cls in (nm.SinusoidalMLP, nm.SVD, nm.ResidualTraining, nm.FailureInformedSampling, nm.Report, nm.Round):
+        for name in cls.__dataclass_fields__:
+            assert re.search(rf"\b{name}\b", inspect.getdoc(cls)), f"{cls.__name__}: {name} is not described"

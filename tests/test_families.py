@@ -1,0 +1,301 @@
+"""Families: their formulas, one family in every dtype, interpolation through samples, and every refusal."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import DTYPES, assert_close, assert_raises, eps, gaussian, parameters, real
+
+import neumatc as nm
+
+FAMILIES = {
+    "trigonometric": lambda dtype, device: nm.families.trigonometric(5, 3, dtype=dtype, device=device),
+    "trigonometric 2-D": lambda dtype, device: nm.families.trigonometric(5, dimension=2, dtype=dtype, device=device),
+    "trigonometric 3-D": lambda dtype, device: nm.families.trigonometric(5, dimension=3, dtype=dtype, device=device),
+    "low rank": lambda dtype, device: nm.families.low_rank_plus_shift(5, 2, dtype=dtype, device=device),
+    "samples": lambda dtype, device: samples(1, dtype, device)[2],
+    "samples 2-D": lambda dtype, device: samples(2, dtype, device)[2],
+}
+WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+def samples(d, dtype, device="cpu", count=12):
+    """Random matrices at unsorted random parameters in [0, 2]^d, and the family through them."""
+    p = 2 * parameters(count, d, real(dtype), seed=4)
+    A = gaussian(count, 3, 2, dtype=dtype, seed=5)
+    return p, A, nm.families.from_samples(p.to(device), A.to(device))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_is_a_batched_function_of_its_dtype_and_device(name, dtype, device):
+    family = FAMILIES[name](dtype, device)
+    assert family.dtype == dtype
+    assert family.device == torch.device(device)
+    assert family.lower.dtype == real(dtype)
+    x = parameters(6, family.dimension, real(dtype)).to(device)
+    p = family.lower + x * (family.upper - family.lower)
+    A = family(p)
+    assert A.shape == (6, *family.shape)
+    assert A.dtype == dtype
+    assert A.device == p.device
+    for i in range(6):
+        assert_close(family(p[i : i + 1])[0], A[i], units=1000)  # the radial functions are solved for
+    # p of the other precision is taken too, up to its own rounding.
+    other = torch.float64 if p.dtype == torch.float32 else torch.float32
+    assert (family(p.to(other)) - A).abs().max() <= 1e4 * eps(torch.float32) * A.abs().max()
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if "samples" not in name])
+@pytest.mark.parametrize("low", list(WIDE), ids=str)
+def test_a_seed_means_the_same_family_in_every_precision(name, low):
+    """And the same as in a float32 world: the default dtype has no influence, and torch's generator is not read."""
+    family, wide = FAMILIES[name](low, "cpu"), FAMILIES[name](WIDE[low], "cpu")
+    p = parameters(7, family.dimension)
+    A = wide(p)
+    assert (family(p.float()) - A).abs().max() <= 300 * eps(low) * A.abs().max()
+
+
+def test_seed_changes_the_family():
+    p = parameters(3, dtype=torch.float32)
+    for make in (nm.families.trigonometric, nm.families.low_rank_plus_shift):
+        assert not torch.equal(make(4, 2, seed=1)(p), make(4, 2, seed=2)(p))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+def test_trigonometric_formula(dtype):
+    """A(p) - s I lies in the span of the K stated frequencies, and has the stated variance 1 / n."""
+    size, terms, shift, cycles = 40, 5, 1.7, 1.3
+    family = nm.families.trigonometric(size, terms, shift, seed=3, cycles=cycles, dtype=dtype)
+    p = torch.linspace(0, 1, 60, dtype=torch.float64)[:, None]
+    wave = (family(p) - shift * torch.eye(size, dtype=dtype)).flatten(1).numpy()
+    phase = 2 * np.pi * cycles * np.arange(1, terms + 1) / terms * p.numpy()
+    basis = np.hstack([np.cos(phase), np.sin(phase)])
+    coefficients, *_ = np.linalg.lstsq(basis.astype(wave.dtype), wave)
+    assert np.abs(basis @ coefficients - wave).max() < 1e-12
+    # R_k and S_k: variance 1 / (n K) each; 1,600 entries, so the sample variance is within 4 * sqrt(2 / 1600).
+    np.testing.assert_allclose(
+        (np.abs(coefficients) ** 2).mean(axis=1) * size * terms, 1, atol=4 * (2 / size**2) ** 0.5
+    )
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_trigonometric_frequencies_in_several_dimensions(dimension):
+    """With one term, A - s I oscillates with angular frequency 2 pi c along a unit vector: its Laplacian tells."""
+    cycles = 1.3
+    family = nm.families.trigonometric(4, 1, dimension=dimension, cycles=cycles, dtype=torch.float64)
+    centre, h = torch.full((1, dimension), 0.5, dtype=torch.float64), 1e-3
+    steps = torch.cat([torch.zeros_like(centre), h * torch.eye(dimension), -h * torch.eye(dimension)]).double()
+    values = family(centre + steps) - 1.6 * torch.eye(4, dtype=torch.float64)
+    laplacian = (values[1:].sum(dim=0) - 2 * dimension * values[0]) / h**2
+    torch.testing.assert_close(laplacian, -((2 * math.pi * cycles) ** 2) * values[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+def test_low_rank_plus_shift_formula(dtype):
+    """A(p) - eps I has rank k and is quadratic in p, and A(p) has a condition number of at least the order 1 / eps."""
+    shift, p = 1e-3, torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    A = nm.families.low_rank_plus_shift(12, 3, shift, dtype=dtype)(p)
+    product = (A - shift * torch.eye(12, dtype=dtype)).numpy()
+    assert (np.linalg.matrix_rank(product, tol=1e-12) == 3).all()
+    assert np.abs(np.diff(product, n=3, axis=0)).max() < 1e-14
+    assert (np.linalg.cond(A.numpy()) > 0.1 / shift).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_samples_are_interpolated(d, dtype, device):
+    p, A, family = samples(d, dtype, device)
+    assert_close(family(p.to(device)).cpu(), A, units=1e4)
+    assert torch.equal(family.lower.cpu(), p.amin(dim=0))
+    assert torch.equal(family.upper.cpu(), p.amax(dim=0))
+
+
+@pytest.mark.parametrize(("d", "degree", "count"), [(1, 1, 2), (1, 2, 3), (1, 3, 9), (2, 1, 3), (2, 1, 9), (3, 1, 9)])
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+def test_samples_of_a_polynomial_give_it_back(d, degree, count, dtype):
+    """A cubic spline reproduces cubics (parabolas and lines with fewer samples), the radial functions affine maps."""
+    slope = gaussian(d, 6, dtype=dtype)
+
+    def truth(p):
+        return ((p.to(dtype) @ slope + 1) ** degree).view(-1, 2, 3)
+
+    p = 2 * parameters(count, d)
+    family = nm.families.from_samples(p, truth(p))
+    inside = family.lower + parameters(20, d, seed=1) * (family.upper - family.lower)
+    assert_close(family(inside), truth(inside), units=1e4)
+
+
+def test_samples_in_awkward_memory():
+    """Lazy conjugates and tensors that carry gradients are ordinary data."""
+    p, A, family = samples(1, torch.complex128)
+    conjugate = nm.families.from_samples(p, A.conj())
+    assert_close(conjugate(p), family(p).conj().resolve_conj())
+    assert not nm.families.from_samples(p, A.clone().requires_grad_())(p).requires_grad
+    assert_close(nm.families.from_samples(p.clone().requires_grad_(), A)(p), family(p))
+    assert_close(family(p.clone().requires_grad_()), family(p))
+
+
+@pytest.mark.parametrize(
+    ("p", "A", "words"),
+    [
+        (torch.tensor([[0.0], [1.0], [0.0]]), None, ["`p`", "distinct", "1 repeated"]),
+        (torch.tensor([[0.0], [torch.nan]]), None, ["`p`", "finite", "drop"]),
+        (torch.tensor([[0.0]]), None, ["`p`", "at least 2", "got 1"]),
+        (torch.tensor([[0.0, 0.0], [1.0, 1.0]]), None, ["`p`", "at least 3", "2 parameter", "got 2"]),
+        (torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), None, ["`p`", "got"]),  # flat box
+        (
+            torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]),
+            None,
+            ["`p`"],
+        ),  # on a line, where a linear polynomial is not unique
+        (torch.tensor([[0.0], [1.0]]), torch.full((2, 2, 2), torch.inf), ["`A`", "finite", "[0.0]", "2 of 2"]),
+        (torch.tensor([[0.0], [1.0]]), torch.ones(3, 2, 2), ["`A`", "(2, m, n)", "(3, 2, 2)"]),
+        (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2), ["`A`", "(2, m, n)", "(2, 2)"]),
+        (torch.tensor([0.0, 1.0]), None, ["`p`", "(N, d)", "(2,)"]),
+        (torch.tensor([[0], [1]]), None, ["`p`", "float32 or float64", "int64"]),
+        ([[0.0], [1.0]], None, ["`p`", "tensor", "list"]),
+        (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2, 2, dtype=torch.int64), ["`A`", "complex128", "int64"]),
+        (torch.tensor([[0.0], [1.0]]), [[1.0]], ["`A`", "(B, m, n)", "list"]),
+    ],
+)
+def test_from_samples_refuses(p, A, words):
+    A = torch.ones(len(p), 2, 2) if A is None else A
+    assert_raises((ValueError, TypeError), words, lambda: nm.families.from_samples(p, A))
+
+
+def eye(p):
+    return torch.eye(2, dtype=p.dtype, device=p.device).expand(len(p), 2, 2) * (1 + p[:, :1, None])
+
+
+def test_labels_and_representation():
+    family = nm.ParametricMatrix(eye, [3e9, 0.0], [4e9, 1.0], names=["f", "t"], units=["Hz", ""])
+    assert (family.names, family.units, family.dimension) == (("f", "t"), ("Hz", ""), 2)
+    assert repr(family) == "ParametricMatrix(2 x 2, f in [3e+09, 4e+09] Hz, t in [0, 1], torch.float32, cpu)"
+    assert nm.ParametricMatrix(eye, [0.0] * 2, [1.0] * 2).names == ("p1", "p2")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bounds_are_kept_exactly(dtype):
+    """Bounds given as numbers are rounded once, to the dtype asked for."""
+    for lower, upper in (([0.1], [0.7]), (np.array([0.1]), np.array([0.7])), ((0.1,), (0.7,))):
+        family = nm.ParametricMatrix(eye, lower, upper, dtype=dtype)
+        assert torch.equal(family.lower, torch.tensor([0.1], dtype=dtype))
+        assert torch.equal(family.upper, torch.tensor([0.7], dtype=dtype))
+    bounds = torch.tensor([[0.1], [0.7]], dtype=torch.float64)
+    assert nm.ParametricMatrix(eye, *bounds).lower.dtype == torch.float64
+    bounds[:] = 5.0  # a family has its own box
+    assert nm.ParametricMatrix(eye, [0], [1]).lower.dtype == torch.get_default_dtype()
+
+
+def test_family_does_not_share_the_box_with_the_caller():
+    bounds = torch.tensor([[0.1], [0.7]])
+    family = nm.ParametricMatrix(eye, *bounds)
+    bounds[1] = 0.0
+    assert family.upper.tolist() == torch.tensor([0.7]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"fn": 3}, TypeError, ["`fn`", "function", "int"]),
+        ({"lower": 0.0}, ValueError, ["`lower`", "shape (d,)", "()", "[0.0]"]),
+        ({"lower": []}, ValueError, ["`lower`", "shape (d,)", "(0,)"]),
+        ({"lower": [-math.inf]}, ValueError, ["`lower`", "finite", "-inf"]),
+        ({"upper": [0.0]}, ValueError, ["`upper`", "above `lower`", "[0.0]", "[0.0]"]),
+        ({"upper": [1.0, 2.0]}, ValueError, ["`upper`", "(1,)", "(2,)"]),
+        ({"lower": torch.tensor([1j])}, TypeError, ["`lower`", "real", "complex64"]),
+        ({"lower": ["a"]}, TypeError, ["`lower`", "number", "a"]),
+        ({"dtype": torch.int64}, TypeError, ["`dtype`", "float32", "float64", "int64"]),
+        ({"dtype": torch.complex64}, TypeError, ["`dtype`", "float32", "float64", "complex64"]),
+        ({"names": ["a", "b"]}, ValueError, ["`names`", "1 strings", "['a', 'b']"]),
+        ({"units": [3]}, ValueError, ["`units`", "1 strings", "[3]"]),
+        ({"fn": lambda p: np.ones((1, 2, 2))}, TypeError, ["`fn(p)`", "torch.Tensor", "ndarray"]),
+        ({"fn": lambda p: torch.ones(1, 2, 2).half()}, TypeError, ["`fn(p)`", "float32", "float16", "convert"]),
+        ({"fn": lambda p: torch.ones(2, 2)}, ValueError, ["`fn(p)`", "(1, m, n)", "(2, 2)"]),
+        ({"fn": lambda p: torch.ones(1, 0, 2)}, ValueError, ["`fn(p)`", "(1, m, n)", "(1, 0, 2)"]),
+        ({"fn": lambda p: eye(p) / 0}, nm.FamilyError, ["`fn(p)`", "NaN or Inf", "[0.5]", "mend"]),
+    ],
+)
+def test_family_refuses(settings, error, words):
+    arguments = {"fn": eye, "lower": [0.0], "upper": [1.0]} | settings
+    assert_raises(error, words, lambda: nm.ParametricMatrix(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("p", "error", "words"),
+    [
+        ([[0.5]], TypeError, ["`p`", "torch.Tensor", "list", "as_tensor"]),
+        (torch.tensor([[1]]), TypeError, ["`p`", "float32 or float64", "int64", "p.to(torch.float64)"]),
+        (torch.tensor([0.5]), ValueError, ["`p`", "(B, 1)", "(1,)", "p[:, None]"]),
+        (torch.zeros(2, 3), ValueError, ["`p`", "(B, 1)", "(2, 3)", "(B, 1)"]),
+        (torch.zeros(0, 1), ValueError, ["`p`", "at least one", "(0, 1)"]),
+        (torch.tensor([[0.1], [math.nan]]), ValueError, ["`p`", "finite", "nan", "row 1"]),
+        (
+            torch.tensor([[0.1], [1.1]]),
+            ValueError,
+            ["`p`", "box [0.0] to [1.0]", "1.1", "row 1", "1 of 2", "extrapolate"],
+        ),
+        (torch.zeros(1, 1, device="meta"), ValueError, ["`p`", "device cpu", "meta", "p.to('cpu')"]),
+    ],
+)
+def test_evaluation_refuses(p, error, words):
+    assert_raises(error, words, lambda: nm.ParametricMatrix(eye, [0.0], [1.0])(p))
+
+
+def test_the_box_forgives_rounding_and_opens_on_request():
+    family = nm.ParametricMatrix(eye, [3.5e9], [3.6e9], dtype=torch.float64)
+    assert family(torch.tensor([[3.6e9]]) + 256).shape == (1, 2, 2)  # one unit of rounding in float32
+    assert family(torch.tensor([[4e9]]), extrapolate=True).shape == (1, 2, 2)
+    with pytest.raises(ValueError, match="outside"):
+        family(torch.tensor([[3.7e9]]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda A: A / 0, ["`fn(p)`", "NaN or Inf", "[0.875]", "1 of 2"]),
+        (lambda A: A[:, :1], ["`fn(p)`", "(2, 2, 2)", "centre", "(2, 1, 2)"]),
+        (lambda A: A.double(), ["`fn(p)`", "float32", "centre", "float64"]),
+        (lambda A: A[:1], ["`fn(p)`", "(2, m, n)", "(1, 2, 2)"]),
+    ],
+)
+def test_a_family_that_fails_away_from_the_centre_is_named(fault, words):
+    def fn(p):
+        A = eye(p)
+        if not (p > 0.8).any():
+            return A
+        damaged = fault(A)
+        return (
+            torch.where((p > 0.8)[:, :, None], damaged, A)
+            if damaged.shape == A.shape and A.dtype == damaged.dtype
+            else damaged
+        )
+
+    family = nm.ParametricMatrix(fn, [0.0], [1.0])
+    assert issubclass(nm.FamilyError, ValueError)
+    assert_raises(nm.FamilyError, words, lambda: family(torch.tensor([[0.1], [0.875]])))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nm.families.trigonometric(size=0), ["`size`", "at least 1", "got 0"]),
+        (lambda: nm.families.trigonometric(terms=1.5), ["`terms`", "integer", "1.5"]),
+        (lambda: nm.families.trigonometric(dimension=0), ["`dimension`", "at least 1"]),
+        (lambda: nm.families.trigonometric(cycles=0), ["`cycles`", "above 0", "got 0"]),
+        (lambda: nm.families.trigonometric(shift="a"), ["`shift`", "number", "'a'"]),
+        (lambda: nm.families.trigonometric(shift=math.nan), ["`shift`", "a finite number, got nan"]),
+        (lambda: nm.families.trigonometric(dtype=torch.float16), ["`dtype`", "complex128", "float16"]),
+        (lambda: nm.families.trigonometric(seed=1.5), ["`seed`", "integer", "1.5"]),
+        (lambda: nm.families.low_rank_plus_shift(size=3, inner=4), ["`inner`", "at most `size` = 3", "got 4"]),
+        (lambda: nm.families.low_rank_plus_shift(seed="x"), ["`seed`", "integer", "'x'"]),
+    ],
+)
+def test_made_families_refuse(make, words):
+    assert_raises((ValueError, TypeError), words, make)
+
+
+def test_gradients_flow_through_a_family_of_torch_code():
+    p = torch.tensor([[0.25]], requires_grad=True)
+    nm.families.trigonometric(size=3)(p).sum().backward()
+    assert p.grad.isfinite().all()

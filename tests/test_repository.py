@@ -1,0 +1,364 @@
+"""The repository as a whole: versions that agree, imports in one direction, notebooks that have run, the set-up."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from neumatc import runs
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Low to high: a module imports those before it only. What serves the notebooks comes last, and nothing imports it.
+ORDER = "checks report linalg families embeddings operations model problem sampling fitting storage benchmark wireless"
+SERVICES = {"figures", "provenance", "runs"}
+ONLY = {"benchmark": {"checks"}, "wireless": {"checks", "families"}}
+MODULES = {path.stem: path for path in (ROOT / "neumatc").glob("*.py") if path.stem != "__init__"}
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in notebook(path).cells if cell.cell_type == "code"]
+
+
+def tagged(path, tag):
+    return [cell for cell in code_cells(path) if tag in runs.tags(cell)]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def tracked():
+    """Paths of the files that are, or would be, committed."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
+    names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def environment():
+    return yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
+
+
+# Versions
+
+
+def test_every_pin_is_exact_public_and_the_only_one():
+    names = [canonicalize_name(pin.name) for pin in pins()]
+    assert sorted(names) == sorted(set(names))
+    for pin in pins():
+        (specifier,) = pin.specifier
+        assert specifier.operator == "==", pin
+        assert Version(specifier.version).local is None, pin
+
+
+@pytest.mark.parametrize("group", ["library", *EXTRAS])
+def test_the_pins_satisfy_the_ranges(group):
+    pinned = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins()}
+    for requirement in map(Requirement, PROJECT["dependencies"] if group == "library" else EXTRAS[group]):
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_all_that_the_set_up_installs_is_pinned():
+    """Direct and transitive, for this Python and system; what CUDA builds of torch bring, torch pins itself."""
+    pinned = {canonicalize_name(pin.name) for pin in pins()}
+    waiting = [Requirement(f"neumatc[{','.join(EXTRAS)}]")]
+    seen = set()
+    while waiting:
+        requirement = waiting.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in seen or key[0].startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        seen.add(key)
+        for line in importlib.metadata.requires(requirement.name) or ():
+            needed = Requirement(line)
+            wanted = [{"extra": extra} for extra in (*requirement.extras, "")]
+            if needed.marker is None or any(needed.marker.evaluate(extra) for extra in wanted):
+                waiting.append(needed)
+    assert {name for name, _ in seen} - pinned == {"neumatc"}
+
+
+def test_conda_users_get_the_same_packages():
+    (pip,) = [entry["pip"] for entry in environment() if isinstance(entry, dict)]
+    assert pip == ["-c constraints.txt", f"-e .[{','.join(EXTRAS)}]"]
+    (python,) = [entry for entry in environment() if isinstance(entry, str) and entry.startswith("python")]
+    ours, theirs = SpecifierSet(PROJECT["requires-python"]), SpecifierSet(python.removeprefix("python"))
+    for minor in range(8, 14):
+        assert (f"3.{minor}" in ours) == (f"3.{minor}" in theirs)
+
+
+@each_notebook
+def test_colab_installs_what_is_missing_and_no_pins(path):
+    (cell,) = tagged(path, "colab")
+    assert re.search(r"find_spec|ImportError|ModuleNotFoundError", cell.source), "installs without asking"
+    assert "==" not in cell.source, "a pin fights with what Colab has"
+    assert "pip install" in cell.source
+    (listed,) = re.findall(r"neumatc(?:\[([a-z,]*)\])?(?= *@|[\"'\s])", cell.source.partition("pip install")[2])
+    extras = set(filter(None, listed.split(",")))
+    assert extras <= set(EXTRAS)
+    rest = "\n".join(other.source for other in code_cells(path) if other is not cell)
+    assert "wireless" in extras or not re.search(r"\bwireless\.|import wireless|sionna", rest)
+
+
+def test_the_set_up_installs_every_extra():
+    assert f'".[{",".join(EXTRAS)}]"' in (ROOT / ".ci" / "bootstrap.py").read_text("utf-8")
+
+
+# The library
+
+
+def imported(path):
+    """Modules of this package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: write absolute imports"
+            if node.module == "neumatc":
+                found |= {alias.name for alias in node.names}
+            elif node.module.startswith("neumatc."):
+                found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("neumatc.")}
+    return found
+
+
+def test_every_module_has_its_place():
+    assert set(ORDER.split()) | SERVICES >= set(MODULES)
+    assert set(ORDER.split()) <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", ORDER.split())
+def test_imports_go_one_way(name):
+    before = set(ORDER.split()[: ORDER.split().index(name)])
+    assert imported(MODULES[name]) <= ONLY.get(name, before - set(ONLY))
+
+
+def test_nothing_imports_what_serves_the_notebooks():
+    public = imported(ROOT / "neumatc" / "__init__.py")
+    assert not public & SERVICES
+
+
+def test_the_library_stays_small():
+    """About 1,500 lines of code: lines with a token that is neither comment nor docstring."""
+    total = 0
+    for name, path in MODULES.items():
+        if name in SERVICES:
+            continue
+        source = path.read_text("utf-8")
+        documentation = set()
+        for node in ast.walk(ast.parse(source)):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                documentation |= set(range(node.lineno, node.end_lineno + 1))
+        blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+        lines = set()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type not in blank:
+                lines |= set(range(token.start[0], token.end[0] + 1))
+        total += len(lines - documentation)
+    assert total < 1500
+
+
+def test_the_reference_lists_every_module():
+    text = (ROOT / "book" / "reference.md").read_text("utf-8")
+    assert [name for name in sorted(MODULES) if f"neumatc.{name}" not in text] == []
+
+
+# Notebooks
+
+
+def test_the_book_has_every_notebook():
+    assert sorted(runs.book_chapters()) == [path.stem for path in NOTEBOOKS]
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_every_code_cell_has_run_without_error(path):
+    for cell in code_cells(path):
+        assert cell.source.strip(), "an empty cell"
+        assert cell.execution_count is not None, f"make refresh: this cell has not run:\n{cell.source}"
+        assert all(output.output_type != "error" for output in cell.outputs), cell.source
+
+
+@each_notebook
+def test_the_saved_notebook_is_the_smoke_run(path):
+    defaults = runs.default_parameters(notebook(path), path.stem)
+    assert defaults == {"profile": "smoke", "device": "auto", "seed": 0}
+    assert notebook(path).metadata.kernelspec.name == "python3"
+
+
+def figures():
+    for path in NOTEBOOKS:
+        for cell in code_cells(path):
+            if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", ())):
+                yield path.stem, cell
+
+
+def test_every_figure_has_name_caption_and_alternative_text():
+    names = []
+    for chapter, cell in figures():
+        data = cell.metadata.get("mystnb", {})
+        where = f"{chapter}:\n{cell.source}"
+        assert set(data.get("figure", {})) >= {"name", "caption"}, where
+        assert len(data["figure"]["caption"].strip()) > 10, where
+        assert len(data.get("image", {}).get("alt", "").strip()) > 10, where
+        names.append(data["figure"]["name"])
+    assert sorted(names) == sorted(set(names))
+
+
+def test_published_records_are_whole_and_not_smoke():
+    for path in sorted((ROOT / "notebooks" / "records").glob("*.json")):
+        content = json.loads(path.read_text("utf-8"))
+        assert content["chapter"] == path.stem
+        assert content["parameters"]["profile"] in ("cpu", "gpu")
+        assert path.with_suffix(".npz").is_file() == bool(content["arrays"])
+
+
+# Files
+
+
+def test_no_path_of_a_machine_and_no_package_index_in_tracked_files():
+    words = re.compile(
+        r"(^|[^A-Za-z0-9_.:/-])/(home|root|work|tmp|opt|Users)/[A-Za-z]"
+        r"|index[-]url|[-]-registry|pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|registry[.]npmjs",
+        re.MULTILINE,
+    )
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in words.finditer(text)]
+    assert found == []
+
+
+def test_nothing_generated_and_nothing_large_is_tracked():
+    for path in tracked():
+        name = path.relative_to(ROOT)
+        assert name.parts[0] in {"book", "neumatc", "notebooks", "tests", ".ci", ".github"} or len(name.parts) == 1, (
+            name
+        )
+        assert path.stat().st_size < 2**20, name
+
+
+@pytest.mark.parametrize(
+    "name", ["_config.yml", "CITATION.cff", ".github/workflows/test.yml", ".github/workflows/book.yml"]
+)
+def test_yaml_is_well_formed(name):
+    assert isinstance(yaml.safe_load((ROOT / name).read_text("utf-8")), dict)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = PROJECT["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+# Set-up
+
+
+@pytest.fixture(scope="module")
+def bootstrap():
+    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / ".ci" / "bootstrap.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_old_python_can_read_the_set_up():
+    new = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Match, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse((ROOT / ".ci" / "bootstrap.py").read_text("utf-8"))):
+        assert not isinstance(node, new), ast.unparse(node)
+        if isinstance(node, (ast.FunctionDef, ast.arguments)):
+            assert getattr(node, "returns", None) is None
+            assert not getattr(node, "posonlyargs", None)
+
+
+@pytest.mark.parametrize(
+    ("report", "cause"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "the disk is full"),
+        (
+            "WARNING: Retrying ... NewConnectionError: Failed to establish a new connection: [Errno -3]\n"
+            "ERROR: No matching distribution found for setuptools>=77",
+            "no network",
+        ),
+        ("ERROR: No matching distribution found for torch==2.13.0", "no build for Python 3."),
+        ("ERROR: something new", "pip's error is above"),
+    ],
+)
+def test_a_failed_installation_is_explained(bootstrap, report, cause):
+    found, remedy = bootstrap.diagnose(report)
+    assert cause in found
+    assert remedy
+
+
+def test_an_old_python_and_a_full_disk_are_named(bootstrap, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "FREE_GB", 1e9)
+        with pytest.raises(SystemExit):
+            bootstrap.check_prerequisites()
+        assert re.search(r"^error: the disk is full: .* GB are needed; free some", capsys.readouterr().err)
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "OLDEST", (4, 0))
+        with pytest.raises(SystemExit):
+            bootstrap.check_prerequisites()
+        assert f"{sys.executable} is {sys.version_info[0]}." in capsys.readouterr().err
+
+
+def test_the_stamp_follows_what_the_environment_is_made_from(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap, "ROOT", str(tmp_path))
+    (tmp_path / ".ci").mkdir()
+    for name in bootstrap.INPUTS:
+        (tmp_path / name).write_text("")
+    digests = [bootstrap.digest()]
+    for name in bootstrap.INPUTS:
+        (tmp_path / name).write_text("changed")
+        digests.append(bootstrap.digest())
+    monkeypatch.setattr(bootstrap, "VENV", str(tmp_path / "moved"))
+    digests.append(bootstrap.digest())
+    assert len(set(digests)) == len(digests)
+    # Without a Python that runs, a stamp is worth nothing.
+    monkeypatch.setattr(bootstrap, "STAMP", str(tmp_path / "stamp"))
+    assert bootstrap.read_stamp() is None
+    (tmp_path / "stamp").write_text("content")
+    monkeypatch.setattr(bootstrap, "PYTHON", sys.executable)
+    assert bootstrap.read_stamp() == "content"
+    monkeypatch.setattr(bootstrap, "PYTHON", str(tmp_path / "gone"))
+    assert bootstrap.read_stamp() is None
+
+
+def test_make_lists_its_targets_and_refuses_unknown_settings():
+    listing = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
+    for target in ("setup", "book", "test", "check", "run", "clean"):
+        assert re.search(rf"^  {target} +\S", listing, re.MULTILINE)
+    wrong = subprocess.run(["make", "-C", str(ROOT), "run", "CHAPTR=x"], capture_output=True, text=True, check=False)
+    assert wrong.returncode != 0
+    assert "unknown setting CHAPTR" in wrong.stderr

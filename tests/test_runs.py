@@ -1,0 +1,254 @@
+"""Runs: a small project in a temporary folder, its notebooks executed by the real papermill."""
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from neumatc import provenance, runs
+
+PARAMETERS = 'profile = "smoke"\ndevice = "auto"\nseed = 0'
+COMPUTE = """
+import sys
+from neumatc.provenance import Record, resolve_device
+device = resolve_device(device, profile)
+record = Record("tiny", profile=profile, device=device, seed=seed)
+record.numbers["twice"] = 2 * seed
+print("on the way", file=sys.stderr)
+record.save().name
+"""
+
+
+def code(source, *tags):
+    return new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
+
+
+def write(project, name="tiny", cells=None):
+    cells = cells or [new_markdown_cell("# Tiny"), code(PARAMETERS, "parameters"), code(COMPUTE)]
+    nbformat.write(new_notebook(cells=cells), project / "notebooks" / f"{name}.ipynb")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "neumatc"\n')
+    (tmp_path / "constraints.txt").write_text("numpy==2.4.6\n")
+    for folder in ("notebooks", "neumatc", "book"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "neumatc" / "checks.py").write_text("")
+    (tmp_path / "_config.yml").write_text("title: x\n")
+    (tmp_path / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/intro\nparts:\n"
+        "  - chapters: [{file: notebooks/tiny}]\n  - chapters: [{file: book/reference}]\n"
+    )
+    (tmp_path / "book" / "intro.md").write_text("# Introduction\n")
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_run_leaves_the_executed_notebook_and_a_record_with_provenance(project):
+    saved = (project / "notebooks" / "tiny.ipynb").read_bytes()
+    output = runs.run("tiny", profile="cpu", seed=21)
+    assert output == project / "_build" / "runs" / "cpu" / "tiny.ipynb"
+    record = provenance.load("tiny", "cpu")
+    assert record.numbers == {"twice": 42}
+    assert record.device == "cpu"
+    assert record.provenance["notebook_seconds"] > record.provenance["wall_seconds"]
+    assert record.provenance["command"] == "make run CHAPTER=tiny PROFILE=cpu DEVICE=cpu SEED=21"
+    assert (project / "notebooks" / "tiny.ipynb").read_bytes() == saved
+    # The page is the saved notebook with these outputs: no cell of papermill, no stderr, no parameters.
+    stage = runs._stage(["tiny"])
+    page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
+    assert [cell.source for cell in page.cells] == ["# Tiny", PARAMETERS, COMPUTE]
+    assert page.cells[1].metadata["tags"] == ["parameters", "remove-cell"]
+    assert [item.get("name") or item.data["text/plain"] for item in page.cells[2].outputs] == ["'tiny.json'"]
+    text = (stage / "notebooks" / "tiny.ipynb").read_text("utf-8")
+    assert str(project) not in text
+    assert "papermill" not in text
+    # A file whose content stays is left alone, so that Sphinx does not read it again; one that is gone goes.
+    before = (stage / "book" / "intro.md").stat().st_mtime_ns
+    (project / "book" / "_toc.yml").rename(project / "book" / "moved.yml")
+    runs._stage(["tiny"])
+    assert (stage / "book" / "intro.md").stat().st_mtime_ns == before
+    assert not (stage / "book" / "_toc.yml").exists()
+
+
+@pytest.mark.slow
+def test_a_failing_cell_is_named_and_nothing_of_an_older_run_remains(project):
+    path = provenance.run_path("tiny", "smoke")
+    path.parent.mkdir(parents=True)
+    for suffix in (".json", ".npz", ".key"):
+        path.with_suffix(suffix).write_text("older")
+    write(project, cells=[code(PARAMETERS, "parameters"), code('raise KeyError("missing")')])
+    with pytest.raises(RuntimeError, match=r"notebooks/tiny.ipynb failed in cell \[\d+\] with KeyError: 'missing'"):
+        runs.run("tiny", profile="smoke")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.ipynb"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [("1 + 1", "wrote no record smoke/tiny.json"), (COMPUTE.replace("seed=seed", "seed=5"), "expected a record of")],
+)
+def test_a_run_without_its_own_record_fails(project, compute, words):
+    write(project, cells=[code(PARAMETERS, "parameters"), code(compute)])
+    with pytest.raises(RuntimeError, match=words):
+        runs.run("tiny", profile="smoke")
+    assert not provenance.run_path("tiny", "smoke").with_suffix(".key").exists()
+
+
+@pytest.mark.slow
+def test_refresh_executes_in_place_and_leaves_no_trace_of_the_machine(project, capsys):
+    assert runs.main(["refresh"]) == 0
+    text = (project / "notebooks" / "tiny.ipynb").read_text("utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2]
+    assert notebook.cells[2].outputs[0].data["text/plain"] == "'tiny.json'"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    assert len(notebook.cells[2].outputs) == 1, "what went to stderr is left out"
+    for word in (str(project), "iopub", "papermill"):
+        assert word not in text
+    nbformat.validate(notebook)
+    assert "2 code cells executed" in capsys.readouterr().out
+
+
+def test_refresh_refuses_defaults_of_another_profile(project):
+    write(project, cells=[code(PARAMETERS.replace("smoke", "cpu"), "parameters")])
+    with pytest.raises(ValueError, match=r"expected the default profile to be 'smoke'.*got 'cpu'"):
+        runs.refresh()
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([], "exactly one code cell tagged `parameters`, got 0"),
+        (
+            [code(PARAMETERS, "parameters"), code(PARAMETERS, "parameters")],
+            "exactly one code cell tagged `parameters`, got 2",
+        ),
+        ([code(PARAMETERS + "\nsize = 3", "parameters")], "nothing else, got"),
+        ([code('profile = "smoke"', "parameters")], "profile, device, seed"),
+        ([code(PARAMETERS + "\nimport os", "parameters")], "plain values"),
+        ([code(PARAMETERS.replace("0", "1 + x"), "parameters")], "plain values"),
+    ],
+)
+def test_the_parameters_cell_is_checked_before_anything_runs(project, cells, words, monkeypatch):
+    monkeypatch.setattr(runs.papermill, "execute_notebook", lambda *_, **__: pytest.fail("executed"))
+    write(project, cells=[code("1"), *cells])
+    with pytest.raises(ValueError, match=words):
+        runs.run("tiny", profile="smoke")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "tony"], "error: `chapter`: expected one of tiny, got 'tony'."),
+        (["run", "../tiny"], "error: `chapter`: expected one of tiny"),
+        (["run", "tiny", "--device", "tpu"], "error: `device`: expected auto, cpu, cuda"),
+        (["run", "tiny", "--seed", "-1"], "error: `seed`"),
+        (["publish", "tiny", "--profile", "smoke"], "error: `profile`: expected cpu or gpu"),
+        (["publish", "tiny"], "error: no record cpu/tiny.json; make run CHAPTER=tiny PROFILE=cpu."),
+        (["refresh", "tony"], "error: `chapter`: expected one of tiny"),
+    ],
+)
+def test_the_command_line_fails_with_one_line(project, capsys, arguments, words):
+    assert runs.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "tiny", "--profile", "full"], "invalid choice: 'full'"),
+        (["run", "tiny", "--rank", "3"], "unrecognized arguments"),
+        (["run", "tiny", "--seed", "x"], "invalid int value"),
+        ([], "required"),
+    ],
+)
+def test_the_command_line_refuses_unknown_names(project, capsys, arguments, words):
+    with pytest.raises(SystemExit):
+        runs.main(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_the_key_follows_all_that_outputs_depend_on_and_not_the_prose(project):
+    def key(**parameters):
+        return runs.run_key("tiny", {"profile": "cpu", "device": "cpu", "seed": 0, **parameters})
+
+    keys = [key()]
+    assert key() == keys[0]
+    write(project, cells=[new_markdown_cell("# Other words"), code(PARAMETERS, "parameters"), code(COMPUTE)])
+    assert key() == keys[0]
+    keys.append(key(seed=1))
+    write(project, cells=[code(PARAMETERS, "parameters"), code(COMPUTE + "\n1")])
+    keys.append(key())
+    for name in ("neumatc/checks.py", "neumatc/new.py", "constraints.txt", "notebooks/records/tiny.json"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("changed")
+        keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.fixture
+def pretend(project, monkeypatch):
+    """Runs and Sphinx builds that are only counted."""
+    calls = SimpleNamespace(runs=[], builds=[], status=0)
+
+    def run(chapter, output, parameters):
+        calls.runs.append((chapter, parameters["profile"]))
+        provenance.Record(chapter, **parameters).save()
+        notebook = runs.read_notebook(chapter)
+        notebook.cells[2].outputs = [new_output("stream", text="x")]
+        nbformat.write(notebook, output)
+
+    def build(command, **_):
+        calls.builds.append(command)
+        return SimpleNamespace(returncode=calls.status)
+
+    monkeypatch.setattr(runs, "_execute", run)
+    monkeypatch.setattr(runs, "subprocess", SimpleNamespace(run=build))
+    monkeypatch.setattr(provenance, "subprocess", subprocess)
+    return calls
+
+
+def test_the_book_runs_a_chapter_only_when_its_key_changes(project, pretend, capsys):
+    for _ in range(2):
+        assert runs.book() == project / "_build" / "html" / "index.html"
+    assert pretend.runs == [("tiny", "cpu")]
+    assert "tiny: unchanged since its last run" in capsys.readouterr().out
+    (project / "neumatc" / "checks.py").write_text("# changed")
+    runs.book()
+    assert len(pretend.runs) == 2
+    # A run with other parameters took the place of the book's: it must not be shown.
+    runs.run("tiny", profile="cpu", seed=7)
+    runs.book()
+    assert len(pretend.runs) == 4
+    provenance.run_path("tiny", "cpu").with_suffix(".json").unlink()
+    runs.book()
+    assert len(pretend.runs) == 5
+
+
+def test_after_a_failure_sphinx_reads_every_page_again(project, pretend):
+    runs.book()
+    pretend.status = 1
+    with pytest.raises(RuntimeError, match="the book was not built"):
+        runs.book()
+    pretend.status = 0
+    runs.book()
+    runs.book()
+    assert ["--all" in command for command in pretend.builds] == [False, False, True, False]
+    assert all("-W" in command for command in pretend.builds)
+
+
+def test_publishing_from_the_command_line(project, pretend, capsys):
+    runs.run("tiny", profile="cpu")
+    assert runs.main(["publish", "tiny"]) == 0
+    assert "written: notebooks/records/tiny.json" in capsys.readouterr().out
+    assert json.loads((project / "notebooks" / "records" / "tiny.json").read_text("utf-8"))["chapter"] == "tiny"

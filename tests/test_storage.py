@@ -1,0 +1,239 @@
+"""Storage: bit-for-bit round trips, and one clear ValueError for every kind of damaged or foreign file."""
+
+import contextlib
+import json
+import os
+import pickletools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import assert_raises, parameters, random_surrogate, tensors_of, trained
+
+import neumatc as nm
+from neumatc import storage
+from neumatc.report import Round, StopReason
+
+
+def full_report():
+    rounds = [Round(5, 0.25, 0.01, 1e-3, float("inf"), [[0.5], [0.25]])]
+    return nm.Report(
+        "Method", {"steps": 5}, 3, 7, StopReason.FAMILY, "é", 1.5, 4, 60, [[0.1]], 8, [5], [float("nan")], rounds
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "surrogate.safetensors"
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2), nm.SVD()], ids=str)
+def test_round_trip_is_bit_for_bit(operation, dtype, device, path):
+    surrogate = random_surrogate(operation, 4, 4, dtype, d=2, device=device)
+    surrogate.report = full_report()
+    nm.save(surrogate, path)
+    loaded = nm.load(path, device)
+    before, after = tensors_of(surrogate), tensors_of(loaded)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        assert after[name].device == tensor.device
+        assert torch.equal(after[name], tensor)
+    assert loaded.operation == operation
+    assert [m.embedding for m in loaded.maps] == [m.embedding for m in surrogate.maps]
+    assert (loaded.names, loaded.units, loaded.dtype) == (surrogate.names, surrogate.units, dtype)
+    assert type(loaded.report.stop_reason) is StopReason
+    assert repr(loaded.report) == repr(surrogate.report)  # NaN is not equal to itself
+    p = (3 * parameters(9, 2) - 1).to(device)
+    for x, y in zip(loaded(p), surrogate(p)):
+        assert torch.equal(x, y)
+
+
+def test_a_fitted_surrogate_survives(path):
+    """Also one whose two bounds are views of one tensor, and one fitted on the float32 default with float64 data."""
+    bounds = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
+    family = nm.ParametricMatrix(lambda p: torch.eye(3, dtype=torch.float64) * (1 + p[:, :, None]), *bounds)
+    surrogate = trained(nm.Problem(family, nm.Inverse()), steps=5)
+    nm.save(surrogate, str(path))
+    loaded = nm.load(str(path))
+    assert loaded.report == surrogate.report
+    p = parameters(5) / 2
+    assert torch.equal(loaded(p), surrogate(p))
+
+
+def test_file_is_safetensors_with_json_and_no_pickle(path):
+    nm.save(random_surrogate(nm.SVD(rank=2), 4, 3, torch.complex64), path)
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    content = json.loads(header["__metadata__"]["neumatc"])
+    assert content["operation"] == {"class": "SVD", "settings": {"rank": 2}}
+    assert content["version"] == 1
+    with pytest.raises(ValueError, match="opcode|unpickl"):
+        list(pickletools.genops(data))
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_metadata_is_strict_json(path):
+    """NaN and Infinity, which a diverged fit puts in its report, are no JSON: other readers would refuse the file."""
+    surrogate = random_surrogate(nm.Inverse(), 3, 3, torch.float32)
+    surrogate.report = full_report()
+    nm.save(surrogate, path)
+    data = path.read_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["neumatc"]
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(metadata, parse_constant=refuse)
+
+
+def rewrite(path, tensors=None, header=None):
+    """Write the file again with changed tensors and header; None removes an entry."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(file.metadata()["neumatc"])
+    new = {name: tensor for name, tensor in (old | (tensors or {})).items() if tensor is not None}
+    content = {name: value for name, value in (metadata | (header or {})).items() if value is not None}
+    safetensors.torch.save_file(new, path, {"neumatc": json.dumps(content)})
+
+
+def map_entry(**changes):
+    settings = {"layers": 2, "width": 8, "frequency": 3.0}
+    entry = {"name": "X", "complex": False, "embedding": {"class": "SinusoidalMLP", "settings": settings}}
+    return [entry | changes]
+
+
+DAMAGES = {  # name: (what to do to the file, words of the message)
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-20]), ["damaged"]),
+    "truncated header": (lambda path: path.write_bytes(path.read_bytes()[:100]), ["damaged"]),
+    "empty": (lambda path: path.write_bytes(b""), ["damaged"]),
+    "text": (lambda path: path.write_text("hello, I am a text file and long enough"), ["damaged or of another kind"]),
+    "bit of the length": (lambda path: flip(path, 8 * 3), ["damaged"]),
+    "bit of the data": (lambda path: flip(path, -100), ["damaged"]),
+    "foreign": (lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path), ["another program"]),
+    "foreign metadata": (lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path, {"x": "y"}), ["another"]),
+    "newer version": (lambda path: rewrite(path, header={"version": 2}), ["version 1", "got", "version 2", "update"]),
+    "other format": (lambda path: rewrite(path, header={"format": "x"}), ["neumatc-surrogate", "got x"]),
+    "version as text": (lambda path: rewrite(path, header={"version": "1"}), ["save"]),
+    "no operation": (lambda path: rewrite(path, header={"operation": None}), ["operation"]),
+    "unknown operation": (
+        lambda path: rewrite(path, header={"operation": {"class": "Cube", "settings": {}}}),
+        ["'Cube'", "import"],
+    ),
+    "setting out of range": (
+        lambda path: rewrite(path, header={"operation": {"class": "SVD", "settings": {"rank": 0}}}),
+        ["rank"],
+    ),
+    "unknown setting": (
+        lambda path: rewrite(path, header={"operation": {"class": "Inverse", "settings": {"a": 1}}}),
+        ["save"],
+    ),
+    "unknown embedding": (
+        lambda path: rewrite(path, header={"maps": map_entry(embedding={"class": "Spline", "settings": {}})}),
+        ["'Spline'", "import"],
+    ),
+    "unknown stop reason": (
+        lambda path: rewrite(path, header={"report": full_report().to_dict() | {"stop_reason": "tea"}}),
+        ["tea"],
+    ),
+    "no maps": (lambda path: rewrite(path, header={"maps": []}), ["save"]),
+    "too many maps": (lambda path: rewrite(path, {"1.core": torch.ones(3, 4, 4)}, {"maps": map_entry() * 2}), ["save"]),
+    "other operation": (
+        lambda path: rewrite(path, header={"operation": {"class": "SVD", "settings": {"rank": 2}}}),
+        ["save"],
+    ),
+    "names of another dimension": (lambda path: rewrite(path, header={"names": ["a", "b"]}), ["names"]),
+    "no core": (lambda path: rewrite(path, {"0.core": None}), ["0.core"]),
+    "no weight": (lambda path: rewrite(path, {"0.weights.bias1": None}), ["bias1"]),
+    "no bounds": (lambda path: rewrite(path, {"upper": None}), ["upper"]),
+    "core of another rank": (lambda path: rewrite(path, {"0.core": torch.ones(2, 4, 4)}), ["rank 2"]),
+    "core that is no matrix": (lambda path: rewrite(path, {"0.core": torch.ones(3, 4)}), ["X"]),
+    "core that is rectangular": (lambda path: rewrite(path, {"0.core": torch.ones(3, 4, 5)}), ["X"]),
+    "core that is a number": (lambda path: rewrite(path, {"0.core": torch.tensor(1.0)}), ["save"]),
+    "core of another dtype": (lambda path: rewrite(path, {"0.core": torch.ones(3, 4, 4).double()}), ["save"]),
+    "core of integers": (lambda path: rewrite(path, {"0.core": torch.ones(3, 4, 4).int()}), ["save"]),
+    "real core said to be complex": (lambda path: rewrite(path, header={"maps": map_entry(complex=True)}), ["save"]),
+    "weight of another shape": (lambda path: rewrite(path, {"0.weights.weight2": torch.ones(8, 9)}), ["save"]),
+    "bounds of another shape": (lambda path: rewrite(path, {"upper": torch.ones(2) * 2}), ["upper"]),
+    "reversed bounds": (lambda path: rewrite(path, {"upper": torch.tensor([-5.0])}), ["upper"]),
+}
+
+
+def flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_or_foreign_file_is_a_clear_error(name, path):
+    nm.save(random_surrogate(nm.Inverse(), 4, 4, torch.float32), path)
+    damage, words = DAMAGES[name]
+    damage(path)
+    assert_raises(ValueError, ["`path`"], lambda: nm.load(path))
+    assert_raises(ValueError, [path.name], lambda: nm.load(path))
+    for word in words:
+        assert_raises(ValueError, [word], lambda word=word: nm.load(path))
+
+
+def test_every_flipped_bit_of_the_header_is_an_error_or_harmless(path):
+    """A spread of single-bit faults over the whole header: nothing else than a ValueError that names the file."""
+    nm.save(random_surrogate(nm.Inverse(), 3, 3, torch.float32), path)
+    good = path.read_bytes()
+    length = 8 + int.from_bytes(good[:8], "little")
+    for bit in range(0, 8 * length, 11):
+        flip(path, bit)
+        with contextlib.suppress(ValueError):  # a changed label or number is valid
+            nm.load(path)
+            path.write_bytes(good)
+            continue
+        assert_raises(ValueError, [path.name], lambda: nm.load(path))
+        path.write_bytes(good)
+
+
+def test_missing_files_and_folders(path, tmp_path):
+    assert_raises(FileNotFoundError, ["`path`", path.name, "does not exist"], lambda: nm.load(path))
+    with pytest.raises((OSError, ValueError), match=r"(?s)`path`.*(directory|folder)"):
+        nm.load(tmp_path)
+    assert_raises(TypeError, ["`surrogate`", "nm.Surrogate", "int"], lambda: nm.save(3, path))
+    with pytest.raises(OSError, match="nowhere"):
+        nm.save(random_surrogate(nm.Inverse(), 3, 3, torch.float32), tmp_path / "nowhere" / "a.safetensors")
+
+
+def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
+    surrogate = random_surrogate(nm.Inverse(), 3, 3, torch.float32)
+    nm.save(surrogate, path)
+    before = path.read_bytes()
+
+    def full_disk(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(storage, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        nm.save(surrogate, path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_settings_given_as_numpy_numbers_are_stored(path):
+    """A long fit must not end in a surrogate that cannot be saved."""
+    problem = nm.Problem(nm.families.trigonometric(3, shift=3.0), nm.SVD(rank=np.int64(2)))
+    embedding = nm.SinusoidalMLP(layers=np.int64(1), width=np.int32(8), frequency=np.float32(3.0))
+    nm.save(trained(problem, np.int64(3), steps=np.int64(2), embedding=embedding, tolerance=np.float32(0.1)), path)
+    assert nm.load(path).operation == nm.SVD(rank=2)
+
+
+def test_operations_and_embeddings_of_users_are_stored_by_name(path, monkeypatch):
+    monkeypatch.setattr(nm.Operation, "registry", dict(nm.Operation.registry))
+
+    @dataclass(frozen=True)
+    class Scaled(nm.Inverse):
+        factor: float = 2.0
+
+    nm.save(random_surrogate(Scaled(3.0), 3, 3, torch.float32), path)
+    assert nm.load(path).operation == Scaled(3.0)
+    del nm.Operation.registry["Scaled"]
+    assert_raises(ValueError, ["`path`", "'Scaled'", "import"], lambda: nm.load(path))
