@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,16 @@ def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> T
     """
     if field not in ("real", "complex"):
         raise ValueError(f"`field`: expected 'real' or 'complex', got {field!r}.")
+    X = _samples(X)
+    single = not isinstance(ranks, (Sequence, np.ndarray, range))
+    chosen = [checks.integer("ranks", r, 1) for r in ([ranks] if single else ranks)]
     wide = X.flatten(1).to(torch.complex128) if X.is_complex() and field == "complex" else _real_samples(X)
     energies = torch.linalg.svdvals(wide) ** 2
     tails = torch.cat([energies.flip(0).cumsum(0).flip(0), energies.new_zeros(1)])
-    index = torch.as_tensor([checks.integer("ranks", r, 1) for r in ([ranks] if isinstance(ranks, int) else ranks)])
-    limits = (tails[index.clamp_max(len(energies))] / tails[0]).sqrt().cpu()
-    return limits[0] if isinstance(ranks, int) else limits
+    if tails[0] == 0:
+        raise ValueError("`X`: expected samples that are not all zero, whose relative error is defined.")
+    limits = (tails[torch.tensor(chosen).clamp_max(len(energies))] / tails[0]).sqrt().cpu()
+    return limits[0] if single else limits
 
 
 def best_of_rank(X: Tensor, rank: int) -> Tensor:
@@ -49,12 +53,29 @@ def best_of_rank(X: Tensor, rank: int) -> Tensor:
     It is the reference that `eckart_young` measures, sample by sample: each sample projected onto the leading r right
     singular vectors, computed in double precision and returned in the dtype of X. No map can be better on all samples
     together; on a single sample one can.
+
+    Args:
+        X: Samples, shape (N, ...), real or complex.
+        rank: r, at least 1.
+
+    Returns:
+        The approximation, of the shape and dtype of X.
     """
-    real = _real_samples(X)
+    real = _real_samples(_samples(X))
     U, S, Vh = torch.linalg.svd(real, full_matrices=False)
     rank = checks.integer("rank", rank, 1)
     flat = (U[:, :rank] * S[:rank]) @ Vh[:rank]
     return (torch.view_as_complex(flat.view(*X.shape, 2)) if X.is_complex() else flat.view(X.shape)).to(X.dtype)
+
+
+def _samples(X: Tensor) -> Tensor:
+    if not isinstance(X, Tensor) or X.dtype not in checks.DTYPES:
+        raise TypeError(f"`X`: expected a torch.Tensor of samples, real or complex, got {checks.describe(X)}.")
+    if X.ndim < 2 or 0 in X.shape:
+        raise ValueError(f"`X`: expected shape (N, ...) with at least two dimensions, got {tuple(X.shape)}.")
+    if not torch.isfinite(X).all():
+        raise ValueError("`X`: expected finite samples, got NaN or Inf; leave failed solutions out.")
+    return X
 
 
 def _real_samples(X: Tensor) -> Tensor:
@@ -64,14 +85,31 @@ def _real_samples(X: Tensor) -> Tensor:
 def relative_error(X: Tensor, exact: Tensor) -> float:
     """Relative Frobenius error of a whole batch, as `eckart_young` measures it.
 
-    (sum_p ||X(p) - X*(p)||^2 / sum_p ||X*(p)||^2)^(1/2) over the batch, for tensors of one shape.
+    Args:
+        X: The approximations, any shape.
+        exact: The exact results X*, of the same shape.
+
+    Returns:
+        (sum_p ||X(p) - X*(p)||^2 / sum_p ||X*(p)||^2)^(1/2) over the batch, computed in double precision.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
+    if X.shape != exact.shape:
+        raise ValueError(f"`X`: expected shape {tuple(exact.shape)} like `exact`, got {tuple(X.shape)}.")
     wide = torch.complex128 if X.is_complex() else torch.float64
     return float(torch.linalg.vector_norm((X - exact).to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
 
 
 def numpy_loop_inverse(A: np.ndarray) -> list[np.ndarray]:
-    """Invert one matrix after the other with NumPy, the baseline that the paper compares with."""
+    """Invert one matrix after the other with NumPy, the baseline that the paper compares with.
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        B inverses. NumPy computes them in double precision whatever the dtype, and rounds the result.
+    """
     return [np.linalg.inv(a) for a in A]
 
 
@@ -83,6 +121,7 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """The median, in seconds."""
         return statistics.median(self.seconds)
 
 
@@ -118,11 +157,28 @@ def compare(callables: Mapping[str, Callable[[], object]], *, rounds: int = 7, w
 
 
 def speed_up(timings: Mapping[str, Timing], slow: str, fast: str) -> float:
-    """Median over the rounds of the ratio of two callables' times."""
+    """Return how many times faster one callable is than another.
+
+    Args:
+        timings: From `compare`.
+        slow, fast: Names of the callables.
+
+    Returns:
+        The median over the rounds of the ratio of their times in the same round.
+    """
     return statistics.median(a / b for a, b in zip(timings[slow].seconds, timings[fast].seconds))
 
 
 def break_even(fit_seconds: float, seconds_per_exact: float, seconds_per_surrogate: float) -> float:
-    """Number of parameters from which fitting and evaluating beats solving exactly; infinity where it never does."""
+    """Return the number of parameters from which fitting and evaluating beats solving exactly.
+
+    Args:
+        fit_seconds: Time of the fit; any unit, the same for all three.
+        seconds_per_exact: Time of one exact solution.
+        seconds_per_surrogate: Time of one evaluation.
+
+    Returns:
+        fit / (exact - surrogate), or infinity where an evaluation is not faster.
+    """
     gain = seconds_per_exact - seconds_per_surrogate
     return fit_seconds / gain if gain > 0 else float("inf")

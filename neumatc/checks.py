@@ -28,48 +28,60 @@ def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-def integer(name: str, value: object, minimum: int) -> int:
-    """Return ``value`` as an int that is at least ``minimum``."""
+def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
+    """Return ``value`` as an int from ``minimum`` to ``maximum``."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"`{name}`: expected an integer, got {value!r} of type {type(value).__name__}.")
     value = value.__index__()
     if value < minimum:
         raise ValueError(f"`{name}`: expected at least {minimum}, got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{name}`: expected at most {maximum}, got {value}.")
     return value
 
 
-def number(name: str, value: object, *, above: float = -math.inf, at_most: float = math.inf) -> float:
-    """Return ``value`` as a finite float in the half-open interval (above, at_most]."""
+def seed(value: object) -> int:
+    """Return ``value`` as a seed that every generator takes."""
+    return integer("seed", value, 0, 2**63 - 1)
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return ``value`` as a finite float within the limits given."""
     try:
-        result = float(value) if not isinstance(value, (str, bytes, bool)) else None
+        result = None if isinstance(value, (str, bytes, bool)) else float(value)
     except (TypeError, ValueError):
         result = None
     if result is None:
         raise TypeError(f"`{name}`: expected a number, got {value!r} of type {type(value).__name__}.")
-    if not (math.isfinite(result) and above < result <= at_most):
-        limits = f"above {above:g}" if math.isinf(at_most) else f"in ({above:g}, {at_most:g}]"
-        raise ValueError(f"`{name}`: expected a finite number {limits}, got {value!r}.")
+    limits = {
+        "above": (above, above is None or result > above),
+        "at least": (at_least, at_least is None or result >= at_least),
+        "at most": (at_most, at_most is None or result <= at_most),
+        "below": (below, below is None or result < below),
+    }
+    if not (math.isfinite(result) and all(kept for _, kept in limits.values())):
+        said = " and ".join(f"{word} {limit:g}" for word, (limit, _) in limits.items() if limit is not None)
+        raise ValueError(f"`{name}`: expected a finite number{' ' + said if said else ''}, got {value!r}.")
     return result
 
 
 def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor]:
-    """Return the bounds of a box as two real tensors of shape (d,), with lower < upper in every direction."""
-    bounds = []
-    for name, bound in (("lower", lower), ("upper", upper)):
-        tensor = torch.as_tensor(bound, device=device)
-        if dtype is not None or tensor.dtype not in REAL:
-            if tensor.is_complex():
-                raise TypeError(f"`{name}`: expected real bounds, got {tensor.dtype}.")
-            tensor = tensor.to(dtype or torch.get_default_dtype())
-        if tensor.ndim != 1 or tensor.numel() == 0:
-            raise ValueError(
-                f"`{name}`: expected one bound per parameter, shape (d,), got shape {tuple(tensor.shape)}; "
-                "write `[0.0]` for a single parameter."
-            )
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"`{name}`: expected finite bounds, got {tensor.tolist()}.")
-        bounds.append(tensor)
-    low, high = bounds[0], bounds[1].to(bounds[0])
+    """Return the bounds of a box as two real tensors of shape (d,) of their own, with lower < upper in every direction.
+
+    Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
+    """
+    if dtype is not None and dtype not in REAL:
+        raise TypeError(f"`dtype`: expected torch.float32 or torch.float64 for the parameters, got {dtype}.")
+    low = _bound("lower", lower, dtype, device)
+    high = _bound("upper", upper, dtype, device).to(low)
     if low.shape != high.shape:
         raise ValueError(f"`upper`: expected shape {tuple(low.shape)} like `lower`, got {tuple(high.shape)}.")
     if not (low < high).all():
@@ -77,11 +89,30 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     return low, high
 
 
+def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> Tensor:
+    if isinstance(bound, Tensor):
+        if bound.is_complex():
+            raise TypeError(f"`{name}`: expected real bounds, got {bound.dtype}.")
+        dtype = dtype or (bound.dtype if bound.dtype in REAL else None)
+    try:
+        tensor = torch.as_tensor(bound, dtype=dtype or torch.get_default_dtype(), device=device).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"`{name}`: expected one number per parameter, got {bound!r}.") from None
+    if tensor.ndim != 1 or tensor.numel() == 0:
+        raise ValueError(
+            f"`{name}`: expected one bound per parameter, shape (d,), got shape {tuple(tensor.shape)}; "
+            "write `[0.0]` for a single parameter."
+        )
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"`{name}`: expected finite bounds, got {tensor.tolist()}.")
+    return tensor
+
+
 def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
     """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
-    A distance of a few units of rounding outside the box is allowed, so that bounds computed in another
-    precision still count as inside.
+    A distance of a few units of float32 rounding outside the box is allowed, so that bounds computed in another
+    precision still count as inside. Needs no memory that grows with B unless there is something to complain of.
     """
     if not isinstance(p, Tensor):
         raise TypeError(f"`p`: expected a torch.Tensor, got {type(p).__name__}; convert with `torch.as_tensor(p)`.")
@@ -97,12 +128,12 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
         raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
     low, high = lower.to(torch.float64), upper.to(torch.float64)
     slack = 8 * torch.finfo(torch.float32).eps * torch.maximum(low.abs(), high.abs()).maximum(high - low)
-    finite = torch.isfinite(p).all(dim=1)
-    if not finite.all():
-        row = int(torch.argmin(finite.int()))
+    smallest, largest = p.detach().amin(dim=0), p.detach().amax(dim=0)  # both are NaN where an entry is
+    if not (torch.isfinite(smallest) & torch.isfinite(largest)).all():
+        row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
         raise ValueError(f"`p`: expected finite parameters, got {p[row].tolist()} in row {row}.")
-    inside = ((p >= low - slack) & (p <= high + slack)).all(dim=1)
-    if not extrapolate and not inside.all():
+    if not extrapolate and not ((smallest >= low - slack) & (largest <= high + slack)).all():
+        inside = ((p >= low - slack) & (p <= high + slack)).all(dim=1)
         row = int(torch.argmin(inside.int()))
         raise ValueError(
             f"`p`: expected parameters in the box {low.tolist()} to {high.tolist()}, got {p[row].tolist()} in row "

@@ -170,7 +170,7 @@ def trigonometric(
         >>> nm.families.trigonometric(size=4).shape
         (4, 4)
     """
-    size, terms = checks.integer("size", size, 1), checks.integer("terms", terms, 1)
+    size, terms, seed = checks.integer("size", size, 1), checks.integer("terms", terms, 1), checks.seed(seed)
     dimension = checks.integer("dimension", dimension, 1)
     shift, cycles = checks.number("shift", shift), checks.number("cycles", cycles, above=0)
     dtype = checks.matrix_dtype("dtype", dtype)
@@ -205,8 +205,8 @@ def low_rank_plus_shift(
 
     .. math:: A(p) = (U_0 + p U_1) (V_0 + p V_1)^H + \epsilon I
 
-    with independent Gaussian n x k factors of variance 1 / n. Away from the product's k-dimensional range A(p) is
-    epsilon I, so its condition number is of the order 1 / epsilon everywhere; and left and right factors being
+    with independent Gaussian n x k factors of variance 1 / n. On the null space of the product (k < n) A(p) is
+    epsilon I, so the condition number is at least ||A(p)||_2 / epsilon everywhere. Left and right factors being
     unrelated, it can be far larger at some p, where the inverse has a pole close to the interval, or on it. No
     surrogate of that inverse should be trusted; the family is here to test that this is noticed.
 
@@ -221,7 +221,7 @@ def low_rank_plus_shift(
     Returns:
         A family of shape (n, n).
     """
-    size, inner = checks.integer("size", size, 1), checks.integer("inner", inner, 1)
+    size, inner, seed = checks.integer("size", size, 1), checks.integer("inner", inner, 1), checks.seed(seed)
     if inner > size:
         raise ValueError(f"`inner`: expected at most `size` = {size}, got {inner}.")
     shift, dtype = checks.number("shift", shift), checks.matrix_dtype("dtype", dtype)
@@ -276,7 +276,7 @@ def from_samples(
         raise TypeError(f"`p`: expected a float32 or float64 tensor of shape (N, d), got {checks.describe(p)}.")
     if not torch.isfinite(p).all():
         raise ValueError("`p`: expected finite parameters, got NaN or Inf; drop those samples.")
-    A = checks.matrices("A", A, p)
+    p, A = p.detach(), checks.matrices("A", A, p)
     count, d = p.shape
     needed = 2 if d == 1 else d + 1
     if count < needed:
@@ -287,8 +287,17 @@ def from_samples(
             "them."
         )
     lower, upper = p.amin(dim=0), p.amax(dim=0)
+    if not (lower < upper).all():
+        raise ValueError(
+            f"`p`: expected samples that vary in every parameter, got the bounding box {lower.tolist()} to "
+            f"{upper.tolist()}; leave the constant parameter out."
+        )
     x = ((p - lower) / (upper - lower)).double().cpu().numpy()
-    values = A.detach().cpu().numpy().reshape(count, -1)
+    if np.linalg.matrix_rank(x - x.mean(axis=0)) < d:
+        raise ValueError(
+            f"`p`: expected samples that span all {d} directions, got samples on a line or plane; add others."
+        )
+    values = A.detach().resolve_conj().cpu().numpy().reshape(count, -1)
     if d == 1:
         order = np.argsort(x[:, 0])
         spline = make_interp_spline(x[order, 0], values[order], k=min(3, count - 1))
@@ -300,7 +309,7 @@ def from_samples(
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:
-        y = ((q - lower) / (upper - lower)).double().cpu().numpy()
+        y = ((q.detach() - lower) / (upper - lower)).double().cpu().numpy()
         return torch.from_numpy(np.asarray(interpolate(y))).to(q.device, dtype).view(-1, *shape)
 
     return ParametricMatrix(fn, lower, upper, names=names, units=units)

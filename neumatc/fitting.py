@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +26,11 @@ class Method(ABC):
     def run(
         self, problem: Problem, rank: int, generator: torch.Generator, report: Report, progress: bool
     ) -> list[FactorMap]:
-        """Fit the maps, and fill in the report."""
+        """Fit the maps, and fill in the report. Called with gradients off."""
+
+    def settings(self) -> dict[str, object]:
+        """Return the arguments as plain numbers, for the report; by default a dataclass's fields."""
+        return asdict(self) if is_dataclass(self) else {}
 
 
 def fit(
@@ -65,7 +70,7 @@ def fit(
     method = ResidualTraining() if method is None else method
     if not isinstance(method, Method):
         raise TypeError(f"`method`: expected a method such as nm.ResidualTraining(), got {checks.describe(method)}.")
-    rank, seed = checks.integer("rank", rank, 1), checks.integer("seed", seed, 0)
+    rank, seed = checks.integer("rank", rank, 1), checks.seed(seed)
     possible = max(_real_numbers(problem, i) for i in range(len(problem.factors)))
     if rank > possible:
         raise ValueError(
@@ -73,11 +78,13 @@ def fit(
             f"got {rank}."
         )
     start = time.perf_counter()
-    report = Report(type(method).__name__, asdict(method), rank, seed)
-    maps = method.run(problem, rank, torch.Generator().manual_seed(seed), report, progress)
+    report = Report(type(method).__name__, method.settings(), rank, seed)
+    with torch.inference_mode(False), torch.no_grad():
+        maps = method.run(problem, rank, torch.Generator().manual_seed(seed), report, progress)
     report.seconds = time.perf_counter() - start
     family = problem.family
-    return Surrogate(problem.operation, maps, family.lower, family.upper, family.names, family.units, report)
+    labels = (family.names, family.units)
+    return Surrogate(problem.operation, family.shape, maps, family.lower, family.upper, *labels, report)
 
 
 def _real_numbers(problem: Problem, index: int) -> int:
@@ -98,7 +105,7 @@ class ResidualTraining(Method):
 
     Args:
         embedding: Phi, one per factor.
-        steps: Adam steps, all rounds together.
+        steps: Adam steps, all rounds together; with fewer steps than rounds, each step is a round.
         batch: Collocation points per step.
         learning_rate: Of the first step; it falls to zero along half a cosine over ``steps``.
         collocation: Initial points, a scrambled Sobol sequence, at least the rank.
@@ -139,8 +146,15 @@ class ResidualTraining(Method):
         for name in ("learning_rate", "tolerance"):
             checks.number(name, getattr(self, name), above=0)
         checks.number("anchor_weight", self.anchor_weight, above=0)
-        if not 0 <= self.failure_probability < 1:
-            raise ValueError(f"`failure_probability`: expected a number in [0, 1), got {self.failure_probability!r}.")
+        checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
+        if not isinstance(self.sampling, sampling.FailureInformedSampling):
+            raise TypeError(
+                f"`sampling`: expected an nm.FailureInformedSampling(), got {checks.describe(self.sampling)}."
+            )
+
+    def settings(self) -> dict[str, object]:
+        embedding = {"class": type(self.embedding).__name__, **self.embedding.settings()}
+        return asdict(self) | {"embedding": embedding}
 
     def run(
         self, problem: Problem, rank: int, generator: torch.Generator, report: Report, progress: bool
@@ -173,44 +187,41 @@ class ResidualTraining(Method):
             return unit_cube(p, family.lower, family.upper, real)
 
         def residual(p: Tensor) -> Tensor:
-            with torch.no_grad():
-                x = cube(p)
-                return operation.residual(family(p), [m(x) for m in maps])
+            x = cube(p)
+            return operation.residual(family(p), [m(x) for m in maps])
 
-        x = cube(points)
-        best = _detached(maps)
-        ends = [self.steps * (i + 1) // self.rounds for i in range(self.rounds)]
-        step, every = 0, max(1, self.steps // 500)
-        losses: list[Tensor] = []
-        with (
-            tqdm(total=self.steps, disable=not progress, delay=2, unit="step", desc="residual training") as bar,
-            torch.enable_grad(),
-        ):
-            for end in ends:
+        def train() -> Tensor:
+            rows = torch.randint(len(x), (min(self.batch, len(x)),), generator=generator).to(x.device)
+            with torch.enable_grad():
+                loss = operation.loss(A[rows], evaluate(x[rows])).mean()
+                if anchor_x is not None:
+                    difference = operation.invariant(evaluate(anchor_x)) - anchor_exact
+                    loss = loss + self.anchor_weight * _relative_square(difference, anchor_exact)
+                optimiser.zero_grad()
+                loss.backward()
+            optimiser.step()
+            schedule.step()
+            return loss.detach()
+
+        x, best = cube(points), _detached(maps)
+        step, every, losses = 0, max(1, self.steps // 500), []
+        with tqdm(total=self.steps, disable=not progress, delay=2, unit="step", desc="residual training") as bar:
+            for end in sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)}):
                 while step < end:
-                    rows = torch.randint(len(x), (min(self.batch, len(x)),), generator=generator).to(x.device)
-                    loss = operation.loss(A[rows], evaluate(x[rows])).mean()
-                    if anchor_x is not None:
-                        difference = operation.invariant(evaluate(anchor_x)) - anchor_exact
-                        loss = loss + self.anchor_weight * _relative_square(difference, anchor_exact)
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                    schedule.step()
+                    losses.append(train())
                     step += 1
                     bar.update()
-                    losses.append(loss.detach())
                     if step % every == 0 or step == end:
                         report.steps.append(step)
                         report.losses.append(float(torch.stack(losses).mean()))
                         losses.clear()
-                        if not torch.isfinite(torch.tensor(report.losses[-1])):
-                            report.stop_reason = StopReason.DIVERGED
-                            report.message = f"step {step}; try a smaller `learning_rate` than {self.learning_rate:g}"
-                            return best
-                best = _detached(maps)
+                        if not math.isfinite(report.losses[-1]):
+                            return self._diverged(best, step, report)
                 try:
                     estimate = self.sampling.estimate(residual, self.tolerance, family.lower, family.upper, generator)
+                    if not torch.isfinite(estimate.residuals).all():  # the family is finite, so the map is not
+                        return self._diverged(best, step, report)
+                    best = _detached(maps)
                     entry = Round(
                         step,
                         estimate.probability,
@@ -224,17 +235,21 @@ class ResidualTraining(Method):
                     if estimate.probability <= self.failure_probability:
                         report.stop_reason = StopReason.TOLERANCE
                         return best
-                    if step < self.steps:
-                        order = torch.randperm(len(estimate.failures), generator=generator)[: self.added]
+                    order = torch.randperm(len(estimate.failures), generator=generator)[: self.added]
+                    if step < self.steps and len(order):
                         new = estimate.failures[order.to(estimate.failures.device)]
-                        if len(new):
-                            A = torch.cat([A, family(new)])
-                            x = torch.cat([x, cube(new)])
-                            report.collocation = len(x)
-                            entry.added = new.tolist()
+                        A = torch.cat([A, family(new)])
+                        x = torch.cat([x, cube(new)])
+                        report.collocation = len(x)
+                        entry.added = new.tolist()
                 except FamilyError as error:
                     report.stop_reason, report.message = StopReason.FAMILY, str(error)
-                    return best
+                    return _detached(maps) if all(torch.isfinite(m(x)).all() for m in maps) else best
+        return best
+
+    def _diverged(self, best: list[FactorMap], step: int, report: Report) -> list[FactorMap]:
+        report.stop_reason = StopReason.DIVERGED
+        report.message = f"at step {step}; try a smaller `learning_rate` than {self.learning_rate:g}"
         return best
 
     def _solve_anchors(
@@ -252,7 +267,7 @@ class ResidualTraining(Method):
         kept = ~solution.failed
         if not kept.any():
             return None, None
-        exact = problem.operation.invariant(problem.unpack(solution.value))[kept]
+        exact = problem.operation.invariant(problem.unpack(solution.value, p))[kept]
         return unit_cube(p[kept], family.lower, family.upper, checks.real_dtype(family.dtype)), exact
 
     def _initial_maps(self, problem: Problem, rank: int, A: Tensor, generator: torch.Generator) -> list[FactorMap]:

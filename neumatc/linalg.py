@@ -1,7 +1,8 @@
 """The trusted room: every exact solve of the library goes through here.
 
 torch's batched LU on the CPU returns wrong numbers, sometimes silently, when it runs on more than one thread (pytorch
-issue 142815), so on the CPU the work is NumPy's. On CUDA it is torch's, whose ``_ex`` variants report failure as data.
+issue 142815), so on the CPU the work is NumPy's; NumPy inverts single precision in double precision inside. On CUDA it
+is torch's.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
         entries are NaN.
     """
     A = A.detach()
-    if A.device.type == "cpu":
-        X = torch.from_numpy(_batched(lambda a: (np.linalg.inv(a),), _to_numpy(A), (A.shape[1:],))[0])
-    else:
-        X = torch.linalg.inv_ex(A)[0]
-    eps = torch.finfo(checks.real_dtype(A.dtype)).eps
+
+    def solve(a: Tensor) -> tuple[Tensor, ...]:
+        return (_numpy(np.linalg.inv, a) if a.device.type == "cpu" else torch.linalg.inv_ex(a)[0],)
+
+    (X,) = _each(solve, A, [(A.shape[1:], A.dtype)])
     rcond = 1 / (_one_norm(A) * _one_norm(X))
-    failed = ~(rcond > eps)  # written so that NaN counts as failed
+    failed = ~(rcond > torch.finfo(A.dtype).eps)  # written so that NaN counts as failed
     X[failed] = torch.nan
     return X, failed
 
@@ -51,11 +52,14 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     A = A.detach()
     m, n = A.shape[1:]
     k = min(m, n)
-    if A.device.type == "cpu":
-        arrays = _batched(lambda a: np.linalg.svd(a, full_matrices=False), _to_numpy(A), ((m, k), (k,), (k, n)))
-        factors = [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays]
-    else:
-        factors = list(torch.linalg.svd(A, full_matrices=False))
+
+    def solve(a: Tensor) -> tuple[Tensor, ...]:
+        if a.device.type == "cpu":
+            return _numpy(lambda x: np.linalg.svd(x, full_matrices=False), a)
+        return tuple(torch.linalg.svd(a, full_matrices=False))
+
+    outputs = [((m, k), A.dtype), ((k,), checks.real_dtype(A.dtype)), ((k, n), A.dtype)]
+    factors = _each(solve, A, outputs)
     failed = torch.stack([~torch.isfinite(x).flatten(1).all(dim=1) for x in factors]).any(dim=0)
     for x in factors:
         x[failed] = torch.nan
@@ -66,27 +70,27 @@ def _one_norm(A: Tensor) -> Tensor:
     return A.abs().sum(dim=-2).amax(dim=-1)
 
 
-def _to_numpy(A: Tensor) -> np.ndarray:
-    return A.resolve_conj().resolve_neg().numpy()
+def _numpy(function: Callable, A: Tensor) -> Tensor | tuple[Tensor, ...]:
+    result = function(A.resolve_conj().resolve_neg().numpy())
+    if isinstance(result, tuple):
+        return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
+    return torch.from_numpy(result)
 
 
-def _batched(
-    solve: Callable[[np.ndarray], tuple[np.ndarray, ...]], A: np.ndarray, shapes: tuple[tuple[int, ...], ...]
-) -> tuple[np.ndarray, ...]:
-    """Solve a whole batch. NumPy rejects it for one failure: then each matrix is tried alone, NaN where it fails."""
+def _each(
+    solve: Callable[[Tensor], tuple[Tensor, ...]], A: Tensor, outputs: list[tuple[tuple[int, ...], torch.dtype]]
+) -> tuple[Tensor, ...]:
+    """Solve a whole batch. One failure can reject it all: then each matrix is tried alone, NaN where it fails."""
+    errors = (np.linalg.LinAlgError, torch.linalg.LinAlgError)
     try:
-        return tuple(solve(A))
-    except np.linalg.LinAlgError:
-        outputs = None
-        for i, a in enumerate(A):
+        return solve(A)
+    except errors:
+        results = tuple(A.new_full((len(A), *shape), torch.nan, dtype=dtype) for shape, dtype in outputs)
+        for i in range(len(A)):
             try:
-                single = solve(a)
-            except np.linalg.LinAlgError:
+                singles = solve(A[i : i + 1])
+            except errors:
                 continue
-            if outputs is None:
-                outputs = tuple(np.full((len(A), *x.shape), np.nan, x.dtype) for x in single)
-            for output, x in zip(outputs, single):
-                output[i] = x
-        if outputs is None:
-            outputs = tuple(np.full((len(A), *shape), np.nan, A.dtype) for shape in shapes)
-        return outputs
+            for result, single in zip(results, singles):
+                result[i] = single[0]
+        return results

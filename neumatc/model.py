@@ -43,6 +43,7 @@ class FactorMap:
 
     @property
     def rank(self) -> int:
+        """The rank r of this factor, the columns of Phi."""
         return self.core.shape[0]
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -69,10 +70,12 @@ def _real_rows(x: Tensor) -> Tensor:
 class Surrogate:
     r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
 
-    Made by `fit` or `load`. Immutable; safe to share between threads.
+    Made by `fit` or `load`, and checked: ValueError if maps, operation, box and labels do not belong together.
+    Immutable; safe to share between threads.
 
     Attributes:
         operation: The operation it stands for.
+        shape: (m, n), the shape of the matrices A(p).
         maps: One `FactorMap` per factor; ``surrogate.maps[0].latent`` is C of shape (rows, cols, r).
         lower, upper: The box of parameters.
         names, units: Labels of the parameters.
@@ -82,6 +85,7 @@ class Surrogate:
     def __init__(
         self,
         operation: Operation,
+        shape: tuple[int, int],
         maps: Sequence[FactorMap],
         lower: Tensor,
         upper: Tensor,
@@ -89,9 +93,20 @@ class Surrogate:
         units: Sequence[str],
         report: Report,
     ):
-        self.operation, self.maps, self.report = operation, tuple(maps), report
-        self.lower, self.upper = lower, upper
+        self.operation, self.shape, self.maps, self.report = operation, tuple(shape), tuple(maps), report
+        self.lower, self.upper = checks.box(lower, upper, None, None)
         self.names, self.units = tuple(names), tuple(units)
+        expected = [(factor.name, factor.shape) for factor in operation.factors(*self.shape)]
+        found = [(m.name, tuple(m.core.shape[1:])) for m in self.maps]
+        if found != expected:
+            raise ValueError(
+                f"`maps`: expected the factors {expected} of {operation} for `shape` {self.shape}, got {found}."
+            )
+        for label in ("names", "units"):
+            if len(getattr(self, label)) != self.lower.numel():
+                raise ValueError(
+                    f"`{label}`: expected {self.lower.numel()}, one per parameter, got {getattr(self, label)}."
+                )
 
     @property
     def rank(self) -> int:
@@ -105,6 +120,7 @@ class Surrogate:
 
     @property
     def device(self) -> torch.device:
+        """Where it computes, and where the parameters must be."""
         return self.maps[0].core.device
 
     def __call__(
@@ -143,15 +159,16 @@ class Surrogate:
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False
     ) -> Iterator[tuple[Tensor, Tensor | tuple[Tensor, ...]]]:
-        """Iterate over (p, value) pieces in order, each allocated within ``memory_budget`` bytes.
+        """Iterate over (p, value) pieces in order, within ``memory_budget`` bytes.
 
-        The caller must let go of one piece before asking for the next for the budget to hold.
+        The budget covers the working memory and two pieces, since in a loop the last one lives until the next is made.
 
         Raises:
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
         p = self._points(p, extrapolate)
-        cost = sum(self._bytes_per_row())
+        output, working = self._bytes_per_row()
+        cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
             raise ValueError(
@@ -167,8 +184,10 @@ class Surrogate:
         number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
         output = sum(m.core[0].numel() * m.core.element_size() for m in self.maps)
         working = number * max(m.embedding.working_numbers(m.rank) for m in self.maps)
-        # The scaled parameters, in p's precision and in the embedding's; canonical_ may copy all the factors once.
-        return output, working + 24 * self.lower.numel() + (output if len(self.maps) > 1 else 0)
+        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to canonical
+        # form may need three times their memory, but not at the same time as the embedding.
+        canonical = 0 if type(self.operation).canonical_ is Operation.canonical_ else 3 * output
+        return output, max(working, canonical) + 24 * self.lower.numel()
 
     @torch.no_grad()
     def _evaluate(self, p: Tensor, rows: int) -> Tensor | tuple[Tensor, ...]:
@@ -208,7 +227,7 @@ class Surrogate:
             for m in self.maps
         ]
         box = (self.lower.to(device), self.upper.to(device))
-        return Surrogate(self.operation, maps, *box, self.names, self.units, self.report)
+        return Surrogate(self.operation, self.shape, maps, *box, self.names, self.units, self.report)
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)

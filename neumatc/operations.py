@@ -66,7 +66,10 @@ class Operation(ABC):
         return factors[0]
 
     def canonical_(self, factors: Sequence[Tensor]) -> None:
-        """Bring the factors, in place, to the form that the exact solution has (order, signs)."""
+        """Bring the factors, in place, to the form that the exact solution has (order, signs).
+
+        It may need working memory up to three times that of the factors; callers reckon with it.
+        """
 
     def pack(self, factors: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         """Return the factors as the caller sees them: one tensor, or a named tuple."""
@@ -104,7 +107,7 @@ class Inverse(Operation):
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         # ||X||_F >= n / ||A||_F, with equality for a multiple of a unitary matrix.
-        return (float((1 / _squared_norm(A).sqrt()).median()),)
+        return (float((1 / _squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny).sqrt()).median()),)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class SVD(Operation):
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, _, Vh = factors
-        defect = _squared_norm(A - self.invariant(factors)) / _squared_norm(A)
+        defect = _squared_norm(A - self.invariant(factors)) / _squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
         return defect + self._orthogonality(U, Vh)
 
     @staticmethod
@@ -175,11 +178,12 @@ class SVD(Operation):
         U, S, Vh = factors
         wrong = (S < 0).any(dim=-1) | (S.diff(dim=-1) > 0).any(dim=-1)
         if wrong.any():
-            s, order = S[wrong].abs().sort(dim=-1, descending=True)
-            signs = torch.where(S[wrong] < 0, -1, 1)[:, None, :].to(U.dtype)
-            U[wrong] = torch.take_along_dim(U[wrong] * signs, order[:, None, :], dim=-1)
-            Vh[wrong] = torch.take_along_dim(Vh[wrong], order[:, :, None], dim=-2)
+            s = S[wrong]
+            signs = torch.where(s < 0, -1, 1).to(U.dtype)
+            s, order = s.abs_().sort(dim=-1, descending=True)
             S[wrong] = s
+            U[wrong] = U[wrong].mul_(signs[:, None, :]).gather(2, order[:, None, :].expand(-1, U.shape[1], -1))
+            Vh[wrong] = Vh[wrong].gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
 
     def pack(self, factors: Sequence[Tensor]) -> SVDFactors:
         return SVDFactors(*factors)

@@ -65,25 +65,29 @@ class Problem:
 
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
         """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula."""
-        return self.operation.residual(self.family(p), self.unpack(value))
+        return self.operation.residual(self.family(p), self.unpack(value, p))
 
     def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
         """Relative Frobenius error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
 
         Computed on the operation's gauge-invariant matrix: X for the inverse, U S V^H for the SVD.
         """
-        exact = self.operation.invariant(self.unpack(self.exact(p).value))
-        difference = self.operation.invariant(self.unpack(value)) - exact
+        exact = self.operation.invariant(self.unpack(self.exact(p).value, p))
+        difference = self.operation.invariant(self.unpack(value, p)) - exact
         return torch.linalg.vector_norm(difference, dim=(1, 2)) / torch.linalg.vector_norm(exact, dim=(1, 2))
 
-    def unpack(self, value: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the factors of ``value`` as a tuple, after checking their number and shapes."""
+    def unpack(self, value: Tensor | Sequence[Tensor], p: Tensor) -> tuple[Tensor, ...]:
+        """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
         factors = (value,) if isinstance(value, Tensor) else tuple(value)
-        shapes = [tuple(x.shape[1:]) for x in factors]
-        expected = [factor.shape for factor in self.factors]
-        if shapes != expected:
-            names = ", ".join(f"{factor.name} (B, {str(factor.shape)[1:]}" for factor in self.factors)
-            raise ValueError(f"`value`: expected {names}, got shapes {[tuple(x.shape) for x in factors]}.")
+        for x in factors:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"`value`: expected torch.Tensor factors, got {type(x).__name__}.")
+        if [tuple(x.shape) for x in factors] != [(len(p), *factor.shape) for factor in self.factors]:
+            names = ", ".join(f"{factor.name} (B, {', '.join(map(str, factor.shape))})" for factor in self.factors)
+            raise ValueError(
+                f"`value`: expected {names} with B = {len(p)}, the rows of `p`, got shapes "
+                f"{[tuple(x.shape) for x in factors]}."
+            )
         return factors
 
     def __repr__(self) -> str:

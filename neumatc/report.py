@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -11,8 +12,8 @@ class StopReason(StrEnum):
 
     TOLERANCE = "the estimated failure probability is under the target"
     STEPS = "the steps are used up"
-    DIVERGED = "the loss became NaN or Inf; the last finite state is returned"
-    FAMILY = "the family failed at a new parameter; the state before it is returned"
+    DIVERGED = "the loss or a residual became NaN or Inf; the state after the last good round is returned"
+    FAMILY = "the family failed at a new parameter; the state before that is returned"
 
 
 @dataclass
@@ -67,14 +68,17 @@ class Report:
     rounds: list[Round] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain numbers, strings, lists and dictionaries."""
-        return asdict(self)
+        """Return plain numbers, strings, lists and dictionaries; NaN and Inf, which JSON lacks, as strings."""
+        return _finite(asdict(self))
 
     @classmethod
     def from_dict(cls, data: dict) -> Report:
         """Rebuild a report from `to_dict`."""
-        rounds = [Round(**entry) for entry in data["rounds"]]
-        return cls(**{**data, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds})
+        rounds = [
+            Round(**{k: float(v) if isinstance(v, str) else v for k, v in entry.items()}) for entry in data["rounds"]
+        ]
+        losses = [float(loss) for loss in data["losses"]]
+        return cls(**{**data, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses})
 
     def __str__(self) -> str:
         last = f", failure probability {self.rounds[-1].failure_probability:.2g} (estimate)" if self.rounds else ""
@@ -83,3 +87,12 @@ class Report:
             f"{self.collocation} collocation points{last}; stopped because {self.stop_reason}"
             + (f" ({self.message})" if self.message else "")
         )
+
+
+def _finite(value: object) -> object:
+    """Replace every NaN and Inf in nested lists and dictionaries by its name."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,13 +14,31 @@ from neumatc import checks
 
 
 def uniform(count: int, lower: Tensor, upper: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw independent uniform points of the box, shape (count, d)."""
+    """Draw independent uniform points of a box.
+
+    Args:
+        count: Number of points.
+        lower, upper: The box, shape (d,).
+        generator: On the CPU.
+
+    Returns:
+        Shape (count, d), of the dtype and on the device of ``lower``.
+    """
     x = torch.rand((count, lower.numel()), dtype=torch.float64, generator=generator)
     return _from_unit(x, lower, upper)
 
 
 def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
-    """Return the first points of a scrambled Sobol sequence in the box (SciPy's), shape (count, d)."""
+    """Return the first points of a scrambled Sobol sequence in a box (SciPy's): even and deterministic.
+
+    Args:
+        count: Number of points; powers of two are the most even.
+        lower, upper: The box, shape (d,).
+        seed: Seed of the scrambling.
+
+    Returns:
+        Shape (count, d), of the dtype and on the device of ``lower``.
+    """
     # Drawn as a full power of two, which the sequence is balanced for, then cut.
     x = qmc.Sobol(lower.numel(), rng=seed).random_base2(max(0, (count - 1).bit_length()))[:count]
     return _from_unit(torch.from_numpy(x), lower, upper)
@@ -105,11 +123,16 @@ class FailureInformedSampling:
         """Estimate the failure probability of ``residual`` (p (B, d) -> (B,)) over the box, and find failing points.
 
         A residual that is not finite counts as a failure.
+
+        Raises:
+            ValueError: If ``residual`` returns another shape than (B,).
         """
         d = lower.numel()
 
         def rho(x: Tensor) -> Tensor:
             r = residual(_from_unit(x, lower, upper)).detach().double().cpu()
+            if r.shape != x.shape[:1]:
+                raise ValueError(f"`residual`: expected values of shape ({len(x)},), got {tuple(r.shape)}.")
             return torch.where(torch.isfinite(r), r, torch.inf)
 
         x = torch.rand((self.candidates, d), dtype=torch.float64, generator=generator)
@@ -154,11 +177,15 @@ class _TruncatedGaussian:
     def __init__(self, mean: np.ndarray, covariance: np.ndarray):
         self.mean, self.covariance = mean, covariance
         self._root = torch.from_numpy(np.linalg.cholesky(covariance))
-        d = len(mean)
+
+    def mass(self) -> float:
+        """Return the Gaussian's probability of the cube."""
+        d = len(self.mean)
         if d == 1:
-            self.mass = float(np.diff(norm.cdf([0.0, 1.0], mean[0], covariance[0, 0] ** 0.5))[0])
-        else:  # quasi-Monte Carlo, seeded, in three or more dimensions
-            self.mass = float(multivariate_normal(mean, covariance, seed=0).cdf(np.ones(d), lower_limit=np.zeros(d)))
+            return float(np.diff(norm.cdf([0.0, 1.0], self.mean[0], self.covariance[0, 0] ** 0.5))[0])
+        # Quasi-Monte Carlo, seeded, in three or more dimensions; an error of 1e-4 is far below that of the samples.
+        gaussian = multivariate_normal(self.mean, self.covariance, seed=0, abseps=1e-4, releps=1e-4)
+        return float(gaussian.cdf(np.ones(d), lower_limit=np.zeros(d)))
 
     @classmethod
     def of(cls, points: Tensor) -> _TruncatedGaussian:
@@ -179,4 +206,4 @@ class _TruncatedGaussian:
 
     def density(self, x: Tensor) -> Tensor:
         log = multivariate_normal(self.mean, self.covariance).logpdf(x.numpy())
-        return torch.from_numpy(np.exp(np.atleast_1d(log)) / self.mass)
+        return torch.from_numpy(np.exp(np.atleast_1d(log)) / self.mass())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -33,7 +34,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
 
     Raises:
         TypeError: If ``surrogate`` is something else.
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written, for example because its folder does not exist.
     """
     if not isinstance(surrogate, Surrogate):
         raise TypeError(f"`surrogate`: expected an nm.Surrogate, got {checks.describe(surrogate)}.")
@@ -46,17 +47,26 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     header = {
         "format": _FORMAT,
         "version": _VERSION,
+        "shape": surrogate.shape,
         "operation": _describe(surrogate.operation),
         "maps": maps,
         "names": surrogate.names,
         "units": surrogate.units,
         "report": surrogate.report.to_dict(),
     }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    header["sha256"] = _digest(tensors)
+    # Settings given as NumPy numbers become Python's.
+    metadata = json.dumps(header, allow_nan=False, default=lambda value: value.item())
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path`: expected an existing folder, got {str(path.parent)!r}; make it first.")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"neumatc": json.dumps(header)})
+        save_file(tensors, part, {"neumatc": metadata})
         part.replace(path)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"`path`: could not write {str(path)!r}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -73,14 +83,16 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, is not ours, is of a newer format, or names an operation or embedding whose
-            class is not imported.
+        ValueError: If the file is damaged (the tensors carry a checksum), is not ours, is of a newer format, or names
+            an operation or embedding whose class is not imported.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}, which does not exist.")
+    if path.is_dir():
+        raise ValueError(f"`path`: expected a file written by nm.save, got the folder {str(path)!r}.")
     try:
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get("neumatc")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
@@ -93,24 +105,34 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
             f"`path`: expected a file written by nm.save, got {str(path)!r}, a safetensors file of another program."
         )
     try:
-        header = json.loads(metadata)
-        if header["format"] != _FORMAT or header["version"] > _VERSION:
-            raise ValueError(
-                f"`path`: expected format {_FORMAT} up to version {_VERSION}, got {header['format']} version "
-                f"{header['version']}; update neumatc."
-            )
-        operation = _build(Operation.registry, header["operation"])
-        maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
-        report = Report.from_dict(header["report"])
-        surrogate = Surrogate(
-            operation, maps, tensors["lower"], tensors["upper"], header["names"], header["units"], report
-        )
-    except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+        return _assemble(json.loads(metadata), tensors).to(device)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"`path`: expected a complete file written by nm.save, got {str(path)!r}, whose contents do not fit "
             f"together ({type(error).__name__}: {error}); save the surrogate again."
         ) from error
-    return surrogate
+
+
+def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
+    if header["format"] != _FORMAT or header["version"] > _VERSION:
+        raise ValueError(
+            f"expected format {_FORMAT} up to version {_VERSION}, got {header['format']} version {header['version']}; "
+            "update neumatc"
+        )
+    if header["sha256"] != _digest(tensors):
+        raise ValueError("the tensors are damaged: their checksum differs from the one in the file")
+    operation = _build(Operation.registry, header["operation"])
+    maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
+    box, labels = (tensors["lower"], tensors["upper"]), (header["names"], header["units"])
+    return Surrogate(operation, tuple(header["shape"]), maps, *box, *labels, Report.from_dict(header["report"]))
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(memoryview(tensors[name].numpy().reshape(-1)).cast("B"))
+    return digest.hexdigest()
 
 
 def _describe(part: Operation | Embedding) -> dict[str, object]:
@@ -121,8 +143,7 @@ def _build(registry: dict[str, type], description: dict) -> Operation | Embeddin
     name = description["class"]
     if name not in registry:
         raise ValueError(
-            f"`path`: expected one of {sorted(registry)}, got a file that needs {name!r}; import the module that "
-            "defines that class before loading."
+            f"expected one of {sorted(registry)}, got {name!r}; import the module that defines that class first"
         )
     return registry[name](**description["settings"])
 

@@ -95,7 +95,7 @@ def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8,
     lower = torch.full((d,), -1.0, dtype=real(dtype), device=device)
     report = nm.Report("Random", {}, rank, seed)
     names = [f"p{i}" for i in range(d)]
-    return nm.Surrogate(operation, maps, lower, lower + 3, names, ["Hz"] * d, report)
+    return nm.Surrogate(operation, (m, n), maps, lower, lower + 3, names, ["Hz"] * d, report)
 
 
 def tensors_of(surrogate):

@@ -27,7 +27,7 @@ def test_integer_takes_what_counts_as_one(value):
         (lambda: checks.number("x", None), TypeError, ["`x`", "number", "None", "NoneType"]),
         (lambda: checks.number("x", math.nan, above=0), ValueError, ["`x`", "finite", "above 0", "nan"]),
         (lambda: checks.number("x", 0, above=0), ValueError, ["`x`", "finite", "above 0", "got 0"]),
-        (lambda: checks.number("x", 2, above=0, at_most=1), ValueError, ["`x`", "(0, 1]", "got 2"]),
+        (lambda: checks.number("x", 2, above=0, at_most=1), ValueError, ["`x`", "above 0 and at most 1", "got 2"]),
         (lambda: checks.number("x", -math.inf), ValueError, ["`x`", "finite", "-inf"]),
         (lambda: checks.number("x", "1"), TypeError, ["`x`", "number", "'1'", "str"]),
         (lambda: checks.number("x", 1j), TypeError, ["`x`", "number", "1j", "complex"]),

@@ -33,7 +33,7 @@ def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dty
     # The SVD's loss does not go to zero: measure it from its minimum, the truncated energy.
     p = parameters(64, d, real(dtype)).to(device)
     A = problem.family(p)
-    floor = float(operation.loss(A, problem.unpack(problem.exact(p).value)).mean())
+    floor = float(operation.loss(A, problem.unpack(problem.exact(p).value, p)).mean())
     assert report.losses[-1] - floor < 0.35 * (report.losses[0] - floor)
     assert report.losses[0] < 100  # the initial scale is sensible
     assert report.steps == sorted(report.steps)
@@ -54,7 +54,8 @@ def test_more_training_is_accurate(operation):
     p = parameters(100)
     assert problem.error(p, surrogate(p)).median() < 0.03
     assert_close(
-        problem.residual(p, surrogate(p)), problem.operation.residual(problem.family(p), problem.unpack(surrogate(p)))
+        problem.residual(p, surrogate(p)),
+        problem.operation.residual(problem.family(p), problem.unpack(surrogate(p), p)),
     )
 
 
@@ -217,8 +218,8 @@ def test_divergence_returns_a_finite_model(operation, rounds, dtype):
     assert "learning_rate" in surrogate.report.message
     assert "NaN or Inf" in str(surrogate.report)
     assert all(t.isfinite().all() for t in tensors_of(surrogate).values())
-    value = surrogate(parameters(9, dtype=real(dtype)))
-    assert all(x.isfinite().all() for x in problem.unpack(value))
+    p = parameters(9, dtype=real(dtype))
+    assert all(x.isfinite().all() for x in problem.unpack(surrogate(p), p))
 
 
 def test_divergence_at_the_last_step_is_noticed():
@@ -359,7 +360,7 @@ def test_fit_refuses(arguments, error, words):
         ({"learning_rate": 0}, ["`learning_rate`", "above 0", "got 0"]),
         ({"tolerance": math.nan}, ["`tolerance`", "above 0", "nan"]),
         ({"anchor_weight": 0}, ["`anchor_weight`", "above 0"]),
-        ({"failure_probability": 1.0}, ["`failure_probability`", "[0, 1)", "1.0"]),
+        ({"failure_probability": 1.0}, ["`failure_probability`", "at least 0 and below 1", "1.0"]),
         ({"failure_probability": "a"}, ["`failure_probability`", "number", "'a'"]),
     ],
 )

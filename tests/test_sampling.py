@@ -89,7 +89,7 @@ def test_failure_probability_is_unbiased(name):
 def test_leaving_out_the_truncation_mass_would_be_detected(name, monkeypatch):
     """The Gaussian's mass inside the box is what the circulating ports forget: without it the test above fails."""
     original = sampling._TruncatedGaussian.density
-    monkeypatch.setattr(sampling._TruncatedGaussian, "density", lambda self, x: original(self, x) * self.mass)
+    monkeypatch.setattr(sampling._TruncatedGaussian, "density", lambda self, x: original(self, x) * self.mass())
     with pytest.raises(AssertionError, match="not"):
         assert_unbiased(estimates(name, LARGE), REGIONS[name][2])
 
@@ -187,9 +187,9 @@ def test_sobol_is_far_more_even_than_random_points(d):
         ({"samples": 0}, ["`samples`", "at least 1", "got 0"]),
         ({"samples": 10.0}, ["`samples`", "integer", "10.0"]),
         ({"stages": 0}, ["`stages`", "at least 1"]),
-        ({"quantile": 0}, ["`quantile`", "(0, 1]", "got 0"]),
-        ({"quantile": 1.5}, ["`quantile`", "(0, 1]", "got 1.5"]),
-        ({"defensive": 0.0}, ["`defensive`", "(0, 1]", "got 0.0"]),
+        ({"quantile": 0}, ["`quantile`", "above 0 and at most 1", "got 0"]),
+        ({"quantile": 1.5}, ["`quantile`", "above 0 and at most 1", "got 1.5"]),
+        ({"defensive": 0.0}, ["`defensive`", "above 0 and at most 1", "got 0.0"]),
         ({"defensive": "a"}, ["`defensive`", "number", "'a'"]),
     ],
 )
