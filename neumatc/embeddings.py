@@ -55,8 +55,9 @@ class SinusoidalMLP(Embedding):
     Args:
         layers: Hidden layers L, at least 1.
         width: Units of each hidden layer.
-        frequency: omega, the frequency scale of the first layer. Larger values resolve faster changes along p and
-            are harder to train; try pi times the number of oscillations you expect across the box.
+        frequency: omega, the frequency scale of the first layer: the largest angular frequency of a first-layer unit
+            over half a box. It should exceed that of the result along p, which is pi times its oscillations across
+            the box, with a margin; the appendix of the book has a search.
 
     Example:
         >>> import torch, neumatc as nm
@@ -66,9 +67,9 @@ class SinusoidalMLP(Embedding):
         torch.Size([7, 5])
     """
 
-    layers: int = 2
-    width: int = 64
-    frequency: float = 10.0
+    layers: int = 1
+    width: int = 128
+    frequency: float = 40.0
 
     def __post_init__(self) -> None:
         checks.integer("layers", self.layers, 1)

@@ -123,7 +123,7 @@ class ResidualTraining(Method):
 
     embedding: Embedding = field(default_factory=SinusoidalMLP)
     steps: int = 5000
-    batch: int = 64
+    batch: int = 128
     learning_rate: float = 1e-2
     collocation: int = 256
     rounds: int = 5

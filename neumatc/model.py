@@ -26,7 +26,8 @@ class FactorMap:
 
     Attributes:
         name: Name of the factor.
-        core: The latent tensor with its mode 3 in front, shape (r, *factor shape), real or complex, contiguous.
+        core: The latent tensor with its mode 3 in front, shape ``(r, *shape)`` for a factor of
+            that shape, real or complex, contiguous.
         embedding: Phi.
         weights: The weights of Phi, real tensors of the precision of ``core``.
     """
@@ -38,7 +39,7 @@ class FactorMap:
 
     @property
     def latent(self) -> Tensor:
-        """The latent tensor C in the paper's order, shape (*factor shape, r): a view of ``core``."""
+        """The latent tensor C in the paper's order, shape ``(*shape, r)``: a view of ``core``."""
         return self.core.movedim(0, -1)
 
     @property
@@ -47,7 +48,7 @@ class FactorMap:
         return self.core.shape[0]
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Evaluate at x (B, d) in [-1, 1]^d: shape (B, *factor shape), in ``out`` if given (then without gradients).
+        """Evaluate at x (B, d) in [-1, 1]^d: shape ``(B, *shape)``, in ``out`` if given (then without gradients).
 
         A complex latent tensor is read as twice as many real columns: Phi is real, so this is half the operations of
         a complex product.

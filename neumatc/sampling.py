@@ -54,7 +54,8 @@ class FailureEstimate:
 
     Attributes:
         probability: The importance-sampling estimate; unbiased, not a bound.
-        standard_error: Its estimated standard error. It is 0 when no sample failed, which does not prove P = 0.
+        standard_error: Its estimated standard error. It is 0 when no sample failed, which does not prove P = 0, and too
+            small when the proposals cover a part of the failures only.
         failures: The samples that failed, shape (F, d).
         candidates: The uniform candidates of the first stage, shape (N1, d).
         residuals: Their residuals, shape (N1,).
@@ -80,7 +81,8 @@ class FailureInformedSampling:
     box:
 
     1. Draw ``candidates`` points from the current proposal (first the prior). If at least the fraction ``quantile`` of
-       them fails, the failing ones are the elite; otherwise the ``quantile`` with the largest residuals.
+       them fails, the failing ones are the elite; otherwise the ``quantile`` with the largest residuals. If that many
+       of the prior's fail, failures are not rare, and step 3 takes the prior.
     2. The next proposal is the Gaussian with the elite's mean and covariance, truncated to the box. Repeat until a
        proposal's draws fail often enough, or ``stages`` are done.
     3. Draw ``samples`` fresh points from the last proposal h and estimate
@@ -148,7 +150,9 @@ class FailureInformedSampling:
                 break
             x = proposal.draw(self.candidates, generator)
             residuals, evaluations = rho(x), evaluations + self.candidates
-        from_prior = int((torch.rand(self.samples, dtype=torch.float64, generator=generator) < self.defensive).sum())
+        # Where the prior itself fails often enough, it is the best proposal, and the estimate a plain fraction.
+        share = 1.0 if stage == 1 and enough else self.defensive
+        from_prior = int((torch.rand(self.samples, dtype=torch.float64, generator=generator) < share).sum())
         x = torch.cat(
             [
                 torch.rand((from_prior, d), dtype=torch.float64, generator=generator),
@@ -157,7 +161,7 @@ class FailureInformedSampling:
         )
         failed = rho(x) > tolerance
         # The prior has density 1 on the unit cube. How many draws come from it is random: each has the mixture's law.
-        density = self.defensive + (1 - self.defensive) * proposal.density(x)
+        density = share + (1 - share) * proposal.density(x)
         terms = failed / density
         return FailureEstimate(
             probability=float(terms.mean()),

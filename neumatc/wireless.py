@@ -87,7 +87,7 @@ class Channel(ParametricMatrix):
 
         Returns:
             A family on the same band, of the channel's dtype and device. Eigenvalues are at least ``noise``, so the
-            condition number is at most 1 + |H|_2^2 / noise, with |H|_2 the largest singular value.
+            condition number is at most ``1 + |H|_2^2 / noise``, with ``|H|_2`` the largest singular value.
 
         Raises:
             ValueError: If ``noise`` is not finite and above zero.
@@ -138,11 +138,11 @@ def cdl(
     the carrier over the whole band, as in TR 38.901, so the band should be narrow against the carrier.
 
     Normalisation: cluster powers sum to one, so with omnidirectional elements, one polarisation and no power control
-    E|H_ij|^2 = 1. Patterns (38.901: 8 dBi at boresight) and two polarisations change that, from user to user.
-    Perfect power control multiplies the coefficients of each user by the number that makes sum_l |a_l|^2, summed over
-    the base station's antennas and averaged over the user's, equal to one: a stream arrives at the whole array with
-    unit mean energy, and the noise level alone sets the signal-to-noise ratio. Only those numbers tell the result from
-    Sionna's own channel.
+    ``E|H_ij|^2 = 1``. Patterns (38.901: 8 dBi at boresight) and two polarisations change that, from user to user.
+    Perfect power control multiplies the coefficients of each user by the number that makes ``sum_l |a_l|^2``, summed
+    over the base station's antennas and averaged over the user's, equal to one: a stream arrives at the whole array
+    with unit mean energy, and the noise level alone sets the signal-to-noise ratio. Only those numbers tell the result
+    from Sionna's own channel.
 
     Args:
         model: ``"A"``, ``"B"``, ``"C"`` (no line of sight), ``"D"``, ``"E"`` (line of sight).
@@ -256,7 +256,7 @@ def cdl(
 def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
     """Return the achievable sum rate of the linear equaliser W y for y = H x + w, in bit/s/Hz.
 
-    sum_k log2(1 + SINR_k), SINR_k = |w_k h_k|^2 / (sum_{j != k} |w_k h_j|^2 + noise |w_k|^2), with w_k the k-th row
+    ``sum_k log2(1 + SINR_k)``, ``SINR_k = |w_k h_k|^2 / (sum_{j != k} |w_k h_j|^2 + noise |w_k|^2)``, w_k the k-th row
     of W and h_j the j-th column of H: Gaussian symbols of unit power, each stream decoded by itself with the others
     taken as noise, H known to the receiver. The rate is achieved by any W, exact or approximate, and is largest for
     W = (H^H H + noise I)^(-1) H^H. Scaling a row of W by a number other than zero does not change it; a row of zeros

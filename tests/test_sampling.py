@@ -82,16 +82,7 @@ def test_failure_probability_is_unbiased(name):
         assert ((result.candidates >= -1) & (result.candidates <= 3)).all()
         assert result.proposal_mean.shape == (d,)
         assert result.proposal_covariance.shape == (d, d)
-        assert (result.standard_error == 0) == (len(result.failures) == 0)
-
-
-@pytest.mark.parametrize("name", [*CORNERS[:2], pytest.param(CORNERS[2], marks=pytest.mark.slow)])
-def test_leaving_out_the_truncation_mass_would_be_detected(name, monkeypatch):
-    """The Gaussian's mass inside the box is what the circulating ports forget: without it the test above fails."""
-    original = sampling._TruncatedGaussian.density
-    monkeypatch.setattr(sampling._TruncatedGaussian, "density", lambda self, x: original(self, x) * self.mass())
-    with pytest.raises(AssertionError, match="not"):
-        assert_unbiased(estimates(name, LARGE), REGIONS[name][2])
+        assert (result.standard_error == 0) == (len(result.failures) in (0, sampler.samples))
 
 
 @pytest.mark.parametrize("name", CORNERS)
@@ -103,6 +94,8 @@ def test_proposal_integrates_to_one_over_the_box(name):
     grid = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     x = torch.cartesian_prod(*[grid] * d).view(-1, d)
     assert float(proposal.density(x).mean()) == pytest.approx(1, abs=0.002)
+    # Without the division by the mass inside the box, which the circulating ports forget, this would not hold.
+    assert float((proposal.density(x) * proposal.mass()).mean()) < {1: 0.9996, 2: 0.99, 3: 0.99}[d]
     drawn = proposal.draw(2000, generator())
     assert ((drawn >= 0) & (drawn <= 1)).all()
     mean = (proposal.density(x)[:, None] * x).mean(dim=0)
