@@ -97,12 +97,12 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
     """
     if X.shape != exact.shape:
         raise ValueError(f"`X`: expected shape {tuple(exact.shape)} like `exact`, got {tuple(X.shape)}.")
-    wide = torch.complex128 if X.is_complex() else torch.float64
-    return float(torch.linalg.vector_norm((X - exact).to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
+    wide = torch.promote_types(torch.promote_types(X.dtype, exact.dtype), torch.float64)
+    return float(torch.linalg.vector_norm(X.to(wide) - exact.to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
 
 
 def numpy_loop_inverse(A: np.ndarray) -> list[np.ndarray]:
-    """Invert one matrix after the other with NumPy, the baseline that the paper compares with.
+    """Invert one matrix after the other with NumPy: our reading of the baseline that the paper compares with.
 
     Args:
         A: Shape (B, n, n).

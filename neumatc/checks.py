@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -28,11 +29,23 @@ def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
+def register(registry: dict[str, type], cls: type) -> None:
+    """Enter a class under its name, by which files refer to it; only its own redefinition may replace an entry."""
+    known = registry.setdefault(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise TypeError(f"`{cls.__name__}`: expected a new name, got that of {known!r}; rename the class.")
+    registry[cls.__name__] = cls
+
+
 def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return ``value`` as an int from ``minimum`` to ``maximum``."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"`{name}`: expected an integer, got {value!r} of type {type(value).__name__}.")
-    value = value.__index__()
+    given = value
+    try:
+        value = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        value = None
+    if value is None:
+        raise TypeError(f"`{name}`: expected an integer, got {given!r} of type {type(given).__name__}.")
     if value < minimum:
         raise ValueError(f"`{name}`: expected at least {minimum}, got {value}.")
     if maximum is not None and value > maximum:
@@ -85,7 +98,10 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     if low.shape != high.shape:
         raise ValueError(f"`upper`: expected shape {tuple(low.shape)} like `lower`, got {tuple(high.shape)}.")
     if not (low < high).all():
-        raise ValueError(f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}.")
+        raise ValueError(
+            f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}; swap them, or pass "
+            "`dtype=torch.float64` if float32 cannot tell them apart."
+        )
     return low, high
 
 
@@ -111,8 +127,9 @@ def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) 
 def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
     """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
-    A distance of a few units of float32 rounding outside the box is allowed, so that bounds computed in another
-    precision still count as inside. Needs no memory that grows with B unless there is something to complain of.
+    A few units of rounding outside the box are allowed, at the coarser precision of p and the box and at most a
+    thousandth of the box, so that bounds computed in another precision still count as inside. Needs no memory that
+    grows with B unless there is something to complain of.
     """
     if not isinstance(p, Tensor):
         raise TypeError(f"`p`: expected a torch.Tensor, got {type(p).__name__}; convert with `torch.as_tensor(p)`.")
@@ -127,7 +144,8 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     if p.device != lower.device:
         raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
     low, high = lower.to(torch.float64), upper.to(torch.float64)
-    slack = 8 * torch.finfo(torch.float32).eps * torch.maximum(low.abs(), high.abs()).maximum(high - low)
+    eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
+    slack = (8 * eps * torch.maximum(low.abs(), high.abs())).minimum(1e-3 * (high - low))
     smallest, largest = p.detach().amin(dim=0), p.detach().amax(dim=0)  # both are NaN where an entry is
     if not (torch.isfinite(smallest) & torch.isfinite(largest)).all():
         row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))

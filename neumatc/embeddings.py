@@ -21,7 +21,7 @@ class Embedding(ABC):
     registry: dict[str, type[Embedding]] = {}
 
     def __init_subclass__(cls) -> None:
-        Embedding.registry[cls.__name__] = cls
+        checks.register(Embedding.registry, cls)
 
     @abstractmethod
     def initialise(self, dimension: int, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -57,7 +57,9 @@ class SinusoidalMLP(Embedding):
         width: Units of each hidden layer.
         frequency: omega, the frequency scale of the first layer: the largest angular frequency of a first-layer unit
             over half a box. It should exceed that of the result along p, which is pi times its oscillations across
-            the box, with a margin; the appendix of the book has a search.
+            the box, with a margin; the appendix of the book has a search. But functions of frequency omega in d
+            parameters are held down by some (2 omega / pi)^d collocation points only, so in several parameters a large
+            omega fails. Default: 40 for one parameter, 5 for several.
 
     Example:
         >>> import torch, neumatc as nm
@@ -69,18 +71,20 @@ class SinusoidalMLP(Embedding):
 
     layers: int = 1
     width: int = 128
-    frequency: float = 40.0
+    frequency: float | None = None
 
     def __post_init__(self) -> None:
         checks.integer("layers", self.layers, 1)
         checks.integer("width", self.width, 1)
-        checks.number("frequency", self.frequency, above=0)
+        if self.frequency is not None:
+            checks.number("frequency", self.frequency, above=0)
 
     def initialise(self, dimension: int, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         def uniform(limit: float, *shape: int) -> Tensor:
             return limit * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
 
-        weights = {"weight1": uniform(self.frequency, self.width, dimension), "bias1": uniform(torch.pi, self.width)}
+        frequency = self.frequency or (40.0 if dimension == 1 else 5.0)
+        weights = {"weight1": uniform(frequency, self.width, dimension), "bias1": uniform(torch.pi, self.width)}
         limit = (6 / self.width) ** 0.5
         for layer in range(2, self.layers + 1):
             weights[f"weight{layer}"] = uniform(limit, self.width, self.width)

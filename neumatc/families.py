@@ -143,14 +143,15 @@ def trigonometric(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> ParametricMatrix:
-    r"""Smooth, well-conditioned family on [0, 1]^d: a shifted random trigonometric polynomial.
+    r"""Smooth family on [0, 1]^d, well-conditioned for large n: a shifted random trigonometric polynomial.
 
     .. math:: A(p) = s I + \sum_{k=1}^{K} R_k \cos(\omega_k^T p) + S_k \sin(\omega_k^T p),
               \qquad \omega_k = 2 \pi c \tfrac{k}{K} u_k,
 
     with independent Gaussian R_k, S_k of variance 1 / (n K) and unit vectors u_k (u_k = 1 for d = 1). At each p the
     sum is a Ginibre matrix, whose spectrum fills the unit disc as n grows; a shift s > 1 keeps A(p) invertible with
-    overwhelming probability for large n, not with certainty. The family is analytic and not periodic on the box.
+    overwhelming probability for large n, not with certainty: below n = 16 or so take a larger shift. The family is
+    analytic and not periodic on the box.
 
     Args:
         size: n, rows and columns of A.

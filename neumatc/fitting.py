@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from neumatc.families import FamilyError
 from neumatc.model import FactorMap, Surrogate, unit_cube
 from neumatc.problem import Problem
 from neumatc.report import Report, Round, StopReason
+
+# A fit that leaves a relative residual above this somewhere looks there for singular matrices.
+_LARGE_RESIDUAL = 0.1
 
 
 class Method(ABC):
@@ -49,7 +54,8 @@ def fit(
     Returns:
         The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
         stopped. A numerical failure on the way (divergence, singular matrices, a family that fails at a new
-        parameter) ends or degrades the fit and is told there; it does not raise.
+        parameter) ends or degrades the fit and is told there; it does not raise. A tolerance that was met means small
+        residuals, no more than that; see the operation for what its residual does not see.
 
     Raises:
         ValueError: For a rank that is larger than possible, or a family that fails at the first parameters.
@@ -75,16 +81,25 @@ def fit(
     if rank > possible:
         raise ValueError(
             f"`rank`: expected at most {possible}, the real numbers in the largest factor of {problem.operation}, "
-            f"got {rank}."
+            f"got {rank}; lower it."
         )
+    # The first optimiser of a process imports this: seconds that are no part of a fit.
+    importlib.import_module("torch._dynamo")
     start = time.perf_counter()
-    report = Report(type(method).__name__, method.settings(), rank, seed)
+    report = Report(type(method).__name__, method.settings(), rank, seed, version=_version())
     with torch.inference_mode(False), torch.no_grad():
         maps = method.run(problem, rank, torch.Generator().manual_seed(seed), report, progress)
     report.seconds = time.perf_counter() - start
     family = problem.family
     labels = (family.names, family.units)
     return Surrogate(problem.operation, family.shape, maps, family.lower, family.upper, *labels, report)
+
+
+def _version() -> str:
+    try:
+        return version("neumatc")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
 
 
 def _real_numbers(problem: Problem, index: int) -> int:
@@ -107,7 +122,8 @@ class ResidualTraining(Method):
         embedding: Phi, one per factor.
         steps: Adam steps, all rounds together; with fewer steps than rounds, each step is a round.
         batch: Collocation points per step.
-        learning_rate: Of the first step; it falls to zero along half a cosine over ``steps``.
+        learning_rate: Of the first step.
+        schedule: ``"cosine"``: the learning rate falls to zero along half a cosine over ``steps``; ``"constant"``.
         collocation: Initial points, a scrambled Sobol sequence, at least the rank.
         rounds: Rounds of training, at least 1; between them points are added.
         added: Most points added after a round.
@@ -125,6 +141,7 @@ class ResidualTraining(Method):
     steps: int = 5000
     batch: int = 128
     learning_rate: float = 1e-2
+    schedule: str = "cosine"
     collocation: int = 256
     rounds: int = 5
     added: int = 64
@@ -146,6 +163,8 @@ class ResidualTraining(Method):
         for name in ("learning_rate", "tolerance"):
             checks.number(name, getattr(self, name), above=0)
         checks.number("anchor_weight", self.anchor_weight, above=0)
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"`schedule`: expected 'cosine' or 'constant', got {self.schedule!r}.")
         checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
         if not isinstance(self.sampling, sampling.FailureInformedSampling):
             raise TypeError(
@@ -175,7 +194,10 @@ class ResidualTraining(Method):
         ]
         leaves = cores + [weight.requires_grad_() for m in maps for weight in m.weights.values()]
         optimiser = torch.optim.Adam(leaves, lr=self.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0,
+        )
         real = checks.real_dtype(family.dtype)
 
         def evaluate(x: Tensor) -> list[Tensor]:
@@ -203,7 +225,7 @@ class ResidualTraining(Method):
             schedule.step()
             return loss.detach()
 
-        x, best = cube(points), _detached(maps)
+        x, good = cube(points), _detached(maps)
         step, every, losses = 0, max(1, self.steps // 500), []
         with tqdm(total=self.steps, disable=not progress, delay=2, unit="step", desc="residual training") as bar:
             for end in sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)}):
@@ -216,25 +238,28 @@ class ResidualTraining(Method):
                         report.losses.append(float(torch.stack(losses).mean()))
                         losses.clear()
                         if not math.isfinite(report.losses[-1]):
-                            return self._diverged(best, step, report)
+                            return self._diverged(good, step, report)
                 try:
                     estimate = self.sampling.estimate(residual, self.tolerance, family.lower, family.upper, generator)
                     if not torch.isfinite(estimate.residuals).all():  # the family is finite, so the map is not
-                        return self._diverged(best, step, report)
-                    best = _detached(maps)
+                        return self._diverged(good, step, report)
+                    good = _detached(maps)
                     entry = Round(
                         step,
                         estimate.probability,
                         estimate.standard_error,
                         float(estimate.residuals.median()),
                         float(estimate.residuals.max()),
+                        worst=estimate.candidates[estimate.residuals.argmax()].tolist(),
                     )
                     report.rounds.append(entry)
                     report.residual_evaluations += estimate.evaluations
                     bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
                     if estimate.probability <= self.failure_probability:
                         report.stop_reason = StopReason.TOLERANCE
-                        return best
+                        return good
+                    if step == self.steps:
+                        self._explain(problem, estimate, report)
                     order = torch.randperm(len(estimate.failures), generator=generator)[: self.added]
                     if step < self.steps and len(order):
                         new = estimate.failures[order.to(estimate.failures.device)]
@@ -244,13 +269,25 @@ class ResidualTraining(Method):
                         entry.added = new.tolist()
                 except FamilyError as error:
                     report.stop_reason, report.message = StopReason.FAMILY, str(error)
-                    return _detached(maps) if all(torch.isfinite(m(x)).all() for m in maps) else best
-        return best
+                    return _detached(maps) if all(torch.isfinite(m(x)).all() for m in maps) else good
+        return good
 
-    def _diverged(self, best: list[FactorMap], step: int, report: Report) -> list[FactorMap]:
+    def _explain(self, problem: Problem, estimate: sampling.FailureEstimate, report: Report) -> None:
+        """Solve exactly where residuals stayed large, to tell singular matrices from a poor fit."""
+        worst = estimate.residuals.topk(min(8, len(estimate.residuals)))
+        large = worst.indices[worst.values > _LARGE_RESIDUAL]
+        if len(large):
+            p = estimate.candidates[large.to(estimate.candidates.device)]
+            report.exact_solves += len(p)
+            report.singular += p[problem.exact(p).failed].tolist()
+
+    def _diverged(self, good: list[FactorMap], step: int, report: Report) -> list[FactorMap]:
         report.stop_reason = StopReason.DIVERGED
-        report.message = f"at step {step}; try a smaller `learning_rate` than {self.learning_rate:g}"
-        return best
+        state = "the state after the last good round" if report.rounds else "the untrained map"
+        report.message = (
+            f"at step {step}, {state} is returned; try a smaller `learning_rate` than {self.learning_rate:g}"
+        )
+        return good
 
     def _solve_anchors(
         self, problem: Problem, generator: torch.Generator, report: Report

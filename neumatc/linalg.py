@@ -26,11 +26,20 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,): True where A is singular to working
         precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps. Failed
         entries are NaN.
+
+    Raises:
+        TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
     """
-    A = A.detach()
+    A = _batch(A)
+    if A.shape[1] != A.shape[2]:
+        raise ValueError(f"`A`: expected square matrices (B, n, n), got shape {tuple(A.shape)}.")
 
     def solve(a: Tensor) -> tuple[Tensor, ...]:
-        return (_numpy(np.linalg.inv, a) if a.device.type == "cpu" else torch.linalg.inv_ex(a)[0],)
+        if a.device.type == "cpu":
+            return (_numpy(np.linalg.inv, a),)
+        X, info = torch.linalg.inv_ex(a)
+        X[info != 0] = torch.nan
+        return (X,)
 
     (X,) = _each(solve, A, [(A.shape[1:], A.dtype)])
     rcond = 1 / (_one_norm(A) * _one_norm(X))
@@ -49,7 +58,7 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         U (B, m, k), S (B, k) real and descending, Vh (B, k, n) with k = min(m, n), and a mask of failures, shape (B,):
         True where the iteration did not converge. Failed entries are NaN.
     """
-    A = A.detach()
+    A = _batch(A)
     m, n = A.shape[1:]
     k = min(m, n)
 
@@ -64,6 +73,14 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     for x in factors:
         x[failed] = torch.nan
     return (*factors, failed)
+
+
+def _batch(A: Tensor) -> Tensor:
+    if not isinstance(A, Tensor) or A.dtype not in checks.DTYPES:
+        raise TypeError(f"`A`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}.")
+    if A.ndim != 3 or 0 in A.shape:
+        raise ValueError(f"`A`: expected shape (B, m, n) without zeros, got {tuple(A.shape)}; write `A[None]` for one.")
+    return A.detach()
 
 
 def _one_norm(A: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Operation(ABC):
     registry: dict[str, type[Operation]] = {}
 
     def __init_subclass__(cls) -> None:
-        Operation.registry[cls.__name__] = cls
+        checks.register(Operation.registry, cls)
 
     @abstractmethod
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -90,7 +90,9 @@ class Inverse(Operation):
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         if m != n:
-            raise ValueError(f"`family`: expected square matrices for the inverse, got {m} x {n}.")
+            raise ValueError(
+                f"`family`: expected square matrices for the inverse, got {m} x {n}; take nm.SVD for rectangular ones."
+            )
         return (Factor("X", (n, n)),)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -139,14 +141,16 @@ class SVD(Operation):
         k = min(m, n) if self.rank is None else self.rank
         if k > min(m, n):
             raise ValueError(
-                f"`rank`: expected at most min(m, n) = {min(m, n)} triplets of a {m} x {n} matrix, got {k}."
+                f"`rank`: expected at most min(m, n) = {min(m, n)} triplets of a {m} x {n} matrix, got {k}; lower it."
             )
         return Factor("U", (m, k)), Factor("S", (k,), real=True), Factor("Vh", (k, n))
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         U, S, Vh, failed = linalg.svd(A)
         k = S.shape[-1] if self.rank is None else self.rank
-        return (U[..., :k], S[..., :k], Vh[..., :k, :]), failed
+        if k < S.shape[-1]:  # cloned, so that the rest of the decomposition is let go
+            U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
+        return (U, S, Vh), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, S, Vh = factors

@@ -36,7 +36,7 @@ class Problem:
 
     Example:
         >>> import torch, neumatc as nm
-        >>> problem = nm.Problem(nm.families.trigonometric(size=8), nm.Inverse())
+        >>> problem = nm.Problem(nm.families.trigonometric(size=8, shift=3), nm.Inverse())
         >>> p = torch.tensor([[0.3]])
         >>> solution = problem.exact(p)
         >>> bool(solution.failed), float(problem.residual(p, solution.value)) < 1e-5
@@ -82,6 +82,11 @@ class Problem:
         for x in factors:
             if not isinstance(x, Tensor):
                 raise TypeError(f"`value`: expected torch.Tensor factors, got {type(x).__name__}.")
+            if checks.real_dtype(x.dtype) != checks.real_dtype(self.family.dtype) or x.device != self.family.device:
+                raise TypeError(
+                    f"`value`: expected factors of the precision and device of the family, {self.family.dtype} on "
+                    f"{self.family.device}, got {x.dtype} on {x.device}; convert them with `.to(...)`."
+                )
         if [tuple(x.shape) for x in factors] != [(len(p), *factor.shape) for factor in self.factors]:
             names = ", ".join(f"{factor.name} (B, {', '.join(map(str, factor.shape))})" for factor in self.factors)
             raise ValueError(

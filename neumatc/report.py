@@ -12,7 +12,7 @@ class StopReason(StrEnum):
 
     TOLERANCE = "the estimated failure probability is under the target"
     STEPS = "the steps are used up"
-    DIVERGED = "the loss or a residual became NaN or Inf; the state after the last good round is returned"
+    DIVERGED = "the loss or a residual became NaN or Inf"
     FAMILY = "the family failed at a new parameter; the state before that is returned"
 
 
@@ -25,6 +25,7 @@ class Round:
         failure_probability, standard_error: See `neumatc.sampling.FailureEstimate`.
         residual_median, residual_max: Over the uniform candidates.
         added: Parameters added to the collocation points after this round.
+        worst: The candidate with the largest residual.
     """
 
     step: int
@@ -33,6 +34,7 @@ class Round:
     residual_median: float
     residual_max: float
     added: list[list[float]] = field(default_factory=list)
+    worst: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -46,10 +48,12 @@ class Report:
         seconds: Wall time of the fit, everything included.
         exact_solves: Exact solutions computed.
         residual_evaluations: Parameters at which the residual was evaluated to estimate the failure probability.
-        singular: Parameters at which an exact solution was asked for and failed.
+        singular: Parameters at which an exact solution was tried and failed: anchors, and, after a fit that ends with
+            large residuals, the worst candidates.
         collocation: Number of collocation points at the end.
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
         rounds: One entry per round of adaptive sampling.
+        version: Version of this library.
     """
 
     method: str
@@ -66,6 +70,7 @@ class Report:
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    version: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain numbers, strings, lists and dictionaries; NaN and Inf, which JSON lacks, as strings."""

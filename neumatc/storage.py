@@ -55,9 +55,8 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         "report": surrogate.report.to_dict(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    header["sha256"] = _digest(tensors)
-    # Settings given as NumPy numbers become Python's.
-    metadata = json.dumps(header, allow_nan=False, default=lambda value: value.item())
+    header["sha256"] = _digest(tensors, header)
+    metadata = _json(header)
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path`: expected an existing folder, got {str(path.parent)!r}; make it first.")
@@ -83,7 +82,7 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged (the tensors carry a checksum), is not ours, is of a newer format, or names
+        ValueError: If the file is damaged (it carries a checksum), is not ours, is of a newer format, or names
             an operation or embedding whose class is not imported.
     """
     path = Path(path)
@@ -105,12 +104,13 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
             f"`path`: expected a file written by nm.save, got {str(path)!r}, a safetensors file of another program."
         )
     try:
-        return _assemble(json.loads(metadata), tensors).to(device)
+        surrogate = _assemble(json.loads(metadata), tensors)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"`path`: expected a complete file written by nm.save, got {str(path)!r}, whose contents do not fit "
             f"together ({type(error).__name__}: {error}); save the surrogate again."
         ) from error
+    return surrogate.to(device)
 
 
 def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
@@ -119,16 +119,21 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
             f"expected format {_FORMAT} up to version {_VERSION}, got {header['format']} version {header['version']}; "
             "update neumatc"
         )
-    if header["sha256"] != _digest(tensors):
-        raise ValueError("the tensors are damaged: their checksum differs from the one in the file")
+    if header.pop("sha256") != _digest(tensors, header):
+        raise ValueError("they are damaged: their checksum differs from the one in the file")
     operation = _build(Operation.registry, header["operation"])
     maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
     box, labels = (tensors["lower"], tensors["upper"]), (header["names"], header["units"])
     return Surrogate(operation, tuple(header["shape"]), maps, *box, *labels, Report.from_dict(header["report"]))
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _json(header: dict) -> str:
+    # Settings given as NumPy numbers become Python's.
+    return json.dumps(header, allow_nan=False, sort_keys=True, default=lambda value: value.item())
+
+
+def _digest(tensors: dict[str, Tensor], header: dict) -> str:
+    digest = hashlib.sha256(_json(header).encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(memoryview(tensors[name].numpy().reshape(-1)).cast("B"))

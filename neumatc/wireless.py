@@ -195,14 +195,12 @@ def cdl(
     if dtype not in checks.COMPLEX.values():
         raise TypeError(f"`dtype`: expected torch.complex64 or torch.complex128, got {dtype}.")
     users = checks.integer("users", users, 1)
-    seed = checks.integer("seed", seed, 0)
+    seed = checks.seed(seed)
     spreads = list(delay_spread) if isinstance(delay_spread, Sequence) else [delay_spread] * users
     if len(spreads) != users:
         raise ValueError(f"`delay_spread`: expected one number or {users}, one for each user, got {len(spreads)}.")
     spreads = [checks.number("delay_spread", spread, above=0.0) for spread in spreads]
-    sector = checks.number("sector", sector, at_most=360.0)
-    if sector < 0:
-        raise ValueError(f"`sector`: expected an angle from 0 to 360 degrees, got {sector:g}.")
+    sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)
     panels = [_panel("base", base_antennas, base_pattern), _panel("user", user_antennas, user_pattern)]
     if bandwidth is None:
         count = checks.integer("subcarriers", 3276 if subcarriers is None else subcarriers, 2)

@@ -16,6 +16,9 @@ from neumatc.operations import Factor
 OPERATIONS = [nm.Inverse(), nm.SVD(rank=2)]
 
 
+LOOKS = 8  # exact solves at the worst candidates of a fit that ends with large residuals
+
+
 def easy(operation, dtype=torch.float64, d=1, device="cpu", size=3):
     """A slow family with distinct singular values: diag(2, 3, 4, ...) and a fifth of a trigonometric one."""
     waves = nm.families.trigonometric(size, 2, 0.0, cycles=0.3, dimension=d, dtype=dtype, device=device)
@@ -42,7 +45,8 @@ def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dty
     residual = problem.residual(p, value)
     assert residual.dtype == real(dtype)
     assert residual.isfinite().all()
-    assert (report.rank, report.seed, report.exact_solves, report.method) == (4, 0, 0, "ResidualTraining")
+    assert (report.rank, report.seed, report.method) == (4, 0, "ResidualTraining")
+    assert report.exact_solves <= LOOKS
     assert report.seconds > 0
     assert str(report.collocation) in str(report)
 
@@ -73,7 +77,7 @@ def test_a_seed_decides_everything(operation, dtype, device):
         assert (a.report.rounds == b.report.rounds) is same
     assert first.report.collocation == 32 + 8  # one enrichment between two rounds
     assert len(first.report.rounds[0].added) == 8
-    assert first.report.exact_solves == 3
+    assert 3 <= first.report.exact_solves <= 3 + LOOKS
 
 
 def test_global_state_is_untouched():
@@ -181,7 +185,7 @@ def test_anchors_are_solved_exactly_and_learned(operation):
     surrogate = trained(problem, steps=300, anchors=12, anchor_weight=10.0, learning_rate=2e-2, collocation=4, rounds=1)
     p = parameters(50)
     assert problem.error(p, surrogate(p)).median() < 0.1
-    assert surrogate.report.exact_solves == 12
+    assert 12 <= surrogate.report.exact_solves <= 12 + LOOKS
 
 
 def singular_where(condition, dtype=torch.float64):
@@ -197,14 +201,44 @@ def singular_where(condition, dtype=torch.float64):
 def test_singular_anchors_are_reported_with_their_parameter():
     surrogate = trained(singular_where(lambda p: p > 0.7), steps=20, anchors=30)
     singular = torch.tensor(surrogate.report.singular)
-    assert 0 < len(singular) < 30
+    assert 0 < len(singular) < 30 + LOOKS
     assert singular.shape[1] == 1
     assert (singular > 0.7).all()
-    assert surrogate.report.exact_solves == 30
+    assert 30 <= surrogate.report.exact_solves <= 30 + LOOKS
     assert surrogate(parameters(9)).isfinite().all()
     everywhere = trained(singular_where(lambda p: p > -1), steps=20, anchors=5)
-    assert len(everywhere.report.singular) == 5
+    assert len(everywhere.report.singular) == 5 + LOOKS
     assert everywhere(parameters(9)).isfinite().all()
+
+
+def test_singular_matrices_are_found_without_anchors():
+    """A fit that cannot get its residual down says at which parameters the matrix is singular."""
+    surrogate = trained(singular_where(lambda p: p > 0.7), steps=20)
+    assert surrogate.report.singular
+    assert all(p[0] > 0.7 for p in surrogate.report.singular)
+    assert surrogate.report.exact_solves == LOOKS
+    assert surrogate.report.rounds[-1].residual_max > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_default_settings_come_near_the_limit_in_every_dimension(d):
+    """On parameters not trained on, against the best map of the rank."""
+    family = nm.families.trigonometric(size=12, shift=3.0, dimension=d)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = nm.fit(problem, rank=16, method=nm.ResidualTraining(steps=1500, rounds=2), progress=False)
+    p = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(9))
+    exact = problem.exact(p).value
+    limit = float(nm.benchmark.eckart_young(exact, 16))
+    assert nm.benchmark.relative_error(surrogate(p), exact) < max(3 * limit, 5e-3)
+
+
+def test_a_constant_learning_rate_is_a_schedule_too():
+    cosine, constant = (trained(easy(nm.Inverse()), steps=40, schedule=name) for name in ("cosine", "constant"))
+    assert not torch.equal(cosine.maps[0].core, constant.maps[0].core)
+    assert_raises(
+        ValueError, ["`schedule`", "'cosine' or 'constant'", "'step'"], lambda: nm.ResidualTraining(schedule="step")
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])

@@ -96,7 +96,8 @@ def rewrite(path, tensors=None, header=None):
         metadata = json.loads(file.metadata()["neumatc"])
     new = {name: tensor for name, tensor in (old | (tensors or {})).items() if tensor is not None}
     content = {name: value for name, value in (metadata | (header or {})).items() if value is not None}
-    content["sha256"] = storage._digest(new)  # a file that is whole, but wrong
+    content.pop("sha256")
+    content["sha256"] = storage._digest(new, content)  # a file that is whole, but wrong
     safetensors.torch.save_file(new, path, {"neumatc": json.dumps(content)})
 
 

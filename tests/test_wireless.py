@@ -263,7 +263,7 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"subcarrier_spacing": math.nan}, "`subcarrier_spacing`: expected a finite number"),
         ({"carrier_frequency": 0}, "`carrier_frequency`: expected a finite number above 0"),
         ({"users": 0}, "`users`: expected at least 1"),
-        ({"sector": -1.0}, "`sector`: expected an angle from 0 to 360 degrees"),
+        ({"sector": -1.0}, "`sector`: expected a finite number at least 0 and at most 360"),
         ({"sector": 400.0}, "`sector`"),
         ({"seed": -1}, "`seed`: expected at least 0"),
         ({"base_antennas": (2, 2, 3)}, "`base_antennas`: expected a number"),
