@@ -127,7 +127,7 @@ def training(record: Record) -> Figure:
         steps, probabilities, errors, color=ORANGE, marker="o", ms=4, capsize=3, label="estimate, 2 standard errors"
     )
     right.axhline(report["settings"]["failure_probability"], color=GREY, ls="--", lw=1.2, label="target")
-    right.set(xlabel="optimiser step", ylabel="failure probability", ylim=(-0.03, 1.08))
+    right.set(xlabel="optimiser step", ylabel="failure probability", yscale="log", ylim=(1e-4, 2))
     right.legend()
     return figure
 
