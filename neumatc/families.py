@@ -154,11 +154,11 @@ def trigonometric(
     analytic and not periodic on the box.
 
     Args:
-        size: n, rows and columns of A.
+        size: Rows and columns n of A.
         terms: K, number of frequencies.
-        shift: s.
+        shift: The multiple s of the identity.
         seed: Seed of R, S and u; the same family in every dtype and on every device.
-        dimension: d.
+        dimension: Number d of parameters.
         cycles: c, periods of the fastest term over the unit interval.
         dtype: Dtype of A; a complex dtype draws complex R_k and S_k of the same variance. Default: torch's default.
         device: Device of the parameters and of A.
@@ -212,9 +212,9 @@ def low_rank_plus_shift(
     surrogate of that inverse should be trusted; the family is here to test that this is noticed.
 
     Args:
-        size: n.
+        size: Rows and columns n of A.
         inner: k, rank of the product, at most n.
-        shift: epsilon.
+        shift: The multiple epsilon of the identity.
         seed: Seed of the factors.
         dtype: Dtype of A. Default: torch's default dtype.
         device: Device of the parameters and of A.

@@ -23,7 +23,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
         A: Shape (B, n, n), any supported dtype, CPU or CUDA.
 
     Returns:
-        The inverses, shape (B, n, n), and a mask of failures, shape (B,): True where A is singular to working
+        The inverses, shape (B, n, n), and a mask of failures, shape (B,), True where A is singular to working
         precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps. Failed
         entries are NaN.
 
@@ -55,7 +55,7 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         A: Shape (B, m, n), any supported dtype, CPU or CUDA.
 
     Returns:
-        U (B, m, k), S (B, k) real and descending, Vh (B, k, n) with k = min(m, n), and a mask of failures, shape (B,):
+        U (B, m, k), S (B, k) real and descending, Vh (B, k, n) with k = min(m, n), and a mask of failures, shape (B,),
         True where the iteration did not converge. Failed entries are NaN.
     """
     A = _batch(A)

@@ -39,7 +39,7 @@ class FactorMap:
 
     @property
     def latent(self) -> Tensor:
-        """The latent tensor C in the paper's order, shape ``(*shape, r)``: a view of ``core``."""
+        """The latent tensor C in the paper's order, shape ``(*shape, r)``, a view of ``core``."""
         return self.core.movedim(0, -1)
 
     @property
@@ -135,8 +135,8 @@ class Surrogate:
             memory_budget: Most bytes to allocate at once, the output included. Default: the output plus 64 MiB.
 
         Returns:
-            As the operation's exact solution: (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD. Without
-            gradients, of the surrogate's dtype.
+            What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD.
+            Without gradients, of the surrogate's dtype.
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
