@@ -143,19 +143,22 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
         raise ValueError(f"`p`: expected at least one parameter, got an empty batch of shape {tuple(p.shape)}.")
     if p.device != lower.device:
         raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
-    low, high = lower.to(torch.float64), upper.to(torch.float64)
-    eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
-    slack = (8 * eps * torch.maximum(low.abs(), high.abs())).minimum(1e-3 * (high - low))
-    smallest, largest = p.detach().amin(dim=0), p.detach().amax(dim=0)  # both are NaN where an entry is
-    if not (torch.isfinite(smallest) & torch.isfinite(largest)).all():
+    # Python numbers, since this runs before every evaluation, and operations on tiny tensors would cost more than it all.
+    low, high = lower.tolist(), upper.tolist()
+    smallest, largest = p.detach().amin(dim=0).tolist(), p.detach().amax(dim=0).tolist()  # both NaN where an entry is
+    if not all(map(math.isfinite, smallest + largest)):
         row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
         raise ValueError(f"`p`: expected finite parameters, got {p[row].tolist()} in row {row}.")
-    if not extrapolate and not ((smallest >= low - slack) & (largest <= high + slack)).all():
-        inside = ((p >= low - slack) & (p <= high + slack)).all(dim=1)
+    eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
+    slack = [min(8 * eps * max(abs(a), abs(b)), 1e-3 * (b - a)) for a, b in zip(low, high)]
+    allowed = [(a - s, b + s) for a, b, s in zip(low, high, slack)]
+    if not extrapolate and not all(a <= least and most <= b for (a, b), least, most in zip(allowed, smallest, largest)):
+        limits = torch.tensor(allowed, dtype=torch.float64, device=p.device)
+        inside = ((p >= limits[:, 0]) & (p <= limits[:, 1])).all(dim=1)
         row = int(torch.argmin(inside.int()))
         raise ValueError(
-            f"`p`: expected parameters in the box {low.tolist()} to {high.tolist()}, got {p[row].tolist()} in row "
-            f"{row} ({int((~inside).sum())} of {p.shape[0]} rows are outside); pass `extrapolate=True` to allow it."
+            f"`p`: expected parameters in the box {low} to {high}, got {p[row].tolist()} in row {row} "
+            f"({int((~inside).sum())} of {p.shape[0]} rows are outside); pass `extrapolate=True` to allow it."
         )
     return p
 

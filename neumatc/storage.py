@@ -158,6 +158,8 @@ def _factor_map(index: int, entry: dict, tensors: dict[str, Tensor]) -> FactorMa
     prefix = f"{index}.weights."
     weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     embedding = _build(Embedding.registry, entry["embedding"])
+    if any(tensor.dtype not in checks.REAL for tensor in (core, *weights.values())):
+        raise TypeError(f"the tensors of factor {entry['name']!r} are not float32 or float64")
     rank = core.shape[0]
     # One evaluation shows that the weights are all there and fit the embedding and the rank.
     x = torch.zeros((1, tensors["lower"].numel()), dtype=core.dtype, device=core.device)
