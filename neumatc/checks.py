@@ -143,7 +143,7 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
         raise ValueError(f"`p`: expected at least one parameter, got an empty batch of shape {tuple(p.shape)}.")
     if p.device != lower.device:
         raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
-    # Python numbers, since this runs before every evaluation, and operations on tiny tensors would cost more than it all.
+    # Python numbers: this runs before every evaluation, and a dozen operations on tiny tensors would cost more than it.
     low, high = lower.tolist(), upper.tolist()
     smallest, largest = p.detach().amin(dim=0).tolist(), p.detach().amax(dim=0).tolist()  # both NaN where an entry is
     if not all(map(math.isfinite, smallest + largest)):
