@@ -4,8 +4,6 @@ The model is X(p) = C x_3 Phi(p): a latent tensor times a small embedding of the
 parameters as one matrix product (arXiv 2511.22934).
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from neumatc import benchmark, families, linalg, sampling, wireless
 from neumatc.embeddings import Embedding, SinusoidalMLP
 from neumatc.families import FamilyError, ParametricMatrix
@@ -14,13 +12,11 @@ from neumatc.model import FactorMap, Surrogate
 from neumatc.operations import SVD, Factor, Inverse, Operation, SVDFactors
 from neumatc.problem import Problem, Solution
 from neumatc.report import Report, Round, StopReason
+from neumatc.report import library_version as _library_version
 from neumatc.sampling import FailureEstimate, FailureInformedSampling
 from neumatc.storage import load, save
 
-try:
-    __version__ = version("neumatc")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "unknown"
+__version__ = _library_version()
 
 __all__ = [
     "SVD",

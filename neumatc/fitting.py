@@ -7,7 +7,6 @@ import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from neumatc.embeddings import Embedding, SinusoidalMLP
 from neumatc.families import FamilyError
 from neumatc.model import FactorMap, Surrogate, unit_cube
 from neumatc.problem import Problem
-from neumatc.report import Report, Round, StopReason
+from neumatc.report import Report, Round, StopReason, library_version
 
 # A fit that leaves a relative residual above this somewhere looks there for singular matrices.
 _LARGE_RESIDUAL = 0.1
@@ -86,20 +85,13 @@ def fit(
     # The first optimiser of a process imports this: seconds that are no part of a fit.
     importlib.import_module("torch._dynamo")
     start = time.perf_counter()
-    report = Report(type(method).__name__, method.settings(), rank, seed, version=_version())
+    report = Report(type(method).__name__, method.settings(), rank, seed, version=library_version())
     with torch.inference_mode(False), torch.no_grad():
         maps = method.run(problem, rank, torch.Generator().manual_seed(seed), report, progress)
     report.seconds = time.perf_counter() - start
     family = problem.family
     labels = (family.names, family.units)
     return Surrogate(problem.operation, family.shape, maps, family.lower, family.upper, *labels, report)
-
-
-def _version() -> str:
-    try:
-        return version("neumatc")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
 
 
 def _real_numbers(problem: Problem, index: int) -> int:
@@ -113,10 +105,11 @@ class ResidualTraining(Method):
     r"""Unsupervised gradient training on the algebraic residual, as the paper proposes; the details are our reading.
 
     Minimises the mean over collocation points p_i of the operation's loss (for the inverse
-    :math:`\|A(p_i) X(p_i) - I\|_F^2 / n`) over the latent tensors and the embeddings' weights, by Adam on minibatches
-    with a cosine schedule. Training goes in rounds: after each, `FailureInformedSampling` estimates the probability
+    :math:`\|A(p_i) X(p_i) - I\|_F^2 / n`) over the latent tensors and the embeddings' weights, by Adam on minibatches.
+    Training goes in rounds: after each, `FailureInformedSampling` estimates the probability
     that the residual exceeds ``tolerance`` on fresh candidates; when it is above ``failure_probability``, failing
-    points join the collocation points. It needs no exact solve unless ``anchors`` are asked for.
+    points join the collocation points. Training needs no exact solve unless ``anchors`` are asked for; a fit that ends
+    with residuals above 0.1 solves exactly at up to eight of the worst candidates, to tell singular matrices.
 
     Args:
         embedding: Phi, one per factor.

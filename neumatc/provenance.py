@@ -164,7 +164,7 @@ class Record:
         check_chapter(self.chapter)
         check_profile(self.profile)
         self.device = str(self.device)
-        self.seed = checks.integer("seed", self.seed, 0)
+        self.seed = checks.seed(self.seed)
         self._start = time.perf_counter()
         if not self.provenance:
             self.provenance = {

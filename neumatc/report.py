@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 
 
 class StopReason(StrEnum):
@@ -92,6 +93,14 @@ class Report:
             f"{self.collocation} collocation points{last}; stopped because {self.stop_reason}"
             + (f" ({self.message})" if self.message else "")
         )
+
+
+def library_version() -> str:
+    """Return the version of the installed library, or "unknown" in a source tree that is not installed."""
+    try:
+        return version("neumatc")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _finite(value: object) -> object:

@@ -139,7 +139,7 @@ def run(chapter: str, profile: str = "cpu", device: str = "auto", seed: int = 0)
     notebook = read_notebook(chapter)
     default_parameters(notebook, chapter)
     device = provenance.resolve_device(device, profile)
-    parameters = {"profile": profile, "device": device, "seed": checks.integer("seed", seed, 0)}
+    parameters = {"profile": profile, "device": device, "seed": checks.seed(seed)}
     key = run_key(chapter, parameters)
     path = provenance.run_path(chapter, profile)
     output = path.with_suffix(".ipynb")
