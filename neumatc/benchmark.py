@@ -33,8 +33,7 @@ def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> T
         The limits, float64, one per rank (a 0-d tensor for a single rank). Computed from a singular value decomposition
         in double precision, not from the Gram matrix, so limits down to 1e-14 or so are meaningful.
     """
-    if field not in ("real", "complex"):
-        raise ValueError(f"`field`: expected 'real' or 'complex', got {field!r}.")
+    checks.choice("field", field, ("real", "complex"))
     X = _samples(X)
     single = not isinstance(ranks, (Sequence, np.ndarray, range))
     chosen = [checks.integer("ranks", r, 1) for r in ([ranks] if single else ranks)]

@@ -58,6 +58,14 @@ def seed(value: object) -> int:
     return integer("seed", value, 0, 2**63 - 1)
 
 
+def choice(name: str, value: object, choices: tuple) -> object:
+    """Return ``value`` if it is one of ``choices``."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"`{name}`: expected {', '.join(others)} or {last}, got {value!r}.")
+    return value
+
+
 def number(
     name: str,
     value: object,

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import product
 
+import numpy as np
 import torch
+from scipy.interpolate import BSpline, PPoly
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, sampling
 
 
 class Embedding(ABC):
-    """A family of functions Phi(x; weights) on the cube [-1, 1]^d, onto which every box is scaled.
+    r"""A family of functions on the cube [-1, 1]^d, onto which every box is scaled: K features and a linear last layer,
+
+    .. math:: \Phi(x) = W_{out} \psi(x) + b_{out}, \qquad \psi: [-1, 1]^d \to \mathbb{R}^K .
 
     An embedding is an immutable description, made of plain numbers; its weights live beside it in a dictionary of
-    tensors. So it can be stored as JSON plus tensors, and fitted without hidden state. Subclasses are dataclasses.
+    tensors. So it can be stored as JSON plus tensors, and fitted without hidden state: `ClosedForm` solves for the last
+    layer and leaves the features as they are drawn, `ResidualTraining` moves all weights that are `trainable`.
+    Subclasses are frozen dataclasses.
     """
 
     registry: dict[str, type[Embedding]] = {}
+    trainable: tuple[str, ...] | None = ("weight_out", "bias_out")
+    """Names of the weights that gradient training may move; None means all."""
 
     def __init_subclass__(cls) -> None:
         checks.register(Embedding.registry, cls)
 
     @abstractmethod
-    def initialise(self, dimension: int, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw the weights in double precision on the CPU, for d = ``dimension`` and r = ``rank``."""
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Evaluate psi at x of shape (B, d), entries in [-1, 1]; returns shape (B, K). No feature is constant."""
 
     @abstractmethod
+    def count(self, dimension: int) -> int:
+        """Return K, the number of features, for d = ``dimension``; raise ValueError where the embedding has none."""
+
+    def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the weights of the features in double precision on the CPU; by default there are none."""
+        return {}
+
+    def initialise(self, dimension: int, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw all weights in double precision on the CPU, for d = ``dimension`` and r = ``rank``."""
+        count = self.count(dimension)
+        weights = self.hidden(dimension, generator)
+        weights["weight_out"] = _uniform((6 / count) ** 0.5, generator, rank, count)
+        weights["bias_out"] = torch.zeros(rank, dtype=torch.float64)
+        return weights
+
     def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Evaluate Phi at x of shape (B, d), entries in [-1, 1]; returns shape (B, r)."""
+        return torch.addmm(weights["bias_out"], self.features(x, weights), weights["weight_out"].T)
 
-    @abstractmethod
-    def working_numbers(self, rank: int) -> int:
+    def working_numbers(self, dimension: int, rank: int) -> int:
         """Real numbers of working memory that one parameter needs at the peak of an evaluation, Phi included."""
+        return 2 * self.count(dimension) + rank
 
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""
         return asdict(self)
+
+
+def _uniform(limit: float, generator: torch.Generator, *shape: int) -> Tensor:
+    return limit * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
 
 
 @dataclass(frozen=True)
@@ -79,28 +110,238 @@ class SinusoidalMLP(Embedding):
         if self.frequency is not None:
             checks.number("frequency", self.frequency, above=0)
 
-    def initialise(self, dimension: int, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-        def uniform(limit: float, *shape: int) -> Tensor:
-            return limit * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
+    trainable = None
 
+    def count(self, dimension: int) -> int:
+        return self.width
+
+    def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
         frequency = self.frequency or (40.0 if dimension == 1 else 5.0)
-        weights = {"weight1": uniform(frequency, self.width, dimension), "bias1": uniform(torch.pi, self.width)}
+        weights = {
+            "weight1": _uniform(frequency, generator, self.width, dimension),
+            "bias1": _uniform(torch.pi, generator, self.width),
+        }
         limit = (6 / self.width) ** 0.5
         for layer in range(2, self.layers + 1):
-            weights[f"weight{layer}"] = uniform(limit, self.width, self.width)
-            weights[f"bias{layer}"] = uniform(self.width**-0.5, self.width)
-        weights["weight_out"] = uniform(limit, rank, self.width)
-        weights["bias_out"] = torch.zeros(rank, dtype=torch.float64)
+            weights[f"weight{layer}"] = _uniform(limit, generator, self.width, self.width)
+            weights[f"bias{layer}"] = _uniform(self.width**-0.5, generator, self.width)
         return weights
 
-    def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         if x.shape[1] == 1:  # an outer product, for which a matrix product is several times slower
             h = torch.addcmul(weights["bias1"], x, weights["weight1"].T).sin_()
         else:
             h = torch.addmm(weights["bias1"], x, weights["weight1"].T).sin_()
         for layer in range(2, self.layers + 1):
             h = torch.addmm(weights[f"bias{layer}"], h, weights[f"weight{layer}"].T).sin_()
-        return torch.addmm(weights["bias_out"], h, weights["weight_out"].T)
+        return h
 
-    def working_numbers(self, rank: int) -> int:
-        return 2 * self.width + rank
+
+class _Product(Embedding):
+    """Products of functions of one parameter each: u_k1(x_1) ... u_kd(x_d), with u_0 = 1, over a set of indices k."""
+
+    degree: int
+    index: str
+
+    def __post_init__(self) -> None:
+        checks.integer("degree", self.degree, 1)
+        checks.choice("index", self.index, tuple(_INDEX_SETS))
+
+    @abstractmethod
+    def univariate(self, x: Tensor) -> Tensor:
+        """Evaluate u_1 to u_degree at x of shape (B,); returns shape (degree, B)."""
+
+    def indices(self, dimension: int) -> Tensor:
+        """Return the index set without zero, shape (K, d), by rising total degree."""
+        return _indices(self.degree, self.index, dimension)
+
+    def count(self, dimension: int) -> int:
+        return self.degree if dimension == 1 else len(self.indices(dimension))
+
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        if x.shape[1] == 1:
+            return self.univariate(x[:, 0]).T
+        indices = self.indices(x.shape[1]).to(x.device)
+        result = None
+        for xi, k in zip(x.T, indices.T):
+            u = self.univariate(xi)
+            u = torch.cat([torch.ones_like(u[:1]), u])[k]
+            result = u if result is None else result.mul_(u)
+        return result.T
+
+    def working_numbers(self, dimension: int, rank: int) -> int:
+        return 3 * self.count(dimension) + 2 * self.degree + rank
+
+
+# Each holds the multi-indices k of degree D for which its function is at most D.
+_INDEX_SETS = {
+    "tensor": lambda k: max(k),
+    "total": sum,
+    "hyperbolic": lambda k: math.prod(i + 1 for i in k) - 1,
+}
+
+
+@lru_cache(maxsize=64)
+def _indices(degree: int, index: str, dimension: int) -> Tensor:
+    size = _INDEX_SETS[index]
+    inside = [()]
+    for _ in range(dimension):  # dimension by dimension: no set leaves k + (i,) inside when k is outside
+        inside = [(*k, i) for k, i in product(inside, range(degree + 1)) if size((*k, i)) <= degree]
+    return torch.tensor(sorted((k for k in inside if any(k)), key=lambda k: (sum(k), k)))
+
+
+@dataclass(frozen=True)
+class Chebyshev(_Product):
+    r"""Chebyshev polynomials, and their products in several parameters.
+
+    .. math:: \psi_k(x) = T_{k_1}(x_1) \cdots T_{k_d}(x_d), \qquad T_k(\cos\theta) = \cos k\theta,
+
+    computed by doubling, :math:`T_{m+j} = 2 T_m T_j - T_{m-j}`. For one parameter and as many nodes as terms, the
+    closed form is interpolation at the Chebyshev nodes, whose error falls geometrically where X(p) is analytic (Trefethen,
+    *Approximation Theory and Approximation Practice*, SIAM 2013, chapter 8), once the degree exceeds
+    about pi for each oscillation of X across the box.
+
+    Args:
+        degree: D, at least 1.
+        index: Which products, for several parameters: ``"total"``: k_1 + ... + k_d <= D; ``"tensor"``: every k_i <= D;
+            ``"hyperbolic"`` (sparse): (k_1 + 1) ... (k_d + 1) <= D + 1.
+
+    Example:
+        >>> import neumatc as nm
+        >>> [nm.Chebyshev(8, index).count(2) for index in ("tensor", "total", "hyperbolic")]
+        [80, 44, 22]
+    """
+
+    degree: int = 32
+    index: str = "total"
+
+    def univariate(self, x: Tensor) -> Tensor:
+        T = x.new_empty(self.degree + 1, len(x))
+        T[0], T[1] = 1, x
+        m = 1
+        while m < self.degree:
+            end = min(2 * m, self.degree)
+            # T_{m+j} for j = 1 .. end - m
+            torch.mul(T[1 : end - m + 1], 2 * T[m], out=T[m + 1 : end + 1])
+            T[m + 1 : end + 1] -= T[2 * m - end : m].flip(0)
+            m = end
+        return T[1:]
+
+
+@dataclass(frozen=True)
+class FourierExtension(_Product):
+    r"""Sines and cosines of a period longer than the box, and their products in several parameters.
+
+    .. math:: u_{2k-1}(x) = \sin(\pi k x / T), \qquad u_{2k}(x) = \cos(\pi k x / T), \qquad x \in [-1, 1], \ T > 1.
+
+    X need not be periodic. The functions are nearly dependent on the box, so their coefficients are found by
+    regularised least squares, which is stable for the values though not for the coefficients (Adcock, Huybrechs, Martin-Vaquero,
+    Found. Comput. Math. 14, 2014, doi 10.1007/s10208-013-9158-8). For oscillating results it needs fewer terms than
+    polynomials: in the limit T for each two of an oscillation's period instead of pi.
+
+    Args:
+        degree: Number of functions per parameter: frequencies up to about pi degree / (2 T) over half the box.
+        extension: T, above 1.
+        index: As for `Chebyshev`.
+    """
+
+    degree: int = 64
+    extension: float = 1.5
+    index: str = "total"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("extension", self.extension, above=1)
+
+    def univariate(self, x: Tensor) -> Tensor:
+        k = torch.arange(2, self.degree + 2, device=x.device) // 2
+        phase = (k * (math.pi / self.extension)).to(x.dtype)[:, None] * x
+        phase[1::2] += math.pi / 2
+        return phase.sin_()
+
+
+@dataclass(frozen=True)
+class Spline(Embedding):
+    r"""Splines of one parameter: B-splines on equal intervals, as piecewise polynomials from SciPy.
+
+    Args:
+        intervals: Number of equal intervals of the box.
+        degree: Degree of the polynomials, 1 to 5; 3 makes cubic splines, whose error falls as the fourth power of the
+            interval where X(p) has four derivatives.
+    """
+
+    intervals: int = 64
+    degree: int = 3
+
+    def __post_init__(self) -> None:
+        checks.integer("intervals", self.intervals, 1)
+        checks.integer("degree", self.degree, 1, 5)
+
+    def count(self, dimension: int) -> int:
+        if dimension != 1:
+            raise ValueError(
+                f"`embedding`: expected one parameter for nm.Spline, got {dimension}; take nm.Chebyshev or "
+                "nm.RadialBasis."
+            )
+        return self.intervals + self.degree - 1  # one less than there are B-splines, whose sum is constant
+
+    def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
+        ends = [[-1.0] * self.degree, np.linspace(-1, 1, self.intervals + 1), [1.0] * self.degree]
+        knots, inside = np.concatenate(ends), slice(self.degree, self.degree + self.intervals)
+        splines = np.eye(self.intervals + self.degree)
+        pieces = np.stack([PPoly.from_spline((knots, c, self.degree)).c[:, inside] for c in splines], axis=-1)
+        # On interval i only the B-splines i .. i + degree are not zero: (interval, spline, power).
+        i = np.arange(self.intervals)
+        table = np.stack([pieces[:, i, i + j].T for j in range(self.degree + 1)], axis=1)
+        return {"table": torch.from_numpy(table)}
+
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        x = x[:, 0]
+        scaled = (x + 1) * (self.intervals / 2)
+        i = scaled.floor().clamp_(0, self.intervals - 1)
+        t = ((scaled - i) * (2 / self.intervals))[:, None]
+        i = i.long()
+        powers = weights["table"][i].unbind(-1)
+        value = powers[0]
+        for coefficient in powers[1:]:
+            value = torch.addcmul(coefficient, value, t)
+        psi = x.new_zeros(len(x), self.intervals + self.degree)
+        psi.scatter_(1, i[:, None] + torch.arange(self.degree + 1, device=x.device), value)
+        return psi[:, 1:]
+
+    def working_numbers(self, dimension: int, rank: int) -> int:
+        return 2 * self.count(dimension) + 2 * (self.degree + 1) ** 2 + rank
+
+
+@dataclass(frozen=True)
+class RadialBasis(Embedding):
+    r"""Radial basis functions around quasi-random centres, plus a linear polynomial.
+
+    .. math:: \psi_k(x) = \|x - c_k\|^s, \quad k = 1, \dots, K - d, \qquad \psi_{K-d+i}(x) = x_i .
+
+    Args:
+        centres: Number of centres c_k, a scrambled Sobol sequence.
+        power: s, odd: 1, 3 (cubic) or 5 (quintic).
+    """
+
+    centres: int = 256
+    power: int = 3
+
+    def __post_init__(self) -> None:
+        checks.integer("centres", self.centres, 1)
+        checks.choice("power", self.power, (1, 3, 5))
+
+    def count(self, dimension: int) -> int:
+        return self.centres + dimension
+
+    def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
+        ones = torch.ones(dimension, dtype=torch.float64)
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        return {"centres": sampling.sobol(self.centres, -ones, ones, seed)}
+
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        distances = (x[:, None, :] - weights["centres"]).square_().sum(dim=-1)
+        return torch.cat([distances.pow_(self.power / 2), x], dim=1)
+
+    def working_numbers(self, dimension: int, rank: int) -> int:
+        return (2 + dimension) * self.count(dimension) + rank

@@ -1,51 +1,50 @@
-"""Fitting: `fit`, and the paper's way, residual training with failure-informed adaptive sampling."""
+"""Fitting: `fit` for one problem, `fit_many` for a batch."""
 
 from __future__ import annotations
 
-import importlib
-import math
 import time
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from neumatc import checks, sampling
-from neumatc.embeddings import Embedding, SinusoidalMLP
-from neumatc.families import FamilyError
-from neumatc.model import FactorMap, Surrogate, unit_cube
+from neumatc import checks
+from neumatc.closed_form import ClosedForm
+from neumatc.methods import Method, Task, real_numbers
+from neumatc.model import Surrogate
 from neumatc.problem import Problem
-from neumatc.report import Report, Round, StopReason, library_version
+from neumatc.report import Report, library_version
+from neumatc.training import ResidualTraining
 
-# A fit that leaves a relative residual above this somewhere looks there for singular matrices.
-_LARGE_RESIDUAL = 0.1
-
-
-class Method(ABC):
-    """A way to fit: arguments as data, and one function from a problem to the factor maps."""
-
-    @abstractmethod
-    def run(
-        self, problem: Problem, rank: int, generator: torch.Generator, report: Report, progress: bool
-    ) -> list[FactorMap]:
-        """Fit the maps, and fill in the report. Called with gradients off."""
-
-    def settings(self) -> dict[str, object]:
-        """Return the arguments as plain numbers, for the report; by default a dataclass's fields."""
-        return asdict(self) if is_dataclass(self) else {}
+# Snapshots that `fit_many` keeps in memory at once.
+_BATCH_BYTES = 2**28
 
 
 def fit(
-    problem: Problem, *, rank: int, method: Method | None = None, seed: int = 0, progress: bool = True
+    problem: Problem,
+    *,
+    rank: int | None = None,
+    tol: float | None = None,
+    budget: int | None = None,
+    method: Method | None = None,
+    start: Surrogate | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Surrogate:
     r"""Fit a surrogate :math:`X(p) = C \times_3 \Phi(p)` of a problem over the whole box.
+
+    Give a rank, or a tolerance, or both. With a tolerance and `ClosedForm` the fit chooses the snapshots, and the rank
+    unless that is given, so that the residual is at most ``tol`` except with a small estimated probability; the report
+    says how many exact solves it took and why it stopped.
 
     Args:
         problem: What to fit.
         rank: r, columns of the embedding; a factor with fewer than r real numbers takes its number of them.
-        method: How; default `ResidualTraining()`.
+        tol: Relative residual that counts as failure, in the norm of the operation's residual.
+        budget: Most exact solves; 0 fits from the residual alone. Default: what the method takes.
+        method: How; default `ClosedForm()`, or `ResidualTraining()` for an operation whose factors are not unique (the
+            SVD).
+        start: A surrogate of the same problem to begin from, for `ResidualTraining`; it gives the rank.
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
         progress: Show a bar on the standard error stream once the fit has taken two seconds.
@@ -53,273 +52,157 @@ def fit(
     Returns:
         The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
         stopped. A numerical failure on the way (divergence, singular matrices, a family that fails at a new
-        parameter) ends or degrades the fit and is told there; it does not raise. A tolerance that was met means small
-        residuals, no more than that; see the operation for what its residual does not see.
+        parameter, fewer directions than the rank) ends or degrades the fit and is told there; it does not raise. A
+        tolerance that was met means small residuals, no more than that; see the operation for what its residual does
+        not see.
 
     Raises:
-        ValueError: For a rank that is larger than possible, or a family that fails at the first parameters.
+        ValueError: Without rank and tolerance, for a rank that is larger than possible, for a family that fails at the
+            first parameters, for a method that does not suit the operation, or a start of another problem.
         TypeError: For arguments of another type.
 
     Example:
         >>> import torch, neumatc as nm
-        >>> problem = nm.Problem(nm.families.trigonometric(size=4, shift=3, cycles=0.5), nm.Inverse())
-        >>> surrogate = nm.fit(problem, rank=6, method=nm.ResidualTraining(steps=800))
-        >>> p = torch.tensor([[0.25], [0.75]])
-        >>> surrogate(p).shape
-        torch.Size([2, 4, 4])
-        >>> bool((problem.residual(p, surrogate(p)) < 0.1).all())
+        >>> problem = nm.Problem(nm.families.trigonometric(size=16, dtype=torch.float64), nm.Inverse())
+        >>> surrogate = nm.fit(problem, rank=24)
+        >>> surrogate.report.exact_solves
+        64
+        >>> p = torch.rand(1000, 1, dtype=torch.float64)
+        >>> float(problem.error(p, surrogate(p)).max()) < 1e-3
         True
+        >>> nm.fit(problem, tol=1e-5).report.stop_reason.value
+        'the estimated failure probability is under the target'
     """
-    if not isinstance(problem, Problem):
-        raise TypeError(f"`problem`: expected an nm.Problem, got {type(problem).__name__}.")
-    method = ResidualTraining() if method is None else method
-    if not isinstance(method, Method):
-        raise TypeError(f"`method`: expected a method such as nm.ResidualTraining(), got {checks.describe(method)}.")
-    rank, seed = checks.integer("rank", rank, 1), checks.seed(seed)
-    possible = max(_real_numbers(problem, i) for i in range(len(problem.factors)))
-    if rank > possible:
-        raise ValueError(
-            f"`rank`: expected at most {possible}, the real numbers in the largest factor of {problem.operation}, "
-            f"got {rank}; lower it."
-        )
-    # The first optimiser of a process imports this: seconds that are no part of a fit.
-    importlib.import_module("torch._dynamo")
-    start = time.perf_counter()
-    report = Report(type(method).__name__, method.settings(), rank, seed, version=library_version())
-    with torch.inference_mode(False), torch.no_grad():
-        maps = method.run(problem, rank, torch.Generator().manual_seed(seed), report, progress)
-    report.seconds = time.perf_counter() - start
-    family = problem.family
-    labels = (family.names, family.units)
-    return Surrogate(problem.operation, family.shape, maps, family.lower, family.upper, *labels, report)
+    (surrogate,) = _fit([problem], rank, tol, budget, method, start, seed, progress)
+    return surrogate
 
 
-def _real_numbers(problem: Problem, index: int) -> int:
-    factor = problem.factors[index]
-    complex_entries = problem.family.dtype.is_complex and not factor.real
-    return torch.Size(factor.shape).numel() * (2 if complex_entries else 1)
+def fit_many(
+    problems: Sequence[Problem],
+    *,
+    rank: int | None = None,
+    tol: float | None = None,
+    budget: int | None = None,
+    method: ClosedForm | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Surrogate]:
+    """Fit many problems of one operation, shape, dtype and device, each as `fit` would, in batched linear algebra.
 
-
-@dataclass(frozen=True)
-class ResidualTraining(Method):
-    r"""Unsupervised gradient training on the algebraic residual, as the paper proposes; the details are our reading.
-
-    Minimises the mean over collocation points p_i of the operation's loss (for the inverse
-    :math:`\|A(p_i) X(p_i) - I\|_F^2 / n`) over the latent tensors and the embeddings' weights, by Adam on minibatches.
-    Training goes in rounds: after each, `FailureInformedSampling` estimates the probability
-    that the residual exceeds ``tolerance`` on fresh candidates; when it is above ``failure_probability``, failing
-    points join the collocation points. Training needs no exact solve unless ``anchors`` are asked for; a fit that ends
-    with residuals above 0.1 solves exactly at up to eight of the worst candidates, to tell singular matrices.
+    The snapshots of all problems are solved in one batch, their subspaces found in one, and the embeddings fitted by one
+    least-squares solve, since the features are the same for all. Boxes may differ. With a tolerance, or without exact solves, every
+    problem needs its own sequence of steps, and they are fitted one after the other.
 
     Args:
-        embedding: Phi, one per factor.
-        steps: Adam steps, all rounds together; with fewer steps than rounds, each step is a round.
-        batch: Collocation points per step.
-        learning_rate: Of the first step.
-        schedule: ``"cosine"``: the learning rate falls to zero along half a cosine over ``steps``; ``"constant"``.
-        collocation: Initial points, a scrambled Sobol sequence, at least the rank.
-        rounds: Rounds of training, at least 1; between them points are added.
-        added: Most points added after a round.
-        tolerance: epsilon, the residual that counts as failure.
-        failure_probability: Training ends early when the estimate is at most this.
-        anchors: Parameters solved exactly and used in every step as a supervised term, relative Frobenius error
-            squared of the operation's gauge-invariant matrix.
-        anchor_weight: Weight of that term.
-        sampling: The adaptive sampler.
+        problems: At least one.
+        rank, tol, budget, seed: As for `fit`, the same for each problem.
+        method: A `ClosedForm`; default `ClosedForm()`.
+        progress: Show a bar once it has taken two seconds.
 
-    Limits: the matrices A(p_i) of all collocation points are kept in memory. The failure probability is an estimate.
+    Returns:
+        One surrogate for each problem, in order. The time in each report is the mean of its batch. Surrogates of a batch share the
+        memory of their latent tensors.
+
+    Raises:
+        ValueError: For problems that differ in operation, shape, dtype, device or number of parameters; and as `fit` does.
+        TypeError: For another method, which has no batched form, or arguments of another type.
+
+    Example:
+        >>> import neumatc as nm
+        >>> problems = [nm.Problem(nm.families.trigonometric(size=16, seed=i), nm.Inverse()) for i in range(3)]
+        >>> [surrogate.rank for surrogate in nm.fit_many(problems, rank=24)]
+        [24, 24, 24]
     """
+    problems = list(problems) if isinstance(problems, Sequence) else [problems]
+    if not problems:
+        raise ValueError("`problems`: expected at least one problem, got none.")
+    if method is not None and not isinstance(method, ClosedForm):
+        raise TypeError(
+            f"`method`: expected nm.ClosedForm(), got {checks.describe(method)}; call nm.fit for each problem."
+        )
+    return _fit(problems, rank, tol, budget, method or ClosedForm(), None, seed, progress)
 
-    embedding: Embedding = field(default_factory=SinusoidalMLP)
-    steps: int = 5000
-    batch: int = 128
-    learning_rate: float = 1e-2
-    schedule: str = "cosine"
-    collocation: int = 256
-    rounds: int = 5
-    added: int = 64
-    tolerance: float = 1e-2
-    failure_probability: float = 1e-2
-    anchors: int = 0
-    anchor_weight: float = 1.0
-    sampling: sampling.FailureInformedSampling = field(default_factory=sampling.FailureInformedSampling)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.embedding, Embedding):
-            raise TypeError(
-                f"`embedding`: expected an embedding such as nm.SinusoidalMLP(), got {checks.describe(self.embedding)}."
-            )
-        for name in ("steps", "batch", "collocation", "rounds"):
-            checks.integer(name, getattr(self, name), 1)
-        checks.integer("added", self.added, 0)
-        checks.integer("anchors", self.anchors, 0)
-        for name in ("learning_rate", "tolerance"):
-            checks.number(name, getattr(self, name), above=0)
-        checks.number("anchor_weight", self.anchor_weight, above=0)
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"`schedule`: expected 'cosine' or 'constant', got {self.schedule!r}.")
-        checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
-        if not isinstance(self.sampling, sampling.FailureInformedSampling):
-            raise TypeError(
-                f"`sampling`: expected an nm.FailureInformedSampling(), got {checks.describe(self.sampling)}."
-            )
-
-    def settings(self) -> dict[str, object]:
-        embedding = {"class": type(self.embedding).__name__, **self.embedding.settings()}
-        return asdict(self) | {"embedding": embedding}
-
-    def run(
-        self, problem: Problem, rank: int, generator: torch.Generator, report: Report, progress: bool
-    ) -> list[FactorMap]:
-        if self.collocation < rank:
+def _fit(
+    problems: list[Problem],
+    rank: int | None,
+    tol: float | None,
+    budget: int | None,
+    method: Method | None,
+    start: Surrogate | None,
+    seed: int,
+    progress: bool,
+) -> list[Surrogate]:
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"`problem`: expected an nm.Problem, got {type(problem).__name__}.")
+    first = problems[0]
+    kinds = [(p.operation, p.family.shape, p.family.dtype, p.family.device, p.family.dimension) for p in problems]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
             raise ValueError(
-                f"`collocation`: expected at least `rank` = {rank} points, got {self.collocation}; fewer cannot "
-                "determine the latent tensor. Give more points or a smaller rank."
+                "`problems`: expected one operation, shape, dtype, device and number of parameters, got "
+                f"{kinds[0]} for problem 0 and {kind} for problem {i}; fit them in groups."
             )
-        family, operation = problem.family, problem.operation
-        points = sampling.sobol(self.collocation, family.lower, family.upper, report.seed)
-        A = family(points)
-        anchor_x, anchor_exact = self._solve_anchors(problem, generator, report)
-        maps = self._initial_maps(problem, rank, A, generator)
-        # Real leaves that share the memory of the (possibly complex) cores: the fused Adam takes real tensors only.
-        cores = [
-            (torch.view_as_real(m.core) if m.core.is_complex() else m.core.detach()).requires_grad_() for m in maps
-        ]
-        leaves = cores + [weight.requires_grad_() for m in maps for weight in m.weights.values()]
-        optimiser = torch.optim.Adam(leaves, lr=self.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
-            lambda step: 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0,
+    if method is None:
+        method = ClosedForm() if first.operation.unique else ResidualTraining()
+    if not isinstance(method, Method):
+        raise TypeError(f"`method`: expected a method such as nm.ClosedForm(), got {checks.describe(method)}.")
+    if rank is None and tol is None and start is None:
+        raise ValueError(
+            "`rank`: expected an integer, or a tolerance `tol`, got neither; give one, for example rank=24."
         )
-        real = checks.real_dtype(family.dtype)
-
-        def evaluate(x: Tensor) -> list[Tensor]:
-            """Evaluate all factors, with gradients."""
-            live = [torch.view_as_complex(t) if m.core.is_complex() else t for m, t in zip(maps, cores)]
-            return [replace(m, core=core)(x) for m, core in zip(maps, live)]
-
-        def cube(p: Tensor) -> Tensor:
-            return unit_cube(p, family.lower, family.upper, real)
-
-        def residual(p: Tensor) -> Tensor:
-            x = cube(p)
-            return operation.residual(family(p), [m(x) for m in maps])
-
-        def train() -> Tensor:
-            rows = torch.randint(len(x), (min(self.batch, len(x)),), generator=generator).to(x.device)
-            with torch.enable_grad():
-                loss = operation.loss(A[rows], evaluate(x[rows])).mean()
-                if anchor_x is not None:
-                    difference = operation.invariant(evaluate(anchor_x)) - anchor_exact
-                    loss = loss + self.anchor_weight * _relative_square(difference, anchor_exact)
-                optimiser.zero_grad()
-                loss.backward()
-            optimiser.step()
-            schedule.step()
-            return loss.detach()
-
-        x, good = cube(points), _detached(maps)
-        step, every, losses = 0, max(1, self.steps // 500), []
-        with tqdm(total=self.steps, disable=not progress, delay=2, unit="step", desc="residual training") as bar:
-            for end in sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)}):
-                while step < end:
-                    losses.append(train())
-                    step += 1
-                    bar.update()
-                    if step % every == 0 or step == end:
-                        report.steps.append(step)
-                        report.losses.append(float(torch.stack(losses).mean()))
-                        losses.clear()
-                        if not math.isfinite(report.losses[-1]):
-                            return self._diverged(good, step, report)
-                try:
-                    estimate = self.sampling.estimate(residual, self.tolerance, family.lower, family.upper, generator)
-                    if not torch.isfinite(estimate.residuals).all():  # the family is finite, so the map is not
-                        return self._diverged(good, step, report)
-                    good = _detached(maps)
-                    entry = Round(
-                        step,
-                        estimate.probability,
-                        estimate.standard_error,
-                        float(estimate.residuals.median()),
-                        float(estimate.residuals.max()),
-                        worst=estimate.candidates[estimate.residuals.argmax()].tolist(),
-                    )
-                    report.rounds.append(entry)
-                    report.residual_evaluations += estimate.evaluations
-                    bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
-                    if estimate.probability <= self.failure_probability:
-                        report.stop_reason = StopReason.TOLERANCE
-                        return good
-                    if step == self.steps:
-                        self._explain(problem, estimate, report)
-                    order = torch.randperm(len(estimate.failures), generator=generator)[: self.added]
-                    if step < self.steps and len(order):
-                        new = estimate.failures[order.to(estimate.failures.device)]
-                        A = torch.cat([A, family(new)])
-                        x = torch.cat([x, cube(new)])
-                        report.collocation = len(x)
-                        entry.added = new.tolist()
-                except FamilyError as error:
-                    report.stop_reason, report.message = StopReason.FAMILY, str(error)
-                    return _detached(maps) if all(torch.isfinite(m(x)).all() for m in maps) else good
-        return good
-
-    def _explain(self, problem: Problem, estimate: sampling.FailureEstimate, report: Report) -> None:
-        """Solve exactly where residuals stayed large, to tell singular matrices from a poor fit."""
-        worst = estimate.residuals.topk(min(8, len(estimate.residuals)))
-        large = worst.indices[worst.values > _LARGE_RESIDUAL]
-        if len(large):
-            p = estimate.candidates[large.to(estimate.candidates.device)]
-            report.exact_solves += len(p)
-            report.singular += p[problem.exact(p).failed].tolist()
-
-    def _diverged(self, good: list[FactorMap], step: int, report: Report) -> list[FactorMap]:
-        report.stop_reason = StopReason.DIVERGED
-        state = "the state after the last good round" if report.rounds else "the untrained map"
-        report.message = (
-            f"at step {step}, {state} is returned; try a smaller `learning_rate` than {self.learning_rate:g}"
-        )
-        return good
-
-    def _solve_anchors(
-        self, problem: Problem, generator: torch.Generator, report: Report
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Solve at random parameters; singular ones are reported and left out."""
-        report.collocation = self.collocation
-        if self.anchors == 0:
-            return None, None
-        family = problem.family
-        p = sampling.uniform(self.anchors, family.lower, family.upper, generator)
-        solution = problem.exact(p)
-        report.exact_solves = self.anchors
-        report.singular = p[solution.failed].tolist()
-        kept = ~solution.failed
-        if not kept.any():
-            return None, None
-        exact = problem.operation.invariant(problem.unpack(solution.value, p))[kept]
-        return unit_cube(p[kept], family.lower, family.upper, checks.real_dtype(family.dtype)), exact
-
-    def _initial_maps(self, problem: Problem, rank: int, A: Tensor, generator: torch.Generator) -> list[FactorMap]:
-        family, maps = problem.family, []
-        scales = problem.operation.scales(A)
-        for i, (factor, scale) in enumerate(zip(problem.factors, scales)):
-            r = min(rank, _real_numbers(problem, i))
-            dtype = checks.real_dtype(family.dtype) if factor.real else family.dtype
-            wide = torch.complex128 if dtype.is_complex else torch.float64
-            core = torch.randn((r, *factor.shape), dtype=wide, generator=generator) * (scale / r**0.5)
-            weights = self.embedding.initialise(family.dimension, r, generator)
-            real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
-            maps.append(FactorMap(factor.name, core.to(family.device, dtype), self.embedding, real))
-        return maps
+    seed = checks.seed(seed)
+    if rank is not None:
+        rank = checks.integer("rank", rank, 1)
+        possible = max(real_numbers(first, i) for i in range(len(first.factors)))
+        if rank > possible:
+            raise ValueError(
+                f"`rank`: expected at most {possible}, the real numbers in the largest factor of {first.operation}, "
+                f"got {rank}; lower it."
+            )
+    tol = None if tol is None else checks.number("tol", tol, above=0)
+    budget = None if budget is None else checks.integer("budget", budget, 0)
+    if start is not None:
+        _check_start(start, first, rank)
+    surrogates: list[Surrogate] = []
+    numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
+    count = max(1, min(256, _BATCH_BYTES // (8 * numbers * ((2 * rank + 16) if rank else 1))))
+    batches = [problems[i : i + count] for i in range(0, len(problems), count)]
+    for batch in tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit"):
+        begin = time.perf_counter()
+        tasks = []
+        for problem in batch:
+            report = Report(
+                type(method).__name__, method.settings(), rank or 0, seed, tol, budget, version=library_version()
+            )
+            generator = torch.Generator().manual_seed(seed)
+            tasks.append(Task(problem, rank, tol, budget, start, generator, report, progress))
+        with torch.inference_mode(False), torch.no_grad():
+            fitted = method.run_many(tasks) if len(tasks) > 1 else [method.run(tasks[0])]
+        for task, maps in zip(tasks, fitted):
+            task.report.seconds = (time.perf_counter() - begin) / len(tasks)
+            family = task.problem.family
+            box, labels = (family.lower, family.upper), (family.names, family.units)
+            surrogates.append(Surrogate(first.operation, family.shape, maps, *box, *labels, task.report))
+    return surrogates
 
 
-def _relative_square(difference: Tensor, exact: Tensor) -> Tensor:
-    return difference.abs().square().sum() / exact.abs().square().sum()
-
-
-def _detached(maps: list[FactorMap]) -> list[FactorMap]:
-    return [
-        replace(m, core=m.core.detach().clone(), weights={name: w.detach().clone() for name, w in m.weights.items()})
-        for m in maps
-    ]
+def _check_start(start: object, problem: Problem, rank: int | None) -> None:
+    """Raise unless the surrogate belongs to the problem."""
+    if not isinstance(start, Surrogate):
+        raise TypeError(f"`start`: expected an nm.Surrogate, got {checks.describe(start)}.")
+    family = problem.family
+    expected = (
+        problem.operation,
+        family.shape,
+        family.dtype,
+        family.device,
+        family.lower.tolist(),
+        family.upper.tolist(),
+    )
+    found = (start.operation, start.shape, start.dtype, start.device, start.lower.tolist(), start.upper.tolist())
+    if found != expected:
+        raise ValueError(f"`start`: expected a surrogate of the problem, {expected}, got one of {found}.")
+    if rank not in (None, start.rank):
+        raise ValueError(f"`rank`: expected {start.rank}, that of `start`, or None, got {rank}.")

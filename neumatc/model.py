@@ -54,16 +54,16 @@ class FactorMap:
         a complex product.
         """
         phi = self.embedding(x, self.weights)
-        columns = _real_rows(self.core)
+        columns = real_rows(self.core)
         if out is None:
             flat = phi @ columns
             flat = torch.view_as_complex(flat.view(len(x), -1, 2)) if self.core.is_complex() else flat
             return flat.view(len(x), *self.core.shape[1:])
-        torch.mm(phi, columns, out=_real_rows(out))
+        torch.mm(phi, columns, out=real_rows(out))
         return out
 
 
-def _real_rows(x: Tensor) -> Tensor:
+def real_rows(x: Tensor) -> Tensor:
     """View a contiguous tensor as real rows: (N, ...) -> (N, numbers per row)."""
     return (torch.view_as_real(x) if x.is_complex() else x).view(x.shape[0], -1)
 
@@ -125,26 +125,37 @@ class Surrogate:
         return self.maps[0].core.device
 
     def __call__(
-        self, p: Tensor, *, extrapolate: bool = False, memory_budget: int | None = None
+        self,
+        p: Tensor,
+        *,
+        out: Tensor | tuple[Tensor, ...] | None = None,
+        extrapolate: bool = False,
+        memory_budget: int | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Evaluate at a batch of parameters.
 
         Args:
             p: Shape (B, d), float32 or float64 (scaled to the cube in its own precision), on the surrogate's device.
+            out: Memory for the result, of its shape, dtype and device, contiguous; a tuple for several factors. Memory
+                that is fresh from the system costs as much as the product (its pages are set up at the first touch),
+                so reuse it in a loop.
             extrapolate: Allow parameters outside the box; the error there is not controlled by anything.
-            memory_budget: Most bytes to allocate at once, the output included. Default: the output plus 64 MiB.
+            memory_budget: Most bytes to allocate at once, the output included unless ``out`` is given. Default: the
+                output plus 64 MiB.
 
         Returns:
             What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD.
-            Without gradients, of the surrogate's dtype.
+            Without gradients, of the surrogate's dtype; in the memory of ``out`` if given.
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
-                ``memory_budget`` (use `batches`).
-            TypeError: If p is not a real floating tensor.
+                ``memory_budget`` (use `batches`); if ``out`` has another shape or device, or is not contiguous.
+            TypeError: If p is not a real floating tensor, or ``out`` of another dtype.
         """
         p = self._points(p, extrapolate)
         row, working = self._bytes_per_row()
+        if out is not None:
+            outputs, row = self._checked_out(out, len(p)), 0
         if memory_budget is None:
             rows = _DEFAULT_WORKING_BYTES // working
         else:
@@ -155,7 +166,25 @@ class Surrogate:
                     f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
-        return self._evaluate(p, max(1, rows))
+        return self._evaluate(p, max(1, rows), self._empty(p) if out is None else outputs)
+
+    def _checked_out(self, out: Tensor | tuple[Tensor, ...], count: int) -> list[Tensor]:
+        outputs = [out] if isinstance(out, Tensor) else list(out)
+        if len(outputs) != len(self.maps):
+            raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
+        for m, x in zip(self.maps, outputs):
+            shape = (count, *m.core.shape[1:])
+            if not isinstance(x, Tensor) or x.dtype != m.core.dtype:
+                raise TypeError(f"`out`: expected a {m.core.dtype} tensor for {m.name}, got {checks.describe(x)}.")
+            if x.shape != shape or x.device != m.core.device or not x.is_contiguous():
+                raise ValueError(
+                    f"`out`: expected a contiguous tensor of shape {shape} on {m.core.device} for {m.name}, got "
+                    f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
+                )
+        return outputs
+
+    def _empty(self, p: Tensor) -> list[Tensor]:
+        return [torch.empty((len(p), *m.core.shape[1:]), dtype=m.core.dtype, device=p.device) for m in self.maps]
 
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False
@@ -175,7 +204,7 @@ class Surrogate:
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
             )
-        return ((piece, self._evaluate(piece, rows)) for piece in p.split(rows))
+        return ((piece, self._evaluate(piece, rows, self._empty(piece))) for piece in p.split(rows))
 
     def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
@@ -184,15 +213,15 @@ class Surrogate:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
         output = sum(m.core[0].numel() * m.core.element_size() for m in self.maps)
-        working = number * max(m.embedding.working_numbers(m.rank) for m in self.maps)
+        d = self.lower.numel()
+        working = number * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
         # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to canonical
         # form may need three times their memory, but not at the same time as the embedding.
         canonical = 0 if type(self.operation).canonical_ is Operation.canonical_ else 3 * output
-        return output, max(working, canonical) + 24 * self.lower.numel()
+        return output, max(working, canonical) + 24 * d
 
     @torch.no_grad()
-    def _evaluate(self, p: Tensor, rows: int) -> Tensor | tuple[Tensor, ...]:
-        outputs = [torch.empty((len(p), *m.core.shape[1:]), dtype=m.core.dtype, device=p.device) for m in self.maps]
+    def _evaluate(self, p: Tensor, rows: int, outputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
         for start in range(0, len(p), rows):
             x = unit_cube(p[start : start + rows], self.lower, self.upper, checks.real_dtype(self.dtype))
             pieces = [output[start : start + rows] for output in outputs]

@@ -37,6 +37,8 @@ class Operation(ABC):
     """
 
     registry: dict[str, type[Operation]] = {}
+    unique: bool = True
+    """Whether A determines the factors, so that they vary continuously with it; not so for singular vectors."""
 
     def __init_subclass__(cls) -> None:
         checks.register(Operation.registry, cls)
@@ -80,9 +82,28 @@ class Operation(ABC):
         return asdict(self)
 
 
+class LinearOperation(Operation):
+    r"""An operation whose one factor X solves linear equations, :math:`L X = F`, with matrices L and F made from A.
+
+    Residual: :math:`\rho = \|L X - F\|_F / \|F\|_F`. Being linear in X, it can be minimised in closed form, so such
+    an operation can be fitted from its residual alone.
+    """
+
+    @abstractmethod
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return L of shape (B, equations, rows of X) and F of shape (B, equations, columns of X)."""
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        L, F = self.system(A)
+        return _squared_norm(L @ factors[0] - F) / _squared_norm(F)
+
+
 @dataclass(frozen=True)
-class Inverse(Operation):
-    r"""The inverse X = A^{-1} of a square matrix.
+class Inverse(LinearOperation):
+    r"""The inverse X = A^{-1} of a square matrix, the solution of A X = I.
 
     Residual: :math:`\rho = \|A X - I\|_F / \sqrt{n}`, the root-mean-square singular value of A X - I. It costs one
     n x n matrix product, 2 n^3 operations, as many as an inversion.
@@ -99,13 +120,8 @@ class Inverse(Operation):
         X, failed = linalg.inverse(A)
         return (X,), failed
 
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
-
-    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        defect = A @ factors[0]
-        defect = defect - torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        return _squared_norm(defect) / A.shape[-1]
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        return A, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device).expand_as(A)
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         # ||X||_F >= n / ||A||_F, with equality for a multiple of a unitary matrix.
@@ -132,6 +148,7 @@ class SVD(Operation):
     """
 
     rank: int | None = None
+    unique = False
 
     def __post_init__(self) -> None:
         if self.rank is not None:

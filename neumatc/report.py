@@ -11,7 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 class StopReason(StrEnum):
     """Why a fit ended."""
 
+    RANK = "the map of the rank asked for is solved for"
     TOLERANCE = "the estimated failure probability is under the target"
+    BUDGET = "the exact solves of the budget are used up before the tolerance is met"
+    STALLED = "neither more parameters nor a larger embedding brings the residual down"
+    SMALL = "the rank asked for is too small for the tolerance"
+    SINGULAR = "every exact solve failed; the map returned is zero"
     STEPS = "the steps are used up"
     DIVERGED = "the loss or a residual became NaN or Inf"
     FAMILY = "the family failed at a new parameter; the state before that is returned"
@@ -19,14 +24,16 @@ class StopReason(StrEnum):
 
 @dataclass
 class Round:
-    """State at the end of one round of training, measured on candidates that the training has not seen.
+    """State at the end of one round of a fit, measured on random parameters that the fit has not seen.
 
     Attributes:
-        step: Optimiser steps so far.
-        failure_probability, standard_error: See `neumatc.sampling.FailureEstimate`.
+        step: Optimiser steps so far; 0 in a closed form.
+        failure_probability, standard_error: See `neumatc.sampling.FailureEstimate`; NaN where there is no tolerance.
         residual_median, residual_max: Over the uniform candidates.
-        added: Parameters added to the collocation points after this round.
+        added: Parameters added, to the collocation points or to the snapshots, after this round.
         worst: The candidate with the largest residual.
+        exact_solves: Exact solves so far.
+        rank: Rank of the map.
     """
 
     step: int
@@ -36,6 +43,8 @@ class Round:
     residual_max: float
     added: list[list[float]] = field(default_factory=list)
     worst: list[float] = field(default_factory=list)
+    exact_solves: int = 0
+    rank: int = 0
 
 
 @dataclass
@@ -44,14 +53,16 @@ class Report:
 
     Attributes:
         method: Class name of the method, and ``settings``, its arguments.
-        rank, seed: As given to `fit`.
-        stop_reason: Why the fit ended, and ``message``, the details if it ended early.
+        rank: r, the largest of the factors.
+        seed: As given to `fit`, and ``tol`` and ``budget``.
+        stop_reason: Why the fit ended, and ``message``, what else there is to know: why it ended early, or
+            what it had to do without.
         seconds: Wall time of the fit, everything included.
         exact_solves: Exact solutions computed.
         residual_evaluations: Parameters at which the residual was evaluated to estimate the failure probability.
         singular: Parameters at which an exact solution was tried and failed: anchors, and, after a fit that ends with
             large residuals, the worst candidates.
-        collocation: Number of collocation points at the end.
+        collocation: Number of collocation points at the end: parameters at which the fit used A(p).
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
         rounds: One entry per round of adaptive sampling.
         version: Version of this library.
@@ -61,6 +72,8 @@ class Report:
     settings: dict[str, object]
     rank: int
     seed: int
+    tol: float | None = None
+    budget: int | None = None
     stop_reason: StopReason = StopReason.STEPS
     message: str = ""
     seconds: float = 0.0
@@ -87,9 +100,14 @@ class Report:
         return cls(**{**data, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses})
 
     def __str__(self) -> str:
-        last = f", failure probability {self.rounds[-1].failure_probability:.2g} (estimate)" if self.rounds else ""
+        last = ""
+        if self.rounds:
+            final = self.rounds[-1]
+            last = f", residual up to {final.residual_max:.2g} on fresh parameters"
+            if not math.isnan(final.failure_probability):
+                last += f", failure probability {final.failure_probability:.2g} (estimate)"
         return (
-            f"{self.method}, rank {self.rank}: {self.seconds:.1f} s, {self.exact_solves} exact solves, "
+            f"{self.method}, rank {self.rank}: {self.seconds:.2g} s, {self.exact_solves} exact solves, "
             f"{self.collocation} collocation points{last}; stopped because {self.stop_reason}"
             + (f" ({self.message})" if self.message else "")
         )

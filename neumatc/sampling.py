@@ -44,6 +44,35 @@ def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
     return _from_unit(torch.from_numpy(x), lower, upper)
 
 
+def design(count: int, dimension: int, seed: int = 0, *, edges: float = 0.5) -> tuple[Tensor, Tensor]:
+    r"""Parameters for snapshots on the cube [-1, 1]^d, with quadrature weights for the uniform measure.
+
+    One parameter: the Chebyshev nodes cos((2i - 1) pi / (2N)) with Fejer's first rule, exact for polynomials of degree
+    N - 1, its weights positive. Several: a scrambled Sobol sequence u in [0, 1]^d, moved to
+    (1 - e) u + e (1 - cos(pi u)) / 2 in every direction, so denser at the faces, where interpolation and
+    regression need it; the weights are proportional to the inverse density.
+
+    Args:
+        count: N.
+        dimension: d.
+        seed: Seed of the sequence.
+        edges: e, from 0 (the plain sequence) to below 1; unused for one parameter.
+
+    Returns:
+        Points (N, d) and weights (N,), which sum to one, float64 on the CPU.
+    """
+    if dimension == 1:
+        angles = (torch.arange(count, dtype=torch.float64) + 0.5) * (torch.pi / count)
+        j = torch.arange(1, count // 2 + 1, dtype=torch.float64)
+        weights = (1 - 2 * (torch.cos(2 * j * angles[:, None]) / (4 * j**2 - 1)).sum(dim=1)) / count
+        return torch.cos(angles)[:, None], weights
+    ones = torch.ones(dimension, dtype=torch.float64)
+    u = sobol(count, 0 * ones, ones, seed)
+    x = (1 - edges) * u + edges * (1 - torch.cos(torch.pi * u)) / 2
+    weights = (1 - edges + edges * (torch.pi / 2) * torch.sin(torch.pi * u)).prod(dim=1)
+    return 2 * x - 1, weights / weights.sum()
+
+
 def _from_unit(x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return torch.lerp(lower.double().cpu(), upper.double().cpu(), x).to(lower)
 

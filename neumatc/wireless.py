@@ -58,7 +58,7 @@ class Channel(ParametricMatrix):
             )
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
-        self.direction = _choice("direction", direction, ("uplink", "downlink"))
+        self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
         self.carrier_frequency = carrier_frequency
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
         labels = {"names": ("frequency",), "units": ("Hz",)}
@@ -189,8 +189,8 @@ def cdl(
         >>> channel(channel.frequencies[:5]).shape, channel.gram(noise=0.1)(torch.tensor([[1.2345e6]])).shape
         (torch.Size([5, 64, 32]), torch.Size([1, 32, 32]))
     """
-    _choice("model", model, ("A", "B", "C", "D", "E"))
-    _choice("direction", direction, ("uplink", "downlink"))
+    checks.choice("model", model, ("A", "B", "C", "D", "E"))
+    checks.choice("direction", direction, ("uplink", "downlink"))
     carrier_frequency = checks.number("carrier_frequency", carrier_frequency, above=0.0)
     if dtype not in checks.COMPLEX.values():
         raise TypeError(f"`dtype`: expected torch.complex64 or torch.complex128, got {dtype}.")
@@ -294,12 +294,6 @@ def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
     return torch.log1p(signal / disturbance.clamp_min(torch.finfo(gains.dtype).tiny)).sum(dim=1) / math.log(2.0)
 
 
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"`{name}`: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
-    return value
-
-
 def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
     """Return the arguments of Sionna's PanelArray for N, (rows, columns) or (rows, columns, polarisations)."""
     sizes = tuple(antennas) if isinstance(antennas, Sequence) else (1, antennas)
@@ -314,5 +308,5 @@ def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
         "num_cols_per_panel": checks.integer(f"{side}_antennas", sizes[1], 1),
         "polarization": "dual" if dual else "single",
         "polarization_type": "cross" if dual else "V",
-        "antenna_pattern": _choice(f"{side}_pattern", pattern, ("omni", "38.901")),
+        "antenna_pattern": checks.choice(f"{side}_pattern", pattern, ("omni", "38.901")),
     }

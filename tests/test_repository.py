@@ -27,9 +27,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a module imports those before it only. What serves the notebooks comes last, and nothing imports it.
-ORDER = "checks report linalg families embeddings operations model problem sampling fitting storage benchmark wireless"
+ORDER = (
+    "checks report linalg lowrank sampling families embeddings operations model problem methods closed_form training "
+    "fitting storage peers benchmark wireless"
+)
 SERVICES = {"figures", "provenance", "runs"}
-ONLY = {"benchmark": {"checks"}, "wireless": {"checks", "families"}}
+ONLY = {
+    "peers": {"checks", "families", "operations", "problem", "sampling"},
+    "benchmark": {"checks"},
+    "wireless": {"checks", "families"},
+}
 MODULES = {path.stem: path for path in (ROOT / "neumatc").glob("*.py") if path.stem != "__init__"}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -162,7 +169,7 @@ def test_nothing_imports_what_serves_the_notebooks():
 
 
 def test_the_library_stays_small():
-    """About 1,500 lines of code: lines with a token that is neither comment nor docstring."""
+    """A few thousand lines of code: lines with a token that is neither comment nor docstring."""
     total = 0
     for name, path in MODULES.items():
         if name in SERVICES:
@@ -182,7 +189,7 @@ def test_the_library_stays_small():
             if token.type not in blank:
                 lines |= set(range(token.start[0], token.end[0] + 1))
         total += len(lines - documentation)
-    assert total < 1500
+    assert total < 2800
 
 
 def test_the_reference_lists_every_module():

@@ -1,0 +1,520 @@
+"""The closed form: snapshots, their best subspace, and an embedding fitted by linear least squares."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg import qr
+from torch import Tensor
+from tqdm import tqdm
+
+from neumatc import checks, lowrank, sampling
+from neumatc.embeddings import Chebyshev, Embedding
+from neumatc.families import FamilyError
+from neumatc.methods import Method, Task, check_embedding, real_numbers
+from neumatc.model import FactorMap, real_rows
+from neumatc.operations import LinearOperation
+from neumatc.report import Round, StopReason
+
+# Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
+_DENSE, _DENSE_PER_FEATURE = 512, 4
+# In a fit to a tolerance: most snapshots where the caller sets no budget, and most parameters for the projection.
+_MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
+# Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
+_MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
+# The residual-only fit stops its iterations at this multiple of the rounding unit.
+_COLLOCATION_UNITS, _COLLOCATION_STEPS = 8, 5000
+
+
+class _Design(NamedTuple):
+    """Parameters of snapshots: points of the cube, their weights, and the polynomials that continue values there."""
+
+    x: Tensor
+    weights: Tensor
+    space: Chebyshev | None
+
+
+class _Subspace(NamedTuple):
+    """Coefficients at parameters of a design, and the matrices that they multiply, for one factor of one problem."""
+
+    design: _Design
+    Y: Tensor  # (N, R), float64, on the CPU
+    C: Tensor  # (R, real numbers)
+
+
+@dataclass(frozen=True)
+class ClosedForm(Method):
+    r"""Linear algebra instead of gradient descent: the best rank-r map, up to how well the parameters are sampled.
+
+    The map is linear in its latent tensor and in the last layer of its embedding, so given snapshots nothing needs to
+    be trained:
+
+    1. Exact solutions X_i at N parameters p_i with quadrature weights (`sampling.design`).
+    2. Proper orthogonal decomposition: the r matrices C_k that span the snapshots best, and the coefficients of each
+       snapshot in them (`lowrank.pod`).
+    3. The coefficients between the snapshots. For one parameter by their Chebyshev series, which interpolates. For
+       several, and for snapshots at other places, from the residual: at ``projections`` further parameters the
+       coefficients of least sketched residual (`lowrank.project`), which needs A(p) there and no exact solve.
+    4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
+
+    With ``budget=0`` there is no exact solution at all: the values at collocation points are those of the
+    polynomial map of least residual (`lowrank.collocate`), and steps 2 to 4 follow.
+
+    With a tolerance, snapshots are added where the residual is estimated to fail, or the embedding and the projections
+    grow where the subspace is good enough, until the estimated failure probability is low enough; then the rank
+    is reduced as far as the tolerance allows, unless it is fixed.
+
+    Needs an operation whose result is unique (``operation.unique``); the projection and ``budget=0`` need a
+    `LinearOperation`.
+
+    Args:
+        embedding: Phi; its features stay as they are drawn. None: Chebyshev polynomials, for one parameter as many as there are
+            snapshots; for several as many as predict held-out coefficients best.
+        snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
+            with a tolerance that is where it starts from.
+        projections: Number of parameters for step 3 from the residual; 0 leaves the step out. Default: 0 where the
+            Chebyshev series serves, else 16 N.
+        check: Random parameters, not used in the fit, at which the residual of a fit without a tolerance is reported.
+        failure_probability, sampling: As for every `Method`.
+
+    Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
+    below about 1e-6 are out of reach. Where X(p) is not smooth (the inverse near singular matrices) no low rank exists.
+    """
+
+    embedding: Embedding | None = None
+    snapshots: int | Sequence[Sequence[float]] | None = None
+    projections: int | None = None
+    check: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embedding is not None:
+            check_embedding(self.embedding)
+        if isinstance(self.snapshots, Tensor):
+            object.__setattr__(self, "snapshots", self.snapshots.tolist())
+        if self.snapshots is not None and not isinstance(self.snapshots, Sequence):
+            checks.integer("snapshots", self.snapshots, 1)
+        if self.projections is not None:
+            checks.integer("projections", self.projections, 0)
+        checks.integer("check", self.check, 0)
+
+    def run(self, task: Task) -> list[FactorMap]:
+        return self.run_many([task])[0]
+
+    def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
+        """Fit problems of one operation, shape, dtype and device, which share rank, tolerance and budget, in batches."""
+        first = tasks[0]
+        operation = first.problem.operation
+        if not operation.unique:
+            raise ValueError(
+                f"`method`: expected an operation with unique factors for nm.ClosedForm, got {operation}, whose exact "
+                "factors jump along the parameter; take nm.ResidualTraining()."
+            )
+        if first.start is not None:
+            raise ValueError(
+                "`start`: expected None for nm.ClosedForm, which has nothing to begin from, got a surrogate; take "
+                "nm.ResidualTraining()."
+            )
+        if first.budget == 0 and not isinstance(operation, LinearOperation):
+            raise ValueError(
+                f"`budget`: expected at least 1 for {operation}, whose residual is not linear, got 0; raise it, or take "
+                "nm.ResidualTraining()."
+            )
+        if first.tol is not None:
+            return [self._adapt(task) for task in tasks]
+        for task in tasks:
+            task.report.stop_reason = StopReason.RANK
+        if first.budget == 0:
+            fitted = []
+            for task in tasks:
+                design = _collocation(_snapshots(first.rank), first.problem.family.dimension, task.report.seed)
+                fitted += self._assemble([task], design, [x[None] for x in _collocated(task, design)])
+        else:
+            design = self._first_design(first, _snapshots(first.rank))
+            fitted = self._solved(tasks, design)
+        self._check(tasks, fitted)
+        return fitted
+
+    def _first_design(self, task: Task, count: int) -> _Design:
+        """Choose the snapshots: the caller's, or as many as asked for."""
+        dimension = task.problem.family.dimension
+        if self.snapshots is None or not isinstance(self.snapshots, Sequence):
+            count = max(1, min(self.snapshots or count, task.left()))
+            x, weights = sampling.design(count, dimension, task.report.seed)
+            return _Design(x, weights, Chebyshev(max(1, count - 1)) if dimension == 1 else None)
+        family = task.problem.family
+        p = torch.tensor(self.snapshots, dtype=torch.float64, device=family.device)
+        distinct = torch.unique(checks.points(p, family.lower, family.upper).to(family.lower.dtype), dim=0)
+        if len(distinct) > task.left():
+            raise ValueError(
+                f"`snapshots`: expected at most `budget` = {task.budget} parameters, got {len(distinct)}; raise the budget."
+            )
+        if len(distinct) < len(p):
+            task.note(f"{len(p) - len(distinct)} of {len(p)} snapshots are repeated and were left out")
+        return _scattered(task.cube(distinct).double().cpu())
+
+    def _solved(self, tasks: Sequence[Task], design: _Design) -> list[list[FactorMap]]:
+        """Solve exactly at one design for all tasks, and fit; those with failed solves one by one."""
+        factors, good = _solve(tasks, design.x)
+        whole = [i for i, every in enumerate(good.all(dim=1).tolist()) if every]
+        fitted: dict[int, list[FactorMap]] = {}
+        if whole:
+            batch = factors if len(whole) == len(tasks) else [x[whole] for x in factors]
+            fitted |= zip(whole, self._assemble([tasks[i] for i in whole], design, batch))
+        for i, task in enumerate(tasks):
+            if i not in fitted:
+                kept = good[i].cpu()
+                if not kept.any():
+                    fitted[i] = _zero(task)
+                    continue
+                task.note(f"{int((~kept).sum())} of {len(kept)} exact solves failed")
+                fitted |= zip(
+                    [i], self._assemble([task], _scattered(design.x[kept]), [x[i : i + 1, good[i]] for x in factors])
+                )
+        return [fitted[i] for i in range(len(tasks))]
+
+    def _assemble(self, tasks: Sequence[Task], design: _Design, factors: list[Tensor]) -> list[list[FactorMap]]:
+        """Fit all factors of all tasks to snapshots of shape (G, N, *shape)."""
+        maps: list[list[FactorMap]] = [[] for _ in tasks]
+        for index, x in enumerate(factors):
+            subspaces = self._subspaces(tasks, index, design, x)
+            for own, factor_map in zip(maps, self._embed(tasks, index, subspaces)):
+                own.append(factor_map)
+        for task, own in zip(tasks, maps):
+            task.report.rank = max(m.rank for m in own)
+            task.report.collocation = max(task.report.collocation, len(design.x))
+        return maps
+
+    def _subspaces(self, tasks: Sequence[Task], index: int, design: _Design, x: Tensor) -> list[_Subspace]:
+        """Compress snapshots to the rank asked for, and continue their coefficients where that needs the residual."""
+        first = tasks[0]
+        asked = min(first.rank or len(design.x), real_numbers(first.problem, index))
+        projected = self._projections(first, design)
+        rows = real_rows(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        Y, C, S = lowrank.pod(
+            rows, design.weights.to(x.device), len(design.x) if projected else min(asked, len(design.x))
+        )
+        kept = (16 * torch.finfo(rows.dtype).eps * S[:, :1] < S).sum(dim=1).clamp_max(Y.shape[2])
+        Y = Y.cpu()
+        subspaces = []
+        for g, (task, numerical) in enumerate(zip(tasks, kept.clamp_min(1).tolist())):
+            subspace = _Subspace(design, Y[g, :, :numerical], C[g, :numerical])
+            if projected:
+                subspace = _truncate(self._project(task, index, subspace, projected), asked)
+            if first.rank is not None and len(subspace.C) < asked:
+                why = (
+                    "the snapshots"
+                    if numerical >= len(design.x)
+                    else "those above rounding among the snapshots' directions"
+                )
+                task.note(f"rank {len(subspace.C)} instead of {asked}: {why} are no more")
+            subspaces.append(subspace)
+        return subspaces
+
+    def _projections(self, task: Task, design: _Design) -> int:
+        """Return the number of parameters at which coefficients come from the residual; 0 where they do not."""
+        if not isinstance(task.problem.operation, LinearOperation) or self.projections == 0:
+            return 0
+        if self.projections is not None:
+            return self.projections
+        return 0 if design.space is not None or len(design.x) == 1 else 16 * len(design.x)
+
+    def _project(self, task: Task, index: int, subspace: _Subspace, count: int) -> _Subspace:
+        """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters."""
+        design = subspace.design
+        x, weights = sampling.design(count, design.x.shape[1], task.report.seed + 1)
+        c = _least_residual(task, index, subspace.C, task.box(x))
+        good = torch.isfinite(c).all(dim=1)
+        task.report.collocation = max(task.report.collocation, count)
+        if not good.all():
+            task.note(f"the residual determines no coefficients at {int((~good).sum())} of {count} parameters")
+        weights = weights[good] / weights[good].sum()
+        return _Subspace(_Design(x[good], weights, None), c[good], subspace.C) if good.any() else subspace
+
+    def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace]) -> list[FactorMap]:
+        """Fit the embedding's last layer to all coefficients at once: the features are the same for all tasks."""
+        first = tasks[0]
+        family, factor = first.problem.family, first.problem.factors[index]
+        dtype = checks.real_dtype(family.dtype)
+        design = subspaces[0].design
+        if any(s.design is not design for s in subspaces):  # each has lost other parameters
+            return [m for task, s in zip(tasks, subspaces) for m in self._embed([task], index, [s])]
+        Y = torch.cat([s.Y for s in subspaces], dim=1)
+        penalty = 4 * torch.finfo(dtype).eps
+        norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
+        embedding = self.embedding or design.space or _chosen(design, Y, norms, penalty)
+        if design.space is not None and embedding != design.space:
+            dense = max(_DENSE, _DENSE_PER_FEATURE * embedding.count(family.dimension))
+            x, weights = sampling.design(dense, family.dimension, first.report.seed)
+            W, b = lowrank.ridge(design.space.features(design.x, {}), Y, design.weights, penalty)
+            design, Y = _Design(x, weights, None), design.space.features(x, {}) @ W + b
+        # The features are fitted as they will be evaluated, with weights rounded to the precision of the surrogate.
+        hidden = {name: w.to(dtype) for name, w in embedding.hidden(family.dimension, first.generator).items()}
+        psi = embedding.features(design.x, {name: w.double() for name, w in hidden.items()})
+        W, b = lowrank.ridge(psi, Y, design.weights, penalty)
+        hidden = {name: w.to(family.device) for name, w in hidden.items()}
+        W, b = W.T.to(family.device, dtype), b.to(family.device, dtype)
+        maps, column = [], 0
+        for s in subspaces:
+            columns = slice(column, column := column + len(s.C))
+            shape = (len(s.C), *factor.shape)
+            is_complex = family.dtype.is_complex and not factor.real
+            core = torch.view_as_complex(s.C.reshape(*shape, 2)) if is_complex else s.C.reshape(shape)
+            maps.append(
+                FactorMap(factor.name, core, embedding, {**hidden, "weight_out": W[columns], "bias_out": b[columns]})
+            )
+        return maps
+
+    def _check(self, tasks: Sequence[Task], fitted: Sequence[list[FactorMap]]) -> None:
+        """Report the residuals at a few random parameters."""
+        if self.check == 0:
+            return
+        p = [sampling.uniform(self.check, t.problem.family.lower, t.problem.family.upper, t.generator) for t in tasks]
+        try:
+            A = torch.cat([task.problem.family(q) for task, q in zip(tasks, p)])
+        except FamilyError as error:
+            for task in tasks:
+                task.note(f"the residual could not be checked: {error}")
+            return
+        x = [task.cube(q) for task, q in zip(tasks, p)]
+        factors = [torch.cat([m(y) for m, y in zip(column, x)]) for column in zip(*fitted)]
+        residuals = tasks[0].problem.operation.residual(A, factors).view(len(tasks), -1)
+        worst = residuals.argmax(dim=1).tolist()
+        for i, task in enumerate(tasks):
+            report = task.report
+            report.residual_evaluations += self.check
+            own = residuals[i]
+            entry = Round(0, math.nan, math.nan, float(own.median()), float(own.max()), worst=p[i][worst[i]].tolist())
+            entry.exact_solves, entry.rank = report.exact_solves, report.rank
+            report.rounds.append(entry)
+
+    def _adapt(self, task: Task) -> list[FactorMap]:
+        """Grow snapshots, projections and embedding until the tolerance is met, then lower the rank."""
+        report, free = task.report, replace(task, rank=None)
+        operation, dimension = task.problem.operation, task.problem.family.dimension
+        linear, solving = isinstance(operation, LinearOperation), task.budget != 0
+        if solving:
+            design = self._first_design(task, 8 * 2**dimension)
+            factors, good = (part[0] for part in _solve([task], design.x))
+            design, factors = _kept(design, factors, good)
+        size = len(design.x) if solving else 16
+        projections = self.projections or 16 * size
+        maps: list[FactorMap] = []
+        with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
+            while True:
+                if not solving:
+                    design = _collocation(size, dimension, report.seed)
+                    factors = _collocated(task, design)
+                elif len(design.x) == 0:
+                    return _zero(task)
+                method = replace(self, projections=projections if linear and solving else 0)
+                try:
+                    maps = method._assemble([free], design, [x[None] for x in factors])[0]
+                    estimate = self.estimate(task, maps, task.tol)
+                    bar.update()
+                    bar.set_postfix_str(f"{report.exact_solves} exact solves, failing {estimate.probability:.2g}")
+                    if estimate.probability <= self.failure_probability:
+                        return self._lowered(task, maps, estimate)
+                    # The failures that the subspace cannot mend call for snapshots, the others for a better embedding.
+                    new = estimate.failures[torch.randperm(len(estimate.failures), generator=task.generator)[:256]]
+                    if solving:
+                        new = self._beyond(task, maps, new) if linear else new
+                        new = new[: len(design.x)]
+                        if len(new) and (task.left() < 1 or len(design.x) + len(new) > _MOST_SNAPSHOTS):
+                            report.stop_reason = StopReason.BUDGET
+                            break
+                        if len(new):
+                            new = new[: task.left()]
+                            report.rounds[-1].added = new.tolist()
+                            more, good = task.solve(new)
+                            factors = [torch.cat(pair) for pair in zip(factors, more)]
+                            design = _scattered(torch.cat([design.x, task.cube(new[good]).double().cpu()]))
+                            projections = max(projections, 16 * len(design.x))
+                            continue
+                        projections *= 2
+                    size *= 2
+                    if projections > _MOST_PROJECTIONS or size > _MOST_COLLOCATION:
+                        report.stop_reason = StopReason.STALLED
+                        break
+                except FamilyError as error:
+                    if not maps:
+                        raise
+                    report.stop_reason = StopReason.FAMILY
+                    task.note(str(error))
+                    break
+        return [_first(m, task.rank or m.rank) for m in maps]
+
+    def _beyond(self, task: Task, maps: list[FactorMap], p: Tensor) -> Tensor:
+        """Choose those parameters whose residual no combination of the map's matrices makes small.
+
+        Many failing parameters call for the same new direction, so they are taken in the order of a QR factorisation with pivoting of their
+        residuals, until what is left is below half the tolerance.
+        """
+        if len(p) == 0:
+            return p
+        core = maps[0].core
+        c = _least_residual(task, 0, real_rows(core), p).to(core.device, checks.real_dtype(core.dtype))
+        X = (c.to(core.dtype) @ core.flatten(1)).view(len(p), *core.shape[1:])
+        L, F = task.problem.operation.system(task.problem.family(p))
+        defects = ((L @ X - F) / torch.linalg.matrix_norm(F)[:, None, None]).flatten(1)
+        good = torch.isfinite(defects).all(dim=1)
+        if not good.all():  # the subspace says nothing there
+            return p[~good]
+        R, pivots = qr(real_rows(defects.contiguous()).double().cpu().numpy().T, mode="r", pivoting=True)
+        wanted = pivots[: len(R)][np.abs(np.diagonal(R)) > task.tol / 2]
+        return p[torch.from_numpy(wanted).long().to(p.device)]
+
+    def _lowered(self, task: Task, maps: list[FactorMap], estimate: sampling.FailureEstimate) -> list[FactorMap]:
+        """Lower the rank as far as the tolerance allows, or to the one asked for."""
+        report, top = task.report, max(m.rank for m in maps)
+        p = estimate.candidates
+        A, x = task.problem.family(p), task.cube(p)
+
+        def cut(rank: int) -> list[FactorMap]:
+            return [_first(m, rank) for m in maps]
+
+        def failing(rank: int) -> float:
+            residuals = task.problem.operation.residual(A, [m(x) for m in cut(rank)])
+            return float((~(residuals <= task.tol)).double().mean())
+
+        enough = 1 + bisect_left(range(1, top), True, key=lambda rank: failing(rank) <= self.failure_probability)
+        rank = enough if task.rank is None else min(task.rank, top)
+        while True:
+            lowered = cut(rank)
+            final = self.estimate(task, lowered, task.tol)
+            met = final.probability <= self.failure_probability
+            if met or rank == top or task.rank is not None:
+                break
+            rank = min(top, rank + 1 + rank // 16)
+        report.rank = max(m.rank for m in lowered)
+        report.stop_reason = StopReason.TOLERANCE if met or task.rank is None else StopReason.SMALL
+        if report.stop_reason is StopReason.SMALL:
+            task.note(f"about {enough} would do")
+        return lowered
+
+
+def _snapshots(rank: int) -> int:
+    return 2 * rank + 16
+
+
+def _scattered(x: Tensor) -> _Design:
+    return _Design(x, torch.full((len(x),), 1 / max(1, len(x)), dtype=torch.float64), None)
+
+
+def _kept(design: _Design, factors: Sequence[Tensor], good: Tensor) -> tuple[_Design, list[Tensor]]:
+    """Leave failed snapshots out."""
+    if good.all():
+        return design, list(factors)
+    return _scattered(design.x[good.cpu()]), [x[good] for x in factors]
+
+
+def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Solve exactly for all tasks in one batch: factors (G, N, *shape), and the mask of successes (G, N)."""
+    points = [task.box(x) for task in tasks]
+    A = torch.cat([task.problem.family(p) for task, p in zip(tasks, points)])
+    factors, failed = tasks[0].problem.operation.exact(A)
+    good = ~failed.view(len(tasks), -1)
+    for task, p, own in zip(tasks, points, good):
+        task.count(p, own)
+    return [f.view(*good.shape, *f.shape[1:]) for f in factors], good
+
+
+def _collocation(terms: int, dimension: int, seed: int) -> _Design:
+    """Choose some ``terms`` polynomials, and half as many collocation points again."""
+    space = _largest(terms - 1, dimension)
+    x, weights = sampling.design(3 * (space.count(dimension) + 1) // 2 + 1, dimension, seed)
+    return _Design(x, weights, space)
+
+
+def _collocated(task: Task, design: _Design) -> list[Tensor]:
+    """Values, at the collocation points, of the polynomial map of least residual."""
+    family = task.problem.family
+    L, F = task.problem.operation.system(family(task.box(design.x)))
+    psi = design.space.features(design.x, {})
+    Q, _ = torch.linalg.qr(torch.cat([torch.ones_like(psi[:, :1]), psi], dim=1))
+    dtype = checks.real_dtype(family.dtype)
+    tolerance = _COLLOCATION_UNITS * torch.finfo(dtype).eps
+    X, steps = lowrank.collocate(L, F, Q.to(family.device, dtype), tolerance, _COLLOCATION_STEPS)
+    if steps == _COLLOCATION_STEPS:
+        task.note(
+            f"the least-squares iteration had not converged after {steps} steps: the matrices are ill-conditioned"
+        )
+    return [X]
+
+
+def _largest(terms: int, dimension: int) -> Chebyshev:
+    """Return the Chebyshev polynomials of the largest total degree that are at most ``terms``, and at least one."""
+    degree = 1
+    while degree < terms and math.comb(degree + 1 + dimension, dimension) - 1 <= terms:
+        degree += 1
+    return Chebyshev(degree)
+
+
+def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebyshev:
+    """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones."""
+    count, dimension = design.x.shape
+    held = torch.zeros(count, dtype=torch.bool)
+    held[2::4] = True
+    fitted, Y = ~held, Y * norms
+    sizes = [Chebyshev(1)]
+    while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < count / 2:
+        sizes.append(more if more != sizes[-1] else replace(more, degree=more.degree + 1))
+    errors = []
+    for embedding in sizes:
+        psi = embedding.features(design.x, {})
+        W, b = lowrank.ridge(psi[fitted], Y[fitted], design.weights[fitted], penalty)
+        errors.append(float((psi[held] @ W + b - Y[held]).square().sum()))
+    return next(size for size, error in zip(sizes, errors) if error <= 1.44 * min(errors))
+
+
+def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
+    """Coefficients of least sketched residual in the matrices C (R, real numbers) at p: shape (B, R), on the CPU."""
+    problem = task.problem
+    factor, is_complex = problem.factors[index], problem.family.dtype.is_complex
+    basis = torch.view_as_complex(C.reshape(len(C), *factor.shape, 2)) if is_complex else C.view(-1, *factor.shape)
+    c = []
+    # A sketch of twice as many real equations as unknowns; drawn anew for every batch of parameters.
+    L, F = problem.operation.system(problem.family(p[:1]))
+    numbers = L.shape[1] * (2 if is_complex else 1)
+    columns = min(F.shape[2], -(-2 * len(C) // numbers) + 1)
+    rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * C.element_size()))
+    scale = C.double().norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny).to(C)
+    for piece in p.split(rows):
+        L, F = problem.operation.system(problem.family(piece))
+        sketch = torch.randn((F.shape[2], columns), dtype=torch.float64, generator=task.generator)
+        c.append(lowrank.project(L, F, basis / scale[:, None, None], sketch.to(C)) / scale.double())
+    return torch.cat(c).cpu()
+
+
+def _truncate(subspace: _Subspace, rank: int) -> _Subspace:
+    """Return the best subspace of the rank within this one, over the parameters of its design."""
+    norms = subspace.C.double().norm(dim=1).cpu()
+    Y, T, _ = lowrank.pod((subspace.Y * norms)[None], subspace.design.weights, min(rank, len(norms), len(subspace.Y)))
+    return _Subspace(subspace.design, Y[0], (T[0] / norms).to(subspace.C) @ subspace.C)
+
+
+def _first(m: FactorMap, rank: int) -> FactorMap:
+    """Keep the leading terms of a map, whose terms are ordered."""
+    output = {name: m.weights[name][:rank].clone() for name in ("weight_out", "bias_out")}
+    return replace(m, core=m.core[:rank].clone(), weights=m.weights | output)
+
+
+def _zero(task: Task) -> list[FactorMap]:
+    """Return the zero map: nothing could be solved."""
+    task.report.stop_reason, task.report.rank = StopReason.SINGULAR, 1
+    family, maps = task.problem.family, []
+    embedding = Chebyshev(1)
+    for factor in task.problem.factors:
+        dtype = checks.real_dtype(family.dtype) if factor.real else family.dtype
+        weights = embedding.initialise(family.dimension, 1, task.generator)
+        real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
+        maps.append(
+            FactorMap(factor.name, torch.zeros((1, *factor.shape), dtype=dtype, device=family.device), embedding, real)
+        )
+    return maps

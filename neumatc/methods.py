@@ -1,0 +1,146 @@
+"""What every way of fitting shares: the task it is given, the surrogate's measure of failure, and its arguments."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.embeddings import Embedding
+from neumatc.model import FactorMap, Surrogate, unit_cube
+from neumatc.problem import Problem
+from neumatc.report import Report, Round
+from neumatc.sampling import FailureEstimate, FailureInformedSampling
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fit is asked for.
+
+    Attributes:
+        problem: What to fit.
+        rank: r, or None where the method is to choose it.
+        tol: Relative residual that counts as failure, or None.
+        budget: Most exact solves, or None.
+        start: A surrogate to begin from, or None.
+        generator: For every random draw, on the CPU.
+        report: To be filled in.
+        progress: Whether to show a bar.
+    """
+
+    problem: Problem
+    rank: int | None
+    tol: float | None
+    budget: int | None
+    start: Surrogate | None
+    generator: torch.Generator
+    report: Report
+    progress: bool
+
+    def cube(self, p: Tensor) -> Tensor:
+        """Scale parameters to [-1, 1]^d, in the precision of the surrogate."""
+        family = self.problem.family
+        return unit_cube(p, family.lower, family.upper, checks.real_dtype(family.dtype))
+
+    def box(self, x: Tensor) -> Tensor:
+        """Scale points of the cube to parameters, in the precision and on the device of the family."""
+        lower, upper = self.problem.family.lower, self.problem.family.upper
+        return torch.lerp(lower.double(), upper.double(), (x.to(lower.device).double() + 1) / 2).to(lower)
+
+    def residual(self, maps: Sequence[FactorMap], p: Tensor) -> Tensor:
+        """Relative algebraic residual of the maps at p, shape (B,)."""
+        x = self.cube(p)
+        return self.problem.operation.residual(self.problem.family(p), [m(x) for m in maps])
+
+    def left(self) -> int:
+        """Return how many exact solves the budget still allows."""
+        return 2**62 if self.budget is None else self.budget - self.report.exact_solves
+
+    def solve(self, p: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Solve exactly: the factors where that succeeded, and the mask of successes; counts and reports."""
+        factors, failed = self.problem.operation.exact(self.problem.family(p))
+        self.count(p, ~failed)
+        return (tuple(x[~failed] for x in factors) if failed.any() else factors), ~failed
+
+    def count(self, p: Tensor, good: Tensor) -> None:
+        """Report exact solves at p, of which some may have failed."""
+        self.report.exact_solves += len(p)
+        if not good.all():
+            self.report.singular += p[~good].tolist()
+
+    def note(self, message: str) -> None:
+        """Add to the report's message."""
+        self.report.message += ("; " if self.report.message else "") + message
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to fit: arguments as data, and one function from a task to the factor maps.
+
+    Args:
+        failure_probability: A tolerance is met when the estimated probability that the residual exceeds it, at a
+            uniformly random parameter, is at most this.
+        sampling: How that probability is estimated, and failing parameters are found.
+    """
+
+    failure_probability: float = field(default=1e-2, kw_only=True)
+    sampling: FailureInformedSampling = field(default_factory=FailureInformedSampling, kw_only=True)
+
+    def __post_init__(self) -> None:
+        checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
+        if not isinstance(self.sampling, FailureInformedSampling):
+            raise TypeError(
+                f"`sampling`: expected an nm.FailureInformedSampling(), got {checks.describe(self.sampling)}."
+            )
+
+    @abstractmethod
+    def run(self, task: Task) -> list[FactorMap]:
+        """Fit the maps, and fill in the report. Called with gradients off."""
+
+    def settings(self) -> dict[str, object]:
+        """Return the arguments as plain numbers, for the report."""
+        settings = asdict(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Embedding):
+                settings[name] = {"class": type(value).__name__, **value.settings()}
+        return settings
+
+    def estimate(self, task: Task, maps: Sequence[FactorMap], tol: float, step: int = 0) -> FailureEstimate:
+        """Estimate how often the residual of the maps exceeds ``tol``, on fresh parameters, and report the round."""
+        family, report = task.problem.family, task.report
+        estimate = self.sampling.estimate(
+            lambda p: task.residual(maps, p), tol, family.lower, family.upper, task.generator
+        )
+        report.residual_evaluations += estimate.evaluations
+        report.rounds.append(
+            Round(
+                step,
+                estimate.probability,
+                estimate.standard_error,
+                float(estimate.residuals.median()),
+                float(estimate.residuals.max()),
+                worst=estimate.candidates[estimate.residuals.argmax()].tolist(),
+                exact_solves=report.exact_solves,
+                rank=max(m.rank for m in maps),
+            )
+        )
+        return estimate
+
+
+def check_embedding(embedding: object) -> None:
+    """Raise TypeError for anything that is not an embedding."""
+    if not isinstance(embedding, Embedding):
+        raise TypeError(
+            f"`embedding`: expected an embedding such as nm.SinusoidalMLP(), got {checks.describe(embedding)}."
+        )
+
+
+def real_numbers(problem: Problem, index: int) -> int:
+    """Return how many real numbers a factor has: the largest rank that means something."""
+    factor = problem.factors[index]
+    complex_entries = problem.family.dtype.is_complex and not factor.real
+    return torch.Size(factor.shape).numel() * (2 if complex_entries else 1)

@@ -1,0 +1,636 @@
+"""The peers: what a user would really pick instead of a learned map, as strong as we can make it with SciPy and torch.
+
+Exact methods solve at every parameter. Approximations spend a budget of exact solves once and are cheap afterwards;
+most are linear maps X(p) = sum_k phi_k(p) X_k with a known basis phi, evaluated as one matrix product like ours. The
+basis is computed in double precision, since it is small and its digits are those of the result; the product runs in
+the precision of the family, and in real arithmetic where the basis is real, as for a learned map.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.linalg
+import torch
+from scipy.interpolate import BSpline, RBFInterpolator, make_interp_spline
+from scipy.sparse import csr_array, issparse
+from torch import Tensor
+
+from neumatc import checks, sampling
+from neumatc.families import ParametricMatrix
+from neumatc.operations import Inverse
+from neumatc.problem import Problem
+
+# Working memory of an evaluation in pieces, beside the output.
+_WORKING_BYTES = 64 * 2**20
+# Degree of the polynomial that each kernel needs beside it; these kernels have no length scale to be tuned.
+_KERNELS = {"linear": 0, "thin_plate_spline": 1, "cubic": 1, "quintic": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Peer:
+    """A classical method, ready to be evaluated.
+
+    Attributes:
+        name: Name of the method, for tables.
+        exact_solves: Exact solves spent on building it, failed ones included; 0 for an exact method.
+        terms: Matrices that one evaluation sums, the rank of its map; None for an exact method.
+        lower, upper: The box of parameters, shape (d,).
+        evaluate: The map p -> X on parameters that were checked.
+        seconds: Wall time of building it, exact solves included.
+        details: What else the method found, by name; its function says what.
+    """
+
+    name: str
+    exact_solves: int
+    terms: int | None
+    lower: Tensor = field(repr=False)
+    upper: Tensor = field(repr=False)
+    evaluate: Callable[[Tensor], Tensor] = field(repr=False)
+    seconds: float = 0.0
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
+        """Evaluate at a batch of parameters.
+
+        Args:
+            p: Shape (B, d), float32 or float64, inside the box, on the family's device.
+            extrapolate: Allow parameters outside the box.
+
+        Returns:
+            X, shape (B, n, n), of the family's dtype and device, without gradients.
+
+        Raises:
+            ValueError: If p is empty, of another width, not finite, or outside the box.
+            TypeError: If p is not a real floating tensor.
+        """
+        return self.evaluate(checks.points(p, self.lower, self.upper, extrapolate=extrapolate))
+
+
+def _timed(build: Callable[..., Peer]) -> Callable[..., Peer]:
+    """Check the problem before a peer is built, and enter the time that building it took."""
+
+    @functools.wraps(build)
+    def timed(problem: Problem, *args: object, **options: object) -> Peer:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"`problem`: expected a nm.Problem, got {checks.describe(problem)}.")
+        if len(problem.factors) != 1:
+            names = ", ".join(factor.name for factor in problem.factors)
+            raise ValueError(
+                f"`problem`: expected an operation with one factor, such as nm.Inverse(), got {problem.operation} "
+                f"with the factors {names}; the peers do not align the gauges that several factors need."
+            )
+        start = time.perf_counter()
+        with torch.no_grad():
+            peer = build(problem, *args, **options)
+        if problem.family.device.type == "cuda":
+            torch.cuda.synchronize(problem.family.device)
+        return replace(peer, seconds=time.perf_counter() - start)
+
+    return timed
+
+
+def numpy_loop(A: Tensor) -> Tensor:
+    """Invert A (B, n, n) by NumPy, one matrix after the other; it computes in double precision and rounds."""
+    return torch.from_numpy(np.stack([np.linalg.inv(a) for a in A.cpu().numpy()])).to(A.device)
+
+
+def numpy_batched(A: Tensor) -> Tensor:
+    """Invert A (B, n, n) by NumPy in one call; it computes in double precision and rounds."""
+    return torch.from_numpy(np.linalg.inv(A.cpu().numpy())).to(A.device)
+
+
+def scipy_batched(A: Tensor) -> Tensor:
+    """Invert A (B, n, n) by SciPy in one call, in the precision of A."""
+    return torch.from_numpy(scipy.linalg.inv(A.cpu().numpy(), assume_a="gen", check_finite=False)).to(A.device)
+
+
+def torch_cholesky(A: Tensor) -> Tensor:
+    """Invert Hermitian positive definite A (B, n, n) from torch's Cholesky factor, of which it reads one triangle.
+
+    torch's own inverse is not here: its batched LU on the CPU returns wrong numbers (pytorch issue 142815).
+    """
+    return torch.cholesky_inverse(torch.linalg.cholesky(A))
+
+
+def sionna_cholesky(A: Tensor) -> Tensor:
+    """Invert Hermitian positive definite A (B, n, n) as L^{-H} L^{-1}, with L^{-1} from Sionna's `inv_cholesky`.
+
+    Sionna does not check that the factorisation succeeded.
+    """
+    L = _inv_cholesky()(A)
+    return L.mH @ L
+
+
+@functools.cache
+def _inv_cholesky() -> Callable[[Tensor], Tensor]:
+    # Importing Sionna seeds torch's global generators anew.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            from sionna.phy.utils import inv_cholesky
+        except ImportError as error:
+            raise ImportError('`sionna_cholesky` needs Sionna: run `pip install "neumatc[wireless]"`.') from error
+    return inv_cholesky
+
+
+@_timed
+def exact(problem: Problem, solver: Callable[[Tensor], Tensor] = numpy_batched) -> Peer:
+    """Solve at every parameter: form A(p), then invert it.
+
+    Args:
+        problem: The inverse of a family.
+        solver: Matrices A (B, n, n) -> their inverses: `numpy_loop`, `numpy_batched`, `scipy_batched`,
+            `torch_cholesky`, `sionna_cholesky` or one's own. Call it alone to leave the forming of A(p) out of a
+            measurement.
+
+    Returns:
+        The peer, named after the solver. A call raises the solver's own error at a singular matrix.
+
+    Raises:
+        ValueError: If the solver does not invert the matrix at the centre of the box, as a Cholesky factorisation of a
+            matrix that is not Hermitian positive definite.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> from neumatc import peers
+        >>> problem = nm.Problem(nm.families.trigonometric(size=8, shift=3), nm.Inverse())
+        >>> peers.exact(problem, peers.numpy_loop)(torch.tensor([[0.3], [0.7]])).shape
+        torch.Size([2, 8, 8])
+    """
+    family, name = problem.family, getattr(solver, "__name__", repr(solver))
+    centre = torch.lerp(family.lower, family.upper, 0.5)[None]
+    try:
+        residual = float(problem.residual(centre, solver(family(centre))))
+    except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:
+        residual = str(error)
+    if isinstance(residual, str) or not residual < 0.1:
+        raise ValueError(
+            f"`solver`: expected one that solves the problem, got {name}, which fails at the centre of the box "
+            f"(relative residual or error: {residual}); Cholesky needs Hermitian positive definite matrices, take "
+            "numpy_batched for others."
+        )
+    return Peer(name, 0, None, family.lower, family.upper, lambda p: solver(family(p, extrapolate=True)))
+
+
+@_timed
+def chebyshev(problem: Problem, budget: int) -> Peer:
+    r"""Interpolate the whole matrix by polynomials at the tensor grid of Chebyshev points of the first kind.
+
+    .. math:: X(p) = \sum_{k \in \{0, ..., m-1\}^d} C_k \prod_{i=1}^d T_{k_i}(x_i),
+              \qquad m = \lfloor N^{1/d} \rfloor,
+
+    x the parameters scaled to [-1, 1]^d. Spectrally accurate for analytic families (Trefethen, Approximation Theory
+    and Approximation Practice, SIAM 2013). Where solves failed, the interpolant of the others whose coefficients are
+    smallest in a norm that doubles with each degree.
+
+    Args:
+        problem: An operation with one factor.
+        budget: N, at most so many exact solves; m^d are used.
+
+    Returns:
+        The peer, of m^d terms.
+
+    Raises:
+        ValueError: For several factors, a budget below 1, or no exact solution that succeeds.
+    """
+    family, d = problem.family, problem.family.dimension
+    budget = checks.integer("budget", budget, 1)
+    m = round(budget ** (1 / d))
+    m -= m**d > budget
+    nodes = (1 - _chebyshev_points(m)) / 2
+    x = torch.cartesian_prod(*[nodes] * d).view(-1, d)
+    p = torch.lerp(family.lower.double(), family.upper.double(), x.to(family.device)).to(family.lower)
+    p, X, failed = _solve(problem, p, 1)
+
+    def basis(x: Tensor) -> Tensor:
+        T = [torch.ones_like(x), 2 * x - 1]  # the recurrence is stable, also outside the box
+        for _ in range(m - 2):
+            T.append(2 * T[1] * T[-1] - T[-2])
+        T, phi = torch.stack(T[:m], dim=2), x.new_ones(len(x), 1)
+        for i in range(d):
+            phi = (phi[:, :, None] * T[:, i, None, :]).flatten(1)
+        return phi
+
+    V = basis(_unit(family, p))
+    if failed:
+        degrees = torch.cartesian_prod(*[torch.arange(m, device=family.device)] * d).view(-1, d).sum(dim=1)
+        decay = 0.5 ** degrees.double()
+        inverse = decay[:, None] * torch.linalg.pinv(V * decay)
+    else:  # the columns are orthogonal
+        inverse = (V / V.square().sum(dim=0)).T
+    return _linear("chebyshev", problem, X, failed, basis, inverse @ _rows(X).double())
+
+
+@_timed
+def spline(problem: Problem, budget: int, degree: int = 3) -> Peer:
+    """Spline through the whole matrices at equally spaced parameters (SciPy, not-a-knot).
+
+    Its map has rank N, but only ``degree + 1`` terms differ from zero at any one parameter, and no more are summed on
+    the CPU.
+
+    Args:
+        problem: An operation with one factor, of one parameter.
+        budget: N, the exact solves, at least ``degree + 1``.
+        degree: 3, or 1 for linear interpolation.
+
+    Returns:
+        The peer, of N terms.
+
+    Raises:
+        ValueError: For several factors or parameters, another degree, too small a budget, or too few exact solutions
+            that succeed.
+    """
+    if degree not in (1, 3):
+        raise ValueError(f"`degree`: expected 1 (linear) or 3 (cubic), got {degree!r}.")
+    p, X, failed = _solve(problem, _equispaced(problem, budget, degree + 1), degree + 1)
+    through = _spline(problem, p, _rows(X), degree)
+
+    def basis(x: Tensor) -> csr_array:
+        return BSpline.design_matrix(x[:, 0].cpu().numpy(), through.t, degree, extrapolate=True)
+
+    return _linear(f"spline of degree {degree}", problem, X, failed, basis, torch.from_numpy(through.c))
+
+
+@_timed
+def pod_spline(problem: Problem, budget: int, rank: int) -> Peer:
+    """Proper orthogonal decomposition of equally spaced snapshots, a cubic spline through its coefficients (SciPy).
+
+    The snapshots are projected onto their ``rank`` leading singular vectors; real and imaginary parts side by side, so
+    that the coefficients are real.
+
+    Args:
+        problem: An operation with one factor, of one parameter.
+        budget: N, the exact solves, at least 4.
+        rank: Terms to keep, at most N of them.
+
+    Returns:
+        The peer, of min(rank, N) terms.
+
+    Raises:
+        ValueError: For several factors or parameters, too small a budget or rank, or too few exact solutions that
+            succeed.
+    """
+    rank = checks.integer("rank", rank, 1)
+    p, X, failed = _solve(problem, _equispaced(problem, budget, 4), 4)
+    coefficients, modes = _pod(_rows(X), rank)
+    through = _spline(problem, p, coefficients, 3)
+    return _linear("pod_spline", problem, X, failed, lambda x: through(x[:, 0].cpu().numpy()), modes)
+
+
+@_timed
+def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None = None) -> Peer:
+    r"""Rational interpolation by the set-valued AAA algorithm: one denominator for all entries.
+
+    .. math:: X(p) = \sum_{j=1}^m \frac{w_j}{x - x_j} X(p_j) \Big/ \sum_{j=1}^m \frac{w_j}{x - x_j},
+
+    from exact solutions at equally spaced parameters. Support points x_j are added where the error at the samples is
+    largest; the weights w minimise the linearised error at the others (the last right singular vector of the Loewner
+    matrix, which is formed from the samples in an orthonormal basis, where it is small). Weights are real: the
+    product then costs half, and complex ones gained little or (Hermitian families) nothing. Of all m, the one with
+    the smallest error at the samples is taken among those without a pole on the interval, where a spurious one would
+    ruin the result between the samples. A family that is itself singular in the interval is thus not approximated
+    well.
+
+    Sources: Lietaert, Meerbergen, Perez, Vandereycken, IMA J. Numer. Anal. 42 (2022), doi 10.1093/imanum/drab098;
+    Nakatsukasa, Sete, Trefethen, SIAM J. Sci. Comput. 40 (2018), doi 10.1137/16M1106122.
+
+    Args:
+        problem: An operation with one factor, of one parameter.
+        budget: N, the exact solves, at least 2.
+        terms: Most support points m; never more than the samples determine, at most N - 1.
+        rtol: Stop when the largest error at the samples is below this fraction of the largest sample. Default:
+            eps^(3/4) for the family's dtype, as in SciPy's scalar AAA.
+
+    Returns:
+        The peer, of m terms. Its details: ``sample_error``, that fraction; ``poles``, those of the result, complex
+        numbers in the unit of the parameter; ``rejected``, how many m had a pole on the interval.
+
+    Raises:
+        ValueError: For several factors or parameters, too small a budget, or too few exact solutions that succeed.
+    """
+    terms = checks.integer("terms", terms, 1)
+    rtol = torch.finfo(problem.family.dtype).eps ** 0.75 if rtol is None else checks.number("rtol", rtol, at_least=0)
+    p, X, failed = _solve(problem, _equispaced(problem, budget, 2), 2)
+    x, F = _unit(problem.family, p)[:, 0].cpu().numpy(), _pod(_rows(X).double(), len(X))[0].cpu().numpy()
+    F = F[:, np.linalg.norm(F, axis=0) > 0.1 * rtol * np.linalg.norm(F)]
+    # The Loewner matrix needs as many rows, (N - m) per column of F, as it has columns, m.
+    most = max(1, len(x) * F.shape[1] // (F.shape[1] + 1))
+    scale, support, fit, models, rejected = np.linalg.norm(F, axis=1).max(), [], F.mean(axis=0), [], 0
+    for m in range(1, min(most, terms) + 1):
+        support.append(int(np.linalg.norm(F - fit, axis=1).argmax()))
+        others = np.setdiff1d(np.arange(len(x)), support)
+        differences = (F[others, None] - F[support]) / (x[others, None] - x[support])[:, :, None]
+        loewner = differences.swapaxes(1, 2).reshape(-1, m)
+        w = np.linalg.svd(np.linalg.qr(loewner, mode="r"))[2][-1]
+        fit = _barycentric(x, x[support], w) @ F[support]
+        error, poles = np.linalg.norm(F - fit, axis=1).max() / scale, _poles(x[support], w)
+        on_interval = (abs(poles.imag) < 1e-12) & (poles.real >= 0) & (poles.real <= 1)
+        rejected += int(on_interval.any())
+        if not on_interval.any():
+            models.append((error, list(support), w, poles))
+        if error <= rtol:
+            break
+    error, support, w, poles = min(models, key=lambda model: model[0])
+    lower, upper = problem.family.lower.item(), problem.family.upper.item()
+    details = {"sample_error": float(error), "poles": lower + (upper - lower) * poles, "rejected": rejected}
+    nodes = x[support]
+
+    def basis(x: Tensor) -> np.ndarray:
+        return _barycentric(x[:, 0].cpu().numpy(), nodes, w)
+
+    return _linear("aaa", problem, X, failed, basis, _rows(X)[support], **details)
+
+
+@_timed
+def rbf(problem: Problem, budget: int, *, kernel: str = "quintic", edges: float = 0.5, seed: int = 0) -> Peer:
+    """Radial basis functions through the whole matrices at a scattered design (SciPy), for any number of parameters.
+
+    SciPy gives the N cardinal functions, in double precision; they multiply the exact solutions, in the precision of
+    the family. It uses a polynomial of the least degree that the kernel allows: higher ones made our tests worse.
+
+    Args:
+        problem: An operation with one factor.
+        budget: N, the exact solves.
+        kernel: ``"linear"``, ``"thin_plate_spline"``, ``"cubic"`` or ``"quintic"``: those without a length scale.
+        edges: The design is a scrambled Sobol sequence x, moved to (1 - edges) x + edges (1 - cos(pi x)) / 2, denser
+            at the faces of the box, from 0 (as it is) to 1 (distributed as Chebyshev points).
+        seed: Seed of the sequence.
+
+    Returns:
+        The peer, of N terms.
+
+    Raises:
+        ValueError: For several factors, another kernel, a budget below the number of polynomial terms, or too few exact
+            solutions that succeed.
+    """
+    p, X, failed = _scattered(problem, budget, kernel, edges, seed)
+    weights = np.eye(len(p))
+    return _linear(f"rbf {kernel}", problem, X, failed, _radial(problem, p, weights, kernel), _rows(X))
+
+
+@_timed
+def pod_regression(
+    problem: Problem, budget: int, rank: int, *, kernel: str = "quintic", edges: float = 0.5, seed: int = 0
+) -> Peer:
+    """Proper orthogonal decomposition of scattered snapshots, radial basis functions through its coefficients.
+
+    As `rbf` with ``rank`` terms instead of N. Radial functions, since least-squares polynomials of total degree were
+    several times less accurate from as many snapshots, at their best degree, in two and three parameters.
+
+    Args:
+        problem: An operation with one factor.
+        budget: N, the exact solves.
+        rank: Terms to keep, at most N of them.
+        kernel, edges, seed: As for `rbf`.
+
+    Returns:
+        The peer, of min(rank, N) terms.
+
+    Raises:
+        ValueError: As `rbf`; for a rank below 1.
+    """
+    rank = checks.integer("rank", rank, 1)
+    p, X, failed = _scattered(problem, budget, kernel, edges, seed)
+    coefficients, modes = _pod(_rows(X), rank)
+    basis = _radial(problem, p, coefficients.cpu().numpy(), kernel)
+    return _linear("pod_regression", problem, X, failed, basis, modes)
+
+
+@_timed
+def residual_projection(
+    problem: Problem,
+    budget: int,
+    *,
+    sketch: int | None = None,
+    rank: int | None = None,
+    greedy: bool = False,
+    candidates: int | None = None,
+    edges: float = 0.5,
+    seed: int = 0,
+) -> Peer:
+    r"""Interpolate the inverse by projecting the identity: the combination of exact inverses with the least residual.
+
+    .. math:: X(p) = \sum_{i=1}^N \lambda_i(p) A(p_i)^{-1}, \qquad
+              \lambda(p) = \arg\min_\lambda \|(I - A(p) \sum_i \lambda_i A(p_i)^{-1}) \Omega\|_F,
+
+    Omega (n, s) with random signs. It needs A(p) at every evaluation, but no interpolation in p: the error is
+    governed by the span of the inverses. The combination is sought in an orthonormal basis of that span (the same
+    minimum, but the least-squares problem is then about as well-conditioned as A(p)). An evaluation takes about
+    2 n s r (n + r) operations beside A(p), with n s = 2 r that is 4 r^2 (n + r), against 2 n^3 for an inverse: it
+    pays for matrices with many more rows than r.
+
+    Source: Zahm and Nouy, SIAM J. Sci. Comput. 38 (2016), doi 10.1137/15M1019210 (arXiv 1504.07903), who multiply
+    from the other side, as suits a left preconditioner.
+
+    Args:
+        problem: The inverse of a family.
+        budget: N, the exact solves.
+        sketch: s, the columns of Omega, at least r / n for r basis matrices, at most n: then Omega is the identity and
+            the residual exact. Default: the least with n s >= 2 r equations.
+        rank: Basis matrices to keep, the leading ones by singular values. Default: all but rounding errors.
+        greedy: Whether the p_i are chosen one by one, where the sketched residual is largest, among ``candidates``
+            points; otherwise they are a Sobol sequence.
+        candidates: Number of those points, at least N. Default: 256 or 2 N, whichever is more.
+        edges, seed: As for `rbf`; the seed is that of Omega, too.
+
+    Returns:
+        The peer, of r terms.
+
+    Raises:
+        ValueError: If the operation is not the inverse, for a sketch that gives fewer equations than unknowns, or no
+            exact solution that succeeds.
+    """
+    family = problem.family
+    if not isinstance(problem.operation, Inverse):
+        raise ValueError(f"`problem`: expected the operation nm.Inverse(), got {problem.operation}; take `rbf`.")
+    n, budget = family.shape[0], checks.integer("budget", budget, 1)
+    generator = torch.Generator().manual_seed(checks.seed(seed))
+    signs = (torch.randint(0, 2, (n, n), generator=generator) * 2 - 1).to(family.device, family.dtype)
+
+    def draw(r: int) -> Tensor:
+        s = min(n, -(-2 * r // n)) if sketch is None else checks.integer("sketch", sketch, 1, n)
+        if n * s < r:
+            raise ValueError(f"`sketch`: expected at least {-(-r // n)} columns of length {n} for {r} terms, got {s}.")
+        return signs[:, :s] if s < n else torch.eye(n, dtype=family.dtype, device=family.device)
+
+    draw(1)  # refuses a wrong sketch before anything is solved
+    rank = budget if rank is None else checks.integer("rank", rank, 1)
+    if greedy:
+        candidates = max(256, 2 * budget) if candidates is None else checks.integer("candidates", candidates, budget)
+        pool = _design(problem, candidates, edges, seed)
+        X, failed = _greedy(problem, pool, budget, draw(min(budget, n * n)))
+    else:
+        _, X, failed = _solve(problem, _design(problem, budget, edges, seed), 1)
+    _, S, Vh = torch.linalg.svd(X.flatten(1), full_matrices=False)
+    r = min(int((S / S[0] > torch.finfo(S.dtype).eps).sum()), rank)
+    modes, omega = Vh[:r].contiguous(), draw(r)
+    # (r, n, s) -> (n, s r): then A times it is, row by row, the equations of shape (n s, r).
+    sketched = (modes.view(r, n, n) @ omega).permute(1, 2, 0).reshape(n, -1)
+    rows = max(1, _WORKING_BYTES // (sketched.numel() * sketched.element_size()))
+
+    def evaluate(p: Tensor) -> Tensor:
+        out = modes.new_empty(len(p), n * n)
+        for piece, target in zip(p.split(rows), out.split(rows)):
+            A = family(piece, extrapolate=True)
+            equations = (A.flatten(0, 1) @ sketched).view(len(A), -1, r)
+            torch.mm(_least_squares(equations, omega.reshape(-1, 1)), modes, out=target)
+        return out.view(-1, n, n)
+
+    return Peer("residual_projection", len(X) + failed, r, family.lower, family.upper, evaluate)
+
+
+def _least_squares(equations: Tensor, goal: Tensor) -> Tensor:
+    """Solve (B, k, r) c = (k, 1) in the least-squares sense: (B, r), NaN where single precision meets a deficient rank.
+
+    Single precision by normal equations in double, where their squared condition number does no harm and which are
+    faster than QR; double precision by QR.
+    """
+    wide = torch.promote_types(equations.dtype, torch.float64)
+    if wide == equations.dtype:
+        return torch.linalg.lstsq(equations, goal.expand(len(equations), -1, -1), driver="gels").solution[:, :, 0]
+    E = equations.to(wide)
+    L, info = torch.linalg.cholesky_ex(E.mH @ E)
+    c = torch.cholesky_solve(E.mH @ goal.to(wide), L)[:, :, 0]
+    c[info != 0] = torch.nan
+    return c.to(equations.dtype)
+
+
+def _greedy(problem: Problem, pool: Tensor, budget: int, omega: Tensor) -> tuple[Tensor, int]:
+    """Solve at ``budget`` points of the pool, each where the residual of the projection on those before is largest."""
+    A = problem.family(pool)
+    residual = omega.flatten().expand(len(pool), -1).clone()
+    basis = residual.new_zeros(len(pool), budget, omega.numel())
+    taken, solutions, failures = torch.zeros(len(pool), dtype=torch.bool, device=pool.device), [], 0
+    for k in range(budget):
+        i = int(torch.linalg.vector_norm(residual, dim=1).masked_fill(taken, -1).argmax())
+        taken[i] = True  # a pool point is used once, also where it failed
+        X, failed = problem.exact(pool[i : i + 1])
+        if failed:
+            failures += 1
+            continue
+        column = (A @ (X[0] @ omega)).flatten(1)
+        for _ in range(2):  # twice is enough for orthogonality
+            known = (basis[:, :k].conj() @ column[:, :, None]).mT @ basis[:, :k]
+            column = torch.nn.functional.normalize(column - known[:, 0], dim=1)
+        basis[:, k] = column
+        residual -= (column.conj() * residual).sum(dim=1, keepdim=True) * column
+        solutions.append(X)
+    _enough(pool[taken], failures, 1)
+    return torch.cat(solutions), failures
+
+
+def _chebyshev_points(count: int) -> Tensor:
+    return torch.cos((torch.arange(count, dtype=torch.float64) + 0.5) * (math.pi / count))
+
+
+def _equispaced(problem: Problem, budget: int, needed: int) -> Tensor:
+    """Equally spaced parameters, both ends included, shape (budget, 1)."""
+    family = _one_parameter(problem)
+    x = torch.linspace(0, 1, checks.integer("budget", budget, needed), dtype=torch.float64, device=family.device)
+    return torch.lerp(family.lower.double(), family.upper.double(), x[:, None]).to(family.lower)
+
+
+def _one_parameter(problem: Problem) -> ParametricMatrix:
+    if problem.family.dimension != 1:
+        raise ValueError(
+            f"`problem`: expected a family of one parameter, got {problem.family.dimension}; take `chebyshev`, `rbf` "
+            "or `pod_regression`."
+        )
+    return problem.family
+
+
+def _unit(family: ParametricMatrix, p: Tensor) -> Tensor:
+    """Scale parameters from the box to [0, 1]^d, in double precision."""
+    lower = family.lower.double()
+    return (p.double() - lower) / (family.upper.double() - lower)
+
+
+def _solve(problem: Problem, p: Tensor, needed: int) -> tuple[Tensor, Tensor, int]:
+    """Solve at p (N, d): the parameters and solutions that succeeded, and how many failed."""
+    X, failed = problem.exact(p)
+    count = int(failed.sum())
+    _enough(p, count, needed)
+    return (p[~failed], X[~failed], count) if count else (p, X, 0)
+
+
+def _enough(p: Tensor, failures: int, needed: int) -> None:
+    if len(p) - failures < needed:
+        raise ValueError(
+            f"`problem`: expected at least {needed} exact solutions, got {len(p) - failures} from {len(p)} parameters "
+            f"between {p.amin(dim=0).tolist()} and {p.amax(dim=0).tolist()}; restrict the box to where A(p) is regular."
+        )
+
+
+def _rows(X: Tensor) -> Tensor:
+    """View X (N, ...) as real rows, real and imaginary parts side by side."""
+    return (torch.view_as_real(X.resolve_conj()) if X.is_complex() else X).reshape(len(X), -1)
+
+
+def _design(problem: Problem, count: int, edges: float, seed: int) -> Tensor:
+    """Sobol points, denser at the faces of the box by the share ``edges``."""
+    family, edges = problem.family, checks.number("edges", edges, at_least=0, at_most=1)
+    x = _unit(family, sampling.sobol(count, family.lower, family.upper, checks.seed(seed)))
+    x = (1 - edges) * x + edges * (1 - torch.cos(math.pi * x)) / 2
+    return torch.lerp(family.lower.double(), family.upper.double(), x).to(family.lower)
+
+
+def _scattered(problem: Problem, budget: int, kernel: str, edges: float, seed: int) -> tuple[Tensor, Tensor, int]:
+    if kernel not in _KERNELS:
+        raise ValueError(f"`kernel`: expected one of {', '.join(map(repr, _KERNELS))}, got {kernel!r}.")
+    needed = math.comb(problem.family.dimension + _KERNELS[kernel], problem.family.dimension)
+    return _solve(problem, _design(problem, checks.integer("budget", budget, needed), edges, seed), needed)
+
+
+def _radial(problem: Problem, p: Tensor, values: np.ndarray, kernel: str) -> Callable[[Tensor], np.ndarray]:
+    through = RBFInterpolator(_unit(problem.family, p).cpu().numpy(), values, kernel=kernel)
+    return lambda x: through(x.cpu().numpy())
+
+
+def _barycentric(x: np.ndarray, nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Barycentric basis at x, shape (B, m): one at a node itself."""
+    difference = x[:, None] - nodes
+    hit = difference == 0
+    phi = w / np.where(hit, 1, difference)
+    return np.where(hit.any(axis=1, keepdims=True), hit, phi / phi.sum(axis=1, keepdims=True))
+
+
+def _poles(nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Zeros of sum_j w_j / (x - x_j), the finite eigenvalues of an arrowhead pencil."""
+    pencil = np.diag(np.append(0.0, nodes))
+    pencil[0, 1:], pencil[1:, 0] = w, 1
+    poles = scipy.linalg.eigvals(pencil, np.diag(np.append(0.0, np.ones_like(nodes))))
+    return poles[np.isfinite(poles)]
+
+
+def _pod(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    U, S, Vh = torch.linalg.svd(rows, full_matrices=False)
+    return (U * S)[:, :rank], Vh[:rank]
+
+
+def _spline(problem: Problem, p: Tensor, values: Tensor, degree: int) -> BSpline:
+    return make_interp_spline(_unit(problem.family, p)[:, 0].cpu().numpy(), values.cpu().numpy(), k=degree)
+
+
+def _linear(
+    name: str, problem: Problem, X: Tensor, failed: int, basis: Callable, rows: Tensor, **details: object
+) -> Peer:
+    """Return the map phi(p) @ rows for samples like X; phi: a tensor, an array, or a sparse array."""
+    family, shape, is_complex = problem.family, X.shape[1:], X.is_complex()
+    rows = rows.to(family.device, checks.real_dtype(X.dtype)).contiguous()
+
+    def evaluate(p: Tensor) -> Tensor:
+        phi = basis(_unit(family, p))
+        if issparse(phi) and family.device.type == "cpu":
+            flat = torch.from_numpy(phi.astype(rows.numpy().dtype) @ rows.numpy())
+        else:
+            phi = phi.toarray() if issparse(phi) else phi
+            flat = torch.as_tensor(phi).to(rows) @ rows
+        return (torch.view_as_complex(flat.view(len(p), -1, 2)) if is_complex else flat).view(len(p), *shape)
+
+    return Peer(name, len(X) + failed, len(rows), family.lower, family.upper, evaluate, details=details)

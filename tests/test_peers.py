@@ -1,0 +1,408 @@
+"""The peers against theory: what each method reproduces exactly, its budget, its dtype, and what it refuses."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, real
+from scipy.interpolate import AAA, CubicSpline
+
+import neumatc as nm
+from neumatc import peers
+
+# name -> (builder, dimensions)
+APPROXIMATIONS = {
+    "chebyshev": (lambda problem, budget: peers.chebyshev(problem, budget), (1, 2, 3)),
+    "linear": (lambda problem, budget: peers.spline(problem, budget, degree=1), (1,)),
+    "spline": (lambda problem, budget: peers.spline(problem, budget), (1,)),
+    "pod_spline": (lambda problem, budget: peers.pod_spline(problem, budget, rank=budget), (1,)),
+    "pod_regression": (lambda problem, budget: peers.pod_regression(problem, budget, rank=budget), (1, 2, 3)),
+    "rbf": (lambda problem, budget: peers.rbf(problem, budget), (1, 2, 3)),
+    "residual_projection": (lambda problem, budget: peers.residual_projection(problem, budget), (1, 2, 3)),
+    "greedy": (lambda problem, budget: peers.residual_projection(problem, budget, greedy=True), (1, 2, 3)),
+    "aaa": (lambda problem, budget: peers.aaa(problem, budget), (1,)),
+}
+CASES = [(name, d) for name, (_, dimensions) in APPROXIMATIONS.items() for d in dimensions]
+each_case = pytest.mark.parametrize(("name", "d"), CASES, ids=lambda value: str(value))
+SOLVERS = [peers.numpy_loop, peers.numpy_batched, peers.scipy_batched, peers.torch_cholesky, peers.sionna_cholesky]
+each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.__name__)
+
+
+class Counting(nm.Problem):
+    """A problem that counts and keeps its exact solves, and lets those fail that ``fails(p)`` names."""
+
+    def __init__(self, family, fails=None):
+        super().__init__(family, nm.Inverse())
+        self.solves, self.p, self.fails = 0, [], fails
+
+    def exact(self, p):
+        self.solves += len(p)
+        self.p.append(p)
+        value, failed = super().exact(p)
+        if self.fails is not None:
+            failed = failed | self.fails(p)
+            value[failed] = torch.nan
+        return nm.Solution(value, failed)
+
+
+def smooth(d=1, dtype=torch.float64, device="cpu", size=6):
+    """A gently varying family, condition below three."""
+    return nm.families.trigonometric(size=size, terms=2, shift=3.0, dimension=d, cycles=0.3, dtype=dtype, device=device)
+
+
+def inverse_of(fn, d=1, dtype=torch.float64, lower=0.0, upper=1.0):
+    """The problem whose exact inverse is fn(p), (B, d) -> (B, n, n)."""
+
+    def family(p):
+        return nm.linalg.inverse(fn(p.double()))[0].to(dtype)
+
+    return nm.Problem(nm.ParametricMatrix(family, [lower] * d, [upper] * d, dtype=real(dtype)), nm.Inverse())
+
+
+def uniform(family, count, seed=0):
+    return nm.sampling.uniform(count, family.lower, family.upper, generator(seed))
+
+
+def definite(dtype, device="cpu", size=5):
+    """Hermitian positive definite, condition at most 10 or so."""
+    B = conditioned(2, size, size, dtype, condition=3.0).to(device)
+
+    def fn(p):
+        H = B[0] + p[:, :, None].to(B.dtype) * B[1]
+        return H @ H.mH + 0.3 * torch.eye(size, dtype=B.dtype, device=B.device)
+
+    return nm.ParametricMatrix(fn, [0.0], [1.0], dtype=real(dtype), device=device)
+
+
+def rounding(name):
+    """SciPy's systems for quintic radial functions are ill-conditioned: no better in double precision."""
+    return 1e-9 if name in ("rbf", "pod_regression") else 0.0
+
+
+@each_solver
+def test_exact_methods_invert(solver, dtype, device):
+    if solver is peers.sionna_cholesky:
+        pytest.importorskip("sionna.phy")
+    problem = nm.Problem(definite(dtype, device), nm.Inverse())
+    peer, p = peers.exact(problem, solver), uniform(problem.family, 7)
+    assert (peer.name, peer.exact_solves, peer.terms) == (solver.__name__, 0, None)
+    assert peer.seconds > 0
+    X, A = peer(p), problem.family(p)
+    assert (X.dtype, X.device) == (dtype, problem.family.device)
+    assert_close(X.cpu(), torch.linalg.pinv(A.cpu()), units=500)
+    assert_close(solver(A), X, units=50)
+
+
+@each_solver
+def test_cholesky_refuses_what_is_not_definite_and_the_others_do_not(solver):
+    if solver is peers.sionna_cholesky:
+        pytest.importorskip("sionna.phy")
+    turned = nm.ParametricMatrix(lambda p: gaussian(4, 4, dtype=torch.float64).expand(len(p), 4, 4), [0.0], [1.0])
+    negative = nm.ParametricMatrix(lambda p: -torch.eye(4).expand(len(p), 4, 4), [0.0], [1.0])
+    for family in (turned, negative):
+        problem = nm.Problem(family, nm.Inverse())
+        if "cholesky" in solver.__name__:
+            words = ["`solver`", f"got {solver.__name__}", "centre", "positive definite", "numpy_batched"]
+            assert_raises(ValueError, words, lambda problem=problem: peers.exact(problem, solver))
+        else:
+            assert peers.exact(problem, solver)(torch.tensor([[0.5]])).shape == (1, 4, 4)
+
+
+def test_importing_sionna_leaves_the_random_state_as_it_is():
+    pytest.importorskip("sionna.phy")
+    peers._inv_cholesky.cache_clear()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    peers.exact(nm.Problem(definite(torch.complex64), nm.Inverse()), peers.sionna_cholesky)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@each_case
+def test_accuracy_dtype_and_budget(name, d, dtype, device):
+    problem, budget = Counting(smooth(d, dtype, device)), {1: 14, 2: 50, 3: 130}[d]
+    peer = APPROXIMATIONS[name][0](problem, budget)
+    assert problem.solves == peer.exact_solves <= budget
+    assert 1 <= peer.terms <= peer.exact_solves
+    assert peer.seconds > 0
+    p = uniform(problem.family, 40)
+    X = peer(p)
+    assert problem.solves == peer.exact_solves, "evaluation must not solve"
+    assert X.shape == (40, 6, 6) and (X.dtype, X.device) == (dtype, problem.family.device)
+    error = nm.benchmark.relative_error(X, problem.exact(p).value)
+    limit = {"linear": 5e-3, "spline": 2e-4, "pod_spline": 2e-4}.get(name, {1: 1e-4, 2: 1e-3, 3: 2e-3}[d])
+    assert error < limit
+    # A single parameter, and either precision of it, give the same.
+    assert_close(peer(p[:1]), X[:1], units=max(200, rounding(name) / eps(dtype)))
+    assert peer(p.double()).dtype == peer(p.float()).dtype == dtype
+
+
+@each_case
+def test_the_nodes_are_reproduced(name, d, dtype):
+    problem = Counting(smooth(d, dtype))
+    peer = APPROXIMATIONS[name][0](problem, {1: 10, 2: 30, 3: 64}[d])
+    p = torch.cat(problem.p)
+    X, exact = peer(p), problem.exact(p).value
+    if name == "aaa":
+        assert float((X - exact).abs().max()) <= 2 * peer.details["sample_error"] * float(
+            exact.norm(dim=(1, 2)).max()
+        ) + (200 * eps(dtype))
+        assert int(((X - exact).abs().amax(dim=(1, 2)) == 0).sum()) == peer.terms
+    else:
+        assert_close(X, exact, units=max(2000, rounding(name) / eps(dtype)))
+
+
+@each_case
+def test_failed_solves_are_left_out(name, d):
+    # The greedy choice asks for more and more points where solves fail, so the region is small for it.
+    corner = 0.02 ** (1 / d) if name == "greedy" else 0.11
+
+    def fails(p):
+        return (p < corner).all(dim=1)
+
+    problem = Counting(smooth(d), fails=fails)
+    peer = APPROXIMATIONS[name][0](problem, {1: 30, 2: 60, 3: 300}[d])
+    assert fails(torch.cat(problem.p)).any(), "the test must see a failure"
+    assert peer.exact_solves == problem.solves
+    q = 0.3 + 0.7 * uniform(problem.family, 30)
+    error = nm.benchmark.relative_error(peer(q), nm.Problem(problem.family, nm.Inverse()).exact(q).value)
+    assert error < (1e-2 if name == "linear" else 2e-3)
+    hopeless = Counting(smooth(d), fails=lambda p: torch.ones(len(p), dtype=torch.bool))
+    words = ["`problem`", "at least", "exact solutions, got 0", "restrict the box"]
+    assert_raises(ValueError, words, lambda: APPROXIMATIONS[name][0](hopeless, 64))
+
+
+@pytest.mark.parametrize(("d", "budget", "m"), [(1, 5, 5), (1, 1, 1), (2, 35, 5), (2, 25, 5), (3, 64, 4), (3, 124, 4)])
+def test_chebyshev_reproduces_polynomials(d, budget, m):
+    powers = torch.cartesian_prod(*[torch.arange(m)] * d).view(-1, d)
+    C = 0.3 * gaussian(len(powers), 3, 3, dtype=torch.float64) / len(powers)
+
+    def fn(p):
+        monomials = (p[:, None, :] ** powers).prod(dim=2)
+        return torch.einsum("bk,kij->bij", monomials, C) + 2 * torch.eye(3, dtype=torch.float64)
+
+    problem = inverse_of(fn, d)
+    peer = peers.chebyshev(problem, budget)
+    assert (peer.terms, peer.exact_solves) == (m**d, m**d)
+    p = uniform(problem.family, 20)
+    assert_close(peer(p), fn(p.double()), units=2000)
+    beyond = torch.full((1, d), 1.05, dtype=torch.float64)
+    assert_close(peer(beyond, extrapolate=True), fn(beyond), units=1e5)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "thin_plate_spline", "cubic", "quintic"])
+@pytest.mark.parametrize("rank", [None, 5])
+def test_radial_functions_reproduce_their_polynomials(kernel, rank):
+    degree = peers._KERNELS[kernel]
+
+    def fn(p):
+        q = p.sum(dim=1)[:, None, None] ** degree
+        return 2 * torch.eye(3, dtype=torch.float64) + q * gaussian(3, 3, dtype=torch.float64) / 10
+
+    problem = inverse_of(fn, 2)
+    options = {"kernel": kernel, "edges": 0.0, "seed": 3}
+    peer = peers.rbf(problem, 20, **options) if rank is None else peers.pod_regression(problem, 20, rank, **options)
+    assert peer.terms == (rank or 20)
+    p = uniform(problem.family, 30)
+    assert_close(peer(p), fn(p.double()), units=1e5)
+
+
+def test_splines_are_those_of_scipy_and_reproduce_cubics(dtype):
+    problem = nm.Problem(smooth(dtype=dtype), nm.Inverse())
+    nodes, p = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None], uniform(problem.family, 40)
+    X = problem.exact(nodes).value
+    expected = torch.from_numpy(CubicSpline(nodes[:, 0], X)(p[:, 0].double()))
+    assert_close(peers.spline(problem, 9)(p), expected.to(dtype), units=50)
+    assert_close(peers.pod_spline(problem, 9, rank=20)(p), expected.to(dtype), units=200)
+    i = (8 * p[:, 0].double()).long()
+    weight = (8 * p[:, :, None].double() - i[:, None, None]).to(real(dtype))
+    assert_close(peers.spline(problem, 9, degree=1)(p), torch.lerp(X[i], X[i + 1], weight.to(dtype)), units=50)
+    cubic = inverse_of(lambda p: (2 + p[:, :, None] ** 3 - p[:, :, None]) * torch.eye(2, dtype=torch.float64))
+    q = uniform(cubic.family, 30)
+    assert_close(peers.spline(cubic, 5)(q), cubic.exact(q).value, units=200)
+
+
+def test_pod_truncation_is_that_of_the_snapshots(dtype):
+    """At the nodes the truncated interpolant is the best approximation of rank r of the snapshots."""
+    for problem, build in (
+        (Counting(smooth(1, dtype)), peers.pod_spline),
+        (Counting(smooth(2, dtype)), peers.pod_regression),
+    ):
+        peer = build(problem, 20, 3)
+        assert peer.terms == 3
+        p = problem.p[0]
+        X = problem.exact(p).value
+        assert_close(peer(p), nm.benchmark.best_of_rank(X, 3), units=2000)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_projection_is_exact_where_the_inverse_lies_in_the_span(dtype, greedy):
+    """The inverse is a sum of three fixed matrices; no interpolation of three nodes could meet its coefficients."""
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    C = gaussian(3, 8, 8, dtype=wide) / 10
+    C[0] += 2 * torch.eye(8, dtype=wide)
+
+    def fn(p):
+        weights = torch.cat([torch.ones_like(p[:, :1]), torch.sin(20 * p[:, :1]), torch.cos(31 * p[:, 1:])], dim=1)
+        return torch.einsum("bk,kij->bij", weights.to(wide), C)
+
+    problem = inverse_of(fn, 2, dtype)
+    peer = peers.residual_projection(problem, 3, greedy=greedy, sketch=2)
+    assert peer.terms == 3
+    p = uniform(problem.family, 50)
+    assert_close(peer(p), problem.exact(p).value, units=1000)
+
+
+def test_projection_minimises_the_residual(dtype, monkeypatch):
+    """With no sketch it is the least residual over the span of the exact inverses, in one piece or in several."""
+    problem = Counting(nm.families.trigonometric(size=5, terms=3, shift=3.0, dtype=dtype))
+    peer = peers.residual_projection(problem, 4, sketch=5)
+    p = uniform(problem.family, 3)
+    X, A = problem.exact(problem.p[0]).value, problem.family(p)
+    for a, value in zip(A, peer(p)):
+        columns = (a @ X).flatten(1).mT
+        best = torch.linalg.lstsq(columns, torch.eye(5, dtype=dtype).flatten()[:, None]).solution
+        assert_close(value, (best * X.flatten(1)).sum(dim=0).view(5, 5), units=2000)
+    whole = peer(p)
+    monkeypatch.setattr(peers, "_WORKING_BYTES", 1)
+    assert_close(peers.residual_projection(problem, 4, sketch=5)(p), whole, units=500)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.complex64])
+def test_small_least_squares_problems_are_accurate_or_nan(kind):
+    """Single precision keeps its digits up to a condition number that its own normal equations could not bear."""
+    equations = conditioned(4, 30, 6, kind, condition=1e4)
+    solution = gaussian(6, 1, dtype=kind)
+    goal = equations[0] @ solution
+    assert_close(peers._least_squares(equations[:1], goal)[0], solution[:, 0], units=10, scale=1e4)
+    equations[1] = 0
+    c = peers._least_squares(equations, goal)
+    assert torch.isnan(c.abs()).all(dim=1).tolist() == [False, True, False, False]
+
+
+def test_greedy_points_are_better_than_the_first_of_the_pool():
+    family = nm.families.trigonometric(size=16, terms=6, shift=2.0, dtype=torch.float64)
+    problem, p = nm.Problem(family, nm.Inverse()), uniform(family, 60)
+    errors = [
+        nm.benchmark.relative_error(peers.residual_projection(problem, 12, greedy=greedy)(p), problem.exact(p).value)
+        for greedy in (False, True)
+    ]
+    assert errors[1] < errors[0]
+
+
+def rational(p):
+    """Poles at 0.5 +- 0.2j and 1.5, numerators of degree at most 3: type (3, 3), four support points."""
+    q = p[:, :, None]
+    numerator = sum(q**k * C for k, C in enumerate(gaussian(3, 3, 3, dtype=torch.float64) / 10))
+    return numerator / (((q - 0.5) ** 2 + 0.04) * (q - 1.5)) + 2 * torch.eye(3, dtype=torch.float64)
+
+
+def test_aaa_reproduces_rational_functions_and_finds_their_poles():
+    problem = inverse_of(rational)
+    peer = peers.aaa(problem, 15)
+    assert peer.terms == 4
+    p = torch.cat([uniform(problem.family, 50).double(), torch.linspace(0, 1, 15, dtype=torch.float64)[:, None]])
+    assert_close(peer(p), rational(p), units=1e6)
+    expected = np.array([0.5 - 0.2j, 1.5, 0.5 + 0.2j])
+    np.testing.assert_allclose(sorted(peer.details["poles"], key=lambda z: z.imag), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:AAA failed to converge")
+@pytest.mark.parametrize("terms", [3, 6, 9])
+def test_aaa_of_a_scalar_is_that_of_scipy(terms):
+    def fn(p):
+        return (2 + torch.exp(torch.sin(p)))[:, :, None]
+
+    problem = inverse_of(fn, lower=-1.0, upper=3.0)
+    x = torch.linspace(-1, 3, 40, dtype=torch.float64)
+    theirs = AAA(x.numpy(), fn(x[:, None])[:, 0, 0].numpy(), max_terms=terms, rtol=0, clean_up=False)
+    peer = peers.aaa(problem, 40, terms=terms, rtol=0)
+    p = uniform(problem.family, 60)
+    assert peer.terms == terms == len(theirs.support_points)
+    assert_close(peer(p)[:, 0, 0], torch.from_numpy(theirs(p[:, 0].double().numpy())), units=1e6)
+
+
+def test_aaa_keeps_poles_off_the_interval():
+    """Noise makes spurious poles; what is returned has none on the interval, and says so."""
+    noise = gaussian(60, 1, 1, dtype=torch.float64) * 1e-4
+
+    def fn(p):
+        i = (p[:, 0] * 59).round().long().clamp(0, 59)
+        return 2 + torch.exp(p[:, :, None]) + noise[i]
+
+    problem = inverse_of(fn)
+    peer = peers.aaa(problem, 60, rtol=0)
+    assert peer.details["rejected"] > 0
+    poles = peer.details["poles"]
+    assert not ((abs(poles.imag) < 1e-12) & (poles.real >= 0) & (poles.real <= 1)).any()
+    p = torch.linspace(0, 1, 997, dtype=torch.float64)[:, None]
+    assert float((peer(p) - fn(p)).abs().max()) < 1e-2
+
+
+@each_case
+def test_parameters_outside_the_box_are_refused(name, d):
+    peer = APPROXIMATIONS[name][0](nm.Problem(smooth(d), nm.Inverse()), {1: 8, 2: 16, 3: 27}[d])
+    for p, words in (
+        (torch.full((2, d), 1.1), ["`p`", "in the box", "extrapolate=True"]),
+        (torch.rand(3, d + 1), ["`p`", f"(B, {d})", f"(3, {d + 1})"]),
+    ):
+        assert_raises(ValueError, words, lambda p=p: peer(p))
+    assert torch.isfinite(peer(torch.full((2, d), 1.01), extrapolate=True)).all()
+    exact = peers.exact(nm.Problem(smooth(d), nm.Inverse()))
+    assert_raises(ValueError, ["`p`", "in the box"], lambda: exact(torch.full((2, d), 1.1)))
+
+
+@pytest.mark.parametrize("build", [*(build for build, _ in APPROXIMATIONS.values()), lambda p, _: peers.exact(p)])
+def test_problems_that_no_peer_takes(build):
+    several = nm.Problem(smooth(), nm.SVD(rank=2))
+    assert_raises(ValueError, ["`problem`", "one factor", "U, S, Vh", "gauges"], lambda: build(several, 20))
+    assert_raises(TypeError, ["`problem`", "nm.Problem", "'family'"], lambda: build("family", 20))
+
+
+@pytest.mark.parametrize(
+    ("build", "d", "words"),
+    [
+        (lambda p: peers.chebyshev(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
+        (lambda p: peers.chebyshev(p, 2.5), 1, ["`budget`", "integer", "2.5"]),
+        (lambda p: peers.spline(p, 3), 1, ["`budget`", "at least 4", "got 3"]),
+        (lambda p: peers.spline(p, 1, degree=1), 1, ["`budget`", "at least 2", "got 1"]),
+        (lambda p: peers.spline(p, 9, degree=2), 1, ["`degree`", "1 (linear) or 3 (cubic)", "got 2"]),
+        (lambda p: peers.spline(p, 9), 2, ["`problem`", "one parameter, got 2", "`rbf`"]),
+        (lambda p: peers.pod_spline(p, 9, 4), 3, ["`problem`", "one parameter, got 3", "`pod_regression`"]),
+        (lambda p: peers.pod_spline(p, 3, 4), 1, ["`budget`", "at least 4", "got 3"]),
+        (lambda p: peers.pod_spline(p, 9, 0), 1, ["`rank`", "at least 1", "got 0"]),
+        (lambda p: peers.pod_regression(p, 9, 0), 2, ["`rank`", "at least 1", "got 0"]),
+        (lambda p: peers.aaa(p, 9), 2, ["`problem`", "one parameter, got 2", "`chebyshev`"]),
+        (lambda p: peers.aaa(p, 1), 1, ["`budget`", "at least 2", "got 1"]),
+        (lambda p: peers.aaa(p, 9, terms=0), 1, ["`terms`", "at least 1", "got 0"]),
+        (lambda p: peers.aaa(p, 9, rtol=-1), 1, ["`rtol`", "at least 0", "got -1"]),
+        (lambda p: peers.rbf(p, 5), 2, ["`budget`", "at least 6", "got 5"]),
+        (lambda p: peers.rbf(p, 20, kernel="gaussian"), 2, ["`kernel`", "'quintic'", "got 'gaussian'"]),
+        (lambda p: peers.rbf(p, 20, edges=2), 2, ["`edges`", "at most 1", "got 2"]),
+        (lambda p: peers.rbf(p, 20, seed=-1), 2, ["`seed`", "at least 0", "got -1"]),
+        (lambda p: peers.residual_projection(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
+        (lambda p: peers.residual_projection(p, 8, sketch=7), 1, ["`sketch`", "at most 6", "got 7"]),
+        (lambda p: peers.residual_projection(p, 30, sketch=1), 3, ["`sketch`", "at least 5", "30 terms", "got 1"]),
+        (lambda p: peers.residual_projection(p, 8, rank=0), 1, ["`rank`", "at least 1", "got 0"]),
+        (
+            lambda p: peers.residual_projection(p, 8, greedy=True, candidates=4),
+            1,
+            ["`candidates`", "at least 8", "got 4"],
+        ),
+    ],
+)
+def test_refusals(build, d, words):
+    problem = Counting(smooth(d))
+    assert_raises((ValueError, TypeError), words, lambda: build(problem))
+    assert problem.solves == 0 or "`sketch`" in words, "a caller's mistake must cost no exact solve"
+
+
+def test_the_design_is_sobol_moved_towards_the_faces():
+    problem = Counting(smooth(2))
+    family = problem.family
+    for edges in (0.0, 0.5, 1.0):
+        peers.rbf(problem, 16, edges=edges, seed=5)
+    x = nm.sampling.sobol(16, family.lower, family.upper, 5)
+    moved = (1 - torch.cos(math.pi * x)) / 2
+    for p, expected in zip(problem.p, (x, (x + moved) / 2, moved)):
+        assert_close(p, expected)
