@@ -180,8 +180,8 @@ def matrices(name: str, A: object, p: Tensor) -> Tensor:
         raise ValueError(
             f"`{name}`: expected shape ({p.shape[0]}, m, n), one matrix per parameter, got {tuple(A.shape)}."
         )
-    finite = torch.isfinite(A).flatten(1).all(dim=1)
-    if not finite.all():
+    # One sum is finite only if every entry is (it can overflow, too: then look closer); it is much faster than a mask.
+    if not torch.isfinite(A.detach().sum()) and not (finite := torch.isfinite(A).flatten(1).all(dim=1)).all():
         row = int(torch.argmin(finite.int()))
         raise ValueError(
             f"`{name}`: expected finite entries, got NaN or Inf at parameter {p[row].tolist()} "

@@ -79,7 +79,7 @@ class ClosedForm(Method):
         snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
             with a tolerance that is where it starts from.
         projections: Number of parameters for step 3 from the residual; 0 leaves the step out. Default: 0 where the
-            Chebyshev series serves, else 16 N.
+            Chebyshev series serves, else 8 N.
         check: Random parameters, not used in the fit, at which the residual of a fit without a tolerance is reported.
         failure_probability, sampling: As for every `Method`.
 
@@ -197,9 +197,8 @@ class ClosedForm(Method):
         asked = min(first.rank or len(design.x), real_numbers(first.problem, index))
         projected = self._projections(first, design)
         rows = real_rows(x.flatten(0, 1)).view(*x.shape[:2], -1)
-        Y, C, S = lowrank.pod(
-            rows, design.weights.to(x.device), len(design.x) if projected else min(asked, len(design.x))
-        )
+        width = min(2 * asked + 16 if projected else asked, len(design.x))
+        Y, C, S = lowrank.pod(rows, design.weights.to(x.device), width)
         kept = (16 * torch.finfo(rows.dtype).eps * S[:, :1] < S).sum(dim=1).clamp_max(Y.shape[2])
         Y = Y.cpu()
         subspaces = []
@@ -223,7 +222,7 @@ class ClosedForm(Method):
             return 0
         if self.projections is not None:
             return self.projections
-        return 0 if design.space is not None or len(design.x) == 1 else 16 * len(design.x)
+        return 0 if design.space is not None or len(design.x) == 1 else 8 * len(design.x)
 
     def _project(self, task: Task, index: int, subspace: _Subspace, count: int) -> _Subspace:
         """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters."""
@@ -304,7 +303,7 @@ class ClosedForm(Method):
             factors, good = (part[0] for part in _solve([task], design.x))
             design, factors = _kept(design, factors, good)
         size = len(design.x) if solving else 16
-        projections = self.projections or 16 * size
+        projections = self.projections or 8 * size
         maps: list[FactorMap] = []
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
             while True:
@@ -335,7 +334,7 @@ class ClosedForm(Method):
                             more, good = task.solve(new)
                             factors = [torch.cat(pair) for pair in zip(factors, more)]
                             design = _scattered(torch.cat([design.x, task.cube(new[good]).double().cpu()]))
-                            projections = max(projections, 16 * len(design.x))
+                            projections = max(projections, 8 * len(design.x))
                             continue
                         projections *= 2
                     size *= 2
@@ -459,9 +458,9 @@ def _largest(terms: int, dimension: int) -> Chebyshev:
 def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebyshev:
     """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones."""
     count, dimension = design.x.shape
-    held = torch.zeros(count, dtype=torch.bool)
-    held[2::4] = True
-    fitted, Y = ~held, Y * norms
+    # The last quarter of a Sobol sequence is as even as the rest; every fourth point would be a strip of the box.
+    fitted, held = slice(0, count - count // 4), slice(count - count // 4, count)
+    Y = Y * norms
     sizes = [Chebyshev(1)]
     while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < count / 2:
         sizes.append(more if more != sizes[-1] else replace(more, degree=more.degree + 1))

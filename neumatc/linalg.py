@@ -8,12 +8,16 @@ is torch's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from neumatc import checks
+
+# Matrices that a thread must have for its start to pay.
+_LEAST_PER_THREAD = 16
 
 
 def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +92,16 @@ def _one_norm(A: Tensor) -> Tensor:
 
 
 def _numpy(function: Callable, A: Tensor) -> Tensor | tuple[Tensor, ...]:
-    result = function(A.resolve_conj().resolve_neg().numpy())
+    """Apply a NumPy function to a batch, in as many parts as torch has threads: NumPy's own loop uses one."""
+    a = A.resolve_conj().resolve_neg().numpy()
+    parts = min(torch.get_num_threads(), len(a) // _LEAST_PER_THREAD)
+    if parts < 2:
+        result = function(a)
+    else:
+        with ThreadPoolExecutor(parts) as pool:
+            results = list(pool.map(function, np.array_split(a, parts)))
+        several = isinstance(results[0], tuple)
+        result = tuple(map(np.concatenate, zip(*results))) if several else np.concatenate(results)
     if isinstance(result, tuple):
         return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
     return torch.from_numpy(result)

@@ -110,21 +110,30 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
 def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     r"""Coefficients of least sketched residual, :math:`\min_c \|(L_i \sum_k c_k B_k - F_i) \Omega\|_F`, for each i.
 
+    A few random columns Omega preserve the norm well enough when there are more equations than unknowns, which costs far
+    less than an inverse for large matrices. The small least-squares problems are solved in double precision by
+    seminormal equations with one correction (Bjorck, *Numerical Methods for Least Squares Problems*, SIAM 1996,
+    section 2.9), as accurate as a QR factorisation up to condition numbers of about 1e7, and many times faster in
+    batches.
+
     Args:
         L: Shape (N, e, m).
         F: Shape (N, e, c).
-        basis: B, shape (R, m, c).
+        basis: B, shape (R, m, c), of similar norms.
         sketch: Omega, shape (c, s) with e s >= R.
 
     Returns:
         Real coefficients, shape (N, R), float64; not finite where the equations are dependent.
     """
     R, m, _ = basis.shape
-    sketch = sketch.to(L.dtype)
     sketched = (basis @ sketch).permute(1, 2, 0).reshape(m, -1)
     equations = (L @ sketched).view(len(L), -1, R)
     right = (F @ sketch).reshape(len(L), -1, 1)
     if L.is_complex():
         equations, right = (torch.view_as_real(T).transpose(-1, -2).flatten(1, 2) for T in (equations, right))
-    Q, T = torch.linalg.qr(equations)
-    return torch.linalg.solve_triangular(T, Q.mT @ right, upper=True)[..., 0].double()
+    equations, right = equations.double(), right.double()
+    root, info = torch.linalg.cholesky_ex(equations.mT @ equations)
+    root[info != 0] = torch.nan
+    c = torch.cholesky_solve(equations.mT @ right, root)
+    c += torch.cholesky_solve(equations.mT @ (right - equations @ c), root)
+    return c[..., 0]

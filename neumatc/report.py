@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 
@@ -113,6 +114,7 @@ class Report:
         )
 
 
+@cache
 def library_version() -> str:
     """Return the version of the installed library, or "unknown" in a source tree that is not installed."""
     try:

@@ -65,11 +65,12 @@ class Channel(ParametricMatrix):
         super().__init__(self._response, [lower], [upper], dtype=torch.float64, device=device, **labels)
 
     def _response(self, f: Tensor) -> Tensor:
-        blocks = []
-        for a, tau in zip(self.coefficients, self.delays, strict=True):
-            rotations = torch.exp(-2j * math.pi * f * tau).to(a.dtype)
-            blocks.append((rotations @ a.flatten(1)).unflatten(1, a.shape[1:]))
-        return torch.cat(blocks, dim=2 if self.direction == "uplink" else 1)
+        a = self.coefficients
+        rotations = torch.exp(-2j * math.pi * f * self.delays[:, None]).to(a.dtype)  # (users, B, L)
+        blocks = (rotations @ a.flatten(2)).unflatten(2, a.shape[2:])  # (users, B, m, n)
+        if self.direction == "uplink":
+            return blocks.permute(1, 2, 0, 3).flatten(2)
+        return blocks.transpose(0, 1).flatten(1, 2)
 
     def gram(self, noise: float) -> ParametricMatrix:
         """Return the regularised Gram matrix f -> H(f)^H H(f) + noise I, Hermitian positive definite.

@@ -1,7 +1,11 @@
 """Shared by the tests of the core: dtypes, devices, conditioned matrices, small surrogates, and assertions."""
 
 import os
+import random
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,7 +108,7 @@ def tensors_of(surrogate):
     return {"lower": surrogate.lower, "upper": surrogate.upper, **maps}
 
 
-def trained(problem, rank=4, *, seed=0, steps=40, **settings):
+def trained(problem, rank=4, *, seed=0, steps=40, tol=None, budget=None, start=None, **settings):
     """Fit fast, by few steps of residual training with a small sampler."""
     sampler = nm.FailureInformedSampling(candidates=40, samples=60, stages=2)
     defaults = {
@@ -116,4 +120,61 @@ def trained(problem, rank=4, *, seed=0, steps=40, **settings):
         "sampling": sampler,
     }
     method = nm.ResidualTraining(steps=steps, **(defaults | settings))
-    return nm.fit(problem, rank=rank, seed=seed, method=method, progress=False)
+    return nm.fit(problem, rank=rank, tol=tol, budget=budget, start=start, seed=seed, method=method, progress=False)
+
+
+def easy(operation, dtype=torch.float64, d=1, device="cpu", size=3, seed=0):
+    """A slow family with distinct singular values: diag(2, 3, 4, ...) and a fifth of a trigonometric one."""
+    waves = nm.families.trigonometric(size, 2, 0.0, seed, cycles=0.3, dimension=d, dtype=dtype, device=device)
+    diagonal = torch.diag(torch.arange(2, 2 + size)).to(device, dtype)
+    return nm.Problem(nm.ParametricMatrix(lambda p: diagonal + 0.2 * waves(p), waves.lower, waves.upper), operation)
+
+
+@dataclass(frozen=True)
+class CountedInverse(nm.Inverse):
+    """The inverse, which keeps the number of matrices of every exact solve."""
+
+    solved: ClassVar[list[int]] = []
+
+    def exact(self, A):
+        CountedInverse.solved.append(len(A))
+        return super().exact(A)
+
+
+@pytest.fixture
+def solved():
+    """The exact solves of `CountedInverse` in this test, one entry per call."""
+    CountedInverse.solved.clear()
+    return CountedInverse.solved
+
+
+def grid_of(family, count=1000, seed=99):
+    """Uniform random parameters of a family's box that no fit has seen."""
+    return nm.sampling.uniform(count, family.lower, family.upper, generator(seed))
+
+
+def singular_where(condition, dtype=torch.float64):
+    """diag(1, s(p)): s is 0 where ``condition`` holds, else 1 + p."""
+
+    def fn(p):
+        s = torch.where(condition(p), 0.0, 1 + p)
+        return torch.diag_embed(torch.cat([torch.ones_like(p), s], dim=1))
+
+    return nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=dtype), nm.Inverse())
+
+
+def state_of_the_process():
+    """Global state that a fit must leave alone."""
+    numpy = np.random.get_state()  # noqa: NPY002
+    return (
+        torch.get_rng_state().tolist(),
+        [x.tolist() for x in (torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])],
+        (numpy[1].tolist(), numpy[2]),
+        random.getstate(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_anomaly_enabled(),
+    )

@@ -31,11 +31,22 @@ def test_integer_takes_what_counts_as_one(value):
         (lambda: checks.number("x", -math.inf), ValueError, ["`x`", "finite", "-inf"]),
         (lambda: checks.number("x", "1"), TypeError, ["`x`", "number", "'1'", "str"]),
         (lambda: checks.number("x", 1j), TypeError, ["`x`", "number", "1j", "complex"]),
+        (lambda: checks.number("x", True), TypeError, ["`x`", "number", "True", "bool"]),
+        (lambda: checks.integer("n", 7, 1, 5), ValueError, ["`n`", "at most 5", "got 7"]),
+        (lambda: checks.seed(True), TypeError, ["`seed`", "integer", "True"]),
+        (lambda: checks.choice("x", "c", ("a", "b")), ValueError, ["`x`", "expected 'a' or 'b'", "got 'c'"]),
+        (lambda: checks.choice("x", 2, (1, 3, 5)), ValueError, ["`x`", "expected 1, 3 or 5", "got 2"]),
+        (lambda: checks.choice("x", None, ("a", "b", "c")), ValueError, ["`x`", "expected 'a', 'b' or 'c'", "got None"]),
+        (lambda: checks.choice("x", ["a"], ("a", "b")), ValueError, ["`x`", "expected 'a' or 'b'", "got ['a']"]),
         (lambda: checks.matrix_dtype("dtype", torch.bfloat16), TypeError, ["`dtype`", "complex64", "bfloat16", ".to("]),
     ],
 )
 def test_messages_say_what_was_expected_and_what_came(call, error, words):
     assert_raises(error, words, call)
+
+
+def test_choice_returns_the_value():
+    assert checks.choice("x", "b", ("a", "b")) == "b"
 
 
 def test_default_dtype_is_torchs():
@@ -88,6 +99,8 @@ def test_public_methods_are_documented(value):
 
 
 def test_settings_of_dataclasses_are_documented():
-    for cls in (nm.SinusoidalMLP, nm.SVD, nm.ResidualTraining, nm.FailureInformedSampling, nm.Report, nm.Round):
+    embeddings = (nm.SinusoidalMLP, nm.Chebyshev, nm.FourierExtension, nm.Spline, nm.RadialBasis)
+    methods = (nm.Method, nm.ClosedForm, nm.ResidualTraining, nm.FailureInformedSampling, nm.Task)
+    for cls in (*embeddings, *methods, nm.SVD, nm.Report, nm.Round):
         for name in cls.__dataclass_fields__:
             assert re.search(rf"\b{name}\b", inspect.getdoc(cls)), f"{cls.__name__}: {name} is not described"

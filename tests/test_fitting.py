@@ -1,342 +1,29 @@
-"""Fitting: repeatable, global state untouched, adaptive where it fails, and every failure on the way as data."""
+"""`fit` and `fit_many`: what they share whatever the method, budgets, starts, and every refusal."""
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 import torch
-from conftest import DTYPES, assert_close, assert_raises, parameters, real, tensors_of, trained
+from conftest import (
+    DTYPES,
+    CountedInverse,
+    assert_close,
+    assert_raises,
+    easy,
+    eps,
+    gaussian,
+    grid_of,
+    parameters,
+    real,
+    singular_where,
+    tensors_of,
+    trained,
+)
 
 import neumatc as nm
 from neumatc import StopReason
-from neumatc.operations import Factor
-
-OPERATIONS = [nm.Inverse(), nm.SVD(rank=2)]
-
-
-LOOKS = 8  # exact solves at the worst candidates of a fit that ends with large residuals
-
-
-def easy(operation, dtype=torch.float64, d=1, device="cpu", size=3):
-    """A slow family with distinct singular values: diag(2, 3, 4, ...) and a fifth of a trigonometric one."""
-    waves = nm.families.trigonometric(size, 2, 0.0, cycles=0.3, dimension=d, dtype=dtype, device=device)
-    diagonal = torch.diag(torch.arange(2, 2 + size)).to(device, dtype)
-    return nm.Problem(nm.ParametricMatrix(lambda p: diagonal + 0.2 * waves(p), waves.lower, waves.upper), operation)
-
-
-@pytest.mark.parametrize("d", [1, 2, 3])
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dtype, device):
-    problem = easy(operation, dtype, d, device)
-    surrogate = trained(problem, steps=60, rounds=1, learning_rate=2e-2)
-    report = surrogate.report
-    assert (surrogate.dtype, surrogate.device) == (dtype, problem.family.device)
-    # The SVD's loss does not go to zero: measure it from its minimum, the truncated energy.
-    p = parameters(64, d, real(dtype)).to(device)
-    A = problem.family(p)
-    floor = float(operation.loss(A, problem.unpack(problem.exact(p).value, p)).mean())
-    assert report.losses[-1] - floor < 0.35 * (report.losses[0] - floor)
-    assert report.losses[0] < 100  # the initial scale is sensible
-    assert report.steps == sorted(report.steps)
-    assert report.steps[-1] == 60
-    value = surrogate(p)
-    residual = problem.residual(p, value)
-    assert residual.dtype == real(dtype)
-    assert residual.isfinite().all()
-    assert (report.rank, report.seed, report.method) == (4, 0, "ResidualTraining")
-    assert report.exact_solves <= LOOKS
-    assert report.seconds > 0
-    assert str(report.collocation) in str(report)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_more_training_is_accurate(operation):
-    problem = easy(operation)
-    surrogate = trained(problem, rank=6, steps=1500, rounds=1, learning_rate=2e-2, batch=32)
-    p = parameters(100)
-    assert problem.error(p, surrogate(p)).median() < 0.03
-    assert_close(
-        problem.residual(p, surrogate(p)),
-        problem.operation.residual(problem.family(p), problem.unpack(surrogate(p), p)),
-    )
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_a_seed_decides_everything(operation, dtype, device):
-    problem = easy(operation, dtype, d=2, device=device)
-    settings = {"anchors": 3, "tolerance": 1e-3, "steps": 20}
-    first, second, other = (trained(problem, seed=seed, **settings) for seed in (1, 1, 2))
-    torch.randn(3)  # moves the global generator, which must not matter
-    for name, tensor in tensors_of(first).items():
-        assert torch.equal(tensor, tensors_of(second)[name])
-    assert not torch.equal(first.maps[0].core, other.maps[0].core)
-    for a, b, same in ((first, second, True), (first, other, False)):
-        assert (a.report.losses == b.report.losses) is same
-        assert (a.report.rounds == b.report.rounds) is same
-    assert first.report.collocation == 32 + 8  # one enrichment between two rounds
-    assert len(first.report.rounds[0].added) == 8
-    assert 3 <= first.report.exact_solves <= 3 + LOOKS
-
-
-def test_global_state_is_untouched():
-    def state():
-        numpy = np.random.get_state()  # noqa: NPY002
-        return (
-            torch.get_rng_state().tolist(),
-            [x.tolist() for x in (torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])],
-            (numpy[1].tolist(), numpy[2]),
-            torch.get_default_dtype(),
-            torch.get_num_threads(),
-            torch.is_grad_enabled(),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_anomaly_enabled(),
-        )
-
-    before = state()
-    trained(easy(nm.SVD(rank=2), torch.complex64, d=3), steps=10, anchors=2)
-    assert state() == before
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_fit_works_in_every_gradient_mode(mode):
-    expected = trained(easy(nm.Inverse()), steps=20)
-    with mode():
-        enabled = torch.is_grad_enabled()
-        surrogate = trained(easy(nm.Inverse()), steps=20, anchors=0)
-        assert torch.is_grad_enabled() == enabled
-    assert torch.equal(surrogate.maps[0].core, expected.maps[0].core)
-    assert not any(t.requires_grad for t in tensors_of(surrogate).values())
-
-
-def test_a_family_with_trainable_tensors_of_its_own():
-    """Any torch code may make A(p); its own parameters are neither trained nor a reason to fail."""
-    weight = torch.nn.Parameter(0.1 * torch.ones(2, 2, dtype=torch.float64))
-    family = nm.ParametricMatrix(
-        lambda p: torch.eye(2).double() + p[:, :, None] * weight, [0.0], [1.0], dtype=torch.float64
-    )
-    surrogate = trained(nm.Problem(family, nm.Inverse()), steps=10, anchors=2)
-    assert surrogate(parameters(3)).isfinite().all()
-    assert weight.grad is None
-
-
-def test_default_dtype_does_not_matter():
-    expected = trained(easy(nm.Inverse(), torch.complex64), steps=10, anchors=2)
-    torch.set_default_dtype(torch.float64)
-    try:
-        surrogate = trained(easy(nm.Inverse(), torch.complex64), steps=10, anchors=2)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(surrogate.maps[0].core, expected.maps[0].core)
-
-
-@pytest.mark.parametrize("d", [1, 2])
-def test_points_are_added_where_the_surrogate_fails(d):
-    """The inverse is almost constant except in a narrow bump, which a slow embedding cannot follow."""
-    centre, radius = 0.8, 0.1
-
-    def fn(p):
-        bump = 4 * torch.exp(-((p - centre) ** 2).sum(dim=1) / (2 * (radius / 3) ** 2))
-        return torch.eye(3, dtype=p.dtype) / (1 + bump)[:, None, None]
-
-    family = nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=torch.float64)
-    surrogate = trained(
-        nm.Problem(family, nm.Inverse()),
-        rank=2,
-        steps=400,
-        rounds=2,
-        added=20,
-        tolerance=0.6,
-        learning_rate=2e-2,
-        failure_probability=0.0,
-        embedding=nm.SinusoidalMLP(layers=1, width=8, frequency=0.5),
-        sampling=nm.FailureInformedSampling(candidates=100, samples=200, stages=3),
-    )
-    report = surrogate.report
-    added = torch.tensor([p for entry in report.rounds for p in entry.added], dtype=torch.float64)
-    assert 5 <= len(added) <= 20
-    assert ((added - centre).norm(dim=1) < radius).double().mean() > 0.9  # a fifth (1-D), a thirtieth (2-D) of the box
-    assert report.collocation == 32 + len(added)
-    assert len(report.rounds) == 2
-    assert report.rounds[-1].added == []  # nothing is trained after the last round
-    assert report.stop_reason == StopReason.STEPS
-    assert [entry.step for entry in report.rounds] == [200, 400]
-    assert report.residual_evaluations >= 2 * 300
-    for entry in report.rounds:
-        assert entry.residual_median < entry.residual_max
-        assert 0 < entry.failure_probability < 0.4
-
-
-def test_training_ends_when_the_failure_probability_is_low():
-    surrogate = trained(easy(nm.Inverse()), steps=600, rounds=12, tolerance=0.05, learning_rate=2e-2)
-    report = surrogate.report
-    assert report.stop_reason == StopReason.TOLERANCE
-    assert report.steps[-1] < 600
-    assert report.steps[-1] == report.rounds[-1].step
-    assert report.rounds[-1].failure_probability <= 1e-2 < report.rounds[0].failure_probability
-    assert "under the target" in str(report)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_anchors_are_solved_exactly_and_learned(operation):
-    """With few collocation points of little weight, the anchors alone carry the fit."""
-    problem = easy(operation, torch.complex128)
-    surrogate = trained(problem, steps=300, anchors=12, anchor_weight=10.0, learning_rate=2e-2, collocation=4, rounds=1)
-    p = parameters(50)
-    assert problem.error(p, surrogate(p)).median() < 0.1
-    assert 12 <= surrogate.report.exact_solves <= 12 + LOOKS
-
-
-def singular_where(condition, dtype=torch.float64):
-    """diag(1, s(p)): s is 0 where ``condition`` holds, else 1 + p."""
-
-    def fn(p):
-        s = torch.where(condition(p), 0.0, 1 + p)
-        return torch.diag_embed(torch.cat([torch.ones_like(p), s], dim=1))
-
-    return nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=dtype), nm.Inverse())
-
-
-def test_singular_anchors_are_reported_with_their_parameter():
-    surrogate = trained(singular_where(lambda p: p > 0.7), steps=20, anchors=30)
-    singular = torch.tensor(surrogate.report.singular)
-    assert 0 < len(singular) < 30 + LOOKS
-    assert singular.shape[1] == 1
-    assert (singular > 0.7).all()
-    assert 30 <= surrogate.report.exact_solves <= 30 + LOOKS
-    assert surrogate(parameters(9)).isfinite().all()
-    everywhere = trained(singular_where(lambda p: p > -1), steps=20, anchors=5)
-    assert len(everywhere.report.singular) == 5 + LOOKS
-    assert everywhere(parameters(9)).isfinite().all()
-
-
-def test_singular_matrices_are_found_without_anchors():
-    """A fit that cannot get its residual down says at which parameters the matrix is singular."""
-    surrogate = trained(singular_where(lambda p: p > 0.7), steps=20)
-    assert surrogate.report.singular
-    assert all(p[0] > 0.7 for p in surrogate.report.singular)
-    assert surrogate.report.exact_solves == LOOKS
-    assert surrogate.report.rounds[-1].residual_max > 0.1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_default_settings_come_near_the_limit_in_every_dimension(d):
-    """On parameters not trained on, against the best map of the rank."""
-    family = nm.families.trigonometric(size=12, shift=3.0, dimension=d)
-    problem = nm.Problem(family, nm.Inverse())
-    surrogate = nm.fit(problem, rank=16, method=nm.ResidualTraining(steps=1500, rounds=2), progress=False)
-    p = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(9))
-    exact = problem.exact(p).value
-    limit = float(nm.benchmark.eckart_young(exact, 16))
-    assert nm.benchmark.relative_error(surrogate(p), exact) < max(3 * limit, 5e-3)
-
-
-def test_a_constant_learning_rate_is_a_schedule_too():
-    cosine, constant = (trained(easy(nm.Inverse()), steps=40, schedule=name) for name in ("cosine", "constant"))
-    assert not torch.equal(cosine.maps[0].core, constant.maps[0].core)
-    assert_raises(
-        ValueError, ["`schedule`", "'cosine' or 'constant'", "'step'"], lambda: nm.ResidualTraining(schedule="step")
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
-@pytest.mark.parametrize("rounds", [1, 4, 40])
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_divergence_returns_a_finite_model(operation, rounds, dtype):
-    """With a round at every step too: a state whose weights are finite but whose values overflow is not finite."""
-    problem = easy(operation, dtype)
-    surrogate = trained(problem, steps=40, rounds=rounds, learning_rate=1e30 if real(dtype) == torch.float32 else 1e200)
-    assert surrogate.report.stop_reason == StopReason.DIVERGED
-    assert "learning_rate" in surrogate.report.message
-    assert "NaN or Inf" in str(surrogate.report)
-    assert all(t.isfinite().all() for t in tensors_of(surrogate).values())
-    p = parameters(9, dtype=real(dtype))
-    assert all(x.isfinite().all() for x in problem.unpack(surrogate(p), p))
-
-
-def test_divergence_at_the_last_step_is_noticed():
-    """One step of this size overflows at once, and no loss is computed after it."""
-    surrogate = trained(easy(nm.Inverse(), torch.float32), steps=1, rounds=1, learning_rate=1e30)
-    assert surrogate(parameters(9, dtype=torch.float32)).isfinite().all()
-    assert surrogate.report.stop_reason == StopReason.DIVERGED
-
-
-def faulty(where):
-    def fn(p):
-        A = torch.eye(2, dtype=p.dtype) * (1 + p[:, :1, None])
-        return torch.where(where(p)[:, :, None], torch.nan, A)
-
-    return nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), nm.Inverse())
-
-
-def test_a_family_that_fails_in_a_small_region():
-    # Between two neighbours of the 32 Sobol points, and wide enough for 100 fresh draws per round to hit it.
-    x = nm.sampling.sobol(32, torch.zeros(1).double(), torch.ones(1).double(), 0)[:, 0].sort().values
-    gap = int((x[1:] - x[:-1]).argmax())
-    low, high = float(x[gap]), float(x[gap + 1])
-    problem = faulty(lambda p: (p > low) & (p < high))
-    surrogate = trained(problem, steps=200, rounds=2, failure_probability=0.0, learning_rate=2e-2)
-    report = surrogate.report
-    assert report.stop_reason == StopReason.FAMILY
-    assert low < float(report.message.split("parameter [")[1].split("]")[0]) < high
-    assert report.steps[-1] in (100, 200)
-    good = torch.tensor([[0.1], [0.9]], dtype=torch.float64)
-    good = good[(good < low) | (good > high)][:, None]
-    assert (problem.residual(good, surrogate(good)) < 0.3).all()
-
-
-def test_a_family_that_fails_at_the_first_parameters_raises():
-    problem = faulty(lambda p: p > 0.8)
-    assert_raises(nm.FamilyError, ["`fn(p)`", "NaN or Inf", "parameter ["], lambda: trained(problem))
-
-
-@dataclass(frozen=True)
-class Square(nm.Operation):
-    """A^2, with the default loss, gauge and packing."""
-
-    def factors(self, m, n):
-        return (Factor("X", (m, n)),)
-
-    def exact(self, A):
-        return (A @ A,), torch.zeros(len(A), dtype=torch.bool, device=A.device)
-
-    def residual(self, A, factors):
-        return torch.linalg.vector_norm(factors[0] - A @ A, dim=(1, 2)) / torch.linalg.vector_norm(A @ A, dim=(1, 2))
-
-    def scales(self, A):
-        return (float((A @ A).abs().square().mean().sqrt()),)
-
-
-@dataclass(frozen=True)
-class Adjoint(Square):
-    """A^H: another shape than A."""
-
-    def factors(self, m, n):
-        return (Factor("X", (n, m)),)
-
-    def exact(self, A):
-        return (A.mH.clone(),), torch.zeros(len(A), dtype=torch.bool, device=A.device)
-
-    def residual(self, A, factors):
-        return torch.linalg.vector_norm(factors[0] - A.mH, dim=(1, 2)) / torch.linalg.vector_norm(A, dim=(1, 2))
-
-    def scales(self, A):
-        return (float(A.abs().square().mean().sqrt()),)
-
-
-@pytest.mark.parametrize("dtype", DTYPES[1::2])
-@pytest.mark.parametrize(("operation", "shape"), [(Square(), (3, 3)), (Adjoint(), (3, 2))], ids=str)
-def test_an_operation_of_the_user_is_fitted(operation, shape, dtype):
-    base = nm.families.trigonometric(3, 2, 3.0, cycles=0.3, dtype=dtype)
-    family = nm.ParametricMatrix(lambda p: base(p)[:, : shape[0], : shape[1]], base.lower, base.upper)
-    problem = nm.Problem(family, operation)
-    surrogate = trained(problem, rank=5, steps=600, rounds=1, learning_rate=2e-2, anchors=2)
-    p = parameters(50)
-    assert surrogate(p).shape == (50, *problem.factors[0].shape)
-    assert problem.error(p, surrogate(p)).median() < 0.05
-    assert_close(problem.error(p, surrogate(p)), problem.residual(p, surrogate(p)), units=1e6)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +53,24 @@ def test_rank_is_limited_by_the_numbers_in_a_factor(operation, dtype, possible, 
         ({"rank": 2.0}, TypeError, ["`rank`", "integer", "2.0"]),
         ({"seed": -1}, ValueError, ["`seed`", "at least 0", "-1"]),
         ({"seed": 2**70}, ValueError, ["`seed`", str(2**70)]),
-        ({"method": nm.ResidualTraining}, TypeError, ["`method`", "nm.ResidualTraining()", "class"]),
+        ({"seed": True}, TypeError, ["`seed`", "integer", "True"]),
+        ({"rank": True}, TypeError, ["`rank`", "integer", "True"]),
+        ({"rank": "4"}, TypeError, ["`rank`", "integer", "'4'"]),
+        ({"rank": None}, ValueError, ["`rank`", "`tol`", "got neither", "rank=24"]),
+        ({"rank": None, "method": nm.ResidualTraining(), "tol": 0.1}, ValueError, ["`rank`", "nm.ClosedForm()"]),
+        ({"tol": 0}, ValueError, ["`tol`", "above 0", "got 0"]),
+        ({"tol": -1e-3}, ValueError, ["`tol`", "above 0", "-0.001"]),
+        ({"tol": math.nan}, ValueError, ["`tol`", "finite", "nan"]),
+        ({"tol": math.inf}, ValueError, ["`tol`", "finite", "inf"]),
+        ({"tol": "1e-3"}, TypeError, ["`tol`", "number", "'1e-3'"]),
+        ({"tol": True}, TypeError, ["`tol`", "number", "True"]),
+        ({"budget": -1}, ValueError, ["`budget`", "at least 0", "-1"]),
+        ({"budget": True}, TypeError, ["`budget`", "integer", "True"]),
+        ({"budget": 2.5}, TypeError, ["`budget`", "integer", "2.5"]),
+        ({"budget": "9"}, TypeError, ["`budget`", "integer", "'9'"]),
+        ({"start": 3}, TypeError, ["`start`", "nm.Surrogate", "3"]),
+        ({"method": nm.ResidualTraining}, TypeError, ["`method`", "nm.ClosedForm()", "class"]),
+        ({"method": "closed"}, TypeError, ["`method`", "nm.ClosedForm()", "'closed'"]),
         (
             {"rank": 8, "method": nm.ResidualTraining(collocation=4)},
             ValueError,
@@ -380,35 +84,405 @@ def test_fit_refuses(arguments, error, words):
     assert_raises(error, words, lambda: nm.fit(settings.pop("problem"), **settings))
 
 
+def test_the_default_method_suits_the_operation():
+    assert nm.fit(easy(nm.Inverse()), rank=3).report.method == "ClosedForm"
+    method = nm.ResidualTraining(steps=2, collocation=8)
+    assert nm.fit(easy(nm.SVD(rank=2)), rank=3, method=method).report.method == "ResidualTraining"
+    assert nm.SVD.unique is False and nm.Inverse.unique is True
+
+
+@pytest.mark.slow
+def test_the_default_method_of_the_svd_is_training():
+    surrogate = nm.fit(easy(nm.SVD(rank=2)), rank=3, progress=False)
+    assert surrogate.report.method == "ResidualTraining"
+
+
+@dataclass(frozen=True)
+class Fixed(nm.Method):
+    """A method of a user: another fit's maps, with the task's rank, generator, budget and report."""
+
+    count: int = 3
+
+    def run(self, task):
+        p = nm.sampling.uniform(self.count, task.problem.family.lower, task.problem.family.upper, task.generator)
+        factors, good = task.solve(p)
+        assert good.all() and len(factors[0]) == self.count
+        task.note("first")
+        task.note("second")
+        maps = list(nm.fit(task.problem, rank=task.rank, progress=task.progress).maps)
+        self.estimate(task, maps, task.tol or 1e-2)
+        return maps
+
+
+def test_a_method_of_the_user(solved):
+    problem = nm.Problem(easy(nm.Inverse()).family, CountedInverse())
+    surrogate = nm.fit(problem, rank=3, tol=1e-1, budget=9, method=Fixed(failure_probability=0.5), progress=False)
+    report = surrogate.report
+    assert (report.method, report.rank, report.tol, report.budget) == ("Fixed", 3, 1e-1, 9)
+    assert report.settings["count"] == 3
+    assert report.settings["failure_probability"] == 0.5
+    assert report.settings["sampling"]["candidates"] == 300
+    assert report.exact_solves == 3
+    assert report.message == "first; second"
+    assert report.residual_evaluations > 0
+    (entry,) = report.rounds
+    assert (entry.rank, entry.exact_solves) == (3, 3)
+    assert len(entry.worst) == 1
+
+
+def test_a_task_says_how_much_is_left():
+    family = easy(nm.Inverse()).family
+    report = nm.Report("x", {}, 3, 0)
+    task = nm.Task(nm.Problem(family, nm.Inverse()), 3, None, 4, None, torch.Generator(), report, False)
+    assert task.left() == 4
+    task.solve(parameters(3))
+    assert (task.left(), report.exact_solves) == (1, 3)
+    assert replace(task, budget=None).left() > 10**9
+    x = 2 * parameters(5) - 1
+    assert_close(task.cube(task.box(x)), x)
+
+
+# Budgets, for gradient training
+
+
+@pytest.mark.parametrize(("anchors", "budget"), [(0, 0), (0, 3), (4, 4), (4, 6), (5, 100)])
+def test_training_keeps_the_budget(anchors, budget, solved):
+    """A family that is singular on a third of the box makes the fit look there, as far as the budget allows."""
+    family = singular_where(lambda p: p > 0.7).family
+    surrogate = trained(nm.Problem(family, CountedInverse()), steps=20, anchors=anchors, budget=budget)
+    assert sum(solved) == surrogate.report.exact_solves == min(budget, anchors + 8)
+    assert surrogate.report.budget == budget
+
+
+def test_more_anchors_than_the_budget(solved):
+    problem = nm.Problem(easy(nm.Inverse()).family, CountedInverse())
+    assert_raises(
+        ValueError, ["`anchors`", "`budget` = 3", "got 4", "lower"], lambda: trained(problem, anchors=4, budget=3)
+    )
+    assert solved == []
+
+
+# Beginning from another surrogate
+
+
+def closed(problem, rank=6, **settings):
+    return nm.fit(problem, rank=rank, method=nm.ClosedForm(**settings), progress=False)
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-6, 1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_training_never_ends_above_its_start(rate, rounds):
+    problem = nm.Problem(nm.families.trigonometric(6, 4, 4.0, dtype=torch.float64), nm.Inverse())
+    start = closed(problem, 8, embedding=nm.SinusoidalMLP(width=64, frequency=8.0))
+    kept = {name: t.clone() for name, t in tensors_of(start).items()}
+    surrogate = trained(problem, None, start=start, learning_rate=rate, rounds=rounds, steps=30)
+    p = grid_of(problem.family, 2000)
+    before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
+    assert after <= before
+    assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
+    assert not any(t.requires_grad for t in tensors_of(surrogate).values())
+    assert surrogate.maps[0].embedding == start.maps[0].embedding
+    assert surrogate.rank == surrogate.report.rank == 8
+    assert surrogate.report.rounds[0].step == 0
+    assert surrogate.report.exact_solves <= 8
+
+
+def test_training_improves_a_poor_start():
+    problem = easy(nm.Inverse())
+    start = trained(problem, steps=1)
+    surrogate = trained(problem, None, start=start, steps=300, learning_rate=1e-2, rounds=3)
+    p = grid_of(problem.family)
+    before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
+    assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    "embedding", [None, nm.Spline(12), nm.RadialBasis(20), nm.FourierExtension(12), nm.SinusoidalMLP()], ids=str
+)
+def test_a_start_of_every_kind(embedding, dtype):
+    problem = easy(nm.Inverse(), dtype)
+    start = closed(problem, 4, embedding=embedding)
+    kept = {name: t.clone() for name, t in tensors_of(start).items()}
+    surrogate = trained(problem, 4, start=start, learning_rate=1e-5, steps=5)
+    assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
+    moved = {name for name, t in surrogate.maps[0].weights.items() if not torch.equal(t, start.maps[0].weights[name])}
+    if start.maps[0].embedding.trainable is not None:
+        assert moved <= {"weight_out", "bias_out"}
+
+
+def test_a_start_that_diverges_or_fails_returns_the_start():
+    problem = easy(nm.Inverse())
+    start = closed(problem)
+    surrogate = trained(problem, None, start=start, learning_rate=1e200)
+    assert surrogate.report.stop_reason == StopReason.DIVERGED
+    p = grid_of(problem.family, 20)
+    assert torch.equal(surrogate(p), start(p))
+
+
+@pytest.mark.parametrize(
+    "other",
     [
-        ({"embedding": 3}, ["`embedding`", "nm.SinusoidalMLP()", "3"]),
-        ({"sampling": 3}, ["`sampling`", "FailureInformedSampling", "3"]),
-        ({"steps": 0}, ["`steps`", "at least 1"]),
-        ({"batch": 1.5}, ["`batch`", "integer", "1.5"]),
-        ({"collocation": 0}, ["`collocation`", "at least 1"]),
-        ({"rounds": 0}, ["`rounds`", "at least 1"]),
-        ({"added": -1}, ["`added`", "at least 0"]),
-        ({"anchors": -1}, ["`anchors`", "at least 0"]),
-        ({"learning_rate": 0}, ["`learning_rate`", "above 0", "got 0"]),
-        ({"tolerance": math.nan}, ["`tolerance`", "above 0", "nan"]),
-        ({"anchor_weight": 0}, ["`anchor_weight`", "above 0"]),
-        ({"failure_probability": 1.0}, ["`failure_probability`", "at least 0 and below 1", "1.0"]),
-        ({"failure_probability": "a"}, ["`failure_probability`", "number", "'a'"]),
+        lambda: easy(nm.Inverse(), size=4),
+        lambda: easy(nm.Inverse(), torch.float32),
+        lambda: easy(nm.Inverse(), torch.complex128),
+        lambda: easy(nm.Inverse(), d=2),
+        lambda: nm.Problem(easy(nm.Inverse()).family, CountedInverse()),
+        lambda: nm.Problem(
+            nm.ParametricMatrix(easy(nm.Inverse()).family.fn, [0.0], [0.5], dtype=torch.float64), nm.Inverse()
+        ),
+    ],
+    ids=["size", "precision", "complex", "dimension", "operation", "box"],
+)
+def test_a_start_of_another_problem_is_refused(other):
+    start = closed(other(), 3)
+    assert_raises(ValueError, ["`start`", "expected", "got"], lambda: trained(easy(nm.Inverse()), None, start=start))
+
+
+def test_a_start_of_another_rank_is_refused():
+    problem = easy(nm.Inverse())
+    start = closed(problem, 3)
+    assert_raises(ValueError, ["`rank`", "expected 3", "`start`", "got 4"], lambda: trained(problem, 4, start=start))
+    assert trained(problem, None, start=start, steps=2).rank == 3
+
+
+# The `out` argument
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2)], ids=str)
+def test_out_receives_the_result(operation, dtype, device):
+    surrogate = trained(easy(operation, dtype, device=device), steps=2)
+    p = parameters(20, dtype=real(dtype)).to(device)
+    value = surrogate(p)
+    single = isinstance(value, torch.Tensor)
+    out = torch.full_like(value, torch.nan) if single else tuple(torch.full_like(x, torch.nan) for x in value)
+    result = surrogate(p, out=out, memory_budget=4000)
+    for x, y, z in zip(*([value], [out], [result]) if single else (value, out, result)):
+        assert torch.equal(y, z) and y.data_ptr() == z.data_ptr()
+        assert_close(y, x, units=1000)
+    assert type(result) is type(value)
+
+
+def test_out_works_under_inference_mode_and_in_a_view():
+    surrogate = trained(easy(nm.Inverse()), steps=2)
+    p, memory = parameters(4), torch.zeros(3, 4, 3, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        surrogate(p, out=memory[1])
+    assert_close(memory[1], surrogate(p))
+    assert (memory[[0, 2]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "words"),
+    [
+        (torch.zeros(4, 3, 2).double(), ValueError, ["`out`", "(5, 3, 3)", "(4, 3, 2)", "torch.empty"]),
+        (torch.zeros(4, 3, 3).double(), ValueError, ["`out`", "(5, 3, 3)", "(4, 3, 3)"]),
+        (torch.zeros(5, 9).double(), ValueError, ["`out`", "(5, 3, 3)", "(5, 9)"]),
+        (torch.zeros(5, 3, 3), TypeError, ["`out`", "torch.float64", "torch.float32"]),
+        (torch.zeros(5, 3, 3).cdouble(), TypeError, ["`out`", "torch.float64", "complex128"]),
+        (torch.zeros(3, 3, 5).double().permute(2, 0, 1), ValueError, ["`out`", "contiguous", "strides"]),
+        (torch.zeros(10, 3, 3).double()[::2], ValueError, ["`out`", "contiguous", "strides"]),
+        (torch.zeros(1, 3, 3).double().expand(5, 3, 3), ValueError, ["`out`", "contiguous"]),
+        (torch.zeros(5, 3, 3, dtype=torch.float64, device="meta"), ValueError, ["`out`", "cpu", "meta"]),
+        ((torch.zeros(5, 3, 3).double(),) * 2, ValueError, ["`out`", "1 tensor", "got 2"]),
+        ((), ValueError, ["`out`", "1 tensor", "got 0"]),
+        ([[1.0]], (TypeError, ValueError), ["`out`", "[1.0]"]),
+        (3, TypeError, ["`out`", "3"]),
+        ("out", (TypeError, ValueError), ["`out`"]),
     ],
 )
-def test_method_refuses(settings, words):
-    assert_raises((ValueError, TypeError), words, lambda: nm.ResidualTraining(**settings))
+def test_out_is_refused(out, error, words):
+    surrogate = trained(easy(nm.Inverse()), steps=2)
+    assert_raises(error, words, lambda: surrogate(parameters(5), out=out))
 
 
-def test_a_method_of_the_user_need_not_be_a_dataclass():
-    class Fixed(nm.Method):
-        def run(self, problem, rank, generator, report, progress):
-            return list(trained(problem, rank, steps=1).maps)
+def test_out_of_several_factors_is_a_tuple():
+    surrogate = trained(easy(nm.SVD(rank=2)), steps=2)
+    assert_raises(
+        ValueError,
+        ["`out`", "3 tensor", "got 1"],
+        lambda: surrogate(parameters(5), out=torch.zeros(5, 3, 2).double()),
+    )
 
-    surrogate = nm.fit(easy(nm.Inverse()), rank=3, method=Fixed())
-    assert surrogate.report.method == "Fixed"
+
+def test_out_that_carries_gradients():
+    surrogate = trained(easy(nm.Inverse()), steps=2)
+    out = torch.zeros(5, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert_raises((ValueError, TypeError, RuntimeError), ["out"], lambda: surrogate(parameters(5), out=out))
+
+
+# Many problems
+
+
+def families(count, dtype=torch.float64, d=1, size=5, boxes=False):
+    """Problems of one kind, on boxes of their own if asked for."""
+    problems = []
+    for i in range(count):
+        base = nm.families.trigonometric(size, 3, 4.0, i, cycles=0.5, dimension=d, dtype=dtype)
+        low, width = (10.0 * i, 1.0 + i) if boxes else (0.0, 1.0)
+        fn = lambda p, base=base, low=low, width=width: base(((p - low) / width).clamp(0, 1))  # noqa: E731
+        family = nm.ParametricMatrix(fn, [low] * d, [low + width] * d, dtype=real(dtype))
+        problems.append(nm.Problem(family, CountedInverse()))
+    return problems
+
+
+def assert_same_fits(many, problems, units=1e4, **settings):
+    for surrogate, problem in zip(many, problems, strict=True):
+        alone = nm.fit(problem, progress=False, **settings)
+        p = grid_of(problem.family, 50)
+        assert_close(surrogate(p), alone(p), units=units)
+        assert torch.equal(surrogate.lower, problem.family.lower)
+        assert surrogate.maps[0].embedding == alone.maps[0].embedding
+        for name in ("rank", "seed", "tol", "budget", "stop_reason", "message", "exact_solves", "singular"):
+            assert getattr(surrogate.report, name) == getattr(alone.report, name), name
+        for name in ("collocation", "residual_evaluations", "settings", "method", "version"):
+            assert getattr(surrogate.report, name) == getattr(alone.report, name), name
+        assert len(surrogate.report.rounds) == len(alone.report.rounds)
+        for ours, theirs in zip(surrogate.report.rounds, alone.report.rounds):
+            assert ours.worst == theirs.worst or ours.residual_max < 1e-3
+            assert (ours.exact_solves, ours.rank) == (theirs.exact_solves, theirs.rank)
+
+
+@pytest.mark.parametrize("boxes", [False, True])
+@pytest.mark.parametrize("d", [1, 2])
+def test_many_fits_are_those_one_by_one(d, boxes, dtype, solved):
+    problems = families(4, dtype, d, boxes=boxes)
+    settings = {"rank": 5, "method": nm.ClosedForm(snapshots=24)}
+    many = nm.fit_many(problems, **settings, progress=False)
+    assert sum(solved) == 4 * 24
+    assert len(solved) == 1  # one batch
+    assert [s.report.exact_solves for s in many] == [24] * 4
+    assert_same_fits(many, problems, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"tol": 1e-3}, {"rank": 4, "budget": 0}, {"rank": 4, "budget": 9}], ids=str)
+def test_many_fits_to_a_tolerance_or_a_budget(settings):
+    problems = families(3)
+    assert_same_fits(nm.fit_many(problems, **settings, progress=False), problems, **settings)
+
+
+@pytest.mark.parametrize(
+    "embedding", [nm.SinusoidalMLP(width=64, frequency=6.0), nm.RadialBasis(50), nm.Chebyshev(30)], ids=str
+)
+@pytest.mark.parametrize("d", [1, 2])
+def test_many_fits_with_drawn_features(embedding, d):
+    problems = families(3, d=d)
+    settings = {"rank": 5, "method": nm.ClosedForm(embedding, snapshots=30), "seed": 5}
+    assert_same_fits(nm.fit_many(problems, **settings, progress=False), problems, units=1e7, **settings)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_one_family_of_many_is_singular_at_a_node(d):
+    problems = families(3, d=d)
+    node = (nm.sampling.design(24, d)[0][7] + 1) / 2
+
+    def fn(p, base=problems[1].family):
+        near = ((p - node).abs().amax(dim=1) < 1e-9)[:, None, None]
+        return torch.where(near, 0.0, base(p))
+
+    problems[1] = nm.Problem(nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=torch.float64), CountedInverse())
+    everywhere = nm.ParametricMatrix(
+        lambda p: torch.ones(len(p), 5, 5, dtype=torch.float64), [0.0] * d, [1.0] * d, dtype=torch.float64
+    )
+    problems.append(nm.Problem(everywhere, CountedInverse()))
+    settings = {"rank": 5, "method": nm.ClosedForm(snapshots=24)}
+    many = nm.fit_many(problems, **settings, progress=False)
+    assert [len(s.report.singular) for s in many] == [0, 1, 0, 24]
+    assert many[3].report.stop_reason == StopReason.SINGULAR
+    assert_same_fits(many, problems, **settings)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_many_families_of_different_numerical_rank(d, dtype):
+    problems = families(2, dtype, d)
+    A = gaussian(5, 5, dtype=dtype) + 5 * torch.eye(5, dtype=dtype)
+    constant = nm.ParametricMatrix(lambda p: A.expand(len(p), 5, 5), [0.0] * d, [1.0] * d, dtype=real(dtype))
+    problems.insert(1, nm.Problem(constant, CountedInverse()))
+    settings = {"rank": 6, "method": nm.ClosedForm(snapshots=24)}
+    many = nm.fit_many(problems, **settings, progress=False)
+    assert [s.rank for s in many] == [6, 1, 6]
+    assert "rank 1 instead of 6" in many[1].report.message
+    assert many[0].report.message == ""
+    p = grid_of(constant, 20)
+    assert problems[1].residual(p, many[1](p)).max() < 1e3 * eps(dtype)
+    assert_same_fits(many, problems, **settings)
+
+
+def test_more_problems_than_a_batch_holds(monkeypatch, solved):
+    problems = families(7, size=3)
+    monkeypatch.setattr("neumatc.fitting._BATCH_BYTES", 8 * 9 * (2 * 3 + 16) * 3)
+    many = nm.fit_many(problems, rank=3, progress=False)
+    assert len(solved) == 3
+    assert_same_fits(many, problems, rank=3)
+
+
+def test_a_family_that_fails_among_many_at_the_snapshots_raises():
+    problems = families(2)
+    bad = nm.ParametricMatrix(
+        lambda p: torch.where(p[:, :, None] > 0.9, torch.nan, problems[0].family(p)), [0.0], [1.0], dtype=torch.float64
+    )
+    assert_raises(
+        nm.FamilyError,
+        ["NaN or Inf"],
+        lambda: nm.fit_many([*problems, nm.Problem(bad, CountedInverse())], rank=3),
+    )
+
+
+def test_surrogates_of_a_batch_are_saved_alone(tmp_path):
+    """They share memory; a file holds its own surrogate only, and `to` makes it independent."""
+    problems = families(6)
+    many = nm.fit_many(problems, rank=4)
+    alone = nm.fit(problems[2], rank=4)
+    nm.save(many[2], tmp_path / "many")
+    nm.save(alone, tmp_path / "alone")
+    sizes = [(tmp_path / name).stat().st_size for name in ("many", "alone")]
+    assert abs(sizes[0] - sizes[1]) < 200
+    p = grid_of(problems[2].family, 9)
+    assert_close(nm.load(tmp_path / "many")(p), many[2](p), units=1000)
+
+
+def test_one_problem_of_many():
+    (problem,) = families(1)
+    for given in ([problem], (problem,), problem):
+        (surrogate,) = nm.fit_many(given, rank=3)
+        assert_same_fits([surrogate], [problem], rank=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: [], ValueError, ["`problems`", "at least one", "none"]),
+        (lambda: [3], TypeError, ["`problem`", "nm.Problem", "int"]),
+        (lambda: 3, TypeError, ["`problem`", "nm.Problem", "int"]),
+        (lambda: [easy(nm.Inverse()), easy(nm.Inverse(), size=4)], ValueError, ["`problems`", "problem 1", "groups"]),
+        (lambda: [easy(nm.Inverse()), easy(nm.Inverse(), torch.float32)], ValueError, ["`problems`", "problem 1"]),
+        (lambda: [easy(nm.Inverse())] * 2 + [easy(nm.Inverse(), d=2)], ValueError, ["`problems`", "problem 2"]),
+        (
+            lambda: [easy(nm.Inverse()), nm.Problem(easy(nm.Inverse()).family, CountedInverse())],
+            ValueError,
+            ["`problems`", "problem 1"],
+        ),
+        (lambda: [easy(nm.SVD(rank=2))] * 2, ValueError, ["`method`", "unique", "SVD"]),
+    ],
+)
+def test_fit_many_refuses_problems(make, error, words):
+    assert_raises(error, words, lambda: nm.fit_many(make(), rank=2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({}, ValueError, ["`rank`", "`tol`", "neither"]),
+        ({"rank": 3, "method": nm.ResidualTraining()}, TypeError, ["`method`", "nm.ClosedForm()", "nm.fit"]),
+        ({"rank": 3, "method": nm.ClosedForm}, TypeError, ["`method`", "nm.ClosedForm()"]),
+        ({"rank": 10}, ValueError, ["`rank`", "at most 9", "got 10"]),
+        ({"tol": -1}, ValueError, ["`tol`", "above 0"]),
+        ({"rank": 3, "budget": -1}, ValueError, ["`budget`", "at least 0"]),
+        ({"rank": 3, "seed": -1}, ValueError, ["`seed`", "at least 0"]),
+    ],
+)
+def test_fit_many_refuses_settings(settings, error, words):
+    assert_raises(error, words, lambda: nm.fit_many([easy(nm.Inverse())] * 2, **settings))
 
 
 def test_progress_is_quiet_on_request_and_never_on_stdout(capsys):
@@ -417,3 +491,10 @@ def test_progress_is_quiet_on_request_and_never_on_stdout(capsys):
     nm.fit(easy(nm.Inverse()), rank=2, method=nm.ResidualTraining(steps=3, collocation=8))
     assert capsys.readouterr().out == ""
     assert "tqdm" in sys.modules
+    for settings in ({"rank": 3}, {"tol": 1e-2}):
+        nm.fit(easy(nm.Inverse()), **settings, progress=False)
+        assert capsys.readouterr() == ("", "")
+        nm.fit(easy(nm.Inverse()), **settings)
+        assert capsys.readouterr().out == ""
+    nm.fit_many([easy(nm.Inverse())] * 2, rank=3, progress=False)
+    assert capsys.readouterr() == ("", "")

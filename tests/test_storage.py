@@ -18,9 +18,12 @@ from neumatc.report import Round, StopReason
 
 
 def full_report():
-    rounds = [Round(5, 0.25, 0.01, 1e-3, float("inf"), [[0.5], [0.25]])]
+    rounds = [
+        Round(5, 0.25, 0.01, 1e-3, float("inf"), [[0.5], [0.25]]),
+        Round(0, float("nan"), float("nan"), 1e-3, 0.5, worst=[0.75], exact_solves=4, rank=3),
+    ]
     return nm.Report(
-        "Method", {"steps": 5}, 3, 7, StopReason.FAMILY, "é", 1.5, 4, 60, [[0.1]], 8, [5], [float("nan")], rounds
+        "Method", {"steps": 5}, 3, 7, 0.1, 9, StopReason.FAMILY, "é", 1.5, 4, 60, [[0.1]], 8, [5], [float("nan")], rounds, "1"
     )
 
 
@@ -133,8 +136,8 @@ DAMAGES = {  # name: (what to do to the file, words of the message)
         ["save"],
     ),
     "unknown embedding": (
-        lambda path: rewrite(path, header={"maps": map_entry(embedding={"class": "Spline", "settings": {}})}),
-        ["'Spline'", "import"],
+        lambda path: rewrite(path, header={"maps": map_entry(embedding={"class": "Wavelet", "settings": {}})}),
+        ["'Wavelet'", "import"],
     ),
     "unknown stop reason": (
         lambda path: rewrite(path, header={"report": full_report().to_dict() | {"stop_reason": "tea"}}),
@@ -228,7 +231,7 @@ def test_settings_given_as_numpy_numbers_are_stored(path):
     """A long fit must not end in a surrogate that cannot be saved."""
     problem = nm.Problem(nm.families.trigonometric(3, shift=3.0), nm.SVD(rank=np.int64(2)))
     embedding = nm.SinusoidalMLP(layers=np.int64(1), width=np.int32(8), frequency=np.float32(3.0))
-    nm.save(trained(problem, np.int64(3), steps=np.int64(2), embedding=embedding, tolerance=np.float32(0.1)), path)
+    nm.save(trained(problem, np.int64(3), steps=np.int64(2), embedding=embedding, tol=np.float32(0.1)), path)
     assert nm.load(path).operation == nm.SVD(rank=2)
 
 

@@ -253,8 +253,8 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "F"}, "`model`: expected one of 'A', 'B', 'C', 'D', 'E', got 'F'"),
-        ({"direction": "up"}, "`direction`: expected one of 'uplink', 'downlink', got 'up'"),
+        ({"model": "F"}, "`model`: expected 'A', 'B', 'C', 'D' or 'E', got 'F'"),
+        ({"direction": "up"}, "`direction`: expected 'uplink' or 'downlink', got 'up'"),
         ({"delay_spread": -1e-9}, "`delay_spread`: expected a finite number above 0"),
         ({"delay_spread": [1e-7, 2e-7], "users": 3}, "`delay_spread`: expected one number or 3"),
         ({"subcarriers": 64, "bandwidth": 1e6}, "`bandwidth`: expected None beside `subcarriers` = 64"),
@@ -269,7 +269,7 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"base_antennas": (2, 2, 3)}, "`base_antennas`: expected a number"),
         ({"user_antennas": 0}, "`user_antennas`: expected at least 1"),
         ({"user_antennas": (4,)}, "`user_antennas`: expected a number"),
-        ({"base_pattern": "dipole"}, "`base_pattern`: expected one of 'omni', '38.901'"),
+        ({"base_pattern": "dipole"}, "`base_pattern`: expected 'omni' or '38.901', got 'dipole'"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -1,0 +1,839 @@
+"""The closed form: near the limit, within its budget, to its tolerance, and every failure on the way as data."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import (
+    CountedInverse,
+    assert_close,
+    assert_raises,
+    easy,
+    eps,
+    gaussian,
+    generator,
+    grid_of,
+    parameters,
+    real,
+    singular_where,
+    state_of_the_process,
+    tensors_of,
+)
+
+import neumatc as nm
+from neumatc import StopReason
+from neumatc.operations import Factor
+
+EMBEDDINGS = {
+    "default": None,
+    "chebyshev": nm.Chebyshev(60),
+    "sine": nm.SinusoidalMLP(width=128, frequency=10.0),
+    "deep sine": nm.SinusoidalMLP(layers=2, width=128, frequency=4.0),
+    "fourier": nm.FourierExtension(48),
+    "spline": nm.Spline(96, 5),
+    "radial": nm.RadialBasis(96, 5),
+}
+
+
+def smooth(dtype=torch.float64, size=14, d=1, operation=None, seed=0, **settings):
+    family = nm.families.trigonometric(size, 4, 4.0, seed, dimension=d, dtype=dtype, **settings)
+    return nm.Problem(family, operation or nm.Inverse())
+
+
+def fit(problem, rank=None, *, seed=0, tol=None, budget=None, **settings):
+    return nm.fit(
+        problem, rank=rank, tol=tol, budget=budget, seed=seed, method=nm.ClosedForm(**settings), progress=False
+    )
+
+
+def assert_near_limit(surrogate, problem, rank, factor):
+    """Error on unseen parameters at most ``factor`` times that of the best map of the rank (or rounding)."""
+    p = grid_of(problem.family, 1500)
+    exact = problem.exact(p).value
+    limit = float(nm.benchmark.eckart_young(exact, rank))
+    error = nm.benchmark.relative_error(surrogate(p), exact)
+    assert error <= max(factor * limit, 30 * eps(problem.family.dtype)), f"{error / limit:.4g} times the limit"
+
+
+def assert_sound(surrogate, problem):
+    """Finite weights and values, and a report that can be shown, stored and read."""
+    report = surrogate.report
+    assert all(t.isfinite().all() for t in tensors_of(surrogate).values())
+    p = grid_of(problem.family, 50)
+    value = surrogate(p)
+    assert all(x.isfinite().all() for x in (value if isinstance(value, tuple) else (value,)))
+    assert surrogate.rank == report.rank == max(m.rank for m in surrogate.maps)
+    assert surrogate.dtype == problem.family.dtype
+    assert repr(nm.Report.from_dict(report.to_dict())) == repr(report)
+    assert str(report.stop_reason) in str(report)
+    return value
+
+
+# Accuracy
+
+
+@pytest.mark.parametrize("rank", [1, 6, 14])
+def test_the_default_reaches_the_limit_in_every_dtype(rank, dtype, device):
+    problem = smooth(dtype, device=device)
+    surrogate = fit(problem, rank)
+    assert (surrogate.dtype, surrogate.device, surrogate.rank) == (dtype, problem.family.device, rank)
+    assert_near_limit(surrogate, problem, rank, 1.1)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.RANK
+    assert (report.method, report.rank, report.seed) == ("ClosedForm", rank, 0)
+    assert (report.exact_solves, report.collocation) == (2 * rank + 16, 2 * rank + 16)
+    assert report.message == ""
+    assert report.seconds > 0
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_every_embedding_comes_near_the_limit(name, dtype):
+    problem = smooth(dtype)
+    surrogate = fit(problem, 10, embedding=EMBEDDINGS[name], snapshots=40)
+    expected = nm.Chebyshev(39) if name == "default" else EMBEDDINGS[name]
+    assert surrogate.maps[0].embedding == expected
+    assert_near_limit(surrogate, problem, 10, 1.1 if real(dtype) == torch.float64 else 1.2)
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_without_any_exact_solve_near_the_limit(name, dtype, solved):
+    """The residual alone, and the operation's exact solution is not called once."""
+    problem = smooth(dtype, operation=CountedInverse())
+    surrogate = fit(problem, 10, budget=0, embedding=EMBEDDINGS[name])
+    assert solved == []
+    assert surrogate.report.exact_solves == 0
+    assert surrogate.report.stop_reason == StopReason.RANK
+    assert_near_limit(surrogate, problem, 10, 2.0)
+    assert_sound(surrogate, problem)
+
+
+def test_the_fit_is_best_in_the_residual_too():
+    problem = smooth()
+    surrogate = fit(problem, 20, snapshots=64)
+    p = grid_of(problem.family)
+    assert problem.residual(p, surrogate(p)).max() < 1e-5
+    final = surrogate.report.rounds[-1]
+    assert math.isnan(final.failure_probability)
+    assert final.residual_median <= final.residual_max < 1e-5
+    assert (final.exact_solves, final.rank) == (64, 20)
+    assert len(final.worst) == 1
+    worst = torch.tensor([final.worst], dtype=torch.float64)
+    assert float(problem.residual(worst, surrogate(worst))) == pytest.approx(final.residual_max, rel=1e-6)
+
+
+@pytest.mark.parametrize(("d", "snapshots", "bound"), [(2, 100, 2.0), (3, 200, 4.0)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
+def test_several_parameters(d, snapshots, bound, dtype, solved):
+    problem = smooth(dtype, 8, d, CountedInverse(), cycles=0.4)
+    surrogate = fit(problem, 12, snapshots=snapshots)
+    assert sum(solved) == surrogate.report.exact_solves == snapshots
+    assert_near_limit(surrogate, problem, 12, bound)
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("name", ["chebyshev", "sine", "fourier", "radial"])
+def test_embeddings_in_two_parameters(name):
+    problem = smooth(torch.float64, 6, 2, cycles=0.4)
+    embedding = {
+        "chebyshev": nm.Chebyshev(16, "tensor"),
+        "sine": nm.SinusoidalMLP(width=256, frequency=3.0),
+        "fourier": nm.FourierExtension(18),
+        "radial": nm.RadialBasis(400, 5),
+    }[name]
+    surrogate = fit(problem, 10, embedding=embedding, snapshots=80)
+    assert surrogate.maps[0].embedding == embedding
+    assert_near_limit(surrogate, problem, 10, 2.0)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_several_parameters_without_exact_solves(d, solved):
+    problem = smooth(torch.float64, 6, d, CountedInverse(), cycles=0.2)
+    surrogate = fit(problem, 6, budget=0)
+    assert solved == []
+    assert surrogate.report.exact_solves == 0
+    assert_near_limit(surrogate, problem, 6, 4.0)
+
+
+def test_projections_improve_several_parameters_and_can_be_left_out():
+    problem = smooth(torch.float64, 8, 2, cycles=0.6)
+    p = grid_of(problem.family)
+    exact = problem.exact(p).value
+    without, with_them = (fit(problem, 16, snapshots=60, projections=count) for count in (0, None))
+    errors = [nm.benchmark.relative_error(s(p), exact) for s in (without, with_them)]
+    assert errors[1] < 0.5 * errors[0]
+    assert [s.report.collocation for s in (without, with_them)] == [60, 960]
+
+
+def test_four_parameters():
+    problem = smooth(torch.float64, 4, 4, cycles=0.2)
+    surrogate = fit(problem, 8, snapshots=120)
+    p = grid_of(problem.family)
+    assert problem.residual(p, surrogate(p)).median() < 0.02
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_scale_of_the_family_does_not_matter(scale, budget, d, dtype):
+    base = smooth(dtype, 8, d, cycles=0.3).family
+    family = nm.ParametricMatrix(lambda p: scale * base(p), base.lower, base.upper)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fit(problem, 6, budget=budget)
+    assert_near_limit(surrogate, problem, 6, 1.1 if d == 1 and budget is None else 4.0)
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_box_far_from_zero_in_single_precision(budget):
+    """3.5 GHz and 100 MHz wide: float32 tells 256 Hz apart, a hundred thousand places in the box."""
+    base = smooth(torch.float32, 8).family
+    lower, upper = torch.tensor([3.5e9]), torch.tensor([3.6e9])
+    family = nm.ParametricMatrix(lambda p: base(((p - lower) / (upper - lower)).clamp(0, 1)), lower, upper)
+    problem = nm.Problem(family, nm.Inverse())
+    for asked in ({"rank": 8}, {"tol": 1e-3}):
+        surrogate = fit(problem, **asked, budget=budget)
+        p = grid_of(family)
+        assert problem.residual(p, surrogate(p)).median() < 1e-3
+        assert ((surrogate.lower, surrogate.upper)) == (lower, upper)
+        assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("d", [1, 2])
+def test_matrices_of_one_entry(budget, d, dtype):
+    family = nm.ParametricMatrix(
+        lambda p: (2 + p.sum(dim=1)).to(dtype)[:, None, None], [0.0] * d, [1.0] * d, dtype=real(dtype)
+    )
+    problem = nm.Problem(family, nm.Inverse())
+    for asked in ({"rank": 1}, {"tol": 1e-4}):
+        surrogate = fit(problem, **asked, budget=budget)
+        p = grid_of(family)
+        assert problem.residual(p, surrogate(p)).max() < 1e-3
+        assert_sound(surrogate, problem)
+
+
+# Repeatability and global state
+
+
+@pytest.mark.parametrize("settings", [{"rank": 5}, {"tol": 1e-3}, {"rank": 5, "budget": 0}], ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_seed_decides_everything(settings, d):
+    problem = smooth(size=5, d=d, cycles=0.4)
+    embedding = nm.SinusoidalMLP(width=64, frequency=3.0)
+    first, second, other = (fit(problem, **settings, seed=seed, embedding=embedding) for seed in (1, 1, 2))
+    torch.randn(3)  # moves the global generator, which must not matter
+    for name, tensor in tensors_of(first).items():
+        assert torch.equal(tensor, tensors_of(second)[name])
+    first.report.seconds = second.report.seconds
+    assert repr(first.report) == repr(second.report)
+    assert not torch.equal(first.maps[0].weights["weight1"], other.maps[0].weights["weight1"])
+
+
+@pytest.mark.parametrize("settings", [{"rank": 5}, {"tol": 1e-2}, {"rank": 5, "budget": 0}], ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+def test_global_state_is_untouched(settings, d):
+    before = state_of_the_process()
+    fit(smooth(torch.complex64, 4, d, cycles=0.3), **settings, embedding=nm.RadialBasis(64))
+    assert state_of_the_process() == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("settings", [{"rank": 5}, {"tol": 1e-2}, {"rank": 5, "budget": 0}], ids=str)
+def test_every_gradient_mode_gives_the_same(mode, settings):
+    problem = smooth(size=5, d=2, cycles=0.3)
+    expected = fit(problem, **settings)
+    with mode():
+        surrogate = fit(problem, **settings)
+    for name, tensor in tensors_of(surrogate).items():
+        assert torch.equal(tensor, tensors_of(expected)[name])
+        assert not tensor.requires_grad
+        assert not tensor.is_inference()
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_the_default_dtype_does_not_matter(name, dtype):
+    problem = smooth(dtype, 5)
+    p = grid_of(problem.family, 20)
+    expected = fit(problem, 4, embedding=EMBEDDINGS[name])
+    before = expected(p)
+    torch.set_default_dtype(torch.float64)
+    try:
+        surrogate = fit(problem, 4, embedding=EMBEDDINGS[name])
+        assert torch.equal(expected(p), before)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for weight, tensor in tensors_of(surrogate).items():
+        assert torch.equal(tensor, tensors_of(expected)[weight])
+
+
+def test_a_family_with_trainable_tensors_of_its_own():
+    weight = torch.nn.Parameter(0.1 * torch.ones(2, 2, dtype=torch.float64))
+    family = nm.ParametricMatrix(
+        lambda p: torch.eye(2).double() + p[:, :, None] * weight, [0.0], [1.0], dtype=torch.float64
+    )
+    problem = nm.Problem(family, nm.Inverse())
+    for settings in ({"rank": 3}, {"tol": 1e-6}, {"rank": 3, "budget": 0}):
+        assert not fit(problem, **settings)(parameters(3)).requires_grad
+    assert weight.grad is None
+
+
+def test_arguments_are_not_modified():
+    p, A = parameters(20), gaussian(20, 3, 3, dtype=torch.float64) + 5 * torch.eye(3)
+    kept = p.clone(), A.clone()
+    snapshots = [[float(x)] for x in p[:5, 0].clamp(p.min(), p.max())]
+    given = [list(row) for row in snapshots]
+    fit(nm.Problem(nm.families.from_samples(p, A), nm.Inverse()), 2, snapshots=snapshots)
+    assert torch.equal(p, kept[0]) and torch.equal(A, kept[1])
+    assert snapshots == given
+
+
+# The budget
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 7, 40])
+@pytest.mark.parametrize(
+    "asked", [{"rank": 4}, {"tol": 1e-2}, {"tol": 1e-9}, {"rank": 2, "tol": 1e-6}], ids=str
+)
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_budget_is_never_exceeded(budget, asked, d, solved):
+    problem = smooth(torch.float64, 5, d, CountedInverse(), cycles=0.4)
+    surrogate = fit(problem, **asked, budget=budget)
+    report = surrogate.report
+    assert sum(solved) == report.exact_solves <= budget
+    assert report.budget == budget
+    assert report.tol == asked.get("tol")
+    assert_sound(surrogate, problem)
+    if report.stop_reason == StopReason.TOLERANCE:
+        assert report.rounds[-1].failure_probability <= 1e-2
+
+
+@pytest.mark.parametrize("condition", [lambda p: p > 0.7, lambda p: p > -1], ids=["some", "all"])
+@pytest.mark.parametrize("budget", [0, 3, 20])
+@pytest.mark.parametrize("asked", [{"rank": 3}, {"tol": 1e-3}], ids=str)
+def test_failed_solves_count(condition, budget, asked, solved):
+    family = singular_where(condition).family
+    surrogate = fit(nm.Problem(family, CountedInverse()), **asked, budget=budget)
+    assert sum(solved) == surrogate.report.exact_solves <= budget
+    assert surrogate(parameters(9)).isfinite().all()
+
+
+def test_snapshots_are_as_many_as_asked_for(solved):
+    problem = smooth(size=4, operation=CountedInverse())
+    assert fit(problem, 3, snapshots=11).report.exact_solves == sum(solved) == 11
+    given = [[0.1], [0.4], [0.5], [0.9]]
+    surrogate = fit(problem, 3, snapshots=given)
+    assert surrogate.report.exact_solves == 4
+    assert surrogate.report.settings["snapshots"] == given
+    assert fit(problem, 3, snapshots=torch.tensor(given)).report.exact_solves == 4
+    assert fit(problem, 3, snapshots=11, budget=6).report.exact_solves == 6
+
+
+def test_exact_solutions_are_reproduced_at_the_snapshots():
+    problem = smooth(size=4, cycles=0.5)
+    nodes = (nm.sampling.design(12, 1)[0] + 1) / 2
+    surrogate = fit(problem, 12, snapshots=12)
+    assert_close(surrogate(nodes), problem.exact(nodes).value, units=1e4)
+
+
+# The tolerance
+
+
+@pytest.mark.parametrize("tol", [1e-1, 1e-3])
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_tolerance_is_met_on_parameters_not_seen(d, tol, dtype, solved):
+    problem = smooth(dtype, 6, d, CountedInverse(), cycles=0.4)
+    surrogate = fit(problem, tol=tol)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.TOLERANCE
+    assert report.tol == tol
+    assert sum(solved) == report.exact_solves
+    p = grid_of(problem.family, 5000)
+    failing = float((problem.residual(p, surrogate(p)) > tol).double().mean())
+    assert failing <= 2e-2  # the target of 1e-2, estimated from a thousand samples
+    last = report.rounds[-1]
+    assert last.failure_probability <= 1e-2
+    assert (last.rank, last.exact_solves) == (surrogate.rank, report.exact_solves)
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_looser_tolerance_takes_a_smaller_rank(budget):
+    problem = smooth(size=8)
+    ranks = [fit(problem, tol=tol, budget=budget).rank for tol in (1e-1, 1e-2, 1e-4, 1e-7)]
+    assert ranks == sorted(set(ranks))
+    p = grid_of(problem.family)
+    singular = nm.benchmark.eckart_young(problem.exact(p).value, list(range(1, 60)))
+    for rank, tol in zip(ranks, (1e-1, 1e-2, 1e-4, 1e-7)):  # the residual and the error differ by the condition number
+        needed = 1 + int((singular > tol).sum())
+        assert needed - 4 <= rank <= needed + 8
+
+
+def test_a_rank_and_a_tolerance(solved):
+    problem = smooth(size=8, operation=CountedInverse())
+    met = fit(problem, 30, tol=1e-3)
+    assert met.report.stop_reason == StopReason.TOLERANCE
+    assert met.rank == 30
+    small = fit(problem, 2, tol=1e-6)
+    assert small.report.stop_reason == StopReason.SMALL
+    assert small.rank == small.report.rank == 2
+    needed = int(small.report.message.split("about ")[1].split()[0])
+    assert abs(needed - fit(problem, tol=1e-6).rank) <= 3
+    assert_sound(small, problem)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_budget_too_small_for_the_tolerance(d, solved):
+    problem = smooth(torch.float64, 6, d, CountedInverse())
+    surrogate = fit(problem, tol=1e-8, budget=12)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.BUDGET
+    assert report.exact_solves == sum(solved) == 12
+    assert report.rounds[-1].failure_probability > 1e-2
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("budget", [0, 60])
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_tolerance_below_the_precision(d, budget, solved):
+    problem = smooth(torch.float32, 4, d, CountedInverse(), cycles=0.3)
+    surrogate = fit(problem, tol=1e-9, budget=budget)
+    report = surrogate.report
+    assert report.stop_reason in (StopReason.STALLED, StopReason.BUDGET)
+    assert report.stop_reason == StopReason.STALLED or budget
+    assert sum(solved) == report.exact_solves <= budget
+    p = grid_of(problem.family)
+    assert problem.residual(p, surrogate(p)).median() < 1e-4  # the best that the precision allows is kept
+    assert_sound(surrogate, problem)
+
+
+def test_without_a_budget_a_tolerance_below_the_precision_ends():
+    problem = smooth(torch.float32, 3, cycles=0.3)
+    surrogate = fit(problem, tol=1e-9)
+    assert surrogate.report.stop_reason == StopReason.STALLED
+    p = grid_of(problem.family)
+    assert problem.residual(p, surrogate(p)).median() < 1e-4
+    assert_sound(surrogate, problem)
+
+
+def test_the_failure_probability_of_the_method_counts():
+    problem = smooth(size=6)
+    p = grid_of(problem.family, 4000)
+    strict, loose = (fit(problem, tol=1e-3, failure_probability=target) for target in (0.0, 0.5))
+    failing = [float((problem.residual(p, s(p)) > 1e-3).double().mean()) for s in (strict, loose)]
+    assert failing[0] <= 2e-3
+    assert failing[0] < failing[1] <= 0.56
+    assert loose.rank < strict.rank
+
+
+# Bad input
+
+
+def assert_degrades(problem, **settings):
+    """The fit neither raises nor warns, and its surrogate and report are sound."""
+    surrogate = fit(problem, **settings)
+    assert_sound(surrogate, problem)
+    return surrogate
+
+
+@pytest.mark.parametrize("asked", [{"rank": 24}, {"rank": 24, "budget": 0}, {"tol": 1e-4}], ids=str)
+def test_a_constant_family_has_rank_one(asked, dtype):
+    A = gaussian(5, 5, dtype=dtype) + 5 * torch.eye(5, dtype=dtype)
+    family = nm.ParametricMatrix(lambda p: A.expand(len(p), 5, 5), [0.0], [1.0], dtype=real(dtype))
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = assert_degrades(problem, **asked)
+    assert surrogate.rank == 1 or asked.get("budget") == 0
+    assert surrogate.rank <= 24
+    p = grid_of(family)
+    assert problem.residual(p, surrogate(p)).max() < 1e3 * eps(dtype)
+    if "rank" in asked and surrogate.rank < 24:
+        assert f"rank {surrogate.rank} instead of 24" in surrogate.report.message
+
+
+def exact_rank_three(dtype, d=1, size=6):
+    """A(p) whose inverse is X0 + p X1 + p^2 X2, exactly of rank three."""
+    X = gaussian(3, size, size, dtype=dtype) / size
+    X[0] += 3 * torch.eye(size, dtype=dtype)
+
+    def fn(p):
+        q = p.sum(dim=1)[:, None, None].to(dtype) / d
+        return nm.linalg.inverse((X[0] + q * X[1] + q * q * X[2]))[0]
+
+    return nm.Problem(nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=real(dtype)), nm.Inverse())
+
+
+@pytest.mark.parametrize("asked", [{"rank": 24}, {"rank": 24, "budget": 0}, {"tol": 1e-4}], ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+def test_fewer_directions_than_the_rank(asked, d, dtype):
+    problem = exact_rank_three(dtype, d)
+    surrogate = assert_degrades(problem, **asked)
+    p = grid_of(problem.family)
+    assert problem.residual(p, surrogate(p)).max() < (1e-4 if "tol" in asked else 2e3 * eps(dtype))
+    if asked == {"rank": 24} and real(dtype) == torch.float64:
+        assert surrogate.rank <= 6
+        assert "instead of 24" in surrogate.report.message
+    if "tol" in asked:
+        assert surrogate.rank <= 3
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("asked", [{"rank": 8}, {"tol": 1e-3, "budget": 200}], ids=str)
+def test_noisy_samples(d, asked):
+    """Interpolated noise of 1e-2 has no low rank: the fit takes what there is, and says how far it got."""
+    p = nm.sampling.sobol(64, torch.zeros(d).double(), torch.ones(d).double())
+    base = smooth(torch.float64, 4, d, cycles=0.3).family
+    A = base(p) + 1e-2 * gaussian(64, 4, 4, dtype=torch.float64)
+    problem = nm.Problem(nm.families.from_samples(p, A), nm.Inverse())
+    surrogate = assert_degrades(problem, **asked)
+    q = grid_of(problem.family)
+    assert problem.residual(q, surrogate(q)).median() < 0.05
+    assert surrogate.report.rounds[-1].residual_median < 0.05
+
+
+def test_repeated_snapshots(solved):
+    problem = smooth(size=4, cycles=0.3, operation=CountedInverse())
+    points = [[0.0], [0.2], [0.2], [0.5], [0.8], [1.0], [1.0], [0.2]]
+    surrogate = assert_degrades(problem, rank=4, snapshots=points)
+    assert sum(solved) == surrogate.report.exact_solves == 5
+    assert "3 of 8 snapshots are repeated" in surrogate.report.message
+    expected = fit(problem, 4, snapshots=[[0.0], [0.2], [0.5], [0.8], [1.0]])
+    p = grid_of(problem.family)
+    assert_close(surrogate(p), expected(p), units=1e4)
+    fit(problem, 4, snapshots=points, budget=5)  # five, not eight
+
+
+@pytest.mark.parametrize("d", [1, 2, 4])
+@pytest.mark.parametrize("settings", [{"budget": 1}, {"snapshots": 1}, {"snapshots": "centre"}], ids=str)
+def test_a_single_snapshot(d, settings, solved):
+    problem = smooth(torch.float64, 4, d, CountedInverse(), cycles=0.1)
+    settings = {"snapshots": [[0.5] * d]} if settings.get("snapshots") == "centre" else settings
+    surrogate = assert_degrades(problem, rank=6, **settings)
+    assert sum(solved) == 1
+    assert surrogate.rank == 1
+    assert "rank 1 instead of 6" in surrogate.report.message
+    x = torch.full((1, d), 0.5, dtype=torch.float64)
+    if d == 1 or "snapshots" in settings and settings["snapshots"] != 1:
+        assert problem.residual(x, surrogate(x)) < 1e-10  # the centre is the one Chebyshev node
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_rank_above_the_snapshots(d):
+    problem = smooth(torch.float64, 5, d, cycles=0.3)
+    surrogate = assert_degrades(problem, rank=20, snapshots=6)
+    assert surrogate.rank == 6
+    assert "rank 6 instead of 20" in surrogate.report.message
+
+
+def singular_at_nodes(count, which, dtype=torch.float64, d=1):
+    """Three-by-three, smooth, and exactly singular at some of the parameters at which the fit solves."""
+    x, _ = nm.sampling.design(count, d)
+    nodes = ((x + 1) / 2)[which]
+
+    def fn(p):
+        near = ((p.double()[:, None, :] - nodes).abs().amax(dim=2) < 1e-9).any(dim=1)
+        A = torch.diag_embed(torch.stack([2 + p.sum(1), 3 - p.sum(1), 5 + p.sum(1) ** 2], dim=1))
+        A[near, 0, 0] = 0
+        return A.to(dtype)
+
+    return nm.Problem(nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=torch.float64), CountedInverse()), nodes
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("which", [[3], [0, 5, 11], list(range(0, 24, 2))], ids=str)
+def test_singular_nodes_are_left_out_and_reported(which, d, solved):
+    problem, nodes = singular_at_nodes(24, which, d=d)
+    surrogate = assert_degrades(problem, rank=4, snapshots=24)
+    report = surrogate.report
+    assert sum(solved) == report.exact_solves == 24
+    assert_close(torch.tensor(report.singular, dtype=torch.float64).sort(0).values, nodes.sort(0).values)
+    assert f"{len(which)} of 24 exact solves failed" in report.message
+    p = grid_of(problem.family)
+    assert problem.residual(p, surrogate(p)).median() < 0.02
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_singular_nodes_in_a_fit_to_a_tolerance(d, solved):
+    problem, nodes = singular_at_nodes(8 * 2**d, [1, 6], d=d)
+    surrogate = assert_degrades(problem, tol=1e-4)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.TOLERANCE
+    assert sum(solved) == report.exact_solves
+    assert len(report.singular) == 2
+    p = grid_of(problem.family)
+    assert (problem.residual(p, surrogate(p)) > 1e-4).double().mean() < 0.02
+
+
+@pytest.mark.parametrize("asked", [{"rank": 3}, {"tol": 1e-3}, {"rank": 3, "snapshots": [[0.2], [0.4]]}], ids=str)
+def test_all_singular(asked, dtype):
+    problem = nm.Problem(
+        nm.ParametricMatrix(
+            lambda p: torch.ones(len(p), 3, 3, dtype=dtype) * (1 + p[:, :, None]), [0.0], [1.0], dtype=real(dtype)
+        ),
+        nm.Inverse(),
+    )
+    surrogate = assert_degrades(problem, **asked)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.SINGULAR
+    assert len(report.singular) == report.exact_solves > 0
+    assert (surrogate(parameters(9, dtype=real(dtype))) == 0).all()
+
+
+@pytest.mark.parametrize("asked", [{"rank": 4}, {"tol": 1e-3}], ids=str)
+def test_all_singular_without_exact_solves(asked):
+    problem = singular_where(lambda p: p > -1)
+    surrogate = assert_degrades(problem, **asked, budget=0)
+    p = grid_of(problem.family)
+    # The pseudo-inverse has the least residual, sqrt(1 / 2) at every parameter.
+    assert (problem.residual(p, surrogate(p)) - 0.5**0.5).abs().max() < 0.05
+    assert surrogate.report.stop_reason in (StopReason.RANK, StopReason.STALLED)
+
+
+@pytest.mark.parametrize("asked", [{"rank": 8}, {"rank": 8, "budget": 0}, {"tol": 1e-2, "budget": 64}], ids=str)
+def test_nearly_singular(asked, dtype):
+    problem = nm.Problem(nm.families.low_rank_plus_shift(12, 3, 1e-4, dtype=dtype), nm.Inverse())
+    surrogate = assert_degrades(problem, **asked)
+    assert surrogate.report.rounds[-1].residual_max > 1e-2 or surrogate.report.stop_reason == StopReason.TOLERANCE
+
+
+def failing_later(call, how):
+    """A smooth family that misbehaves from its ``call``-th call on."""
+    base, calls = smooth(size=4).family, []
+
+    def fn(p):
+        calls.append(len(p))
+        A = base(p)
+        if len(calls) >= call:
+            if how == "raises":
+                raise nm.FamilyError("the instrument is switched off")
+            A = A[:, :3] if how == "shape" else A * torch.nan
+        return A
+
+    return nm.Problem(nm.ParametricMatrix(fn, base.lower, base.upper), nm.Inverse())
+
+
+@pytest.mark.parametrize("how", ["raises", "nan", "shape"])
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_family_that_fails_later_in_a_fit_to_a_tolerance(how, budget):
+    """At whichever call: the fit raises a FamilyError, while it has nothing yet, or returns what it has."""
+    returned = 0
+    for call in range(2, 40):
+        problem = failing_later(call, how)
+        try:
+            surrogate = fit(problem, tol=1e-8, budget=budget)
+        except nm.FamilyError:
+            assert not returned, f"call {call} raises although an earlier state was there"
+            continue
+        report = surrogate.report
+        if report.stop_reason != StopReason.FAMILY:
+            break
+        returned += 1
+        assert report.message
+        assert all(t.isfinite().all() for t in tensors_of(surrogate).values())
+        assert report.rank == surrogate.rank
+    assert returned >= 3
+
+
+@pytest.mark.parametrize("how", ["raises", "nan"])
+def test_a_family_that_fails_at_the_check(how):
+    surrogate = fit(failing_later(3, how), 4)
+    assert surrogate.report.stop_reason == StopReason.RANK
+    assert "could not be checked" in surrogate.report.message
+    assert surrogate.report.rounds == []
+    assert surrogate(parameters(5)).isfinite().all()
+
+
+def test_nan_in_a_region_raises_at_the_first_snapshots():
+    base = smooth(size=3).family
+    family = nm.ParametricMatrix(
+        lambda p: torch.where(p[:, :, None] > 0.8, torch.nan, base(p)), base.lower, base.upper
+    )
+    for settings in ({"rank": 3}, {"tol": 1e-3}, {"rank": 3, "budget": 0}):
+        assert_raises(
+            nm.FamilyError,
+            ["`fn(p)`", "NaN or Inf", "parameter ["],
+            lambda settings=settings: fit(nm.Problem(family, nm.Inverse()), **settings),
+        )
+
+
+# Operations of users
+
+
+@dataclass(frozen=True)
+class Exponential(nm.Operation):
+    """The matrix exponential: unique, not linear in X, no system of equations."""
+
+    def factors(self, m, n):
+        return (Factor("X", (m, n)),)
+
+    def exact(self, A):
+        return (torch.linalg.matrix_exp(A),), torch.zeros(len(A), dtype=torch.bool, device=A.device)
+
+    def residual(self, A, factors):
+        E = torch.linalg.matrix_exp(A)
+        return torch.linalg.matrix_norm(factors[0] - E) / torch.linalg.matrix_norm(E)
+
+    def scales(self, A):
+        return (1.0,)
+
+
+@dataclass(frozen=True)
+class TwoFactors(Exponential):
+    """A^2 and the real part of the trace, of different shapes and kinds."""
+
+    def factors(self, m, n):
+        return Factor("X", (m, n)), Factor("t", (1,), real=True)
+
+    def exact(self, A):
+        t = A.diagonal(dim1=1, dim2=2).sum(dim=1).real if A.is_complex() else A.diagonal(dim1=1, dim2=2).sum(dim=1)
+        return (A @ A, t[:, None]), torch.zeros(len(A), dtype=torch.bool, device=A.device)
+
+    def residual(self, A, factors):
+        (X, t), _ = self.exact(A)
+        return torch.linalg.matrix_norm(factors[0] - X) / torch.linalg.matrix_norm(X) + (factors[1] - t).abs()[:, 0]
+
+    def pack(self, factors):
+        return tuple(factors)
+
+
+@dataclass(frozen=True)
+class Solve(nm.LinearOperation):
+    """A^+ B for a fixed B of ones: a tall least-squares system, L X = F with more equations than rows of X."""
+
+    def factors(self, m, n):
+        return (Factor("X", (n, 2)),)
+
+    def system(self, A):
+        F = torch.linspace(1, 2, A.shape[1] * 2, dtype=real(A.dtype)).to(A).view(A.shape[1], 2)
+        return A, (A @ A.mH @ F)
+
+    def exact(self, A):
+        _, F = self.system(A)
+        return (torch.linalg.pinv(A) @ F,), torch.zeros(len(A), dtype=torch.bool, device=A.device)
+
+    def scales(self, A):
+        return (1.0,)
+
+
+@pytest.mark.parametrize("asked", [{"rank": 10}, {"tol": 1e-3}], ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("operation", [Exponential(), TwoFactors()], ids=str)
+def test_operations_of_users(operation, d, asked, dtype):
+    base = nm.families.trigonometric(4, 2, 0.5, cycles=0.3, dimension=d, dtype=dtype)
+    problem = nm.Problem(base, operation)
+    surrogate = nm.fit(problem, **asked, progress=False)
+    assert surrogate.report.method == "ClosedForm"
+    p = grid_of(base)
+    assert problem.residual(p, surrogate(p)).median() < 1e-2
+    assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("asked", [{"rank": 6}, {"rank": 6, "budget": 0}, {"tol": 1e-3}], ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_rectangular_linear_operation(d, asked, dtype):
+    base = smooth(dtype, 6, d, cycles=0.3).family
+    family = nm.ParametricMatrix(lambda p: base(p)[:, :, :4].contiguous(), base.lower, base.upper)
+    problem = nm.Problem(family, Solve())
+    p = grid_of(family)
+    surrogate = fit(problem, **asked)
+    exact = problem.exact(p).value
+    assert problem.residual(p, exact).max() < 0.9
+    error = problem.error(p, surrogate(p))
+    assert error.median() < 1e-2
+    assert_sound(surrogate, problem)
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"embedding": 3}, TypeError, ["`embedding`", "nm.SinusoidalMLP()", "3"]),
+        ({"embedding": nm.Chebyshev}, TypeError, ["`embedding`", "Chebyshev"]),
+        ({"embedding": "chebyshev"}, TypeError, ["`embedding`", "'chebyshev'"]),
+        ({"snapshots": 0}, ValueError, ["`snapshots`", "at least 1", "got 0"]),
+        ({"snapshots": True}, TypeError, ["`snapshots`", "integer", "True"]),
+        ({"snapshots": 2.5}, TypeError, ["`snapshots`", "2.5"]),
+        ({"snapshots": []}, ValueError, ["`snapshots`"]),
+        ({"snapshots": "abc"}, (TypeError, ValueError), ["`snapshots`"]),
+        ({"projections": -1}, ValueError, ["`projections`", "at least 0"]),
+        ({"projections": "many"}, TypeError, ["`projections`", "'many'"]),
+        ({"check": -1}, ValueError, ["`check`", "at least 0"]),
+        ({"check": 1.5}, TypeError, ["`check`", "1.5"]),
+        ({"failure_probability": 1.0}, ValueError, ["`failure_probability`", "below 1"]),
+        ({"sampling": 3}, TypeError, ["`sampling`", "FailureInformedSampling"]),
+    ],
+)
+def test_the_method_refuses(settings, error, words):
+    assert_raises(error, words, lambda: fit(smooth(size=3), 3, **settings))
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-2])
+@pytest.mark.parametrize(
+    ("snapshots", "words"),
+    [
+        ([[0.5], [1.5]], ["`snapshots`", "box [0.0] to [1.0]", "[1.5]", "row 1"]),
+        ([[0.5, 0.5]], ["`snapshots`", "(B, 1)", "(1, 2)"]),
+        ([0.5, 0.6], ["`snapshots`", "(B, 1)", "(2,)"]),
+        ([[0.5], [math.nan]], ["`snapshots`", "finite", "nan", "row 1"]),
+        ([[0.5], [0.5, 0.6]], ["`snapshots`"]),
+        ([["a"]], ["`snapshots`"]),
+    ],
+)
+def test_snapshots_that_are_no_parameters(snapshots, words, tolerance):
+    """A caller's mistake names the caller's argument."""
+    assert_raises((ValueError, TypeError), words, lambda: fit(smooth(size=3), 3, tol=tolerance, snapshots=snapshots))
+
+
+def test_what_the_closed_form_cannot_do():
+    svd = nm.Problem(smooth(size=3).family, nm.SVD(rank=2))
+    assert_raises(ValueError, ["`method`", "unique", "SVD(rank=2)", "nm.ResidualTraining()"], lambda: fit(svd, 3))
+    exponential = nm.Problem(smooth(size=3).family, Exponential())
+    assert_raises(ValueError, ["`budget`", "at least 1", "not linear"], lambda: fit(exponential, 3, budget=0))
+    assert_raises(
+        ValueError,
+        ["`snapshots`", "at most `budget` = 2", "got 3"],
+        lambda: fit(smooth(size=3), 3, budget=2, snapshots=[[0.1], [0.2], [0.3]]),
+    )
+    for settings in ({"rank": 3}, {"tol": 1e-2}, {"rank": 3, "budget": 0}):
+        assert_raises(
+            ValueError,
+            ["`embedding`", "one parameter", "nm.Spline", "got 2"],
+            lambda settings=settings: fit(smooth(size=3, d=2), **settings, embedding=nm.Spline()),
+        )
+    start = fit(smooth(size=3), 3)
+    assert_raises(
+        ValueError,
+        ["`start`", "nm.ClosedForm", "nm.ResidualTraining()"],
+        lambda: nm.fit(smooth(size=3), rank=3, start=start),
+    )
+
+
+def test_a_refusal_comes_before_the_exact_solves(solved):
+    problem = smooth(size=3, d=2, operation=CountedInverse())
+    assert_raises(ValueError, ["`embedding`", "nm.Spline"], lambda: fit(problem, 3, embedding=nm.Spline()))
+    assert solved == []
+
+
+def test_a_fit_can_be_saved_and_loaded(tmp_path):
+    for i, settings in enumerate(({"rank": 4}, {"tol": 1e-3}, {"rank": 4, "budget": 0})):
+        surrogate = fit(smooth(torch.complex64, 4), **settings, embedding=nm.Spline(20))
+        nm.save(surrogate, tmp_path / str(i))
+        loaded = nm.load(tmp_path / str(i))
+        assert repr(loaded.report) == repr(surrogate.report)
+        p = parameters(9, dtype=torch.float32)
+        assert_close(loaded(p), surrogate(p), units=1000)
+
+
+def test_generators_are_independent_of_each_other():
+    """Fits in a row, and in another order, give the same."""
+    problems = [easy(nm.Inverse(), seed=i) for i in range(2)]
+    first = [fit(problem, 3) for problem in problems]
+    second = [fit(problem, 3) for problem in reversed(problems)][::-1]
+    p = parameters(5)
+    for a, b in zip(first, second):
+        assert torch.equal(a(p), b(p))
+    assert generator(0).initial_seed() == 0

@@ -1,0 +1,323 @@
+"""Embeddings: every family of functions against an oracle, and what all of them promise."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import DTYPES, assert_close, assert_raises, eps, gaussian, generator, parameters, real
+from scipy.interpolate import BSpline
+from test_model import output_bytes, peak_bytes
+
+import neumatc as nm
+
+# name: (embedding, dimensions that it has)
+ALL = {
+    "sine": (nm.SinusoidalMLP(width=12), (1, 2, 3)),
+    "deep sine": (nm.SinusoidalMLP(layers=3, width=7, frequency=2.0), (1, 2, 3)),
+    "chebyshev": (nm.Chebyshev(9), (1, 2, 3)),
+    "chebyshev tensor": (nm.Chebyshev(3, "tensor"), (1, 2, 3)),
+    "chebyshev hyperbolic": (nm.Chebyshev(9, "hyperbolic"), (1, 2, 3)),
+    "fourier": (nm.FourierExtension(8), (1, 2, 3)),
+    "fourier tensor": (nm.FourierExtension(3, 2.0, "tensor"), (1, 2, 3)),
+    "spline": (nm.Spline(10), (1,)),
+    "spline linear": (nm.Spline(1, 1), (1,)),
+    "radial": (nm.RadialBasis(11), (1, 2, 3)),
+    "radial quintic": (nm.RadialBasis(5, 5), (1, 2, 3)),
+    "radial one": (nm.RadialBasis(1, 1), (1, 2, 3)),
+}
+CASES = [pytest.param(e, d, id=f"{name}-{d}") for name, (e, ds) in ALL.items() for d in ds]
+each = pytest.mark.parametrize(("embedding", "d"), CASES)
+
+
+def cube(count, d, dtype=torch.float64, ends=True):
+    """Random points of the cube, and its corners."""
+    x = 2 * parameters(count, d, dtype) - 1
+    return torch.cat([x, torch.tensor(list(itertools.product((-1.0, 1.0), repeat=d))).to(dtype)]) if ends else x
+
+
+def surrogate_of(embedding, d, dtype=torch.float64, rank=3, size=4, seed=0, device="cpu"):
+    """Surrogate with random weights on [-1, 2]^d."""
+    weights = embedding.initialise(d, rank, generator(seed))
+    weights = {name: w.to(device, real(dtype)) for name, w in weights.items()}
+    core = gaussian(rank, size, size, dtype=dtype, seed=seed).to(device)
+    lower = torch.full((d,), -1.0, dtype=real(dtype), device=device)
+    maps = [nm.FactorMap("X", core, embedding, weights)]
+    names = [f"p{i}" for i in range(d)]
+    report = nm.Report("Random", {}, rank, seed)
+    return nm.Surrogate(nm.Inverse(), (size, size), maps, lower, lower + 3, names, [""] * d, report)
+
+
+# What all promise
+
+
+@each
+def test_features_have_the_promised_shape_and_are_deterministic(embedding, d, dtype, device):
+    dtype = real(dtype)
+    hidden = {name: w.to(device, dtype) for name, w in embedding.hidden(d, generator(3)).items()}
+    again = embedding.hidden(d, generator(3))
+    assert all(torch.equal(again[name].to(device, dtype), w) for name, w in hidden.items())
+    x = cube(20, d, dtype).to(device)
+    kept = x.clone()
+    psi = embedding.features(x, hidden)
+    assert torch.equal(x, kept)
+    assert psi.shape == (len(x), embedding.count(d))
+    assert (psi.dtype, psi.device) == (dtype, x.device)
+    assert psi.isfinite().all()  # at the corners of the cube too
+    for row in (0, len(x) - 1):  # a batch of one
+        assert_close(embedding.features(x[row : row + 1], hidden), psi[row : row + 1], units=100)
+    assert type(embedding)(**embedding.settings()) == embedding
+
+
+@each
+def test_no_feature_is_constant_and_the_last_layer_is_linear(embedding, d):
+    weights = embedding.initialise(d, 5, generator())
+    assert weights["weight_out"].shape == (5, embedding.count(d))
+    assert weights["bias_out"].shape == (5,)
+    assert all(w.dtype == torch.float64 for w in weights.values())
+    x = cube(200, d)
+    psi = embedding.features(x, weights)
+    assert (psi.std(dim=0) > 1e-6).all()
+    assert_close(embedding(x, weights), psi @ weights["weight_out"].T + weights["bias_out"])
+
+
+@each
+def test_single_precision_features_are_accurate(embedding, d):
+    """Against the same features in double precision at the same rounded points and weights."""
+    hidden = {name: w.float() for name, w in embedding.hidden(d, generator()).items()}
+    x = cube(300, d, torch.float32)
+    exact = embedding.features(x.double(), {name: w.double() for name, w in hidden.items()})
+    frequency = {"SinusoidalMLP": 40, "FourierExtension": 20}.get(type(embedding).__name__, 1)
+    assert (embedding.features(x, hidden).double() - exact).abs().max() <= (
+        100 * frequency * eps(torch.float32) * max(1, float(exact.abs().max()))
+    )
+
+
+@each
+def test_every_embedding_is_stored_and_moved(embedding, d, tmp_path):
+    surrogate = surrogate_of(embedding, d)
+    p = 3 * parameters(12, d) - 1
+    nm.save(surrogate, tmp_path / "a")
+    loaded = nm.load(tmp_path / "a")
+    assert loaded.maps[0].embedding == embedding
+    assert all(torch.equal(loaded.maps[0].weights[name], w) for name, w in surrogate.maps[0].weights.items())
+    assert_close(loaded(p), surrogate(p), units=1000)  # the same numbers, in memory of another alignment
+    low = surrogate.to(dtype=torch.float32)
+    assert low.dtype == torch.float32
+    error = (low(p).double() - surrogate(p)).abs().max()
+    assert error <= 1e-4 * surrogate(p).abs().max()
+    back = low.to("cpu", torch.float64)
+    assert back(p).dtype == torch.float64
+
+
+@each
+def test_every_embedding_serves_one_parameter_the_ends_and_out(embedding, d, dtype, device):
+    surrogate = surrogate_of(embedding, d, dtype, device=device)
+    p = ((cube(5, d) + 1) * 1.5 - 1).to(device)
+    value = surrogate(p)
+    assert value.isfinite().all()
+    for i in range(len(p)):
+        assert_close(surrogate(p[i : i + 1]), value[i : i + 1], units=1000)
+    out = torch.full_like(value, torch.nan)
+    assert surrogate(p, out=out) is out
+    assert torch.equal(out, value)
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+def test_every_embedding_keeps_the_memory_budget(embedding, d, dtype, tmp_path):
+    surrogate = surrogate_of(embedding, d, dtype)
+    p = 3 * parameters(150, d) - 1
+    for working in (20_000, 100_000):
+        budget = output_bytes(surrogate, len(p)) + working
+        assert peak_bytes(lambda budget=budget: surrogate(p, memory_budget=budget), tmp_path / "trace.json") <= budget
+
+
+@each
+def test_trainable_weights_exist_and_have_gradients(embedding, d):
+    weights = embedding.initialise(d, 2, generator())
+    names = set(weights) if embedding.trainable is None else set(embedding.trainable)
+    assert names <= set(weights)
+    assert {"weight_out", "bias_out"} <= names
+    live = {name: w.clone().requires_grad_(name in names) for name, w in weights.items()}
+    embedding(cube(9, d), live).square().sum().backward()
+    assert all(live[name].grad.isfinite().all() for name in names)
+    assert any(live[name].grad.abs().max() > 0 for name in names)
+
+
+def test_what_gradient_training_moves():
+    """The centres and the spline's table are no weights to be trained."""
+    names = {name: embedding.trainable for name, (embedding, _) in ALL.items()}
+    assert all(names[name] == ("weight_out", "bias_out") for name in names if "sine" not in name)
+    assert names["sine"] is None
+    for name in ("radial", "spline", "chebyshev", "fourier", "sine"):
+        embedding = ALL[name][0]
+        problem = nm.Problem(nm.families.trigonometric(3, 2, 3.0, cycles=0.3, dtype=torch.float64), nm.Inverse())
+        method = nm.ResidualTraining(embedding, steps=3, collocation=16, batch=8, rounds=1)
+        surrogate = nm.fit(problem, rank=3, method=method, progress=False)
+        # The draws before the weights of the embedding are those of the latent tensor.
+        draws = generator(0)
+        torch.randn((3, 3, 3), dtype=torch.float64, generator=draws)
+        initial = embedding.initialise(1, 3, draws)
+        moved = {name for name, w in surrogate.maps[0].weights.items() if not torch.equal(w, initial[name])}
+        assert moved == (set(initial) if embedding.trainable is None else {"weight_out", "bias_out"})
+
+
+# Chebyshev polynomials
+
+
+def index_set(degree, index, d):
+    size = {
+        "tensor": max,
+        "total": sum,
+        "hyperbolic": lambda k: math.prod(i + 1 for i in k) - 1,
+    }[index]
+    return {k for k in itertools.product(range(degree + 1), repeat=d) if any(k) and size(k) <= degree}
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("index", ["tensor", "total", "hyperbolic"])
+@pytest.mark.parametrize("degree", [1, 2, 3, 7, 64])
+def test_chebyshev_is_numpys(degree, index, d):
+    if d == 3 and degree == 64 and index == "tensor":
+        degree = 12  # 274,624 products else
+    embedding = nm.Chebyshev(degree, index)
+    x = cube(12, d)
+    psi = embedding.features(x, {})
+    indices = [tuple(k) for k in embedding.indices(d).tolist()]
+    assert set(indices) == index_set(degree, index, d)
+    assert len(indices) == len(set(indices)) == embedding.count(d) == psi.shape[1]
+    assert [sum(k) for k in indices] == sorted(sum(k) for k in indices)
+    T = [np.polynomial.chebyshev.chebvander(x[:, i].numpy(), degree) for i in range(d)]
+    expected = np.stack([math.prod(t[:, j] for t, j in zip(T, k)) for k in indices], axis=1)
+    assert np.abs(psi.numpy() - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5, 7, 8, 33, 64, 300])
+def test_chebyshev_is_the_cosine_in_single_precision(degree):
+    """Its condition number is the degree squared at the ends and the degree inside."""
+    x = torch.cat([torch.linspace(-1, 1, 1001), torch.tensor([-1.0, 1.0, 0.0])])[:, None]
+    psi = nm.Chebyshev(degree).features(x, {})
+    exact = torch.cos(torch.arange(1, degree + 1) * torch.arccos(x.double()))
+    assert (psi.double() - exact).abs().max() <= 16 * degree * eps(torch.float32)
+    assert (psi[-2] == 1).all()
+    assert torch.equal(psi[-3], (-1.0) ** torch.arange(1, degree + 1))
+
+
+@pytest.mark.parametrize(
+    ("degree", "d", "counts"), [(8, 2, (80, 44, 22)), (1, 3, (7, 3, 3)), (5, 1, (5, 5, 5)), (4, 3, (124, 34, 15))]
+)
+def test_counts(degree, d, counts):
+    for index, count in zip(("tensor", "total", "hyperbolic"), counts):
+        for kind in (nm.Chebyshev(degree, index), nm.FourierExtension(degree, index=index)):
+            assert kind.count(d) == count == len(index_set(degree, index, d))
+
+
+# Fourier extension
+
+
+def test_fourier_extension_does_not_depend_on_the_default_dtype():
+    x = cube(50, 1)
+    expected = nm.FourierExtension(9).features(x, {})
+    torch.set_default_dtype(torch.float64)
+    try:
+        psi = nm.FourierExtension(9).features(x, {})
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(psi, expected)
+
+
+@pytest.mark.parametrize(("degree", "extension"), [(1, 1.5), (2, 1.5), (7, 2.0), (64, 1.01)])
+def test_fourier_extension_is_its_formula(degree, extension):
+    x = cube(50, 1)
+    psi = nm.FourierExtension(degree, extension).features(x, {})
+    for j in range(1, degree + 1):
+        k = (j + 1) // 2
+        function = torch.sin if j % 2 else torch.cos
+        assert (psi[:, j - 1] - function(torch.pi * k * x[:, 0] / extension)).abs().max() < 1e-12
+
+
+def test_fourier_extension_takes_products_in_several_parameters():
+    embedding = nm.FourierExtension(5)
+    x = cube(20, 3)
+    one = torch.cat([torch.ones(len(x), 3, 1).double(), torch.stack([embedding.features(y[:, None], {}) for y in x.T], 1)], 2)
+    expected = torch.stack([one[:, 0, i] * one[:, 1, j] * one[:, 2, k] for i, j, k in embedding.indices(3)], dim=1)
+    assert_close(embedding.features(x, {}), expected)
+
+
+# Splines
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("intervals", [1, 2, 7, 64])
+def test_spline_is_scipys(intervals, degree):
+    embedding = nm.Spline(intervals, degree)
+    knots = np.r_[[-1.0] * degree, np.linspace(-1, 1, intervals + 1), [1.0] * degree]
+    x = torch.cat([torch.from_numpy(knots)[:, None], cube(200, 1)]).unique()[:, None]
+    psi = embedding.features(x, embedding.hidden(1, generator())).numpy()
+    basis = BSpline.design_matrix(x[:, 0].numpy(), knots, degree).toarray()
+    assert basis.shape[1] == embedding.count(1) + 1 == intervals + degree
+    assert np.abs(psi - basis[:, 1:]).max() < 1e-13
+    assert np.abs(psi.sum(axis=1) + basis[:, 0] - 1).max() < 1e-13  # the partition of unity
+    assert (psi >= -1e-14).all()
+    if degree > 1:  # continuous over the knots
+        nudged = torch.from_numpy(np.nextafter(knots, -2).clip(-1, 1))[:, None]
+        both = [embedding.features(y, embedding.hidden(1, generator())) for y in (nudged, torch.from_numpy(knots)[:, None])]
+        assert (both[0] - both[1]).abs().max() < 1e-12
+
+
+def test_spline_has_one_parameter():
+    for call in (lambda: nm.Spline().count(2), lambda: nm.Spline().initialise(2, 3, generator())):
+        assert_raises(ValueError, ["`embedding`", "one parameter", "nm.Spline", "got 2", "nm.Chebyshev"], call)
+
+
+# Radial basis functions
+
+
+@pytest.mark.parametrize("power", [1, 3, 5])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_radial_basis_is_its_formula(power, d):
+    embedding = nm.RadialBasis(9, power)
+    hidden = embedding.hidden(d, generator())
+    centres = hidden["centres"]
+    assert centres.shape == (9, d)
+    assert (centres.abs() <= 1).all()
+    assert len(centres.unique(dim=0)) == 9
+    x = torch.cat([cube(20, d), centres])  # a centre itself too
+    psi = embedding.features(x, hidden)
+    distances = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist")
+    assert_close(psi[:, :9], distances**power)
+    assert torch.equal(psi[:, 9:], x)
+    assert not torch.equal(embedding.hidden(d, generator(1))["centres"], centres)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nm.Chebyshev(0), ["`degree`", "at least 1", "got 0"]),
+        (lambda: nm.Chebyshev(2.0), ["`degree`", "integer", "2.0"]),
+        (lambda: nm.Chebyshev(True), ["`degree`", "integer", "True"]),
+        (lambda: nm.Chebyshev(3, "cross"), ["`index`", "'tensor', 'total' or 'hyperbolic'", "'cross'"]),
+        (lambda: nm.Chebyshev(3, None), ["`index`", "None"]),
+        (lambda: nm.FourierExtension(0), ["`degree`", "at least 1"]),
+        (lambda: nm.FourierExtension(3, 1.0), ["`extension`", "above 1", "got 1.0"]),
+        (lambda: nm.FourierExtension(3, math.nan), ["`extension`", "finite", "nan"]),
+        (lambda: nm.FourierExtension(3, index="x"), ["`index`", "'x'"]),
+        (lambda: nm.Spline(0), ["`intervals`", "at least 1"]),
+        (lambda: nm.Spline(4, 6), ["`degree`", "at most 5", "got 6"]),
+        (lambda: nm.Spline(4, 0), ["`degree`", "at least 1"]),
+        (lambda: nm.RadialBasis(0), ["`centres`", "at least 1"]),
+        (lambda: nm.RadialBasis(4, 2), ["`power`", "1, 3 or 5", "got 2"]),
+        (lambda: nm.RadialBasis(4, "3"), ["`power`", "1, 3 or 5", "got '3'"]),
+    ],
+)
+def test_embeddings_refuse(make, words):
+    assert_raises((ValueError, TypeError), words, make)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_copy_with_other_arguments_is_another_embedding(dtype):
+    assert replace(nm.Chebyshev(3), degree=4) == nm.Chebyshev(4) != nm.Chebyshev(3)
+    assert hash(nm.Chebyshev(3)) == hash(nm.Chebyshev(3))

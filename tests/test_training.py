@@ -1,0 +1,340 @@
+"""Gradient training: repeatable, global state untouched, adaptive where it fails, and every failure on the way as data."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import (
+    DTYPES,
+    assert_close,
+    assert_raises,
+    easy,
+    parameters,
+    real,
+    singular_where,
+    state_of_the_process,
+    tensors_of,
+    trained,
+)
+
+import neumatc as nm
+from neumatc import StopReason
+from neumatc.operations import Factor
+
+OPERATIONS = [nm.Inverse(), nm.SVD(rank=2)]
+
+
+LOOKS = 8  # exact solves at the worst candidates of a fit that ends with large residuals
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dtype, device):
+    problem = easy(operation, dtype, d, device)
+    surrogate = trained(problem, steps=60, rounds=1, learning_rate=2e-2)
+    report = surrogate.report
+    assert (surrogate.dtype, surrogate.device) == (dtype, problem.family.device)
+    # The SVD's loss does not go to zero: measure it from its minimum, the truncated energy.
+    p = parameters(64, d, real(dtype)).to(device)
+    A = problem.family(p)
+    floor = float(operation.loss(A, problem.unpack(problem.exact(p).value, p)).mean())
+    assert report.losses[-1] - floor < 0.35 * (report.losses[0] - floor)
+    assert report.losses[0] < 100  # the initial scale is sensible
+    assert report.steps == sorted(report.steps)
+    assert report.steps[-1] == 60
+    value = surrogate(p)
+    residual = problem.residual(p, value)
+    assert residual.dtype == real(dtype)
+    assert residual.isfinite().all()
+    assert (report.rank, report.seed, report.method) == (4, 0, "ResidualTraining")
+    assert report.exact_solves <= LOOKS
+    assert report.seconds > 0
+    assert str(report.collocation) in str(report)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_more_training_is_accurate(operation):
+    problem = easy(operation)
+    surrogate = trained(problem, rank=6, steps=1500, rounds=1, learning_rate=2e-2, batch=32)
+    p = parameters(100)
+    assert problem.error(p, surrogate(p)).median() < 0.03
+    assert_close(
+        problem.residual(p, surrogate(p)),
+        problem.operation.residual(problem.family(p), problem.unpack(surrogate(p), p)),
+    )
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_a_seed_decides_everything(operation, dtype, device):
+    problem = easy(operation, dtype, d=2, device=device)
+    settings = {"anchors": 3, "tol": 1e-3, "steps": 20}
+    first, second, other = (trained(problem, seed=seed, **settings) for seed in (1, 1, 2))
+    torch.randn(3)  # moves the global generator, which must not matter
+    for name, tensor in tensors_of(first).items():
+        assert torch.equal(tensor, tensors_of(second)[name])
+    assert not torch.equal(first.maps[0].core, other.maps[0].core)
+    for a, b, same in ((first, second, True), (first, other, False)):
+        assert (a.report.losses == b.report.losses) is same
+        assert (a.report.rounds == b.report.rounds) is same
+    assert first.report.collocation == 32 + 8  # one enrichment between two rounds
+    assert len(first.report.rounds[0].added) == 8
+    assert 3 <= first.report.exact_solves <= 3 + LOOKS
+
+
+def test_global_state_is_untouched():
+    before = state_of_the_process()
+    trained(easy(nm.SVD(rank=2), torch.complex64, d=3), steps=10, anchors=2)
+    assert state_of_the_process() == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_fit_works_in_every_gradient_mode(mode):
+    expected = trained(easy(nm.Inverse()), steps=20)
+    with mode():
+        enabled = torch.is_grad_enabled()
+        surrogate = trained(easy(nm.Inverse()), steps=20, anchors=0)
+        assert torch.is_grad_enabled() == enabled
+    assert torch.equal(surrogate.maps[0].core, expected.maps[0].core)
+    assert not any(t.requires_grad for t in tensors_of(surrogate).values())
+
+
+def test_a_family_with_trainable_tensors_of_its_own():
+    """Any torch code may make A(p); its own parameters are neither trained nor a reason to fail."""
+    weight = torch.nn.Parameter(0.1 * torch.ones(2, 2, dtype=torch.float64))
+    family = nm.ParametricMatrix(
+        lambda p: torch.eye(2).double() + p[:, :, None] * weight, [0.0], [1.0], dtype=torch.float64
+    )
+    surrogate = trained(nm.Problem(family, nm.Inverse()), steps=10, anchors=2)
+    assert surrogate(parameters(3)).isfinite().all()
+    assert weight.grad is None
+
+
+def test_default_dtype_does_not_matter():
+    expected = trained(easy(nm.Inverse(), torch.complex64), steps=10, anchors=2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        surrogate = trained(easy(nm.Inverse(), torch.complex64), steps=10, anchors=2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(surrogate.maps[0].core, expected.maps[0].core)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_points_are_added_where_the_surrogate_fails(d):
+    """The inverse is almost constant except in a narrow bump, which a slow embedding cannot follow."""
+    centre, radius = 0.8, 0.1
+
+    def fn(p):
+        bump = 4 * torch.exp(-((p - centre) ** 2).sum(dim=1) / (2 * (radius / 3) ** 2))
+        return torch.eye(3, dtype=p.dtype) / (1 + bump)[:, None, None]
+
+    family = nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=torch.float64)
+    surrogate = trained(
+        nm.Problem(family, nm.Inverse()),
+        rank=2,
+        steps=400,
+        rounds=2,
+        added=20,
+        tol=0.6,
+        learning_rate=2e-2,
+        failure_probability=0.0,
+        embedding=nm.SinusoidalMLP(layers=1, width=8, frequency=0.5),
+        sampling=nm.FailureInformedSampling(candidates=100, samples=200, stages=3),
+    )
+    report = surrogate.report
+    added = torch.tensor([p for entry in report.rounds for p in entry.added], dtype=torch.float64)
+    assert 5 <= len(added) <= 20
+    assert ((added - centre).norm(dim=1) < radius).double().mean() > 0.9  # a fifth (1-D), a thirtieth (2-D) of the box
+    assert report.collocation == 32 + len(added)
+    assert len(report.rounds) == 2
+    assert report.rounds[-1].added == []  # nothing is trained after the last round
+    assert report.stop_reason == StopReason.STEPS
+    assert [entry.step for entry in report.rounds] == [200, 400]
+    assert report.residual_evaluations >= 2 * 300
+    for entry in report.rounds:
+        assert entry.residual_median < entry.residual_max
+        assert 0 < entry.failure_probability < 0.4
+
+
+def test_training_ends_when_the_failure_probability_is_low():
+    surrogate = trained(easy(nm.Inverse()), steps=600, rounds=12, tol=0.05, learning_rate=2e-2)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.TOLERANCE
+    assert report.steps[-1] < 600
+    assert report.steps[-1] == report.rounds[-1].step
+    assert report.rounds[-1].failure_probability <= 1e-2 < report.rounds[0].failure_probability
+    assert "under the target" in str(report)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_anchors_are_solved_exactly_and_learned(operation):
+    """With few collocation points of little weight, the anchors alone carry the fit."""
+    problem = easy(operation, torch.complex128)
+    surrogate = trained(problem, steps=300, anchors=12, anchor_weight=10.0, learning_rate=2e-2, collocation=4, rounds=1)
+    p = parameters(50)
+    assert problem.error(p, surrogate(p)).median() < 0.1
+    assert 12 <= surrogate.report.exact_solves <= 12 + LOOKS
+
+
+def test_singular_anchors_are_reported_with_their_parameter():
+    surrogate = trained(singular_where(lambda p: p > 0.7), steps=20, anchors=30)
+    singular = torch.tensor(surrogate.report.singular)
+    assert 0 < len(singular) < 30 + LOOKS
+    assert singular.shape[1] == 1
+    assert (singular > 0.7).all()
+    assert 30 <= surrogate.report.exact_solves <= 30 + LOOKS
+    assert surrogate(parameters(9)).isfinite().all()
+    everywhere = trained(singular_where(lambda p: p > -1), steps=20, anchors=5)
+    assert len(everywhere.report.singular) == 5 + LOOKS
+    assert everywhere(parameters(9)).isfinite().all()
+
+
+def test_singular_matrices_are_found_without_anchors():
+    """A fit that cannot get its residual down says at which parameters the matrix is singular."""
+    surrogate = trained(singular_where(lambda p: p > 0.7), steps=20)
+    assert surrogate.report.singular
+    assert all(p[0] > 0.7 for p in surrogate.report.singular)
+    assert surrogate.report.exact_solves == LOOKS
+    assert surrogate.report.rounds[-1].residual_max > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_default_settings_come_near_the_limit_in_every_dimension(d):
+    """On parameters not trained on, against the best map of the rank."""
+    family = nm.families.trigonometric(size=12, shift=3.0, dimension=d)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = nm.fit(problem, rank=16, method=nm.ResidualTraining(steps=1500, rounds=2), progress=False)
+    p = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(9))
+    exact = problem.exact(p).value
+    limit = float(nm.benchmark.eckart_young(exact, 16))
+    assert nm.benchmark.relative_error(surrogate(p), exact) < max(3 * limit, 5e-3)
+
+
+def test_a_constant_learning_rate_is_a_schedule_too():
+    cosine, constant = (trained(easy(nm.Inverse()), steps=40, schedule=name) for name in ("cosine", "constant"))
+    assert not torch.equal(cosine.maps[0].core, constant.maps[0].core)
+    assert_raises(
+        ValueError, ["`schedule`", "'cosine' or 'constant'", "'step'"], lambda: nm.ResidualTraining(schedule="step")
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
+@pytest.mark.parametrize("rounds", [1, 4, 40])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_divergence_returns_a_finite_model(operation, rounds, dtype):
+    """With a round at every step too: a state whose weights are finite but whose values overflow is not finite."""
+    problem = easy(operation, dtype)
+    surrogate = trained(problem, steps=40, rounds=rounds, learning_rate=1e30 if real(dtype) == torch.float32 else 1e200)
+    assert surrogate.report.stop_reason == StopReason.DIVERGED
+    assert "learning_rate" in surrogate.report.message
+    assert "NaN or Inf" in str(surrogate.report)
+    assert all(t.isfinite().all() for t in tensors_of(surrogate).values())
+    p = parameters(9, dtype=real(dtype))
+    assert all(x.isfinite().all() for x in problem.unpack(surrogate(p), p))
+
+
+def test_divergence_at_the_last_step_is_noticed():
+    """One step of this size overflows at once, and no loss is computed after it."""
+    surrogate = trained(easy(nm.Inverse(), torch.float32), steps=1, rounds=1, learning_rate=1e30)
+    assert surrogate(parameters(9, dtype=torch.float32)).isfinite().all()
+    assert surrogate.report.stop_reason == StopReason.DIVERGED
+
+
+def faulty(where):
+    def fn(p):
+        A = torch.eye(2, dtype=p.dtype) * (1 + p[:, :1, None])
+        return torch.where(where(p)[:, :, None], torch.nan, A)
+
+    return nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), nm.Inverse())
+
+
+def test_a_family_that_fails_in_a_small_region():
+    # Between two neighbours of the 32 Sobol points, and wide enough for 100 fresh draws per round to hit it.
+    x = nm.sampling.sobol(32, torch.zeros(1).double(), torch.ones(1).double(), 0)[:, 0].sort().values
+    gap = int((x[1:] - x[:-1]).argmax())
+    low, high = float(x[gap]), float(x[gap + 1])
+    problem = faulty(lambda p: (p > low) & (p < high))
+    surrogate = trained(problem, steps=200, rounds=2, failure_probability=0.0, learning_rate=2e-2)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.FAMILY
+    assert low < float(report.message.split("parameter [")[1].split("]")[0]) < high
+    assert report.steps[-1] in (100, 200)
+    good = torch.tensor([[0.1], [0.9]], dtype=torch.float64)
+    good = good[(good < low) | (good > high)][:, None]
+    assert (problem.residual(good, surrogate(good)) < 0.3).all()
+
+
+def test_a_family_that_fails_at_the_first_parameters_raises():
+    problem = faulty(lambda p: p > 0.8)
+    assert_raises(nm.FamilyError, ["`fn(p)`", "NaN or Inf", "parameter ["], lambda: trained(problem))
+
+
+@dataclass(frozen=True)
+class Square(nm.Operation):
+    """A^2, with the default loss, gauge and packing."""
+
+    def factors(self, m, n):
+        return (Factor("X", (m, n)),)
+
+    def exact(self, A):
+        return (A @ A,), torch.zeros(len(A), dtype=torch.bool, device=A.device)
+
+    def residual(self, A, factors):
+        return torch.linalg.vector_norm(factors[0] - A @ A, dim=(1, 2)) / torch.linalg.vector_norm(A @ A, dim=(1, 2))
+
+    def scales(self, A):
+        return (float((A @ A).abs().square().mean().sqrt()),)
+
+
+@dataclass(frozen=True)
+class Adjoint(Square):
+    """A^H: another shape than A."""
+
+    def factors(self, m, n):
+        return (Factor("X", (n, m)),)
+
+    def exact(self, A):
+        return (A.mH.clone(),), torch.zeros(len(A), dtype=torch.bool, device=A.device)
+
+    def residual(self, A, factors):
+        return torch.linalg.vector_norm(factors[0] - A.mH, dim=(1, 2)) / torch.linalg.vector_norm(A, dim=(1, 2))
+
+    def scales(self, A):
+        return (float(A.abs().square().mean().sqrt()),)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+@pytest.mark.parametrize(("operation", "shape"), [(Square(), (3, 3)), (Adjoint(), (3, 2))], ids=str)
+def test_an_operation_of_the_user_is_fitted(operation, shape, dtype):
+    base = nm.families.trigonometric(3, 2, 3.0, cycles=0.3, dtype=dtype)
+    family = nm.ParametricMatrix(lambda p: base(p)[:, : shape[0], : shape[1]], base.lower, base.upper)
+    problem = nm.Problem(family, operation)
+    surrogate = trained(problem, rank=5, steps=600, rounds=1, learning_rate=2e-2, anchors=2)
+    p = parameters(50)
+    assert surrogate(p).shape == (50, *problem.factors[0].shape)
+    assert problem.error(p, surrogate(p)).median() < 0.05
+    assert_close(problem.error(p, surrogate(p)), problem.residual(p, surrogate(p)), units=1e6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"embedding": 3}, ["`embedding`", "nm.SinusoidalMLP()", "3"]),
+        ({"sampling": 3}, ["`sampling`", "FailureInformedSampling", "3"]),
+        ({"steps": 0}, ["`steps`", "at least 1"]),
+        ({"batch": 1.5}, ["`batch`", "integer", "1.5"]),
+        ({"collocation": 0}, ["`collocation`", "at least 1"]),
+        ({"rounds": 0}, ["`rounds`", "at least 1"]),
+        ({"added": -1}, ["`added`", "at least 0"]),
+        ({"anchors": -1}, ["`anchors`", "at least 0"]),
+        ({"learning_rate": 0}, ["`learning_rate`", "above 0", "got 0"]),
+        ({"learning_rate": math.nan}, ["`learning_rate`", "above 0", "nan"]),
+        ({"anchor_weight": 0}, ["`anchor_weight`", "above 0"]),
+        ({"failure_probability": 1.0}, ["`failure_probability`", "at least 0 and below 1", "1.0"]),
+        ({"failure_probability": "a"}, ["`failure_probability`", "number", "'a'"]),
+    ],
+)
+def test_method_refuses(settings, words):
+    assert_raises((ValueError, TypeError), words, lambda: nm.ResidualTraining(**settings))
