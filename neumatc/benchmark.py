@@ -100,18 +100,6 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
     return float(torch.linalg.vector_norm(X.to(wide) - exact.to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
 
 
-def numpy_loop_inverse(A: np.ndarray) -> list[np.ndarray]:
-    """Invert one matrix after the other with NumPy: our reading of the baseline that the paper compares with.
-
-    Args:
-        A: Shape (B, n, n).
-
-    Returns:
-        B inverses. NumPy computes them in double precision whatever the dtype, and rounds the result.
-    """
-    return [np.linalg.inv(a) for a in A]
-
-
 @dataclass(frozen=True)
 class Timing:
     """Wall times of one callable, in seconds, in the order of the rounds."""

@@ -62,7 +62,8 @@ def choice(name: str, value: object, choices: tuple) -> object:
     """Return ``value`` if it is one of ``choices``."""
     if value not in choices:
         *others, last = map(repr, choices)
-        raise ValueError(f"`{name}`: expected {', '.join(others)} or {last}, got {value!r}.")
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"`{name}`: expected {expected}, got {value!r}.")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ _DENSE, _DENSE_PER_FEATURE = 512, 4
 _MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
 # Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
+# Rounds without progress after which a fit to a tolerance gives up.
+_MOST_IDLE = 3
 # The residual-only fit stops its iterations at this multiple of the rounding unit.
 _COLLOCATION_UNITS, _COLLOCATION_STEPS = 8, 5000
 
@@ -74,12 +77,14 @@ class ClosedForm(Method):
     `LinearOperation`.
 
     Args:
-        embedding: Phi; its features stay as they are drawn. None: Chebyshev polynomials, for one parameter as many as there are
-            snapshots; for several as many as predict held-out coefficients best.
+        embedding: Phi; its features stay as they are drawn unless ``refine`` is given. None: Chebyshev polynomials, for
+            one parameter as many as there are snapshots; for several as many as predict held-out coefficients best.
         snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
             with a tolerance that is where it starts from.
         projections: Number of parameters for step 3 from the residual; 0 leaves the step out. Default: 0 where the
             Chebyshev series serves, else 8 N.
+        refine: Most Gauss-Newton steps on the weights of the features (`SinusoidalMLP`), by variable projection: the
+            last layer is eliminated, so only what is not linear is trained.
         check: Random parameters, not used in the fit, at which the residual of a fit without a tolerance is reported.
         failure_probability, sampling: As for every `Method`.
 
@@ -90,25 +95,27 @@ class ClosedForm(Method):
     embedding: Embedding | None = None
     snapshots: int | Sequence[Sequence[float]] | None = None
     projections: int | None = None
+    refine: int = 0
     check: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embedding is not None:
             check_embedding(self.embedding)
-        if isinstance(self.snapshots, Tensor):
-            object.__setattr__(self, "snapshots", self.snapshots.tolist())
-        if self.snapshots is not None and not isinstance(self.snapshots, Sequence):
+        if isinstance(self.snapshots, (Tensor, Sequence)):
+            object.__setattr__(self, "snapshots", _rows("snapshots", self.snapshots))
+        elif self.snapshots is not None:
             checks.integer("snapshots", self.snapshots, 1)
         if self.projections is not None:
             checks.integer("projections", self.projections, 0)
+        checks.integer("refine", self.refine, 0)
         checks.integer("check", self.check, 0)
 
     def run(self, task: Task) -> list[FactorMap]:
         return self.run_many([task])[0]
 
     def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
-        """Fit problems of one operation, shape, dtype and device, which share rank, tolerance and budget, in batches."""
+        """Fit problems of one operation, shape, dtype and device, with the same rank, tolerance and budget, at once."""
         first = tasks[0]
         operation = first.problem.operation
         if not operation.unique:
@@ -123,8 +130,14 @@ class ClosedForm(Method):
             )
         if first.budget == 0 and not isinstance(operation, LinearOperation):
             raise ValueError(
-                f"`budget`: expected at least 1 for {operation}, whose residual is not linear, got 0; raise it, or take "
-                "nm.ResidualTraining()."
+                f"`budget`: expected at least 1 for {operation}, whose residual is not linear, got 0; raise it, or "
+                "take nm.ResidualTraining()."
+            )
+        if self.embedding is not None:
+            self.embedding.count(first.problem.family.dimension)  # raises where there is no such embedding
+        if first.budget == 0 and self.snapshots is not None:
+            raise ValueError(
+                f"`snapshots`: expected None with `budget=0`, got {self.snapshots!r}; leave one of them out."
             )
         if first.tol is not None:
             return [self._adapt(task) for task in tasks]
@@ -150,10 +163,14 @@ class ClosedForm(Method):
             return _Design(x, weights, Chebyshev(max(1, count - 1)) if dimension == 1 else None)
         family = task.problem.family
         p = torch.tensor(self.snapshots, dtype=torch.float64, device=family.device)
-        distinct = torch.unique(checks.points(p, family.lower, family.upper).to(family.lower.dtype), dim=0)
+        try:
+            distinct = torch.unique(checks.points(p, family.lower, family.upper).to(family.lower.dtype), dim=0)
+        except ValueError as error:
+            raise ValueError(str(error).replace("`p`", "`snapshots`").partition("; ")[0] + ".") from None
         if len(distinct) > task.left():
             raise ValueError(
-                f"`snapshots`: expected at most `budget` = {task.budget} parameters, got {len(distinct)}; raise the budget."
+                f"`snapshots`: expected at most `budget` = {task.budget} parameters, got {len(distinct)}; raise the "
+                "budget."
             )
         if len(distinct) < len(p):
             task.note(f"{len(p) - len(distinct)} of {len(p)} snapshots are repeated and were left out")
@@ -254,7 +271,12 @@ class ClosedForm(Method):
             W, b = lowrank.ridge(design.space.features(design.x, {}), Y, design.weights, penalty)
             design, Y = _Design(x, weights, None), design.space.features(x, {}) @ W + b
         # The features are fitted as they will be evaluated, with weights rounded to the precision of the surrogate.
-        hidden = {name: w.to(dtype) for name, w in embedding.hidden(family.dimension, first.generator).items()}
+        hidden = embedding.hidden(family.dimension, torch.Generator().manual_seed(first.report.seed))
+        if self.refine and hidden and embedding.trainable is None:
+            norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
+            scaled = Y * (norms / norms.norm())
+            hidden = lowrank.refine(embedding.features, hidden, design.x, scaled, design.weights, penalty, self.refine)
+        hidden = {name: w.to(dtype) for name, w in hidden.items()}
         psi = embedding.features(design.x, {name: w.double() for name, w in hidden.items()})
         W, b = lowrank.ridge(psi, Y, design.weights, penalty)
         hidden = {name: w.to(family.device) for name, w in hidden.items()}
@@ -300,11 +322,12 @@ class ClosedForm(Method):
         linear, solving = isinstance(operation, LinearOperation), task.budget != 0
         if solving:
             design = self._first_design(task, 8 * 2**dimension)
-            factors, good = (part[0] for part in _solve([task], design.x))
-            design, factors = _kept(design, factors, good)
+            factors, good = _solve([task], design.x)
+            design, factors = _kept(design, [x[0] for x in factors], good[0])
         size = len(design.x) if solving else 16
         projections = self.projections or 8 * size
         maps: list[FactorMap] = []
+        best, idle = math.inf, 0
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
             while True:
                 if not solving:
@@ -320,6 +343,12 @@ class ClosedForm(Method):
                     bar.set_postfix_str(f"{report.exact_solves} exact solves, failing {estimate.probability:.2g}")
                     if estimate.probability <= self.failure_probability:
                         return self._lowered(task, maps, estimate)
+                    # Progress is either fewer failures or smaller residuals.
+                    measure = estimate.probability * float(estimate.residuals.median())
+                    best, idle = (measure, 0) if measure < 0.8 * best else (best, idle + 1)
+                    if idle == _MOST_IDLE:
+                        report.stop_reason = StopReason.STALLED
+                        break
                     # The failures that the subspace cannot mend call for snapshots, the others for a better embedding.
                     new = estimate.failures[torch.randperm(len(estimate.failures), generator=task.generator)[:256]]
                     if solving:
@@ -347,13 +376,18 @@ class ClosedForm(Method):
                     report.stop_reason = StopReason.FAMILY
                     task.note(str(error))
                     break
-        return [_first(m, task.rank or m.rank) for m in maps]
+        if task.rank is not None and task.rank < max(m.rank for m in maps):
+            maps = [_first(m, task.rank) for m in maps]
+            report.rank = task.rank
+            with suppress(FamilyError):
+                self.estimate(task, maps, task.tol)
+        return maps
 
     def _beyond(self, task: Task, maps: list[FactorMap], p: Tensor) -> Tensor:
         """Choose those parameters whose residual no combination of the map's matrices makes small.
 
-        Many failing parameters call for the same new direction, so they are taken in the order of a QR factorisation with pivoting of their
-        residuals, until what is left is below half the tolerance.
+        Many failing parameters call for the same new direction, so they are taken in the order of a QR factorisation
+        with pivoting of their residuals, until what is left is below half the tolerance.
         """
         if len(p) == 0:
             return p
@@ -392,10 +426,26 @@ class ClosedForm(Method):
                 break
             rank = min(top, rank + 1 + rank // 16)
         report.rank = max(m.rank for m in lowered)
+        if task.rank is not None and report.rank < task.rank:
+            task.note(f"rank {report.rank} instead of {task.rank}: the snapshots taken have no more directions")
         report.stop_reason = StopReason.TOLERANCE if met or task.rank is None else StopReason.SMALL
         if report.stop_reason is StopReason.SMALL:
             task.note(f"about {enough} would do")
         return lowered
+
+
+def _rows(name: str, value: object) -> list[list[float]]:
+    """Return parameters as rows of numbers."""
+    try:
+        rows = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        rows = None
+    if rows is None or rows.ndim != 2 or rows.numel() == 0:
+        raise ValueError(
+            f"`{name}`: expected an integer, or parameters of shape (N, d), got {value!r}; write `[[0.0], [0.5]]` for "
+            "two values of a single parameter."
+        )
+    return rows.tolist()
 
 
 def _snapshots(rank: int) -> int:

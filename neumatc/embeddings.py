@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline, PPoly
+from scipy.interpolate import PPoly
 from torch import Tensor
 
 from neumatc import checks, sampling
@@ -197,9 +197,9 @@ class Chebyshev(_Product):
     .. math:: \psi_k(x) = T_{k_1}(x_1) \cdots T_{k_d}(x_d), \qquad T_k(\cos\theta) = \cos k\theta,
 
     computed by doubling, :math:`T_{m+j} = 2 T_m T_j - T_{m-j}`. For one parameter and as many nodes as terms, the
-    closed form is interpolation at the Chebyshev nodes, whose error falls geometrically where X(p) is analytic (Trefethen,
-    *Approximation Theory and Approximation Practice*, SIAM 2013, chapter 8), once the degree exceeds
-    about pi for each oscillation of X across the box.
+    closed form is interpolation at the Chebyshev nodes; where X(p) is analytic, its error falls geometrically once the
+    degree exceeds about pi for each oscillation of X across the box (Trefethen, *Approximation Theory and Approximation
+    Practice*, SIAM 2013, chapter 8).
 
     Args:
         degree: D, at least 1.
@@ -235,9 +235,9 @@ class FourierExtension(_Product):
     .. math:: u_{2k-1}(x) = \sin(\pi k x / T), \qquad u_{2k}(x) = \cos(\pi k x / T), \qquad x \in [-1, 1], \ T > 1.
 
     X need not be periodic. The functions are nearly dependent on the box, so their coefficients are found by
-    regularised least squares, which is stable for the values though not for the coefficients (Adcock, Huybrechs, Martin-Vaquero,
-    Found. Comput. Math. 14, 2014, doi 10.1007/s10208-013-9158-8). For oscillating results it needs fewer terms than
-    polynomials: in the limit T for each two of an oscillation's period instead of pi.
+    regularised least squares, which is stable for the values though not for the coefficients (Adcock, Huybrechs,
+    Martin-Vaquero, Found. Comput. Math. 14, 2014, doi 10.1007/s10208-013-9158-8). For oscillating results it needs
+    fewer terms than polynomials: in the limit 2 T for each oscillation across the box instead of pi.
 
     Args:
         degree: Number of functions per parameter: frequencies up to about pi degree / (2 T) over half the box.
@@ -254,8 +254,8 @@ class FourierExtension(_Product):
         checks.number("extension", self.extension, above=1)
 
     def univariate(self, x: Tensor) -> Tensor:
-        k = torch.arange(2, self.degree + 2, device=x.device) // 2
-        phase = (k * (math.pi / self.extension)).to(x.dtype)[:, None] * x
+        k = (torch.arange(2, self.degree + 2, device=x.device) // 2).to(x.dtype)
+        phase = (k * (math.pi / self.extension))[:, None] * x
         phase[1::2] += math.pi / 2
         return phase.sin_()
 

@@ -164,6 +164,10 @@ def band(record: Record, names: Sequence[str]) -> Figure:
             f, record.arrays[f"{name}_residual"], color=ORANGE, lw=1.0, label="residual $\\|AX-I\\|_F/\\sqrt{n}$"
         )
         axes.semilogy(f, record.arrays[f"{name}_error"], color=BLUE, lw=1.0, label="relative error of $X$")
+        if f"{name}_closed_error" in record.arrays:
+            axes.semilogy(
+                f, record.arrays[f"{name}_closed_error"], color=BLACK, lw=1.0, label="error of the closed form"
+            )
         axes.semilogy(
             f,
             record.arrays[f"{name}_best_error"],
@@ -174,15 +178,24 @@ def band(record: Record, names: Sequence[str]) -> Figure:
         )
         axes.set(title=name.upper().replace("_", "-"), xlabel="offset from the carrier (MHz)")
     panels[0, 0].set_ylabel("relative size")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
-def total_time(record: Record, name: str) -> Figure:
-    """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy."""
+def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | None = None) -> Figure:
+    """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy.
+
+    ``maps``: for each line of a map, its label, the name of its time per matrix, and the prefix of its fit and
+    break-even points in the record; by default the two maps of the chapter on wireless inversion.
+    """
+    maps = maps or {
+        "trained map, training included": ("trained", ""),
+        "closed form, fit included": ("closed form", "closed_"),
+    }
     numbers = record.numbers[name]
+    relative = numbers["relative_time"]
     counts = np.logspace(1, 9, 200)
-    figure, axes = plt.subplots()
+    figure, axes = plt.subplots(figsize=(7.0, 4.6))
     styles = {
         "NumPy loop": (BLACK, "-"),
         "NumPy batched": (ORANGE, "--"),
@@ -190,13 +203,14 @@ def total_time(record: Record, name: str) -> Figure:
         "torch, Cholesky": (GREEN, ":"),
     }
     for method, (colour, line) in styles.items():
-        axes.loglog(counts, counts * numbers["relative_time"][method], color=colour, ls=line, label=method)
-    surrogate = numbers["fit_in_inversions"] + counts * numbers["relative_time"]["surrogate"]
-    axes.loglog(counts, surrogate, color=BLUE, lw=2.2, label="surrogate, training included")
-    for method, (colour, _) in styles.items():
-        count = numbers["break_even"][method]
-        if count < counts[-1]:
-            axes.plot(count, count * numbers["relative_time"][method], "o", color=colour, ms=6, mfc="white", zorder=3)
+        axes.loglog(counts, counts * relative[method], color=colour, ls=line, lw=1.2, label=method)
+    for (label, (method, prefix)), colour, line in zip(maps.items(), (SKY, BLUE, PURPLE), ("-", "-", (0, (4, 1)))):
+        total = numbers[f"{prefix}fit_in_inversions"] + counts * relative[method]
+        axes.loglog(counts, total, color=colour, ls=line, lw=2.2, label=label)
+        for exact, (edge, _) in styles.items():
+            count = numbers[f"{prefix}break_even"][exact]
+            if counts[0] < count < counts[-1]:
+                axes.plot(count, count * relative[exact], "o", color=edge, ms=5, mfc="white", zorder=3)
     axes.axvline(numbers["count"], color=GREY, ls=":", lw=1)
     axes.annotate(
         "this band",
@@ -207,7 +221,70 @@ def total_time(record: Record, name: str) -> Figure:
         color=GREY,
     )
     axes.set(xlabel="number of matrices", ylabel="total time (inversions by NumPy)")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
+    return figure
+
+
+def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
+    """Plot errors against the rank beside the limit of Eckart and Young, one panel per family; ``names``: titles."""
+    figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.9), squeeze=False)
+    for axes, (name, title) in zip(panels[0], names.items()):
+        numbers, arrays = record.numbers[name], record.arrays
+        limits = arrays[f"{name}_limits"]
+        axes.semilogy(
+            np.arange(1, len(limits) + 1), limits, color=GREEN, lw=4, alpha=0.45, label="limit (Eckart-Young)"
+        )
+        ranks = arrays[f"{name}_ranks"]
+        axes.semilogy(ranks, arrays[f"{name}_errors_closed"], "o", color=BLUE, ms=6, mfc="none", label="closed form")
+        axes.semilogy(
+            ranks, arrays[f"{name}_errors_network"], "x", color=BLACK, ms=5, label="closed form, sine network"
+        )
+        axes.semilogy(
+            numbers["rank"],
+            numbers["residual_only"]["error"],
+            "+",
+            color=RED,
+            ms=11,
+            mew=1.8,
+            label="closed form, residual alone",
+        )
+        if numbers["trained_error"] is not None:
+            axes.semilogy(
+                numbers["rank"],
+                numbers["trained_error"],
+                "s",
+                color=ORANGE,
+                ms=6,
+                label="gradient training (best of the search)",
+            )
+        axes.set(title=title, xlabel="rank $r$")
+    panels[0, 0].set_ylabel("relative error")
+    lines = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, fontsize=8.5)
+    return figure
+
+
+def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
+    """Plot errors against the number of exact solves, one panel per family, with the limit of the closed form's rank."""
+    figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.9), squeeze=False)
+    styles = {
+        "closed form": (BLUE, "o-"),
+        "POD and spline": (SKY, "D--"),
+        "Chebyshev": (ORANGE, "s:"),
+        "cubic spline": (RED, "^-."),
+        "AAA": (PURPLE, "v--"),
+    }
+    for axes, (name, title) in zip(panels[0], names.items()):
+        solves = record.arrays[f"{name}_solves"]
+        for i, (method, (colour, line)) in enumerate(styles.items()):
+            errors = record.arrays[f"{name}_errors_by_solves"][i]
+            axes.loglog(solves, errors, line, color=colour, ms=4, label=method)
+        axes.axhline(record.numbers[name]["limit"], color=GREEN, lw=4, alpha=0.45, label="limit of the rank")
+        axes.set_xticks(solves[::2], [str(n) for n in solves[::2]])
+        axes.minorticks_off()
+        axes.set(title=title, xlabel="exact solves")
+    panels[0, 0].set_ylabel("relative error")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5)
     return figure
 
 

@@ -87,11 +87,11 @@ def fit_many(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Surrogate]:
-    """Fit many problems of one operation, shape, dtype and device, each as `fit` would, in batched linear algebra.
+    """Fit many problems of one operation, shape, dtype and device as `fit` would each, in batched linear algebra.
 
-    The snapshots of all problems are solved in one batch, their subspaces found in one, and the embeddings fitted by one
-    least-squares solve, since the features are the same for all. Boxes may differ. With a tolerance, or without exact solves, every
-    problem needs its own sequence of steps, and they are fitted one after the other.
+    The snapshots of all problems are solved in one batch, their subspaces found in one, and the embeddings fitted by
+    one least-squares solve, since the features are the same for all. Boxes may differ. With a tolerance, or without
+    exact solves, every problem needs its own sequence of steps, and they are fitted one after the other.
 
     Args:
         problems: At least one.
@@ -100,11 +100,12 @@ def fit_many(
         progress: Show a bar once it has taken two seconds.
 
     Returns:
-        One surrogate for each problem, in order. The time in each report is the mean of its batch. Surrogates of a batch share the
-        memory of their latent tensors.
+        One surrogate for each problem, in order. The time in each report is the mean of its batch. Surrogates of a
+        batch share the memory of their latent tensors.
 
     Raises:
-        ValueError: For problems that differ in operation, shape, dtype, device or number of parameters; and as `fit` does.
+        ValueError: For problems that differ in operation, shape, dtype, device or number of parameters; and as `fit`
+            does.
         TypeError: For another method, which has no batched form, or arguments of another type.
 
     Example:
@@ -180,11 +181,11 @@ def _fit(
             tasks.append(Task(problem, rank, tol, budget, start, generator, report, progress))
         with torch.inference_mode(False), torch.no_grad():
             fitted = method.run_many(tasks) if len(tasks) > 1 else [method.run(tasks[0])]
-        for task, maps in zip(tasks, fitted):
-            task.report.seconds = (time.perf_counter() - begin) / len(tasks)
-            family = task.problem.family
-            box, labels = (family.lower, family.upper), (family.names, family.units)
-            surrogates.append(Surrogate(first.operation, family.shape, maps, *box, *labels, task.report))
+            for task, maps in zip(tasks, fitted):
+                task.report.seconds = (time.perf_counter() - begin) / len(tasks)
+                family = task.problem.family
+                box, labels = (family.lower, family.upper), (family.names, family.units)
+                surrogates.append(Surrogate(first.operation, family.shape, maps, *box, *labels, task.report))
     return surrogates
 
 

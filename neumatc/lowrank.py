@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,8 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def ridge(psi: Tensor, Y: Tensor, weights: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     r"""Fit Y ~ psi W + b by weighted least squares: minimise :math:`\sum_i w_i \|\psi_i W + b - Y_i\|^2` plus
-    :math:`\lambda^2 \|W\|^2`, by a QR factorisation of the stacked equations, which does not square the condition number.
+    :math:`\lambda^2 \|W\|^2`, by a QR factorisation of the stacked equations, which does not square the condition
+    number. A penalty of a few rounding units weighs the error of the fit against the rounding in its evaluation.
 
     Args:
         psi: Features, shape (N, K), float64.
@@ -60,12 +63,78 @@ def ridge(psi: Tensor, Y: Tensor, weights: Tensor, penalty: float) -> tuple[Tens
     return solution[1:], solution[0]
 
 
+def refine(
+    features: Callable[[Tensor, dict[str, Tensor]], Tensor],
+    hidden: dict[str, Tensor],
+    x: Tensor,
+    Y: Tensor,
+    weights: Tensor,
+    penalty: float,
+    steps: int,
+) -> dict[str, Tensor]:
+    r"""Move the weights theta of the features so that :math:`\min_{W, b} \|\psi_\theta(x) W + b - Y\|` falls.
+
+    Variable projection: W and b are eliminated by `ridge` (Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973), and what
+    is left is minimised over theta by Gauss-Newton steps with Kaufman's approximation of the Jacobian,
+    :math:`-P^\perp (\partial\psi / \partial\theta) W` (BIT 15, 1975), damped as by Levenberg and Marquardt.
+
+    Args:
+        features: psi, a function of x and of the weights.
+        hidden: theta, float64; its number of entries times the points should fit in memory some hundred times.
+        x: Points, shape (N, d), float64.
+        Y: Values, shape (N, R), float64, scaled by their importance.
+        weights: Positive, shape (N,), summing to one.
+        penalty: As for `ridge`.
+        steps: Most steps; fewer where the error no longer falls.
+
+    Returns:
+        The new theta.
+    """
+    names, shapes = list(hidden), [w.shape for w in hidden.values()]
+    theta = torch.cat([w.flatten() for w in hidden.values()])
+    root = weights.sqrt()[:, None]
+
+    def psi(theta: Tensor) -> Tensor:
+        parts = theta.split([shape.numel() for shape in shapes])
+        return features(x, {name: part.view(shape) for name, part, shape in zip(names, parts, shapes)})
+
+    def defect(theta: Tensor) -> tuple[Tensor, Tensor]:
+        value = psi(theta)
+        W, b = ridge(value, Y, weights, penalty)
+        return root * (Y - value @ W - b), W
+
+    damping, (R, W) = 1e-3, defect(theta)
+    for _ in range(steps):
+        Q, _ = torch.linalg.qr(torch.cat([root, root * psi(theta)], dim=1))
+        slope = torch.func.jacfwd(lambda theta, W=W: root * (psi(theta) @ W))(theta).flatten(1).view(len(x), -1)
+        J = (slope - Q @ (Q.T @ slope)).view(R.numel(), -1)
+        H, g = J.T @ J, J.T @ R.flatten()
+        while damping < 1e9:
+            scale = H.diagonal().clamp_min(torch.finfo(H.dtype).tiny) + 1e-12 * H.diagonal().max()
+            root_H = torch.linalg.cholesky(H + damping * torch.diag(scale))
+            trial = theta + torch.cholesky_solve(g[:, None], root_H)[:, 0]
+            trial_R, trial_W = defect(trial)
+            if trial_R.norm() < R.norm():
+                break
+            damping *= 8
+        else:
+            break
+        gain = 1 - float(trial_R.norm() / R.norm())
+        theta, R, W, damping = trial, trial_R, trial_W, damping / 8
+        if gain < 1e-5:
+            break
+    return {
+        name: part.view(shape) for name, part, shape in zip(names, theta.split([s.numel() for s in shapes]), shapes)
+    }
+
+
 def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, int]:
     r"""Solve :math:`\min_Z \sum_i \|L_i \sum_k Q_{ik} Z_k - F_i\|_F^2` for the coefficients Z with no inverse.
 
     Conjugate gradients on the least-squares problem (CGLS; Bjorck, *Numerical Methods for Least Squares Problems*, SIAM
-    1996, algorithm 7.4.1), one step size for each column of Z, which the problem does not couple. The normal equations are never formed. One
-    step costs two products with the L_i; their number grows with the condition number of the L_i.
+    1996, algorithm 7.4.1), one step size for each column of Z, since the problem does not couple them. The normal
+    equations are never formed. One step costs two products with the L_i; their number grows with the condition number
+    of the L_i.
 
     Args:
         L: Shape (N, e, m).
@@ -77,6 +146,9 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     Returns:
         The values :math:`\sum_k Q_{ik} Z_k`, shape (N, m, c), and the steps taken.
     """
+    size = L.abs().amax()  # squares of very large or small entries would leave the range of single precision
+    size = torch.where(size > 0, size, 1)
+    L = L / size
     Q, LH = Q.to(L.dtype), L.mH
     shape = (Q.shape[1], L.shape[2], F.shape[2])
 
@@ -94,7 +166,9 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     S = gradient(R)
     P, norm = S, square(S)
     first = norm.clamp_min(tiny)
-    for step in range(1, iterations + 1):
+    steps = 0
+    while steps < iterations:
+        steps += 1
         W = L @ values(P)
         a = norm / square(W).clamp_min(tiny)
         Z = Z + a * P
@@ -104,14 +178,14 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
         if not (norm > tolerance**2 * first).any():
             break
         P = S + (norm / last) * P
-    return values(Z), step
+    return values(Z) / size, steps
 
 
 def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     r"""Coefficients of least sketched residual, :math:`\min_c \|(L_i \sum_k c_k B_k - F_i) \Omega\|_F`, for each i.
 
-    A few random columns Omega preserve the norm well enough when there are more equations than unknowns, which costs far
-    less than an inverse for large matrices. The small least-squares problems are solved in double precision by
+    A few random columns Omega preserve the norm well enough when there are more equations than unknowns, which costs
+    far less than an inverse for large matrices. The small least-squares problems are solved in double precision by
     seminormal equations with one correction (Bjorck, *Numerical Methods for Least Squares Problems*, SIAM 1996,
     section 2.9), as accurate as a QR factorisation up to condition numbers of about 1e7, and many times faster in
     batches.
@@ -126,6 +200,7 @@ def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
         Real coefficients, shape (N, R), float64; not finite where the equations are dependent.
     """
     R, m, _ = basis.shape
+    sketch = sketch.to(L.dtype)
     sketched = (basis @ sketch).permute(1, 2, 0).reshape(m, -1)
     equations = (L @ sketched).view(len(L), -1, R)
     right = (F @ sketch).reshape(len(L), -1, 1)

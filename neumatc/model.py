@@ -169,7 +169,7 @@ class Surrogate:
         return self._evaluate(p, max(1, rows), self._empty(p) if out is None else outputs)
 
     def _checked_out(self, out: Tensor | tuple[Tensor, ...], count: int) -> list[Tensor]:
-        outputs = [out] if isinstance(out, Tensor) else list(out)
+        outputs = list(out) if isinstance(out, (tuple, list)) else [out]
         if len(outputs) != len(self.maps):
             raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
         for m, x in zip(self.maps, outputs):

@@ -97,32 +97,67 @@ def _timed(build: Callable[..., Peer]) -> Callable[..., Peer]:
 
 
 def numpy_loop(A: Tensor) -> Tensor:
-    """Invert A (B, n, n) by NumPy, one matrix after the other; it computes in double precision and rounds."""
-    return torch.from_numpy(np.stack([np.linalg.inv(a) for a in A.cpu().numpy()])).to(A.device)
+    """Invert one matrix after the other with NumPy: our reading of the baseline that the paper compares with.
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        The inverses, of the shape, dtype and device of A. NumPy computes in double precision and rounds.
+    """
+    a = A.cpu().numpy()
+    X = np.empty_like(a)
+    for i, matrix in enumerate(a):
+        X[i] = np.linalg.inv(matrix)
+    return torch.from_numpy(X).to(A.device)
 
 
 def numpy_batched(A: Tensor) -> Tensor:
-    """Invert A (B, n, n) by NumPy in one call; it computes in double precision and rounds."""
+    """Invert a batch by NumPy in one call.
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        The inverses, of the shape, dtype and device of A. NumPy computes in double precision and rounds.
+    """
     return torch.from_numpy(np.linalg.inv(A.cpu().numpy())).to(A.device)
 
 
 def scipy_batched(A: Tensor) -> Tensor:
-    """Invert A (B, n, n) by SciPy in one call, in the precision of A."""
+    """Invert a batch by SciPy in one call, in the precision of A.
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        The inverses, of the shape, dtype and device of A.
+    """
     return torch.from_numpy(scipy.linalg.inv(A.cpu().numpy(), assume_a="gen", check_finite=False)).to(A.device)
 
 
 def torch_cholesky(A: Tensor) -> Tensor:
-    """Invert Hermitian positive definite A (B, n, n) from torch's Cholesky factor, of which it reads one triangle.
+    """Invert Hermitian positive definite matrices from torch's Cholesky factor, of which it reads one triangle.
 
     torch's own inverse is not here: its batched LU on the CPU returns wrong numbers (pytorch issue 142815).
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        The inverses, of the shape, dtype and device of A.
     """
     return torch.cholesky_inverse(torch.linalg.cholesky(A))
 
 
 def sionna_cholesky(A: Tensor) -> Tensor:
-    """Invert Hermitian positive definite A (B, n, n) as L^{-H} L^{-1}, with L^{-1} from Sionna's `inv_cholesky`.
+    """Invert Hermitian positive definite matrices as L^{-H} L^{-1}, with L^{-1} from Sionna's `inv_cholesky`.
 
-    Sionna does not check that the factorisation succeeded.
+    Args:
+        A: Shape (B, n, n). Sionna does not check that the factorisation succeeded.
+
+    Returns:
+        The inverses, of the shape, dtype and device of A.
     """
     L = _inv_cholesky()(A)
     return L.mH @ L

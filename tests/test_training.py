@@ -1,4 +1,4 @@
-"""Gradient training: repeatable, global state untouched, adaptive where it fails, and every failure on the way as data."""
+"""Gradient training: repeatable, global state untouched, adaptive where it fails, every failure as data."""
 
 import math
 from dataclasses import dataclass
