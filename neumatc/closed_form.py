@@ -330,13 +330,13 @@ class ClosedForm(Method):
         best, idle = math.inf, 0
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
             while True:
-                if not solving:
-                    design = _collocation(size, dimension, report.seed)
-                    factors = _collocated(task, design)
-                elif len(design.x) == 0:
+                if solving and len(design.x) == 0:
                     return _zero(task)
                 method = replace(self, projections=projections if linear and solving else 0)
                 try:
+                    if not solving:
+                        design = _collocation(size, dimension, report.seed)
+                        factors = _collocated(task, design)
                     maps = method._assemble([free], design, [x[None] for x in factors])[0]
                     estimate = self.estimate(task, maps, task.tol)
                     bar.update()

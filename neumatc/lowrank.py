@@ -165,18 +165,18 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     R, Z = F.clone(), L.new_zeros(shape)
     S = gradient(R)
     P, norm = S, square(S)
-    first = norm.clamp_min(tiny)
-    steps = 0
-    while steps < iterations:
+    first = norm
+    steps, active = 0, norm > 0
+    while steps < iterations and active.any():
         steps += 1
         W = L @ values(P)
-        a = norm / square(W).clamp_min(tiny)
+        # Columns that have converged stand still: their quotients are of rounding errors.
+        a = torch.where(active, norm / square(W).clamp_min(tiny), 0)
         Z = Z + a * P
         R -= a * W
         S = gradient(R)
         last, norm = norm.clamp_min(tiny), square(S)
-        if not (norm > tolerance**2 * first).any():
-            break
+        active &= norm > tolerance**2 * first
         P = S + (norm / last) * P
     return values(Z) / size, steps
 

@@ -784,7 +784,7 @@ def test_the_method_refuses(settings, error, words):
     [
         ([[0.5], [1.5]], ["`snapshots`", "box [0.0] to [1.0]", "[1.5]", "row 1"]),
         ([[0.5, 0.5]], ["`snapshots`", "(B, 1)", "(1, 2)"]),
-        ([0.5, 0.6], ["`snapshots`", "(B, 1)", "(2,)"]),
+        ([0.5, 0.6], ["`snapshots`", "(N, d)", "[0.5, 0.6]"]),
         ([[0.5], [math.nan]], ["`snapshots`", "finite", "nan", "row 1"]),
         ([[0.5], [0.5, 0.6]], ["`snapshots`"]),
         ([["a"]], ["`snapshots`"]),
