@@ -137,6 +137,7 @@ def error_along_parameter(record: Record, *, xlabel: str) -> Figure:
     arrays, numbers = record.arrays, record.numbers
     figure, (axes, rug) = plt.subplots(2, 1, figsize=(7.0, 4.4), sharex=True, height_ratios=(5, 1.3))
     axes.semilogy(arrays["p"], arrays["error"], color=BLUE, label="gradient training")
+    axes.semilogy(arrays["p"], arrays["closed_form_error"], color=ORANGE, label="closed form")
     axes.semilogy(
         arrays["p"],
         arrays["best_error"],
@@ -265,7 +266,7 @@ def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
 
 
 def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
-    """Plot errors against the number of exact solves, one panel per family, with the limit of the closed form's rank."""
+    """Plot errors against the number of exact solves, one panel per family, with the limit of the rank."""
     figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.9), squeeze=False)
     styles = {
         "closed form": (BLUE, "o-"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from neumatc import checks
 
 # Matrices that a thread must have for its start to pay.
-_LEAST_PER_THREAD = 16
+_LEAST_PER_THREAD = 256
 
 
 def inverse(A: Tensor) -> tuple[Tensor, Tensor]:

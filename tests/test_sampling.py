@@ -197,3 +197,27 @@ def test_a_residual_of_the_wrong_shape_is_refused(shape):
 
     words = ["`residual`", "(60,)", str(tuple(shape))]
     assert_raises(ValueError, words, lambda: SMALL.estimate(residual, 1.0, torch.zeros(1), torch.ones(1), generator()))
+
+
+# Designs for snapshots
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 17, 64])
+def test_fejers_rule_is_exact_up_to_its_degree(count):
+    x, weights = sampling.design(count, 1)
+    assert x.shape == (count, 1) and (weights > 0).all()
+    for degree in range(count):
+        mean = 0.0 if degree % 2 else 1 / (degree + 1)  # of x^degree over [-1, 1]
+        assert abs(float(weights @ x[:, 0] ** degree) - mean) < 1e-14
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4])
+@pytest.mark.parametrize("edges", [0.0, 0.5, 0.9])
+def test_scattered_designs_integrate(dimension, edges):
+    x, weights = sampling.design(4096, dimension, seed=1, edges=edges)
+    assert x.shape == (4096, dimension) and (x.abs() <= 1).all() and (weights > 0).all()
+    assert abs(float(weights.sum()) - 1) < 1e-12
+    mean = float(weights @ torch.cos(x).prod(dim=1))
+    assert abs(mean - math.sin(1) ** dimension) < 2e-3
+    at_the_faces = float((x.abs() > 0.9).double().mean())
+    assert at_the_faces > (0.12 if edges else 0.098)
