@@ -196,7 +196,7 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | 
     numbers = record.numbers[name]
     relative = numbers["relative_time"]
     counts = np.logspace(1, 9, 200)
-    figure, axes = plt.subplots(figsize=(7.0, 4.6))
+    figure, axes = plt.subplots(figsize=(5.9, 4.6))
     styles = {
         "NumPy loop": (BLACK, "-"),
         "NumPy batched": (ORANGE, "--"),
@@ -228,7 +228,7 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | 
 
 def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
     """Plot errors against the rank beside the limit of Eckart and Young, one panel per family; ``names``: titles."""
-    figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.9), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(5.9, 3.9), squeeze=False)
     for axes, (name, title) in zip(panels[0], names.items()):
         numbers, arrays = record.numbers[name], record.arrays
         limits = arrays[f"{name}_limits"]
@@ -267,7 +267,7 @@ def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
 
 def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
     """Plot errors against the number of exact solves, one panel per family, with the limit of the rank."""
-    figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.9), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(5.9, 3.9), squeeze=False)
     styles = {
         "closed form": (BLUE, "o-"),
         "POD and spline": (SKY, "D--"),
@@ -280,7 +280,7 @@ def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
         for i, (method, (colour, line)) in enumerate(styles.items()):
             errors = record.arrays[f"{name}_errors_by_solves"][i]
             axes.loglog(solves, errors, line, color=colour, ms=4, label=method)
-        axes.axhline(record.numbers[name]["limit"], color=GREEN, lw=4, alpha=0.45, label="limit of the rank")
+        axes.axhline(record.numbers[name]["limit"], color=GREEN, lw=4, alpha=0.45, zorder=1, label="limit of the rank")
         axes.set_xticks(solves[::2], [str(n) for n in solves[::2]])
         axes.minorticks_off()
         axes.set(title=title, xlabel="exact solves")
