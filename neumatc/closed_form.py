@@ -89,7 +89,7 @@ class ClosedForm(Method):
         failure_probability, sampling: As for every `Method`.
 
     Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
-    below about 1e-6 are out of reach. Where X(p) is not smooth (the inverse near singular matrices) no low rank exists.
+    below about 2e-6 are out of reach. Where X(p) is not smooth (the inverse near singular matrices) no low rank exists.
     """
 
     embedding: Embedding | None = None

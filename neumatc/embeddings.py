@@ -196,7 +196,7 @@ class Chebyshev(_Product):
 
     .. math:: \psi_k(x) = T_{k_1}(x_1) \cdots T_{k_d}(x_d), \qquad T_k(\cos\theta) = \cos k\theta,
 
-    computed by doubling, :math:`T_{m+j} = 2 T_m T_j - T_{m-j}`. For one parameter and as many nodes as terms, the
+    computed by doubling, :math:`T_{2j} = 2 T_j^2 - 1` and :math:`T_{2j+1} = 2 T_j T_{j+1} - T_1`. For one parameter and as many nodes as terms, the
     closed form is interpolation at the Chebyshev nodes; where X(p) is analytic, its error falls geometrically once the
     degree exceeds about pi for each oscillation of X across the box (Trefethen, *Approximation Theory and Approximation
     Practice*, SIAM 2013, chapter 8).
@@ -218,13 +218,13 @@ class Chebyshev(_Product):
     def univariate(self, x: Tensor) -> Tensor:
         T = x.new_empty(self.degree + 1, len(x))
         T[0], T[1] = 1, x
+        minus_one, minus_x = x.new_tensor(-1.0), -x
         m = 1
-        while m < self.degree:
-            end = min(2 * m, self.degree)
-            # T_{m+j} for j = 1 .. end - m
-            torch.mul(T[1 : end - m + 1], 2 * T[m], out=T[m + 1 : end + 1])
-            T[m + 1 : end + 1] -= T[2 * m - end : m].flip(0)
-            m = end
+        while 2 * m <= self.degree:  # T_{2m} to T_{4m-1} from T_m to T_{2m}
+            even, odd = min(2 * m, self.degree // 2 + 1), min(2 * m, (self.degree + 1) // 2)
+            torch.addcmul(minus_one, T[m:even], T[m:even], value=2, out=T[2 * m : 2 * even : 2])
+            torch.addcmul(minus_x, T[m:odd], T[m + 1 : odd + 1], value=2, out=T[2 * m + 1 : 2 * odd + 1 : 2])
+            m *= 2
         return T[1:]
 
 

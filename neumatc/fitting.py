@@ -16,8 +16,8 @@ from neumatc.problem import Problem
 from neumatc.report import Report, library_version
 from neumatc.training import ResidualTraining
 
-# Snapshots that `fit_many` keeps in memory at once.
-_BATCH_BYTES = 2**28
+# Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
+_BATCH_BYTES = {"cpu": 2**24, "cuda": 2**28}
 
 
 def fit(
@@ -168,7 +168,7 @@ def _fit(
         _check_start(start, first, rank)
     surrogates: list[Surrogate] = []
     numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
-    count = max(1, min(256, _BATCH_BYTES // (8 * numbers * ((2 * rank + 16) if rank else 1))))
+    count = max(1, min(256, _BATCH_BYTES[first.family.device.type] // (8 * numbers * ((2 * rank + 16) if rank else 1))))
     batches = [problems[i : i + count] for i in range(0, len(problems), count)]
     for batch in tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit"):
         begin = time.perf_counter()

@@ -1,7 +1,5 @@
 """What every way of fitting shares: the task it is given, the surrogate's measure of failure, and its arguments."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field

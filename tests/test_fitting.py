@@ -404,7 +404,7 @@ def test_many_families_of_different_numerical_rank(d, dtype):
 
 def test_more_problems_than_a_batch_holds(monkeypatch, solved):
     problems = families(7, size=3)
-    monkeypatch.setattr("neumatc.fitting._BATCH_BYTES", 8 * 9 * (2 * 3 + 16) * 3)
+    monkeypatch.setitem(fitting._BATCH_BYTES, "cpu", 8 * 9 * (2 * 3 + 16) * 3)
     many = nm.fit_many(problems, rank=3, progress=False)
     assert len(solved) == 3
     assert_same_fits(many, problems, rank=3)
