@@ -29,7 +29,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,), True where A is singular to working
         precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps (the size of
-        a complex number taken as |re| + |im|, at most 1.42 times its modulus). Failed entries are NaN.
+        a complex number taken as the sum of its parts, at most 1.42 times its modulus). Failed entries are NaN.
 
     Raises:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
