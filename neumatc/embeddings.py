@@ -196,10 +196,10 @@ class Chebyshev(_Product):
 
     .. math:: \psi_k(x) = T_{k_1}(x_1) \cdots T_{k_d}(x_d), \qquad T_k(\cos\theta) = \cos k\theta,
 
-    computed by doubling, :math:`T_{2j} = 2 T_j^2 - 1` and :math:`T_{2j+1} = 2 T_j T_{j+1} - T_1`. For one parameter and as many nodes as terms, the
-    closed form is interpolation at the Chebyshev nodes; where X(p) is analytic, its error falls geometrically once the
-    degree exceeds about pi for each oscillation of X across the box (Trefethen, *Approximation Theory and Approximation
-    Practice*, SIAM 2013, chapter 8).
+    computed by doubling, :math:`T_{2j} = 2 T_j^2 - 1` and :math:`T_{2j+1} = 2 T_j T_{j+1} - T_1`. For one parameter and
+    as many nodes as terms, the closed form is interpolation at the Chebyshev nodes; where X(p) is analytic, its error
+    falls geometrically once the degree exceeds about pi for each oscillation of X across the box (Trefethen,
+    *Approximation Theory and Approximation Practice*, SIAM 2013, chapter 8).
 
     Args:
         degree: D, at least 1.

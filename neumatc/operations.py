@@ -67,6 +67,10 @@ class Operation(ABC):
         """Return the gauge-invariant matrix by which two solutions are compared, shape (B, rows, cols)."""
         return factors[0]
 
+    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+        """Return approximate factors after a Newton step, which about squares their error; None where there is none."""
+        return None
+
     def canonical_(self, factors: Sequence[Tensor]) -> None:
         """Bring the factors, in place, to the form that the exact solution has (order, signs).
 
@@ -122,6 +126,11 @@ class Inverse(LinearOperation):
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return A, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device).expand_as(A)
+
+    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        r"""Newton-Schulz step :math:`X (2 I - A X)`: its residual I - A X is the square of that before."""
+        X = factors[0]
+        return (2 * X - X @ (A @ X),)
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         # ||X||_F >= n / ||A||_F, with equality for a multiple of a unitary matrix.

@@ -16,6 +16,7 @@ from neumatc.embeddings import Embedding, SinusoidalMLP
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding, real_numbers
 from neumatc.model import FactorMap
+from neumatc.operations import Operation
 from neumatc.report import Report, StopReason
 
 # Residual that counts as failure where the caller gives no tolerance.
@@ -35,8 +36,12 @@ class ResidualTraining(Method):
     Training needs no exact solve unless ``anchors`` are asked for; a fit that ends with residuals above 0.1 solves
     exactly at up to eight of the worst candidates, as far as the budget allows, to tell singular matrices.
 
-    The fit can begin from another surrogate (``start``). Then the start counts as round zero, and of all rounds the map
-    with the smallest median residual is returned, so the residual never ends above that of the start.
+    The fit can begin from another surrogate (``start``). The least residual is not the least error: from a start that
+    is good already, training on the residual lowers it and raises the error. So ``goal="error"`` trains on the relative
+    error against a Newton step from the start (``operation.improved``; for the inverse X (2 I - A X)), taken once at
+    every collocation point: the step has about the square of the start's error, and needs no exact solve. In both cases
+    the start counts as round zero, and of all rounds the map that is best by the goal is returned (its median residual,
+    or its error against the step, at parameters not trained on).
 
     Args:
         embedding: Phi, one per factor; a fit that begins from a surrogate keeps that surrogate's.
@@ -50,6 +55,8 @@ class ResidualTraining(Method):
         anchors: Parameters solved exactly and used in every step as a supervised term, relative Frobenius error
             squared of the operation's gauge-invariant matrix.
         anchor_weight: Weight of that term.
+        goal: ``"residual"``, or ``"error"`` for a start with residuals below 0.1. Default: the latter where it is
+            possible.
         failure_probability, sampling: As for every `Method`; training ends early when the tolerance is met.
 
     Limits: the matrices A(p_i) of all collocation points are kept in memory. The failure probability is an estimate.
@@ -65,6 +72,7 @@ class ResidualTraining(Method):
     added: int = 64
     anchors: int = 0
     anchor_weight: float = 1.0
+    goal: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +84,8 @@ class ResidualTraining(Method):
         for name in ("learning_rate", "anchor_weight"):
             checks.number(name, getattr(self, name), above=0)
         checks.choice("schedule", self.schedule, ("cosine", "constant"))
+        if self.goal is not None:
+            checks.choice("goal", self.goal, ("residual", "error"))
 
     def run(self, task: Task) -> list[FactorMap]:
         # The first optimiser of a process imports this: seconds that are no part of a fit.
@@ -104,6 +114,8 @@ class ResidualTraining(Method):
         report.collocation = self.collocation
         anchor_x, anchor_exact = self._solve_anchors(task)
         maps = self._initial_maps(task, rank, A) if task.start is None else _detached(task.start.maps)
+        x = task.cube(points)
+        targets = self._step_from_start(task, x, A) if self._follows_error(task, x, A) else None
         # Real leaves that share the memory of the (possibly complex) cores: the fused Adam takes real tensors only.
         cores = [
             (torch.view_as_real(m.core) if m.core.is_complex() else m.core.detach()).requires_grad_() for m in maps
@@ -128,20 +140,33 @@ class ResidualTraining(Method):
         def train() -> Tensor:
             rows = torch.randint(len(x), (min(self.batch, len(x)),), generator=generator).to(x.device)
             with torch.enable_grad():
-                loss = operation.loss(A[rows], evaluate(x[rows])).mean()
+                if targets is None:
+                    loss = operation.loss(A[rows], evaluate(x[rows])).mean()
+                else:
+                    loss = _relative_square(evaluate(x[rows]), [t[rows] for t in targets])
                 if anchor_x is not None:
-                    difference = operation.invariant(evaluate(anchor_x)) - anchor_exact
-                    loss = loss + self.anchor_weight * _relative_square(difference, anchor_exact)
+                    anchored = operation.invariant(evaluate(anchor_x))
+                    loss = loss + self.anchor_weight * _relative_square([anchored], [anchor_exact])
                 optimiser.zero_grad()
                 loss.backward()
             optimiser.step()
             schedule.step()
             return loss.detach()
 
-        x, good, best = task.cube(points), _detached(maps), math.inf
+        def judge() -> float:
+            """Judge a round: the less the better. All at the same parameters, so that none wins by an easier draw."""
+            if task.start is None:
+                return 0.0
+            if targets is None:
+                return float(task.residual(maps, judged).median())
+            return float(_relative_square([m(task.cube(judged)) for m in maps], judged_targets))
+
+        good, best = _detached(maps), math.inf
         if task.start is not None:
-            first = self.estimate(task, maps, tol)
-            best, judged = float(first.residuals.median()), first.candidates
+            judged = self.estimate(task, maps, tol).candidates
+            if targets is not None:
+                judged_targets = self._step_from_start(task, task.cube(judged), family(judged))
+            best = judge()
         step, every, losses = 0, max(1, self.steps // 500), []
         with tqdm(total=self.steps, disable=not task.progress, delay=2, unit="step", desc="residual training") as bar:
             for end in sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)}):
@@ -161,10 +186,8 @@ class ResidualTraining(Method):
                         report.rounds.pop()
                         return self._diverged(good, step, report)
                     entry = report.rounds[-1]
-                    # Rounds are judged at the same parameters, so that none wins by an easier draw.
-                    median = 0.0 if task.start is None else float(task.residual(maps, judged).median())
-                    if median <= best:
-                        good, best = _detached(maps), median
+                    if (value := judge()) <= best:
+                        good, best = _detached(maps), value
                     bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
                     if estimate.probability <= self.failure_probability:
                         report.stop_reason = StopReason.TOLERANCE
@@ -174,8 +197,11 @@ class ResidualTraining(Method):
                     order = torch.randperm(len(estimate.failures), generator=generator)[: self.added]
                     if step < self.steps and len(order):
                         new = estimate.failures[order.to(estimate.failures.device)]
-                        A = torch.cat([A, family(new)])
-                        x = torch.cat([x, task.cube(new)])
+                        new_A, new_x = family(new), task.cube(new)
+                        A, x = torch.cat([A, new_A]), torch.cat([x, new_x])
+                        if targets is not None:
+                            added = self._step_from_start(task, new_x, new_A)
+                            targets = [torch.cat(pair) for pair in zip(targets, added)]
                         report.collocation = len(x)
                         entry.added = new.tolist()
                 except FamilyError as error:
@@ -183,6 +209,30 @@ class ResidualTraining(Method):
                     finite = task.start is None and all(torch.isfinite(m(x)).all() for m in maps)
                     return _detached(maps) if finite else good
         return good
+
+    def _follows_error(self, task: Task, x: Tensor, A: Tensor) -> bool:
+        """Whether the goal is the error against a Newton step from the start, not the residual."""
+        operation, start = task.problem.operation, task.start
+        if self.goal == "residual" or (self.goal is None and start is None):
+            return False
+        why = "no start"
+        if start is not None:
+            largest = float(operation.residual(A, [m(x) for m in start.maps]).max())
+            if type(operation).improved is Operation.improved:
+                why = f"{operation}, which has no Newton step"
+            elif largest < _LARGE_RESIDUAL:
+                return True
+            else:
+                why = f"a start with residuals up to {largest:.1e}"
+        if self.goal == "error":
+            raise ValueError(
+                f"`goal`: expected a start with residuals below {_LARGE_RESIDUAL} and an operation with a Newton step "
+                f"for 'error', got {why}; take goal='residual'."
+            )
+        return False
+
+    def _step_from_start(self, task: Task, x: Tensor, A: Tensor) -> list[Tensor]:
+        return list(task.problem.operation.improved(A, [m(x) for m in task.start.maps]))
 
     def _explain(self, task: Task, estimate: sampling.FailureEstimate) -> None:
         """Solve exactly where residuals stayed large, to tell singular matrices from a poor fit."""
@@ -222,8 +272,9 @@ class ResidualTraining(Method):
         return maps
 
 
-def _relative_square(difference: Tensor, exact: Tensor) -> Tensor:
-    return difference.abs().square().sum() / exact.abs().square().sum()
+def _relative_square(factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+    """Squared relative Frobenius error of a whole batch, the mean over its factors."""
+    return sum((x - y).abs().square().sum() / y.abs().square().sum() for x, y in zip(factors, exact)) / len(exact)
 
 
 def _detached(maps: Sequence[FactorMap]) -> list[FactorMap]:

@@ -23,7 +23,7 @@ from conftest import (
 )
 
 import neumatc as nm
-from neumatc import StopReason
+from neumatc import StopReason, fitting
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,19 @@ def closed(problem, rank=6, **settings):
 
 @pytest.mark.parametrize("rate", [1e-12, 1e-6, 1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("rounds", [1, 5])
-def test_training_never_ends_above_its_start(rate, rounds):
+@pytest.mark.parametrize("goal", ["residual", "error", None])
+def test_training_never_ends_above_its_start(goal, rate, rounds):
     problem = nm.Problem(nm.families.trigonometric(6, 4, 4.0, dtype=torch.float64), nm.Inverse())
     start = closed(problem, 8, embedding=nm.SinusoidalMLP(width=64, frequency=8.0))
     kept = {name: t.clone() for name, t in tensors_of(start).items()}
-    surrogate = trained(problem, None, start=start, learning_rate=rate, rounds=rounds, steps=30)
+    surrogate = trained(problem, None, start=start, learning_rate=rate, rounds=rounds, steps=30, goal=goal)
     p = grid_of(problem.family, 2000)
-    before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
-    assert after <= before
+    exact = problem.exact(p).value
+    if goal == "residual":
+        before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
+    else:
+        before, after = (nm.benchmark.relative_error(s(p), exact) for s in (start, surrogate))
+    assert after <= 1.001 * before  # judged at other parameters than these
     assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
     assert not any(t.requires_grad for t in tensors_of(surrogate).values())
     assert surrogate.maps[0].embedding == start.maps[0].embedding
@@ -194,6 +199,31 @@ def test_training_improves_a_poor_start():
     p = grid_of(problem.family)
     before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
     assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_training_on_the_error_mends_a_disturbed_map(dtype):
+    problem = easy(nm.Inverse(), dtype)
+    start = closed(problem)
+    noise = torch.randn(start.maps[0].core.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    start.maps[0].core.mul_(1 + 0.03 * noise)
+    p = grid_of(problem.family, 200)
+    exact = problem.exact(p).value
+    assert problem.residual(p, start(p)).max() < 0.1
+    surrogate = trained(problem, None, start=start, goal="error", steps=200, learning_rate=3e-3, tol=1e-9)
+    assert surrogate.report.exact_solves == 0
+    before, after = (nm.benchmark.relative_error(s(p), exact) for s in (start, surrogate))
+    assert after < 0.3 * before
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(2)], ids=str)
+def test_the_error_as_goal_where_it_cannot_be(operation):
+    problem = easy(operation)
+    assert_raises(ValueError, ["`goal`", "start", "goal='residual'"], lambda: trained(problem, goal="error"))
+    poor = trained(problem, steps=1)
+    expected = ["`goal`", "residuals" if operation == nm.Inverse() else "no Newton step", "goal='residual'"]
+    assert_raises(ValueError, expected, lambda: trained(problem, None, start=poor, goal="error"))
+    assert trained(problem, None, start=poor).report.stop_reason == StopReason.STEPS
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
