@@ -89,7 +89,7 @@ class ClosedForm(Method):
         failure_probability, sampling: As for every `Method`.
 
     Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
-    below about 2e-6 are out of reach. Where X(p) is not smooth (the inverse near singular matrices) no low rank exists.
+    below about 5e-7 are out of reach. Where X(p) is not smooth (the inverse near singular matrices) no low rank exists.
     """
 
     embedding: Embedding | None = None
@@ -216,7 +216,7 @@ class ClosedForm(Method):
         rows = real_rows(x.flatten(0, 1)).view(*x.shape[:2], -1)
         width = min(2 * asked + 16 if projected else asked, len(design.x))
         Y, C, S = lowrank.pod(rows, design.weights.to(x.device), width)
-        kept = (16 * torch.finfo(rows.dtype).eps * S[:, :1] < S).sum(dim=1).clamp_max(Y.shape[2])
+        kept = (2 * torch.finfo(rows.dtype).eps * S[:, :1] < S).sum(dim=1).clamp_max(Y.shape[2])
         Y = Y.cpu()
         subspaces = []
         for g, (task, numerical) in enumerate(zip(tasks, kept.clamp_min(1).tolist())):

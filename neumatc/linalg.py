@@ -40,7 +40,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
 
     def solve(a: Tensor) -> tuple[Tensor, ...]:
         if a.device.type == "cpu":
-            return (_numpy(np.linalg.inv, a),)
+            return (in_threads(lambda x: _numpy(np.linalg.inv, x), a),)
         X, info = torch.linalg.inv_ex(a)
         X[info != 0] = torch.nan
         return (X,)
@@ -68,7 +68,7 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     def solve(a: Tensor) -> tuple[Tensor, ...]:
         if a.device.type == "cpu":
-            return _numpy(lambda x: np.linalg.svd(x, full_matrices=False), a)
+            return in_threads(lambda x: _numpy(np.linalg.svd, x, full_matrices=False), a)
         return tuple(torch.linalg.svd(a, full_matrices=False))
 
     outputs = [((m, k), A.dtype), ((k,), checks.real_dtype(A.dtype)), ((k, n), A.dtype)]
@@ -77,6 +77,33 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     for x in factors:
         x[failed] = torch.nan
     return (*factors, failed)
+
+
+def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
+
+    NumPy, SciPy and torch work through a batch of small factorisations on one core.
+
+    Args:
+        function: Takes a part of the batch and returns a tensor, or a tuple of tensors, with the batch first.
+        A: Shape (B, m, n). On CUDA it is one part.
+
+    Returns:
+        What the function returns for the whole.
+    """
+    parts = min(torch.get_num_threads(), len(A), A.numel() * min(A.shape[1:]) // _LEAST_PER_THREAD)
+    if parts < 2 or A.device.type != "cpu":
+        return function(A)
+    with ThreadPoolExecutor(parts) as pool:
+        results = list(pool.map(function, A.tensor_split(parts)))
+    return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
+
+
+def _numpy(function: Callable, A: Tensor, **options: object) -> Tensor | tuple[Tensor, ...]:
+    result = function(A.resolve_conj().resolve_neg().numpy(), **options)
+    if isinstance(result, tuple):
+        return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
+    return torch.from_numpy(result)
 
 
 def _batch(A: Tensor) -> Tensor:
@@ -92,22 +119,6 @@ def _one_norm(A: Tensor) -> Tensor:
         columns = torch.view_as_real(A.resolve_conj()).flatten(-2).abs().sum(dim=-2)
         return columns.unflatten(-1, (-1, 2)).sum(dim=-1).amax(dim=-1)
     return A.abs().sum(dim=-2).amax(dim=-1)
-
-
-def _numpy(function: Callable, A: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """Apply a NumPy function to a batch, in as many parts as torch has threads: NumPy's own loop uses one."""
-    a = A.resolve_conj().resolve_neg().numpy()
-    parts = min(torch.get_num_threads(), len(a), a.size * min(a.shape[1:]) // _LEAST_PER_THREAD)
-    if parts < 2:
-        result = function(a)
-    else:
-        with ThreadPoolExecutor(parts) as pool:
-            results = list(pool.map(function, np.array_split(a, parts)))
-        several = isinstance(results[0], tuple)
-        result = tuple(map(np.concatenate, zip(*results))) if several else np.concatenate(results)
-    if isinstance(result, tuple):
-        return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
-    return torch.from_numpy(result)
 
 
 def _each(

@@ -21,7 +21,7 @@ from scipy.interpolate import BSpline, RBFInterpolator, make_interp_spline
 from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
-from neumatc import checks, sampling
+from neumatc import checks, linalg, sampling
 from neumatc.families import ParametricMatrix
 from neumatc.operations import Inverse
 from neumatc.problem import Problem
@@ -113,7 +113,7 @@ def numpy_loop(A: Tensor) -> Tensor:
 
 
 def numpy_batched(A: Tensor) -> Tensor:
-    """Invert a batch by NumPy in one call.
+    """Invert a batch by NumPy, one call for each core.
 
     Args:
         A: Shape (B, n, n).
@@ -121,11 +121,11 @@ def numpy_batched(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A. NumPy computes in double precision and rounds.
     """
-    return torch.from_numpy(np.linalg.inv(A.cpu().numpy())).to(A.device)
+    return linalg.in_threads(lambda a: torch.from_numpy(np.linalg.inv(a.numpy())), A.cpu()).to(A.device)
 
 
 def scipy_batched(A: Tensor) -> Tensor:
-    """Invert a batch by SciPy in one call, in the precision of A.
+    """Invert a batch by SciPy, one call for each core, in the precision of A.
 
     Args:
         A: Shape (B, n, n).
@@ -133,7 +133,11 @@ def scipy_batched(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A.
     """
-    return torch.from_numpy(scipy.linalg.inv(A.cpu().numpy(), assume_a="gen", check_finite=False)).to(A.device)
+
+    def solve(a: Tensor) -> Tensor:
+        return torch.from_numpy(scipy.linalg.inv(a.numpy(), assume_a="gen", check_finite=False))
+
+    return linalg.in_threads(solve, A.cpu()).to(A.device)
 
 
 def torch_cholesky(A: Tensor) -> Tensor:
@@ -147,7 +151,7 @@ def torch_cholesky(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A.
     """
-    return torch.cholesky_inverse(torch.linalg.cholesky(A))
+    return linalg.in_threads(lambda a: torch.cholesky_inverse(torch.linalg.cholesky(a)), A)
 
 
 def sionna_cholesky(A: Tensor) -> Tensor:
@@ -159,8 +163,13 @@ def sionna_cholesky(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A.
     """
-    L = _inv_cholesky()(A)
-    return L.mH @ L
+    invert = _inv_cholesky()
+
+    def solve(a: Tensor) -> Tensor:
+        L = invert(a)
+        return L.mH @ L
+
+    return linalg.in_threads(solve, A)
 
 
 @functools.cache
@@ -258,7 +267,7 @@ def chebyshev(problem: Problem, budget: int) -> Peer:
         decay = 0.5 ** degrees.double()
         inverse = decay[:, None] * torch.linalg.pinv(V * decay)
     else:  # at nodes rounded to the precision of p the columns are not quite orthogonal
-        inverse = torch.linalg.inv(V)
+        inverse = linalg.inverse(V[None])[0][0]
     return _linear("chebyshev", problem, X, failed, basis, inverse @ _rows(X).double())
 
 
