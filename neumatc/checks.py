@@ -188,7 +188,7 @@ def matrices(name: str, A: object, p: Tensor) -> Tensor:
             f"`{name}`: expected finite entries, got NaN or Inf at parameter {p[row].tolist()} "
             f"({int((~finite).sum())} of {p.shape[0]} matrices); restrict the box or mend the function."
         )
-    return A
+    return A.resolve_conj().resolve_neg()
 
 
 def describe(value: object) -> str:

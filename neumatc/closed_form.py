@@ -82,7 +82,7 @@ class ClosedForm(Method):
         snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
             with a tolerance that is where it starts from.
         projections: Number of parameters for step 3 from the residual; 0 leaves the step out. Default: 0 where the
-            Chebyshev series serves, else 8 N.
+            Chebyshev series serves, else 8 N; with a tolerance 8 N, and more where that is not enough.
         refine: Most Gauss-Newton steps on the weights of the features (`SinusoidalMLP`), by variable projection: the
             last layer is eliminated, so only what is not linear is trained.
         check: Random parameters, not used in the fit, at which the residual of a fit without a tolerance is reported.
@@ -102,7 +102,7 @@ class ClosedForm(Method):
         super().__post_init__()
         if self.embedding is not None:
             check_embedding(self.embedding)
-        if isinstance(self.snapshots, (Tensor, Sequence)):
+        if isinstance(self.snapshots, (Tensor, Sequence, np.ndarray)):
             object.__setattr__(self, "snapshots", _rows("snapshots", self.snapshots))
         elif self.snapshots is not None:
             checks.integer("snapshots", self.snapshots, 1)
@@ -146,18 +146,28 @@ class ClosedForm(Method):
         if first.budget == 0:
             fitted = []
             for task in tasks:
-                design = _collocation(_snapshots(first.rank), first.problem.family.dimension, task.report.seed)
+                design = _collocation(_snapshots(first.rank), task)
                 fitted += self._assemble([task], design, [x[None] for x in _collocated(task, design)])
         else:
-            design = self._first_design(first, _snapshots(first.rank))
+            design = self._first_design(first, self.batch_snapshots(first.rank))
             fitted = self._solved(tasks, design)
         self._check(tasks, fitted)
         return fitted
+
+    def batch_snapshots(self, rank: int | None) -> int:
+        """Return how many snapshots a fit of this rank takes if the budget allows; with a tolerance, one by one."""
+        if isinstance(self.snapshots, Sequence):
+            return len(self.snapshots)
+        return self.snapshots or (_snapshots(rank) if rank else 1)
 
     def _first_design(self, task: Task, count: int) -> _Design:
         """Choose the snapshots: the caller's, or as many as asked for."""
         dimension = task.problem.family.dimension
         if self.snapshots is None or not isinstance(self.snapshots, Sequence):
+            if self.snapshots is not None and self.snapshots > task.left():
+                raise ValueError(
+                    f"`snapshots`: expected at most `budget` = {task.budget}, got {self.snapshots}; raise the budget."
+                )
             count = max(1, min(self.snapshots or count, task.left()))
             x, weights = sampling.design(count, dimension, task.report.seed)
             return _Design(x, weights, Chebyshev(max(1, count - 1)) if dimension == 1 else None)
@@ -174,26 +184,25 @@ class ClosedForm(Method):
             )
         if len(distinct) < len(p):
             task.note(f"{len(p) - len(distinct)} of {len(p)} snapshots are repeated and were left out")
-        return _scattered(task.cube(distinct).double().cpu())
+        return _scattered(task.place(distinct))
 
     def _solved(self, tasks: Sequence[Task], design: _Design) -> list[list[FactorMap]]:
         """Solve exactly at one design for all tasks, and fit; those with failed solves one by one."""
         factors, good = _solve(tasks, design.x)
-        whole = [i for i, every in enumerate(good.all(dim=1).tolist()) if every]
         fitted: dict[int, list[FactorMap]] = {}
-        if whole:
-            batch = factors if len(whole) == len(tasks) else [x[whole] for x in factors]
-            fitted |= zip(whole, self._assemble([tasks[i] for i in whole], design, batch))
-        for i, task in enumerate(tasks):
-            if i not in fitted:
-                kept = good[i].cpu()
-                if not kept.any():
-                    fitted[i] = _zero(task)
-                    continue
-                task.note(f"{int((~kept).sum())} of {len(kept)} exact solves failed")
-                fitted |= zip(
-                    [i], self._assemble([task], _scattered(design.x[kept]), [x[i : i + 1, good[i]] for x in factors])
-                )
+        for group in _alike(tasks, good):
+            chosen = [tasks[i] for i in group]
+            own = _rounded(chosen[0], design)
+            kept = good[group[0]].cpu()
+            if not kept.any():
+                fitted |= {i: _zero(tasks[i]) for i in group}
+                continue
+            batch = factors if len(group) == len(tasks) else [x[group] for x in factors]
+            if not kept.all():
+                for task in chosen:
+                    task.note(f"{int((~kept).sum())} of {len(kept)} exact solves failed")
+                own, batch = _scattered(own.x[kept]), [x[:, good[group[0]]] for x in batch]
+            fitted |= zip(group, self._assemble(chosen, own, batch))
         return [fitted[i] for i in range(len(tasks))]
 
     def _assemble(self, tasks: Sequence[Task], design: _Design, factors: list[Tensor]) -> list[list[FactorMap]]:
@@ -243,15 +252,19 @@ class ClosedForm(Method):
 
     def _project(self, task: Task, index: int, subspace: _Subspace, count: int) -> _Subspace:
         """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters."""
-        design = subspace.design
-        x, weights = sampling.design(count, design.x.shape[1], task.report.seed + 1)
-        c = _least_residual(task, index, subspace.C, task.box(x))
+        x, weights = sampling.design(count, task.problem.family.dimension, task.report.seed + 1)
+        p = task.box(x)
+        try:
+            c = _least_residual(task, index, subspace.C, p)
+        except FamilyError as error:
+            task.note(f"no coefficients from the residual: {error}")
+            return subspace
         good = torch.isfinite(c).all(dim=1)
         task.report.collocation = max(task.report.collocation, count)
         if not good.all():
             task.note(f"the residual determines no coefficients at {int((~good).sum())} of {count} parameters")
         weights = weights[good] / weights[good].sum()
-        return _Subspace(_Design(x[good], weights, None), c[good], subspace.C) if good.any() else subspace
+        return _Subspace(_Design(task.place(p)[good], weights, None), c[good], subspace.C) if good.any() else subspace
 
     def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace]) -> list[FactorMap]:
         """Fit the embedding's last layer to all coefficients at once: the features are the same for all tasks."""
@@ -259,7 +272,7 @@ class ClosedForm(Method):
         family, factor = first.problem.family, first.problem.factors[index]
         dtype = checks.real_dtype(family.dtype)
         design = subspaces[0].design
-        if any(s.design is not design for s in subspaces):  # each has lost other parameters
+        if any(s.design is not design for s in subspaces):  # each has its own points, and chooses its own polynomials
             return [m for task, s in zip(tasks, subspaces) for m in self._embed([task], index, [s])]
         Y = torch.cat([s.Y for s in subspaces], dim=1)
         penalty = 4 * torch.finfo(dtype).eps
@@ -273,7 +286,6 @@ class ClosedForm(Method):
         # The features are fitted as they will be evaluated, with weights rounded to the precision of the surrogate.
         hidden = embedding.hidden(family.dimension, torch.Generator().manual_seed(first.report.seed))
         if self.refine and hidden and embedding.trainable is None:
-            norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
             scaled = Y * (norms / norms.norm())
             hidden = lowrank.refine(embedding.features, hidden, design.x, scaled, design.weights, penalty, self.refine)
         hidden = {name: w.to(dtype) for name, w in hidden.items()}
@@ -296,22 +308,25 @@ class ClosedForm(Method):
         """Report the residuals at a few random parameters."""
         if self.check == 0:
             return
-        p = [sampling.uniform(self.check, t.problem.family.lower, t.problem.family.upper, t.generator) for t in tasks]
-        try:
-            A = torch.cat([task.problem.family(q) for task, q in zip(tasks, p)])
-        except FamilyError as error:
-            for task in tasks:
+        checked, A = [], []
+        for task, maps in zip(tasks, fitted):
+            family = task.problem.family
+            p = sampling.uniform(self.check, family.lower, family.upper, task.generator)
+            try:
+                A.append(family(p))
+                checked.append((task, maps, p))
+            except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
+        if not checked:
             return
-        x = [task.cube(q) for task, q in zip(tasks, p)]
-        factors = [torch.cat([m(y) for m, y in zip(column, x)]) for column in zip(*fitted)]
-        residuals = tasks[0].problem.operation.residual(A, factors).view(len(tasks), -1)
-        worst = residuals.argmax(dim=1).tolist()
-        for i, task in enumerate(tasks):
+        values = [[m(task.cube(p)) for m in maps] for task, maps, p in checked]
+        factors = [torch.cat(column) for column in zip(*values)]
+        residuals = tasks[0].problem.operation.residual(torch.cat(A), factors).view(len(checked), -1)
+        for (task, _, p), own in zip(checked, residuals):
             report = task.report
             report.residual_evaluations += self.check
-            own = residuals[i]
-            entry = Round(0, math.nan, math.nan, float(own.median()), float(own.max()), worst=p[i][worst[i]].tolist())
+            worst = p[own.argmax()].tolist()
+            entry = Round(0, math.nan, math.nan, float(own.median()), float(own.max()), worst=worst)
             entry.exact_solves, entry.rank = report.exact_solves, report.rank
             report.rounds.append(entry)
 
@@ -323,9 +338,9 @@ class ClosedForm(Method):
         if solving:
             design = self._first_design(task, 8 * 2**dimension)
             factors, good = _solve([task], design.x)
-            design, factors = _kept(design, [x[0] for x in factors], good[0])
+            design, factors = _kept(_rounded(task, design), [x[0] for x in factors], good[0])
         size = len(design.x) if solving else 16
-        projections = self.projections or 8 * size
+        projections = 8 * size if self.projections is None else self.projections
         maps: list[FactorMap] = []
         best, idle = math.inf, 0
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
@@ -335,7 +350,7 @@ class ClosedForm(Method):
                 method = replace(self, projections=projections if linear and solving else 0)
                 try:
                     if not solving:
-                        design = _collocation(size, dimension, report.seed)
+                        design = _collocation(size, task)
                         factors = _collocated(task, design)
                     maps = method._assemble([free], design, [x[None] for x in factors])[0]
                     estimate = self.estimate(task, maps, task.tol)
@@ -354,16 +369,19 @@ class ClosedForm(Method):
                     if solving:
                         new = self._beyond(task, maps, new) if linear else new
                         new = new[: len(design.x)]
-                        if len(new) and (task.left() < 1 or len(design.x) + len(new) > _MOST_SNAPSHOTS):
+                        if len(new) and task.left() < 1:
                             report.stop_reason = StopReason.BUDGET
+                            break
+                        if len(new) and task.budget is None and len(design.x) + len(new) > _MOST_SNAPSHOTS:
+                            report.stop_reason = StopReason.STALLED
                             break
                         if len(new):
                             new = new[: task.left()]
                             report.rounds[-1].added = new.tolist()
                             more, good = task.solve(new)
                             factors = [torch.cat(pair) for pair in zip(factors, more)]
-                            design = _scattered(torch.cat([design.x, task.cube(new[good]).double().cpu()]))
-                            projections = max(projections, 8 * len(design.x))
+                            design = _scattered(torch.cat([design.x, task.place(new[good])]))
+                            projections = max(projections, 8 * len(design.x)) if projections else 0
                             continue
                         projections *= 2
                     size *= 2
@@ -428,8 +446,13 @@ class ClosedForm(Method):
         report.rank = max(m.rank for m in lowered)
         if task.rank is not None and report.rank < task.rank:
             task.note(f"rank {report.rank} instead of {task.rank}: the snapshots taken have no more directions")
-        report.stop_reason = StopReason.TOLERANCE if met or task.rank is None else StopReason.SMALL
-        if report.stop_reason is StopReason.SMALL:
+        if met:
+            report.stop_reason = StopReason.TOLERANCE
+        elif task.rank is None:
+            report.stop_reason = StopReason.STALLED
+            task.note("the estimate was under the target, but another of the same map is not")
+        else:
+            report.stop_reason = StopReason.SMALL
             task.note(f"about {enough} would do")
         return lowered
 
@@ -467,18 +490,34 @@ def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
     """Solve exactly for all tasks in one batch: factors (G, N, *shape), and the mask of successes (G, N)."""
     points = [task.box(x) for task in tasks]
     A = torch.cat([task.problem.family(p) for task, p in zip(tasks, points)])
-    factors, failed = tasks[0].problem.operation.exact(A)
+    factors, failed = tasks[0].problem.operation.checked_exact(A)
     good = ~failed.view(len(tasks), -1)
     for task, p, own in zip(tasks, points, good):
         task.count(p, own)
     return [f.view(*good.shape, *f.shape[1:]) for f in factors], good
 
 
-def _collocation(terms: int, dimension: int, seed: int) -> _Design:
+def _alike(tasks: Sequence[Task], good: Tensor) -> list[list[int]]:
+    """Group tasks whose successful snapshots are at the same points of the cube, after rounding in their boxes."""
+    groups: dict[tuple, list[int]] = {}
+    for i, (task, mask) in enumerate(zip(tasks, good.tolist())):
+        family = task.problem.family
+        box = () if family.lower.dtype == torch.float64 else (*family.lower.tolist(), *family.upper.tolist())
+        groups.setdefault((box, *mask), []).append(i)
+    return list(groups.values())
+
+
+def _rounded(task: Task, design: _Design) -> _Design:
+    """Move the points of a design to where its parameters are after rounding to the precision of the box."""
+    return design._replace(x=task.place(task.box(design.x)))
+
+
+def _collocation(terms: int, task: Task) -> _Design:
     """Choose some ``terms`` polynomials, and half as many collocation points again."""
+    dimension = task.problem.family.dimension
     space = _largest(terms - 1, dimension)
-    x, weights = sampling.design(3 * (space.count(dimension) + 1) // 2 + 1, dimension, seed)
-    return _Design(x, weights, space)
+    x, weights = sampling.design(3 * (space.count(dimension) + 1) // 2 + 1, dimension, task.report.seed)
+    return _rounded(task, _Design(x, weights, space))
 
 
 def _collocated(task: Task, design: _Design) -> list[Tensor]:
@@ -508,8 +547,9 @@ def _largest(terms: int, dimension: int) -> Chebyshev:
 def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebyshev:
     """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones."""
     count, dimension = design.x.shape
-    # The last quarter of a Sobol sequence is as even as the rest; every fourth point would be a strip of the box.
-    fitted, held = slice(0, count - count // 4), slice(count - count // 4, count)
+    # A random quarter is held out: in the order of the design it could be a strip of the box.
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    fitted, held = order[count // 4 :], order[: count // 4]
     Y = Y * norms
     sizes = [Chebyshev(1)]
     while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < count / 2:
@@ -525,12 +565,13 @@ def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebys
 def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
     """Coefficients of least sketched residual in the matrices C (R, real numbers) at p: shape (B, R), on the CPU."""
     problem = task.problem
-    factor, is_complex = problem.factors[index], problem.family.dtype.is_complex
+    factor = problem.factors[index]
+    is_complex = problem.family.dtype.is_complex and not factor.real
     basis = torch.view_as_complex(C.reshape(len(C), *factor.shape, 2)) if is_complex else C.view(-1, *factor.shape)
     c = []
     # A sketch of twice as many real equations as unknowns; drawn anew for every batch of parameters.
     L, F = problem.operation.system(problem.family(p[:1]))
-    numbers = L.shape[1] * (2 if is_complex else 1)
+    numbers = L.shape[1] * (2 if L.is_complex() else 1)
     columns = min(F.shape[2], -(-2 * len(C) // numbers) + 1)
     rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * C.element_size()))
     scale = C.double().norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny).to(C)

@@ -216,6 +216,11 @@ class Chebyshev(_Product):
     index: str = "total"
 
     def univariate(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            recurrence = [torch.ones_like(x), x]
+            for _ in range(self.degree - 1):
+                recurrence.append(2 * x * recurrence[-1] - recurrence[-2])
+            return torch.stack(recurrence[1:])
         T = x.new_empty(self.degree + 1, len(x))
         T[0], T[1] = 1, x
         minus_one, minus_x = x.new_tensor(-1.0), -x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -89,9 +89,11 @@ def fit_many(
 ) -> list[Surrogate]:
     """Fit many problems of one operation, shape, dtype and device as `fit` would each, in batched linear algebra.
 
-    The snapshots of all problems are solved in one batch, their subspaces found in one, and the embeddings fitted by
-    one least-squares solve, since the features are the same for all. Boxes may differ. With a tolerance, or without
-    exact solves, every problem needs its own sequence of steps, and they are fitted one after the other.
+    The snapshots of a batch of problems are solved in one call, and their subspaces found in one. The embeddings are
+    fitted by one least-squares solve where their points are the same: for one parameter, and for operations without
+    projections; what `fit` chooses there from the snapshots (polynomials in several parameters, refined features) is
+    chosen once for the batch. Boxes may differ. With a tolerance, or without exact solves, every problem needs its own
+    sequence of steps, and they are fitted one after the other.
 
     Args:
         problems: At least one.
@@ -114,7 +116,7 @@ def fit_many(
         >>> [surrogate.rank for surrogate in nm.fit_many(problems, rank=24)]
         [24, 24, 24]
     """
-    problems = list(problems) if isinstance(problems, Sequence) else [problems]
+    problems = list(problems) if isinstance(problems, Iterable) else [problems]
     if not problems:
         raise ValueError("`problems`: expected at least one problem, got none.")
     if method is not None and not isinstance(method, ClosedForm):
@@ -167,8 +169,11 @@ def _fit(
     if start is not None:
         _check_start(start, first, rank)
     surrogates: list[Surrogate] = []
-    numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
-    count = max(1, min(256, _BATCH_BYTES[first.family.device.type] // (8 * numbers * ((2 * rank + 16) if rank else 1))))
+    count = 1
+    if len(problems) > 1:
+        numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
+        size = _BATCH_BYTES[first.family.device.type] // (8 * numbers * method.batch_snapshots(rank))
+        count = max(1, min(256, size))
     batches = [problems[i : i + count] for i in range(0, len(problems), count)]
     for batch in tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit"):
         begin = time.perf_counter()

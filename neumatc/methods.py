@@ -44,6 +44,11 @@ class Task:
         family = self.problem.family
         return unit_cube(p, family.lower, family.upper, checks.real_dtype(family.dtype))
 
+    def place(self, p: Tensor) -> Tensor:
+        """Scale parameters to [-1, 1]^d in double precision, on the CPU."""
+        family = self.problem.family
+        return unit_cube(p.double(), family.lower, family.upper, torch.float64).cpu()
+
     def box(self, x: Tensor) -> Tensor:
         """Scale points of the cube to parameters, in the precision and on the device of the family."""
         lower, upper = self.problem.family.lower, self.problem.family.upper
@@ -60,7 +65,7 @@ class Task:
 
     def solve(self, p: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Solve exactly: the factors where that succeeded, and the mask of successes; counts and reports."""
-        factors, failed = self.problem.operation.exact(self.problem.family(p))
+        factors, failed = self.problem.operation.checked_exact(self.problem.family(p))
         self.count(p, ~failed)
         return (tuple(x[~failed] for x in factors) if failed.any() else factors), ~failed
 

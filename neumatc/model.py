@@ -267,4 +267,4 @@ class Surrogate:
 def unit_cube(p: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
     """Scale parameters from the box to [-1, 1]^d in p's own precision, then convert to ``dtype``."""
     low, high = lower.to(p.dtype), upper.to(p.dtype)
-    return ((2 * p - (low + high)) / (high - low)).to(dtype)
+    return (((p - low) - (high - p)) / (high - low)).to(dtype)  # exact at the ends, however far from zero

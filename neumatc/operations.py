@@ -51,6 +51,14 @@ class Operation(ABC):
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Solve exactly through `neumatc.linalg`: the factors, and a mask of failures of shape (B,)."""
 
+    def checked_exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Solve exactly as `exact`, count what is not finite as failed, and make the factors contiguous."""
+        factors, failed = self.exact(A)
+        factors = tuple(x.resolve_conj().contiguous() for x in factors)
+        for x in factors:
+            failed = failed | ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+        return factors, failed
+
     @abstractmethod
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Relative algebraic residual, shape (B,), zero at an exact solution, the same in every gauge."""

@@ -105,7 +105,7 @@ def numpy_loop(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A. NumPy computes in double precision and rounds.
     """
-    a = A.cpu().numpy()
+    a = _host(A).numpy()
     X = np.empty_like(a)
     for i, matrix in enumerate(a):
         X[i] = np.linalg.inv(matrix)
@@ -121,7 +121,7 @@ def numpy_batched(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A. NumPy computes in double precision and rounds.
     """
-    return linalg.in_threads(lambda a: torch.from_numpy(np.linalg.inv(a.numpy())), A.cpu()).to(A.device)
+    return linalg.in_threads(lambda a: torch.from_numpy(np.linalg.inv(a.numpy())), _host(A)).to(A.device)
 
 
 def scipy_batched(A: Tensor) -> Tensor:
@@ -137,7 +137,11 @@ def scipy_batched(A: Tensor) -> Tensor:
     def solve(a: Tensor) -> Tensor:
         return torch.from_numpy(scipy.linalg.inv(a.numpy(), assume_a="gen", check_finite=False))
 
-    return linalg.in_threads(solve, A.cpu()).to(A.device)
+    return linalg.in_threads(solve, _host(A)).to(A.device)
+
+
+def _host(A: Tensor) -> Tensor:
+    return A.cpu().resolve_conj().resolve_neg()
 
 
 def torch_cholesky(A: Tensor) -> Tensor:
@@ -267,7 +271,13 @@ def chebyshev(problem: Problem, budget: int) -> Peer:
         decay = 0.5 ** degrees.double()
         inverse = decay[:, None] * torch.linalg.pinv(V * decay)
     else:  # at nodes rounded to the precision of p the columns are not quite orthogonal
-        inverse = linalg.inverse(V[None])[0][0]
+        inverse, singular = linalg.inverse(V[None])
+        if singular:
+            raise ValueError(
+                f"`problem`: expected a box that holds {m} Chebyshev points in each direction that differ in "
+                f"{p.dtype}, got {family.lower.tolist()} to {family.upper.tolist()}; give the box in double precision."
+            )
+        inverse = inverse[0]
     return _linear("chebyshev", problem, X, failed, basis, inverse @ _rows(X).double())
 
 

@@ -60,7 +60,7 @@ class Problem:
 
         Singular matrices are reported in the mask, not raised: ``p[solution.failed]`` says where.
         """
-        factors, failed = self.operation.exact(self.family(p))
+        factors, failed = self.operation.checked_exact(self.family(p))
         return Solution(self.operation.pack(factors), failed)
 
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:

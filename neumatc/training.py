@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -94,8 +94,8 @@ class ResidualTraining(Method):
         rank = task.rank if task.start is None else task.start.rank
         if rank is None:
             raise ValueError(
-                "`rank`: expected an integer for nm.ResidualTraining, which cannot choose it, got None; give one, or "
-                "take nm.ClosedForm()."
+                "`rank`: expected an integer for nm.ResidualTraining, which cannot choose it, got None; give one"
+                + (", or take nm.ClosedForm()." if problem.operation.unique else ", for example rank=24.")
             )
         report.rank = rank
         if self.collocation < rank:
@@ -114,8 +114,13 @@ class ResidualTraining(Method):
         report.collocation = self.collocation
         anchor_x, anchor_exact = self._solve_anchors(task)
         maps = self._initial_maps(task, rank, A) if task.start is None else _detached(task.start.maps)
-        x = task.cube(points)
-        targets = self._step_from_start(task, x, A) if self._follows_error(task, x, A) else None
+        x, good = task.cube(points), _detached(maps)
+        try:
+            step_from_start, judge = self._round_zero(task, maps, x, A, tol)
+        except FamilyError as error:
+            report.stop_reason, report.message = StopReason.FAMILY, str(error)
+            return good
+        targets = step_from_start and step_from_start(x, A)
         # Real leaves that share the memory of the (possibly complex) cores: the fused Adam takes real tensors only.
         cores = [
             (torch.view_as_real(m.core) if m.core.is_complex() else m.core.detach()).requires_grad_() for m in maps
@@ -153,20 +158,7 @@ class ResidualTraining(Method):
             schedule.step()
             return loss.detach()
 
-        def judge() -> float:
-            """Judge a round: the less the better. All at the same parameters, so that none wins by an easier draw."""
-            if task.start is None:
-                return 0.0
-            if targets is None:
-                return float(task.residual(maps, judged).median())
-            return float(_relative_square([m(task.cube(judged)) for m in maps], judged_targets))
-
-        good, best = _detached(maps), math.inf
-        if task.start is not None:
-            judged = self.estimate(task, maps, tol).candidates
-            if targets is not None:
-                judged_targets = self._step_from_start(task, task.cube(judged), family(judged))
-            best = judge()
+        best = judge()
         step, every, losses = 0, max(1, self.steps // 500), []
         with tqdm(total=self.steps, disable=not task.progress, delay=2, unit="step", desc="residual training") as bar:
             for end in sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)}):
@@ -186,10 +178,11 @@ class ResidualTraining(Method):
                         report.rounds.pop()
                         return self._diverged(good, step, report)
                     entry = report.rounds[-1]
-                    if (value := judge()) <= best:
+                    value = judge()
+                    if value <= best:
                         good, best = _detached(maps), value
                     bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
-                    if estimate.probability <= self.failure_probability:
+                    if estimate.probability <= self.failure_probability and value == best:
                         report.stop_reason = StopReason.TOLERANCE
                         return good
                     if step == self.steps:
@@ -197,11 +190,14 @@ class ResidualTraining(Method):
                     order = torch.randperm(len(estimate.failures), generator=generator)[: self.added]
                     if step < self.steps and len(order):
                         new = estimate.failures[order.to(estimate.failures.device)]
+                        if step_from_start:  # where the start is poor, a Newton step from it is no goal
+                            new = new[task.residual(task.start.maps, new) < _LARGE_RESIDUAL]
+                            if len(new) == 0:
+                                continue
                         new_A, new_x = family(new), task.cube(new)
                         A, x = torch.cat([A, new_A]), torch.cat([x, new_x])
-                        if targets is not None:
-                            added = self._step_from_start(task, new_x, new_A)
-                            targets = [torch.cat(pair) for pair in zip(targets, added)]
+                        if step_from_start:
+                            targets = [torch.cat(pair) for pair in zip(targets, step_from_start(new_x, new_A))]
                         report.collocation = len(x)
                         entry.added = new.tolist()
                 except FamilyError as error:
@@ -210,29 +206,37 @@ class ResidualTraining(Method):
                     return _detached(maps) if finite else good
         return good
 
-    def _follows_error(self, task: Task, x: Tensor, A: Tensor) -> bool:
-        """Whether the goal is the error against a Newton step from the start, not the residual."""
-        operation, start = task.problem.operation, task.start
-        if self.goal == "residual" or (self.goal is None and start is None):
-            return False
-        why = "no start"
-        if start is not None:
-            largest = float(operation.residual(A, [m(x) for m in start.maps]).max())
+    def _round_zero(
+        self, task: Task, maps: list[FactorMap], x: Tensor, A: Tensor, tol: float
+    ) -> tuple[Callable[[Tensor, Tensor], list[Tensor]] | None, Callable[[], float]]:
+        """Report the start. Return its Newton step, where the error is the goal, and how the maps are to be judged.
+
+        The less the better; all rounds at the same parameters, so that none wins by an easier draw.
+        """
+        operation, why = task.problem.operation, "no start"
+        judge: Callable[[], float] = lambda: 0.0  # noqa: E731
+        if task.start is not None:
+            first = self.estimate(task, maps, tol)
+            p, near = first.candidates, operation.residual(A, [m(x) for m in maps])
+            largest = max(float(first.residuals.max()), float(near.max()))
+            why = f"a start with residuals up to {largest:.1e}"
             if type(operation).improved is Operation.improved:
                 why = f"{operation}, which has no Newton step"
-            elif largest < _LARGE_RESIDUAL:
-                return True
-            else:
-                why = f"a start with residuals up to {largest:.1e}"
+            elif largest < _LARGE_RESIDUAL and self.goal != "residual":
+
+                def step(x: Tensor, A: Tensor) -> list[Tensor]:
+                    return list(operation.improved(A, [m(x) for m in task.start.maps]))
+
+                y = task.cube(p)
+                goal = step(y, task.problem.family(p))
+                return step, lambda: float(_relative_square([m(y) for m in maps], goal))
+            judge = lambda: float(task.residual(maps, p).median())  # noqa: E731
         if self.goal == "error":
             raise ValueError(
                 f"`goal`: expected a start with residuals below {_LARGE_RESIDUAL} and an operation with a Newton step "
                 f"for 'error', got {why}; take goal='residual'."
             )
-        return False
-
-    def _step_from_start(self, task: Task, x: Tensor, A: Tensor) -> list[Tensor]:
-        return list(task.problem.operation.improved(A, [m(x) for m in task.start.maps]))
+        return None, judge
 
     def _explain(self, task: Task, estimate: sampling.FailureEstimate) -> None:
         """Solve exactly where residuals stayed large, to tell singular matrices from a poor fit."""

@@ -325,3 +325,15 @@ def test_embeddings_refuse(make, words):
 def test_a_copy_with_other_arguments_is_another_embedding(dtype):
     assert replace(nm.Chebyshev(3), degree=4) == nm.Chebyshev(4) != nm.Chebyshev(3)
     assert hash(nm.Chebyshev(3)) == hash(nm.Chebyshev(3))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 7, 8, 9, 63, 64, 65])
+def test_chebyshev_polynomials_are_cosines(degree):
+    x = torch.linspace(-1, 1, 301, dtype=torch.float64)
+    expected = torch.cos(torch.arange(1, degree + 1)[:, None] * x.acos())
+    assert (nm.Chebyshev(degree).univariate(x) - expected).abs().max() < 1e-15 * max(30, degree**2)
+    x.requires_grad_()
+    slope = torch.autograd.grad(nm.Chebyshev(degree).univariate(x)[-1].sum(), x)[0]
+    inside = slice(1, -1)
+    theta = x.detach().acos()[inside]
+    assert (slope[inside] - degree * torch.sin(degree * theta) / torch.sin(theta)).abs().max() < 1e-11 * degree**2

@@ -183,7 +183,7 @@ def test_training_never_ends_above_its_start(goal, rate, rounds):
         before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
     else:
         before, after = (nm.benchmark.relative_error(s(p), exact) for s in (start, surrogate))
-    assert after <= 1.001 * before  # judged at other parameters than these
+    assert after <= 1.02 * before  # judged at other parameters than these
     assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
     assert not any(t.requires_grad for t in tensors_of(surrogate).values())
     assert surrogate.maps[0].embedding == start.maps[0].embedding
@@ -233,12 +233,84 @@ def test_the_error_as_goal_where_it_cannot_be(operation):
 def test_a_start_of_every_kind(embedding, dtype):
     problem = easy(nm.Inverse(), dtype)
     start = closed(problem, 4, embedding=embedding)
+    start.maps[0].weights["weight_out"].mul_(1.02)
     kept = {name: t.clone() for name, t in tensors_of(start).items()}
-    surrogate = trained(problem, 4, start=start, learning_rate=1e-5, steps=5)
+    surrogate = trained(problem, 4, start=start, learning_rate=3e-5, steps=100, goal="error")
     assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
     moved = {name for name, t in surrogate.maps[0].weights.items() if not torch.equal(t, start.maps[0].weights[name])}
     if start.maps[0].embedding.trainable is not None:
-        assert moved <= {"weight_out", "bias_out"}
+        assert moved == {"weight_out", "bias_out"}
+    else:
+        assert len(moved) > 2
+
+
+def test_a_tolerance_is_not_claimed_for_a_map_that_misses_it():
+    problem = nm.Problem(nm.families.trigonometric(6, 4, 4.0, dtype=torch.float64), nm.Inverse())
+    start = closed(problem, 12, embedding=nm.Spline(24))
+    start.maps[0].weights["weight_out"][:, 5] += 0.5  # good except in a small part of the box
+    p = grid_of(problem.family, 3000)
+    for rate in (1e-3, 1e-2):
+        surrogate = trained(
+            problem, None, start=start, goal="residual", steps=60, rounds=4, learning_rate=rate, tol=1e-2
+        )
+        failing = float((problem.residual(p, surrogate(p)) > 1e-2).double().mean())
+        assert surrogate.report.stop_reason != StopReason.TOLERANCE or failing < 0.02
+
+
+def test_training_is_not_led_by_newton_steps_from_where_the_start_is_poor():
+    x = nm.sampling.sobol(64, torch.zeros(1), torch.ones(1), 0)[:, 0].double().sort().values
+    gap = int(x.diff().argmax())
+    centre, width = float(x[gap] + x[gap + 1]) / 2, float(x[gap + 1] - x[gap])
+
+    def family(height):
+        def fn(p):
+            bump = 1 + height * torch.exp(-(((p - centre) / (width / 7)) ** 2))
+            return bump[:, :, None] * torch.eye(3, dtype=p.dtype) * (1 + 0.2 * p[:, :, None])
+
+        return nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64)
+
+    problem = nm.Problem(family(20.0), nm.Inverse())
+    flat = closed(nm.Problem(family(0.0), nm.Inverse()), 2, embedding=nm.SinusoidalMLP(width=64, frequency=40.0))
+    surrogate = trained(problem, None, start=flat, steps=200, rounds=3, collocation=64, learning_rate=1e-3)
+    p = grid_of(problem.family, 3000)
+    exact = problem.exact(p).value
+    before, after = (nm.benchmark.relative_error(s(p), exact) for s in (flat, surrogate))
+    assert after <= 1.02 * before
+
+
+def test_a_family_that_fails_at_round_zero_returns_the_start():
+    base = easy(nm.Inverse()).family
+    start = closed(nm.Problem(base, nm.Inverse()))
+    points = nm.sampling.sobol(32, base.lower, base.upper, 0)
+
+    def fn(p):
+        known = (p[:, None, :] - points).abs().amin(dim=(1, 2)) < 1e-6
+        centre = (p - 0.5).abs().amax(dim=1) < 1e-6
+        return torch.where((known | centre)[:, None, None], base(p), torch.nan)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, base.lower, base.upper), nm.Inverse())
+    surrogate = trained(problem, None, start=start, collocation=32)
+    assert surrogate.report.stop_reason == StopReason.FAMILY
+    p = grid_of(base, 20)
+    assert_close(surrogate(p), start(p))
+
+
+def test_many_problems_of_which_one_fails_at_the_check():
+    problems = families(3)
+    nodes = (nm.sampling.design(22, 1)[0] + 1) / 2
+
+    def fn(p):
+        near = (p - nodes[:, 0]).abs().amin(dim=1) < 1e-6
+        return torch.where((near | (p[:, 0] == 0.5))[:, None, None], problems[1].family(p), torch.nan)
+
+    bad = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), problems[1].operation)
+    many = nm.fit_many([problems[0], bad, problems[2]], rank=3, progress=False)
+    assert ["could not be checked" in s.report.message for s in many] == [False, True, False]
+    assert [len(s.report.rounds) for s in many] == [1, 0, 1]
+
+
+def test_problems_from_a_generator():
+    assert len(nm.fit_many((p for p in families(3)), rank=3, progress=False)) == 3
 
 
 def test_a_start_that_diverges_or_fails_returns_the_start():

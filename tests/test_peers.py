@@ -406,3 +406,11 @@ def test_the_design_is_sobol_moved_towards_the_faces():
     moved = (1 - torch.cos(math.pi * x)) / 2
     for p, expected in zip(problem.p, (x, (x + moved) / 2, moved)):
         assert_close(p, expected)
+
+
+def test_chebyshev_refuses_a_box_too_narrow_for_its_precision():
+    base = nm.families.trigonometric(3, dtype=torch.float64)
+    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 2560])
+    family = nm.ParametricMatrix(lambda p: base(((p - low) / (high - low)).double().clamp(0, 1)).float(), low, high)
+    words = ["`problem`", "differ", "double precision"]
+    assert_raises(ValueError, words, lambda: peers.chebyshev(nm.Problem(family, nm.Inverse()), 20))
