@@ -33,7 +33,7 @@ ORDER = (
 )
 SERVICES = {"figures", "provenance", "runs"}
 ONLY = {
-    "peers": {"checks", "families", "operations", "problem", "sampling"},
+    "peers": {"checks", "families", "linalg", "operations", "problem", "sampling"},
     "benchmark": {"checks"},
     "wireless": {"checks", "families"},
 }
@@ -189,7 +189,7 @@ def test_the_library_stays_small():
             if token.type not in blank:
                 lines |= set(range(token.start[0], token.end[0] + 1))
         total += len(lines - documentation)
-    assert total < 2800
+    assert total < 3000
 
 
 def test_the_reference_lists_every_module():
