@@ -7,11 +7,39 @@ parameters as one matrix product (arXiv 2511.22934).
 from neumatc import benchmark, families, linalg, lowrank, peers, sampling, wireless
 from neumatc.closed_form import ClosedForm
 from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, RadialBasis, SinusoidalMLP, Spline
+from neumatc.factorizations import (
+    QR,
+    SVD,
+    Cholesky,
+    Eig,
+    EigFactors,
+    Eigh,
+    EighFactors,
+    Polar,
+    PolarFactors,
+    Projector,
+    QRFactors,
+    Subspace,
+    SVDFactors,
+)
 from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.fitting import fit, fit_many
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap, Surrogate
-from neumatc.operations import SVD, Factor, Inverse, LinearOperation, Operation, SVDFactors
+from neumatc.operations import (
+    LMMSE,
+    RZF,
+    Factor,
+    Inverse,
+    LinearOperation,
+    LogDet,
+    LogDetFactors,
+    MatrixFunction,
+    Operation,
+    PseudoInverse,
+    RegularizedInverse,
+    Solve,
+)
 from neumatc.problem import Problem, Solution
 from neumatc.report import Report, Round, StopReason
 from neumatc.report import library_version as _library_version
@@ -22,9 +50,17 @@ from neumatc.training import ResidualTraining
 __version__ = _library_version()
 
 __all__ = [
+    "LMMSE",
+    "QR",
+    "RZF",
     "SVD",
     "Chebyshev",
+    "Cholesky",
     "ClosedForm",
+    "Eig",
+    "EigFactors",
+    "Eigh",
+    "EighFactors",
     "Embedding",
     "Factor",
     "FactorMap",
@@ -34,19 +70,30 @@ __all__ = [
     "FourierExtension",
     "Inverse",
     "LinearOperation",
+    "LogDet",
+    "LogDetFactors",
+    "MatrixFunction",
     "Method",
     "Operation",
     "ParametricMatrix",
+    "Polar",
+    "PolarFactors",
     "Problem",
+    "Projector",
+    "PseudoInverse",
+    "QRFactors",
     "RadialBasis",
+    "RegularizedInverse",
     "Report",
     "ResidualTraining",
     "Round",
     "SVDFactors",
     "SinusoidalMLP",
     "Solution",
+    "Solve",
     "Spline",
     "StopReason",
+    "Subspace",
     "Surrogate",
     "Task",
     "benchmark",

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from neumatc import checks, lowrank, sampling
 from neumatc.embeddings import Chebyshev, Embedding
 from neumatc.families import FamilyError
-from neumatc.methods import Method, Task, check_embedding, real_numbers
-from neumatc.model import FactorMap, real_rows
-from neumatc.operations import LinearOperation
+from neumatc.methods import Method, Task, check_embedding
+from neumatc.model import FactorMap, evaluate, real_rows
+from neumatc.operations import LinearOperation, checked
 from neumatc.report import Round, StopReason
 
 # Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
@@ -73,8 +73,9 @@ class ClosedForm(Method):
     grow where the subspace is good enough, until the estimated failure probability is low enough; then the rank
     is reduced as far as the tolerance allows, unless it is fixed.
 
-    Needs an operation whose result is unique (``operation.unique``); the projection and ``budget=0`` need a
-    `LinearOperation`.
+    Factors that A does not determine (singular vectors) are aligned first: the operation chooses their gauge so that
+    they are continuous, and what it meets on the way (crossings, Berry phases) is in ``report.events``. The projection
+    and ``budget=0`` need a `LinearOperation`.
 
     Args:
         embedding: Phi; its features stay as they are drawn unless ``refine`` is given. None: Chebyshev polynomials, for
@@ -118,11 +119,6 @@ class ClosedForm(Method):
         """Fit problems of one operation, shape, dtype and device, with the same rank, tolerance and budget, at once."""
         first = tasks[0]
         operation = first.problem.operation
-        if not operation.unique:
-            raise ValueError(
-                f"`method`: expected an operation with unique factors for nm.ClosedForm, got {operation}, whose exact "
-                "factors jump along the parameter; take nm.ResidualTraining()."
-            )
         if first.start is not None:
             raise ValueError(
                 "`start`: expected None for nm.ClosedForm, which has nothing to begin from, got a surrogate; take "
@@ -140,6 +136,11 @@ class ClosedForm(Method):
                 f"`snapshots`: expected None with `budget=0`, got {self.snapshots!r}; leave one of them out."
             )
         if first.tol is not None:
+            if operation.residual_solves and first.budget is not None:
+                raise ValueError(
+                    f"`budget`: expected None with a tolerance for {operation}, whose residual takes an exact solve, got "
+                    f"{first.budget}; give a rank instead of the tolerance."
+                )
             return [self._adapt(task) for task in tasks]
         for task in tasks:
             task.report.stop_reason = StopReason.RANK
@@ -208,9 +209,13 @@ class ClosedForm(Method):
     def _assemble(self, tasks: Sequence[Task], design: _Design, factors: list[Tensor]) -> list[list[FactorMap]]:
         """Fit all factors of all tasks to snapshots of shape (G, N, *shape)."""
         maps: list[list[FactorMap]] = [[] for _ in tasks]
+        if not tasks[0].problem.operation.unique:
+            if len(tasks) > 1:  # each has its own gauge, and may follow another number of vectors
+                return [self._assemble([t], design, [x[i : i + 1] for x in factors])[0] for i, t in enumerate(tasks)]
+            factors = [x[None] for x in _aligned(tasks[0], design, [x[0] for x in factors])]
         for index, x in enumerate(factors):
             subspaces = self._subspaces(tasks, index, design, x)
-            for own, factor_map in zip(maps, self._embed(tasks, index, subspaces)):
+            for own, factor_map in zip(maps, self._embed(tasks, index, subspaces, x)):
                 own.append(factor_map)
         for task, own in zip(tasks, maps):
             task.report.rank = max(m.rank for m in own)
@@ -220,9 +225,9 @@ class ClosedForm(Method):
     def _subspaces(self, tasks: Sequence[Task], index: int, design: _Design, x: Tensor) -> list[_Subspace]:
         """Compress snapshots to the rank asked for, and continue their coefficients where that needs the residual."""
         first = tasks[0]
-        asked = min(first.rank or len(design.x), real_numbers(first.problem, index))
         projected = self._projections(first, design)
         rows = real_rows(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        asked = min(first.rank or len(design.x), rows.shape[2])
         width = min(2 * asked + 16 if projected else asked, len(design.x))
         Y, C, S = lowrank.pod(rows, design.weights.to(x.device), width)
         kept = (2 * torch.finfo(rows.dtype).eps * S[:, :1] < S).sum(dim=1).clamp_max(Y.shape[2])
@@ -266,14 +271,14 @@ class ClosedForm(Method):
         weights = weights[good] / weights[good].sum()
         return _Subspace(_Design(task.place(p)[good], weights, None), c[good], subspace.C) if good.any() else subspace
 
-    def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace]) -> list[FactorMap]:
+    def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace], x: Tensor) -> list[FactorMap]:
         """Fit the embedding's last layer to all coefficients at once: the features are the same for all tasks."""
-        first = tasks[0]
-        family, factor = first.problem.family, first.problem.factors[index]
+        first, like = tasks[0], x
+        family, name = first.problem.family, first.problem.factors[index].name
         dtype = checks.real_dtype(family.dtype)
         design = subspaces[0].design
         if any(s.design is not design for s in subspaces):  # each has its own points, and chooses its own polynomials
-            return [m for task, s in zip(tasks, subspaces) for m in self._embed([task], index, [s])]
+            return [m for task, s in zip(tasks, subspaces) for m in self._embed([task], index, [s], like)]
         Y = torch.cat([s.Y for s in subspaces], dim=1)
         penalty = 4 * torch.finfo(dtype).eps
         norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
@@ -296,35 +301,35 @@ class ClosedForm(Method):
         maps, column = [], 0
         for s in subspaces:
             columns = slice(column, column := column + len(s.C))
-            shape = (len(s.C), *factor.shape)
-            is_complex = family.dtype.is_complex and not factor.real
-            core = torch.view_as_complex(s.C.reshape(*shape, 2)) if is_complex else s.C.reshape(shape)
-            maps.append(
-                FactorMap(factor.name, core, embedding, {**hidden, "weight_out": W[columns], "bias_out": b[columns]})
-            )
+            shape = (len(s.C), *like.shape[2:])
+            core = torch.view_as_complex(s.C.reshape(*shape, 2)) if like.is_complex() else s.C.reshape(shape)
+            maps.append(FactorMap(name, core, embedding, {**hidden, "weight_out": W[columns], "bias_out": b[columns]}))
         return maps
 
     def _check(self, tasks: Sequence[Task], fitted: Sequence[list[FactorMap]]) -> None:
         """Report the residuals at a few random parameters."""
-        if self.check == 0:
+        operation = tasks[0].problem.operation
+        count = min(self.check, tasks[0].left()) if operation.residual_solves else self.check
+        if count == 0:
             return
-        checked, A = [], []
+        probed, A = [], []
         for task, maps in zip(tasks, fitted):
             family = task.problem.family
-            p = sampling.uniform(self.check, family.lower, family.upper, task.generator)
+            p = sampling.uniform(count, family.lower, family.upper, task.generator)
             try:
                 A.append(family(p))
-                checked.append((task, maps, p))
+                probed.append((task, maps, p))
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
-        if not checked:
+        if not probed:
             return
-        values = [[m(task.cube(p)) for m in maps] for task, maps, p in checked]
+        values = [evaluate(operation, task.problem.family.shape, maps, task.cube(p)) for task, maps, p in probed]
         factors = [torch.cat(column) for column in zip(*values)]
-        residuals = tasks[0].problem.operation.residual(torch.cat(A), factors).view(len(checked), -1)
-        for (task, _, p), own in zip(checked, residuals):
+        residuals = operation.residual(torch.cat(A), factors).view(len(probed), -1)
+        for (task, _, p), own in zip(probed, residuals):
             report = task.report
-            report.residual_evaluations += self.check
+            report.residual_evaluations += count
+            report.exact_solves += count if operation.residual_solves else 0
             worst = p[own.argmax()].tolist()
             entry = Round(0, math.nan, math.nan, float(own.median()), float(own.max()), worst=worst)
             entry.exact_solves, entry.rank = report.exact_solves, report.rank
@@ -378,7 +383,7 @@ class ClosedForm(Method):
                         if len(new):
                             new = new[: task.left()]
                             report.rounds[-1].added = new.tolist()
-                            more, good = task.solve(new)
+                            more, good = task.solve(new, aligned=True)
                             factors = [torch.cat(pair) for pair in zip(factors, more)]
                             design = _scattered(torch.cat([design.x, task.place(new[good])]))
                             projections = max(projections, 8 * len(design.x)) if projections else 0
@@ -411,8 +416,9 @@ class ClosedForm(Method):
             return p
         core = maps[0].core
         c = _least_residual(task, 0, real_rows(core), p).to(core.device, checks.real_dtype(core.dtype))
-        X = (c.to(core.dtype) @ core.flatten(1)).view(len(p), *core.shape[1:])
-        L, F = task.problem.operation.system(task.problem.family(p))
+        operation = task.problem.operation
+        X = operation.unknown((c.to(core.dtype) @ core.flatten(1)).view(len(p), *core.shape[1:]))
+        L, F = operation.system(task.problem.family(p))
         defects = ((L @ X - F) / torch.linalg.matrix_norm(F)[:, None, None]).flatten(1)
         good = torch.isfinite(defects).all(dim=1)
         if not good.all():  # the subspace says nothing there
@@ -424,14 +430,14 @@ class ClosedForm(Method):
     def _lowered(self, task: Task, maps: list[FactorMap], estimate: sampling.FailureEstimate) -> list[FactorMap]:
         """Lower the rank as far as the tolerance allows, or to the one asked for."""
         report, top = task.report, max(m.rank for m in maps)
-        p = estimate.candidates
+        p, operation = estimate.candidates, task.problem.operation
         A, x = task.problem.family(p), task.cube(p)
 
         def cut(rank: int) -> list[FactorMap]:
             return [_first(m, rank) for m in maps]
 
         def failing(rank: int) -> float:
-            residuals = task.problem.operation.residual(A, [m(x) for m in cut(rank)])
+            residuals = operation.residual(A, evaluate(operation, task.problem.family.shape, cut(rank), x))
             return float((~(residuals <= task.tol)).double().mean())
 
         enough = 1 + bisect_left(range(1, top), True, key=lambda rank: failing(rank) <= self.failure_probability)
@@ -490,11 +496,19 @@ def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
     """Solve exactly for all tasks in one batch: factors (G, N, *shape), and the mask of successes (G, N)."""
     points = [task.box(x) for task in tasks]
     A = torch.cat([task.problem.family(p) for task, p in zip(tasks, points)])
-    factors, failed = tasks[0].problem.operation.checked_exact(A)
+    factors, failed = checked(tasks[0].problem.operation.snapshots, A)
     good = ~failed.view(len(tasks), -1)
     for task, p, own in zip(tasks, points, good):
         task.count(p, own)
     return [f.view(*good.shape, *f.shape[1:]) for f in factors], good
+
+
+def _aligned(task: Task, design: _Design, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Choose the gauge of snapshots (N, *shape), and report what was met on the way."""
+    operation, report = task.problem.operation, task.report
+    aligned, events = operation.align(design.x, factors)
+    report.events = [replace(e, parameter=task.box(torch.tensor([e.parameter]))[0].tolist()) for e in events]
+    return tuple(x.resolve_conj().contiguous() for x in aligned)
 
 
 def _alike(tasks: Sequence[Task], good: Tensor) -> list[list[int]]:
@@ -529,6 +543,7 @@ def _collocated(task: Task, design: _Design) -> list[Tensor]:
     dtype = checks.real_dtype(family.dtype)
     tolerance = _COLLOCATION_UNITS * torch.finfo(dtype).eps
     X, steps = lowrank.collocate(L, F, Q.to(family.device, dtype), tolerance, _COLLOCATION_STEPS)
+    X = X if tuple(X.shape[1:]) == task.problem.factors[0].shape else X.mH.resolve_conj().contiguous()
     if steps == _COLLOCATION_STEPS:
         task.note(
             f"the least-squares iteration had not converged after {steps} steps: the matrices are ill-conditioned"
@@ -565,9 +580,10 @@ def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebys
 def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
     """Coefficients of least sketched residual in the matrices C (R, real numbers) at p: shape (B, R), on the CPU."""
     problem = task.problem
-    factor = problem.factors[index]
-    is_complex = problem.family.dtype.is_complex and not factor.real
-    basis = torch.view_as_complex(C.reshape(len(C), *factor.shape, 2)) if is_complex else C.view(-1, *factor.shape)
+    shape = problem.factors[index].shape
+    is_complex = problem.family.dtype.is_complex
+    basis = torch.view_as_complex(C.reshape(len(C), *shape, 2)) if is_complex else C.view(-1, *shape)
+    basis = problem.operation.unknown(basis).resolve_conj()
     c = []
     # A sketch of twice as many real equations as unknowns; drawn anew for every batch of parameters.
     L, F = problem.operation.system(problem.family(p[:1]))
@@ -601,7 +617,7 @@ def _zero(task: Task) -> list[FactorMap]:
     family, maps = task.problem.family, []
     embedding = Chebyshev(1)
     for factor in task.problem.factors:
-        dtype = checks.real_dtype(family.dtype) if factor.real else family.dtype
+        dtype = factor.dtype(family.dtype)
         weights = embedding.initialise(family.dimension, 1, task.generator)
         real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
         maps.append(

@@ -14,7 +14,6 @@ from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import Surrogate
 from neumatc.problem import Problem
 from neumatc.report import Report, library_version
-from neumatc.training import ResidualTraining
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**24, "cuda": 2**28}
@@ -148,7 +147,7 @@ def _fit(
                 f"{kinds[0]} for problem 0 and {kind} for problem {i}; fit them in groups."
             )
     if method is None:
-        method = ClosedForm() if first.operation.unique else ResidualTraining()
+        method = ClosedForm()
     if not isinstance(method, Method):
         raise TypeError(f"`method`: expected a method such as nm.ClosedForm(), got {checks.describe(method)}.")
     if rank is None and tol is None and start is None:

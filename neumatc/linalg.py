@@ -7,10 +7,12 @@ is torch's.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -34,9 +36,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
     """
-    A = _batch(A)
-    if A.shape[1] != A.shape[2]:
-        raise ValueError(f"`A`: expected square matrices (B, n, n), got shape {tuple(A.shape)}.")
+    A = _square(A)
 
     def solve(a: Tensor) -> tuple[Tensor, ...]:
         if a.device.type == "cpu":
@@ -72,11 +72,229 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return tuple(torch.linalg.svd(a, full_matrices=False))
 
     outputs = [((m, k), A.dtype), ((k,), checks.real_dtype(A.dtype)), ((k, n), A.dtype)]
-    factors = _each(solve, A, outputs)
-    failed = torch.stack([~torch.isfinite(x).flatten(1).all(dim=1) for x in factors]).any(dim=0)
-    for x in factors:
-        x[failed] = torch.nan
-    return (*factors, failed)
+    return _failing_together(_each(solve, A, outputs))
+
+
+def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve A X = B for a batch.
+
+    Args:
+        A: Shape (B, n, n), any supported dtype, CPU or CUDA.
+        B: Right-hand sides, shape (B, n, k), of the same dtype and device.
+
+    Returns:
+        X, shape (B, n, k), and a mask of failures, shape (B,): True where the factorisation breaks down or
+        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps. Failed entries are NaN.
+    """
+    A, B = _square(A), _batch(B)
+    n = A.shape[1]
+    right = _one_norm(B)
+
+    def halves(joint: Tensor) -> Tensor:
+        return _numpy(np.linalg.solve, joint[:, :, :n].contiguous(), joint[:, :, n:].contiguous())
+
+    def solve_all(joint: Tensor) -> tuple[Tensor, ...]:
+        if joint.device.type == "cpu":
+            return (in_threads(halves, joint),)
+        X, info = torch.linalg.solve_ex(joint[:, :, :n], joint[:, :, n:])
+        X[info != 0] = torch.nan
+        return (X,)
+
+    (X,) = _each(solve_all, torch.cat([A, B], dim=2), [(B.shape[1:], A.dtype)])
+    failed = ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & _finite(X))
+    X[failed] = torch.nan
+    return X, failed
+
+
+def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve A X = B for a batch of Hermitian positive definite A by Cholesky factorisation.
+
+    Args:
+        A: Shape (B, n, n), Hermitian; only the lower triangle is read.
+        B: Right-hand sides, shape (B, n, k).
+
+    Returns:
+        X, shape (B, n, k), and a mask of failures, shape (B,), True where A is not positive definite to working
+        precision. Failed entries are NaN.
+    """
+    A, B = _square(A), _batch(B)
+    n = A.shape[1]
+
+    def solve(joint: Tensor) -> tuple[Tensor, Tensor]:
+        L, info = torch.linalg.cholesky_ex(joint[:, :, :n])
+        return torch.cholesky_solve(joint[:, :, n:], L), info != 0
+
+    X, failed = in_threads(solve, torch.cat([A, B], dim=2))
+    failed = failed | ~_finite(X)
+    X[failed] = torch.nan
+    return X, failed
+
+
+def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower Cholesky factors of a batch, and a mask of failures: A not positive definite to working precision.
+
+    Raises:
+        ValueError: If A is not Hermitian to rounding.
+    """
+    A = _hermitian(_square(A))
+    L, info = in_threads(lambda a: tuple(torch.linalg.cholesky_ex(a)), A)
+    failed = (info != 0) | ~_finite(L)
+    L[failed] = torch.nan
+    return L, failed
+
+
+def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigendecomposition of a batch of Hermitian matrices.
+
+    Args:
+        A: Shape (B, n, n), any supported dtype, CPU or CUDA.
+
+    Returns:
+        Eigenvalues (B, n), real and ascending, eigenvectors (B, n, n) in columns, and a mask of failures, shape (B,).
+
+    Raises:
+        ValueError: If A is not Hermitian to rounding.
+    """
+    A = _hermitian(_square(A))
+
+    def solve(a: Tensor) -> tuple[Tensor, ...]:
+        if a.device.type == "cpu":
+            return in_threads(lambda x: _numpy(np.linalg.eigh, x), a)
+        return tuple(torch.linalg.eigh(a))
+
+    n = A.shape[1]
+    return _failing_together(_each(solve, A, [((n,), checks.real_dtype(A.dtype)), ((n, n), A.dtype)]))
+
+
+def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues (B, n) and unit eigenvectors (B, n, n) of a batch, complex, in no order; and a mask of failures.
+
+    True in the mask where the iteration did not converge, or the condition number of the eigenvectors is not below
+    1 / sqrt(eps), as for defective matrices. Failed entries are NaN.
+    """
+    A = _square(A)
+    wide = checks.COMPLEX[checks.real_dtype(A.dtype)]
+
+    def solve(a: Tensor) -> tuple[Tensor, ...]:
+        if a.device.type == "cpu":
+            return in_threads(lambda x: tuple(y.to(wide) for y in _numpy(np.linalg.eig, x)), a)
+        return tuple(torch.linalg.eig(a))
+
+    n = A.shape[1]
+    values, vectors, failed = _failing_together(_each(solve, A, [((n,), wide), ((n, n), wide)]))
+    singular = svd(torch.where(failed[:, None, None], 0, vectors))[1]
+    failed = failed | ~(singular[:, -1] > torch.finfo(A.dtype).eps ** 0.5 * singular[:, 0])
+    values[failed], vectors[failed] = torch.nan, torch.nan
+    return values, vectors, failed
+
+
+def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin QR factorisation of a batch, with a positive diagonal of R, which makes it unique.
+
+    Args:
+        A: Shape (B, m, n), any supported dtype, CPU or CUDA.
+
+    Returns:
+        Q (B, m, k), R (B, k, n) with k = min(m, n), and a mask of failures, shape (B,), True where the first k columns
+        of A are dependent to working precision: a diagonal entry of R is below max(m, n) eps times the largest.
+    """
+    A = _batch(A)
+    Q, R = in_threads(lambda a: tuple(torch.linalg.qr(a)), A)
+    diagonal = R.diagonal(dim1=-2, dim2=-1)
+    size = diagonal.abs()
+    phase = torch.where(size > 0, diagonal / size.clamp_min(torch.finfo(A.dtype).tiny), 1)
+    Q, R = Q * phase[:, None, :], phase.conj()[:, :, None] * R
+    failed = ~(size.amin(dim=1) > max(A.shape[1:]) * torch.finfo(A.dtype).eps * size.amax(dim=1))
+    Q[failed], R[failed] = torch.nan, torch.nan
+    return Q, R, failed
+
+
+def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sign (or phase) and logarithm of the modulus of the determinants of a batch, and a mask of singular matrices."""
+    A = _square(A)
+
+    def solve(a: Tensor) -> tuple[Tensor, ...]:
+        if a.device.type == "cpu":
+            return in_threads(lambda x: _numpy(np.linalg.slogdet, x), a)
+        return tuple(torch.linalg.slogdet(a))
+
+    sign, logabsdet = solve(A)
+    sign, logabsdet = sign.to(A.dtype), logabsdet.to(checks.real_dtype(A.dtype))
+    failed = ~torch.isfinite(logabsdet)
+    sign[failed], logabsdet[failed] = torch.nan, torch.nan
+    return sign, logabsdet, failed
+
+
+# Matrix functions of one matrix, on the CPU in double precision.
+FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "exp": scipy.linalg.expm,
+    "sqrt": scipy.linalg.sqrtm,
+    "inverse_sqrt": lambda a: np.linalg.inv(scipy.linalg.sqrtm(a)),
+    "log": scipy.linalg.logm,
+}
+
+
+def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply a matrix function of SciPy's to a batch of square matrices, in double precision.
+
+    Args:
+        name: A key of `FUNCTIONS`.
+        A: Shape (B, n, n), any supported dtype; what is on CUDA is computed on the CPU.
+
+    Returns:
+        The results, of the shape, dtype and device of A, and a mask of failures, shape (B,), True where the result
+        does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
+    """
+    A = _square(A)
+    wide = A.to(torch.complex128 if A.is_complex() else torch.float64).cpu().numpy()
+    X = torch.full(A.shape, torch.nan, dtype=A.dtype)
+    singular = torch.zeros(len(A), dtype=torch.bool) if name == "exp" else inverse(A)[1].cpu()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they warn of is told by the mask
+        for i in torch.nonzero(~singular)[:, 0].tolist():
+            try:
+                result = FUNCTIONS[name](wide[i])
+            except (np.linalg.LinAlgError, ValueError):
+                continue
+            if np.iscomplexobj(result) and not A.is_complex():
+                if np.abs(result.imag).max() > np.finfo(float).eps ** 0.5 * np.abs(result).max():
+                    continue
+                result = result.real
+            X[i] = torch.from_numpy(np.ascontiguousarray(result))
+    X = X.to(A.device)
+    failed = ~_finite(X)
+    X[failed] = torch.nan
+    return X, failed
+
+
+def orthonormalized(U: Tensor) -> Tensor:
+    r"""Return the nearest matrices with orthonormal columns: the factor Q of the polar form U = Q P.
+
+    By :math:`Q = U Z`, where the Newton-Schulz iteration :math:`Z \leftarrow (3 Z - Z Z G Z) / 2` on k x k matrices
+    brings Z to :math:`G^{-1/2}`, G = U^H U (Higham, *Functions of Matrices*, SIAM 2008, section 6.7). It converges
+    quadratically for ||G - I|| < 1; where that does not hold by a margin, a singular value decomposition takes its
+    place.
+
+    Args:
+        U: Shape (B, m, k), m >= k, of full column rank.
+
+    Returns:
+        Shape (B, m, k), orthonormal to a few units of rounding.
+    """
+    G = U.mH @ U
+    k, eps = U.shape[2], torch.finfo(U.dtype).eps
+    identity = torch.eye(k, dtype=U.dtype, device=U.device)
+    defect = torch.linalg.vector_norm((G - identity).flatten(1), dim=1)
+    worst = float(torch.where(defect < 0.9, defect, 0).max())
+    Z = 1.5 * identity - 0.5 * G
+    while (worst := worst * worst) > eps:  # a step squares the defect, or does better
+        Z = 1.5 * Z - 0.5 * (Z @ (Z @ G @ Z))
+    Q = U @ Z
+    far = ~(defect < 0.9)
+    if far.any():
+        left, _, right, _ = svd(U[far])
+        Q[far] = left @ right
+    return Q
 
 
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -99,8 +317,8 @@ def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Ten
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 
-def _numpy(function: Callable, A: Tensor, **options: object) -> Tensor | tuple[Tensor, ...]:
-    result = function(A.resolve_conj().resolve_neg().numpy(), **options)
+def _numpy(function: Callable, *arguments: Tensor, **options: object) -> Tensor | tuple[Tensor, ...]:
+    result = function(*(A.resolve_conj().resolve_neg().numpy() for A in arguments), **options)
     if isinstance(result, tuple):
         return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
     return torch.from_numpy(result)
@@ -112,6 +330,39 @@ def _batch(A: Tensor) -> Tensor:
     if A.ndim != 3 or 0 in A.shape:
         raise ValueError(f"`A`: expected shape (B, m, n) without zeros, got {tuple(A.shape)}; write `A[None]` for one.")
     return A.detach()
+
+
+def _square(A: Tensor) -> Tensor:
+    A = _batch(A)
+    if A.shape[1] != A.shape[2]:
+        raise ValueError(f"`A`: expected square matrices (B, n, n), got shape {tuple(A.shape)}.")
+    return A
+
+
+def _hermitian(A: Tensor) -> Tensor:
+    """Raise ValueError unless A is Hermitian up to the rounding of a product that made it."""
+    defect = torch.linalg.vector_norm((A - A.mH).flatten(1), dim=1)
+    size = torch.linalg.vector_norm(A.flatten(1), dim=1)
+    wrong = defect > 16 * A.shape[1] * torch.finfo(A.dtype).eps * size
+    if wrong.any():
+        i = int(wrong.int().argmax())
+        raise ValueError(
+            f"`A`: expected Hermitian matrices, got ||A - A^H|| / ||A|| = {float(defect[i] / size[i]):.2g} in matrix "
+            f"{i} ({int(wrong.sum())} of {len(A)} are not); take (A + A^H) / 2, or nm.Eig or nm.SVD for general ones."
+        )
+    return A
+
+
+def _finite(X: Tensor) -> Tensor:
+    return torch.isfinite(X).reshape(len(X), -1).all(dim=1)
+
+
+def _failing_together(factors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Add the mask of what is not finite in one of the factors, and make all of it NaN."""
+    failed = ~torch.stack([_finite(x) for x in factors]).all(dim=0)
+    for x in factors:
+        x[failed] = torch.nan
+    return (*factors, failed)
 
 
 def _one_norm(A: Tensor) -> Tensor:

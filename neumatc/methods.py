@@ -9,7 +9,8 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.embeddings import Embedding
-from neumatc.model import FactorMap, Surrogate, unit_cube
+from neumatc.model import FactorMap, Surrogate, evaluate, unit_cube
+from neumatc.operations import checked
 from neumatc.problem import Problem
 from neumatc.report import Report, Round
 from neumatc.sampling import FailureEstimate, FailureInformedSampling
@@ -56,16 +57,22 @@ class Task:
 
     def residual(self, maps: Sequence[FactorMap], p: Tensor) -> Tensor:
         """Relative algebraic residual of the maps at p, shape (B,)."""
-        x = self.cube(p)
-        return self.problem.operation.residual(self.problem.family(p), [m(x) for m in maps])
+        operation, family = self.problem.operation, self.problem.family
+        if operation.residual_solves:
+            self.report.exact_solves += len(p)
+        return operation.residual(family(p), evaluate(operation, family.shape, maps, self.cube(p)))
 
     def left(self) -> int:
         """Return how many exact solves the budget still allows."""
         return 2**62 if self.budget is None else self.budget - self.report.exact_solves
 
-    def solve(self, p: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Solve exactly: the factors where that succeeded, and the mask of successes; counts and reports."""
-        factors, failed = self.problem.operation.checked_exact(self.problem.family(p))
+    def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Solve exactly: the factors where that succeeded, and the mask of successes; counts and reports.
+
+        With ``aligned`` the factors are those that the operation needs to align its snapshots.
+        """
+        operation = self.problem.operation
+        factors, failed = checked(operation.snapshots if aligned else operation.exact, self.problem.family(p))
         self.count(p, ~failed)
         return (tuple(x[~failed] for x in factors) if failed.any() else factors), ~failed
 
@@ -145,5 +152,4 @@ def check_embedding(embedding: object) -> None:
 def real_numbers(problem: Problem, index: int) -> int:
     """Return how many real numbers a factor has: the largest rank that means something."""
     factor = problem.factors[index]
-    complex_entries = problem.family.dtype.is_complex and not factor.real
-    return torch.Size(factor.shape).numel() * (2 if complex_entries else 1)
+    return torch.Size(factor.shape).numel() * (2 if factor.dtype(problem.family.dtype).is_complex else 1)

@@ -99,7 +99,8 @@ class Surrogate:
         self.names, self.units = tuple(names), tuple(units)
         expected = [(factor.name, factor.shape) for factor in operation.factors(*self.shape)]
         found = [(m.name, tuple(m.core.shape[1:])) for m in self.maps]
-        if found != expected:
+        names, shapes = ([entry[i] for entry in found] for i in (0, 1))
+        if names != [name for name, _ in expected] or not operation.fits(*self.shape, shapes):
             raise ValueError(
                 f"`maps`: expected the factors {expected} of {operation} for `shape` {self.shape}, got {found}."
             )
@@ -131,6 +132,7 @@ class Surrogate:
         out: Tensor | tuple[Tensor, ...] | None = None,
         extrapolate: bool = False,
         memory_budget: int | None = None,
+        orthonormal: bool = False,
     ) -> Tensor | tuple[Tensor, ...]:
         """Evaluate at a batch of parameters.
 
@@ -142,6 +144,8 @@ class Surrogate:
             extrapolate: Allow parameters outside the box; the error there is not controlled by anything.
             memory_budget: Most bytes to allocate at once, the output included unless ``out`` is given. Default: the
                 output plus 64 MiB.
+            orthonormal: Replace factors that are orthonormal in the exact solution (U and V of the SVD, Q, ...) by the
+                nearest that are, to rounding. Ours are so up to the error of the map.
 
         Returns:
             What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD.
@@ -149,7 +153,8 @@ class Surrogate:
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
-                ``memory_budget`` (use `batches`); if ``out`` has another shape or device, or is not contiguous.
+                ``memory_budget`` (use `batches`); if ``out`` has another shape or device, or is not contiguous; if
+                ``orthonormal`` makes no sense for the operation.
             TypeError: If p is not a real floating tensor, or ``out`` of another dtype.
         """
         p = self._points(p, extrapolate)
@@ -166,14 +171,14 @@ class Surrogate:
                     f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
-        return self._evaluate(p, max(1, rows), self._empty(p) if out is None else outputs)
+        return self._evaluate(p, max(1, rows), self._empty(p) if out is None else outputs, orthonormal)
 
     def _checked_out(self, out: Tensor | tuple[Tensor, ...], count: int) -> list[Tensor]:
         outputs = list(out) if isinstance(out, (tuple, list)) else [out]
         if len(outputs) != len(self.maps):
             raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
-        for m, x in zip(self.maps, outputs):
-            shape = (count, *m.core.shape[1:])
+        for m, factor, x in zip(self.maps, self.operation.factors(*self.shape), outputs):
+            shape = (count, *factor.shape)
             if not isinstance(x, Tensor) or x.dtype != m.core.dtype:
                 raise TypeError(f"`out`: expected a {m.core.dtype} tensor for {m.name}, got {checks.describe(x)}.")
             if x.shape != shape or x.device != m.core.device or not x.is_contiguous():
@@ -184,10 +189,10 @@ class Surrogate:
         return outputs
 
     def _empty(self, p: Tensor) -> list[Tensor]:
-        return [torch.empty((len(p), *m.core.shape[1:]), dtype=m.core.dtype, device=p.device) for m in self.maps]
+        return empty(self.operation, self.shape, self.maps, p)
 
     def batches(
-        self, p: Tensor, memory_budget: int, *, extrapolate: bool = False
+        self, p: Tensor, memory_budget: int, *, extrapolate: bool = False, orthonormal: bool = False
     ) -> Iterator[tuple[Tensor, Tensor | tuple[Tensor, ...]]]:
         """Iterate over (p, value) pieces in order, within ``memory_budget`` bytes.
 
@@ -204,7 +209,7 @@ class Surrogate:
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
             )
-        return ((piece, self._evaluate(piece, rows, self._empty(piece))) for piece in p.split(rows))
+        return ((piece, self._evaluate(piece, rows, self._empty(piece), orthonormal)) for piece in p.split(rows))
 
     def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
@@ -212,22 +217,26 @@ class Surrogate:
     def _bytes_per_row(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
-        output = sum(m.core[0].numel() * m.core.element_size() for m in self.maps)
+        sizes = [m.core[0].numel() * m.core.element_size() for m in self.maps]
+        factors = self.operation.factors(*self.shape)
+        direct = [tuple(m.core.shape[1:]) == factor.shape for m, factor in zip(self.maps, factors)]
+        output = sum(torch.Size(factor.shape).numel() * m.core.element_size() for m, factor in zip(self.maps, factors))
         d = self.lower.numel()
         working = number * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
-        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to canonical
+        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
         # form may need three times their memory, but not at the same time as the embedding.
-        canonical = 0 if type(self.operation).canonical_ is Operation.canonical_ else 3 * output
-        return output, max(working, canonical) + 24 * d
+        final = 0 if type(self.operation).finish is Operation.finish else 3 * sum(sizes)
+        held = sum(size for size, directly in zip(sizes, direct) if not directly)
+        return output, held + max(working, final) + 24 * d
 
     @torch.no_grad()
-    def _evaluate(self, p: Tensor, rows: int, outputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    def _evaluate(self, p: Tensor, rows: int, outputs: list[Tensor], orthonormal: bool) -> Tensor | tuple[Tensor, ...]:
         for start in range(0, len(p), rows):
             x = unit_cube(p[start : start + rows], self.lower, self.upper, checks.real_dtype(self.dtype))
             pieces = [output[start : start + rows] for output in outputs]
-            for factor_map, piece in zip(self.maps, pieces):
-                factor_map(x, out=piece)
-            self.operation.canonical_(pieces)
+            evaluate(self.operation, self.shape, self.maps, x, pieces)
+            if orthonormal:
+                self.operation.orthonormalize_(pieces)
         return self.operation.pack(outputs)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Surrogate:
@@ -262,6 +271,26 @@ class Surrogate:
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def empty(operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], p: Tensor) -> list[Tensor]:
+    """Return memory for the factors at p (B, d), in the dtypes of the maps."""
+    factors = operation.factors(*shape)
+    return [torch.empty((len(p), *f.shape), dtype=m.core.dtype, device=p.device) for m, f in zip(maps, factors)]
+
+
+def evaluate(
+    operation: Operation,
+    shape: tuple[int, int],
+    maps: Sequence[FactorMap],
+    x: Tensor,
+    out: list[Tensor] | None = None,
+) -> list[Tensor]:
+    """Evaluate the factors at x (B, d) in [-1, 1]^d, in their final form, in ``out`` if given."""
+    out = empty(operation, shape, maps, x) if out is None else out
+    fitted = [m(x, out=piece) if m.core.shape[1:] == piece.shape[1:] else m(x) for m, piece in zip(maps, out)]
+    operation.finish(fitted, out)
+    return out
 
 
 def unit_cube(p: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,9 +1,9 @@
-"""Matrix operations A -> X: one class each, with its exact solution, algebraic residual and factors."""
+"""Matrix operations A -> X: one class each, with its exact solution, residual, gauge and error bound."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -11,22 +11,21 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
+from neumatc.report import Event
 
 
 class Factor(NamedTuple):
-    """One output of an operation: its name, its shape per parameter, and whether it is real for a complex A."""
+    """One output of an operation: its name, its shape per parameter, and its field if that is not the matrix's."""
 
     name: str
     shape: tuple[int, ...]
-    real: bool = False
+    field: str = ""
+    """``"real"`` or ``"complex"`` for every A; empty: real for real A, complex for complex A."""
 
-
-class SVDFactors(NamedTuple):
-    """U (B, m, k), S (B, k) and Vh (B, k, n), as ``torch.linalg.svd(A, full_matrices=False)`` returns them."""
-
-    U: Tensor
-    S: Tensor
-    Vh: Tensor
+    def dtype(self, matrix: torch.dtype) -> torch.dtype:
+        """Return the factor's dtype for matrices of the dtype ``matrix``."""
+        real = checks.real_dtype(matrix)
+        return {"real": real, "complex": checks.COMPLEX[real]}.get(self.field, matrix)
 
 
 class Operation(ABC):
@@ -39,6 +38,10 @@ class Operation(ABC):
     registry: dict[str, type[Operation]] = {}
     unique: bool = True
     """Whether A determines the factors, so that they vary continuously with it; not so for singular vectors."""
+    certainty: str = "estimate"
+    """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
+    residual_solves: bool = False
+    """Whether the residual takes an exact solve, which a fit then counts as one."""
 
     def __init_subclass__(cls) -> None:
         checks.register(Operation.registry, cls)
@@ -51,21 +54,13 @@ class Operation(ABC):
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Solve exactly through `neumatc.linalg`: the factors, and a mask of failures of shape (B,)."""
 
-    def checked_exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Solve exactly as `exact`, count what is not finite as failed, and make the factors contiguous."""
-        factors, failed = self.exact(A)
-        factors = tuple(x.resolve_conj().contiguous() for x in factors)
-        for x in factors:
-            failed = failed | ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
-        return factors, failed
-
     @abstractmethod
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Relative algebraic residual, shape (B,), zero at an exact solution, the same in every gauge."""
 
-    @abstractmethod
     def scales(self, A: Tensor) -> tuple[float, ...]:
-        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve."""
+        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve; by default 1."""
+        return (1.0,) * len(self.factors(*A.shape[1:]))
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Differentiable training loss, shape (B,); the squared residual unless there is something better."""
@@ -75,15 +70,54 @@ class Operation(ABC):
         """Return the gauge-invariant matrix by which two solutions are compared, shape (B, rows, cols)."""
         return factors[0]
 
+    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        """Relative error against an exact solution, shape (B,): of `invariant`, in the Frobenius norm."""
+        right = self.invariant(exact)
+        difference = (self.invariant(factors) - right).flatten(1)
+        return torch.linalg.vector_norm(difference, dim=1) / torch.linalg.vector_norm(right.flatten(1), dim=1)
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        """Bound or estimate the relative `error`, shape (B,), without an exact solve; `certainty` says which.
+
+        Bounds hold for factors and A as given, in double precision, with the rounding of their own arithmetic
+        included, and are Inf where the proof does not apply. By default the residual, which is an estimate.
+        """
+        return self.residual(A, factors)
+
     def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
         """Return approximate factors after a Newton step, which about squares their error; None where there is none."""
         return None
 
-    def canonical_(self, factors: Sequence[Tensor]) -> None:
-        """Bring the factors, in place, to the form that the exact solution has (order, signs).
+    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Solve exactly for what `align` needs, which may be more than is asked for; by default as `exact` does."""
+        return self.exact(A)
 
-        It may need working memory up to three times that of the factors; callers reckon with it.
+    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+        """Make snapshots continuous: choose their gauge.
+
+        Args:
+            x: Parameters in the cube [-1, 1]^d, shape (N, d).
+            factors: As `snapshots` gives them, where that succeeded.
+
+        Returns:
+            Factors to be fitted, of the public shapes or any that `finish` understands, and what was met on the way.
         """
+        return tuple(factors), ()
+
+    def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether maps of these shapes stand for this operation on m x n matrices; by default the public shapes."""
+        return list(shapes) == [factor.shape for factor in self.factors(m, n)]
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        """Write the factors, in the form that the exact solution has (order, signs), from the values of the maps.
+
+        Values of the public shape lie in ``out`` already. It may need working memory up to three times that of the
+        values; callers reckon with it.
+        """
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""
+        raise ValueError(f"`orthonormal`: expected False for {self}, whose factors are not orthonormal, got True.")
 
     def pack(self, factors: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         """Return the factors as the caller sees them: one tensor, or a named tuple."""
@@ -94,23 +128,46 @@ class Operation(ABC):
         return asdict(self)
 
 
+def checked(
+    solve: Callable[[Tensor], tuple[tuple[Tensor, ...], Tensor]], A: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; factors contiguous."""
+    factors, failed = solve(A)
+    factors = tuple(x.resolve_conj().contiguous() for x in factors)
+    for x in factors:
+        failed = failed | ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+    return factors, failed
+
+
 class LinearOperation(Operation):
     r"""An operation whose one factor X solves linear equations, :math:`L X = F`, with matrices L and F made from A.
 
     Residual: :math:`\rho = \|L X - F\|_F / \|F\|_F`. Being linear in X, it can be minimised in closed form, so such
-    an operation can be fitted from its residual alone.
+    an operation can be fitted from its residual alone. Equations from the other side, :math:`X L^H = F^H`, are those
+    of X^H: then `unknown` gives X^H for X.
     """
 
     @abstractmethod
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        """Return L of shape (B, equations, rows of X) and F of shape (B, equations, columns of X)."""
+        """Return L of shape (B, equations, rows) and F of shape (B, equations, columns), of the unknown."""
+
+    def unknown(self, X: Tensor) -> Tensor:
+        """Return what the equations are for: X, or X^H for those of its shapes where that is meant."""
+        return X
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         L, F = self.system(A)
-        return _squared_norm(L @ factors[0] - F) / _squared_norm(F)
+        return squared_norm(L @ self.unknown(factors[0]) - F) / squared_norm(F)
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        # L X = F with a multiple of a unitary matrix for L.
+        L, F = self.system(A)
+        size = squared_norm(F) * L.shape[-1] / squared_norm(L).clamp_min(torch.finfo(A.dtype).tiny)
+        numbers = L.shape[-1] * F.shape[-1]
+        return (float((size / numbers).sqrt().median()),)
 
 
 @dataclass(frozen=True)
@@ -119,13 +176,16 @@ class Inverse(LinearOperation):
 
     Residual: :math:`\rho = \|A X - I\|_F / \sqrt{n}`, the root-mean-square singular value of A X - I. It costs one
     n x n matrix product, 2 n^3 operations, as many as an inversion.
+
+    Bound: if :math:`\|I - A X\|_F < 1` then A is invertible, and
+    :math:`\|A^{-1} - X\|_F \le \|A^{-1}\|_F \, \|I - A X\|_F`, because :math:`A^{-1} - X = A^{-1} (I - A X)` (Higham,
+    *Accuracy and Stability of Numerical Algorithms*, SIAM 2002, section 14.1).
     """
 
+    certainty = "bound"
+
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        if m != n:
-            raise ValueError(
-                f"`family`: expected square matrices for the inverse, got {m} x {n}; take nm.SVD for rectangular ones."
-            )
+        require_square(self, m, n, "nm.PseudoInverse")
         return (Factor("X", (n, n)),)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -133,101 +193,326 @@ class Inverse(LinearOperation):
         return (X,), failed
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        return A, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device).expand_as(A)
+        return A, identity_like(A)
 
     def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         r"""Newton-Schulz step :math:`X (2 I - A X)`: its residual I - A X is the square of that before."""
+        L, _ = self.system(A)
         X = factors[0]
-        return (2 * X - X @ (A @ X),)
+        return (2 * X - X @ (L @ X),)
 
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        # ||X||_F >= n / ||A||_F, with equality for a multiple of a unitary matrix.
-        return (float((1 / _squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny).sqrt()).median()),)
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        rho = norm_above(A, factors[0], identity_like(A))
+        return torch.where(rho < 1, rho, torch.inf)
 
 
 @dataclass(frozen=True)
-class SVD(Operation):
-    r"""The leading singular triplets, A V = U S and A^H U = V S, of an m x n matrix.
+class RegularizedInverse(LinearOperation):
+    r"""The inverse of the regularised Gram matrix, :math:`X = (A^H A + s I)^{-1}`, for A of any shape.
 
-    Residual: :math:`(\alpha + \beta)^{1/2}` with the defects of the triplets and of orthogonality,
-    :math:`\alpha = (\|A V - U S\|_F^2 + \|A^H U - V S\|_F^2) / (2 \|S\|_F^2)` and
-    :math:`\beta = (\|U^H U - I\|_F^2 + \|V^H V - I\|_F^2) / (2k)`.
-    A common phase of a pair (u_i, v_i) leaves it as it is. It is zero for ANY k singular triplets: that they are the
-    leading ones it does not see, which is why training uses another loss: the reconstruction error
-    :math:`\|A - U S V^H\|_F^2 / \|A\|_F^2` plus the orthogonality defect, smallest for the leading triplets
-    (Eckart-Young) and, for k < min(m, n), not zero there.
-
-    Factors are unique only up to that phase, and only where the singular values are distinct: compare the
-    reconstruction U S V^H, the singular values or principal angles, never the entries of U and V.
+    Residual: :math:`\|(A^H A + s I) X - I\|_F / \sqrt{n}`. Bound: that of `Inverse`.
 
     Args:
-        rank: k, the number of triplets; None means min(m, n).
+        noise: s, above zero, in the units of :math:`A^H A`: for a channel A the noise power over that of a stream.
     """
 
-    rank: int | None = None
-    unique = False
+    noise: float = 1.0
+    certainty = "bound"
 
     def __post_init__(self) -> None:
-        if self.rank is not None:
-            checks.integer("rank", self.rank, 1)
+        checks.number("noise", self.noise, above=0)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        k = min(m, n) if self.rank is None else self.rank
-        if k > min(m, n):
-            raise ValueError(
-                f"`rank`: expected at most min(m, n) = {min(m, n)} triplets of a {m} x {n} matrix, got {k}; lower it."
-            )
-        return Factor("U", (m, k)), Factor("S", (k,), real=True), Factor("Vh", (k, n))
+        return (Factor("X", (n, n)),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        L, F = self.system(A)
+        X, failed = linalg.solve_positive(L, F)
+        return (X,), failed
+
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        L = gram(A, self.noise)
+        return L, identity_like(L)
+
+    improved = Inverse.improved
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        L, F = self.system(A)
+        rho = norm_above(L, factors[0], F) + gram_rounding(A) * norm(factors[0])
+        return torch.where(rho < 1, rho, torch.inf)
+
+
+@dataclass(frozen=True)
+class LMMSE(LinearOperation):
+    r"""The linear minimum-mean-square-error receiver :math:`X = (H^H H + s I)^{-1} H^H` of the m x n channel A = H.
+
+    For y = H x + w with E[x x^H] = I and E[w w^H] = s I. By the push-through identity
+    :math:`X = H^H (H H^H + s I)^{-1}`, and the smaller of the two systems is solved, without an inverse.
+
+    Residual: :math:`\|(H^H H + s I) X - H^H\|_F / \|H\|_F` for m >= n, else that of the other form.
+
+    Bound: with the residual matrix R of the system, :math:`\|X_* - X\|_F \le \|R\|_F / s`, since the system matrix has
+    no eigenvalue below s; relative to :math:`\|X\|_F - \|R\|_F / s \le \|X_*\|_F`.
+
+    Args:
+        noise: s, above zero: noise power per receive antenna over the power of a stream.
+    """
+
+    noise: float = 1.0
+    certainty = "bound"
+
+    def __post_init__(self) -> None:
+        checks.number("noise", self.noise, above=0)
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        return (Factor("X", (n, m)),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        L, F = self.system(A)
+        X, failed = linalg.solve_positive(L, F)
+        return (X.mH if A.shape[1] < A.shape[2] else X,), failed
+
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        A = A if A.shape[1] < A.shape[2] else A.mH
+        return gram(A.mH, self.noise), A
+
+    def unknown(self, X: Tensor) -> Tensor:
+        return X if X.shape[-2] <= X.shape[-1] else X.mH
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        L, F = self.system(A)
+        X = self.unknown(factors[0])
+        absolute = (norm_above(L, X, F) + gram_rounding(A) * norm(X)) / self.noise
+        least = norm(X) - absolute
+        return torch.where(least > 0, absolute / least, torch.inf)
+
+
+@dataclass(frozen=True)
+class RZF(LMMSE):
+    r"""Regularised zero forcing: the precoder :math:`X = H^H (H H^H + s I)^{-1}` of the m x n downlink channel A = H.
+
+    H has a row for each receive antenna and a column for each transmit antenna. It is the same matrix as `LMMSE`
+    gives for H; columns are streams, and scaling them to the transmit power is left to the caller.
+    """
+
+
+@dataclass(frozen=True)
+class PseudoInverse(LinearOperation):
+    r"""The Moore-Penrose inverse :math:`X = A^+` of an m x n matrix of full rank.
+
+    Where the rank falls, A^+ is not continuous; such matrices count as failed: those with a singular value below
+    max(m, n) eps times the largest.
+
+    Residual: :math:`\|A^H A X - A^H\|_F / \|A\|_F` for m >= n, else :math:`\|X A A^H - A^H\|_F / \|A\|_F`.
+
+    Bound (m >= n; else for A^H): if :math:`\rho = \|I - X A\|_F < 1` then A has full rank,
+    :math:`\|A^+\|_2 \le \|X\|_2 / (1 - \rho)`, since :math:`(X A)^{-1} X` is a left inverse and no left inverse has a
+    smaller norm than A^+, and :math:`\|A^+ - X\|_F \le \|A^+\|_2^2 \, \|A^H A X - A^H\|_F`.
+    """
+
+    certainty = "bound"
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        return (Factor("X", (n, m)),)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         U, S, Vh, failed = linalg.svd(A)
-        k = S.shape[-1] if self.rank is None else self.rank
-        if k < S.shape[-1]:  # cloned, so that the rest of the decomposition is let go
-            U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
-        return (U, S, Vh), failed
+        failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
+        return ((Vh.mH / S[:, None, :]) @ U.mH,), failed
+
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        A = A if A.shape[1] < A.shape[2] else A.mH
+        return A @ A.mH, A
+
+    def unknown(self, X: Tensor) -> Tensor:
+        return X if X.shape[-2] <= X.shape[-1] else X.mH
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        X = self.unknown(factors[0])
+        tall = A if A.shape[1] >= A.shape[2] else A.mH
+        L, F = self.system(A)
+        rho = norm_above(X, tall, identity_like(L))
+        R = norm_above(L, X, F) + gram_rounding(A) * norm(X)
+        largest = torch.linalg.matrix_norm(X, 2) * (1 + _slack(X))
+        absolute = (largest / (1 - rho)) ** 2 * R
+        least = norm(X) - absolute
+        return torch.where((rho < 1) & (least > 0), absolute / least, torch.inf)
+
+
+@dataclass(frozen=True)
+class Solve(LinearOperation):
+    r"""The solution :math:`X(p) = A(p)^{-1} B(p)` for a block of right-hand sides.
+
+    The family is [A | B], of shape (n, n + k), as `families.beside` makes it.
+
+    Residual: :math:`\|A X - B\|_F / \|B\|_F`. It is an estimate of the error: that can be larger by a factor up to the
+    condition number of A.
+
+    Args:
+        columns: k, the number of right-hand sides.
+    """
+
+    columns: int = 1
+
+    def __post_init__(self) -> None:
+        checks.integer("columns", self.columns, 1)
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        if n != m + self.columns:
+            raise ValueError(
+                f"`family`: expected [A | B] of shape n x (n + {self.columns}) for {self}, got {m} x {n}; join square "
+                "A and B with nm.families.beside, and give nm.Solve the columns of B."
+            )
+        return (Factor("X", (m, self.columns)),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        X, failed = linalg.solve(*self.system(A))
+        return (X,), failed
+
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        return A[:, :, : A.shape[1]], A[:, :, A.shape[1] :]
+
+
+class LogDetFactors(NamedTuple):
+    """sign (B,) and logabsdet (B,), as ``torch.linalg.slogdet`` returns them."""
+
+    sign: Tensor
+    logabsdet: Tensor
+
+
+@dataclass(frozen=True)
+class LogDet(Operation):
+    r"""The determinant of a square matrix as sign and logarithm, :math:`\det A = \mathrm{sign} \cdot e^{l}`.
+
+    The sign of a complex determinant is its phase, a number of modulus one. Singular matrices count as failed.
+
+    Residual: the relative error of the determinant, :math:`|e^{\hat l - l} \hat s \bar s - 1|`, which for small errors
+    is the absolute one of l. There is no cheaper one: it costs an LU factorisation, as the exact solution does.
+    """
+
+    certainty = "bound"
+    residual_solves = True
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        require_square(self, m, n)
+        return Factor("sign", ()), Factor("logabsdet", (), "real")
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        sign, logabsdet, failed = linalg.slogdet(A)
+        return (sign, logabsdet), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        U, S, Vh = factors
-        left = A @ Vh.mH - U * S[..., None, :]
-        right = U.mH @ A - S[..., :, None] * Vh
-        scale = 2 * (S**2).sum(dim=-1).clamp_min(torch.finfo(S.dtype).tiny)
-        return ((_squared_norm(left) + _squared_norm(right)) / scale + self._orthogonality(U, Vh)).sqrt()
+        exact, failed = checked(self.exact, A)
+        return torch.where(failed, torch.inf, self.error(factors, exact))
+
+    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        ratio = (factors[1] - exact[1]).exp() * factors[0] * exact[0].conj()
+        return (ratio - 1).abs()
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        out[0].div_(out[0].abs().clamp_min(torch.finfo(out[0].dtype).tiny))
+
+    def pack(self, factors: Sequence[Tensor]) -> LogDetFactors:
+        return LogDetFactors(*factors)
+
+
+@dataclass(frozen=True)
+class MatrixFunction(Operation):
+    r"""A primary matrix function X = f(A) of a square matrix (Higham, *Functions of Matrices*, SIAM 2008).
+
+    ==================  =============================  ======================================================
+    ``function``        X                              residual
+    ==================  =============================  ======================================================
+    ``"exp"``           :math:`e^A`                    :math:`\|X e^{-A} - I\|_F / \sqrt{n}`
+    ``"sqrt"``          principal :math:`A^{1/2}`      :math:`\|X^2 - A\|_F / \|A\|_F`
+    ``"inverse_sqrt"``  principal :math:`A^{-1/2}`     :math:`\|X A X - I\|_F / \sqrt{n}`
+    ``"log"``           principal :math:`\log A`       :math:`\|e^X - A\|_F / \|A\|_F`
+    ==================  =============================  ======================================================
+
+    The residual of the exponential costs as much as the exponential. Those of the roots do not see which of the square
+    roots X is, nor that of the logarithm which branch. Matrices without a principal root or logarithm, and real ones
+    whose result is not real, count as failed. For a function of your own subclass `Operation`.
+
+    Args:
+        function: Its name in the table.
+    """
+
+    function: str = "exp"
+
+    def __post_init__(self) -> None:
+        checks.choice("function", self.function, tuple(linalg.FUNCTIONS))
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        require_square(self, m, n)
+        return (Factor("X", (n, n)),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        X, failed = linalg.matrix_function(self.function, A)
+        return (X,), failed
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        U, _, Vh = factors
-        defect = _squared_norm(A - self.invariant(factors)) / _squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-        return defect + self._orthogonality(U, Vh)
-
-    @staticmethod
-    def _orthogonality(U: Tensor, Vh: Tensor) -> Tensor:
-        identity = torch.eye(U.shape[-1], dtype=U.dtype, device=U.device)
-        return (_squared_norm(U.mH @ U - identity) + _squared_norm(Vh @ Vh.mH - identity)) / (2 * U.shape[-1])
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        m, n = A.shape[-2:]
-        k = min(m, n) if self.rank is None else self.rank
-        return m**-0.5, float(_squared_norm(A).mean().sqrt()) / k**0.5, n**-0.5
-
-    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
-        U, S, Vh = factors
-        return (U * S[..., None, :].to(U.dtype)) @ Vh
-
-    def canonical_(self, factors: Sequence[Tensor]) -> None:
-        U, S, Vh = factors
-        wrong = (S < 0).any(dim=-1) | (S.diff(dim=-1) > 0).any(dim=-1)
-        if wrong.any():
-            s = S[wrong]
-            signs = torch.where(s < 0, -1, 1).to(U.dtype)
-            s, order = s.abs_().sort(dim=-1, descending=True)
-            S[wrong] = s
-            U[wrong] = U[wrong].mul_(signs[:, None, :]).gather(2, order[:, None, :].expand(-1, U.shape[1], -1))
-            Vh[wrong] = Vh[wrong].gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
-
-    def pack(self, factors: Sequence[Tensor]) -> SVDFactors:
-        return SVDFactors(*factors)
+        X = factors[0]
+        left, right = {
+            "exp": lambda: (X @ torch.linalg.matrix_exp(-A), identity_like(A)),
+            "sqrt": lambda: (X @ X, A),
+            "inverse_sqrt": lambda: (X @ A @ X, identity_like(A)),
+            "log": lambda: (torch.linalg.matrix_exp(X), A),
+        }[self.function]()
+        return squared_norm(left - right) / squared_norm(right)
 
 
-def _squared_norm(A: Tensor) -> Tensor:
+def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:
+    """Raise ValueError for a rectangular matrix."""
+    if m != n:
+        raise ValueError(
+            f"`family`: expected square matrices for {operation}, got {m} x {n}"
+            + (f"; take {instead} for rectangular ones." if instead else ".")
+        )
+
+
+def gram(A: Tensor, shift: float = 0.0) -> Tensor:
+    """Return A^H A + shift I."""
+    G = A.mH @ A
+    G.diagonal(dim1=-2, dim2=-1).add_(shift)
+    return G
+
+
+def identity_like(A: Tensor) -> Tensor:
+    """Return identities, for the columns of a batch."""
+    n = A.shape[-1]
+    return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
+
+
+def squared_norm(A: Tensor) -> Tensor:
     """Squared Frobenius norm per matrix, differentiable at zero."""
-    A = torch.view_as_real(A) if A.is_complex() else A
+    A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
     return (A**2).flatten(1).sum(dim=1)
+
+
+def norm(A: Tensor) -> Tensor:
+    """Frobenius norm per matrix."""
+    return torch.linalg.vector_norm(A.flatten(1), dim=1)
+
+
+def _slack(A: Tensor) -> float:
+    """Bound the relative rounding of sums and products over all dimensions of A: four times what is needed."""
+    return 4 * (sum(A.shape[1:]) + 4) * torch.finfo(A.dtype).eps
+
+
+def norm_above(L: Tensor, X: Tensor, F: Tensor) -> Tensor:
+    r"""Bound :math:`\|L X - F\|_F` from above, the rounding of this very computation included.
+
+    A computed product has an error of at most :math:`\gamma_n |L| |X|`, entry by entry (Higham, *Accuracy and
+    Stability of Numerical Algorithms*, SIAM 2002, section 3.5; section 3.6 for complex numbers), hence of
+    :math:`\gamma_n \|L\|_F \|X\|_F` in the norm.
+    """
+    slack = _slack(L) + _slack(X)
+    return norm(L @ X - F) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F))
+
+
+def gram_rounding(A: Tensor) -> Tensor:
+    """Bound the error of a computed Gram matrix, in the Frobenius norm."""
+    return _slack(A) * norm(A) ** 2

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from neumatc import checks
 from neumatc.families import ParametricMatrix
-from neumatc.operations import Factor, Operation
+from neumatc.operations import Factor, Operation, checked
 
 
 class Solution(NamedTuple):
@@ -60,7 +59,7 @@ class Problem:
 
         Singular matrices are reported in the mask, not raised: ``p[solution.failed]`` says where.
         """
-        factors, failed = self.operation.checked_exact(self.family(p))
+        factors, failed = checked(self.operation.exact, self.family(p))
         return Solution(self.operation.pack(factors), failed)
 
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
@@ -68,13 +67,12 @@ class Problem:
         return self.operation.residual(self.family(p), self.unpack(value, p))
 
     def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
-        """Relative Frobenius error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
+        """Relative error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
 
-        Computed on the operation's gauge-invariant matrix: X for the inverse, U S V^H for the SVD.
+        In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse,
+        U S V^H for the SVD.
         """
-        exact = self.operation.invariant(self.unpack(self.exact(p).value, p))
-        difference = self.operation.invariant(self.unpack(value, p)) - exact
-        return torch.linalg.vector_norm(difference, dim=(1, 2)) / torch.linalg.vector_norm(exact, dim=(1, 2))
+        return self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p))
 
     def unpack(self, value: Tensor | Sequence[Tensor], p: Tensor) -> tuple[Tensor, ...]:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""

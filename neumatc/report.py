@@ -48,6 +48,32 @@ class Round:
     rank: int = 0
 
 
+@dataclass(frozen=True)
+class Event:
+    """A place where vectors cannot be followed one by one, or change their order.
+
+    Attributes:
+        kind: ``"crossing"``: two values change their order and their vectors go on smoothly (or an avoided crossing
+            is narrower than the distance of the snapshots, which they cannot tell); ``"avoided crossing"``: two
+            values come close and their vectors turn into each other; ``"loop"``: transport around a loop turns a
+            vector (a Berry phase); ``"cut"``: a vector leaves the span of those that are followed.
+        labels: The vectors concerned, by their order at the snapshot from which they are followed, from 0.
+        parameter: Where; of several such places next to each other, the one with the smallest gap.
+        gap: Smallest difference of two values there, relative to the largest value; NaN where there is none.
+        phase: For a loop, the angle in radians by which it turns the vector; else 0.
+    """
+
+    kind: str
+    labels: tuple[int, ...]
+    parameter: list[float]
+    gap: float
+    phase: float = 0.0
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{x:.4g}" for x in self.parameter)
+        return f"{self.kind} of {' and '.join(map(str, self.labels))} at {where}"
+
+
 @dataclass
 class Report:
     """How a surrogate was fitted.
@@ -66,6 +92,7 @@ class Report:
         collocation: Number of collocation points at the end: parameters at which the fit used A(p).
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
         rounds: One entry per round of adaptive sampling.
+        events: What was met in aligning the factors of the snapshots: crossings, Berry phases.
         version: Version of this library.
     """
 
@@ -85,6 +112,7 @@ class Report:
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     version: str = ""
 
     def to_dict(self) -> dict[str, object]:
@@ -98,7 +126,11 @@ class Report:
             Round(**{k: float(v) if isinstance(v, str) else v for k, v in entry.items()}) for entry in data["rounds"]
         ]
         losses = [float(loss) for loss in data["losses"]]
-        return cls(**{**data, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses})
+        events = [
+            Event(**{**entry, "labels": tuple(entry["labels"]), "gap": float(entry["gap"])}) for entry in data["events"]
+        ]
+        plain = {"stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses, "events": events}
+        return cls(**{**data, **plain})
 
     def __str__(self) -> str:
         last = ""
@@ -109,7 +141,10 @@ class Report:
                 last += f", failure probability {final.failure_probability:.2g} (estimate)"
         return (
             f"{self.method}, rank {self.rank}: {self.seconds:.2g} s, {self.exact_solves} exact solves, "
-            f"{self.collocation} collocation points{last}; stopped because {self.stop_reason}"
+            f"{self.collocation} collocation points{last}"
+            + (f"; {'; '.join(map(str, self.events[:3]))}" if self.events else "")
+            + (f" and {len(self.events) - 3} more" if len(self.events) > 3 else "")
+            + f"; stopped because {self.stop_reason}"
             + (f" ({self.message})" if self.message else "")
         )
 

@@ -95,7 +95,7 @@ class ResidualTraining(Method):
         if rank is None:
             raise ValueError(
                 "`rank`: expected an integer for nm.ResidualTraining, which cannot choose it, got None; give one"
-                + (", or take nm.ClosedForm()." if problem.operation.unique else ", for example rank=24.")
+                ", or take nm.ClosedForm()."
             )
         report.rank = rank
         if self.collocation < rank:
@@ -267,7 +267,7 @@ class ResidualTraining(Method):
         family, scales = problem.family, problem.operation.scales(A)
         for i, (factor, scale) in enumerate(zip(problem.factors, scales)):
             r = min(rank, real_numbers(problem, i))
-            dtype = checks.real_dtype(family.dtype) if factor.real else family.dtype
+            dtype = factor.dtype(family.dtype)
             wide = torch.complex128 if dtype.is_complex else torch.float64
             core = torch.randn((r, *factor.shape), dtype=wide, generator=task.generator) * (scale / r**0.5)
             weights = self.embedding.initialise(family.dimension, r, task.generator)

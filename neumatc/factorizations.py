@@ -1,0 +1,596 @@
+"""Factorisations: operations with several factors, or with one that is a basis, and their gauges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neumatc import checks, gauge, linalg
+from neumatc.operations import Factor, Operation, gram, identity_like, norm, require_square, squared_norm
+from neumatc.report import Event
+
+# Vectors followed beyond the rank asked for, so that one may cross the last of them.
+_EXTRA = 2
+# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
+_SQUARINGS = 3
+
+
+class SVDFactors(NamedTuple):
+    """U (B, m, k), S (B, k) and Vh (B, k, n), as ``torch.linalg.svd(A, full_matrices=False)`` returns them."""
+
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+
+
+class EighFactors(NamedTuple):
+    """eigenvalues (B, k), real and ascending, and eigenvectors (B, n, k), as ``torch.linalg.eigh`` returns them."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+class EigFactors(NamedTuple):
+    """eigenvalues (B, n) and eigenvectors (B, n, n), complex, as ``torch.linalg.eig`` returns them."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+class QRFactors(NamedTuple):
+    """Q (B, m, k) and R (B, k, n), as ``torch.linalg.qr`` returns them, with a positive diagonal of R."""
+
+    Q: Tensor
+    R: Tensor
+
+
+class PolarFactors(NamedTuple):
+    """U (B, m, n) and P (B, n, n), as ``scipy.linalg.polar`` returns them."""
+
+    U: Tensor
+    P: Tensor
+
+
+class _Spectral(Operation):
+    r"""What the decompositions A ~ U diag(s) V^H have in common; for Hermitian matrices V = U.
+
+    The map may hold more vectors than are asked for, so that one may cross the last of them, and in the place of the
+    values a matrix M with A ~ U M V^H, where some vectors are followed as a block; `finish` sorts this out.
+    """
+
+    unique = False
+    certainty = "bound"
+    rank: int | None
+    gauge: str
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            checks.integer("rank", self.rank, 1)
+        checks.choice("gauge", self.gauge, ("vectors", "subspace"))
+
+    def _count(self, m: int, n: int) -> int:
+        k = min(m, n) if self.rank is None else self.rank
+        if k > min(m, n):
+            raise ValueError(
+                f"`rank`: expected at most min(m, n) = {min(m, n)} vectors of a {m} x {n} matrix, got {k}; lower it."
+            )
+        return k
+
+    def _followed(self, most: int) -> int:
+        """Return how many vectors of a snapshot are followed."""
+        if self.rank is None:
+            return most
+        return min(most, self.rank + (_EXTRA if self.gauge == "vectors" else 0))
+
+    def _rotations(self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, tuple]:
+        """Align frames; return the rotations, and the values or the block-diagonal matrices in their place."""
+        together = self.gauge == "subspace"
+        alignment = gauge.align(frames, values, x, wanted, together=together)
+        W = alignment.rotations
+        if alignment.separate:
+            return W, torch.einsum("nk,nkj->nj", values, W.abs().square().to(values.dtype)), alignment.events
+        M = W.mH @ (values[:, :, None].to(W.dtype) * W)
+        inside = torch.block_diag(*(torch.ones(len(b), len(b)) for b in alignment.blocks)).to(M.device, M.dtype)
+        return W, M * inside, alignment.events
+
+    @staticmethod
+    def _diagonalized(values: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the rotation to eigenvectors of the Hermitian part of M, and the eigenvalues; None for values."""
+        if values.ndim == 2:
+            return None, values
+        return linalg.in_threads(lambda M: tuple(torch.linalg.eigh(M)), (values + values.mH) / 2)[::-1]
+
+    def _orthogonality(self, *frames: Tensor) -> Tensor:
+        """Return the mean squared defect of orthonormality."""
+        defects = [squared_norm(U.mH @ U - identity_like(U)) for U in frames]
+        return sum(defects) / (len(frames) * frames[0].shape[-1])
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        defect = squared_norm(A - self.invariant(factors)) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+        return defect + self._orthogonality(*self._frames(factors))
+
+    def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return U and V."""
+        raise NotImplementedError
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        r"""Bound the relative error of the rank-k part A_k, :math:`\|A_k - B\|_F / \|A_k\|_F` with B = U S V^H.
+
+        Let Q, W be orthonormal bases of the columns of U and V, T = Q^H B W,
+        :math:`C = (I - Q Q^H) A (I - W W^H)` and E = A - B - C. If :math:`\tau = \|C\|_2 + \|E\|_F < \sigma_k(T)`, B is
+        the best approximation of rank k of A - E, and Wedin's theorem (BIT 12, 1972; Stewart and Sun, *Matrix
+        Perturbation Theory*, 1990, theorem V.4.4) bounds the angles between the singular subspaces of A and of A - E by
+        :math:`\sqrt2 \|E\|_F / (\sigma_k(T) - \tau)`, whence
+        :math:`\|A_k - B\|_F \le 2 \|E\|_F \, \sigma_k(T) / (\sigma_k(T) - \tau)`. By Weyl's theorem the same
+        number bounds the error of every singular value. It is Inf where the gap to the rest of the spectrum is not
+        certain.
+        """
+        U, V = self._frames(factors)
+        B = self.invariant(factors)
+        Q, W = torch.linalg.qr(U)[0], torch.linalg.qr(V)[0]
+        T, QA, AW = Q.mH @ B @ W, Q.mH @ A, A @ W
+        inner = Q @ (QA @ W) @ W.mH
+        C = A - Q @ QA - AW @ W.mH + inner
+        slack = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps * (norm(A) + norm(B))
+        E = norm(Q @ QA + AW @ W.mH - inner - B) + slack
+        tau = _two_norm(C) + slack + E
+        least = linalg.svd(T)[1][:, -1] - slack
+        bound = torch.where(least > tau, 2 * E * least / (least - tau), torch.inf)
+        size = norm(B) - bound
+        return torch.where(size > 0, bound / size, torch.inf)
+
+
+@dataclass(frozen=True)
+class SVD(_Spectral):
+    r"""The leading singular triplets, A V = U S and A^H U = V S, of an m x n matrix.
+
+    Residual: :math:`(\alpha + \beta)^{1/2}` with the defects of the triplets and of orthogonality,
+    :math:`\alpha = (\|A V - U S\|_F^2 + \|A^H U - V S\|_F^2) / (2 \|S\|_F^2)` and
+    :math:`\beta = (\|U^H U - I\|_F^2 + \|V^H V - I\|_F^2) / (2k)`.
+    A common phase of a pair (u_i, v_i) leaves it as it is. It is zero for ANY k singular triplets: that they are the
+    leading ones it does not see, which is why training uses another loss: the reconstruction error
+    :math:`\|A - U S V^H\|_F^2 / \|A\|_F^2` plus the orthogonality defect, smallest for the leading triplets
+    (Eckart-Young) and, for k < min(m, n), not zero there. `error_bound` does see it.
+
+    Factors are unique only up to that phase, and only where the singular values are distinct: compare the
+    reconstruction U S V^H, the singular values or principal angles, never the entries of U and V.
+
+    Args:
+        rank: k, the number of triplets; None means min(m, n).
+        gauge: ``"vectors"``: every triplet is followed along the parameter, those that turn into each other as a block;
+            ``"subspace"``: the k triplets are one block. A block asks for an eigendecomposition of a small Hermitian
+            matrix at every evaluation, and only for a gap below its smallest value.
+    """
+
+    rank: int | None = None
+    gauge: str = "vectors"
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        k = self._count(m, n)
+        return Factor("U", (m, k)), Factor("S", (k,), "real"), Factor("Vh", (k, n))
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self._leading(A, min(A.shape[1:]) if self.rank is None else self.rank)
+
+    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self._leading(A, self._followed(min(A.shape[1:])))
+
+    @staticmethod
+    def _leading(A: Tensor, k: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        U, S, Vh, failed = linalg.svd(A)
+        if k < S.shape[-1]:  # cloned, so that the rest of the decomposition is let go
+            U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
+        return (U, S, Vh), failed
+
+    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+        U, S, Vh = factors
+        wanted = (torch.arange(S.shape[1]) < (self.rank or S.shape[1])).expand(S.shape)
+        frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
+        W, values, events = self._rotations(frames, S, x, wanted)
+        return (U @ W, values, W.mH @ Vh), events
+
+    def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+        k = shapes[0][-1]
+        return k >= self._count(m, n) and tuple(shapes) in {((m, k), values, (k, n)) for values in ((k,), (k, k))}
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        U, S, Vh = factors
+        left = A @ Vh.mH - U * S[..., None, :]
+        right = U.mH @ A - S[..., :, None] * Vh
+        scale = 2 * (S**2).sum(dim=-1).clamp_min(torch.finfo(S.dtype).tiny)
+        return ((squared_norm(left) + squared_norm(right)) / scale + self._orthogonality(U, Vh.mH)).sqrt()
+
+    def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return factors[0], factors[2].mH
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        m, n = A.shape[-2:]
+        k = min(m, n) if self.rank is None else self.rank
+        return m**-0.5, float(squared_norm(A).mean().sqrt()) / k**0.5, n**-0.5
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        U, S, Vh = factors
+        return (U * S[..., None, :].to(U.dtype)) @ Vh
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        U, S, Vh = fitted
+        P, s = self._diagonalized(S)
+        if P is not None:
+            U, Vh = U @ P, P.mH @ Vh
+        rows = slice(None)
+        if S is out[1]:  # in place: only where it is not in order already
+            rows = (s < 0).any(dim=-1) | (s.diff(dim=-1) > 0).any(dim=-1)
+            if not rows.any():
+                return
+        s = s[rows]
+        signs = torch.where(s < 0, -1, 1).to(U.dtype)
+        s, order = s.abs().sort(dim=-1, descending=True)
+        order = order[:, : out[1].shape[1]]
+        out[1][rows] = s[:, : order.shape[1]]
+        out[0][rows] = (U[rows] * signs[:, None, :]).gather(2, order[:, None, :].expand(-1, U.shape[1], -1))
+        out[2][rows] = Vh[rows].gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        U, _, Vh = factors
+        U.copy_(linalg.orthonormalized(U))
+        Vh.copy_(linalg.orthonormalized(Vh.mH).mH)
+
+    def pack(self, factors: Sequence[Tensor]) -> SVDFactors:
+        return SVDFactors(*factors)
+
+
+@dataclass(frozen=True)
+class Eigh(_Spectral):
+    r"""Eigenvalues and orthonormal eigenvectors of a Hermitian matrix, A V = V L, eigenvalues ascending.
+
+    Residual: :math:`(\|A V - V L\|_F^2 / \|L\|_F^2 + \|V^H V - I\|_F^2 / k)^{1/2}`; it is zero for any k eigenpairs.
+    What is unique, and what training minimises, is as for `SVD`.
+
+    Args:
+        rank: k, the number of eigenpairs, those with the largest absolute values (as ``scipy.sparse.linalg.eigsh``
+            chooses them); None means all.
+        gauge: As for `SVD`.
+
+    Raises ValueError, where it is solved exactly, for matrices that are not Hermitian.
+    """
+
+    rank: int | None = None
+    gauge: str = "vectors"
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        require_square(self, m, n, "nm.SVD")
+        k = self._count(m, n)
+        return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (n, k))
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self._largest(A, A.shape[1] if self.rank is None else self.rank)
+
+    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self._largest(A, self._followed(A.shape[1]))
+
+    @staticmethod
+    def _largest(A: Tensor, k: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        values, vectors, failed = linalg.eigh(A)
+        return _selected(values, vectors, k), failed
+
+    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+        values, V = factors
+        k = self.rank or values.shape[1]
+        wanted = torch.zeros(values.shape, dtype=torch.bool)
+        wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
+        W, values, events = self._rotations(V, values, x, wanted)
+        return (values, V @ W), events
+
+    def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+        k = shapes[0][-1]
+        return k >= self._count(m, n) and tuple(shapes) in {(values, (n, k)) for values in ((k,), (k, k))}
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        values, V = factors
+        scale = (values**2).sum(dim=-1).clamp_min(torch.finfo(values.dtype).tiny)
+        return (squared_norm(A @ V - V * values[:, None, :]) / scale + self._orthogonality(V)).sqrt()
+
+    def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return factors[1], factors[1]
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        n = A.shape[-1]
+        return float(squared_norm(A).mean().sqrt()) / (self.rank or n) ** 0.5, n**-0.5
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        values, V = factors
+        return (V * values[:, None, :].to(V.dtype)) @ V.mH
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        values, V = fitted
+        P, s = self._diagonalized(values)
+        V = V if P is None else V @ P
+        rows = slice(None)
+        if values is out[0]:
+            rows = (s.diff(dim=-1) < 0).any(dim=-1)
+            if not rows.any():
+                return
+        out[0][rows], out[1][rows] = _selected(s[rows], V[rows], out[0].shape[1])
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        factors[1].copy_(linalg.orthonormalized(factors[1]))
+
+    def pack(self, factors: Sequence[Tensor]) -> EighFactors:
+        return EighFactors(*factors)
+
+
+@dataclass(frozen=True)
+class Eig(Operation):
+    r"""Eigenvalues and eigenvectors of a general square matrix, A V = V diag(w), where the eigenvalues stay apart.
+
+    Columns of V have unit length. Real matrices give complex factors. The order is that of the first snapshot,
+    continued along the parameter; the phase of each column is the one of least motion. Defective matrices, and those
+    with a condition number of V above 1 / sqrt(eps), count as failed. Around a parameter where two eigenvalues meet the
+    eigenvectors have no continuous order (Kato, *Perturbation Theory for Linear Operators*, 1966, chapter II): it is
+    reported, and there are no blocks to fall back on; take `nm.MatrixFunction` or `nm.SVD`.
+
+    Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths.
+    """
+
+    unique = False
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        require_square(self, m, n, "nm.SVD")
+        return Factor("eigenvalues", (n,), "complex"), Factor("eigenvectors", (n, n), "complex")
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        *factors, failed = linalg.eig(A)
+        return tuple(factors), failed
+
+    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+        values, V = factors
+        wanted = torch.ones(values.shape, dtype=torch.bool)
+        duals = linalg.inverse(V)[0].mH
+        alignment = gauge.align(V, values, x, wanted, duals=duals)
+        W = alignment.rotations
+        return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        values, V = factors
+        scale = (squared_norm(A) * squared_norm(V)).clamp_min(torch.finfo(A.dtype).tiny)
+        lengths = (torch.linalg.vector_norm(V, dim=1) - 1).square().mean(dim=1)
+        return (squared_norm(A.to(V.dtype) @ V - V * values[:, None, :]) / scale + lengths).sqrt()
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        values, V = factors
+        return (V * values[:, None, :]) @ linalg.inverse(V)[0]
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        V = out[1]
+        V /= torch.linalg.vector_norm(V, dim=1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
+
+    def pack(self, factors: Sequence[Tensor]) -> EigFactors:
+        return EigFactors(*factors)
+
+
+@dataclass(frozen=True)
+class Subspace(Operation):
+    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors.
+
+    Only the span is unique; the basis is continued along the parameter by orthogonal Procrustes. Crossings among the
+    leading singular values do no harm; it takes a gap below them, sigma_k > sigma_{k+1}. Compare principal angles or
+    the projectors U U^H.
+
+    Residual: :math:`\|(I - U U^H) G U\|_F / \|U^H G U\|_F` with the Gram matrix :math:`G = A A^H` (right: A^H A),
+    together with the defect of orthonormality; zero for the span of ANY k singular vectors.
+
+    Args:
+        rank: k.
+        side: ``"left"``, U of shape (m, k), or ``"right"``, (n, k).
+    """
+
+    rank: int = 1
+    side: str = "left"
+    unique = False
+
+    def __post_init__(self) -> None:
+        checks.integer("rank", self.rank, 1)
+        checks.choice("side", self.side, ("left", "right"))
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        if self.rank > min(m, n):
+            raise ValueError(
+                f"`rank`: expected at most min(m, n) = {min(m, n)} for a {m} x {n} matrix, got {self.rank}; lower it."
+            )
+        return (Factor("U", (m if self.side == "left" else n, self.rank)),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        U, S, Vh, failed = linalg.svd(A)
+        k = self.rank
+        if k < S.shape[1]:  # without a gap the span is not unique
+            failed = failed | ~(S[:, k - 1] - S[:, k] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
+        return ((U[:, :, :k] if self.side == "left" else Vh.mH[:, :, :k]).clone(),), failed
+
+    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+        (U,) = factors
+        same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
+        alignment = gauge.align(U, same, x, same.bool(), together=True)
+        return (U @ alignment.rotations,), alignment.events
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        (U,) = factors
+        A = A if self.side == "left" else A.mH
+        GU = A @ (A.mH @ U)
+        inner = U.mH @ GU
+        scale = squared_norm(inner).clamp_min(torch.finfo(U.dtype).tiny)
+        return (squared_norm(GU - U @ inner) / scale + squared_norm(gram(U, -1.0)) / self.rank).sqrt()
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        return factors[0] @ factors[0].mH
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        factors[0].copy_(linalg.orthonormalized(factors[0]))
+
+
+@dataclass(frozen=True)
+class Projector(Subspace):
+    r"""The orthogonal projector P = U U^H onto the span of the k leading left (or right) singular vectors.
+
+    Unique where sigma_k > sigma_{k+1}: there is no gauge to choose, at the price of m x m numbers.
+
+    Residual: :math:`(\|G P - P G\|_F^2 / \|G P\|_F^2 + \|P^2 - P\|_F^2 / k)^{1/2}` with G as for `Subspace`; zero for
+    ANY k singular vectors.
+
+    Args:
+        rank: k.
+        side: ``"left"``, P of shape (m, m), or ``"right"``, (n, n).
+    """
+
+    unique = True
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        (basis,) = super().factors(m, n)
+        return (Factor("P", (basis.shape[0], basis.shape[0])),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        (U,), failed = super().exact(A)
+        return (U @ U.mH,), failed
+
+    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+        return Operation.align(self, x, factors)
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        (P,) = factors
+        A = A if self.side == "left" else A.mH
+        GP = A @ (A.mH @ P)
+        scale = squared_norm(GP).clamp_min(torch.finfo(P.dtype).tiny)
+        return (squared_norm(GP - GP.mH) / scale + squared_norm(P @ P - P) / self.rank).sqrt()
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        return factors[0]
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        Operation.orthonormalize_(self, factors)
+
+
+@dataclass(frozen=True)
+class QR(Operation):
+    r"""The thin QR factorisation A = Q R with a positive diagonal of R, which makes it unique.
+
+    Matrices whose first min(m, n) columns are dependent to working precision count as failed.
+
+    Residual: :math:`(\|A - Q R\|_F^2 / \|A\|_F^2 + \|Q^H Q - I\|_F^2 / k)^{1/2}`.
+    """
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        k = min(m, n)
+        return Factor("Q", (m, k)), Factor("R", (k, n))
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        *factors, failed = linalg.qr(A)
+        return tuple(factors), failed
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        Q, R = factors
+        defect = squared_norm(A - Q @ R) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+        return (defect + squared_norm(gram(Q, -1.0)) / Q.shape[-1]).sqrt()
+
+    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        return _largest_error(factors, exact)
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        return factors[0] @ factors[1]
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        factors[0].copy_(linalg.orthonormalized(factors[0]))
+
+    def pack(self, factors: Sequence[Tensor]) -> QRFactors:
+        return QRFactors(*factors)
+
+
+@dataclass(frozen=True)
+class Cholesky(Operation):
+    r"""The lower triangular factor L of a Hermitian positive definite matrix, A = L L^H.
+
+    Indefinite matrices count as failed; matrices that are not Hermitian raise ValueError where they are solved exactly.
+
+    Residual: :math:`\|A - L L^H\|_F / \|A\|_F`.
+    """
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        require_square(self, m, n, "nm.QR")
+        return (Factor("L", (n, n)),)
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        L, failed = linalg.cholesky(A)
+        return (L,), failed
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return squared_norm(A - factors[0] @ factors[0].mH) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class Polar(Operation):
+    r"""The polar decomposition A = U P of an m x n matrix of full rank.
+
+    U (m x n) has orthonormal columns (rows, if m < n) and is the nearest such matrix to A; :math:`P = (A^H A)^{1/2}` is
+    Hermitian positive semidefinite. Matrices with a singular value below max(m, n) eps times the largest count as
+    failed, since U is not unique there.
+
+    Residual: :math:`(\|A - U P\|_F^2 / \|A\|_F^2 + \|P - P^H\|_F^2 / \|P\|_F^2 + \delta)^{1/2}` with the mean
+    defect of orthonormality delta; that P has no negative eigenvalues it does not see.
+    """
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        return Factor("U", (m, n)), Factor("P", (n, n))
+
+    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        U, S, Vh, failed = linalg.svd(A)
+        failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
+        return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        U, P = factors
+        tall = U if U.shape[1] >= U.shape[2] else U.mH
+        tiny = torch.finfo(A.dtype).tiny
+        defect = squared_norm(A - U @ P) / squared_norm(A).clamp_min(tiny)
+        skew = squared_norm(P - P.mH) / squared_norm(P).clamp_min(tiny)
+        return (defect + skew + squared_norm(gram(tall, -1.0)) / tall.shape[-1]).sqrt()
+
+    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        return _largest_error(factors, exact)
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        return factors[0] @ factors[1]
+
+    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
+        U = factors[0]
+        tall = U.shape[1] >= U.shape[2]
+        U.copy_(linalg.orthonormalized(U) if tall else linalg.orthonormalized(U.mH).mH)
+
+    def pack(self, factors: Sequence[Tensor]) -> PolarFactors:
+        return PolarFactors(*factors)
+
+
+def _selected(values: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k eigenpairs of largest absolute value, ascending."""
+    chosen = values.abs().topk(k, dim=1).indices
+    order = chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
+    return values.gather(1, order), vectors.gather(2, order[:, None, :].expand(-1, vectors.shape[1], -1))
+
+
+def _largest_error(factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+    """Return the largest of the relative Frobenius errors of the factors."""
+    return torch.stack([norm(x - y) / norm(y) for x, y in zip(factors, exact)]).amax(dim=0)
+
+
+def _two_norm(C: Tensor) -> Tensor:
+    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
+    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
+    C = C / size[:, None, None]
+    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
+    for _ in range(_SQUARINGS):
+        G = G @ G
+    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))

@@ -1,0 +1,323 @@
+"""The gauge: turn frames of vectors, which LAPACK returns in any phase and order, into continuous functions of p."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from neumatc.report import Event
+
+# A vector that keeps less than this part of its squared length from one snapshot to the next (45 degrees) is not
+# resolved by the snapshots.
+_RESOLVED = 0.5
+# Two vectors that exchange more than this part (13 degrees) at a least gap are at an avoided crossing.
+_MIXING = 0.05
+# A loop between neighbours that turns a vector by more than this (radians) encloses a degeneracy.
+_LARGEST_TURN = np.pi / 2
+# Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
+_DEGENERATE_UNITS = 1e3
+# Sweeps by which neighbours agree on their phases in several parameters, after the transport along the tree.
+_SWEEPS = 30
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How frames are to be combined so that they vary continuously.
+
+    Attributes:
+        rotations: Unitary W_i, shape (N, K, J): column j is the vector with label j, or of a block one of its basis.
+        blocks: Labels that are followed together, as sets 0 .. J - 1 in order.
+        events: What was met on the way.
+    """
+
+    rotations: Tensor
+    blocks: tuple[tuple[int, ...], ...]
+    events: tuple[Event, ...]
+
+    @property
+    def separate(self) -> bool:
+        """Whether every vector is followed on its own."""
+        return all(len(block) == 1 for block in self.blocks)
+
+
+def align(
+    frames: Tensor,
+    values: Tensor,
+    x: Tensor,
+    wanted: Tensor,
+    *,
+    together: bool = False,
+    duals: Tensor | None = None,
+) -> Alignment:
+    r"""Align orthonormal frames F_i at parameters x_i: find unitary W_i such that F_i W_i is continuous.
+
+    Along a path (one parameter), or a minimum spanning tree of the parameters (several), each frame is matched with the
+    one before: the order by the assignment of largest overlaps :math:`|f_k^H f_l|^2`, the phase such that
+    :math:`f_k^H f_k` is positive, which is parallel transport. Vectors of equal values are turned within their span,
+    and vectors that turn into each other between two snapshots are followed together, as a block, by orthogonal
+    Procrustes (the polar factor of the overlap). In several parameters the loops which the tree leaves open are closed
+    by every other edge between neighbours: where the transport around one turns a vector by more than 90 degrees the
+    loop is around a degeneracy, no continuous vector exists (Berry, Proc. R. Soc. A 392, 1984), and it joins a block
+    with the vector of the nearest value. Then neighbours' phases are averaged (synchronisation), which spreads what
+    curvature there is evenly.
+
+    Args:
+        frames: Orthonormal columns, shape (N, L, K), real or complex.
+        values: The value of each column, shape (N, K), real.
+        x: Parameters in the cube [-1, 1]^d, shape (N, d), float64.
+        wanted: Mask (N, K): columns that the caller needs at this parameter. Labels that are never wanted, nor in a
+            block with one that is, are dropped.
+        together: Follow all columns as one block.
+        duals: For columns that are not orthonormal: D_i with D_i^H F_i = I, which takes the place of F_i in overlaps.
+            Then there are no blocks, and no crossings are looked for.
+
+    Returns:
+        The alignment, on the device and in the dtype of the frames.
+    """
+    F, D = _wide(frames), _wide(frames if duals is None else duals)
+    eps = torch.finfo(values.dtype).eps
+    follower = _Follower(F, D, _wide(values), x.double().cpu().numpy(), eps, duals is not None)
+    rotations, blocks = follower.follow(together)
+    labels = follower.labels_of(rotations)
+    used = np.zeros(F.shape[2], bool)
+    np.logical_or.at(used, labels.ravel(), wanted.cpu().numpy().ravel())
+    blocks = [block for block in blocks if used[block].any()]
+    order = np.concatenate(blocks)
+    renamed = {int(old): new for new, old in enumerate(order)}
+    events = [e for e in follower.events(rotations, blocks) if any(label in renamed for label in e.labels)]
+    W = torch.from_numpy(np.ascontiguousarray(rotations[:, :, order]))
+    return Alignment(
+        W.to(frames.device, frames.dtype),
+        tuple(tuple(renamed[int(label)] for label in block) for block in blocks),
+        tuple(events),
+    )
+
+
+def _wide(x: Tensor) -> np.ndarray:
+    return x.resolve_conj().cpu().to(torch.complex128 if x.is_complex() else torch.float64).numpy()
+
+
+class _Follower:
+    """The transport along a tree, repeated with larger blocks until every loop closes."""
+
+    def __init__(self, F: np.ndarray, D: np.ndarray, values: np.ndarray, x: np.ndarray, eps: float, alone: bool):
+        self.F, self.D, self.values, self.x, self.alone = F, D, values, x, alone
+        self.count, _, self.width = F.shape
+        self.scale = max(np.abs(values).max(), np.finfo(float).tiny)
+        self.tree, self.loops = _edges(x)
+        self.overlaps = _overlap(D, F, self.tree)
+        gaps = np.abs(values[:, :, None] - values[:, None, :])
+        self.degenerate = (gaps <= _DEGENERATE_UNITS * eps * self.scale) & ~(alone & ~np.eye(self.width, dtype=bool))
+        self.gaps = (gaps + np.where(np.eye(self.width), np.inf, 0)).min(axis=(1, 2)) / self.scale
+        self.found: dict[tuple, Event] = {}
+
+    def follow(self, together: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Transport; merge what is not resolved; begin again."""
+        joined = np.eye(self.width, dtype=bool) | together
+        while True:
+            blocks = _components(joined)
+            W, mixing = self._transport(blocks)
+            pairs = mixing or (self._turning(W, blocks) if len(self.loops) else [])
+            pairs = [(a, b) for a, b in pairs if not any(a in block and b in block for block in blocks)]
+            if not pairs or self.alone:
+                break
+            for a, b in pairs:
+                joined[a, b] = joined[b, a] = True
+        return self._relaxed(W, blocks), blocks
+
+    def _transport(self, blocks: list[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Follow the labels along the tree, and return the pairs that turn into each other between two snapshots."""
+        K = self.width
+        W = np.zeros((self.count, K, K), self.F.dtype)
+        root = self.tree[0, 0] if len(self.tree) else 0
+        W[root] = np.eye(K)
+        block_of = np.empty(K, int)
+        for i, block in enumerate(blocks):
+            block_of[block] = i
+        same = block_of[:, None] == block_of
+        large = [block for block in blocks if len(block) > 1]
+        mixing = []
+        for (a, b), raw in zip(self.tree, self.overlaps):
+            overlap = W[a].conj().T @ raw
+            turn = self._within_values(overlap, b)
+            overlap = overlap if turn is None else overlap @ turn
+            # A block is one goal: its labels share the weight of their span.
+            square = np.abs(overlap) ** 2
+            share = same @ square if large else square
+            columns = _assigned(share)
+            overlap = overlap[:, columns]
+            kept = np.einsum("kl,kl->k", np.abs(overlap) ** 2, same)
+            diagonal = np.diagonal(overlap)
+            phase = np.where(np.abs(diagonal) > 0, diagonal.conj() / np.maximum(np.abs(diagonal), 1e-300), 1)
+            rotation = np.diag(phase.astype(overlap.dtype))
+            for block in large:
+                U, _, Vh = np.linalg.svd(overlap[np.ix_(block, block)])
+                rotation[np.ix_(block, block)] = (U @ Vh).conj().T
+            step = np.eye(K)[:, columns] @ rotation
+            W[b] = step if turn is None else turn @ step
+            for label in np.flatnonzero(kept < _RESOLVED):
+                others = np.where(same[label], 0, np.abs(overlap[label]) ** 2)
+                partner = int(others.argmax())
+                lost = others[partner] < (1 - kept[label]) / 2
+                self._enter("cut" if lost else "avoided crossing", (label,) if lost else (label, partner), a, b)
+                if not lost:
+                    mixing.append((int(label), partner))
+        return W, mixing
+
+    def _within_values(self, overlap: np.ndarray, node: int) -> np.ndarray | None:
+        """Turn the vectors of one and the same value towards the labels."""
+        if not (self.degenerate[node].sum() > self.width):
+            return None
+        turn = np.eye(self.width, dtype=overlap.dtype)
+        for cluster in _components(self.degenerate[node]):
+            if len(cluster) > 1:
+                rows = np.sort(np.argsort(-(np.abs(overlap[:, cluster]) ** 2).sum(axis=1))[: len(cluster)])
+                U, _, Vh = np.linalg.svd(overlap[np.ix_(rows, cluster)])
+                turn[np.ix_(cluster, cluster)] = (U @ Vh).conj().T
+        return turn
+
+    def _turning(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[tuple[int, int]]:
+        """Close the loops: the pairs of labels that one of them turns too far, or exchanges."""
+        overlap = _overlap(self.D @ W, self.F @ W, self.loops)
+        pairs = []
+        for block in blocks:
+            inner = overlap[:, block[:, None], block]
+            unitary = _polar(inner)
+            turns = np.abs(np.angle(np.linalg.eigvals(unitary))).max(axis=1)
+            exchanged = (np.abs(inner) ** 2).sum(axis=2).min(axis=1) < _RESOLVED
+            for loop in np.flatnonzero((turns > _LARGEST_TURN) | exchanged):
+                a, b = self.loops[loop]
+                rest = np.setdiff1d(np.arange(self.width), block)
+                if exchanged[loop]:
+                    weight = (np.abs(overlap[loop][np.ix_(block, rest)]) ** 2).sum(axis=0)
+                else:
+                    held = self._held(W)
+                    weight = -sum(np.abs(held[n, block][:, None] - held[n, rest]).min(axis=0) for n in (a, b))
+                partner = int(rest[weight.argmax()]) if len(rest) else int(block[0])
+                self._enter("loop", (int(block[0]), partner), a, b, float(turns[loop]))
+                pairs.append((int(block[0]), partner))
+        return pairs
+
+    def _relaxed(self, W: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
+        """Average over neighbours in several parameters."""
+        if len(self.loops) == 0:
+            return W
+        edges = np.concatenate([self.tree, self.loops])
+        for block in blocks:
+            overlap = _overlap(self.D @ W[:, :, block], self.F @ W[:, :, block], edges)
+            Z = np.broadcast_to(np.eye(len(block), dtype=overlap.dtype), (self.count, len(block), len(block))).copy()
+            for _ in range(_SWEEPS):
+                # Each is drawn to what its neighbours are, seen from it, and stays half where it is.
+                sums = Z * np.bincount(edges.ravel(), minlength=self.count)[:, None, None]
+                np.add.at(sums, edges[:, 1], overlap.conj().transpose(0, 2, 1) @ Z[edges[:, 0]])
+                np.add.at(sums, edges[:, 0], overlap @ Z[edges[:, 1]])
+                Z = _polar(sums)
+            W[:, :, block] = W[:, :, block] @ Z
+        return W
+
+    def labels_of(self, W: np.ndarray) -> np.ndarray:
+        """Label of each column at each node: the one that it has the largest part of."""
+        return (np.abs(W) ** 2).argmax(axis=2)
+
+    def _held(self, W: np.ndarray) -> np.ndarray:
+        """Value of each label at each node (in a block, the diagonal of the matrix in its place)."""
+        return np.einsum("nk,nkl->nl", self.values, np.abs(W) ** 2)
+
+    def _enter(self, kind: str, labels: Iterable[int], a: int, b: int, phase: float = 0.0) -> None:
+        labels = tuple(sorted({int(label) for label in labels}))
+        gap = float(min(self.gaps[a], self.gaps[b]))
+        known = self.found.get((kind, labels))
+        if known is None or gap < known.gap:
+            self.found[kind, labels] = Event(kind, labels, ((self.x[a] + self.x[b]) / 2).tolist(), gap, phase)
+
+    def events(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[Event]:
+        """Return what was found on the way, and the crossings and least gaps of the labels followed alone."""
+        if self.alone:
+            return list(self.found.values())
+        single = [int(block[0]) for block in blocks if len(block) == 1]
+        held = self._held(W)
+        if self.x.shape[1] == 1:
+            along = np.argsort(self.x[:, 0])
+            aligned = self.F @ W
+            for i, a in enumerate(single):
+                for b in single[i + 1 :]:
+                    self._meetings(a, b, (held[:, a] - held[:, b])[along], along, aligned)
+        else:
+            edges = np.concatenate([self.tree, self.loops])
+            for i, a in enumerate(single):
+                for b in single[i + 1 :]:
+                    gap = held[:, a] - held[:, b]
+                    for s, t in edges[gap[edges[:, 0]] * gap[edges[:, 1]] < 0]:
+                        self._enter("crossing", (a, b), s, t)
+        return list(self.found.values())
+
+    def _meetings(self, a: int, b: int, gap: np.ndarray, along: np.ndarray, aligned: np.ndarray) -> None:
+        """Enter the crossings and avoided crossings of two labels on a path."""
+        x, size = self.x[along, 0], np.abs(gap)
+        for i in np.flatnonzero(gap[:-1] * gap[1:] <= 0):
+            where = x[i] + (x[i + 1] - x[i]) * size[i] / max(size[i] + size[i + 1], np.finfo(float).tiny)
+            self.found["crossing", (a, b), i] = Event("crossing", (a, b), [float(where)], 0.0)
+        for i in range(1, len(gap) - 1):
+            if size[i] <= min(size[i - 1], size[i + 1]) and gap[i - 1] * gap[i] > 0 and gap[i] * gap[i + 1] > 0:
+                pairs = [(along[i - 1], along[i]), (along[i], along[i + 1])]
+                exchange = max(abs(np.vdot(aligned[s, :, a], aligned[t, :, b])) ** 2 for s, t in pairs)
+                if exchange > _MIXING:
+                    least = Event("avoided crossing", (a, b), [float(x[i])], float(size[i] / self.scale))
+                    self.found["avoided crossing", (a, b), i] = least
+
+
+def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of a spanning tree of the points, from parent to child in an order to follow, and the other edges."""
+    count, d = x.shape
+    if d == 1:
+        along = np.argsort(x[:, 0])
+        return np.stack([along[:-1], along[1:]], axis=1), np.empty((0, 2), int)
+    distances, near = cKDTree(x).query(x, k=min(count, 2 * d + 2))
+    rows = np.repeat(np.arange(count), near.shape[1])
+    graph = csr_array((distances.ravel() + 1e-12, (rows, near.ravel())), (count, count))
+    graph = graph.maximum(graph.T)
+    if connected_components(graph, directed=False)[0] > 1:  # clusters of points: all pairs are few enough to try
+        full = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(x)) + 1e-12
+        graph = graph.maximum(minimum_spanning_tree(full))
+        graph = graph.maximum(graph.T)
+    tree = minimum_spanning_tree(graph)
+    centre = int(np.abs(x).max(axis=1).argmin())
+    order, parents = breadth_first_order(tree, centre, directed=False)
+    edges = np.stack([parents[order[1:]], order[1:]], axis=1)
+    inside = {frozenset(edge) for edge in edges.tolist()}
+    pairs = np.stack(graph.nonzero(), axis=1)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    return edges, np.array([pair for pair in pairs.tolist() if frozenset(pair) not in inside], int).reshape(-1, 2)
+
+
+def _overlap(F: np.ndarray, G: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return F[edges[:, 0]].conj().transpose(0, 2, 1) @ G[edges[:, 1]]
+
+
+def _polar(A: np.ndarray) -> np.ndarray:
+    """Return the unitary polar factors of a batch."""
+    U, _, Vh = np.linalg.svd(A)
+    return U @ Vh
+
+
+def _assigned(square: np.ndarray) -> np.ndarray:
+    """Column of each row, distinct, with the largest sum."""
+    best = square.argmax(axis=1)
+    if len(set(best.tolist())) == len(best):
+        return best
+    return linear_sum_assignment(square, maximize=True)[1]
+
+
+def _components(related: np.ndarray) -> list[np.ndarray]:
+    """Sets of indices that a symmetric relation connects, in the order of their first."""
+    count, names = connected_components(related, directed=False)
+    return [np.flatnonzero(names == i) for i in dict.fromkeys(names.tolist())][:count]
