@@ -4,7 +4,8 @@ The model is X(p) = C x_3 Phi(p): a latent tensor times a small embedding of the
 parameters as one matrix product (arXiv 2511.22934).
 """
 
-from neumatc import benchmark, families, linalg, lowrank, peers, sampling, wireless
+from neumatc import benchmark, families, gauge, linalg, lowrank, peers, sampling, wireless
+from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
 from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, RadialBasis, SinusoidalMLP, Spline
 from neumatc.factorizations import (
@@ -41,7 +42,7 @@ from neumatc.operations import (
     Solve,
 )
 from neumatc.problem import Problem, Solution
-from neumatc.report import Report, Round, StopReason
+from neumatc.report import Event, Report, Round, StopReason
 from neumatc.report import library_version as _library_version
 from neumatc.sampling import FailureEstimate, FailureInformedSampling
 from neumatc.storage import load, save
@@ -54,6 +55,7 @@ __all__ = [
     "QR",
     "RZF",
     "SVD",
+    "Certified",
     "Chebyshev",
     "Cholesky",
     "ClosedForm",
@@ -62,6 +64,7 @@ __all__ = [
     "Eigh",
     "EighFactors",
     "Embedding",
+    "Event",
     "Factor",
     "FactorMap",
     "FailureEstimate",
@@ -97,9 +100,11 @@ __all__ = [
     "Surrogate",
     "Task",
     "benchmark",
+    "certify",
     "families",
     "fit",
     "fit_many",
+    "gauge",
     "linalg",
     "load",
     "lowrank",

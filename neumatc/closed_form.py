@@ -138,8 +138,8 @@ class ClosedForm(Method):
         if first.tol is not None:
             if operation.residual_solves and first.budget is not None:
                 raise ValueError(
-                    f"`budget`: expected None with a tolerance for {operation}, whose residual takes an exact solve, got "
-                    f"{first.budget}; give a rank instead of the tolerance."
+                    f"`budget`: expected None with a tolerance for {operation}, whose residual takes an exact solve, "
+                    f"got {first.budget}; give a rank instead of the tolerance."
                 )
             return [self._adapt(task) for task in tasks]
         for task in tasks:

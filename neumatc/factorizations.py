@@ -237,7 +237,7 @@ class SVD(_Spectral):
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         U, _, Vh = factors
         U.copy_(linalg.orthonormalized(U))
-        Vh.copy_(linalg.orthonormalized(Vh.mH).mH)
+        Vh.copy_(linalg.orthonormalized(Vh, rows=True))
 
     def pack(self, factors: Sequence[Tensor]) -> SVDFactors:
         return SVDFactors(*factors)
@@ -567,8 +567,7 @@ class Polar(Operation):
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         U = factors[0]
-        tall = U.shape[1] >= U.shape[2]
-        U.copy_(linalg.orthonormalized(U) if tall else linalg.orthonormalized(U.mH).mH)
+        U.copy_(linalg.orthonormalized(U, rows=U.shape[1] < U.shape[2]))
 
     def pack(self, factors: Sequence[Tensor]) -> PolarFactors:
         return PolarFactors(*factors)

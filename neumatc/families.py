@@ -193,6 +193,53 @@ def trigonometric(
     return ParametricMatrix(fn, [0.0] * dimension, [1.0] * dimension, dtype=real, device=device)
 
 
+def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> ParametricMatrix:
+    """Family [A | B] of two matrices with the same rows side by side, as `Solve` takes it.
+
+    Args:
+        left: A, a family of m x n matrices.
+        right: B, a family of m x k matrices on the same box, or one such matrix for all parameters.
+
+    Returns:
+        A family of shape (m, n + k) with the labels of A.
+
+    Raises:
+        ValueError: For different boxes, rows, dtypes or devices.
+        TypeError: For anything else than a family and a tensor.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> A = nm.families.trigonometric(size=8, shift=3)
+        >>> nm.families.beside(A, torch.ones(8, 2)).shape
+        (8, 10)
+    """
+    if not isinstance(left, ParametricMatrix) or not isinstance(right, (ParametricMatrix, Tensor)):
+        raise TypeError(
+            "`left`, `right`: expected a ParametricMatrix, and a ParametricMatrix or a tensor, got "
+            f"{type(left).__name__} and {type(right).__name__}."
+        )
+    constant = isinstance(right, Tensor)
+    if constant and right.ndim != 2:
+        raise ValueError(f"`right`: expected a matrix of shape (m, k), got shape {tuple(right.shape)}.")
+    expected = (left.shape[0], left.dtype, left.device)
+    found = (right.shape[0], right.dtype, right.device)
+    if found != expected:
+        raise ValueError(
+            f"`right`: expected {expected[0]} rows of {expected[1]} on {expected[2]} as in `left`, got {found[0]} rows "
+            f"of {found[1]} on {found[2]}; convert it."
+        )
+    if not constant:
+        boxes = [(family.lower.tolist(), family.upper.tolist()) for family in (left, right)]
+        if boxes[0] != boxes[1]:
+            raise ValueError(f"`right`: expected the box of `left`, {boxes[0]}, got {boxes[1]}.")
+
+    def fn(p: Tensor) -> Tensor:
+        B = right.expand(len(p), -1, -1) if constant else right.fn(p.to(right.lower.dtype))
+        return torch.cat([left.fn(p), B], dim=2)
+
+    return ParametricMatrix(fn, left.lower, left.upper, names=left.names, units=left.units)
+
+
 def low_rank_plus_shift(
     size: int = 64,
     inner: int = 4,

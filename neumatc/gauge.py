@@ -19,6 +19,10 @@ from neumatc.report import Event
 # A vector that keeps less than this part of its squared length from one snapshot to the next (45 degrees) is not
 # resolved by the snapshots.
 _RESOLVED = 0.5
+# Where two values come close, vectors that their neighbours predict with a larger error than the first number, and more
+# than the second times what is usual on the path and what their common span has, turn into each other too fast for the
+# snapshots. A prediction is the polynomial through so many neighbours on either side.
+_ROUGH, _ROUGHER, _NEIGHBOURS = 1e-3, 4.0, 3
 # Two vectors that exchange more than this part (13 degrees) at a least gap are at an avoided crossing.
 _MIXING = 0.05
 # A loop between neighbours that turns a vector by more than this (radians) encloses a degeneracy.
@@ -119,6 +123,12 @@ class _Follower:
         self.degenerate = (gaps <= _DEGENERATE_UNITS * eps * self.scale) & ~(alone & ~np.eye(self.width, dtype=bool))
         self.gaps = (gaps + np.where(np.eye(self.width), np.inf, 0)).min(axis=(1, 2)) / self.scale
         self.found: dict[tuple, Event] = {}
+        self.plain = self.turns = None
+        columns = np.abs(self.overlaps).argmax(axis=2)
+        kept = np.take_along_axis(self.overlaps, columns[:, :, None], axis=2)[:, :, 0]
+        clear = (np.sort(columns, axis=1) == np.arange(self.width)).all() and (np.abs(kept) ** 2 >= _RESOLVED).all()
+        if clear and not (self.degenerate.sum(axis=(1, 2)) > self.width).any():
+            self.plain, self.turns = columns, kept.conj() / np.abs(kept)
 
     def follow(self, together: bool) -> tuple[np.ndarray, list[np.ndarray]]:
         """Transport; merge what is not resolved; begin again."""
@@ -126,7 +136,7 @@ class _Follower:
         while True:
             blocks = _components(joined)
             W, mixing = self._transport(blocks)
-            pairs = mixing or (self._turning(W, blocks) if len(self.loops) else [])
+            pairs = mixing or (self._turning(W, blocks) if len(self.loops) else self._unresolved(W, blocks))
             pairs = [(a, b) for a, b in pairs if not any(a in block and b in block for block in blocks)]
             if not pairs or self.alone:
                 break
@@ -137,6 +147,8 @@ class _Follower:
     def _transport(self, blocks: list[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Follow the labels along the tree, and return the pairs that turn into each other between two snapshots."""
         K = self.width
+        if len(blocks) == K and self.plain is not None:
+            return self._transport_plain()
         W = np.zeros((self.count, K, K), self.F.dtype)
         root = self.tree[0, 0] if len(self.tree) else 0
         W[root] = np.eye(K)
@@ -173,6 +185,21 @@ class _Follower:
                     mixing.append((int(label), partner))
         return W, mixing
 
+    def _transport_plain(self) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Follow single labels where every overlap says clearly which column goes on in which."""
+        K = self.width
+        order, phase = np.empty((self.count, K), int), np.ones((self.count, K), self.F.dtype)
+        if len(self.tree):
+            order[self.tree[0, 0]] = np.arange(K)
+        else:
+            order[0] = np.arange(K)
+        for (a, b), columns, turns in zip(self.tree.tolist(), self.plain, self.turns):
+            order[b] = columns[order[a]]
+            phase[b] = phase[a] * turns[order[a]]
+        W = np.zeros((self.count, K, K), self.F.dtype)
+        np.put_along_axis(W, order[:, None, :], phase[:, None, :], axis=1)
+        return W, []
+
     def _within_values(self, overlap: np.ndarray, node: int) -> np.ndarray | None:
         """Turn the vectors of one and the same value towards the labels."""
         if not (self.degenerate[node].sum() > self.width):
@@ -186,25 +213,51 @@ class _Follower:
         return turn
 
     def _turning(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[tuple[int, int]]:
-        """Close the loops: the pairs of labels that one of them turns too far, or exchanges."""
+        """Close the loops: a pair of labels for each block that one of them turns too far, or exchanges."""
         overlap = _overlap(self.D @ W, self.F @ W, self.loops)
-        pairs = []
+        held, pairs = self._held(W)[self.loops], []
         for block in blocks:
+            rest = np.setdiff1d(np.arange(self.width), block)
             inner = overlap[:, block[:, None], block]
-            unitary = _polar(inner)
-            turns = np.abs(np.angle(np.linalg.eigvals(unitary))).max(axis=1)
+            turns = np.abs(np.angle(np.linalg.eigvals(_polar(inner)))).max(axis=1)
             exchanged = (np.abs(inner) ** 2).sum(axis=2).min(axis=1) < _RESOLVED
-            for loop in np.flatnonzero((turns > _LARGEST_TURN) | exchanged):
-                a, b = self.loops[loop]
-                rest = np.setdiff1d(np.arange(self.width), block)
-                if exchanged[loop]:
-                    weight = (np.abs(overlap[loop][np.ix_(block, rest)]) ** 2).sum(axis=0)
-                else:
-                    held = self._held(W)
-                    weight = -sum(np.abs(held[n, block][:, None] - held[n, rest]).min(axis=0) for n in (a, b))
-                partner = int(rest[weight.argmax()]) if len(rest) else int(block[0])
-                self._enter("loop", (int(block[0]), partner), a, b, float(turns[loop]))
-                pairs.append((int(block[0]), partner))
+            flagged = np.flatnonzero((turns > _LARGEST_TURN) | exchanged)
+            if not len(flagged):
+                continue
+            if not len(rest):
+                self._enter("loop", block, *self.loops[flagged[0]], float(turns[flagged[0]]))
+                continue
+            # The cut across which a vector changes its sign ends at the degeneracy: there the values are closest.
+            gaps = np.abs(held[flagged][:, :, block][..., None] - held[flagged][:, :, rest][:, :, None]).min(
+                axis=(1, 2)
+            )
+            loop = flagged[gaps.min(axis=1).argmin()]
+            partner = rest[gaps.min(axis=0).argmin()]
+            self._enter("loop", (block[0], partner), *self.loops[loop], float(turns[loop]))
+            pairs.append((int(block[0]), int(partner)))
+        return pairs
+
+    def _unresolved(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[tuple[int, int]]:
+        """Pairs of labels on a path that come close and turn into each other too fast for the snapshots."""
+        along = np.argsort(self.x[:, 0])
+        x, aligned, held = self.x[along, 0], (self.F @ W)[along], self._held(W)[along]
+        pairs, rough = [], _roughness(x, aligned)
+        usual = np.maximum(_ROUGH, _ROUGHER * np.median(rough, axis=0))
+        for i, first in enumerate(blocks):
+            for second in blocks[i + 1 :]:
+                columns = np.concatenate([first, second])
+                for a in first:
+                    for b in second:
+                        for node in _close(held[:, a] - held[:, b]):
+                            apart = rough[node : node + 2, columns].max()
+                            if not (rough[node : node + 2, columns] > usual[columns]).any():
+                                continue
+                            window = slice(max(0, node - _NEIGHBOURS), node + _NEIGHBOURS + 2)
+                            frames, middle = aligned[window][:, :, columns], aligned[node][:, columns]
+                            frames = frames @ _polar(frames.conj().transpose(0, 2, 1) @ middle)
+                            if apart > _ROUGHER * _roughness(x[window], frames).max():
+                                self._enter("avoided crossing", (a, b), along[node], along[node])
+                                pairs.append((int(a), int(b)))
         return pairs
 
     def _relaxed(self, W: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
@@ -263,7 +316,9 @@ class _Follower:
     def _meetings(self, a: int, b: int, gap: np.ndarray, along: np.ndarray, aligned: np.ndarray) -> None:
         """Enter the crossings and avoided crossings of two labels on a path."""
         x, size = self.x[along, 0], np.abs(gap)
-        for i in np.flatnonzero(gap[:-1] * gap[1:] <= 0):
+        for i in _close(gap):
+            if i + 1 == len(gap) or gap[i] * gap[i + 1] > 0:
+                continue
             where = x[i] + (x[i + 1] - x[i]) * size[i] / max(size[i] + size[i + 1], np.finfo(float).tiny)
             self.found["crossing", (a, b), i] = Event("crossing", (a, b), [float(where)], 0.0)
         for i in range(1, len(gap) - 1):
@@ -273,6 +328,34 @@ class _Follower:
                 if exchange > _MIXING:
                     least = Event("avoided crossing", (a, b), [float(x[i])], float(size[i] / self.scale))
                     self.found["avoided crossing", (a, b), i] = least
+
+
+def _close(gap: np.ndarray) -> list[int]:
+    """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
+    size = np.abs(gap)
+    crossing = np.append(gap[:-1] * gap[1:] <= 0, False)
+    least = np.zeros(len(gap), bool)
+    least[1:-1] = (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
+    return np.flatnonzero(crossing | least).tolist()
+
+
+def _roughness(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Error with which the polynomial through its neighbours on a path predicts each vector, shape (N, K); ends: 0."""
+    count, reach = len(x), _NEIGHBOURS
+    error = np.zeros((count, frames.shape[2]))
+    if count <= 2 * reach:
+        return error
+    offsets = np.r_[-reach:0, 1 : reach + 1]
+    inner = np.arange(reach, count - reach)
+    near = x[inner[:, None] + offsets]
+    differences = near[:, :, None] - near[:, None, :] + np.eye(2 * reach)
+    ratios = (x[inner, None, None] - near[:, None, :] + 0 * differences) / differences
+    weights = np.where(np.eye(2 * reach, dtype=bool), 1, ratios).prod(axis=2)  # Lagrange's
+    rest = frames[inner].astype(frames.dtype)
+    for i, offset in enumerate(offsets):
+        rest -= weights[:, i, None, None] * frames[inner + offset]
+    error[inner] = np.linalg.norm(rest, axis=1)
+    return error
 
 
 def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

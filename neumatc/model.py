@@ -171,25 +171,22 @@ class Surrogate:
                     f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
-        return self._evaluate(p, max(1, rows), self._empty(p) if out is None else outputs, orthonormal)
+        return self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
 
     def _checked_out(self, out: Tensor | tuple[Tensor, ...], count: int) -> list[Tensor]:
         outputs = list(out) if isinstance(out, (tuple, list)) else [out]
         if len(outputs) != len(self.maps):
             raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
         for m, factor, x in zip(self.maps, self.operation.factors(*self.shape), outputs):
-            shape = (count, *factor.shape)
-            if not isinstance(x, Tensor) or x.dtype != m.core.dtype:
-                raise TypeError(f"`out`: expected a {m.core.dtype} tensor for {m.name}, got {checks.describe(x)}.")
+            shape, dtype = (count, *factor.shape), factor.dtype(m.core.dtype)
+            if not isinstance(x, Tensor) or x.dtype != dtype:
+                raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
             if x.shape != shape or x.device != m.core.device or not x.is_contiguous():
                 raise ValueError(
                     f"`out`: expected a contiguous tensor of shape {shape} on {m.core.device} for {m.name}, got "
                     f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
                 )
         return outputs
-
-    def _empty(self, p: Tensor) -> list[Tensor]:
-        return empty(self.operation, self.shape, self.maps, p)
 
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False, orthonormal: bool = False
@@ -209,7 +206,7 @@ class Surrogate:
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
             )
-        return ((piece, self._evaluate(piece, rows, self._empty(piece), orthonormal)) for piece in p.split(rows))
+        return ((piece, self._evaluate(piece, rows, None, orthonormal)) for piece in p.split(rows))
 
     def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
@@ -230,7 +227,10 @@ class Surrogate:
         return output, held + max(working, final) + 24 * d
 
     @torch.no_grad()
-    def _evaluate(self, p: Tensor, rows: int, outputs: list[Tensor], orthonormal: bool) -> Tensor | tuple[Tensor, ...]:
+    def _evaluate(
+        self, p: Tensor, rows: int, outputs: list[Tensor] | None, orthonormal: bool
+    ) -> Tensor | tuple[Tensor, ...]:
+        outputs = empty(self.operation, self.shape, self.maps, p) if outputs is None else outputs
         for start in range(0, len(p), rows):
             x = unit_cube(p[start : start + rows], self.lower, self.upper, checks.real_dtype(self.dtype))
             pieces = [output[start : start + rows] for output in outputs]
@@ -274,9 +274,9 @@ class Surrogate:
 
 
 def empty(operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], p: Tensor) -> list[Tensor]:
-    """Return memory for the factors at p (B, d), in the dtypes of the maps."""
-    factors = operation.factors(*shape)
-    return [torch.empty((len(p), *f.shape), dtype=m.core.dtype, device=p.device) for m, f in zip(maps, factors)]
+    """Return memory for the factors at p (B, d)."""
+    pairs = zip(operation.factors(*shape), maps)
+    return [torch.empty((len(p), *f.shape), dtype=f.dtype(m.core.dtype), device=p.device) for f, m in pairs]
 
 
 def evaluate(

@@ -28,8 +28,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a module imports those before it only. What serves the notebooks comes last, and nothing imports it.
 ORDER = (
-    "checks report linalg lowrank sampling families embeddings operations model problem methods closed_form training "
-    "fitting storage peers benchmark wireless"
+    "checks report linalg lowrank sampling families embeddings gauge operations factorizations model problem methods "
+    "closed_form training fitting certification storage peers benchmark wireless"
 )
 SERVICES = {"figures", "provenance", "runs"}
 ONLY = {
@@ -189,7 +189,7 @@ def test_the_library_stays_small():
             if token.type not in blank:
                 lines |= set(range(token.start[0], token.end[0] + 1))
         total += len(lines - documentation)
-    assert total < 3000
+    assert total < 4000
 
 
 def test_the_reference_lists_every_module():

@@ -1,0 +1,124 @@
+"""Certified answers: residual and error bound of every value, and exact solutions where that is not good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.model import Surrogate
+from neumatc.operations import checked
+from neumatc.problem import Problem
+
+# Numbers of A at a time that are taken to double precision.
+_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class Certified:
+    """Values with what is known of them.
+
+    Attributes:
+        value: As the surrogate returns it; rejected entries are exact solutions, NaN where there is none.
+        residual: Relative algebraic residual of the surrogate's value, shape (B,), float64.
+        bound: Bound or estimate of its relative error, shape (B,), float64; Inf where nothing is proved.
+        certainty: ``"bound"`` where ``bound`` is proved, ``"estimate"`` where it is not; see the operation.
+        accepted: Mask (B,): the surrogate's value was kept, because ``bound`` is at most the tolerance.
+        failed: Mask (B,): rejected, and no exact solution exists.
+    """
+
+    value: Tensor | tuple[Tensor, ...]
+    residual: Tensor
+    bound: Tensor
+    certainty: str
+    accepted: Tensor
+    failed: Tensor
+
+    def __str__(self) -> str:
+        kept, count = int(self.accepted.sum()), len(self.accepted)
+        return (
+            f"{kept} of {count} values accepted by a {self.certainty} of the relative error; "
+            f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
+        )
+
+
+@torch.no_grad()
+def certify(
+    surrogate: Surrogate, problem: Problem, p: Tensor, *, rtol: float = 1e-2, orthonormal: bool = False
+) -> Certified:
+    r"""Evaluate a surrogate, measure each value against A(p), and solve exactly where it is not good enough.
+
+    The residual and the bound are those of the operation (`Operation.error_bound` states what is proved, and its
+    source), computed in double precision from A(p) and the value as they are. A bound holds for the matrix that the
+    family returned: how well that describes the world it cannot know.
+
+    Cost: an exact residual costs about as much as a solution. For the inverse it is one product of n x n matrices, as
+    many operations as an inversion, in double precision. So this is for answers that must be right, or for checking a
+    sample; it is not faster than solving everything exactly.
+
+    Args:
+        surrogate: A fitted surrogate.
+        problem: The problem that it stands for.
+        p: Parameters, shape (B, d), inside the box.
+        rtol: Largest relative error that is accepted, in the measure of ``problem.error``.
+        orthonormal: As for the surrogate's call.
+
+    Raises:
+        ValueError: If the surrogate is of another operation or shape; and as a call of it does.
+        TypeError: For arguments of another type.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> problem = nm.Problem(nm.families.trigonometric(size=16, dtype=torch.float64), nm.Inverse())
+        >>> surrogate = nm.fit(problem, rank=24)
+        >>> p = torch.rand(100, 1, dtype=torch.float64)
+        >>> checked = nm.certify(surrogate, problem, p, rtol=1e-2)
+        >>> checked.certainty, bool((problem.error(p, surrogate(p)) <= checked.bound).all())
+        ('bound', True)
+        >>> bool((problem.error(p, checked.value) <= 1e-2).all())
+        True
+    """
+    if not isinstance(surrogate, Surrogate):
+        raise TypeError(f"`surrogate`: expected an nm.Surrogate, got {checks.describe(surrogate)}.")
+    if not isinstance(problem, Problem):
+        raise TypeError(f"`problem`: expected an nm.Problem, got {checks.describe(problem)}.")
+    rtol = checks.number("rtol", rtol, above=0)
+    operation, family = problem.operation, problem.family
+    expected, found = (operation, family.shape), (surrogate.operation, surrogate.shape)
+    if expected != found:
+        raise ValueError(f"`surrogate`: expected one of the problem, {expected}, got one of {found}.")
+    dtypes = [factor.dtype(family.dtype) for factor in problem.factors]
+    value = surrogate(p, orthonormal=orthonormal)
+    factors = (value,) if isinstance(value, Tensor) else tuple(value)
+    if [x.dtype for x in factors] != dtypes or surrogate.device != family.device:
+        raise TypeError(
+            f"`surrogate`: expected values of {dtypes} on {family.device} as the problem's, got "
+            f"{[x.dtype for x in factors]} on {surrogate.device}; convert it with `.to(...)`."
+        )
+    residual, bound, failed = (torch.empty(len(p), dtype=t, device=p.device) for t in (torch.float64,) * 2 + (bool,))
+    rows = max(1, _NUMBERS // (family.shape[0] * family.shape[1]))
+    for start in range(0, len(p), rows):
+        piece = slice(start, start + rows)
+        A = family(p[piece])
+        own = [x[piece] for x in factors]
+        residual[piece], bound[piece] = _measured(problem, A, own)
+        rejected = ~(bound[piece] <= rtol)
+        failed[piece] = False
+        if rejected.any():
+            exact, wrong = checked(operation.exact, A[rejected])
+            failed[piece][rejected] = wrong
+            for x, y in zip(own, exact):
+                y[wrong] = torch.nan
+                x[rejected] = y
+    accepted = bound <= rtol
+    return Certified(operation.pack(factors), residual, bound, operation.certainty, accepted, failed)
+
+
+def _measured(problem: Problem, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Residual and bound in double precision; Inf where they are not numbers."""
+    A, *wide = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (A, *factors))
+    residual, bound = problem.operation.residual(A, wide), problem.operation.error_bound(A, wide)
+    return residual, torch.where(torch.isnan(bound), torch.inf, bound)
