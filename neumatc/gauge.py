@@ -233,7 +233,8 @@ class _Follower:
             )
             loop = flagged[gaps.min(axis=1).argmin()]
             partner = rest[gaps.min(axis=0).argmin()]
-            self._enter("loop", (block[0], partner), *self.loops[loop], float(turns[loop]))
+            phase = float(np.where(exchanged, 0, turns)[flagged].max())
+            self._enter("loop", (block[0], partner), *self.loops[loop], phase)
             pairs.append((int(block[0]), int(partner)))
         return pairs
 
