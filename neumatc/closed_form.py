@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.linalg import qr
+from scipy.spatial import cKDTree
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,13 +21,16 @@ from neumatc.embeddings import Chebyshev, Embedding
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding
 from neumatc.model import FactorMap, evaluate, real_rows
-from neumatc.operations import LinearOperation, checked
+from neumatc.operations import LinearOperation, Operation, checked
 from neumatc.report import Round, StopReason
 
 # Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
 _DENSE, _DENSE_PER_FEATURE = 512, 4
 # In a fit to a tolerance: most snapshots where the caller sets no budget, and most parameters for the projection.
 _MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
+# Newton's iteration: most steps, the residual at which its result counts as solved, and how often it is tried again
+# from the nearest solution where it fails. Three steps for a matrix of size n take this times n^3 operations.
+_NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 8, 1e-3, 3, 18
 # Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
 # Rounds without progress after which a fit to a tolerance gives up.
@@ -62,8 +66,11 @@ class ClosedForm(Method):
     2. Proper orthogonal decomposition: the r matrices C_k that span the snapshots best, and the coefficients of each
        snapshot in them (`lowrank.pod`).
     3. The coefficients between the snapshots. For one parameter by their Chebyshev series, which interpolates. For
-       several, and for snapshots at other places, from the residual: at ``projections`` further parameters the
-       coefficients of least sketched residual (`lowrank.project`), which needs A(p) there and no exact solve.
+       several, and for snapshots at other places, from the residual at ``projections`` further parameters, which needs
+       A(p) there and no exact solve: the coefficients of least sketched residual in the matrices of step 2
+       (`lowrank.project`); or, where the operation has a Newton step (`Operation.improved`, the inverse) and that takes
+       fewer operations, Newton's iteration from a first map, whose results join the snapshots before step 2. An
+       iteration costs more than an exact solve of the same size: it saves solves, not time.
     4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
 
     With ``budget=0`` there is no exact solution at all: the values at collocation points are those of the
@@ -213,6 +220,12 @@ class ClosedForm(Method):
             if len(tasks) > 1:  # each has its own gauge, and may follow another number of vectors
                 return [self._assemble([t], design, [x[i : i + 1] for x in factors])[0] for i, t in enumerate(tasks)]
             factors = [x[None] for x in _aligned(tasks[0], design, [x[0] for x in factors])]
+        if self._iterates(tasks[0], design):
+            if len(tasks) > 1:
+                return [self._assemble([t], design, [x[i : i + 1] for x in factors])[0] for i, t in enumerate(tasks)]
+            own, values = self._continued(tasks[0], design, factors[0][0])
+            if len(own.x) > len(design.x):
+                return replace(self, projections=0)._assemble(tasks, own, [values[None]])
         for index, x in enumerate(factors):
             subspaces = self._subspaces(tasks, index, design, x)
             for own, factor_map in zip(maps, self._embed(tasks, index, subspaces, x)):
@@ -254,6 +267,57 @@ class ClosedForm(Method):
         if self.projections is not None:
             return self.projections
         return 0 if design.space is not None or len(design.x) == 1 else 8 * len(design.x)
+
+    def _iterates(self, task: Task, design: _Design) -> bool:
+        """Whether values at further parameters come from Newton's iteration, which then takes fewer operations."""
+        operation, n = task.problem.operation, task.problem.family.shape[1]
+        if not self._projections(task, design) or type(operation).improved is Operation.improved:
+            return False
+        terms = min(2 * (task.rank or len(design.x)) + 16, len(design.x))
+        sketch = -(-2 * terms // n) + 1
+        return _NEWTON_COST * n**3 < 2 * n * n * terms * sketch + 4 * terms**3
+
+    def _continued(self, task: Task, design: _Design, factor: Tensor) -> tuple[_Design, Tensor]:
+        """Add the results of Newton's iteration at further parameters to the snapshots (N, *shape)."""
+        operation, family = task.problem.operation, task.problem.family
+        count = self._projections(task, design)
+        x, weights = sampling.design(count, family.dimension, task.report.seed + 1)
+        p = task.box(x)
+        x = task.place(p)
+        aside = replace(task, rank=None, report=replace(task.report))
+        try:
+            (first,) = replace(self, embedding=None, refine=0, projections=0)._assemble(
+                [aside], design, [factor[None]]
+            )[0]
+            X = factor.new_empty((count, *factor.shape[1:]))
+            solved = torch.zeros(count, dtype=torch.bool)
+            rows = max(1, _PROJECTION_BYTES // (factor[0].numel() * factor.element_size()))
+            for sweep in range(1 + _NEWTON_SWEEPS):
+                left = torch.nonzero(~solved)[:, 0]
+                if sweep:  # continuation from the nearest solution
+                    places = torch.cat([design.x, x[solved]])
+                    nearest = torch.from_numpy(cKDTree(places.numpy()).query(x[left].numpy())[1])
+                    starts = torch.cat([factor, X[solved]])
+                for piece in torch.arange(len(left)).split(rows):
+                    where = left[piece]
+                    guess = starts[nearest[piece]] if sweep else first(task.cube(p[where]))
+                    X[where], residual = _newton(operation, family(p[where]), guess)
+                    solved[where] = (residual < _NEWTON_SOLVED).cpu()
+                if solved.all() or not solved.any():
+                    break
+        except FamilyError as error:
+            task.note(f"no values from the residual: {error}")
+            return design, factor
+        task.report.collocation = max(task.report.collocation, count)
+        if not solved.all():
+            task.note(f"Newton's iteration fails at {int((~solved).sum())} of {count} parameters")
+        if not solved.any():
+            return design, factor
+        weights = torch.cat([len(design.x) * design.weights, count * weights[solved]])
+        return (
+            _Design(torch.cat([design.x, x[solved]]), weights / weights.sum(), None),
+            torch.cat([factor, X[solved]]),
+        )
 
     def _project(self, task: Task, index: int, subspace: _Subspace, count: int) -> _Subspace:
         """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters."""
@@ -573,8 +637,25 @@ def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebys
     for embedding in sizes:
         psi = embedding.features(design.x, {})
         W, b = lowrank.ridge(psi[fitted], Y[fitted], design.weights[fitted], penalty)
-        errors.append(float((psi[held] @ W + b - Y[held]).square().sum()))
+        squares = (psi[held] @ W + b - Y[held]).square().sum(dim=1)
+        errors.append(float(design.weights[held] @ squares))
     return next(size for size, error in zip(sizes, errors) if error <= 1.44 * min(errors))
+
+
+def _newton(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton's iteration on the matrices that gain from it: the results, and their residuals."""
+    residual = operation.residual(A, [X])
+    active = residual < 1
+    for _ in range(_NEWTON_STEPS):
+        rows = torch.nonzero(active)[:, 0]
+        if len(rows) == 0:
+            break
+        (better,) = operation.improved(A[rows], [X[rows]])
+        new = operation.residual(A[rows], [better])
+        gained = new < residual[rows]
+        X[rows[gained]], residual[rows[gained]] = better[gained], new[gained]  # a failing step is not taken
+        active[rows] = gained & (new > 16 * A.shape[-1] * torch.finfo(A.dtype).eps)
+    return X, residual
 
 
 def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     With the quadrature weights w of the parameters, the r leading left singular vectors U of :math:`w^{1/2} X`
     minimise :math:`\sum_i w_i \|X_i - (Y C)_i\|^2` for :math:`Y = w^{-1/2} U`, :math:`C = U^T w^{1/2} X` (Sirovich,
     Quart. Appl. Math. 45, 1987; Eckart and Young). Single precision takes the eigenvectors of the Gram matrix of the
-    snapshots, accumulated in double precision, so that squaring loses nothing; double precision takes a QR
-    factorisation first, since nothing wider is at hand.
+    snapshots, or of their numbers if these are fewer, accumulated in double precision, so that squaring loses nothing;
+    double precision takes a QR factorisation first, since nothing wider is at hand.
 
     Args:
         X: Real snapshots, shape (G, N, M): G families, N parameters, M numbers each.
@@ -30,8 +30,12 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     root = weights.sqrt()[:, None]
     if X.dtype == torch.float32:
         wide = X.double().mul_(root)
-        energies, U = torch.linalg.eigh(wide @ wide.mT)
+        fewer = X.shape[2] < X.shape[1]
+        energies, U = torch.linalg.eigh(wide.mT @ wide if fewer else wide @ wide.mT)
         S, U = energies.clamp_min(0).sqrt().flip(-1), U.flip(-1)[..., :rank]
+        if fewer:
+            U = (wide @ U) / S[:, None, :rank].clamp_min(torch.finfo(torch.float64).tiny)
+            S = torch.nn.functional.pad(S, (0, X.shape[1] - S.shape[-1]))
     else:
         _, R = torch.linalg.qr((X * root).mT, mode="r")
         U, S, _ = torch.linalg.svd(R.mT, full_matrices=False)

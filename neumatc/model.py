@@ -118,7 +118,7 @@ class Surrogate:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of its (first) output."""
-        return self.maps[0].core.dtype
+        return self.operation.factors(*self.shape)[0].dtype(self.maps[0].core.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -259,7 +259,7 @@ class Surrogate:
         maps = [
             FactorMap(
                 m.name,
-                m.core.to(device, dtype if m.core.is_complex() else real),
+                m.core.to(device, checks.COMPLEX[real] if m.core.is_complex() else real),
                 m.embedding,
                 {name: weight.to(device, real) for name, weight in m.weights.items()},
             )

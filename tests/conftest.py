@@ -90,8 +90,7 @@ def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8,
     draws, maps = generator(seed), []
     embedding = nm.SinusoidalMLP(layers=2, width=width, frequency=3.0)
     for i, factor in enumerate(operation.factors(m, n)):
-        kind = real(dtype) if factor.real else dtype
-        core = gaussian(rank, *factor.shape, dtype=kind, seed=seed + i).to(device)
+        core = gaussian(rank, *factor.shape, dtype=factor.dtype(dtype), seed=seed + i).to(device)
         weights = embedding.initialise(d, rank, draws)
         maps.append(
             nm.FactorMap(factor.name, core, embedding, {k: w.to(device, real(dtype)) for k, w in weights.items()})

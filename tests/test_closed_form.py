@@ -694,7 +694,7 @@ class TwoFactors(Exponential):
     """A^2 and the real part of the trace, of different shapes and kinds."""
 
     def factors(self, m, n):
-        return Factor("X", (m, n)), Factor("t", (1,), real=True)
+        return Factor("X", (m, n)), Factor("t", (1,), "real")
 
     def exact(self, A):
         t = A.diagonal(dim1=1, dim2=2).sum(dim=1).real if A.is_complex() else A.diagonal(dim1=1, dim2=2).sum(dim=1)
@@ -709,7 +709,7 @@ class TwoFactors(Exponential):
 
 
 @dataclass(frozen=True)
-class Solve(nm.LinearOperation):
+class LeastSquares(nm.LinearOperation):
     """A^+ B for a fixed B of ones: a tall least-squares system, L X = F with more equations than rows of X."""
 
     def factors(self, m, n):
@@ -747,7 +747,7 @@ def test_operations_of_users(operation, d, asked, dtype):
 def test_a_rectangular_linear_operation(d, asked, dtype):
     base = smooth(dtype, 6, d, cycles=0.3).family
     family = nm.ParametricMatrix(lambda p: base(p)[:, :, :4].contiguous(), base.lower, base.upper)
-    problem = nm.Problem(family, Solve())
+    problem = nm.Problem(family, LeastSquares())
     p = grid_of(family)
     surrogate = fit(problem, **asked)
     exact = problem.exact(p).value
@@ -860,7 +860,7 @@ class RealInverse(nm.Inverse):
     """(Re A^H A)^(-1), real for a complex A."""
 
     def factors(self, m, n):
-        return (Factor("X", (n, n), real=True),)
+        return (Factor("X", (n, n), "real"),)
 
     def exact(self, A):
         X, failed = nm.linalg.inverse((A.mH @ A).real.contiguous() if A.is_complex() else A.mT @ A)

@@ -14,7 +14,7 @@ from conftest import assert_raises, parameters, random_surrogate, tensors_of, tr
 
 import neumatc as nm
 from neumatc import storage
-from neumatc.report import Round, StopReason
+from neumatc.report import Event, Round, StopReason
 
 
 def full_report():
@@ -39,6 +39,11 @@ def full_report():
         [5],
         [float("nan")],
         rounds,
+        [
+            Event("crossing", (0, 1), [0.25], 1e-3),
+            Event("cut", (2,), [0.5], float("nan")),
+            Event("loop", (0, 2), [1.0], 0.1, 3.0),
+        ],
         "1",
     )
 
@@ -87,7 +92,7 @@ def test_file_is_safetensors_with_json_and_no_pickle(path):
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     content = json.loads(header["__metadata__"]["neumatc"])
-    assert content["operation"] == {"class": "SVD", "settings": {"rank": 2}}
+    assert content["operation"] == {"class": "SVD", "settings": {"rank": 2, "gauge": "vectors"}}
     assert content["version"] == 1
     with pytest.raises(ValueError, match="opcode|unpickl"):
         list(pickletools.genops(data))
