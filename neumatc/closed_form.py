@@ -89,6 +89,8 @@ class ClosedForm(Method):
             one parameter as many as there are snapshots; for several as many as predict held-out coefficients best.
         snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
             with a tolerance that is where it starts from.
+        design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
+            `sampling.design`. Grids have as many points as fit into the number asked for.
         projections: Number of parameters for step 3 from the residual; 0 leaves the step out. Default: 0 where the
             Chebyshev series serves, else 8 N; with a tolerance 8 N, and more where that is not enough.
         refine: Most Gauss-Newton steps on the weights of the features (`SinusoidalMLP`), by variable projection: the
@@ -102,6 +104,7 @@ class ClosedForm(Method):
 
     embedding: Embedding | None = None
     snapshots: int | Sequence[Sequence[float]] | None = None
+    design: str = "sobol"
     projections: int | None = None
     refine: int = 0
     check: int = 16
@@ -116,6 +119,7 @@ class ClosedForm(Method):
             checks.integer("snapshots", self.snapshots, 1)
         if self.projections is not None:
             checks.integer("projections", self.projections, 0)
+        checks.choice("design", self.design, ("sobol", "tensor", "sparse"))
         checks.integer("refine", self.refine, 0)
         checks.integer("check", self.check, 0)
 
@@ -177,8 +181,8 @@ class ClosedForm(Method):
                     f"`snapshots`: expected at most `budget` = {task.budget}, got {self.snapshots}; raise the budget."
                 )
             count = max(1, min(self.snapshots or count, task.left()))
-            x, weights = sampling.design(count, dimension, task.report.seed)
-            return _Design(x, weights, Chebyshev(max(1, count - 1)) if dimension == 1 else None)
+            x, weights = sampling.design(count, dimension, task.report.seed, kind=self.design)
+            return _Design(x, weights, _interpolating(count, dimension, self.design))
         family = task.problem.family
         p = torch.tensor(self.snapshots, dtype=torch.float64, device=family.device)
         try:
@@ -266,7 +270,8 @@ class ClosedForm(Method):
             return 0
         if self.projections is not None:
             return self.projections
-        return 0 if design.space is not None or len(design.x) == 1 else 8 * len(design.x)
+        interpolates = design.space is not None and task.problem.family.dimension == 1
+        return 0 if interpolates or len(design.x) == 1 else 8 * len(design.x)
 
     def _iterates(self, task: Task, design: _Design) -> bool:
         """Whether values at further parameters come from Newton's iteration, which then takes fewer operations."""
@@ -547,6 +552,17 @@ def _snapshots(rank: int) -> int:
 
 def _scattered(x: Tensor) -> _Design:
     return _Design(x, torch.full((len(x),), 1 / max(1, len(x)), dtype=torch.float64), None)
+
+
+def _interpolating(count: int, dimension: int, kind: str) -> Chebyshev | None:
+    """Return the polynomials that interpolate at the points of `sampling.design`, if there are any."""
+    if dimension == 1:
+        return Chebyshev(max(1, count - 1))
+    if kind == "tensor" and (side := sampling.tensor_side(count, dimension)) > 1:
+        return Chebyshev(side - 1, "tensor")
+    if kind == "sparse" and (level := sampling.sparse_level(count, dimension)) > 0:
+        return Chebyshev(2**level, "smolyak")
+    return None
 
 
 def _kept(design: _Design, factors: Sequence[Tensor], good: Tensor) -> tuple[_Design, list[Tensor]]:

@@ -144,8 +144,8 @@ class _Product(Embedding):
     index: str
 
     def __post_init__(self) -> None:
-        checks.integer("degree", self.degree, 1)
         checks.choice("index", self.index, tuple(_INDEX_SETS))
+        checks.integer("degree", self.degree, 2 if self.index == "smolyak" else 1)
 
     @abstractmethod
     def univariate(self, x: Tensor) -> Tensor:
@@ -178,6 +178,7 @@ _INDEX_SETS = {
     "tensor": lambda k: max(k),
     "total": sum,
     "hyperbolic": lambda k: math.prod(i + 1 for i in k) - 1,
+    "smolyak": lambda k: 2 ** sum((i - 1).bit_length() if i > 1 else i for i in k) - (not any(k)),
 }
 
 
@@ -204,7 +205,8 @@ class Chebyshev(_Product):
     Args:
         degree: D, at least 1.
         index: Which products, for several parameters: ``"total"``: k_1 + ... + k_d <= D; ``"tensor"``: every k_i <= D;
-            ``"hyperbolic"`` (sparse): (k_1 + 1) ... (k_d + 1) <= D + 1.
+            ``"hyperbolic"`` (sparse): (k_1 + 1) ... (k_d + 1) <= D + 1; ``"smolyak"``: those that a sparse grid of
+            level log2(D), D a power of two from 2, determines (`sampling.design`).
 
     Example:
         >>> import neumatc as nm

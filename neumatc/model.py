@@ -217,7 +217,8 @@ class Surrogate:
         sizes = [m.core[0].numel() * m.core.element_size() for m in self.maps]
         factors = self.operation.factors(*self.shape)
         direct = [tuple(m.core.shape[1:]) == factor.shape for m, factor in zip(self.maps, factors)]
-        output = sum(torch.Size(factor.shape).numel() * m.core.element_size() for m, factor in zip(self.maps, factors))
+        dtypes = [factor.dtype(m.core.dtype) for m, factor in zip(self.maps, factors)]
+        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(factors, dtypes))
         d = self.lower.numel()
         working = number * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
         # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final

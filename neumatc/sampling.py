@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import torch
@@ -44,33 +46,77 @@ def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
     return _from_unit(torch.from_numpy(x), lower, upper)
 
 
-def design(count: int, dimension: int, seed: int = 0, *, edges: float = 0.5) -> tuple[Tensor, Tensor]:
+def design(
+    count: int, dimension: int, seed: int = 0, *, kind: str = "sobol", edges: float = 0.5
+) -> tuple[Tensor, Tensor]:
     r"""Parameters for snapshots on the cube [-1, 1]^d, with quadrature weights for the uniform measure.
 
     One parameter: the Chebyshev nodes cos((2i - 1) pi / (2N)) with Fejer's first rule, exact for polynomials of degree
-    N - 1, its weights positive. Several: a scrambled Sobol sequence u in [0, 1]^d, moved to
-    (1 - e) u + e (1 - cos(pi u)) / 2 in every direction, so denser at the faces, where interpolation and
-    regression need it; the weights are proportional to the inverse density.
+    N - 1, its weights positive. Several:
+
+    - ``"sobol"``: a scrambled Sobol sequence u in [0, 1]^d, moved to (1 - e) u + e (1 - cos(pi u)) / 2 in every
+      direction, so denser at the faces, where interpolation and regression need it; the weights are proportional to the
+      inverse density.
+    - ``"tensor"``: the grid of the largest k^d <= N Chebyshev nodes, with the product of Fejer's weights.
+    - ``"sparse"``: the largest sparse grid of at most N points after Smolyak, on the nested extrema
+      cos(j pi / 2^l) (Bungartz and Griebel, Acta Numerica 13, 2004). Its quadrature weights can be negative, which least
+      squares cannot use; so here they are equal.
 
     Args:
-        count: N.
+        count: N, of which grids take as many as fit.
         dimension: d.
         seed: Seed of the sequence.
-        edges: e, from 0 (the plain sequence) to below 1; unused for one parameter.
+        kind: For several parameters.
+        edges: e, from 0 (the plain sequence) to below 1.
 
     Returns:
         Points (N, d) and weights (N,), which sum to one, float64 on the CPU.
     """
+    checks.choice("kind", kind, ("sobol", "tensor", "sparse"))
     if dimension == 1:
         angles = (torch.arange(count, dtype=torch.float64) + 0.5) * (torch.pi / count)
         j = torch.arange(1, count // 2 + 1, dtype=torch.float64)
         weights = (1 - 2 * (torch.cos(2 * j * angles[:, None]) / (4 * j**2 - 1)).sum(dim=1)) / count
         return torch.cos(angles)[:, None], weights
+    if kind == "tensor":
+        x, weights = design(tensor_side(count, dimension), 1)
+        grid = torch.cartesian_prod(*[x[:, 0]] * dimension)
+        return grid, torch.cartesian_prod(*[weights] * dimension).prod(dim=1)
+    if kind == "sparse":
+        x = sparse_grid(sparse_level(count, dimension), dimension)
+        return x, torch.full((len(x),), 1 / len(x), dtype=torch.float64)
     ones = torch.ones(dimension, dtype=torch.float64)
     u = sobol(count, 0 * ones, ones, seed)
     x = (1 - edges) * u + edges * (1 - torch.cos(torch.pi * u)) / 2
     weights = (1 - edges + edges * (torch.pi / 2) * torch.sin(torch.pi * u)).prod(dim=1)
     return 2 * x - 1, weights / weights.sum()
+
+
+def tensor_side(count: int, dimension: int) -> int:
+    """Return the largest k with k^d <= count."""
+    side = 1
+    while (side + 1) ** dimension <= count:
+        side += 1
+    return side
+
+
+def sparse_level(count: int, dimension: int) -> int:
+    """Return the largest level of a sparse grid with at most ``count`` points."""
+    level = 0
+    while len(sparse_grid(level + 1, dimension)) <= count:
+        level += 1
+    return level
+
+
+@lru_cache(maxsize=64)
+def sparse_grid(level: int, dimension: int) -> Tensor:
+    """Points of the sparse grid: those that level l_i adds in direction i, for all l_1 + ... + l_d <= level."""
+    new = [[0.0], [-1.0, 1.0]]
+    for finer in range(2, level + 1):
+        new.append(np.cos(np.arange(1, 2**finer, 2) * np.pi / 2**finer).tolist())
+    levels = [k for k in product(range(level + 1), repeat=dimension) if sum(k) <= level]
+    points = [point for k in levels for point in product(*(new[i] for i in k))]
+    return torch.tensor(points, dtype=torch.float64)
 
 
 def _from_unit(x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

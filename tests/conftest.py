@@ -85,12 +85,14 @@ def assert_raises(error, words, function):
         assert position >= 0, f"{word!r} is missing, or out of order, in {message!r}"
 
 
-def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8, seed=0):
-    """Surrogate with random weights on the box [-1, 2]^d, made without a fit."""
+def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8, seed=0, shapes=None):
+    """Surrogate with random weights on the box [-1, 2]^d, made without a fit; ``shapes``: of maps that are not final."""
     draws, maps = generator(seed), []
     embedding = nm.SinusoidalMLP(layers=2, width=width, frequency=3.0)
-    for i, factor in enumerate(operation.factors(m, n)):
-        core = gaussian(rank, *factor.shape, dtype=factor.dtype(dtype), seed=seed + i).to(device)
+    factors = operation.factors(m, n)
+    for i, (factor, shape) in enumerate(zip(factors, shapes or [factor.shape for factor in factors], strict=True)):
+        kind = factor.dtype(dtype) if len(shape) == len(factor.shape) else dtype  # a matrix in the place of the values
+        core = gaussian(rank, *shape, dtype=kind, seed=seed + i).to(device)
         weights = embedding.initialise(d, rank, draws)
         maps.append(
             nm.FactorMap(factor.name, core, embedding, {k: w.to(device, real(dtype)) for k, w in weights.items()})

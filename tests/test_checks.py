@@ -105,6 +105,7 @@ def test_public_methods_are_documented(value):
 def test_settings_of_dataclasses_are_documented():
     embeddings = (nm.SinusoidalMLP, nm.Chebyshev, nm.FourierExtension, nm.Spline, nm.RadialBasis)
     methods = (nm.Method, nm.ClosedForm, nm.ResidualTraining, nm.FailureInformedSampling, nm.Task)
-    for cls in (*embeddings, *methods, nm.SVD, nm.Report, nm.Round):
-        for name in cls.__dataclass_fields__:
+    operations = [value for value in vars(nm).values() if isinstance(value, type) and issubclass(value, nm.Operation)]
+    for cls in (*embeddings, *methods, *operations, nm.Report, nm.Round, nm.Event):
+        for name in getattr(cls, "__dataclass_fields__", {}):
             assert re.search(rf"\b{name}\b", inspect.getdoc(cls)), f"{cls.__name__}: {name} is not described"

@@ -970,7 +970,11 @@ def test_snapshots_that_are_no_parameters(snapshots, words, tolerance):
 
 def test_what_the_closed_form_cannot_do():
     svd = nm.Problem(smooth(size=3).family, nm.SVD(rank=2))
-    assert_raises(ValueError, ["`method`", "unique", "SVD(rank=2)", "nm.ResidualTraining()"], lambda: fit(svd, 3))
+    assert_raises(
+        ValueError,
+        ["`budget`", "at least 1", "SVD(rank=2", "not linear", "nm.ResidualTraining()"],
+        lambda: fit(svd, 3, budget=0),
+    )
     exponential = nm.Problem(smooth(size=3).family, Exponential())
     assert_raises(ValueError, ["`budget`", "at least 1", "not linear"], lambda: fit(exponential, 3, budget=0))
     assert_raises(

@@ -84,17 +84,21 @@ def test_fit_refuses(arguments, error, words):
     assert_raises(error, words, lambda: nm.fit(settings.pop("problem"), **settings))
 
 
-def test_the_default_method_suits_the_operation():
-    assert nm.fit(easy(nm.Inverse()), rank=3).report.method == "ClosedForm"
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2), nm.QR(), nm.LogDet()], ids=str)
+def test_the_default_method_is_the_closed_form(operation):
+    assert nm.fit(easy(operation), rank=1).report.method == "ClosedForm"
     method = nm.ResidualTraining(steps=2, collocation=8)
-    assert nm.fit(easy(nm.SVD(rank=2)), rank=3, method=method).report.method == "ResidualTraining"
+    assert nm.fit(easy(operation), rank=1, method=method).report.method == "ResidualTraining"
+
+
+def test_factors_that_are_not_unique_are_aligned_first(dtype):
+    """LAPACK's signs and phases jump along the parameter: no low rank without a gauge, and an accurate fit with it."""
+    problem = easy(nm.SVD(rank=2), dtype)
     assert nm.SVD.unique is False and nm.Inverse.unique is True
-
-
-@pytest.mark.slow
-def test_the_default_method_of_the_svd_is_training():
-    surrogate = nm.fit(easy(nm.SVD(rank=2)), rank=3, progress=False)
-    assert surrogate.report.method == "ResidualTraining"
+    surrogate = nm.fit(problem, rank=5, method=nm.ClosedForm(snapshots=24), progress=False)
+    assert (surrogate.report.method, surrogate.report.exact_solves) == ("ClosedForm", 24)
+    p = grid_of(problem.family, 100)
+    assert problem.error(p, surrogate(p)).max() < 1e-4
 
 
 @dataclass(frozen=True)
@@ -504,6 +508,28 @@ def test_many_families_of_different_numerical_rank(d, dtype):
     assert_same_fits(many, problems, **settings)
 
 
+def test_many_fits_of_factors_with_a_gauge(dtype):
+    """Every problem is aligned on its own: one of them follows more vectors, because two cross."""
+    problems = [easy(nm.SVD(rank=1), dtype, seed=i) for i in range(2)]
+
+    def crossing(p):
+        values = torch.cat([2 + 2 * p, 4 - 2 * p, 1 + 0 * p], dim=1)
+        return torch.diag_embed(values).to(dtype)
+
+    problems.insert(1, nm.Problem(nm.ParametricMatrix(crossing, [0.0], [1.0], dtype=real(dtype)), nm.SVD(rank=1)))
+    settings = {"rank": 3, "method": nm.ClosedForm(snapshots=24)}
+    many = nm.fit_many(problems, **settings, progress=False)
+    assert [[e.kind for e in s.report.events] for s in many] == [[], ["crossing"], []]
+    assert [s.maps[1].core.shape[1] for s in many] == [1, 2, 1]
+    for surrogate, problem in zip(many, problems, strict=True):
+        alone = nm.fit(problem, **settings, progress=False)
+        p = grid_of(problem.family, 50)
+        assert_close(problem.operation.invariant(surrogate(p)), problem.operation.invariant(alone(p)), units=1e4)
+        assert problem.error(p, surrogate(p)).max() < 1e-3
+        assert (surrogate.report.events, surrogate.report.rank) == (alone.report.events, alone.report.rank)
+        assert surrogate.report.exact_solves == alone.report.exact_solves == 24
+
+
 def test_more_problems_than_a_batch_holds(monkeypatch, solved):
     problems = families(7, size=3)
     monkeypatch.setitem(fitting._BATCH_BYTES, "cpu", 8 * 9 * (2 * 3 + 16) * 3)
@@ -558,7 +584,6 @@ def test_one_problem_of_many():
             ValueError,
             ["`problems`", "problem 1"],
         ),
-        (lambda: [easy(nm.SVD(rank=2))] * 2, ValueError, ["`method`", "unique", "SVD"]),
     ],
 )
 def test_fit_many_refuses_problems(make, error, words):

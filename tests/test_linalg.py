@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DTYPES, assert_close, conditioned, eps, gaussian, real
+from conftest import DTYPES, assert_close, assert_raises, conditioned, eps, gaussian, real
 
 import neumatc as nm
 from neumatc import linalg
@@ -106,6 +106,520 @@ def test_inverse_of_a_matrix_that_carries_gradients(dtype):
     A = gaussian(2, 3, 3, dtype=dtype).requires_grad_()
     assert not linalg.inverse(A)[0].requires_grad
     assert not linalg.svd(A)[0].requires_grad
+
+
+def wide(A):
+    """The same numbers in double precision, for NumPy."""
+    return A.cpu().to(torch.complex128 if A.is_complex() else torch.float64).numpy()
+
+
+def positive(batch, n, dtype, condition=10.0, seed=0):
+    """Hermitian positive definite, exactly Hermitian after rounding, with eigenvalues from 1 down to 1 / condition."""
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    Q = torch.linalg.qr(gaussian(batch, n, n, dtype=double, seed=seed)).Q
+    values = torch.logspace(0, -torch.tensor(float(condition)).log10().item(), n, dtype=torch.float64)
+    A = (Q * values) @ Q.mH
+    return ((A + A.mH) / 2).to(dtype)
+
+
+def diagonalizable(batch, n, dtype, seed=0):
+    """Matrices with the eigenvalues 1 + 1 / n, 1 + 2 / n, ..., 2 and eigenvectors of condition 3."""
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    V = conditioned(batch, n, n, double, condition=3.0, seed=seed)
+    values = 1 + torch.arange(1, n + 1, dtype=torch.float64) / n
+    return ((V * values) @ torch.from_numpy(np.linalg.inv(V.numpy()))).to(dtype), values.expand(batch, n)
+
+
+def identities(count, n, dtype):
+    return torch.eye(n, dtype=dtype).expand(count, n, n)
+
+
+def poisoned(A, kind):
+    """Matrices 2 and 5 of the batch replaced by one that is singular, NaN or Inf."""
+    n = A.shape[1]
+    bad = {
+        "zero": torch.zeros(n, n, dtype=A.dtype),
+        "repeated row": A[2].index_copy(0, torch.tensor([1]), A[2, :1]),
+        "nan": torch.full((n, n), torch.nan, dtype=A.dtype),
+        "inf": torch.full((n, n), torch.inf, dtype=A.dtype),
+        "one nan": A[2].masked_fill(torch.eye(n, dtype=torch.bool) & (torch.arange(n) == n - 1), torch.nan),
+    }[kind]
+    mixed = A.clone()
+    mixed[2] = mixed[5] = bad
+    return mixed
+
+
+POISONED, KEPT = [False, False, True, False, False, True], [0, 1, 3, 4]
+
+
+def assert_masked(factors, failed, expected=POISONED):
+    """Failed entries of every factor are NaN, the others finite."""
+    assert failed.tolist() == expected
+    for x in factors:
+        assert x[failed].isnan().all()
+        assert x[~failed].isfinite().all()
+
+
+# Every function that factorises, where the batched LU of torch goes wrong (see test_inverse_...): n = 192, 16 matrices,
+# two threads, against NumPy in double precision. Errors are those of the condition number, 10.
+LARGE, BATCH = 192, 16
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_svd_and_qr_on_two_threads(dtype):
+    A = conditioned(BATCH, LARGE, LARGE, dtype)
+    U, S, Vh, failed = linalg.svd(A)
+    assert not failed.any()
+    assert_close(S, torch.from_numpy(np.linalg.svd(wide(A), compute_uv=False)))
+    assert_close((U * S[:, None, :].to(dtype)) @ Vh, A, units=200)
+    assert_close(U.mH @ U, identities(BATCH, LARGE, dtype))
+    Q, R, failed = linalg.qr(A)
+    assert not failed.any()
+    left, right = np.linalg.qr(wide(A))
+    phase = np.einsum("bkk->bk", right) / np.abs(np.einsum("bkk->bk", right))
+    assert_close(Q, torch.from_numpy(left * phase[:, None, :]), units=100, scale=10.0)
+    assert_close(R, torch.from_numpy(phase.conj()[:, :, None] * right), units=100, scale=10.0)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_solve_and_slogdet_on_two_threads(dtype):
+    A, B = conditioned(BATCH, LARGE, LARGE, dtype), gaussian(BATCH, LARGE, 3, dtype=dtype, seed=5)
+    X, failed = linalg.solve(A, B)
+    assert not failed.any()
+    assert_close(X, torch.from_numpy(np.linalg.solve(wide(A), wide(B))), units=100, scale=10.0)
+    sign, logabsdet, failed = linalg.slogdet(A)
+    assert not failed.any()
+    oracle = np.linalg.slogdet(wide(A))
+    assert_close(sign, torch.from_numpy(oracle.sign), scale=LARGE)  # each of 192 pivots is off by rounding
+    assert_close(logabsdet, torch.from_numpy(oracle.logabsdet))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_solvers_of_hermitian_matrices_on_two_threads(dtype):
+    A, B = positive(BATCH, LARGE, dtype), gaussian(BATCH, LARGE, 3, dtype=dtype, seed=5)
+    X, failed = linalg.solve_positive(A, B)
+    assert not failed.any()
+    assert_close(X, torch.from_numpy(np.linalg.solve(wide(A), wide(B))), units=100, scale=10.0)
+    L, failed = linalg.cholesky(A)
+    assert not failed.any()
+    assert_close(L, torch.from_numpy(np.linalg.cholesky(wide(A))), units=100)
+    values, vectors, failed = linalg.eigh(A)
+    assert not failed.any()
+    assert_close(values, torch.from_numpy(np.linalg.eigvalsh(wide(A))))
+    assert_close((vectors * values[:, None, :].to(dtype)) @ vectors.mH, A, units=200)
+    assert_close(vectors.mH @ vectors, identities(BATCH, LARGE, dtype))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_eig_on_two_threads(dtype):
+    A, exact = diagonalizable(BATCH, LARGE, dtype)
+    values, vectors, failed = linalg.eig(A)
+    assert not failed.any()
+    assert_close(values.real.sort(dim=1).values, exact, units=100)
+    left, right = (
+        torch.from_numpy(wide(A)).to(torch.complex128) @ vectors.to(torch.complex128),
+        vectors * values[:, None],
+    )
+    assert_close(right, left, units=200)
+    assert_close(torch.linalg.vector_norm(vectors, dim=1), torch.ones(BATCH, LARGE, dtype=torch.float64))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("name", ["exp", "inverse_sqrt"])
+def test_matrix_functions_on_two_threads(name, dtype):
+    A = positive(BATCH, LARGE, dtype)
+    X, failed = linalg.matrix_function(name, A)
+    assert not failed.any()
+    values, vectors = np.linalg.eigh(wide(A))
+    oracle = (vectors * SCALAR[name](values)[:, None, :]) @ vectors.conj().swapaxes(1, 2)
+    assert_close(X, torch.from_numpy(oracle), scale=3.0)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("size", [0.01, 1.0], ids=["series", "svd"])
+def test_orthonormalized_on_two_threads(size, dtype):
+    A = conditioned(BATCH, LARGE, LARGE, dtype, condition=1 + size / 4)
+    U, _, Vh = np.linalg.svd(wide(A))
+    assert_close(linalg.orthonormalized(A), torch.from_numpy(U @ Vh))
+
+
+SCALAR = {"exp": np.exp, "sqrt": np.sqrt, "inverse_sqrt": lambda w: 1 / np.sqrt(w), "log": np.log}
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (4, 1), (4, 6), (7, 2)])
+def test_solve_agrees_with_numpy_in_any_memory_layout(n, k, dtype, device):
+    A, B = conditioned(5, n, n, dtype), gaussian(5, n, k, dtype=dtype, seed=3)
+    S, kept = positive(5, n, dtype), (A.clone(), B.clone())
+    for left, hermitian, right in zip((A, *views(A)), (S, *views(S)), (B, *views(B))):
+        for solve, M, view in ((linalg.solve, A, left), (linalg.solve_positive, S, hermitian)):
+            X, failed = solve(view.to(device), right.to(device))
+            assert (X.dtype, X.device.type, failed.dtype) == (dtype, torch.device(device).type, torch.bool)
+            assert not failed.any()
+            assert_close(X.cpu(), torch.from_numpy(np.linalg.solve(wide(M), wide(B))), scale=10.0)
+    assert torch.equal(A, kept[0])  # the arguments are not written to
+    assert torch.equal(B, kept[1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_hermitian_solvers_agree_with_numpy_in_any_memory_layout(n, dtype, device):
+    A = positive(5, n, dtype)
+    kept = A.clone()
+    for view in (A, *views(A)):
+        L, failed = linalg.cholesky(view.to(device))
+        assert (L.dtype, failed.dtype) == (dtype, torch.bool)
+        assert not failed.any()
+        assert_close(L.cpu(), torch.from_numpy(np.linalg.cholesky(wide(A))))
+        assert torch.equal(L, L.tril())
+        values, vectors, failed = linalg.eigh(view.to(device))
+        assert [x.dtype for x in (values, vectors, failed)] == [real(dtype), dtype, torch.bool]
+        assert not failed.any()
+        assert (values.diff(dim=1) >= 0).all()
+        assert_close(values.cpu(), torch.from_numpy(np.linalg.eigvalsh(wide(A))))
+        assert_close(((vectors * values[:, None, :].to(dtype)) @ vectors.mH).cpu(), A)
+        assert_close((vectors.mH @ vectors).cpu(), identities(5, n, dtype))
+    assert torch.equal(A, kept)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_eig_agrees_with_numpy_in_any_memory_layout(n, dtype, device):
+    A = gaussian(5, n, n, dtype=dtype)
+    kept, complex_dtype = A.clone(), torch.complex(*torch.zeros(2, dtype=real(dtype))).dtype
+    oracle = torch.from_numpy(np.linalg.eigvals(wide(A))).to(torch.complex128)
+    for view in (A, *views(A)):
+        values, vectors, failed = linalg.eig(view.to(device))
+        assert [x.dtype for x in (values, vectors, failed)] == [complex_dtype, complex_dtype, torch.bool]
+        assert not failed.any()
+        distance = (values.cpu()[:, :, None] - oracle[:, None, :]).abs()  # in no order: each is there once
+        assert (distance.argmin(dim=2).sort(dim=1).values == torch.arange(n)).all()
+        assert distance.amin(dim=2).max() <= 500 * eps(dtype) * oracle.abs().max()
+        assert_close((A.to(device, complex_dtype) @ vectors).cpu(), (vectors * values[:, None, :]).cpu(), units=200)
+        assert_close(torch.linalg.vector_norm(vectors, dim=1), torch.ones(5, n, dtype=torch.float64))
+    assert torch.equal(A, kept)
+
+
+@pytest.mark.parametrize(("m", "n"), SHAPES)
+def test_qr_agrees_with_numpy_in_any_memory_layout(m, n, dtype, device):
+    A = conditioned(5, m, n, dtype)
+    kept, k = A.clone(), min(m, n)
+    left, right = np.linalg.qr(wide(A))
+    phase = np.einsum("bkk->bk", right) / np.abs(np.einsum("bkk->bk", right))
+    for view in (A, *views(A)):
+        Q, R, failed = linalg.qr(view.to(device))
+        assert [x.shape for x in (Q, R)] == [(5, m, k), (5, k, n)]
+        assert [x.dtype for x in (Q, R, failed)] == [dtype, dtype, torch.bool]
+        assert not failed.any()
+        diagonal = R.diagonal(dim1=1, dim2=2)
+        assert (torch.real(diagonal) > 0).all()
+        assert_close(diagonal, torch.real(diagonal).to(dtype))
+        assert_close(Q.cpu(), torch.from_numpy(left * phase[:, None, :]), scale=10.0)
+        assert_close(R.cpu(), torch.from_numpy(phase.conj()[:, :, None] * right), scale=10.0)
+        assert_close(R.cpu(), R.cpu().triu())
+    assert torch.equal(A, kept)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_slogdet_agrees_with_numpy_in_any_memory_layout(n, dtype, device):
+    A = conditioned(5, n, n, dtype)
+    kept, oracle = A.clone(), np.linalg.slogdet(wide(A))
+    for view in (A, *views(A)):
+        sign, logabsdet, failed = linalg.slogdet(view.to(device))
+        assert [x.dtype for x in (sign, logabsdet, failed)] == [dtype, real(dtype), torch.bool]
+        assert [x.shape for x in (sign, logabsdet, failed)] == [(5,)] * 3
+        assert not failed.any()
+        assert_close(sign.cpu(), torch.from_numpy(oracle.sign))
+        difference = logabsdet.cpu().double() - torch.from_numpy(oracle.logabsdet)
+        assert difference.abs().max() <= 100 * eps(dtype)  # an absolute error, the relative one of the determinant
+    assert torch.equal(A, kept)
+
+
+def test_slogdet_does_not_overflow(dtype):
+    """Where the determinant itself, 1e600 and 1e-600, does."""
+    A = torch.stack([torch.eye(200) * 1e3, torch.eye(200) * 1e-3]).to(dtype)
+    sign, logabsdet, failed = linalg.slogdet(A)
+    assert not failed.any()
+    assert_close(sign, torch.ones(2, dtype=dtype))
+    assert_close(logabsdet, torch.tensor([1.0, -1.0], dtype=torch.float64) * 600 * np.log(10.0))
+
+
+@pytest.mark.parametrize("name", list(SCALAR))
+def test_matrix_functions_agree_with_numpy_in_any_memory_layout(name, dtype, device):
+    """Of matrices that are not normal, by their eigenvalues in double precision."""
+    A, _ = diagonalizable(4, 5, dtype)
+    kept = A.clone()
+    values, vectors = np.linalg.eig(wide(A))
+    oracle = (vectors * SCALAR[name](values)[:, None, :]) @ np.linalg.inv(vectors)
+    oracle = torch.from_numpy(oracle if dtype.is_complex else oracle.real)
+    for view in (A, *views(A)):
+        X, failed = linalg.matrix_function(name, view.to(device))
+        assert (X.dtype, X.device.type, failed.dtype) == (dtype, torch.device(device).type, torch.bool)
+        assert not failed.any()
+        assert_close(X.cpu(), oracle)
+    assert torch.equal(A, kept)
+
+
+@pytest.mark.parametrize("kind", ["zero", "repeated row", "nan", "inf", "one nan"])
+def test_solve_reports_singular_members_and_the_others_are_right(kind, dtype, device):
+    A, B = conditioned(6, 8, 8, dtype), gaussian(6, 8, 2, dtype=dtype, seed=3)
+    X, failed = linalg.solve(poisoned(A, kind).to(device), B.to(device))
+    assert_masked([X], failed)
+    assert_close(X[~failed].cpu(), torch.from_numpy(np.linalg.solve(wide(A), wide(B))[KEPT]), scale=10.0)
+
+
+def test_solve_of_a_numerically_singular_matrix_is_reported_where_the_solution_shows_it(dtype):
+    """diag(1, eps / 4): of [0, 1] the solution is larger than a condition number below 1 / eps allows, of [1, 0] not."""
+    A = torch.diag(torch.tensor([1.0, eps(dtype) / 4], dtype=real(dtype))).to(dtype).expand(2, 2, 2)
+    X, failed = linalg.solve(A, torch.eye(2, dtype=dtype)[:, :, None])
+    assert failed.tolist() == [False, True]
+    assert torch.equal(X[0], torch.tensor([[1.0], [0.0]], dtype=dtype))
+    assert X[1].isnan().all()
+
+
+def test_solve_with_nothing_on_the_right(dtype):
+    """Zero is the solution, also of a badly conditioned matrix; of a singular one it is one of many."""
+    A = torch.diag(torch.tensor([1.0, eps(dtype) / 4], dtype=real(dtype))).to(dtype).repeat(3, 1, 1)
+    A[1], A[2, 0, 0] = 0, torch.nan
+    X, failed = linalg.solve(A, torch.zeros(3, 2, 1, dtype=dtype))
+    assert failed.tolist() == [False, True, True]
+    assert (X[0] == 0).all()
+
+
+def test_well_conditioned_systems_of_any_scale_are_solved(dtype):
+    scale = torch.tensor([1e-12, 1e-4, 1e6, 1e12])[:, None, None].to(dtype)
+    A, B = conditioned(4, 6, 6, dtype), gaussian(4, 6, 2, dtype=dtype)
+    for left, right in ((A * scale, B), (A, B * scale), (A * scale, B * scale)):
+        assert not linalg.solve(left, right)[1].any()
+    S = positive(4, 6, dtype) * scale
+    assert not linalg.solve_positive(S, B)[1].any()
+    assert not linalg.cholesky(S)[1].any()
+    assert not linalg.eigh(S)[2].any()
+    assert not linalg.eig(A * scale)[2].any()
+    assert not linalg.qr(A * scale)[2].any()
+    assert not linalg.slogdet(A * scale)[2].any()
+
+
+@pytest.mark.parametrize("kind", ["zero", "negative", "indefinite", "nan", "inf"])
+def test_matrices_that_are_not_positive_definite_are_reported(kind, dtype, device):
+    A, B = positive(6, 5, dtype), gaussian(6, 5, 2, dtype=dtype, seed=3)
+    bad = {
+        "zero": torch.zeros_like(A[2]),
+        "negative": -A[2],
+        "indefinite": A[2] - 0.5 * torch.eye(5, dtype=dtype),
+        "nan": torch.full_like(A[2], torch.nan),
+        "inf": torch.full_like(A[2], torch.inf),
+    }[kind]
+    mixed = A.clone()
+    mixed[2] = mixed[5] = bad
+    L, failed = linalg.cholesky(mixed.to(device))
+    assert_masked([L], failed)
+    assert_close(L[~failed].cpu(), torch.from_numpy(np.linalg.cholesky(wide(A))[KEPT]))
+    X, failed = linalg.solve_positive(mixed.to(device), B.to(device))
+    assert_masked([X], failed)
+    assert_close(X[~failed].cpu(), torch.from_numpy(np.linalg.solve(wide(A), wide(B))[KEPT]), scale=10.0)
+
+
+def test_solve_positive_reads_the_lower_triangle_only(dtype, device):
+    A, B = positive(3, 5, dtype), gaussian(3, 5, 2, dtype=dtype, seed=3)
+    spoiled = A.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), torch.nan)
+    X, failed = linalg.solve_positive(spoiled.to(device), B.to(device))
+    assert not failed.any()
+    assert_close(X.cpu(), torch.from_numpy(np.linalg.solve(wide(A), wide(B))), scale=10.0)
+
+
+@pytest.mark.parametrize("solve", [linalg.cholesky, linalg.eigh], ids=lambda f: f.__name__)
+def test_matrices_that_are_not_hermitian_are_refused_with_the_remedy(solve, dtype):
+    A = positive(4, 5, dtype)
+    A[2, 0, 4] += 0.5
+    words = ["`A`", "Hermitian", "||A - A^H|| / ||A|| =", "matrix 2", "1 of 4", "(A + A^H) / 2", "nm.Eig", "nm.SVD"]
+    assert_raises(ValueError, words, lambda: solve(A))
+    assert not solve((A + A.mH) / 2)[-1].any()  # the remedy works
+    if dtype.is_complex:
+        A = positive(4, 5, dtype)
+        A[1] += 1e-2j * torch.eye(5, dtype=dtype)  # symmetric, but with a complex diagonal
+        assert_raises(ValueError, ["matrix 1", "1 of 4"], lambda: solve(A))
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_a_gram_matrix_is_hermitian_enough(size, dtype):
+    """The product of a matrix with its adjoint is Hermitian up to rounding: that must not be refused."""
+    A = (conditioned(8, 40, 30, dtype) * size**0.5).contiguous()
+    G = A.mH.contiguous() @ A
+    assert not linalg.eigh(G)[2].any()
+    assert not linalg.cholesky(G)[1].any()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_failures_of_eigh_are_data(everything, dtype):
+    A = positive(4, 5, dtype)
+    A[1] = torch.nan
+    values, vectors, failed = linalg.eigh(A[1:2] if everything else A)
+    assert_masked([values, vectors], failed, [True] if everything else [False, True, False, False])
+    assert (values.dtype, vectors.dtype) == (real(dtype), dtype)
+    assert (values.shape[1:], vectors.shape[1:]) == ((5,), (5, 5))
+
+
+@pytest.mark.parametrize("kind", ["jordan", "nearly defective", "nan", "inf"])
+def test_defective_matrices_are_reported_by_eig(kind, dtype, device):
+    A, exact = diagonalizable(6, 3, dtype)
+    jordan = torch.tensor([[2.0, 1, 0], [0, 2, 1], [0, 0, 2]], dtype=dtype)
+    bad = {
+        "jordan": jordan,
+        "nearly defective": jordan + eps(dtype) ** 2 * torch.ones_like(jordan),
+        "nan": torch.full_like(jordan, torch.nan),
+        "inf": torch.full_like(jordan, torch.inf),
+    }[kind]
+    A[2] = A[5] = bad
+    values, vectors, failed = linalg.eig(A.to(device))
+    assert_masked([values, vectors], failed)
+    assert_close(values[~failed].real.sort(dim=1).values.cpu(), exact[KEPT])
+
+
+def test_equal_eigenvalues_are_no_failure_of_eig_where_there_are_eigenvectors(dtype):
+    values, vectors, failed = linalg.eig(2 * torch.eye(3, dtype=dtype).repeat(2, 1, 1))
+    assert not failed.any()
+    assert_close(values, torch.full((2, 3), 2.0, dtype=torch.complex128))
+
+
+@pytest.mark.parametrize(("m", "n"), [(6, 4), (4, 4), (4, 6)])
+@pytest.mark.parametrize("kind", ["zero", "zero column", "repeated column", "nan", "inf"])
+def test_qr_reports_dependent_columns(kind, m, n, dtype, device):
+    A = conditioned(6, m, n, dtype)
+    for i in (2, 5):
+        if kind == "zero":
+            A[i] = 0
+        elif kind == "zero column":
+            A[i, :, 1] = 0
+        elif kind == "repeated column":
+            A[i, :, 2] = A[i, :, 0]
+        else:
+            A[i, 1, 1] = float(kind)
+    Q, R, failed = linalg.qr(A.to(device))
+    assert_masked([Q, R], failed)
+    assert_close((Q[~failed] @ R[~failed]).cpu(), A[KEPT])
+
+
+def test_qr_of_a_wide_matrix_minds_its_first_columns_only(dtype):
+    """R (k, n) is unique where the first k columns are independent, whatever the rest."""
+    A = conditioned(2, 3, 6, dtype)
+    A[0, :, 3:] = 0
+    A[1, :, 1] = A[1, :, 0]  # of full rank, by its last columns
+    assert linalg.qr(A)[2].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["zero", "repeated row", "nan", "one nan"])
+def test_slogdet_reports_singular_members_and_the_others_are_right(kind, dtype, device):
+    A = conditioned(6, 8, 8, dtype)
+    sign, logabsdet, failed = linalg.slogdet(poisoned(A, kind).to(device))
+    assert_masked([sign, logabsdet], failed)
+    assert_close(logabsdet[~failed].cpu(), torch.from_numpy(np.linalg.slogdet(wide(A)).logabsdet[KEPT]))
+
+
+@pytest.mark.parametrize("name", ["sqrt", "inverse_sqrt", "log"])
+@pytest.mark.parametrize("kind", ["negative", "minus one", "zero", "repeated row", "nilpotent", "nan", "inf"])
+def test_roots_and_logarithms_that_do_not_exist_are_reported(kind, name, dtype, device):
+    A, _ = diagonalizable(6, 4, dtype)
+    good = linalg.matrix_function(name, A)[0][KEPT]
+    bad = {
+        "negative": A[2] - 1.6 * torch.eye(4, dtype=dtype),  # eigenvalues -0.35, -0.1, 0.15, 0.4
+        "minus one": -torch.eye(4, dtype=dtype),  # its real roots are not primary functions of it
+        "nilpotent": torch.ones(4, 4, dtype=dtype).triu(1),
+    }
+    mixed = A.clone()
+    if kind in bad:
+        mixed[2] = mixed[5] = bad[kind]
+    else:
+        mixed = poisoned(A, kind)
+    X, failed = linalg.matrix_function(name, mixed.to(device))
+    assert_masked([X], failed)
+    assert torch.equal(X[~failed].cpu(), good)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "overflow"])
+def test_exponentials_that_do_not_exist_are_reported(kind, dtype):
+    A, _ = diagonalizable(6, 4, dtype)
+    good = linalg.matrix_function("exp", A)[0][KEPT]
+    A[2] = A[5] = 1e4 * torch.eye(4, dtype=dtype) if kind == "overflow" else float(kind)
+    X, failed = linalg.matrix_function("exp", A)
+    assert_masked([X], failed)
+    assert torch.equal(X[~failed], good)
+
+
+def test_real_functions_of_real_matrices_with_complex_eigenvalues(dtype):
+    """A quarter turn has a real root and a real logarithm."""
+    A = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]], dtype=dtype)
+    half = torch.tensor([[[1.0, -1.0], [1.0, 1.0]]], dtype=torch.float64) / 2**0.5
+    for name, expected in {"sqrt": half, "inverse_sqrt": half.mT, "log": A.real.double() * np.pi / 2}.items():
+        X, failed = linalg.matrix_function(name, A)
+        assert not failed.any()
+        assert_close(X, expected.to(torch.complex128 if dtype.is_complex else torch.float64))
+
+
+@pytest.mark.parametrize("singular", [False, True])
+def test_exponential_does_not_mind_singular_matrices(singular, dtype):
+    A = torch.zeros(2, 3, 3, dtype=dtype)
+    A[:, 0, 1] = 0.0 if singular else 2.0
+    X, failed = linalg.matrix_function("exp", A)
+    assert not failed.any()
+    assert_close(X, identities(2, 3, torch.complex128 if dtype.is_complex else torch.float64) + A)
+
+
+DEFECTS = [0.0, 1e-12, 1e-7, 1e-4, 1e-2, 0.1, 0.29, 0.31, 0.7, 1.0, 3.0, 30.0]
+
+
+def with_defect(m, k, dtype, seed=0):
+    """Matrices U (m x k) with ||U^H U - I||_F as in `DEFECTS`, and the orthonormal factors of their polar forms."""
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    count = len(DEFECTS)
+    Q, _ = torch.linalg.qr(gaussian(count, m, k, dtype=double, seed=seed))
+    P, _ = torch.linalg.qr(gaussian(count, k, k, dtype=double, seed=seed + 1))
+    e = gaussian(count, k, dtype=torch.float64, seed=seed + 2)
+    e = e / e.norm(dim=1, keepdim=True) * torch.tensor(DEFECTS, dtype=torch.float64)[:, None]
+    e = torch.where(e < -0.9, -e, e)  # no smaller singular value than 0.3
+    U = Q @ (P * (1 + e).sqrt()[:, None, :]) @ P.mH
+    U = U.to(dtype)
+    left, _, right = np.linalg.svd(wide(U), full_matrices=False)
+    return U, torch.from_numpy(left @ right)
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["columns", "rows"])
+@pytest.mark.parametrize(("m", "k"), [(9, 4), (4, 4), (5, 1), (1, 1)])
+def test_orthonormalized_is_the_nearest_orthonormal_matrix(m, k, rows, dtype, device):
+    U, polar = with_defect(m, k, dtype)
+    if rows:
+        U, polar = U.mH.resolve_conj().contiguous(), polar.mH
+    kept = U.clone()
+    together = linalg.orthonormalized(U.to(device), rows=rows).cpu()  # near and far ones in a batch
+    assert together.dtype == dtype
+    assert_close(together, polar)
+    gram = together @ together.mH if rows else together.mH @ together
+    assert_close(gram, identities(len(U), k, dtype), units=16)
+    for i in range(len(U)):  # each alone, where the series has as many terms as this one needs
+        assert_close(linalg.orthonormalized(U[i : i + 1].to(device), rows=rows).cpu(), polar[i : i + 1])
+    assert torch.equal(U, kept)
+
+
+def test_no_other_orthonormal_matrix_is_nearer(dtype):
+    U, _ = with_defect(6, 3, dtype, seed=4)
+    nearest = torch.linalg.vector_norm((U - linalg.orthonormalized(U)).flatten(1).to(torch.complex128), dim=1)
+    Q = linalg.orthonormalized(U)
+    for seed in range(20):
+        other = linalg.qr(Q + 10.0 ** (-seed / 5) * gaussian(*U.shape, dtype=dtype, seed=seed))[0]
+        distance = torch.linalg.vector_norm((U - other).flatten(1).to(torch.complex128), dim=1)
+        assert (distance >= nearest - 20 * eps(dtype)).all()
+
+
+def test_orthonormalized_leaves_what_is_orthonormal(dtype):
+    Q = linalg.qr(gaussian(4, 6, 3, dtype=dtype))[0]
+    assert_close(linalg.orthonormalized(Q), Q, units=16)
+
+
+def test_solvers_refuse_what_is_no_batch_of_matrices():
+    square = [linalg.inverse, linalg.cholesky, linalg.eigh, linalg.eig, linalg.slogdet]
+    for solve in (*square, lambda A: linalg.solve(A, A), lambda A: linalg.matrix_function("exp", A)):
+        assert_raises(ValueError, ["`A`", "square", "(B, n, n)", "(2, 3, 4)"], lambda s=solve: s(torch.ones(2, 3, 4)))
+    for solve in (*square, linalg.svd, linalg.qr):
+        assert_raises(ValueError, ["`A`", "(B, m, n)", "(3, 3)", "A[None]"], lambda s=solve: s(torch.ones(3, 3)))
+        assert_raises(TypeError, ["`A`", "float or complex", "int64"], lambda s=solve: s(torch.ones(2, 3, 3).long()))
+        assert_raises(TypeError, ["`A`", "tensor", "ndarray"], lambda s=solve: s(np.ones((2, 3, 3))))
 
 
 LU = {"inv", "inv_ex", "solve", "solve_ex", "lu", "lu_factor", "lu_factor_ex", "lu_solve", "lu_unpack", "det", "logdet"}

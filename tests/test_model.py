@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import neumatc as nm
 
-OPERATIONS = [nm.Inverse(), nm.SVD(rank=2)]
+OPERATIONS = [nm.Inverse(), nm.SVD(rank=2), nm.LogDet()]
 operations = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 
@@ -118,7 +118,9 @@ def peak_bytes(function, path):
 
 
 def output_bytes(surrogate, count):
-    return count * sum(m.core[0].numel() * m.core.element_size() for m in surrogate.maps)
+    factors = zip(surrogate.operation.factors(*surrogate.shape), surrogate.maps)
+    dtypes = [(factor.shape, factor.dtype(m.core.dtype)) for factor, m in factors]
+    return count * sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in dtypes)
 
 
 @pytest.mark.parametrize(
@@ -144,16 +146,28 @@ def consume(batches):
     return count
 
 
-CASES = [(nm.Inverse(), (6, 6)), (nm.SVD(rank=3), (24, 4)), (nm.SVD(rank=3), (4, 24)), (nm.SVD(rank=3), (6, 6))]
+CASES = [
+    (nm.Inverse(), (6, 6), None),
+    (nm.SVD(rank=3), (24, 4), None),
+    (nm.SVD(rank=3), (4, 24), None),
+    (nm.SVD(rank=3), (6, 6), None),
+    (nm.SVD(rank=3), (24, 6), [(24, 5), (5,), (5, 6)]),
+    (nm.SVD(rank=3), (6, 24), [(6, 5), (5, 5), (5, 24)]),
+    (nm.SVD(rank=3, gauge="subspace"), (6, 6), [(6, 3), (3, 3), (3, 6)]),
+    (nm.Eigh(rank=3), (6, 6), [(5, 5), (6, 5)]),
+    (nm.Eigh(), (6, 6), None),
+    (nm.Eig(), (6, 6), None),
+    (nm.LogDet(), (6, 6), None),
+]
 
 
 @pytest.mark.parametrize(("d", "p_dtype"), [(1, torch.float32), (3, torch.float64)], ids=str)
 @pytest.mark.parametrize("width", [1, 32])
-@pytest.mark.parametrize(("operation", "shape"), CASES, ids=str)
+@pytest.mark.parametrize(("operation", "shape", "shapes"), CASES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-def test_budget_is_kept_on_the_allocator(operation, shape, dtype, width, d, p_dtype, tmp_path):
+def test_budget_is_kept_on_the_allocator(operation, shape, shapes, dtype, width, d, p_dtype, tmp_path):
     """The peak never exceeds the budget, whether the working memory or the output is the larger part."""
-    surrogate = random_surrogate(operation, *shape, dtype, d, rank=3, width=width)
+    surrogate = random_surrogate(operation, *shape, dtype, d, rank=3, width=width, shapes=shapes)
     p = inside(400, d, p_dtype)
     for working in (10_000, 100_000):
         budget = output_bytes(surrogate, len(p)) + working
@@ -270,7 +284,7 @@ def test_to_another_precision(operation, target, dtype):
         return
     moved, p = surrogate.to(dtype=target), inside(20, 1)
     assert (moved.dtype, surrogate.dtype) == (target, dtype)
-    assert [m.core.dtype for m in moved.maps] == [real(target) if m.name == "S" else target for m in moved.maps]
+    assert [m.core.dtype for m in moved.maps] == [factor.dtype(target) for factor in operation.factors(4, 4)]
     low = max((dtype, target), key=lambda t: torch.finfo(t).eps)
     for x, y in zip(operation_values(moved, p), operation_values(surrogate, p)):
         assert (x - y).abs().max() <= 500 * torch.finfo(low).eps * y.abs().max()
@@ -279,6 +293,20 @@ def test_to_another_precision(operation, target, dtype):
 def operation_values(surrogate, p):
     value = surrogate(p)
     return (value,) if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("shapes", [None, [(3, 3), (4, 3)]], ids=str)
+def test_real_values_before_complex_vectors(shapes, dtype, device):
+    """The surrogate's dtype is that of its first output, and does not decide on that of the others."""
+    operation = nm.Eigh(rank=2)
+    surrogate = random_surrogate(operation, 4, 4, dtype, shapes=shapes, device=device)
+    values, vectors = surrogate(inside(9, 1, device=device))
+    assert (surrogate.dtype, values.dtype, vectors.dtype) == (real(dtype), real(dtype), dtype)
+    assert (tuple(values.shape), tuple(vectors.shape)) == ((9, 2), (9, 4, 2))
+    moved = surrogate.to(device, dtype=torch.float32)
+    assert moved.dtype == torch.float32
+    assert [m.core.is_complex() for m in moved.maps] == [m.core.is_complex() for m in surrogate.maps]
+    assert_close(moved(inside(9, 1, device=device)).eigenvalues.cpu(), values.cpu().to(torch.float64), units=500)
 
 
 def test_to_another_device(device, dtype):
@@ -296,4 +324,4 @@ def test_to_another_device(device, dtype):
 
 def test_representation_names_the_factors():
     text = repr(random_surrogate(nm.SVD(rank=2), 5, 4, torch.complex64))
-    assert text == "Surrogate(SVD(rank=2), U (5, 2, 3), S (2, 3), Vh (2, 4, 3), torch.complex64, cpu)"
+    assert text == "Surrogate(SVD(rank=2, gauge='vectors'), U (5, 2, 3), S (2, 3), Vh (2, 4, 3), torch.complex64, cpu)"

@@ -53,7 +53,20 @@ def path(tmp_path):
     return tmp_path / "surrogate.safetensors"
 
 
-@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2), nm.SVD()], ids=str)
+OPERATIONS = [
+    nm.Inverse(),
+    nm.SVD(rank=2),
+    nm.SVD(),
+    nm.Eigh(rank=2),
+    nm.Eig(),
+    nm.LogDet(),
+    nm.LMMSE(noise=0.1),
+    nm.MatrixFunction("inverse_sqrt"),
+    nm.Projector(rank=2, side="right"),
+]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_round_trip_is_bit_for_bit(operation, dtype, device, path):
     surrogate = random_surrogate(operation, 4, 4, dtype, d=2, device=device)
     surrogate.report = full_report()
@@ -67,7 +80,7 @@ def test_round_trip_is_bit_for_bit(operation, dtype, device, path):
         assert torch.equal(after[name], tensor)
     assert loaded.operation == operation
     assert [m.embedding for m in loaded.maps] == [m.embedding for m in surrogate.maps]
-    assert (loaded.names, loaded.units, loaded.dtype) == (surrogate.names, surrogate.units, dtype)
+    assert (loaded.names, loaded.units, loaded.dtype) == (surrogate.names, surrogate.units, surrogate.dtype)
     assert type(loaded.report.stop_reason) is StopReason
     assert repr(loaded.report) == repr(surrogate.report)  # NaN is not equal to itself
     p = (3 * parameters(9, 2) - 1).to(device)
