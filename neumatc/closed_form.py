@@ -33,6 +33,8 @@ _MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
 _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 8, 1e-3, 3, 18
 # Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
+# Most polynomials that are tried for coefficients at scattered parameters.
+_MOST_FEATURES = 2048
 # Rounds without progress after which a fit to a tolerance gives up.
 _MOST_IDLE = 3
 # The residual-only fit stops its iterations at this multiple of the rounding unit.
@@ -92,7 +94,8 @@ class ClosedForm(Method):
         design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
             `sampling.design`. Grids have as many points as fit into the number asked for.
         projections: Number of parameters for step 3 from the residual; 0 leaves the step out. Default: 0 where the
-            Chebyshev series serves, else 8 N; with a tolerance 8 N, and more where that is not enough.
+            Chebyshev series serves, else 8 N, but not above 4,096 unless that is below 2 N; with a tolerance more
+            where that is not enough.
         refine: Most Gauss-Newton steps on the weights of the features (`SinusoidalMLP`), by variable projection: the
             last layer is eliminated, so only what is not linear is trained.
         check: Random parameters, not used in the fit, at which the residual of a fit without a tolerance is reported.
@@ -271,7 +274,7 @@ class ClosedForm(Method):
         if self.projections is not None:
             return self.projections
         interpolates = design.space is not None and task.problem.family.dimension == 1
-        return 0 if interpolates or len(design.x) == 1 else 8 * len(design.x)
+        return 0 if interpolates or len(design.x) == 1 else _projections(len(design.x))
 
     def _iterates(self, task: Task, design: _Design) -> bool:
         """Whether values at further parameters come from Newton's iteration, which then takes fewer operations."""
@@ -414,7 +417,7 @@ class ClosedForm(Method):
             factors, good = _solve([task], design.x)
             design, factors = _kept(_rounded(task, design), [x[0] for x in factors], good[0])
         size = len(design.x) if solving else 16
-        projections = 8 * size if self.projections is None else self.projections
+        projections = _projections(size) if self.projections is None else self.projections
         maps: list[FactorMap] = []
         best, idle = math.inf, 0
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
@@ -455,7 +458,7 @@ class ClosedForm(Method):
                             more, good = task.solve(new, aligned=True)
                             factors = [torch.cat(pair) for pair in zip(factors, more)]
                             design = _scattered(torch.cat([design.x, task.place(new[good])]))
-                            projections = max(projections, 8 * len(design.x)) if projections else 0
+                            projections = max(projections, _projections(len(design.x))) if projections else 0
                             continue
                         projections *= 2
                     size *= 2
@@ -554,6 +557,11 @@ def _scattered(x: Tensor) -> _Design:
     return _Design(x, torch.full((len(x),), 1 / max(1, len(x)), dtype=torch.float64), None)
 
 
+def _projections(snapshots: int) -> int:
+    """Return the default number of parameters for step 3: more than 4,096 cost more than they gain."""
+    return min(8 * snapshots, max(4096, 2 * snapshots))
+
+
 def _interpolating(count: int, dimension: int, kind: str) -> Chebyshev | None:
     """Return the polynomials that interpolate at the points of `sampling.design`, if there are any."""
     if dimension == 1:
@@ -646,8 +654,8 @@ def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebys
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     fitted, held = order[count // 4 :], order[: count // 4]
     Y = Y * norms
-    sizes = [Chebyshev(1)]
-    while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < count / 2:
+    sizes, most = [Chebyshev(1)], min(count / 2, _MOST_FEATURES)
+    while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < most:
         sizes.append(more if more != sizes[-1] else replace(more, degree=more.degree + 1))
     errors = []
     for embedding in sizes:

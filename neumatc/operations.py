@@ -293,6 +293,9 @@ class RZF(LMMSE):
 
     H has a row for each receive antenna and a column for each transmit antenna. It is the same matrix as `LMMSE`
     gives for H; columns are streams, and scaling them to the transmit power is left to the caller.
+
+    Args:
+        noise: s, above zero: noise power per receive antenna over the power of a stream.
     """
 
 

@@ -59,8 +59,8 @@ def design(
       inverse density.
     - ``"tensor"``: the grid of the largest k^d <= N Chebyshev nodes, with the product of Fejer's weights.
     - ``"sparse"``: the largest sparse grid of at most N points after Smolyak, on the nested extrema
-      cos(j pi / 2^l) (Bungartz and Griebel, Acta Numerica 13, 2004). Its quadrature weights can be negative, which least
-      squares cannot use; so here they are equal.
+      cos(j pi / 2^l) (Bungartz and Griebel, Acta Numerica 13, 2004). Its quadrature weights can be negative, which
+      least squares cannot use; so here they are equal.
 
     Args:
         count: N, of which grids take as many as fit.

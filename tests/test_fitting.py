@@ -525,7 +525,7 @@ def test_many_fits_of_factors_with_a_gauge(dtype):
         alone = nm.fit(problem, **settings, progress=False)
         p = grid_of(problem.family, 50)
         assert_close(problem.operation.invariant(surrogate(p)), problem.operation.invariant(alone(p)), units=1e4)
-        assert problem.error(p, surrogate(p)).max() < 1e-3
+        assert problem.error(p, surrogate(p)).max() < 5e-3  # a wrong sign: 2
         assert (surrogate.report.events, surrogate.report.rank) == (alone.report.events, alone.report.rank)
         assert surrogate.report.exact_solves == alone.report.exact_solves == 24
 

@@ -176,7 +176,8 @@ def test_svd_and_qr_on_two_threads(dtype):
     Q, R, failed = linalg.qr(A)
     assert not failed.any()
     left, right = np.linalg.qr(wide(A))
-    phase = np.einsum("bkk->bk", right) / np.abs(np.einsum("bkk->bk", right))
+    diagonal = np.diagonal(right, axis1=1, axis2=2)
+    phase = diagonal / np.abs(diagonal)
     assert_close(Q, torch.from_numpy(left * phase[:, None, :]), units=100, scale=10.0)
     assert_close(R, torch.from_numpy(phase.conj()[:, :, None] * right), units=100, scale=10.0)
 
@@ -302,7 +303,8 @@ def test_qr_agrees_with_numpy_in_any_memory_layout(m, n, dtype, device):
     A = conditioned(5, m, n, dtype)
     kept, k = A.clone(), min(m, n)
     left, right = np.linalg.qr(wide(A))
-    phase = np.einsum("bkk->bk", right) / np.abs(np.einsum("bkk->bk", right))
+    diagonal = np.diagonal(right, axis1=1, axis2=2)
+    phase = diagonal / np.abs(diagonal)
     for view in (A, *views(A)):
         Q, R, failed = linalg.qr(view.to(device))
         assert [x.shape for x in (Q, R)] == [(5, m, k), (5, k, n)]
@@ -334,7 +336,7 @@ def test_slogdet_agrees_with_numpy_in_any_memory_layout(n, dtype, device):
 
 def test_slogdet_does_not_overflow(dtype):
     """Where the determinant itself, 1e600 and 1e-600, does."""
-    A = torch.stack([torch.eye(200) * 1e3, torch.eye(200) * 1e-3]).to(dtype)
+    A = torch.diag_embed(torch.tensor([[1e3], [1e-3]], dtype=torch.float64).expand(2, 200)).to(dtype)
     sign, logabsdet, failed = linalg.slogdet(A)
     assert not failed.any()
     assert_close(sign, torch.ones(2, dtype=dtype))
@@ -366,7 +368,7 @@ def test_solve_reports_singular_members_and_the_others_are_right(kind, dtype, de
 
 
 def test_solve_of_a_numerically_singular_matrix_is_reported_where_the_solution_shows_it(dtype):
-    """diag(1, eps / 4): of [0, 1] the solution is larger than a condition number below 1 / eps allows, of [1, 0] not."""
+    """diag(1, eps / 4): of [0, 1] the solution is too large for a condition number below 1 / eps, of [1, 0] it is not."""
     A = torch.diag(torch.tensor([1.0, eps(dtype) / 4], dtype=real(dtype))).to(dtype).expand(2, 2, 2)
     X, failed = linalg.solve(A, torch.eye(2, dtype=dtype)[:, :, None])
     assert failed.tolist() == [False, True]
@@ -428,7 +430,7 @@ def test_solve_positive_reads_the_lower_triangle_only(dtype, device):
 @pytest.mark.parametrize("solve", [linalg.cholesky, linalg.eigh], ids=lambda f: f.__name__)
 def test_matrices_that_are_not_hermitian_are_refused_with_the_remedy(solve, dtype):
     A = positive(4, 5, dtype)
-    A[2, 0, 4] += 0.5
+    A[2, 0, 4] += 0.01
     words = ["`A`", "Hermitian", "||A - A^H|| / ||A|| =", "matrix 2", "1 of 4", "(A + A^H) / 2", "nm.Eig", "nm.SVD"]
     assert_raises(ValueError, words, lambda: solve(A))
     assert not solve((A + A.mH) / 2)[-1].any()  # the remedy works
@@ -474,7 +476,7 @@ def test_defective_matrices_are_reported_by_eig(kind, dtype, device):
 
 
 def test_equal_eigenvalues_are_no_failure_of_eig_where_there_are_eigenvectors(dtype):
-    values, vectors, failed = linalg.eig(2 * torch.eye(3, dtype=dtype).repeat(2, 1, 1))
+    values, _, failed = linalg.eig(2 * torch.eye(3, dtype=dtype).repeat(2, 1, 1))
     assert not failed.any()
     assert_close(values, torch.full((2, 3), 2.0, dtype=torch.complex128))
 
