@@ -362,7 +362,7 @@ def _roughness(x: np.ndarray, frames: np.ndarray) -> np.ndarray:
 def _edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Edges of a spanning tree of the points, from parent to child in an order to follow, and the other edges."""
     count, d = x.shape
-    if d == 1:
+    if d == 1 or count == 1:
         along = np.argsort(x[:, 0])
         return np.stack([along[:-1], along[1:]], axis=1), np.empty((0, 2), int)
     distances, near = cKDTree(x).query(x, k=min(count, 2 * d + 2))

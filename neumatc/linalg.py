@@ -246,13 +246,15 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
     """
     A = _square(A)
-    wide = A.to(torch.complex128 if A.is_complex() else torch.float64).cpu().numpy()
+    wide = A.to(torch.complex128 if A.is_complex() else torch.float64).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
     singular = torch.zeros(len(A), dtype=torch.bool) if name == "exp" else inverse(A)[1].cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
         for i in torch.nonzero(~singular)[:, 0].tolist():
             try:
+                if name != "exp" and A.is_complex() and _on_the_cut(wide[i], torch.finfo(A.dtype).eps):
+                    continue
                 result = FUNCTIONS[name](wide[i])
             except (np.linalg.LinAlgError, ValueError):
                 continue
@@ -265,6 +267,12 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     failed = ~_finite(X)
     X[failed] = torch.nan
     return X, failed
+
+
+def _on_the_cut(a: np.ndarray, eps: float) -> bool:
+    """Whether an eigenvalue is negative to rounding: there principal roots and logarithms do not exist."""
+    values = np.linalg.eigvals(a)
+    return bool(((values.real < 0) & (np.abs(values.imag) <= len(a) * eps * np.abs(values).max())).any())
 
 
 def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
@@ -322,7 +330,8 @@ def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Ten
 
 
 def _numpy(function: Callable, *arguments: Tensor, **options: object) -> Tensor | tuple[Tensor, ...]:
-    result = function(*(A.resolve_conj().resolve_neg().numpy() for A in arguments), **options)
+    with np.errstate(all="ignore"):  # what it warns of is told by the masks
+        result = function(*(A.resolve_conj().resolve_neg().numpy() for A in arguments), **options)
     if isinstance(result, tuple):
         return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
     return torch.from_numpy(result)

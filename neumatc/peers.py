@@ -9,6 +9,7 @@ the precision of the family, and in real arithmetic where the basis is real, as 
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -167,7 +168,7 @@ def sionna_cholesky(A: Tensor) -> Tensor:
     Returns:
         The inverses, of the shape, dtype and device of A.
     """
-    invert = _inv_cholesky()
+    invert = _sionna("sionna.phy.utils", "inv_cholesky")
 
     def solve(a: Tensor) -> Tensor:
         L = invert(a)
@@ -177,14 +178,48 @@ def sionna_cholesky(A: Tensor) -> Tensor:
 
 
 @functools.cache
-def _inv_cholesky() -> Callable[[Tensor], Tensor]:
+def _sionna(module: str, name: str) -> Callable[..., Tensor]:
     # Importing Sionna seeds torch's global generators anew.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
-            from sionna.phy.utils import inv_cholesky
+            return getattr(importlib.import_module(module), name)
         except ImportError as error:
-            raise ImportError('`sionna_cholesky` needs Sionna: run `pip install "neumatc[wireless]"`.') from error
-    return inv_cholesky
+            raise ImportError(f'`{name}` needs Sionna: run `pip install "neumatc[wireless]"`.') from error
+
+
+def lmmse_loop(H: Tensor, noise: float) -> Tensor:
+    """Compute the LMMSE receivers (H^H H + s I)^{-1} H^H one after the other with NumPy.
+
+    Args:
+        H: Channels, shape (B, m, n).
+        noise: s.
+
+    Returns:
+        Shape (B, n, m), of the dtype and device of H.
+    """
+    h = _host(H).numpy()
+    X = np.empty((len(h), h.shape[2], h.shape[1]), h.dtype)
+    for i, matrix in enumerate(h):
+        adjoint = matrix.conj().T
+        G = adjoint @ matrix
+        G.flat[:: len(G) + 1] += noise
+        X[i] = np.linalg.solve(G, adjoint)
+    return torch.from_numpy(X).to(H.device)
+
+
+def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
+    """Compute the LMMSE receivers by Sionna's `lmmse_matrix`, whitened so that it solves the smaller, n x n system.
+
+    Args:
+        H: Channels, shape (B, m, n), complex.
+        noise: s.
+
+    Returns:
+        Shape (B, n, m), of the dtype and device of H. Sionna does not check that the factorisation succeeded.
+    """
+    solve, scale = _sionna("sionna.phy.mimo", "lmmse_matrix"), noise**-0.5
+    precision = "single" if H.dtype == torch.complex64 else "double"
+    return linalg.in_threads(lambda h: solve(scale * h, precision=precision) * scale, H)
 
 
 @_timed

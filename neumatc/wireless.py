@@ -295,6 +295,39 @@ def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
     return torch.log1p(signal / disturbance.clamp_min(torch.finfo(gains.dtype).tiny)).sum(dim=1) / math.log(2.0)
 
 
+def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
+    r"""Return the achievable rate of one user's downlink with the precoder V, in bit/s/Hz.
+
+    .. math:: R = \log_2 \det\!\Bigl(I + \frac{1}{s \|V\|_F^2} (H V) (H V)^H\Bigr)
+
+    for y = H V x + w with V scaled to unit transmit power, symbols x of equal power and E[w w^H] = s I: what the best
+    receiver can reach. Among orthonormal columns the leading right singular vectors of H maximise it.
+
+    Args:
+        H: Channels, shape (B, m, n), m receive and n transmit antennas.
+        V: Precoders, shape (B, n, k).
+        noise: s, above zero: noise power per receive antenna over the total transmit power.
+
+    Returns:
+        R, shape (B,), float64.
+
+    Raises:
+        TypeError: If H or V is not a complex tensor with three dimensions.
+        ValueError: For shapes that do not fit, or a ``noise`` that is not finite and above zero.
+    """
+    noise = checks.number("noise", noise, above=0.0)
+    for name, x in (("H", H), ("V", V)):
+        if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_complex():
+            raise TypeError(f"`{name}`: expected a complex tensor with three dimensions, got {checks.describe(x)}.")
+    if (len(V), V.shape[1]) != (len(H), H.shape[2]):
+        raise ValueError(f"`V`: expected shape ({len(H)}, {H.shape[2]}, k) for `H`, got {tuple(V.shape)}.")
+    V = V.to(torch.complex128)
+    G = H.to(torch.complex128) @ V
+    energies = torch.linalg.eigvalsh(G.mH @ G).clamp_min(0)
+    power = torch.linalg.matrix_norm(V).square()[:, None]
+    return torch.log1p(energies / (power * noise)).sum(dim=1) / math.log(2.0)
+
+
 def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
     """Return the arguments of Sionna's PanelArray for N, (rows, columns) or (rows, columns, polarisations)."""
     sizes = tuple(antennas) if isinstance(antennas, Sequence) else (1, antennas)

@@ -111,7 +111,7 @@ def test_cholesky_refuses_what_is_not_definite_and_the_others_do_not(solver):
 
 def test_importing_sionna_leaves_the_random_state_as_it_is():
     pytest.importorskip("sionna.phy")
-    peers._inv_cholesky.cache_clear()
+    peers._sionna.cache_clear()
     torch.manual_seed(7)
     before = torch.get_rng_state()
     peers.exact(nm.Problem(definite(torch.complex64), nm.Inverse()), peers.sionna_cholesky)

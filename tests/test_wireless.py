@@ -347,6 +347,27 @@ def test_the_regularised_inverse_maximises_the_sum_rate():
         assert (wireless.sum_rate(H, other, 0.1) <= best).all()
 
 
+def test_precoded_rate_is_that_of_water_without_filling():
+    """With exact singular vectors: sum of log2(1 + sigma^2 / (k s)); any other orthonormal precoder has less."""
+    channel = wireless.cdl("C", **SMALL, direction="downlink", dtype=torch.complex128)
+    H = channel(channel.frequencies[:5])
+    _, S, Vh = torch.linalg.svd(H, full_matrices=False)
+    k = 2
+    V, noise = Vh.mH[:, :, :k], 0.05
+    best = wireless.precoded_rate(H, V, noise)
+    expected = torch.log2(1 + S[:, :k] ** 2 / (k * noise)).sum(dim=1)
+    torch.testing.assert_close(best, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(wireless.precoded_rate(H, 3j * V, noise), best, rtol=1e-12, atol=0)  # power is scaled
+    for seed in range(5):
+        draw = torch.randn(V.shape, dtype=V.dtype, generator=torch.Generator().manual_seed(seed))
+        assert (wireless.precoded_rate(H, torch.linalg.qr(draw).Q, noise) < best).all()
+    for wrong, error in ((V.real, TypeError), (V[0], TypeError), (V[:2], ValueError), (V.mT, ValueError)):
+        with pytest.raises(error, match="`V`"):
+            wireless.precoded_rate(H, wrong, noise)
+    with pytest.raises(ValueError, match="`noise`"):
+        wireless.precoded_rate(H, V, 0.0)
+
+
 def test_sum_rate_rejects_bad_input():
     H, W = torch.ones(2, 4, 3), torch.ones(2, 3, 4)
     cases = [

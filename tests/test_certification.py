@@ -1,0 +1,459 @@
+"""Certified answers: bounds against exact arithmetic, exact solutions where the tolerance is not met, failures as data."""
+
+import mpmath
+import pytest
+import torch
+from conftest import (
+    DTYPES,
+    assert_close,
+    assert_raises,
+    conditioned,
+    easy,
+    eps,
+    gaussian,
+    parameters,
+    random_surrogate,
+    real,
+    singular_where,
+    tensors_of,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import neumatc as nm
+from neumatc import certification
+
+GENERAL = [
+    nm.Inverse(),
+    nm.RegularizedInverse(0.3),
+    nm.LMMSE(0.5),
+    nm.RZF(0.5),
+    nm.PseudoInverse(),
+    nm.LogDet(),
+    nm.MatrixFunction("exp"),
+    nm.MatrixFunction("sqrt"),
+    nm.MatrixFunction("inverse_sqrt"),
+    nm.MatrixFunction("log"),
+    nm.SVD(),
+    nm.SVD(2),
+    nm.SVD(2, "subspace"),
+    nm.Eig(),
+    nm.Subspace(2),
+    nm.Projector(2, "right"),
+    nm.QR(),
+    nm.Polar(),
+]
+HERMITIAN = [nm.Eigh(), nm.Eigh(2), nm.Cholesky()]
+OPERATIONS = [*GENERAL, *HERMITIAN, nm.Solve(2)]
+operations = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda x: str(x).replace(" ", ""))
+
+
+def problem_of(operation, dtype):
+    """A 3 x 3 problem (Solve: with two right-hand sides) that is far from singular, with distinct singular values."""
+    family = easy(nm.Inverse(), dtype).family
+    if operation in HERMITIAN:
+
+        def gram(p):
+            A = family.fn(p)
+            return (A.mH @ A + (A.mH @ A).mH) / 2
+
+        family = nm.ParametricMatrix(gram, family.lower, family.upper)
+    if isinstance(operation, nm.Solve):
+        family = nm.families.beside(family, gaussian(3, 2, dtype=dtype, seed=5))
+    return nm.Problem(family, operation)
+
+
+def fitted(problem, rank=4, **settings):
+    return nm.fit(problem, rank=rank, method=nm.ClosedForm(**settings), progress=False)
+
+
+def factors_of(value):
+    return (value,) if isinstance(value, torch.Tensor) else tuple(value)
+
+
+def wide(x):
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def true_error(problem, p, value):
+    """The relative error against the exact solution of A(p) as it is, all in double precision; NaN where there is none."""
+    exact, _ = problem.operation.exact(wide(problem.family(p)))
+    return problem.operation.error([wide(x) for x in factors_of(value)], exact)
+
+
+def assert_never_below(checked, error):
+    known = error.isfinite()
+    worst = float((error / checked.bound)[known].max())
+    assert (checked.bound >= error)[known].all(), f"the error is {worst:.17g} times its bound"
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@operations
+def test_kept_values_are_the_surrogates_and_the_others_exact_bit_for_bit(operation, rank, dtype):
+    problem = problem_of(operation, dtype)
+    surrogate, p = fitted(problem, rank), parameters(40, dtype=real(dtype))
+    before, value = surrogate(p), nm.certify(surrogate, problem, p, rtol=1e9)
+    rtol = float(value.bound.median())  # about a half is rejected, wherever the bound lies
+    rtol = rtol if 0 < rtol < torch.inf else 1e-2
+    checked = nm.certify(surrogate, problem, p, rtol=rtol)
+    assert type(checked.value) is type(before)
+    assert checked.certainty == operation.certainty
+    assert [x.dtype for x in (checked.residual, checked.bound)] == [torch.float64] * 2
+    assert [x.dtype for x in (checked.accepted, checked.failed)] == [torch.bool] * 2
+    assert all(x.shape == (40,) for x in (checked.residual, checked.bound, checked.accepted, checked.failed))
+    assert torch.equal(checked.accepted, checked.bound <= rtol)
+    assert not checked.failed.any()
+    exact = problem.exact(p).value
+    for x, y, z in zip(factors_of(checked.value), factors_of(before), factors_of(exact)):
+        assert x.dtype == y.dtype
+        assert torch.equal(x[checked.accepted], y[checked.accepted])
+        assert torch.equal(x[~checked.accepted], z[~checked.accepted])
+    if operation.certainty == "bound":
+        assert_never_below(checked, true_error(problem, p, before))
+        assert true_error(problem, p, checked.value).max() <= max(rtol, 1000 * eps(dtype))
+    residual = operation.residual(wide(problem.family(p)), [wide(x) for x in factors_of(before)])
+    assert torch.equal(checked.residual, residual)
+
+
+BOUNDED = [operation for operation in OPERATIONS if operation.certainty == "bound"]
+bounded = pytest.mark.parametrize("operation", BOUNDED, ids=lambda x: str(x).replace(" ", ""))
+
+
+def test_bounds_are_proved_for_these():
+    names = {"Inverse", "RegularizedInverse", "LMMSE", "RZF", "PseudoInverse", "LogDet", "SVD", "Eigh"}
+    assert {type(operation).__name__ for operation in BOUNDED} == names
+
+
+@pytest.mark.parametrize("kind", ["good", "corner", "random"])
+@bounded
+def test_bound_is_never_below_the_true_error(operation, kind, dtype):
+    """Also for surrogates that extrapolate from a corner of the box, and for random ones."""
+    problem = problem_of(operation, dtype)
+    if kind == "random":
+        surrogate, p = random_surrogate(operation, *problem.family.shape, dtype), 3 * parameters(200) - 1
+        problem = nm.Problem(nm.ParametricMatrix(problem.family.fn, surrogate.lower, surrogate.upper), operation)
+    else:
+        corner = {"snapshots": [[0.1 * i] for i in range(4)]} if kind == "corner" else {}
+        surrogate, p = fitted(problem, **corner), parameters(200)
+    checked = nm.certify(surrogate, problem, p.to(real(dtype)))
+    assert_never_below(checked, true_error(problem, p.to(real(dtype)), surrogate(p.to(real(dtype)))))
+    if kind == "good":  # and it is of use
+        assert checked.accepted.all()
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(2)], ids=str)
+def test_a_value_at_the_tolerance_is_accepted_and_one_above_is_not(operation, dtype):
+    problem = problem_of(operation, dtype)
+    surrogate, p = fitted(problem, rank=2), parameters(9, dtype=real(dtype))
+    bound = nm.certify(surrogate, problem, p).bound
+    middle = float(bound.sort().values[4])
+    at = nm.certify(surrogate, problem, p, rtol=middle)
+    assert torch.equal(at.bound, bound)
+    assert int(at.accepted.sum()) == 5
+    below = nm.certify(
+        surrogate, problem, p, rtol=float(torch.tensor(middle).double().nextafter(torch.tensor(0.0).double()))
+    )
+    assert int(below.accepted.sum()) == 4
+
+
+@operations
+def test_all_accepted_and_all_rejected(operation):
+    problem = problem_of(operation, torch.float64)
+    surrogate, p = fitted(problem, rank=12), parameters(7)
+    generous = nm.certify(surrogate, problem, p, rtol=1e300)
+    assert generous.accepted.all()
+    assert all(torch.equal(x, y) for x, y in zip(factors_of(generous.value), factors_of(surrogate(p))))
+    strict = nm.certify(surrogate, problem, p, rtol=1e-300)
+    assert torch.equal(strict.accepted, strict.bound == 0)  # an estimate, or that of LogDet, can be zero
+    exact = factors_of(problem.exact(p).value)
+    rejected = ~strict.accepted
+    assert all(torch.equal(x[rejected], y[rejected]) for x, y in zip(factors_of(strict.value), exact))
+    assert not strict.failed.any()
+
+
+@pytest.mark.parametrize("operation", [nm.SVD(2), nm.QR(), nm.Polar(), nm.Eigh(2), nm.Subspace(2)], ids=str)
+def test_orthonormal_values_are_certified_as_they_are(operation, dtype):
+    problem = problem_of(operation, dtype)
+    surrogate, p = fitted(problem, rank=3), parameters(20, dtype=real(dtype))
+    checked = nm.certify(surrogate, problem, p, rtol=1e9, orthonormal=True)
+    value = surrogate(p, orthonormal=True)
+    for x, y in zip(factors_of(checked.value), factors_of(value)):
+        assert torch.equal(x[checked.accepted], y[checked.accepted])
+    if operation.certainty == "bound":
+        assert checked.accepted.any()
+        assert_never_below(checked, true_error(problem, p, value))
+    if not isinstance(operation, nm.Eigh):
+        other = nm.certify(surrogate, problem, p, rtol=1e9).bound
+        assert not torch.equal(checked.bound, other)
+
+
+def test_singular_matrices_are_rejected_and_failed(dtype):
+    problem = singular_where(lambda p: (p > 0.3) & (p < 0.5), dtype=real(dtype))
+    surrogate = fitted(problem, rank=2, snapshots=[[0.0], [0.1], [0.2], [0.6], [0.8], [1.0]])
+    p = torch.tensor([[0.2], [0.35], [0.45], [0.8]], dtype=real(dtype))
+    checked = nm.certify(surrogate, problem, p, rtol=0.9)
+    assert checked.failed.tolist() == [False, True, True, False]
+    assert checked.accepted.tolist() == [True, False, False, True]
+    assert checked.bound.isinf().tolist() == [False, True, True, False]
+    assert checked.residual.isfinite().all()
+    assert checked.value[checked.failed].isnan().all()
+    assert torch.equal(checked.value[~checked.failed], surrogate(p)[~checked.failed])
+    assert "2 of 4" in str(checked)
+    assert "bound" in str(checked)
+    assert "2 failed" in str(checked)
+
+
+@pytest.mark.parametrize("operation", [nm.PseudoInverse(), nm.LogDet(), nm.QR(), nm.Polar()], ids=str)
+def test_where_there_is_no_solution_nothing_is_returned(operation):
+    problem = nm.Problem(singular_where(lambda p: p > 0.5).family, operation)
+    surrogate = fitted(problem, rank=1, snapshots=[[0.0], [0.2], [0.4]])
+    p = torch.tensor([[0.1], [0.7]], dtype=torch.float64)
+    checked = nm.certify(surrogate, problem, p, rtol=1e-9)
+    assert checked.failed.tolist() == [False, True]
+    assert all(x[1].isnan().all() and x[0].isfinite().all() for x in factors_of(checked.value))
+
+
+@pytest.mark.parametrize("operation", [nm.SVD(2), nm.SVD(2, "subspace"), nm.Eigh(2)], ids=str)
+def test_without_a_gap_nothing_is_proved_and_all_is_solved(operation, dtype):
+    """sigma_2 = sigma_3: two best approximations of rank 2 may have nothing in common."""
+    A = torch.diag(torch.tensor([3.0, 2.0, 2.0, 1.0])).to(dtype)
+    family = nm.ParametricMatrix(lambda p: A + 0 * p[:, :, None], [0.0], [1.0], dtype=real(dtype))
+    problem = nm.Problem(family, operation)
+    surrogate, p = fitted(problem, rank=1), parameters(5, dtype=real(dtype))
+    checked = nm.certify(surrogate, problem, p, rtol=1e9)
+    assert checked.bound.isinf().all()
+    assert not checked.accepted.any()
+    assert not checked.failed.any()
+    assert all(torch.equal(x, y) for x, y in zip(checked.value, problem.exact(p).value))
+
+
+def test_a_gap_that_rounding_hides_is_no_gap():
+    """In single precision sigma_2 = sigma_3 (1 + 1e-6) is a gap, of which nothing is left in a surrogate's error."""
+    A = torch.diag(torch.tensor([3.0, 1.000001, 1.0]))
+    family = nm.ParametricMatrix(lambda p: A + 0 * p[:, :, None], [0.0], [1.0])
+    problem = nm.Problem(family, nm.SVD(2))
+    surrogate = random_surrogate(nm.SVD(2), 3, 3, torch.float32)
+    exact = [x[0] for x in problem.exact(torch.tensor([[0.5]])).value]
+    for m, x in zip(surrogate.maps, exact):
+        m.core.zero_()[0] = x
+        m.weights["weight_out"].zero_()
+        m.weights["bias_out"].zero_()[0] = 1
+    p, box = parameters(5, dtype=torch.float32), nm.ParametricMatrix(family.fn, surrogate.lower, surrogate.upper)
+    problem = nm.Problem(box, nm.SVD(2))
+    checked = nm.certify(surrogate, problem, p)
+    assert_never_below(checked, true_error(problem, p, surrogate(p)))
+    surrogate.maps[0].core.mul_(1 + 1e-5)
+    assert nm.certify(surrogate, problem, p).bound.isinf().all()
+
+
+@operations
+def test_large_batches_go_piece_by_piece(operation, monkeypatch):
+    problem = problem_of(operation, torch.complex64)
+    surrogate, p = fitted(problem, rank=2), parameters(23, dtype=torch.float32)
+    rtol = float(nm.certify(surrogate, problem, p).bound.median())
+    whole = nm.certify(surrogate, problem, p, rtol=rtol)
+    sizes, fn = [], problem.family.fn
+    monkeypatch.setattr(problem.family, "fn", lambda p: sizes.append(len(p)) or fn(p))
+    monkeypatch.setattr(certification, "_NUMBERS", 5 * problem.family.shape[0] * problem.family.shape[1] + 1)
+    pieces = nm.certify(surrogate, problem, p, rtol=rtol)
+    assert sizes == [5, 5, 5, 5, 3]
+    assert_close(pieces.residual, whole.residual)
+    assert_close(pieces.bound, whole.bound)
+    assert torch.equal(pieces.failed, whole.failed)
+    same = pieces.accepted == whole.accepted
+    assert same.sum() >= 22  # that at the tolerance may fall on either side of it
+    assert all(torch.equal(x[same], y[same]) for x, y in zip(factors_of(pieces.value), factors_of(whole.value)))
+    monkeypatch.setattr(certification, "_NUMBERS", 1)  # less than one matrix: one at a time
+    assert nm.certify(surrogate, problem, p[:3], rtol=rtol).bound.shape == (3,)
+
+
+def test_certify_writes_to_nothing_of_the_caller(dtype):
+    problem = problem_of(nm.SVD(2), dtype)
+    surrogate, p = fitted(problem, rank=2), parameters(11, dtype=real(dtype))
+    kept, before = p.clone(), {name: tensor.clone() for name, tensor in tensors_of(surrogate).items()}
+    samples = problem.family(p)
+    stored = nm.ParametricMatrix(lambda q: samples[: len(q)], [0.0], [1.0], dtype=real(dtype))  # returns its own memory
+    held = samples.clone()
+    for family in (problem.family, stored):
+        nm.certify(surrogate, nm.Problem(family, nm.SVD(2)), p, rtol=1e-12)
+    assert torch.equal(p, kept)
+    assert torch.equal(samples, held)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors_of(surrogate).items())
+
+
+def test_single_precision_parameters_and_double_precision_matrices():
+    """p may be of another precision than the family."""
+    problem = problem_of(nm.Inverse(), torch.float64)
+    surrogate, p = fitted(problem, rank=12), parameters(6, dtype=torch.float32)
+    checked = nm.certify(surrogate, problem, p)
+    assert checked.accepted.all()
+    assert_never_below(checked, true_error(problem, p, surrogate(p)))
+
+
+def test_certify_refuses_wrong_arguments():
+    problem, p = problem_of(nm.Inverse(), torch.float32), parameters(4, dtype=torch.float32)
+    surrogate = fitted(problem, rank=2)
+
+    def certify(s=surrogate, q=problem, points=p, **options):
+        return lambda: nm.certify(s, q, points, **options)
+
+    other = problem_of(nm.RegularizedInverse(0.3), torch.float32)
+    louder = random_surrogate(nm.RegularizedInverse(0.2), 3, 3, torch.float32)
+    assert_raises(TypeError, ["`surrogate`", "nm.Surrogate", "got", "function"], certify(s=lambda p: p))
+    assert_raises(TypeError, ["`problem`", "nm.Problem", "got", "ParametricMatrix"], certify(q=problem.family))
+    assert_raises(
+        ValueError, ["`surrogate`", "expected", "RegularizedInverse(noise=0.3)", "got", "Inverse()"], certify(q=other)
+    )
+    assert_raises(ValueError, ["`surrogate`", "noise=0.3", "got", "noise=0.2"], certify(s=louder, q=other))
+    small = random_surrogate(nm.Inverse(), 2, 2, torch.float32)
+    assert_raises(ValueError, ["`surrogate`", "(3, 3)", "got", "(2, 2)"], certify(s=small))
+    for dtype in (torch.float64, torch.complex64):
+        foreign = random_surrogate(nm.Inverse(), 3, 3, dtype)
+        assert_raises(TypeError, ["`surrogate`", "float32", "got", str(dtype), ".to("], certify(s=foreign))
+    for rtol in (0, -1e-2, float("nan"), float("inf")):
+        assert_raises(ValueError, ["`rtol`", "above 0", "got", str(rtol)], certify(rtol=rtol))
+    for rtol in ("1e-2", None, True):
+        assert_raises(TypeError, ["`rtol`", "number", "got"], certify(rtol=rtol))
+    assert_raises(ValueError, ["`p`", "box", "got", "extrapolate"], certify(points=p + 2))
+    assert_raises(ValueError, ["`p`", "shape (B, 1)", "got"], certify(points=p[:, 0]))
+    assert_raises(ValueError, ["`p`", "at least one"], certify(points=p[:0]))
+    assert_raises(ValueError, ["`orthonormal`", "False", "Inverse()", "got True"], certify(orthonormal=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_surrogate_and_problem_must_be_on_one_device():
+    problem = problem_of(nm.Inverse(), torch.float32)
+    surrogate = fitted(problem, rank=2).to("cuda:0")
+    p = parameters(4, dtype=torch.float32)
+    assert_raises(
+        TypeError, ["`surrogate`", "cpu", "got", "cuda", ".to("], lambda: nm.certify(surrogate, problem, p.cuda())
+    )
+
+
+# The bounds themselves, against arithmetic of 60 digits: values that are wrong by anything from a rounding error to
+# much more than their own size, of matrices of any condition and scale.
+
+
+def mp(x):
+    return mpmath.matrix([[mpmath.mpmathify(v) for v in row] for row in x.tolist()])
+
+
+def mp_norm(X):
+    return mpmath.sqrt(mpmath.fsum(abs(x) ** 2 for x in X))
+
+
+def mp_error(operation, A, factors):
+    """The relative error of the value in the operation's measure, to 40 digits or more."""
+    with mpmath.workdps(60):
+        A, factors = mp(A), [mp(x) if x.ndim == 2 else mpmath.diag(x.tolist()) for x in factors]
+        if isinstance(operation, (nm.SVD, nm.Eigh)):
+            k = factors[0].cols
+            U, S, V = mpmath.svd(A)
+            exact = U[:, :k] * mpmath.diag(S[:k]) * V[:k, :]
+            if isinstance(operation, nm.SVD):
+                value = factors[0] * factors[1] * factors[2]
+            else:
+                value = factors[1] * factors[0] * factors[1].H
+        else:
+            (value,), tall = factors, A.rows >= A.cols
+            noise = mpmath.mpf(getattr(operation, "noise", 0))
+            if isinstance(operation, (nm.Inverse, nm.RegularizedInverse)):
+                exact = A**-1 if isinstance(operation, nm.Inverse) else (A.H * A + noise * mpmath.eye(A.cols)) ** -1
+            elif tall:
+                exact = (A.H * A + noise * mpmath.eye(A.cols)) ** -1 * A.H
+            else:
+                exact = A.H * (A * A.H + noise * mpmath.eye(A.rows)) ** -1
+        return mp_norm(value - exact) / mp_norm(exact)
+
+
+LINEAR = [nm.Inverse, nm.RegularizedInverse, nm.LMMSE, nm.RZF, nm.PseudoInverse]
+cases = given(
+    st.integers(0, 2**31),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.sampled_from(DTYPES),
+    st.floats(0, 8),  # log10 of the condition number
+    st.floats(-6, 6),  # log10 of the size
+    st.floats(-18, 1),  # log10 of the perturbation
+)
+
+
+def measured(operation, A, factors):
+    """The bound as `certify` computes it, in double precision."""
+    return float(operation.error_bound(wide(A), [wide(x) for x in factors]))
+
+
+def perturbed(x, size, seed):
+    noise = gaussian(*x.shape, dtype=x.dtype, seed=seed)
+    return (wide(x) + size * float(torch.linalg.vector_norm(x)) / x.numel() ** 0.5 * wide(noise)).to(x.dtype)
+
+
+@pytest.mark.parametrize("kind", LINEAR, ids=lambda kind: kind.__name__)
+@settings(max_examples=80, deadline=None, derandomize=True)
+@cases
+def test_bounds_of_linear_operations_hold_in_exact_arithmetic(kind, seed, shape, dtype, condition, scale, size):
+    m, n = shape if kind is not nm.Inverse else (shape[0],) * 2
+    A = (wide(conditioned(1, m, n, dtype, condition=10**condition, seed=seed % 997)) * 10**scale).to(dtype)
+    regularized = kind in (nm.RegularizedInverse, nm.LMMSE, nm.RZF)
+    operation = kind(10.0 ** (2 * scale - condition)) if regularized else kind()
+    (X,), failed = operation.exact(A)
+    if failed:
+        return
+    value = perturbed(X, 10**size, seed)
+    bound, error = measured(operation, A, [value]), mp_error(operation, A[0], [value[0]])
+    assert bound >= error
+    if 10**condition * 10 ** max(size, -15) < 1e-3 and dtype in DTYPES[1::2]:
+        assert bound < 1  # of use, if pessimistic by the condition number
+
+
+@pytest.mark.parametrize("kind", [nm.SVD, nm.Eigh], ids=lambda kind: kind.__name__)
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(cases=st.data())
+def test_bounds_of_spectral_decompositions_hold_in_exact_arithmetic(kind, cases):
+    seed, dtype = cases.draw(st.integers(0, 2**31)), cases.draw(st.sampled_from(DTYPES))
+    m, n = cases.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    condition, size = cases.draw(st.floats(0, 4)), cases.draw(st.floats(-18, 1))
+    A = conditioned(1, m, n, dtype, condition=10**condition, seed=seed % 997)
+    if kind is nm.Eigh:
+        A = A @ gaussian(1, n, m, dtype=dtype, seed=seed % 991)
+        A = (A + A.mH) / 2  # indefinite
+    k = cases.draw(st.integers(1, min(A.shape[1:])))
+    operation = kind(k)
+    factors = [perturbed(x, 10**size, seed + i) for i, x in enumerate(operation.exact(A)[0])]
+    assert measured(operation, A, factors) >= mp_error(operation, A[0], [x[0] for x in factors])
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31), st.sampled_from(DTYPES[1::2]), st.floats(-8, 0), st.floats(-8, 0))
+def test_bound_of_the_svd_holds_near_a_lost_gap(seed, dtype, gap, size):
+    """Values of a nearby matrix, whose leading vectors may be others altogether."""
+    U, V = (torch.linalg.qr(gaussian(4, 4, dtype=dtype, seed=seed % 997 + i)).Q for i in range(2))
+    S = torch.tensor([2.0, 1 + 10**gap, 1.0, 0.3], dtype=torch.float64)
+    A = (U * S) @ V.mH
+    near = A + 10**size * gaussian(4, 4, dtype=dtype, seed=seed)
+    operation = nm.SVD(2)
+    factors = [x[0] for x in operation.exact(near[None])[0]]
+    bound = measured(operation, A[None], [x[None] for x in factors])
+    assert bound >= mp_error(operation, A, factors)
+    if size < gap - 2:
+        assert bound < torch.inf
+
+
+def test_bound_is_infinite_where_nothing_is_proved():
+    A = conditioned(3, 3, 3, torch.float64)
+    for operation in (nm.Inverse(), nm.PseudoInverse(), nm.RegularizedInverse(1e-6), nm.LMMSE(1e-6)):
+        bound = operation.error_bound(A, [torch.zeros(3, 3, 3, dtype=torch.float64)])
+        assert (bound.isinf() & (bound > 0)).all(), operation
+    zero = [torch.zeros(3, *shape, dtype=torch.float64) for shape in ((3, 2), (2,), (2, 3))]
+    assert nm.SVD(2).error_bound(A, zero).isinf().all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_rejected(bad):
+    problem = problem_of(nm.Inverse(), torch.float64)
+    surrogate, p = fitted(problem, rank=4), parameters(5)
+    surrogate.maps[0].core[0, 1, 1] = bad
+    checked = nm.certify(surrogate, problem, p)
+    assert checked.bound.isinf().all()
+    assert not checked.accepted.any()
+    assert not checked.failed.any()
+    assert torch.equal(checked.value, problem.exact(p).value)
