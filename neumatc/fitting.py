@@ -41,8 +41,7 @@ def fit(
         rank: r, columns of the embedding; a factor with fewer than r real numbers takes its number of them.
         tol: Relative residual that counts as failure, in the norm of the operation's residual.
         budget: Most exact solves; 0 fits from the residual alone. Default: what the method takes.
-        method: How; default `ClosedForm()`, or `ResidualTraining()` for an operation whose factors are not unique (the
-            SVD).
+        method: How; default `ClosedForm()`.
         start: A surrogate of the same problem to begin from, for `ResidualTraining`; it gives the rank.
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
@@ -91,8 +90,8 @@ def fit_many(
     The snapshots of a batch of problems are solved in one call, and their subspaces found in one. The embeddings are
     fitted by one least-squares solve where their points are the same: for one parameter, and for operations without
     projections; what `fit` chooses there from the snapshots (polynomials in several parameters, refined features) is
-    chosen once for the batch. Boxes may differ. With a tolerance, or without exact solves, every problem needs its own
-    sequence of steps, and they are fitted one after the other.
+    chosen once for the batch. Boxes may differ. With a tolerance, without exact solves, or where the snapshots must be
+    aligned (singular vectors), every problem needs its own sequence of steps after the snapshots.
 
     Args:
         problems: At least one.

@@ -289,6 +289,7 @@ class _Follower:
     def _enter(self, kind: str, labels: Iterable[int], a: int, b: int, phase: float = 0.0) -> None:
         labels = tuple(sorted({int(label) for label in labels}))
         gap = float(min(self.gaps[a], self.gaps[b]))
+        gap = gap if np.isfinite(gap) else float("nan")  # a single vector
         known = self.found.get((kind, labels))
         if known is None or gap < known.gap:
             self.found[kind, labels] = Event(kind, labels, ((self.x[a] + self.x[b]) / 2).tolist(), gap, phase)

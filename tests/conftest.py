@@ -86,7 +86,7 @@ def assert_raises(error, words, function):
 
 
 def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8, seed=0, shapes=None):
-    """Surrogate with random weights on the box [-1, 2]^d, made without a fit; ``shapes``: of maps that are not final."""
+    """Surrogate with random weights on the box [-1, 2]^d, made without a fit; ``shapes``: those of unfinished maps."""
     draws, maps = generator(seed), []
     embedding = nm.SinusoidalMLP(layers=2, width=width, frequency=3.0)
     factors = operation.factors(m, n)

@@ -1,18 +1,217 @@
-"""Operations and problems: exact solutions, residuals, gauges, and the training loss, against dense NumPy oracles."""
+"""Operations and problems: one registry of cases, each against dense NumPy and SciPy oracles, fitted, and bounded."""
 
 import itertools
+from dataclasses import dataclass
 
+import mpmath
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, parameters, real
+from conftest import assert_close, assert_raises, conditioned, eps, gaussian, grid_of, parameters, real, tensors_of
 
 import neumatc as nm
+from neumatc import StopReason
 
-SHAPES = [(4, 4), (7, 3), (3, 7), (1, 5), (1, 1)]
-CASES = [(nm.Inverse(), (m, n)) for m, n in SHAPES if m == n]
-CASES += [(nm.SVD(rank), shape) for shape, rank in itertools.product(SHAPES, (None, 1, 2)) if (rank or 1) <= min(shape)]
-cases = pytest.mark.parametrize(("operation", "shape"), CASES, ids=lambda x: str(x).replace(" ", ""))
+SQUARE, TALL, WIDE, ROW, ONE = (4, 4), (5, 3), (3, 5), (1, 5), (1, 1)
+ALL = [SQUARE, TALL, WIDE, ROW, ONE]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation, the shape of its matrices, and the kind of matrix that it is for."""
+
+    operation: nm.Operation
+    shape: tuple[int, int]
+    kind: str = "general"
+
+    def __str__(self):
+        return f"{self.operation}-{self.shape[0]}x{self.shape[1]}".replace(" ", "")
+
+
+CASES = [Case(nm.Inverse(), shape) for shape in (SQUARE, ONE)]
+CASES += [Case(nm.RegularizedInverse(noise=0.1), shape) for shape in (SQUARE, TALL, WIDE, ONE)]
+CASES += [Case(nm.LMMSE(noise=0.1), shape) for shape in ALL]
+CASES += [Case(nm.RZF(noise=0.5), shape) for shape in (TALL, WIDE)]
+CASES += [Case(nm.PseudoInverse(), shape) for shape in ALL]
+CASES += [Case(nm.Solve(columns=k), (n, n + k), "solve") for n, k in ((4, 1), (4, 3), (1, 1))]
+CASES += [Case(nm.LogDet(), shape) for shape in (SQUARE, ONE)]
+FUNCTIONS = ("exp", "sqrt", "inverse_sqrt", "log")
+CASES += [Case(nm.MatrixFunction(name), SQUARE, "principal") for name in FUNCTIONS]
+CASES += [Case(nm.MatrixFunction("log"), ONE, "principal")]
+CASES += [Case(nm.SVD(), shape) for shape in ALL]
+CASES += [Case(nm.SVD(rank=2), shape) for shape in (SQUARE, TALL, WIDE)]
+CASES += [Case(nm.SVD(rank=2, gauge="subspace"), shape) for shape in (SQUARE, TALL, WIDE)]
+CASES += [Case(nm.Eigh(), shape, "hermitian") for shape in (SQUARE, ONE)]
+CASES += [Case(nm.Eigh(rank=2, gauge=gauge), SQUARE, "hermitian") for gauge in ("vectors", "subspace")]
+CASES += [Case(nm.Eig(), shape, "principal") for shape in (SQUARE, ONE)]
+CASES += [Case(nm.Subspace(2, side), shape) for side in ("left", "right") for shape in (SQUARE, TALL, WIDE)]
+CASES += [Case(nm.Projector(2, side), shape) for side in ("left", "right") for shape in (SQUARE, TALL, WIDE)]
+CASES += [Case(nm.Subspace(1), ONE), Case(nm.Projector(1, "right"), ROW)]
+CASES += [Case(nm.QR(), shape) for shape in ALL]
+CASES += [Case(nm.Cholesky(), shape, "positive") for shape in (SQUARE, ONE)]
+CASES += [Case(nm.Polar(), shape) for shape in ALL]
+LINEAR = [case for case in CASES if isinstance(case.operation, nm.LinearOperation)]
+BOUNDED = [case for case in CASES if case.operation.certainty == "bound"]
+ORTHONORMAL = (nm.SVD, nm.Eigh, nm.Subspace, nm.QR, nm.Polar)
+
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+NAMED = {"SVDFactors": "U S Vh", "EighFactors": "eigenvalues eigenvectors", "QRFactors": "Q R", "PolarFactors": "U P"}
+NAMED |= {"EigFactors": "eigenvalues eigenvectors", "LogDetFactors": "sign logabsdet"}
+
+
+def wide(x):
+    """In double precision, on the CPU."""
+    return x.cpu().to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def matrices(case, batch, dtype, seed=0):
+    """Well-conditioned matrices of the case's kind, on the CPU."""
+    m, n = case.shape
+    if case.kind == "solve":
+        right = gaussian(batch, m, n - m, dtype=dtype, seed=seed + 5)
+        return torch.cat([conditioned(batch, m, m, dtype, seed=seed), right], dim=2)
+    if case.kind == "general":
+        return conditioned(batch, m, n, dtype, seed=seed)
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    if case.kind == "principal":  # eigenvalues 1, 2, ... in vectors that are not orthogonal
+        V = torch.eye(n, dtype=double) + 0.5 * conditioned(batch, n, n, double, seed=seed)
+        return (V * torch.arange(1.0, n + 1) @ torch.linalg.inv(V)).to(dtype)
+    values = torch.logspace(0, -1, n, dtype=torch.float64)
+    if case.kind == "hermitian":
+        values = values * (-1) ** torch.arange(n)
+    V = conditioned(batch, n, n, double, 1.0, seed)
+    A = (V * values) @ V.mH
+    return ((A + A.mH) / 2).to(dtype)
+
+
+def slow(case, dtype, d=1, device="cpu"):
+    """A family of the case's kind, which varies slowly about a diagonal with the entries 2, 3, ..., 0.4 at most."""
+    m, n = case.shape
+    if case.kind == "solve":
+        square = Case(case.operation, (m, m))
+        right = Case(case.operation, (m, n - m))
+        return nm.families.beside(slow(square, dtype, d, device), slow(right, dtype, d, device))
+    k = min(m, n)
+    centre = torch.zeros(m, n, dtype=torch.float64)
+    centre[range(k), range(k)] = torch.arange(2.0, 2 + k, dtype=torch.float64)
+    if case.kind == "hermitian":
+        centre *= (-1) ** torch.arange(n)
+    waves = gaussian(2, m, n, dtype=dtype, seed=3)
+    waves = (waves + waves.mH) / 2 if case.kind in ("hermitian", "positive") else waves
+    waves = 0.2 * waves / torch.linalg.matrix_norm(waves, 2)[:, None, None]
+    centre, waves = centre.to(device, dtype), waves.to(device)
+    speeds = torch.tensor([[1.5, -0.5], [0.7, 1.0]], dtype=real(dtype), device=device)[:, :d]
+
+    def fn(p):
+        phases = p @ speeds.T + torch.arange(2, dtype=p.dtype, device=p.device)
+        return centre + torch.einsum("bk,kmn->bmn", phases.cos().to(dtype), waves)
+
+    return nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=real(dtype), device=device)
+
+
+def fit(problem, rank=None, *, tol=None, budget=None, **settings):
+    return nm.fit(problem, rank=rank, tol=tol, budget=budget, method=nm.ClosedForm(**settings), progress=False)
+
+
+def as_tuple(value):
+    return (value,) if isinstance(value, torch.Tensor) else tuple(value)
+
+
+def largest_rank(problem):
+    """The number of real numbers in the largest factor: then the rank truncates nothing."""
+    dtypes = [(factor.shape, factor.dtype(problem.family.dtype)) for factor in problem.factors]
+    return max(torch.Size(shape).numel() * (2 if dtype.is_complex else 1) for shape, dtype in dtypes)
+
+
+# Oracles: one matrix at a time, by another algorithm than the library's wherever there is one
+
+
+def leading(A, k, side="left"):
+    """Orthonormal basis of the k leading left (right) singular vectors, by the eigenvectors of the Gram matrix."""
+    return np.linalg.eigh(A @ A.conj().T if side == "left" else A.conj().T @ A)[1][:, -k:]
+
+
+def by_eigenvectors(function, A):
+    w, V = np.linalg.eig(A)
+    X = V @ np.diag(function(w)) @ np.linalg.inv(V)
+    return X if np.iscomplexobj(A) else X.real
+
+
+def by_cholesky(A):
+    """QR with a positive diagonal, from the Cholesky factor of the Gram matrix of the first columns."""
+    first = A[:, : min(A.shape)]
+    Q = first @ np.linalg.inv(np.linalg.cholesky(first.conj().T @ first).conj().T)
+    return Q, Q.conj().T @ A
+
+
+def spectral(A, rank):
+    """Eigenvalues of largest modulus, ascending, and that part of the matrix."""
+    w, V = np.linalg.eigh(A)
+    chosen = np.sort(np.argsort(-np.abs(w))[: rank or len(w)])
+    return w[chosen], (V[:, chosen] * w[chosen]) @ V[:, chosen].conj().T
+
+
+def singular(A, rank):
+    """Singular values from the eigenvalues of [0 A; A^H 0], and the projection of A on the leading vectors."""
+    k = rank or min(A.shape)
+    zero = [np.zeros((s, s)) for s in A.shape]
+    values = np.linalg.eigvalsh(np.block([[zero[0], A], [A.conj().T, zero[1]]]))[::-1][:k]
+    U = leading(A, k)
+    return values, U @ U.conj().T @ A
+
+
+def projector(A, o):
+    U = leading(A, o.rank, o.side)
+    return (U @ U.conj().T,)
+
+
+def regularized(A, noise):
+    return np.linalg.inv(A.conj().T @ A + noise * np.eye(A.shape[1]))
+
+
+ORACLES = {
+    "Inverse": lambda A, o: (np.linalg.inv(A),),
+    "RegularizedInverse": lambda A, o: (regularized(A, o.noise),),
+    "LMMSE": lambda A, o: (regularized(A, o.noise) @ A.conj().T,),
+    "RZF": lambda A, o: (A.conj().T @ regularized(A.conj().T, o.noise),),
+    "PseudoInverse": lambda A, o: (np.linalg.pinv(A),),
+    "Solve": lambda A, o: (np.linalg.solve(A[:, : len(A)], A[:, len(A) :]),),
+    "LogDet": lambda A, o: (np.array(scipy.linalg.det(A)),),
+    "MatrixFunction": lambda A, o: (
+        by_eigenvectors(
+            {"exp": np.exp, "sqrt": np.sqrt, "inverse_sqrt": lambda w: 1 / np.sqrt(w), "log": np.log}[o.function], A
+        ),
+    ),
+    "SVD": lambda A, o: singular(A, o.rank),
+    "Eigh": lambda A, o: spectral(A, o.rank),
+    "Eig": lambda A, o: (np.sort_complex(np.linalg.eigvals(A).astype(complex)), A.astype(complex)),
+    "Subspace": projector,
+    "Projector": projector,
+    "QR": lambda A, o: by_cholesky(A),
+    "Cholesky": lambda A, o: (np.linalg.cholesky(A),),
+    "Polar": lambda A, o: scipy.linalg.polar(A),
+}
+
+
+def invariants(operation, factors):
+    """What an oracle gives, from the factors: the same in every gauge and order of eigenvalues."""
+    if isinstance(operation, nm.LogDet):
+        return (factors[0] * factors[1].exp(),)
+    if isinstance(operation, nm.SVD):
+        return factors[1], operation.invariant(factors)
+    if isinstance(operation, nm.Eigh):
+        return factors[0], operation.invariant(factors)
+    if isinstance(operation, nm.Eig):
+        order = factors[0].real.argsort(dim=1)
+        return factors[0].gather(1, order), operation.invariant(factors)
+    return (operation.invariant(factors),) if isinstance(operation, nm.Subspace) else tuple(factors)
+
+
+def oracle(operation, A):
+    """The invariants of each matrix of a batch, in double precision."""
+    columns = zip(*(ORACLES[type(operation).__name__](a, operation) for a in wide(A).numpy()))
+    return [torch.from_numpy(np.stack([np.asarray(x) for x in column])) for column in columns]
 
 
 def norm(x):
@@ -20,22 +219,406 @@ def norm(x):
     return torch.from_numpy(np.linalg.norm(x.cpu().to(torch.complex128).numpy(), axis=(1, 2)))
 
 
-def perturbed(factors, size=0.1):
-    return [x + size * gaussian(*x.shape, dtype=x.dtype, seed=7 + i).to(x.device) for i, x in enumerate(factors)]
+def perturbed(factors, size=0.1, seed=7):
+    return [x + size * gaussian(*x.shape, dtype=x.dtype, seed=seed + i).to(x.device) for i, x in enumerate(factors)]
+
+
+def defect_of_orthonormality(operation, factors):
+    """Largest entry of U^H U - I over the factors that the exact solution has orthonormal."""
+    if isinstance(operation, nm.SVD):
+        frames = [factors[0], factors[2].mH]
+    elif isinstance(operation, nm.Eigh):
+        frames = [factors[1]]
+    else:
+        U = factors[0]
+        frames = [U if U.shape[1] >= U.shape[2] else U.mH]
+    return max(float((U.mH @ U - torch.eye(U.shape[2], dtype=U.dtype, device=U.device)).abs().max()) for U in frames)
+
+
+# Exact solutions
 
 
 @cases
-def test_exact_solution_has_the_stated_shapes_and_no_residual(operation, shape, dtype, device):
-    A = conditioned(6, *shape, dtype).to(device)
+def test_exact_solution_is_as_stated_and_agrees_with_the_oracle(case, dtype, device):
+    operation = case.operation
+    A = matrices(case, 6, dtype).to(device)
     factors, failed = operation.exact(A)
-    stated = operation.factors(*shape)
+    stated = operation.factors(*case.shape)
     assert [tuple(x.shape) for x in factors] == [(6, *factor.shape) for factor in stated]
-    assert [x.dtype for x in factors] == [real(dtype) if factor.real else dtype for factor in stated]
+    assert [x.dtype for x in factors] == [factor.dtype(dtype) for factor in stated]
     assert all(x.device == A.device for x in factors)
+    assert failed.dtype == torch.bool and failed.shape == (6,) and failed.device == A.device
     assert not failed.any()
-    assert operation.residual(A, factors).max() <= 200 * eps(dtype)
-    assert operation.residual(A, factors).dtype == real(dtype)
+    packed = operation.pack(factors)
+    if len(stated) == 1:
+        assert packed is factors[0]
+    else:
+        assert " ".join(packed._fields) == " ".join(factor.name for factor in stated) == NAMED[type(packed).__name__]
+    for found, expected in zip(invariants(operation, factors), oracle(operation, A), strict=True):
+        assert_close(found.cpu(), expected, units=500)
+    residual = operation.residual(A, factors)
+    assert residual.shape == (6,) and residual.dtype == real(dtype)
+    assert residual.max() <= 300 * eps(dtype)
     assert operation.residual(A, perturbed(factors)).min() > 1e-3
+
+
+def test_exact_solutions_have_the_stated_order_and_signs(dtype):
+    def exact(operation, shape, kind="general"):
+        return operation.pack(operation.exact(matrices(Case(operation, shape, kind), 5, dtype))[0])
+
+    assert (exact(nm.SVD(), TALL).S.diff(dim=1) < 0).all()
+    assert (exact(nm.SVD(rank=2), WIDE).S.diff(dim=1) < 0).all()
+    for operation in (nm.Eigh(), nm.Eigh(rank=3)):
+        values = exact(operation, SQUARE, "hermitian").eigenvalues
+        assert (values.diff(dim=1) > 0).all()
+        assert (values[:, 0] < 0).all() and (values[:, -1] > 0).all()
+    for shape in (SQUARE, TALL, WIDE):
+        R = exact(nm.QR(), shape).R
+        diagonal = R.diagonal(dim1=1, dim2=2)
+        assert (diagonal.real > 0).all() and torch.equal(
+            diagonal.imag if R.is_complex() else 0 * diagonal, 0 * diagonal.real
+        )
+        assert torch.equal(R.triu(), R)
+        P = exact(nm.Polar(), shape).P
+        assert torch.linalg.eigvalsh(P).min() > -100 * eps(dtype)
+        assert_close(P.mH, wide(P))
+    L = exact(nm.Cholesky(), SQUARE, "positive")
+    assert torch.equal(L.tril(), L)
+    assert_close(
+        torch.linalg.vector_norm(exact(nm.Eig(), SQUARE, "principal").eigenvectors, dim=1), torch.ones(5, 4).double()
+    )
+    assert_close(exact(nm.LogDet(), SQUARE).sign.abs(), torch.ones(5).double())
+
+
+# Fits
+
+
+# The largest error of a fit, in rounding units. An inverse, a root or an eigenvector carries the condition of its
+# matrix (5 at most here); the exponential multiplies rounding by its argument.
+UNITS = 300
+
+
+def order_of(operation, value):
+    """Assert what the exact solution promises of order and signs, as far as rounding lets it."""
+    if isinstance(operation, nm.SVD):
+        assert (value.S >= 0).all() and (value.S.diff(dim=1) <= 0).all()
+    elif isinstance(operation, nm.Eigh):
+        assert (value.eigenvalues.diff(dim=1) >= 0).all()
+    elif isinstance(operation, nm.QR):
+        diagonal = value.R.diagonal(dim1=1, dim2=2)
+        assert (diagonal.real > 0).all()
+        assert (value.R.tril(-1)).abs().max() <= UNITS * eps(value.R.dtype) * value.R.abs().max()
+    elif isinstance(operation, nm.Polar):
+        assert_close(value.P.mH, wide(value.P), UNITS)
+    elif isinstance(operation, nm.LogDet):
+        assert_close(value.sign.abs().cpu(), torch.ones(len(value.sign), dtype=torch.float64), 4)
+    elif isinstance(operation, nm.Eig):
+        assert_close(
+            torch.linalg.vector_norm(value.eigenvectors, dim=1).cpu(), torch.ones(1).double().expand(value[0].shape)
+        )
+
+
+@cases
+def test_fit_in_closed_form(case, dtype, device, tmp_path):
+    operation = case.operation
+    problem = nm.Problem(slow(case, dtype, device=device), operation)
+    surrogate = fit(problem, largest_rank(problem), snapshots=20)
+    assert (surrogate.report.method, surrogate.report.exact_solves - 16 * operation.residual_solves) == (
+        "ClosedForm",
+        20,
+    )
+    assert surrogate.report.stop_reason == StopReason.RANK
+    assert (surrogate.report.events, surrogate.report.singular) == ([], [])
+    assert surrogate.report.rounds[-1].residual_max <= UNITS * eps(dtype)
+
+    # As accurate as its precision allows, at parameters that the fit has not seen, and of the exact solution's form.
+    p = grid_of(problem.family, 40)
+    value, exact = surrogate(p), problem.exact(p).value
+    assert type(value) is type(exact)
+    for x, y in zip(as_tuple(value), as_tuple(exact), strict=True):
+        assert (x.shape, x.dtype, x.device, x.is_contiguous()) == (y.shape, y.dtype, y.device, True)
+    assert problem.error(p, value).max() <= UNITS * eps(dtype)
+    assert problem.residual(p, value).max() <= UNITS * eps(dtype)
+    order_of(operation, value)
+    expected = oracle(operation, problem.family(p))
+    for x, y in zip(invariants(operation, as_tuple(value)), expected, strict=True):
+        assert_close(x.cpu(), y, UNITS)
+    if operation.unique:
+        for x, y in zip(as_tuple(value), as_tuple(exact)):
+            assert_close(x.cpu(), wide(y), UNITS)
+
+    # In the caller's memory, in pieces, and from a file, bit for bit.
+    out = tuple(torch.full_like(x, torch.nan) for x in as_tuple(value))
+    returned = surrogate(p, out=out if len(out) > 1 else out[0])
+    for x, y, z in zip(out, as_tuple(returned), as_tuple(value), strict=True):
+        assert x is y or x.data_ptr() == y.data_ptr()
+        assert torch.equal(x, z)
+    many, count = p.repeat(10, 1), 0
+    for points, piece in surrogate.batches(many, 20_000):
+        assert len(points) < len(many)
+        for x, y in zip(as_tuple(piece), as_tuple(surrogate(points)), strict=True):
+            assert_close(x.cpu(), wide(y), 4)
+        assert torch.equal(points, many[count : count + len(points)])
+        count += len(points)
+    assert count == len(many)
+    nm.save(surrogate, tmp_path / "fit.safetensors")
+    loaded = nm.load(tmp_path / "fit.safetensors", device)
+    assert loaded.operation == operation and loaded.report.to_dict() == surrogate.report.to_dict()
+    for (name, x), (other, y) in zip(tensors_of(loaded).items(), tensors_of(surrogate).items(), strict=True):
+        assert name == other and x.dtype == y.dtype and torch.equal(x, y)
+    for x, y in zip(as_tuple(loaded(p)), as_tuple(value), strict=True):
+        assert x.dtype == y.dtype
+        assert_close(x.cpu(), wide(y), UNITS)
+
+
+@cases
+def test_orthonormal_factors(case, dtype):
+    """On request orthonormal to rounding, though the map, of too low a rank, is not; the rest is as it was."""
+    operation = case.operation
+    problem = nm.Problem(slow(case, dtype), operation)
+    surrogate = fit(problem, min(3, largest_rank(problem)), snapshots=8)
+    p = grid_of(problem.family, 20)
+    if not isinstance(operation, ORTHONORMAL) or isinstance(operation, nm.Projector):
+        assert_raises(
+            ValueError,
+            ["`orthonormal`", "False", type(operation).__name__, "True"],
+            lambda: surrogate(p, orthonormal=True),
+        )
+        return
+    plain, turned = as_tuple(surrogate(p)), as_tuple(surrogate(p, orthonormal=True))
+    assert defect_of_orthonormality(operation, turned) <= 20 * eps(dtype)
+    if case.shape != ONE:
+        assert defect_of_orthonormality(operation, plain) > 100 * eps(dtype)
+    for x, y in zip(plain, turned, strict=True):
+        assert (x - y).abs().max() <= 0.1 * y.abs().max()
+    for pieces in ([v for _, v in surrogate.batches(p, 40_000, orthonormal=True)],):
+        for x, *parts in zip(turned, *map(as_tuple, pieces), strict=True):
+            assert_close(torch.cat(parts), wide(x))
+    assert problem.error(p, turned).max() <= 3 * problem.error(p, plain).max() + 100 * eps(dtype)
+
+
+@pytest.mark.parametrize("case", LINEAR, ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+def test_linear_operations_from_the_residual_alone(case, d, dtype):
+    operation = case.operation
+    problem = nm.Problem(slow(case, dtype, d), operation)
+    surrogate = fit(problem, largest_rank(problem), budget=0)
+    assert (surrogate.report.exact_solves, surrogate.report.singular) == (0, [])
+    p = grid_of(problem.family, 30)
+    value = surrogate(p)
+    assert value.shape == problem.exact(p).value.shape
+    assert problem.error(p, value).max() <= (2e-5 if d == 1 else 2e-3)
+
+
+@pytest.mark.parametrize("case", LINEAR, ids=str)
+def test_linear_operations_in_two_parameters(case, dtype):
+    """With their coefficients from the residual at further parameters."""
+    problem = nm.Problem(slow(case, dtype, 2), case.operation)
+    surrogate = fit(problem, largest_rank(problem), snapshots=40)
+    assert surrogate.report.exact_solves == 40
+    assert surrogate.report.collocation > 40
+    p = grid_of(problem.family, 30)
+    assert problem.error(p, surrogate(p)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in LINEAR and case.shape != ONE], ids=str)
+def test_other_operations_in_two_parameters(case):
+    problem = nm.Problem(slow(case, torch.complex128, 2), case.operation)
+    surrogate = fit(problem, largest_rank(problem), snapshots=64)
+    p = grid_of(problem.family, 30)
+    assert problem.error(p, surrogate(p)).max() <= 1e-3
+
+
+TOLERANCES = [
+    Case(nm.LMMSE(noise=0.1), WIDE),
+    Case(nm.PseudoInverse(), TALL),
+    Case(nm.PseudoInverse(), WIDE),
+    Case(nm.Solve(columns=2), (4, 6), "solve"),
+    Case(nm.LogDet(), SQUARE),
+    Case(nm.MatrixFunction("sqrt"), SQUARE, "principal"),
+    Case(nm.SVD(rank=2), TALL),
+    Case(nm.SVD(rank=2, gauge="subspace"), TALL),
+    Case(nm.Eigh(), SQUARE, "hermitian"),
+    Case(nm.Eig(), SQUARE, "principal"),
+    Case(nm.Subspace(2, "right"), WIDE),
+    Case(nm.QR(), TALL),
+    Case(nm.Cholesky(), SQUARE, "positive"),
+    Case(nm.Polar(), WIDE),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("case", TOLERANCES, ids=str)
+def test_fit_to_a_tolerance(case, d, dtype):
+    problem = nm.Problem(slow(case, dtype, d), case.operation)
+    surrogate = fit(problem, tol=1e-4)
+    assert surrogate.report.stop_reason == StopReason.TOLERANCE, surrogate.report
+    assert surrogate.report.exact_solves < 2000
+    p = grid_of(problem.family, 300)
+    value = surrogate(p)
+    assert (problem.residual(p, value) > 1e-4).double().mean() <= 0.03
+    assert problem.error(p, value).median() <= 1e-3
+
+
+def test_the_residual_of_the_determinant_counts_as_exact_solves():
+    problem = nm.Problem(slow(Case(nm.LogDet(), SQUARE), torch.float64), nm.LogDet())
+    assert_raises(
+        ValueError,
+        ["`budget`", "None", "LogDet()", "exact solve", "got 50", "rank"],
+        lambda: fit(problem, tol=1e-4, budget=50),
+    )
+    assert fit(problem, 1, budget=12).report.exact_solves == 12
+    assert fit(problem, 1, budget=30).report.exact_solves == 30
+    report = fit(problem, tol=1e-4).report
+    assert report.exact_solves > report.residual_evaluations > 0
+    checked = nm.certify(fit(problem, 1), problem, grid_of(problem.family, 10), rtol=1e-8)
+    assert checked.certainty == "bound"
+
+
+# Bounds
+
+
+SIZES = [0.0, 1e-14, 1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0]
+
+
+def true_error(operation, A, factors):
+    """The error in the operation's measure, against the exact solution in double precision."""
+    exact, failed = operation.exact(wide(A))
+    assert not failed.any()
+    return operation.error([wide(x) for x in factors], exact)
+
+
+@pytest.mark.parametrize("case", BOUNDED, ids=str)
+def test_bounds_are_never_below_the_error(case, dtype):
+    operation = case.operation
+    A = matrices(case, 5, dtype)
+    exact, _ = operation.exact(A)
+    for i, size in enumerate(SIZES):
+        factors = perturbed([x * (1 + 0 * size) for x in exact], size, seed=10 * i)
+        bound = operation.error_bound(wide(A), [wide(x) for x in factors])
+        error = true_error(operation, A, factors)
+        assert bound.shape == (5,) and bound.dtype == torch.float64
+        assert not bound.isnan().any()
+        assert (error <= bound).all(), f"perturbed by {size}: {error - bound}"
+        # Of use: finite where it should be, and not far above.
+        if size <= 1e-4:
+            assert (bound <= 1000 * (size + eps(dtype))).all(), f"perturbed by {size}: {bound}"
+
+
+@pytest.mark.parametrize("case", BOUNDED, ids=str)
+def test_bounds_hold_on_a_fit_and_for_matrices_near_singular(case, dtype):
+    operation = case.operation
+    problem = nm.Problem(slow(case, dtype), operation)
+    p = grid_of(problem.family, 20)
+    for rank in (1, 3, largest_rank(problem)):
+        surrogate = fit(problem, min(rank, largest_rank(problem)), snapshots=12)
+        value = as_tuple(surrogate(p))
+        bound = operation.error_bound(wide(problem.family(p)), [wide(x) for x in value])
+        assert (true_error(operation, problem.family(p), value) <= bound).all()
+    if case.kind != "general":
+        return
+    for condition in (1e3, 1e6, 1e9, 1e12):
+        A = conditioned(5, *case.shape, torch.complex128, condition)
+        exact, failed = operation.exact(A)
+        for size in (0.0, 1e-9, 1e-3):
+            factors = perturbed(exact, size)
+            bound = operation.error_bound(A, factors)[~failed]
+            assert not bound.isnan().any()
+            error = operation.error(factors, exact)[~failed]
+            # The exact solution of an ill-conditioned problem is itself uncertain.
+            assert (error <= bound + 1e-14 * condition).all()
+
+
+def in_mpmath(operation, A):
+    """The exact solution of one matrix to 40 digits, as a matrix."""
+    A = mpmath.matrix(A.tolist())
+    if isinstance(operation, nm.LogDet):
+        return mpmath.matrix([[mpmath.det(A)]])
+    if isinstance(operation, (nm.SVD, nm.Eigh)):
+        k = operation.rank or min(A.rows, A.cols)
+        if isinstance(operation, nm.Eigh):
+            w, V = mpmath.eighe(A)
+            chosen = sorted(range(A.rows), key=lambda i: -abs(w[i]))[:k]
+            return sum((w[i] * V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(A.rows))
+        w, V = mpmath.eighe(A * A.H)
+        chosen = sorted(range(A.rows), key=lambda i: -w[i])[:k]
+        return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(A.rows)) * A
+    if isinstance(operation, nm.Inverse):
+        return A**-1
+    noise = getattr(operation, "noise", 0)
+    right = mpmath.eye(A.cols) if isinstance(operation, nm.RegularizedInverse) else A.H
+    if A.rows >= A.cols or isinstance(operation, nm.RegularizedInverse):
+        return (A.H * A + noise * mpmath.eye(A.cols)) ** -1 * right
+    return A.H * (A * A.H + noise * mpmath.eye(A.rows)) ** -1
+
+
+@pytest.mark.parametrize("case", BOUNDED, ids=str)
+def test_bounds_include_their_own_rounding(case):
+    """Against 40 digits (mpmath comes with torch): a rounded exact solution has an error, and a bound above it."""
+    operation = case.operation
+    A = matrices(case, 3, torch.complex128)
+    exact, _ = operation.exact(A)
+    with mpmath.workdps(40):
+        for factors in (exact, perturbed(exact, 1e-13)):
+            bound = operation.error_bound(A, factors)
+            for i in range(len(A)):
+                truth, own = (
+                    in_mpmath(operation, A[i]),
+                    [mpmath.matrix(np.atleast_1d(x[i].numpy()).tolist()) for x in factors],
+                )
+                if isinstance(operation, nm.LogDet):
+                    found = own[0] * mpmath.exp(own[1][0])
+                elif isinstance(operation, nm.SVD):
+                    found = own[0] * mpmath.diag(list(own[1])) * own[2]
+                elif isinstance(operation, nm.Eigh):
+                    found = own[1] * mpmath.diag(list(own[0])) * own[1].H
+                else:
+                    found = own[0]
+                error = mpmath.norm(found - truth, 2) / mpmath.norm(truth, 2)
+                assert error <= float(bound[i]), f"{float(error)} above {float(bound[i])}"
+
+
+@pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
+@pytest.mark.parametrize("kind", ["svd", "eigh"])
+def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
+    """The residual does not: it is zero at any triplets."""
+    if kind == "svd":
+        whole, operation = nm.SVD(), nm.SVD(rank=2)
+        A = matrices(Case(whole, shape), 4, torch.complex128)
+        U, S, Vh = whole.exact(A)[0]
+        chosen = lambda pair: (U[..., pair], S[..., pair], Vh[..., pair, :])  # noqa: E731
+    else:
+        whole, operation = nm.Eigh(), nm.Eigh(rank=2)
+        A = matrices(Case(whole, SQUARE, "hermitian"), 4, torch.complex128)
+        w, V = whole.exact(A)[0]
+        chosen = lambda pair: (w[..., pair], V[..., pair])  # noqa: E731
+    exact = operation.exact(A)[0]
+    accepted = []
+    for pair in itertools.combinations(range(3 if kind == "svd" else 4), 2):
+        factors = chosen(list(pair))
+        assert operation.residual(A, factors).max() <= 1000 * 2e-16
+        error, bound = operation.error(factors, exact), operation.error_bound(A, factors)
+        assert (error <= bound).all()
+        accepted.append(bool((bound < 0.1).all()))
+        assert accepted[-1] == bool((error < 0.1).all())
+    assert sum(accepted) == 1
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if type(case.operation).improved is not nm.Operation.improved], ids=str
+)
+def test_a_newton_step_squares_the_error(case):
+    operation = case.operation
+    A = matrices(case, 5, torch.complex128)
+    exact, _ = operation.exact(A)
+    factors = perturbed(exact, 1e-4)
+    before, after = (operation.error(x, exact) for x in (factors, operation.improved(A, factors)))
+    assert (before > 1e-5).all()
+    assert (after <= 1000 * before**2).all()
+
+
+# Residuals and losses
 
 
 def test_residual_of_the_inverse_is_its_formula(dtype, device):
@@ -45,6 +628,66 @@ def test_residual_of_the_inverse_is_its_formula(dtype, device):
     assert_close(nm.Inverse().loss(A, (X,)).cpu(), residual.cpu().double() ** 2)
     singular = np.linalg.svd((A @ X).cpu().numpy() - np.eye(4), compute_uv=False)
     assert_close(residual.cpu(), torch.from_numpy(np.sqrt((singular**2).mean(axis=1))))
+
+
+@pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
+def test_residuals_of_the_linear_operations_are_their_formulas(shape, dtype):
+    A = conditioned(5, *shape, dtype)
+    m, n = shape
+    eye = torch.eye(n, dtype=dtype)
+    X = gaussian(5, n, n, dtype=dtype, seed=3)
+    found = nm.RegularizedInverse(noise=0.3).residual(A, (X,))
+    assert_close(found, norm((A.mH @ A + 0.3 * eye) @ X - eye) / n**0.5)
+    X = gaussian(5, n, m, dtype=dtype, seed=4)
+    tall = norm((A.mH @ A + 0.3 * eye) @ X - A.mH) / norm(A)
+    flat = norm(X @ (A @ A.mH + 0.3 * torch.eye(m, dtype=dtype)) - A.mH) / norm(A)
+    for operation in (nm.LMMSE(noise=0.3), nm.RZF(noise=0.3)):
+        assert_close(operation.residual(A, (X,)), tall if m >= n else flat)
+    assert_close(
+        nm.PseudoInverse().residual(A, (X,)),
+        (norm(A.mH @ A @ X - A.mH) if m >= n else norm(X @ A @ A.mH - A.mH)) / norm(A),
+    )
+
+
+def test_residuals_of_the_factorisations_are_their_formulas(dtype):
+    A = conditioned(5, 5, 3, dtype)
+    eye = torch.eye(3, dtype=dtype)
+    Q, R = perturbed(nm.QR().exact(A)[0])
+    orthogonality = norm(Q.mH @ Q - eye) ** 2 / 3
+    assert_close(nm.QR().residual(A, (Q, R)), (norm(A - Q @ R) ** 2 / norm(A) ** 2 + orthogonality).sqrt())
+    U, P = perturbed(nm.Polar().exact(A)[0])
+    parts = norm(A - U @ P) ** 2 / norm(A) ** 2, norm(P - P.mH) ** 2 / norm(P) ** 2, norm(U.mH @ U - eye) ** 2 / 3
+    assert_close(nm.Polar().residual(A, (U, P)), sum(parts).sqrt())
+    operation = nm.Subspace(2)
+    (U,) = perturbed(operation.exact(A)[0])
+    G = A @ A.mH
+    inside = norm(G @ U - U @ U.mH @ G @ U) / norm(U.mH @ G @ U)
+    defect = norm(U.mH @ U - torch.eye(2, dtype=dtype)) ** 2 / 2
+    assert_close(operation.residual(A, (U,)), (inside**2 + defect).sqrt())
+    P = gaussian(5, 5, 5, dtype=dtype, seed=4)
+    expected = (norm(G @ P - (G @ P).mH) ** 2 / norm(G @ P) ** 2 + norm(P @ P - P) ** 2 / 2).sqrt()
+    assert_close(nm.Projector(2).residual(A, (P,)), expected)
+    B = matrices(Case(nm.Eigh(), SQUARE, "hermitian"), 5, dtype)
+    w, V = perturbed(nm.Eigh(rank=2).exact(B)[0])
+    orthogonality = norm(V.mH @ V - torch.eye(2, dtype=dtype)) ** 2 / 2
+    expected = norm(B @ V - V * w[:, None, :]) ** 2 / norm(w[:, None, :]) ** 2 + orthogonality
+    assert_close(nm.Eigh(rank=2).residual(B, (w, V)), expected.sqrt())
+    L = gaussian(5, 4, 4, dtype=dtype, seed=4)
+    assert_close(nm.Cholesky().residual(B, (L,)), norm(B - L @ L.mH) / norm(B))
+
+
+def test_residuals_of_the_matrix_functions_are_their_formulas(dtype):
+    A = matrices(Case(nm.MatrixFunction(), SQUARE, "principal"), 5, dtype)
+    X, eye = 0.5 * gaussian(5, 4, 4, dtype=dtype, seed=4), torch.eye(4, dtype=dtype)
+    exponential = [torch.from_numpy(scipy.linalg.expm(wide(sign * B).numpy())) for sign, B in ((-1, A), (1, X))]
+    expected = {
+        "exp": norm(wide(X) @ exponential[0] - wide(eye)) / 2,
+        "sqrt": norm(X @ X - A) / norm(A),
+        "inverse_sqrt": norm(X @ A @ X - eye) / 2,
+        "log": norm(exponential[1] - wide(A)) / norm(A),
+    }
+    for name in FUNCTIONS:
+        assert_close(nm.MatrixFunction(name).residual(A, (X,)), expected[name], units=300)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (4, 4)])
@@ -76,6 +719,34 @@ def test_svd_does_not_see_the_gauge(dtype, device):
     assert (operation.residual(A, only_one_side) > 2 * operation.residual(A, factors)).any()
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(nm.Eigh(rank=3), SQUARE, "hermitian"),
+        Case(nm.Eig(), SQUARE, "principal"),
+        Case(nm.Subspace(3, "left"), TALL),
+        Case(nm.Subspace(2, "right"), WIDE),
+    ],
+    ids=str,
+)
+def test_other_factors_with_a_gauge_do_not_see_it(case, dtype):
+    """Phases of eigenvectors; any rotation of the basis of a subspace. Perturbed, so that there is something to see."""
+    operation = case.operation
+    A = matrices(case, 6, dtype)
+    *values, V = perturbed(operation.exact(A)[0], 0.01)
+    z = gaussian(6, V.shape[2], V.shape[2], dtype=V.dtype, seed=11)
+    if values:
+        phases = z.diagonal(dim1=1, dim2=2)
+        turned = (*values, V * (phases / phases.abs())[:, None, :])
+    else:
+        turned = (V @ torch.linalg.qr(z).Q,)
+    factors = (*values, V)
+    assert (turned[-1] - V).abs().max() > 0.5
+    for measure in (operation.residual, operation.loss, lambda A, x: operation.error_bound(A, x).clamp_max(1)):
+        assert_close(measure(A, turned), measure(A, factors).double(), 1000)
+    assert_close(operation.invariant(turned), wide(operation.invariant(factors)), 1000)
+
+
 def test_residual_of_the_svd_is_zero_at_any_triplets_but_the_loss_prefers_the_leading_ones(dtype):
     A = conditioned(4, 6, 5, dtype)
     U, S, Vh = nm.SVD().exact(A)[0]
@@ -89,9 +760,10 @@ def test_residual_of_the_svd_is_zero_at_any_triplets_but_the_loss_prefers_the_le
     assert all((loss > losses[0, 1]).all() for pair, loss in losses.items() if pair != (0, 1))
 
 
-def test_loss_of_the_svd_is_minimal_at_the_leading_triplets():
-    A = conditioned(4, 6, 5, torch.complex128)
-    operation = nm.SVD(rank=2)
+@pytest.mark.parametrize("case", [Case(nm.SVD(rank=2), (6, 5)), Case(nm.Eigh(rank=2), SQUARE, "hermitian")], ids=str)
+def test_loss_is_minimal_at_the_leading_vectors(case):
+    A = matrices(case, 4, torch.complex128)
+    operation = case.operation
     exact = [x.clone().requires_grad_() for x in operation.exact(A)[0]]
     loss = operation.loss(A, exact)
     gradients = torch.autograd.grad(loss.sum(), exact)
@@ -102,39 +774,280 @@ def test_loss_of_the_svd_is_minimal_at_the_leading_triplets():
 
 
 @cases
-def test_loss_has_finite_gradients_also_at_the_solution(operation, shape, dtype):
-    A = conditioned(3, *shape, dtype)
+def test_loss_has_finite_gradients_also_at_the_solution(case, dtype):
+    A, operation = matrices(case, 3, dtype), case.operation
     for factors in (operation.exact(A)[0], [torch.zeros_like(x) for x in operation.exact(A)[0]]):
         leaves = [x.clone().requires_grad_() for x in factors]
         for gradient in torch.autograd.grad(operation.loss(A, leaves).sum(), leaves):
             assert gradient.isfinite().all()
 
 
-def test_canonical_sorts_and_fixes_signs_without_changing_the_matrix(dtype, device):
+@cases
+def test_scales_are_of_the_size_of_the_factors(case, dtype):
+    """A guess that training starts from: within a factor of 30, for matrices of any size."""
+    A = matrices(case, 8, dtype)
+    scales = case.operation.scales(A)
+    factors, _ = case.operation.exact(A)
+    assert len(scales) == len(factors)
+    for scale, x in zip(scales, factors):
+        size = float(x.abs().square().mean().sqrt())
+        assert size / 30 <= scale <= 30 * size
+
+
+# The final form of fitted values
+
+
+def test_finish_sorts_and_fixes_signs_of_the_svd_without_changing_the_matrix(dtype, device):
     A = conditioned(8, 5, 4, dtype).to(device)
     operation = nm.SVD(rank=3)
     exact = operation.exact(A)[0]
     order = torch.tensor([list(x) for x in itertools.permutations(range(3))] * 2, device=device)[:8]
     sign = torch.where(gaussian(8, 3, dtype=torch.float64) < 0, -1, 1).to(device, real(dtype))
-    sign[0], order[0] = 1, torch.arange(3, device=device)  # one that is canonical already
+    sign[0], order[0] = 1, torch.arange(3, device=device)  # one that is in its final form already
     U = torch.take_along_dim(exact[0], order[:, None, :], dim=2)
     S = torch.take_along_dim(exact[1], order, dim=1) * sign
     Vh = torch.take_along_dim(exact[2], order[:, :, None], dim=1) * sign[:, :, None].to(dtype)
     factors = [U, S, Vh]
     before = operation.invariant(factors).clone()
-    operation.canonical_(factors)
+    operation.finish(factors, factors)
     assert_close(S, exact[1].double())
     assert_close(operation.invariant(factors), before)
     assert operation.residual(A, factors).max() <= 200 * eps(dtype)
     assert torch.equal(U[0], exact[0][0])
 
 
-def test_operations_refuse_what_does_not_exist():
-    assert_raises(ValueError, ["square", "4 x 3"], lambda: nm.Inverse().factors(4, 3))
-    assert_raises(ValueError, ["`rank`", "at most", "3", "4 x 3", "got 4"], lambda: nm.SVD(rank=4).factors(4, 3))
-    assert_raises(ValueError, ["`rank`", "at least 1", "got 0"], lambda: nm.SVD(rank=0))
-    assert_raises(TypeError, ["`rank`", "integer", "2.0", "float"], lambda: nm.SVD(rank=2.0))
-    assert_raises(TypeError, ["`rank`", "integer", "True"], lambda: nm.SVD(rank=True))
+def test_finish_sorts_eigenvalues_and_leaves_surplus_ones_out(dtype):
+    A = matrices(Case(nm.Eigh(), SQUARE, "hermitian"), 8, dtype)
+    w, V = nm.Eigh().exact(A)[0]
+    order = torch.tensor([list(x) for x in itertools.permutations(range(4))][::3])
+    mixed = [w.gather(1, order), V.gather(2, order[:, None, :].expand(-1, 4, -1))]
+    for operation in (nm.Eigh(), nm.Eigh(rank=2)):
+        exact = operation.exact(A)[0]
+        out = [torch.full_like(x, torch.nan) for x in exact]
+        operation.finish(mixed, out)
+        for x, y in zip(out, exact):
+            assert torch.equal(x, y)
+    nm.Eigh().finish(mixed, mixed)  # in place
+    assert torch.equal(mixed[0], w) and torch.equal(mixed[1], V)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_finish_resolves_blocks(extra, dtype):
+    """With a matrix in the place of the values, in any basis of the leading vectors."""
+    A = conditioned(6, 5, 4, dtype)
+    k = 2 + extra
+    U, S, Vh = nm.SVD(rank=k).exact(A)[0]
+    W = torch.linalg.qr(gaussian(6, k, k, dtype=dtype, seed=9)).Q
+    operation = nm.SVD(rank=2)
+    exact = operation.exact(A)[0]
+    out = [torch.full_like(x, torch.nan) for x in exact]
+    operation.finish([U @ W, W.mH @ (S[:, :, None].to(dtype) * W), W.mH @ Vh], out)
+    assert_close(out[1], wide(exact[1]))
+    assert_close(operation.invariant(out), wide(operation.invariant(exact)), 500)
+    assert operation.residual(A, out).max() <= 200 * eps(dtype)
+    B = matrices(Case(nm.Eigh(), SQUARE, "hermitian"), 6, dtype)
+    operation = nm.Eigh(rank=2)
+    w, V = nm.Eigh(rank=k).exact(B)[0]
+    exact = operation.exact(B)[0]
+    out = [torch.full_like(x, torch.nan) for x in exact]
+    operation.finish([W.mH @ (w[:, :, None].to(dtype) * W), V @ W], out)
+    assert_close(out[0], wide(exact[0]))
+    assert_close(operation.invariant(out), wide(operation.invariant(exact)), 500)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("operation", [nm.QR(), nm.Polar(), nm.PseudoInverse()], ids=str)
+@pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
+def test_matrices_without_full_rank_fail(operation, shape, dtype, device):
+    A = conditioned(4, *shape, dtype)
+    A[1, :, 1] = 2 * A[1, :, 0]  # dependent columns
+    if min(shape) == shape[0]:
+        A[1, 1] = 2 * A[1, 0]
+    A[2] = 0
+    failed = operation.exact(A.to(device))[1]
+    assert failed.tolist() == [False, True, True, False]
+
+
+def test_subspaces_without_a_gap_fail(dtype):
+    A = torch.diag_embed(torch.tensor([[3.0, 2, 1], [3, 2, 2], [2, 2, 1], [0, 0, 0]])).to(dtype)
+    assert nm.Subspace(2).exact(A)[1].tolist() == [False, True, False, True]
+    assert nm.Projector(1, "right").exact(A)[1].tolist() == [False, False, True, True]
+    assert nm.Subspace(3).exact(A)[1].tolist() == [False] * 4
+
+
+def test_singular_matrices_fail(dtype):
+    A = conditioned(3, 4, 4, dtype)
+    A[1] = torch.ones(4, 4)
+    for operation in (
+        nm.Inverse(),
+        nm.MatrixFunction("sqrt"),
+        nm.MatrixFunction("inverse_sqrt"),
+        nm.MatrixFunction("log"),
+    ):
+        assert operation.exact(A)[1][1]
+    zero = conditioned(3, 4, 4, dtype)
+    zero[1, 2] = 0
+    assert nm.LogDet().exact(zero)[1].tolist() == [False, True, False]
+    B = torch.cat([A, gaussian(3, 4, 2, dtype=dtype)], dim=2)
+    assert nm.Solve(2).exact(B)[1].tolist() == [False, True, False]
+    assert nm.LogDet().residual(zero, [torch.ones(3, dtype=dtype), torch.zeros(3, dtype=real(dtype))])[1] == torch.inf
+    assert nm.MatrixFunction("exp").exact(A)[1].tolist() == [False] * 3
+
+
+def test_matrices_without_a_principal_root_fail_if_they_are_real():
+    A = torch.diag_embed(torch.tensor([[1.0, 2.0], [-1.0, 2.0], [-1.0, -2.0]], dtype=torch.float64))
+    for name in ("sqrt", "inverse_sqrt", "log"):
+        assert nm.MatrixFunction(name).exact(A)[1].tolist() == [False, True, True]
+    assert nm.MatrixFunction("exp").exact(A)[1].tolist() == [False] * 3
+    X, failed = nm.MatrixFunction("sqrt").exact(A.to(torch.complex128))
+    assert not failed.any()
+    assert_close(X[0][1], torch.diag(torch.tensor([1j, 2**0.5], dtype=torch.complex128)))
+
+
+def test_defective_matrices_fail(dtype):
+    A = matrices(Case(nm.Eig(), SQUARE, "principal"), 3, dtype)
+    A[1] = torch.diag(torch.ones(4)) + torch.diag(torch.ones(3), 1)
+    factors, failed = nm.Eig().exact(A)
+    assert failed.tolist() == [False, True, False]
+    assert all(x[1].isnan().all() for x in factors)
+
+
+def test_eigenvalues_of_real_rotations_are_complex():
+    angle = torch.tensor([0.5, 1.0], dtype=torch.float64)
+    A = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
+    w, V = nm.Eig().exact(A)[0]
+    assert w.dtype == V.dtype == torch.complex128
+    assert_close(w.imag.sort(dim=1).values, torch.stack([-angle.sin(), angle.sin()], dim=1))
+    assert nm.Eig().residual(A, (w, V)).max() < 1e-15
+
+
+@pytest.mark.parametrize("operation", [nm.Eigh(), nm.Eigh(rank=2), nm.Cholesky()], ids=str)
+def test_matrices_that_are_not_hermitian_raise(operation, dtype):
+    A = matrices(Case(operation, SQUARE, "positive"), 3, dtype)
+    A[1, 0, 3] += 0.1
+    words = ["Hermitian", "matrix 1", "1 of 3", "(A + A^H) / 2"]
+    assert_raises(ValueError, words, lambda: operation.exact(A))
+    if dtype.is_complex:
+        A[1, 0, 3] -= 0.1
+        A[1, 2, 2] += 0.1j
+        assert_raises(ValueError, words, lambda: operation.exact(A))
+    family = nm.families.trigonometric(4, shift=3.0, dtype=dtype)
+    assert_raises(ValueError, ["Hermitian"], lambda: nm.fit(nm.Problem(family, operation), rank=4, progress=False))
+
+
+def test_indefinite_matrices_have_no_cholesky_factor(dtype):
+    A = matrices(Case(nm.Cholesky(), SQUARE, "positive"), 3, dtype)
+    A[1] -= 0.5 * torch.eye(4)
+    (L,), failed = nm.Cholesky().exact(A)
+    assert failed.tolist() == [False, True, False]
+    assert L[1].isnan().all()
+
+
+def bad_at(operation, good, bad, dtype=torch.float64):
+    """A family with the matrix ``good`` (1 + p), but ``bad`` for p < 0.2."""
+    good, bad = good.to(dtype), bad.to(dtype)
+
+    def fn(p):
+        return torch.where(p[:, :, None] < 0.2, bad, good * (1 + p[:, :, None]))
+
+    return nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=real(dtype)), operation)
+
+
+DIAGONAL = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+FAILING = [
+    (nm.QR(), torch.ones(3, 3)),
+    (nm.Polar(), torch.ones(3, 3)),
+    (nm.PseudoInverse(), torch.ones(3, 3)),
+    (nm.Subspace(1), torch.eye(3)),
+    (nm.Projector(2), torch.eye(3)),
+    (nm.Inverse(), torch.ones(3, 3)),
+    (nm.LogDet(), torch.zeros(3, 3)),
+    (nm.MatrixFunction("log"), torch.zeros(3, 3)),
+    (nm.MatrixFunction("sqrt"), -DIAGONAL),
+    (nm.Eig(), torch.eye(3) + torch.diag(torch.ones(2), 1)),
+    (nm.Cholesky(), -DIAGONAL),
+]
+
+
+@pytest.mark.parametrize(("operation", "bad"), FAILING, ids=str)
+def test_a_fit_reports_what_failed(operation, bad):
+    problem = bad_at(operation, DIAGONAL, bad)
+    p = torch.tensor([[0.1], [0.5]], dtype=torch.float64)
+    solution = problem.exact(p)
+    assert solution.failed.tolist() == [True, False]
+    assert problem.error(p, solution.value).isnan().tolist() == [True, False]
+    surrogate = fit(problem, 1, snapshots=16)
+    singular = torch.tensor(surrogate.report.singular)
+    assert 0 < len(singular) < 16 and singular.max() < 0.2
+    assert f"{len(singular)} of 16 exact solves failed" in surrogate.report.message
+    inside = torch.linspace(0.3, 0.9, 7, dtype=torch.float64)[:, None]
+    assert all(x.isfinite().all() for x in as_tuple(surrogate(inside)))
+    fit(problem, tol=1e-3, budget=None if operation.residual_solves else 40)  # ends
+    nowhere = fit(bad_at(operation, bad / 1, bad), 1, snapshots=8) if operation != nm.Cholesky() else None
+    if nowhere is not None and nowhere.report.singular and len(nowhere.report.singular) == 8:
+        assert nowhere.report.stop_reason == StopReason.SINGULAR
+        assert all(not x.abs().sum() or x.isfinite().all() for x in as_tuple(nowhere(inside)))
+
+
+SQUARE_ONLY = [nm.Inverse(), nm.LogDet(), nm.MatrixFunction("exp"), nm.Eigh(), nm.Eig(), nm.Cholesky()]
+INSTEAD = {"Inverse": "nm.PseudoInverse", "Eigh": "nm.SVD", "Eig": "nm.SVD", "Cholesky": "nm.QR"}
+
+
+@pytest.mark.parametrize("operation", SQUARE_ONLY, ids=str)
+def test_operations_of_square_matrices_refuse_others(operation):
+    words = ["`family`", "square", type(operation).__name__, "4 x 3", INSTEAD.get(type(operation).__name__, ".")]
+    family = nm.ParametricMatrix(lambda p: torch.ones(len(p), 4, 3), [0.0], [1.0])
+    assert_raises(ValueError, words, lambda: nm.Problem(family, operation))
+
+
+@pytest.mark.parametrize("operation", [nm.SVD(rank=4), nm.Subspace(4), nm.Projector(4, "right")], ids=str)
+def test_operations_refuse_a_rank_that_is_too_large(operation):
+    assert_raises(ValueError, ["`rank`", "at most", "3", "4 x 3", "got 4"], lambda: operation.factors(4, 3))
+    assert_raises(ValueError, ["`rank`", "at most", "4", "got 5"], lambda: nm.Eigh(rank=5).factors(4, 4))
+
+
+@pytest.mark.parametrize("make", [nm.SVD, nm.Eigh, nm.Subspace, nm.Projector], ids=lambda x: x.__name__)
+def test_operations_refuse_what_is_no_rank(make):
+    assert_raises(ValueError, ["`rank`", "at least 1", "got 0"], lambda: make(rank=0))
+    assert_raises(TypeError, ["`rank`", "integer", "2.0", "float"], lambda: make(rank=2.0))
+    assert_raises(TypeError, ["`rank`", "integer", "True"], lambda: make(rank=True))
+
+
+@pytest.mark.parametrize("make", [nm.LMMSE, nm.RZF, nm.RegularizedInverse], ids=lambda x: x.__name__)
+def test_operations_refuse_what_is_no_noise(make):
+    for noise in (0, 0.0, -1.0, float("nan"), float("inf")):
+        assert_raises(ValueError, ["`noise`", "above 0", str(noise)], lambda noise=noise: make(noise=noise))
+    assert_raises(TypeError, ["`noise`", "number", "'1'"], lambda: make(noise="1"))
+
+
+def test_operations_refuse_other_settings():
+    assert_raises(ValueError, ["`side`", "'left' or 'right'", "'both'"], lambda: nm.Subspace(1, "both"))
+    assert_raises(ValueError, ["`gauge`", "'vectors' or 'subspace'", "'free'"], lambda: nm.SVD(gauge="free"))
+    assert_raises(ValueError, ["`gauge`", "'vectors' or 'subspace'", "'free'"], lambda: nm.Eigh(gauge="free"))
+    assert_raises(ValueError, ["`function`", "'exp'", "'sqrt'", "'sin'"], lambda: nm.MatrixFunction("sin"))
+    assert_raises(ValueError, ["`columns`", "at least 1", "got 0"], lambda: nm.Solve(0))
+    assert_raises(
+        ValueError,
+        ["`family`", "[A | B]", "n x (n + 2)", "4 x 4", "nm.families.beside"],
+        lambda: nm.Problem(nm.families.trigonometric(4), nm.Solve(columns=2)),
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_only_linear_operations_are_fitted_without_exact_solves(case):
+    if case in LINEAR:
+        return
+    problem = nm.Problem(slow(case, torch.float64), case.operation)
+    assert_raises(
+        ValueError,
+        ["`budget`", "at least 1", type(case.operation).__name__, "not linear", "nm.ResidualTraining()"],
+        lambda: fit(problem, 1, budget=0),
+    )
+
+
+# Problems
 
 
 def problem_of(operation, dtype, size=4, **settings):
@@ -161,6 +1074,29 @@ def test_problem_measures_residual_and_error(operation, dtype, device):
         )
     )
     assert_close(problem.error(p, scaled).cpu(), torch.full((5,), 0.25, dtype=torch.float64), units=400)
+
+
+@pytest.mark.parametrize("operation", [nm.QR(), nm.Polar()], ids=str)
+def test_the_error_of_several_unique_factors_is_the_largest(operation):
+    """Their product would not see an orthogonal matrix between them."""
+    problem = problem_of(operation, torch.complex128)
+    p = parameters(5)
+    Q, R = problem.exact(p).value
+    W = torch.linalg.qr(gaussian(4, 4, dtype=torch.complex128)).Q
+    assert problem.error(p, (Q @ W, W.mH @ R)).min() > 0.1
+    assert_close(problem.error(p, (Q, 1.25 * R)), torch.full((5,), 0.25, dtype=torch.float64), 400)
+    assert_close(problem.error(p, (1.5 * Q, R)), torch.full((5,), 0.5, dtype=torch.float64), 400)
+
+
+def test_the_error_of_a_determinant_is_relative():
+    problem = problem_of(nm.LogDet(), torch.complex128)
+    p = parameters(5)
+    sign, logabsdet = problem.exact(p).value
+    shifted = (sign, logabsdet + torch.tensor(1.5, dtype=torch.float64).log())
+    for measure in (problem.error, problem.residual):
+        assert_close(measure(p, shifted), torch.full((5,), 0.5, dtype=torch.float64))
+        assert_close(measure(p, (-sign, logabsdet)), torch.full((5,), 2.0, dtype=torch.float64))
+        assert_close(measure(p, (1j * sign, logabsdet)), torch.full((5,), 2**0.5, dtype=torch.float64))
 
 
 def test_problem_reports_singular_matrices_with_their_parameter():
