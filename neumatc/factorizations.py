@@ -355,10 +355,13 @@ class Eig(Operation):
         return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
         scale = (squared_norm(A) * squared_norm(V)).clamp_min(torch.finfo(A.dtype).tiny)
         lengths = (torch.linalg.vector_norm(V, dim=1) - 1).square().mean(dim=1)
-        return (squared_norm(A.to(V.dtype) @ V - V * values[:, None, :]) / scale + lengths).sqrt()
+        return squared_norm(A.to(V.dtype) @ V - V * values[:, None, :]) / scale + lengths
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -417,12 +420,15 @@ class Subspace(Operation):
         return (U @ alignment.rotations,), alignment.events
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (U,) = factors
         A = A if self.side == "left" else A.mH
         GU = A @ (A.mH @ U)
         inner = U.mH @ GU
         scale = squared_norm(inner).clamp_min(torch.finfo(U.dtype).tiny)
-        return (squared_norm(GU - U @ inner) / scale + squared_norm(gram(U, -1.0)) / self.rank).sqrt()
+        return squared_norm(GU - U @ inner) / scale + squared_norm(gram(U, -1.0)) / self.rank
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0] @ factors[0].mH
@@ -437,8 +443,8 @@ class Projector(Subspace):
 
     Unique where sigma_k > sigma_{k+1}: there is no gauge to choose, at the price of m x m numbers.
 
-    Residual: :math:`(\|G P - P G\|_F^2 / \|G P\|_F^2 + \|P^2 - P\|_F^2 / k)^{1/2}` with G as for `Subspace`; zero for
-    ANY k singular vectors.
+    Residual: :math:`(\|G P - P G\|_F^2 / \|G P\|_F^2 + \|P^2 - P\|_F^2 / k + |\mathrm{tr}\, P - k|^2 / k^2)^{1/2}` with
+    G as for `Subspace`; zero for ANY k singular vectors.
 
     Args:
         rank: k.
@@ -458,12 +464,13 @@ class Projector(Subspace):
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         return Operation.align(self, x, factors)
 
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (P,) = factors
         A = A if self.side == "left" else A.mH
         GP = A @ (A.mH @ P)
         scale = squared_norm(GP).clamp_min(torch.finfo(P.dtype).tiny)
-        return (squared_norm(GP - GP.mH) / scale + squared_norm(P @ P - P) / self.rank).sqrt()
+        trace = squared_norm(P.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True) - self.rank) / self.rank**2
+        return squared_norm(GP - GP.mH) / scale + squared_norm(P @ P - P) / self.rank + trace
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
@@ -490,9 +497,12 @@ class QR(Operation):
         return tuple(factors), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         Q, R = factors
         defect = squared_norm(A - Q @ R) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-        return (defect + squared_norm(gram(Q, -1.0)) / Q.shape[-1]).sqrt()
+        return defect + squared_norm(gram(Q, -1.0)) / Q.shape[-1]
 
     def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
         return _largest_error(factors, exact)
@@ -552,12 +562,15 @@ class Polar(Operation):
         return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return self.loss(A, factors).sqrt()
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, P = factors
         tall = U if U.shape[1] >= U.shape[2] else U.mH
         tiny = torch.finfo(A.dtype).tiny
         defect = squared_norm(A - U @ P) / squared_norm(A).clamp_min(tiny)
         skew = squared_norm(P - P.mH) / squared_norm(P).clamp_min(tiny)
-        return (defect + skew + squared_norm(gram(tall, -1.0)) / tall.shape[-1]).sqrt()
+        return defect + skew + squared_norm(gram(tall, -1.0)) / tall.shape[-1]
 
     def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
         return _largest_error(factors, exact)

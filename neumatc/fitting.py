@@ -200,12 +200,13 @@ def _check_start(start: object, problem: Problem, rank: int | None) -> None:
     expected = (
         problem.operation,
         family.shape,
-        family.dtype,
+        [factor.dtype(family.dtype) for factor in problem.factors],
         family.device,
         family.lower.tolist(),
         family.upper.tolist(),
     )
-    found = (start.operation, start.shape, start.dtype, start.device, start.lower.tolist(), start.upper.tolist())
+    dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]
+    found = (start.operation, start.shape, dtypes, start.device, start.lower.tolist(), start.upper.tolist())
     if found != expected:
         raise ValueError(f"`start`: expected a surrogate of the problem, {expected}, got one of {found}.")
     if rank not in (None, start.rank):

@@ -29,8 +29,9 @@ _MIXING = 0.05
 _LARGEST_TURN = np.pi / 2
 # Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
 _DEGENERATE_UNITS = 1e3
-# Sweeps by which neighbours agree on their phases in several parameters, after the transport along the tree.
-_SWEEPS = 30
+# Sweeps by which neighbours agree on their phases in several parameters, after the transport along the tree; and the
+# least part of every vector that must be in the mean of all frames for that to fix the phases.
+_SWEEPS, _SEEN = 30, 0.1
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,10 @@ def align(
     Procrustes (the polar factor of the overlap). In several parameters the loops which the tree leaves open are closed
     by every other edge between neighbours: where the transport around one turns a vector by more than 90 degrees the
     loop is around a degeneracy, no continuous vector exists (Berry, Proc. R. Soc. A 392, 1984), and it joins a block
-    with the vector of the nearest value. Then neighbours' phases are averaged (synchronisation), which spreads what
-    curvature there is evenly.
+    with the vector of the nearest value; so do vectors whose values are equal at most parameters. Then neighbours'
+    phases are averaged (synchronisation), which spreads what curvature there is evenly, and all frames F_i are turned
+    towards the mean M of all, such that F_i^H M is Hermitian and positive: that makes them as smooth as their
+    projectors. Where a frame has too little in common with the mean for such a turn, the average stays.
 
     Args:
         frames: Orthonormal columns, shape (N, L, K), real or complex.
@@ -98,7 +101,7 @@ def align(
     order = np.concatenate(blocks)
     renamed = {int(old): new for new, old in enumerate(order)}
     events = [e for e in follower.events(rotations, blocks) if any(label in renamed for label in e.labels)]
-    W = torch.from_numpy(np.ascontiguousarray(rotations[:, :, order]))
+    W = torch.from_numpy(np.ascontiguousarray((follower.bases @ rotations)[:, :, order]))
     return Alignment(
         W.to(frames.device, frames.dtype),
         tuple(tuple(renamed[int(label)] for label in block) for block in blocks),
@@ -116,12 +119,16 @@ class _Follower:
     def __init__(self, F: np.ndarray, D: np.ndarray, values: np.ndarray, x: np.ndarray, eps: float, alone: bool):
         self.F, self.D, self.values, self.x, self.alone = F, D, values, x, alone
         self.count, _, self.width = F.shape
+        self.bases = np.broadcast_to(np.eye(self.width, dtype=F.dtype), (self.count, self.width, self.width)).copy()
         self.scale = max(np.abs(values).max(), np.finfo(float).tiny)
         self.tree, self.loops = _edges(x)
-        self.overlaps = _overlap(D, F, self.tree)
         gaps = np.abs(values[:, :, None] - values[:, None, :])
-        self.degenerate = (gaps <= _DEGENERATE_UNITS * eps * self.scale) & ~(alone & ~np.eye(self.width, dtype=bool))
+        self.equal = _DEGENERATE_UNITS * eps * self.scale
+        self.degenerate = (gaps <= self.equal) & ~(alone & ~np.eye(self.width, dtype=bool))
         self.gaps = (gaps + np.where(np.eye(self.width), np.inf, 0)).min(axis=(1, 2)) / self.scale
+        if not alone:
+            self._separate()
+        self.overlaps = _overlap(self.D, self.F, self.tree)
         self.found: dict[tuple, Event] = {}
         self.plain = self.turns = None
         columns = np.abs(self.overlaps).argmax(axis=2)
@@ -130,13 +137,41 @@ class _Follower:
         if clear and not (self.degenerate.sum(axis=(1, 2)) > self.width).any():
             self.plain, self.turns = columns, kept.conj() / np.abs(kept)
 
+    def _separate(self) -> None:
+        """Where values meet at a node by chance, take for their vectors those which the nodes around it predict."""
+        met = self.degenerate.sum(axis=(1, 2)) > self.width
+        apart = np.flatnonzero(~met)
+        if not met.any() or len(apart) < self.count / 2:
+            return
+        dimension, self.F = self.x.shape[1], self.F.copy()
+        for node in np.flatnonzero(met):
+            offsets = self.x[apart] - self.x[node]
+            near = np.linalg.norm(offsets, axis=1).argsort()[: 2 * (_NEIGHBOURS if dimension == 1 else dimension + 1)]
+            offsets, near = offsets[near] / np.abs(offsets[near]).max(), apart[near]
+            terms = offsets ** np.arange(len(near)) if dimension == 1 else np.c_[np.ones(len(near)), offsets]
+            predicted = 0
+            for i, weight in zip(near, np.linalg.pinv(terms)[0]):
+                overlap = self.F[near[0]].conj().T @ self.F[i]
+                columns = _assigned(np.abs(overlap) ** 2)
+                kept = overlap[np.arange(self.width), columns]
+                phase = kept.conj() / np.maximum(np.abs(kept), np.finfo(float).tiny)
+                predicted = predicted + weight * self.F[i][:, columns] * phase
+            turn = self._within_values(predicted.conj().T @ self.F[node], node)
+            self.bases[node] = turn
+            self.F[node] = self.F[node] @ turn
+            self.degenerate[node] = np.eye(self.width, dtype=bool)
+        self.D = self.F
+
     def follow(self, together: bool) -> tuple[np.ndarray, list[np.ndarray]]:
         """Transport; merge what is not resolved; begin again."""
         joined = np.eye(self.width, dtype=bool) | together
         while True:
             blocks = _components(joined)
             W, mixing = self._transport(blocks)
-            pairs = mixing or (self._turning(W, blocks) if len(self.loops) else self._unresolved(W, blocks))
+            if not mixing and len(self.loops):
+                pairs = self._inseparable(W) + self._turning(W, blocks)
+            else:
+                pairs = mixing or self._unresolved(W, blocks)
             pairs = [(a, b) for a, b in pairs if not any(a in block and b in block for block in blocks)]
             if not pairs or self.alone:
                 break
@@ -261,8 +296,14 @@ class _Follower:
                                 pairs.append((int(a), int(b)))
         return pairs
 
+    def _inseparable(self, W: np.ndarray) -> list[tuple[int, int]]:
+        """Pairs of labels whose values are equal at most nodes: around loops their vectors turn within the span."""
+        held = self._held(W)
+        equal = (np.abs(held[:, :, None] - held[:, None, :]) <= self.equal).mean(axis=0) > 0.5
+        return [(int(a), int(b)) for a, b in zip(*np.nonzero(np.triu(equal, 1)))]
+
     def _relaxed(self, W: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
-        """Average over neighbours in several parameters."""
+        """Average over neighbours in several parameters, and turn towards the mean of all frames."""
         if len(self.loops) == 0:
             return W
         edges = np.concatenate([self.tree, self.loops])
@@ -276,6 +317,10 @@ class _Follower:
                 np.add.at(sums, edges[:, 0], overlap @ Z[edges[:, 1]])
                 Z = _polar(sums)
             W[:, :, block] = W[:, :, block] @ Z
+            frames = self.F @ W[:, :, block]
+            seen = frames.conj().transpose(0, 2, 1) @ _polar(frames.mean(axis=0))
+            if np.linalg.svd(seen, compute_uv=False).min() > _SEEN:
+                W[:, :, block] = W[:, :, block] @ _polar(seen)
         return W
 
     def labels_of(self, W: np.ndarray) -> np.ndarray:
@@ -311,7 +356,8 @@ class _Follower:
             for i, a in enumerate(single):
                 for b in single[i + 1 :]:
                     gap = held[:, a] - held[:, b]
-                    for s, t in edges[gap[edges[:, 0]] * gap[edges[:, 1]] < 0]:
+                    apart = (np.abs(gap)[edges] > self.equal).any(axis=1)
+                    for s, t in edges[(gap[edges[:, 0]] * gap[edges[:, 1]] < 0) & apart]:
                         self._enter("crossing", (a, b), s, t)
         return list(self.found.values())
 
@@ -319,7 +365,7 @@ class _Follower:
         """Enter the crossings and avoided crossings of two labels on a path."""
         x, size = self.x[along, 0], np.abs(gap)
         for i in _close(gap):
-            if i + 1 == len(gap) or gap[i] * gap[i + 1] > 0:
+            if i + 1 == len(gap) or gap[i] * gap[i + 1] > 0 or max(size[i], size[i + 1]) <= self.equal:
                 continue
             where = x[i] + (x[i + 1] - x[i]) * size[i] / max(size[i] + size[i + 1], np.finfo(float).tiny)
             self.found["crossing", (a, b), i] = Event("crossing", (a, b), [float(where)], 0.0)
@@ -389,8 +435,8 @@ def _overlap(F: np.ndarray, G: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _polar(A: np.ndarray) -> np.ndarray:
-    """Return the unitary polar factors of a batch."""
-    U, _, Vh = np.linalg.svd(A)
+    """Return the polar factors of a batch, unitary or with orthonormal columns."""
+    U, _, Vh = np.linalg.svd(A, full_matrices=False)
     return U @ Vh
 
 

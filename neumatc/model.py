@@ -117,8 +117,9 @@ class Surrogate:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of its (first) output."""
-        return self.operation.factors(*self.shape)[0].dtype(self.maps[0].core.dtype)
+        """Dtype of its output: of several factors that of a complex one, if there is one."""
+        dtypes = [f.dtype(m.core.dtype) for f, m in zip(self.operation.factors(*self.shape), self.maps)]
+        return next((dtype for dtype in dtypes if dtype.is_complex), dtypes[0])
 
     @property
     def device(self) -> torch.device:

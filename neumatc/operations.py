@@ -131,11 +131,13 @@ class Operation(ABC):
 def checked(
     solve: Callable[[Tensor], tuple[tuple[Tensor, ...], Tensor]], A: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; factors contiguous."""
+    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN."""
     factors, failed = solve(A)
     factors = tuple(x.resolve_conj().contiguous() for x in factors)
     for x in factors:
         failed = failed | ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+    if failed.any():
+        factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
     return factors, failed
 
 

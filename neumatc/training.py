@@ -98,6 +98,12 @@ class ResidualTraining(Method):
                 ", or take nm.ClosedForm()."
             )
         report.rank = rank
+        shapes = [factor.shape for factor in problem.factors]
+        if task.start is not None and (held := [tuple(m.core.shape[1:]) for m in task.start.maps]) != shapes:
+            raise ValueError(
+                f"`start`: expected maps of the shapes {shapes}, got {held}, which follow more vectors than asked for, "
+                "or a block; training cannot: leave it out."
+            )
         if self.collocation < rank:
             raise ValueError(
                 f"`collocation`: expected at least `rank` = {rank} points, got {self.collocation}; fewer cannot "

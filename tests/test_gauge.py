@@ -363,7 +363,7 @@ def test_without_a_degeneracy_there_is_no_event(d, dtype):
     def inner(t):
         return torch.diag_embed(values + 0.2 * t.sum(dim=1, keepdim=True).sin())
 
-    family = family_of(rotated(inner, dtype, d), [-1.0] * d, [1.0] * d)
+    family = family_of(rotated(inner, dtype, d, size=0.4 if d == 2 else 0.3), [-1.0] * d, [1.0] * d)
     for operation in SPECTRAL:
         _, surrogate, _, error = fitted(family, operation, rank=36, snapshots=150 if d == 2 else 400)
         assert surrogate.report.events == []
@@ -374,7 +374,7 @@ def test_curvature_without_a_degeneracy_is_no_loop():
     """A spin in a field that never vanishes: transport around a loop turns the phase, by the area that it encloses."""
 
     def spin(t):
-        A = torch.diag_embed(torch.tensor([3.6, 2.4, 8, 0.5], dtype=torch.complex128)).repeat(len(t), 1, 1)
+        A = torch.diag_embed(torch.tensor([4.2, 1.8, 8, 0.2], dtype=torch.complex128)).repeat(len(t), 1, 1)
         A[:, 0, 1], A[:, 1, 0] = torch.complex(t[:, 0], -t[:, 1]), torch.complex(t[:, 0], t[:, 1])
         return A
 
@@ -395,17 +395,19 @@ def test_values_that_are_equal_for_all_parameters(operation, d):
         return torch.diag_embed(torch.stack([small] * 3 + [small / 4, small / 8, small / 16], dim=1))
 
     family = family_of(rotated(inner, d=d), [-1.0] * d, [1.0] * d)
-    _, _, _, error = fitted(family, operation, rank=36, **({"snapshots": 144} if d == 2 else {}))
+    _, surrogate, _, error = fitted(family, operation, rank=36, **({"snapshots": 144} if d == 2 else {}))
     assert error < (1e-9 if d == 1 else 1e-3)
+    assert surrogate.report.events == []  # equal is not crossing
 
 
-def test_a_kronecker_product_with_the_identity():
-    waves = nm.families.trigonometric(3, 2, 3.0, cycles=0.3, dtype=torch.float64)
-    family = family_of(lambda p: torch.kron(torch.eye(3, dtype=torch.float64), waves(p)), [0.0], [1.0])
-    *_, alone = fitted(waves, nm.SVD())
-    for operation in (nm.SVD(), nm.SVD(3), nm.SVD(6)):
-        *_, error = fitted(family, operation)
-        assert error < 3 * alone  # three times as many factors to compress to the same rank
+@pytest.mark.parametrize("operation", [nm.SVD(), nm.SVD(3), nm.SVD(6)], ids=str)
+def test_a_kronecker_product_with_the_identity(operation):
+    waves = nm.families.trigonometric(3, 2, 0.0, cycles=0.3, dtype=torch.float64)
+    diagonal, eye = torch.diag(torch.tensor([3.0, 6.0, 9.0])).double(), torch.eye(3, dtype=torch.float64)
+    family = family_of(lambda p: torch.kron(eye, diagonal + waves(p)), [0.0], [1.0])
+    _, surrogate, _, error = fitted(family, operation)
+    assert error < 1e-8
+    assert surrogate.report.events == []
 
 
 @pytest.mark.parametrize("kind", [nm.Subspace, nm.Projector])
@@ -489,8 +491,9 @@ def test_events_survive_a_file(tmp_path):
         (event,) = loaded.report.events
         assert event.kind == name
         assert loaded.report.events == surrogate.report.events
-        assert repr(loaded.report) == repr(surrogate.report)  # NaN, elsewhere in it, is not equal to itself
-        assert all(torch.equal(x, y) for x, y in zip(loaded(p), surrogate(p)))
+        assert str(loaded.report) == str(surrogate.report)
+        for x, y in zip(loaded(p), surrogate(p)):  # weights of another stride in memory may round otherwise
+            assert_close(x, y)
 
 
 def test_an_event_of_a_single_vector_survives_a_file(tmp_path):
@@ -506,7 +509,8 @@ def test_an_event_of_a_single_vector_survives_a_file(tmp_path):
     assert math.isnan(event.gap)
     assert event.parameter == [pytest.approx(0.5, abs=0.1)]
     nm.save(surrogate, tmp_path / "surrogate.safetensors")
-    assert repr(nm.load(tmp_path / "surrogate.safetensors").report) == repr(surrogate.report)  # as above
+    (loaded,) = nm.load(tmp_path / "surrogate.safetensors").report.events
+    assert repr(loaded) == repr(event)  # NaN is not equal to itself
 
 
 def test_the_report_names_three_events_and_counts_the_rest():
@@ -594,7 +598,7 @@ def test_orthonormal_factors_on_request(operation, dtype):
     """At low rank the factors are orthonormal to the error of the fit only, on request to rounding; the span stays."""
     turned = turning(SIZE, dtype, size=0.2 * (not isinstance(operation, nm.Eigh)))  # else U of the polar form is I
     matrices = rotated(lambda t: crossing(t) + 0.2 * torch.eye(SIZE), dtype)
-    family = family_of(lambda t: matrices(t) @ turned(2 * t), [0.0], [1.0])
+    family = family_of(lambda t: matrices(t) @ turned(3 * t), [0.0], [1.0])
     _, surrogate, p, _ = fitted(family, operation, rank=4)
     loose, tight = (surrogate(p, orthonormal=flag) for flag in (False, True))
     if isinstance(loose, torch.Tensor):
