@@ -369,7 +369,7 @@ class ClosedForm(Method):
         psi = embedding.features(design.x, {name: w.double() for name, w in hidden.items()})
         W, b = lowrank.ridge(psi, Y, design.weights, penalty)
         hidden = {name: w.to(family.device) for name, w in hidden.items()}
-        W, b = W.T.to(family.device, dtype), b.to(family.device, dtype)
+        W, b = W.T.contiguous().to(family.device, dtype), b.to(family.device, dtype)
         maps, column = [], 0
         for s in subspaces:
             columns = slice(column, column := column + len(s.C))

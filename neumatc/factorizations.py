@@ -127,10 +127,13 @@ class _Spectral(Operation):
         :math:`\sqrt2 \|E\|_F / (\sigma_k(T) - \tau)`, whence
         :math:`\|A_k - B\|_F \le 2 \|E\|_F \, \sigma_k(T) / (\sigma_k(T) - \tau)`. By Weyl's theorem the same
         number bounds the error of every singular value. It is Inf where the gap to the rest of the spectrum is not
-        certain.
+        certain. For k = min(m, n) the difference is known: A_k = A.
         """
         U, V = self._frames(factors)
         B = self.invariant(factors)
+        if U.shape[-1] == min(A.shape[1:]):
+            eps = torch.finfo(A.dtype).eps
+            return (norm(A - B) + 16 * sum(A.shape[1:]) * eps * (norm(A) + norm(B))) / norm(A)
         Q, W = torch.linalg.qr(U)[0], torch.linalg.qr(V)[0]
         T, QA, AW = Q.mH @ B @ W, Q.mH @ A, A @ W
         inner = Q @ (QA @ W) @ W.mH

@@ -86,7 +86,8 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         X, shape (B, n, k), and a mask of failures, shape (B,): True where the factorisation breaks down or
         ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps. Failed entries are NaN.
     """
-    A, B = _square(A), _batch(B)
+    A = _square(A)
+    B = _right(B, A)
     n = A.shape[1]
     right = _one_norm(B)
 
@@ -117,7 +118,8 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         X, shape (B, n, k), and a mask of failures, shape (B,), True where A is not positive definite to working
         precision. Failed entries are NaN.
     """
-    A, B = _square(A), _batch(B)
+    A = _square(A)
+    B = _right(B, A)
     n = A.shape[1]
 
     def solve(joint: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,7 +222,7 @@ def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     sign, logabsdet = solve(A)
     sign, logabsdet = sign.to(A.dtype), logabsdet.to(checks.real_dtype(A.dtype))
-    failed = ~torch.isfinite(logabsdet)
+    failed = ~torch.isfinite(logabsdet) | inverse(A)[1]
     sign[failed], logabsdet[failed] = torch.nan, torch.nan
     return sign, logabsdet, failed
 
@@ -337,12 +339,25 @@ def _numpy(function: Callable, *arguments: Tensor, **options: object) -> Tensor 
     return torch.from_numpy(result)
 
 
-def _batch(A: Tensor) -> Tensor:
+def _batch(A: Tensor, name: str = "A") -> Tensor:
     if not isinstance(A, Tensor) or A.dtype not in checks.DTYPES:
-        raise TypeError(f"`A`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}.")
+        raise TypeError(f"`{name}`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}.")
     if A.ndim != 3 or 0 in A.shape:
-        raise ValueError(f"`A`: expected shape (B, m, n) without zeros, got {tuple(A.shape)}; write `A[None]` for one.")
+        raise ValueError(
+            f"`{name}`: expected shape (B, m, n) without zeros, got {tuple(A.shape)}; write `{name}[None]` for one."
+        )
     return A.detach()
+
+
+def _right(B: Tensor, A: Tensor) -> Tensor:
+    """Check right-hand sides against a batch of matrices."""
+    B = _batch(B, "B")
+    if B.shape[:2] != A.shape[:2] or B.dtype != A.dtype or B.device != A.device:
+        raise ValueError(
+            f"`B`: expected shape ({A.shape[0]}, {A.shape[1]}, k), {A.dtype} on {A.device} as `A`, got "
+            f"{tuple(B.shape)}, {B.dtype} on {B.device}."
+        )
+    return B
 
 
 def _square(A: Tensor) -> Tensor:

@@ -389,13 +389,13 @@ class LogDetFactors(NamedTuple):
 class LogDet(Operation):
     r"""The determinant of a square matrix as sign and logarithm, :math:`\det A = \mathrm{sign} \cdot e^{l}`.
 
-    The sign of a complex determinant is its phase, a number of modulus one. Singular matrices count as failed.
+    The sign of a complex determinant is its phase, a number of modulus one. Matrices that are singular to working
+    precision count as failed.
 
     Residual: the relative error of the determinant, :math:`|e^{\hat l - l} \hat s \bar s - 1|`, which for small errors
     is the absolute one of l. There is no cheaper one: it costs an LU factorisation, as the exact solution does.
     """
 
-    certainty = "bound"
     residual_solves = True
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:

@@ -124,7 +124,7 @@ bounded = pytest.mark.parametrize("operation", BOUNDED, ids=lambda x: str(x).rep
 
 
 def test_bounds_are_proved_for_these():
-    names = {"Inverse", "RegularizedInverse", "LMMSE", "RZF", "PseudoInverse", "LogDet", "SVD", "Eigh"}
+    names = {"Inverse", "RegularizedInverse", "LMMSE", "RZF", "PseudoInverse", "SVD", "Eigh"}
     assert {type(operation).__name__ for operation in BOUNDED} == names
 
 
@@ -408,15 +408,16 @@ def test_bounds_of_linear_operations_hold_in_exact_arithmetic(kind, seed, shape,
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.integers(2, 4), st.sampled_from(DTYPES[1::2]), st.floats(0, 8), st.floats(-18, 0))
-def test_bound_of_the_determinant_holds_in_exact_arithmetic(seed, n, dtype, condition, size):
+def test_estimate_of_the_determinant_is_its_error_up_to_rounding(seed, n, dtype, condition, size):
     A = conditioned(1, n, n, dtype, condition=10**condition, seed=seed % 997)
     (sign, logabsdet), _ = nm.LogDet().exact(A)
     value = logabsdet + 10**size * gaussian(1, dtype=torch.float64, seed=seed)
-    bound = measured(nm.LogDet(), A, [sign, value])
+    estimate = measured(nm.LogDet(), A, [sign, value])
     with mpmath.workdps(60):
         exact = mpmath.det(mp(A[0]))
         error = abs(mpmath.exp(mpmath.mpf(value.item())) * mpmath.mpmathify(sign.item()) / exact - 1)
-    assert bound >= error
+    # A backward error of n eps in the LU factorisation, times the condition number of the determinant.
+    assert abs(estimate - error) <= 10 * n * eps(torch.float64) * 10**condition * (1 + error)
 
 
 @pytest.mark.parametrize("kind", [nm.SVD, nm.Eigh], ids=lambda kind: kind.__name__)

@@ -293,8 +293,8 @@ def test_exact_solutions_have_the_stated_order_and_signs(dtype):
 # Fits
 
 
-# The largest error of a fit, in rounding units: an inverse, a root or an eigenvector carries the condition of its matrix
-# (17 at most here).
+# The largest error of a fit, in rounding units: inverses, roots and eigenvectors carry the condition of their matrices,
+# 17 at most here.
 UNITS = 300
 
 
@@ -347,12 +347,12 @@ def test_fit_in_closed_form(case, dtype, device, tmp_path):
     assert surrogate.report.rounds[-1].residual_max <= units * eps(dtype)
 
     # As accurate as its precision allows, at parameters that the fit has not seen, and of the exact solution's form.
-    p = grid_of(problem.family, 40)
+    p = grid_of(problem.family, 24)
     value, exact = surrogate(p), problem.exact(p).value
     assert type(value) is type(exact)
     for x, y in zip(as_tuple(value), as_tuple(exact), strict=True):
         assert (x.shape, x.dtype, x.device, x.is_contiguous()) == (y.shape, y.dtype, y.device, True)
-    assert problem.error(p, value).max() <= units * eps(dtype)
+    assert operation.error(as_tuple(value), as_tuple(exact)).max() <= units * eps(dtype)
     assert problem.residual(p, value).max() <= units * eps(dtype)
     order_of(operation, value)
     expected = oracle(operation, problem.family(p))
@@ -368,7 +368,7 @@ def test_fit_in_closed_form(case, dtype, device, tmp_path):
     for x, y, z in zip(out, as_tuple(returned), as_tuple(value), strict=True):
         assert x is y or x.data_ptr() == y.data_ptr()
         assert torch.equal(x, z)
-    many, count = p.repeat(10, 1), 0
+    many, count = p.repeat(12, 1), 0
     for points, piece in surrogate.batches(many, 20_000):
         assert len(points) < len(many)
         assert torch.equal(points, many[count : count + len(points)])
