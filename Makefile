@@ -34,12 +34,12 @@ book: setup ## run the chapters at the cpu profile and build the HTML
 	@$(VENV) -m neumatc.runs book
 
 test: setup ## unit tests, doctests, and every notebook at the smoke profile
-	@$(VENV) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(VENV) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
 
 check: setup ## the fast lane: style, unit tests and doctests, without notebooks and slow tests
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
-	@$(VENV) -m pytest -m "not slow" tests neumatc $(PYTEST_ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(VENV) -m pytest -m "not slow" tests neumatc $(PYTEST_ARGS)
 
 run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
 	@$(VENV) -m neumatc.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"

@@ -66,6 +66,9 @@ def certify(
         rtol: Largest relative error that is accepted, in the measure of ``problem.error``.
         orthonormal: As for the surrogate's call.
 
+    Returns:
+        The values, with residual, bound and masks.
+
     Raises:
         ValueError: If the surrogate is of another operation or shape; and as a call of it does.
         TypeError: For arguments of another type.

@@ -133,7 +133,14 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower Cholesky factors of a batch, and a mask of failures: A not positive definite to working precision.
+    """Cholesky factorisation of a batch of Hermitian positive definite matrices.
+
+    Args:
+        A: Shape (B, n, n), any supported dtype, CPU or CUDA.
+
+    Returns:
+        The lower factors L, shape (B, n, n), and a mask of failures, shape (B,), True where A is not positive definite
+        to working precision. Failed entries are NaN.
 
     Raises:
         ValueError: If A is not Hermitian to rounding.
@@ -169,10 +176,15 @@ def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues (B, n) and unit eigenvectors (B, n, n) of a batch, complex, in no order; and a mask of failures.
+    """Eigendecomposition of a batch of general square matrices.
 
-    True in the mask where the iteration did not converge, or the condition number of the eigenvectors is not below
-    1 / sqrt(eps), as for defective matrices. Failed entries are NaN.
+    Args:
+        A: Shape (B, n, n), any supported dtype, CPU or CUDA.
+
+    Returns:
+        Eigenvalues (B, n) and unit eigenvectors (B, n, n), complex, in no order, and a mask of failures, shape (B,),
+        True where the iteration did not converge, or the condition number of the eigenvectors is not below
+        1 / sqrt(eps), as for defective matrices. Failed entries are NaN.
     """
     A = _square(A)
     wide = checks.COMPLEX[checks.real_dtype(A.dtype)]
@@ -212,7 +224,15 @@ def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sign (or phase) and logarithm of the modulus of the determinants of a batch, and a mask of singular matrices."""
+    """Determinants of a batch of square matrices, as sign (or phase) and logarithm of the modulus.
+
+    Args:
+        A: Shape (B, n, n), any supported dtype, CPU or CUDA.
+
+    Returns:
+        sign (B,) of the dtype of A, logabsdet (B,), real, and a mask of failures, shape (B,), True where A is singular
+        to working precision, as for `inverse`. Failed entries are NaN.
+    """
     A = _square(A)
 
     def solve(a: Tensor) -> tuple[Tensor, ...]:
@@ -229,7 +249,7 @@ def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 # Matrix functions of one matrix, on the CPU in double precision.
 FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "exp": scipy.linalg.expm,
+    "exp": lambda a: torch.linalg.matrix_exp(torch.from_numpy(a)).numpy(),  # SciPy's loses digits of real matrices
     "sqrt": scipy.linalg.sqrtm,
     "inverse_sqrt": lambda a: np.linalg.inv(scipy.linalg.sqrtm(a)),
     "log": scipy.linalg.logm,

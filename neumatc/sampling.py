@@ -93,7 +93,15 @@ def design(
 
 
 def tensor_side(count: int, dimension: int) -> int:
-    """Return the largest k with k^d <= count."""
+    """Return the side of the largest tensor grid.
+
+    Args:
+        count: Most points, at least 1.
+        dimension: d.
+
+    Returns:
+        The largest k with k^d <= count.
+    """
     side = 1
     while (side + 1) ** dimension <= count:
         side += 1
@@ -101,7 +109,15 @@ def tensor_side(count: int, dimension: int) -> int:
 
 
 def sparse_level(count: int, dimension: int) -> int:
-    """Return the largest level of a sparse grid with at most ``count`` points."""
+    """Return the level of the largest sparse grid.
+
+    Args:
+        count: Most points, at least 1.
+        dimension: d.
+
+    Returns:
+        The largest level whose `sparse_grid` has at most ``count`` points.
+    """
     level = 0
     while len(sparse_grid(level + 1, dimension)) <= count:
         level += 1
@@ -110,7 +126,15 @@ def sparse_level(count: int, dimension: int) -> int:
 
 @lru_cache(maxsize=64)
 def sparse_grid(level: int, dimension: int) -> Tensor:
-    """Points of the sparse grid: those that level l_i adds in direction i, for all l_1 + ... + l_d <= level."""
+    """Return a sparse grid: the points that level l_i adds in direction i, for all l_1 + ... + l_d <= level.
+
+    Args:
+        level: At least 0; level 0 is the centre of the cube.
+        dimension: d.
+
+    Returns:
+        The points, shape (N, d), float64.
+    """
     new = [[0.0], [-1.0, 1.0]]
     for finer in range(2, level + 1):
         new.append(np.cos(np.arange(1, 2**finer, 2) * np.pi / 2**finer).tolist())

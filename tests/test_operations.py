@@ -494,7 +494,7 @@ def test_the_residual_of_the_determinant_counts_as_exact_solves():
     report = fit(problem, tol=1e-4).report
     assert report.exact_solves > report.residual_evaluations > 0
     checked = nm.certify(fit(problem, 1), problem, grid_of(problem.family, 10), rtol=1e-8)
-    assert checked.certainty == "bound"
+    assert checked.certainty == "estimate"  # an LU factorisation has its own rounding, which is not bounded
 
 
 # Bounds
