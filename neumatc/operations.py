@@ -179,9 +179,11 @@ class Inverse(LinearOperation):
     Residual: :math:`\rho = \|A X - I\|_F / \sqrt{n}`, the root-mean-square singular value of A X - I. It costs one
     n x n matrix product, 2 n^3 operations, as many as an inversion.
 
-    Bound: if :math:`\|I - A X\|_F < 1` then A is invertible, and
-    :math:`\|A^{-1} - X\|_F \le \|A^{-1}\|_F \, \|I - A X\|_F`, because :math:`A^{-1} - X = A^{-1} (I - A X)` (Higham,
-    *Accuracy and Stability of Numerical Algorithms*, SIAM 2002, section 14.1).
+    Bound: if :math:`\rho = \|R\|_F < 1` for :math:`R = I - A X`, then A is invertible, and
+    :math:`\|A^{-1} - X\|_F \le \rho \, \|A^{-1}\|_F`, because :math:`A^{-1} - X = A^{-1} R` (Higham, *Accuracy and
+    Stability of Numerical Algorithms*, SIAM 2002, section 14.1). A second product is worth its price:
+    :math:`A^{-1} = X (I - R)^{-1}`, so :math:`\|A^{-1} - X\|_F \le \|X R\|_F / (1 - \rho)`, and X R is the Newton
+    correction, the error itself up to a relative error of rho. The smaller of the two is taken.
     """
 
     certainty = "bound"
@@ -204,8 +206,7 @@ class Inverse(LinearOperation):
         return (2 * X - X @ (L @ X),)
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        rho = norm_above(A, factors[0], identity_like(A))
-        return torch.where(rho < 1, rho, torch.inf)
+        return _bound_of_inverse(A, factors[0])
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,8 @@ class RegularizedInverse(LinearOperation):
     improved = Inverse.improved
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        L, F = self.system(A)
-        rho = norm_above(L, factors[0], F) + gram_rounding(A) * norm(factors[0])
-        return torch.where(rho < 1, rho, torch.inf)
+        L, _ = self.system(A)
+        return _bound_of_inverse(L, factors[0], gram_rounding(A))
 
 
 @dataclass(frozen=True)
@@ -516,6 +516,17 @@ def norm_above(L: Tensor, X: Tensor, F: Tensor) -> Tensor:
     """
     slack = _slack(L) + _slack(X)
     return norm(L @ X - F) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F))
+
+
+def _bound_of_inverse(A: Tensor, X: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    """Bound the relative error of an inverse of A, which is itself known up to ``rounding`` in the Frobenius norm."""
+    R = identity_like(A) - A @ X
+    rho = norm_above(A, X, identity_like(A)) + rounding * norm(X)
+    unsure = rho - norm(R) + _slack(X) * rho
+    absolute = (norm(X @ R) * (1 + _slack(X)) + norm(X) * unsure) / (1 - rho)
+    least = norm(X) - absolute
+    sharper = torch.where(least > 0, absolute / least, torch.inf)
+    return torch.where(rho < 1, torch.minimum(rho, sharper), torch.inf)
 
 
 def gram_rounding(A: Tensor) -> Tensor:
