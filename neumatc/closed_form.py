@@ -102,8 +102,8 @@ class ClosedForm(Method):
         failure_probability, sampling: As for every `Method`.
 
     Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
-    below about 5e-7 are out of reach. Where X(p) is not smooth (a pole of the inverse near the box, kinks) many snapshots
-    are needed whatever the rank.
+    below about 5e-7 are out of reach. Where X(p) is not smooth (a pole of the inverse near the box, kinks), many
+    snapshots are needed, whatever the rank.
     """
 
     embedding: Embedding | None = None
