@@ -70,12 +70,13 @@ def align(
     :math:`f_k^H f_k` is positive, which is parallel transport. Vectors of equal values are turned within their span,
     and vectors that turn into each other between two snapshots are followed together, as a block, by orthogonal
     Procrustes (the polar factor of the overlap). In several parameters the loops which the tree leaves open are closed
-    by every other edge between neighbours: where the transport around one turns a vector by more than 90 degrees the
-    loop is around a degeneracy, no continuous vector exists (Berry, Proc. R. Soc. A 392, 1984), and it joins a block
-    with the vector of the nearest value; so do vectors whose values are equal at most parameters. Then neighbours'
-    phases are averaged (synchronisation), which spreads what curvature there is evenly, and all frames F_i are turned
-    towards the mean M of all, such that F_i^H M is Hermitian and positive: that makes them as smooth as their
-    projectors. Where a frame has too little in common with the mean for such a turn, the average stays.
+    by every other edge between neighbours. Where the transport around one turns a vector by more than 90 degrees it
+    joins a block with the vector of the nearest value: for real matrices it has changed its sign around a degeneracy,
+    and no continuous vector exists; for complex ones it is at or near one (Berry, Proc. R. Soc. A 392, 1984). So do
+    vectors whose values are equal at most parameters. Then neighbours' phases are averaged (synchronisation), which
+    spreads what curvature there is evenly, and all frames F_i are turned towards the mean M of all, such that F_i^H M
+    is Hermitian and positive: that makes them as smooth as their projectors. Where a frame has too little in common
+    with the mean for such a turn, the average stays.
 
     Args:
         frames: Orthonormal columns, shape (N, L, K), real or complex.
