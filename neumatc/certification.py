@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.model import Surrogate
-from neumatc.operations import checked
+from neumatc.operations import Operation, checked, wide
 from neumatc.problem import Problem
 
 # Numbers of A at a time that are taken to double precision.
@@ -40,7 +40,8 @@ class Certified:
     def __str__(self) -> str:
         kept, count = int(self.accepted.sum()), len(self.accepted)
         return (
-            f"{kept} of {count} values accepted by a {self.certainty} of the relative error; "
+            f"{kept} of {count} values accepted by {'an' if self.certainty == 'estimate' else 'a'} {self.certainty} of "
+            "the relative error; "
             f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
         )
 
@@ -53,7 +54,8 @@ def certify(
 
     The residual and the bound are those of the operation (`Operation.error_bound` states what is proved, and its
     source), computed in double precision from A(p) and the value as they are. A bound holds for the matrix that the
-    family returned: how well that describes the world it cannot know.
+    family returned: how well that describes the world it cannot know. An estimate is a residual and proves nothing:
+    it can be small at a wrong answer, as each operation states.
 
     Cost: an exact residual costs about as much as a solution. For the inverse it is one product of n x n matrices, as
     many operations as an inversion, in double precision. So this is for answers that must be right, or for checking a
@@ -122,6 +124,8 @@ def certify(
 
 def _measured(problem: Problem, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Residual and bound in double precision; Inf where they are not numbers."""
-    A, *wide = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (A, *factors))
-    residual, bound = problem.operation.residual(A, wide), problem.operation.error_bound(A, wide)
-    return residual, torch.where(torch.isnan(bound), torch.inf, bound)
+    operation, A, factors = problem.operation, wide(A), [wide(x) for x in factors]
+    residual = operation.residual(A, factors)
+    same = type(operation).error_bound is Operation.error_bound
+    bound = residual if same else operation.error_bound(A, factors)
+    return tuple(torch.where(torch.isnan(x), torch.inf, x) for x in (residual, bound))

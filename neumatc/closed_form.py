@@ -30,7 +30,7 @@ _DENSE, _DENSE_PER_FEATURE = 512, 4
 _MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
 # Newton's iteration: most steps, the residual at which its result counts as solved, and how often it is tried again
 # from the nearest solution where it fails. Three steps for a matrix of size n take this times n^3 operations.
-_NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 8, 1e-3, 3, 18
+_NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 20, 1e-3, 3, 18
 # Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
 # Most polynomials that are tried for coefficients at scattered parameters.

@@ -117,32 +117,41 @@ class _Spectral(Operation):
         """Return U and V."""
         raise NotImplementedError
 
+    def _values(self, factors: Sequence[Tensor]) -> Tensor:
+        """Return the values between U and V."""
+        return next(x for x in factors if x.ndim == 2)
+
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         r"""Bound the relative error of the rank-k part A_k, :math:`\|A_k - B\|_F / \|A_k\|_F` with B = U S V^H.
 
         Let Q, W be orthonormal bases of the columns of U and V, T = Q^H B W,
         :math:`C = (I - Q Q^H) A (I - W W^H)` and E = A - B - C. If :math:`\tau = \|C\|_2 + \|E\|_F < \sigma_k(T)`, B is
         the best approximation of rank k of A - E, and Wedin's theorem (BIT 12, 1972; Stewart and Sun, *Matrix
-        Perturbation Theory*, 1990, theorem V.4.4) bounds the angles between the singular subspaces of A and of A - E by
-        :math:`\sqrt2 \|E\|_F / (\sigma_k(T) - \tau)`, whence
-        :math:`\|A_k - B\|_F \le 2 \|E\|_F \, \sigma_k(T) / (\sigma_k(T) - \tau)`. By Weyl's theorem the same
-        number bounds the error of every singular value. It is Inf where the gap to the rest of the spectrum is not
-        certain. For k = min(m, n) the difference is known: A_k = A.
+        Perturbation Theory*, 1990, section V.4) bounds the sines of the angles between the leading singular subspaces
+        of A and of A - E, left and right together, by :math:`\sqrt2 \|E\|_F / (\sigma_k(T) - \tau)`. Hence (the proof
+        is in the book, *Beyond the inverse*)
+
+        .. math:: \|A_k - B\|_F \le \|E\|_F \Bigl(1 + \frac{\sqrt2\, \tau}{\sigma_k(T) - \tau}\Bigr) .
+
+        By Weyl's theorem the same number bounds the error of the singular values of B, which are S as far as U and V
+        are orthonormal (the residual sees that). It is Inf where the gap to the rest of the spectrum is not certain.
+        For k = min(m, n) the difference is known: A_k = A.
         """
         U, V = self._frames(factors)
         B = self.invariant(factors)
+        # B itself is rounded: by cancellation it can be far smaller than the product of its factors' norms.
+        sizes = norm(U) * norm(V) * self._values(factors).abs().amax(dim=1)
+        slack = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps * (norm(A) + sizes)
         if U.shape[-1] == min(A.shape[1:]):
-            eps = torch.finfo(A.dtype).eps
-            return (norm(A - B) + 16 * sum(A.shape[1:]) * eps * (norm(A) + norm(B))) / norm(A)
+            return (norm(A - B) + slack) / norm(A)
         Q, W = torch.linalg.qr(U)[0], torch.linalg.qr(V)[0]
         T, QA, AW = Q.mH @ B @ W, Q.mH @ A, A @ W
         inner = Q @ (QA @ W) @ W.mH
         C = A - Q @ QA - AW @ W.mH + inner
-        slack = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps * (norm(A) + norm(B))
         E = norm(Q @ QA + AW @ W.mH - inner - B) + slack
         tau = _two_norm(C) + slack + E
         least = linalg.svd(T)[1][:, -1] - slack
-        bound = torch.where(least > tau, 2 * E * least / (least - tau), torch.inf)
+        bound = torch.where(least > tau, E * (1 + 2**0.5 * tau / (least - tau)), torch.inf)
         size = norm(B) - bound
         return torch.where(size > 0, bound / size, torch.inf)
 
@@ -161,6 +170,9 @@ class SVD(_Spectral):
 
     Factors are unique only up to that phase, and only where the singular values are distinct: compare the
     reconstruction U S V^H, the singular values or principal angles, never the entries of U and V.
+
+    Limit: a singular value that passes through zero (for real square families wherever the determinant changes its
+    sign) is smooth only with a sign, which is not followed; it is reported as a cut.
 
     Args:
         rank: k, the number of triplets; None means min(m, n).
@@ -412,8 +424,9 @@ class Subspace(Operation):
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         U, S, Vh, failed = linalg.svd(A)
         k = self.rank
-        if k < S.shape[1]:  # without a gap the span is not unique
-            failed = failed | ~(S[:, k - 1] - S[:, k] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
+        if k < (A.shape[1] if self.side == "left" else A.shape[2]):  # without a gap the span is not unique
+            below = S[:, k] if k < S.shape[1] else 0
+            failed = failed | ~(S[:, k - 1] - below > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return ((U[:, :, :k] if self.side == "left" else Vh.mH[:, :, :k]).clone(),), failed
 
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
@@ -488,7 +501,8 @@ class QR(Operation):
 
     Matrices whose first min(m, n) columns are dependent to working precision count as failed.
 
-    Residual: :math:`(\|A - Q R\|_F^2 / \|A\|_F^2 + \|Q^H Q - I\|_F^2 / k)^{1/2}`.
+    Residual: :math:`(\|A - Q R\|_F^2 / \|A\|_F^2 + \|Q^H Q - I\|_F^2 / k + \|R_<\|_F^2 / \|A\|_F^2)^{1/2}` with the
+    part of R below its diagonal; the signs (phases) of the diagonal it does not see.
     """
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -505,7 +519,11 @@ class QR(Operation):
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         Q, R = factors
         defect = squared_norm(A - Q @ R) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-        return defect + squared_norm(gram(Q, -1.0)) / Q.shape[-1]
+        below = squared_norm(R.tril(-1)) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+        return defect + below + squared_norm(gram(Q, -1.0)) / Q.shape[-1]
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        out[1].triu_()
 
     def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
         return _largest_error(factors, exact)
@@ -526,7 +544,8 @@ class Cholesky(Operation):
 
     Indefinite matrices count as failed; matrices that are not Hermitian raise ValueError where they are solved exactly.
 
-    Residual: :math:`\|A - L L^H\|_F / \|A\|_F`.
+    Residual: :math:`(\|A - L L^H\|_F^2 / \|A\|_F^2 + \|L_>\|_F^2 / \|A\|_F)^{1/2}` with the part of L above its
+    diagonal; the signs (phases) of the diagonal it does not see.
     """
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -541,7 +560,12 @@ class Cholesky(Operation):
         return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return squared_norm(A - factors[0] @ factors[0].mH) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+        (L,) = factors
+        size = squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+        return squared_norm(A - L @ L.mH) / size + squared_norm(L.triu(1)) / size.sqrt()
+
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        out[0].tril_()
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,12 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         X, shape (B, n, k), and a mask of failures, shape (B,): True where the factorisation breaks down or
-        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps. Failed entries are NaN.
+        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps (for complex numbers half
+        of that: their size is taken as the sum of its parts). Failed entries are NaN.
     """
     A = _square(A)
     B = _right(B, A)
     n = A.shape[1]
-    right = _one_norm(B)
 
     def halves(joint: Tensor) -> Tensor:
         return _numpy(np.linalg.solve, joint[:, :, :n].contiguous(), joint[:, :, n:].contiguous())
@@ -102,7 +102,7 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         return (X,)
 
     (X,) = _each(solve_all, torch.cat([A, B], dim=2), [(B.shape[1:], A.dtype)])
-    failed = ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & _finite(X))
+    failed = _ill_conditioned(A, X, B)
     X[failed] = torch.nan
     return X, failed
 
@@ -116,7 +116,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         X, shape (B, n, k), and a mask of failures, shape (B,), True where A is not positive definite to working
-        precision. Failed entries are NaN.
+        precision, or where `solve` would say so. Failed entries are NaN.
     """
     A = _square(A)
     B = _right(B, A)
@@ -127,7 +127,8 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cholesky_solve(joint[:, :, n:], L), info != 0
 
     X, failed = in_threads(solve, torch.cat([A, B], dim=2))
-    failed = failed | ~_finite(X)
+    lower = A.tril()
+    failed = failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B)
     X[failed] = torch.nan
     return X, failed
 
@@ -210,7 +211,8 @@ def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         Q (B, m, k), R (B, k, n) with k = min(m, n), and a mask of failures, shape (B,), True where the first k columns
-        of A are dependent to working precision: a diagonal entry of R is below max(m, n) eps times the largest.
+        of A are seen to be dependent to working precision: a diagonal entry of R is not above max(m, n) eps times the
+        length of its column of A. (Without pivoting not every dependence shows.)
     """
     A = _batch(A)
     Q, R = in_threads(lambda a: tuple(torch.linalg.qr(a)), A)
@@ -218,7 +220,8 @@ def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     size = diagonal.abs()
     phase = torch.where(size > 0, diagonal / size.clamp_min(torch.finfo(A.dtype).tiny), 1)
     Q, R = Q * phase[:, None, :], phase.conj()[:, :, None] * R
-    failed = ~(size.amin(dim=1) > max(A.shape[1:]) * torch.finfo(A.dtype).eps * size.amax(dim=1))
+    lengths = torch.linalg.vector_norm(A, dim=1)[:, : size.shape[1]]
+    failed = ~(size > max(A.shape[1:]) * torch.finfo(A.dtype).eps * lengths).all(dim=1)
     Q[failed], R[failed] = torch.nan, torch.nan
     return Q, R, failed
 
@@ -399,6 +402,12 @@ def _hermitian(A: Tensor) -> Tensor:
             f"{i} ({int(wrong.sum())} of {len(A)} are not); take (A + A^H) / 2, or nm.Eig or nm.SVD for general ones."
         )
     return A
+
+
+def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:
+    """Mask of solutions of A X = B whose size proves that A is singular to working precision, or not finite."""
+    right = _one_norm(B)
+    return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & _finite(X))
 
 
 def _finite(X: Tensor) -> Tensor:

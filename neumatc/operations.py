@@ -229,9 +229,9 @@ class RegularizedInverse(LinearOperation):
         return (Factor("X", (n, n)),)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        L, F = self.system(A)
-        X, failed = linalg.solve_positive(L, F)
-        return (X,), failed
+        # In double precision, since forming the Gram matrix squares the condition number.
+        X, failed = linalg.solve_positive(*self.system(wide(A)))
+        return (X.to(A.dtype),), failed
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         L = gram(A, self.noise)
@@ -270,8 +270,9 @@ class LMMSE(LinearOperation):
         return (Factor("X", (n, m)),)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        L, F = self.system(A)
-        X, failed = linalg.solve_positive(L, F)
+        # In double precision, since forming the Gram matrix squares the condition number.
+        X, failed = linalg.solve_positive(*self.system(wide(A)))
+        X = X.to(A.dtype)
         return (X.mH if A.shape[1] < A.shape[2] else X,), failed
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
@@ -338,7 +339,7 @@ class PseudoInverse(LinearOperation):
         L, F = self.system(A)
         rho = norm_above(X, tall, identity_like(L))
         R = norm_above(L, X, F) + gram_rounding(A) * norm(X)
-        largest = torch.linalg.matrix_norm(X, 2) * (1 + _slack(X))
+        largest = linalg.svd(X)[1][:, 0] * (1 + _slack(X))
         absolute = (largest / (1 - rho)) ** 2 * R
         least = norm(X) - absolute
         return torch.where((rho < 1) & (least > 0), absolute / least, torch.inf)
@@ -483,6 +484,11 @@ def gram(A: Tensor, shift: float = 0.0) -> Tensor:
     G = A.mH @ A
     G.diagonal(dim1=-2, dim2=-1).add_(shift)
     return G
+
+
+def wide(A: Tensor) -> Tensor:
+    """Return the tensor in double precision."""
+    return A.to(torch.complex128 if A.is_complex() else torch.float64)
 
 
 def identity_like(A: Tensor) -> Tensor:

@@ -677,7 +677,10 @@ def test_residuals_of_the_factorisations_are_their_formulas(dtype):
     eye = torch.eye(3, dtype=dtype)
     Q, R = perturbed(nm.QR().exact(A)[0])
     orthogonality = norm(Q.mH @ Q - eye) ** 2 / 3
-    assert_close(nm.QR().residual(A, (Q, R)), (norm(A - Q @ R) ** 2 / norm(A) ** 2 + orthogonality).sqrt())
+    below = norm(R.tril(-1)) ** 2 / norm(A) ** 2
+    assert_close(nm.QR().residual(A, (Q, R)), (norm(A - Q @ R) ** 2 / norm(A) ** 2 + below + orthogonality).sqrt())
+    polar = nm.Polar().exact(A)[0]
+    assert nm.QR().residual(A, polar).min() > 1e-2  # orthonormal times Hermitian is no QR factorisation
     U, P = perturbed(nm.Polar().exact(A)[0])
     parts = norm(A - U @ P) ** 2 / norm(A) ** 2, norm(P - P.mH) ** 2 / norm(P) ** 2, norm(U.mH @ U - eye) ** 2 / 3
     assert_close(nm.Polar().residual(A, (U, P)), sum(parts).sqrt())
@@ -697,7 +700,8 @@ def test_residuals_of_the_factorisations_are_their_formulas(dtype):
     expected = norm(B @ V - V * w[:, None, :]) ** 2 / norm(w[:, None, :]) ** 2 + orthogonality
     assert_close(nm.Eigh(rank=2).residual(B, (w, V)), expected.sqrt())
     L = gaussian(5, 4, 4, dtype=dtype, seed=4)
-    assert_close(nm.Cholesky().residual(B, (L,)), norm(B - L @ L.mH) / norm(B))
+    above = norm(L.triu(1)) ** 2 / norm(B)
+    assert_close(nm.Cholesky().residual(B, (L,)), (norm(B - L @ L.mH) ** 2 / norm(B) ** 2 + above).sqrt())
 
 
 def test_residuals_of_the_matrix_functions_are_their_formulas(dtype):
