@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,9 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         energies, U = torch.linalg.eigh(wide.mT @ wide if fewer else wide @ wide.mT)
         S, U = energies.clamp_min(0).sqrt().flip(-1), U.flip(-1)[..., :rank]
         if fewer:
-            U = (wide @ U) / S[:, None, :rank].clamp_min(torch.finfo(torch.float64).tiny)
+            # Below the root of the rounding, values and directions are noise; the snapshots end near there too.
+            kept = S[:, :rank] > math.sqrt(X.shape[1] * torch.finfo(torch.float64).eps) * S[:, :1]
+            U = torch.where(kept[:, None], (wide @ U) / S[:, None, :rank], 0)
             S = torch.nn.functional.pad(S, (0, X.shape[1] - S.shape[-1]))
     else:
         _, R = torch.linalg.qr((X * root).mT, mode="r")

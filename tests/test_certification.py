@@ -19,7 +19,7 @@ from conftest import (
     singular_where,
     tensors_of,
 )
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import neumatc as nm
@@ -349,7 +349,10 @@ def mp_error(operation, A, factors):
         A, factors = mp(A), [mp(x) if x.ndim == 2 else mpmath.diag(x.tolist()) for x in factors]
         if isinstance(operation, (nm.SVD, nm.Eigh)):
             k = factors[0].cols
-            U, S, V = mpmath.svd(A)
+            try:
+                U, S, V = mpmath.svd(A)
+            except RuntimeError:  # its iteration does not converge for some matrices with equal singular values
+                reject()
             exact = U[:, :k] * mpmath.diag(S[:k]) * V[:k, :]
             if isinstance(operation, nm.SVD):
                 value = factors[0] * factors[1] * factors[2]
@@ -402,7 +405,8 @@ def test_bounds_of_linear_operations_hold_in_exact_arithmetic(kind, seed, shape,
     value = perturbed(X, 10**size, seed)
     bound, error = measured(operation, A, [value]), mp_error(operation, A[0], [value[0]])
     assert bound >= error
-    if 10**condition * 10 ** max(size, -15) < 1e-3 and dtype in DTYPES[1::2]:
+    squared = kind is nm.PseudoInverse  # whose bound needs the square of the condition number times the rounding
+    if 10**condition * 10 ** max(size, -15) < 1e-3 and dtype in DTYPES[1::2] and condition < (5 if squared else 9):
         assert bound < 1  # of use, if pessimistic by the condition number
 
 

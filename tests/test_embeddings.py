@@ -303,7 +303,7 @@ def test_radial_basis_is_its_formula(power, d):
         (lambda: nm.Chebyshev(0), ["`degree`", "at least 1", "got 0"]),
         (lambda: nm.Chebyshev(2.0), ["`degree`", "integer", "2.0"]),
         (lambda: nm.Chebyshev(True), ["`degree`", "integer", "True"]),
-        (lambda: nm.Chebyshev(3, "cross"), ["`index`", "'tensor', 'total' or 'hyperbolic'", "'cross'"]),
+        (lambda: nm.Chebyshev(3, "cross"), ["`index`", "'tensor', 'total', 'hyperbolic' or 'smolyak'", "'cross'"]),
         (lambda: nm.Chebyshev(3, None), ["`index`", "None"]),
         (lambda: nm.FourierExtension(0), ["`degree`", "at least 1"]),
         (lambda: nm.FourierExtension(3, 1.0), ["`extension`", "above 1", "got 1.0"]),
