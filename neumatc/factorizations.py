@@ -171,8 +171,9 @@ class SVD(_Spectral):
     Factors are unique only up to that phase, and only where the singular values are distinct: compare the
     reconstruction U S V^H, the singular values or principal angles, never the entries of U and V.
 
-    Limit: a singular value that passes through zero (for real square families wherever the determinant changes its
-    sign) is smooth only with a sign, which is not followed; it is reported as a cut.
+    A singular value that passes through zero, as for real square families wherever the determinant changes its sign,
+    is smooth only with a sign (Bunse-Gerstner, Byers, Mehrmann and Nichols, Numer. Math. 60, 1991). There the map
+    also follows the mirror images (u, -v) with the values -s, and a passage is the crossing of a triplet with its own.
 
     Args:
         rank: k, the number of triplets; None means min(m, n).
@@ -204,6 +205,11 @@ class SVD(_Spectral):
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         U, S, Vh = factors
         wanted = (torch.arange(S.shape[1]) < (self.rank or S.shape[1])).expand(S.shape)
+        if not U.is_complex() and U.shape[1] == U.shape[2] == Vh.shape[2]:
+            signs = linalg.slogdet(U @ Vh)[0]  # those of the determinant of A
+            if signs.min() != signs.max():
+                wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
+                U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
         frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
         W, values, events = self._rotations(frames, S, x, wanted)
         return (U @ W, values, W.mH @ Vh), events
@@ -243,9 +249,9 @@ class SVD(_Spectral):
                 return
         s = s[rows]
         signs = torch.where(s < 0, -1, 1).to(U.dtype)
-        s, order = s.abs().sort(dim=-1, descending=True)
-        order = order[:, : out[1].shape[1]]
-        out[1][rows] = s[:, : order.shape[1]]
+        s, order = s.topk(out[1].shape[1])  # of a triplet and its mirror image, the one with a positive value
+        s, again = s.abs().sort(dim=-1, descending=True)
+        out[1][rows], order = s, order.gather(1, again)
         out[0][rows] = (U[rows] * signs[:, None, :]).gather(2, order[:, None, :].expand(-1, U.shape[1], -1))
         out[2][rows] = Vh[rows].gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
 

@@ -244,8 +244,24 @@ class RegularizedInverse(LinearOperation):
         return _bound_of_inverse(L, factors[0], gram_rounding(A))
 
 
+class _NormalEquations(LinearOperation):
+    """Receivers (A^H A + s I)^{-1} A^H: the smaller of the two systems is solved, for X or, of wide A, for X^H."""
+
+    noise = 0.0
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        return (Factor("X", (n, m)),)
+
+    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        A = A if A.shape[1] < A.shape[2] else A.mH
+        return gram(A.mH, self.noise), A
+
+    def unknown(self, X: Tensor) -> Tensor:
+        return X if X.shape[-2] <= X.shape[-1] else X.mH
+
+
 @dataclass(frozen=True)
-class LMMSE(LinearOperation):
+class LMMSE(_NormalEquations):
     r"""The linear minimum-mean-square-error receiver :math:`X = (H^H H + s I)^{-1} H^H` of the m x n channel A = H.
 
     For y = H x + w with E[x x^H] = I and E[w w^H] = s I. By the push-through identity
@@ -266,21 +282,11 @@ class LMMSE(LinearOperation):
     def __post_init__(self) -> None:
         checks.number("noise", self.noise, above=0)
 
-    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        return (Factor("X", (n, m)),)
-
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         # In double precision, since forming the Gram matrix squares the condition number.
         X, failed = linalg.solve_positive(*self.system(wide(A)))
         X = X.to(A.dtype)
         return (X.mH if A.shape[1] < A.shape[2] else X,), failed
-
-    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        A = A if A.shape[1] < A.shape[2] else A.mH
-        return gram(A.mH, self.noise), A
-
-    def unknown(self, X: Tensor) -> Tensor:
-        return X if X.shape[-2] <= X.shape[-1] else X.mH
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         L, F = self.system(A)
@@ -303,7 +309,7 @@ class RZF(LMMSE):
 
 
 @dataclass(frozen=True)
-class PseudoInverse(LinearOperation):
+class PseudoInverse(_NormalEquations):
     r"""The Moore-Penrose inverse :math:`X = A^+` of an m x n matrix of full rank.
 
     Where the rank falls, A^+ is not continuous; such matrices count as failed: those with a singular value below
@@ -321,20 +327,10 @@ class PseudoInverse(LinearOperation):
 
     certainty = "bound"
 
-    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        return (Factor("X", (n, m)),)
-
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         U, S, Vh, failed = linalg.svd(A)
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return ((Vh.mH / S[:, None, :]) @ U.mH,), failed
-
-    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        A = A if A.shape[1] < A.shape[2] else A.mH
-        return A @ A.mH, A
-
-    def unknown(self, X: Tensor) -> Tensor:
-        return X if X.shape[-2] <= X.shape[-1] else X.mH
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = self.unknown(factors[0])

@@ -525,11 +525,14 @@ def empty_like(operation, m, n, count, dtype):
 @pytest.mark.parametrize("kept", [2, 4])
 @pytest.mark.parametrize("blocks", [False, True])
 def test_svd_is_finished_with_descending_positive_values(blocks, kept, dtype):
-    """From values in any order, with signs, or from a matrix in their place; more of them than are asked for."""
+    """From values in any order, with signs, or from a matrix in their place; more of them than are asked for.
+
+    A negative value is the mirror image of a triplet, and goes first where there are more than are asked for.
+    """
     operation, count = nm.SVD(kept), 9
     U = torch.linalg.qr(gaussian(count, 6, 4, dtype=dtype)).Q
     V = torch.linalg.qr(gaussian(count, 5, 4, dtype=dtype, seed=1)).Q
-    S = torch.tensor(list(itertools.permutations([3.0, -2.0, 1.5, 0.5]))[:count], dtype=torch.float32)
+    S = torch.tensor(list(itertools.permutations([3.0, 2.0, -1.5, 0.5]))[:count], dtype=torch.float32)
     S = S.to(dtype.to_real() if dtype.is_complex else dtype)
     B = (U * S[:, None, :].to(dtype)) @ V.mH
     if blocks:
