@@ -222,6 +222,32 @@ def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
     return linalg.in_threads(lambda h: solve(scale * h, precision=precision) * scale, H)
 
 
+def svd_by_gram(H: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute leading singular triplets from the eigenvectors of the smaller Gram matrix, on all cores.
+
+    It is several times faster than an SVD of long matrices, and squares the condition number: singular values below the
+    root of the rounding, relative to the largest, are lost, and so are their vectors.
+
+    Args:
+        H: Matrices, shape (B, m, n).
+        rank: k, at most min(m, n).
+
+    Returns:
+        U (B, m, k), S (B, k), descending, and Vh (B, k, n). Columns are those of an exact SVD up to phases; where a
+        singular value is lost, its vector on the longer side is of any length.
+
+    Raises:
+        ValueError: If ``rank`` is out of range.
+    """
+    checks.integer("rank", rank, 1, min(H.shape[1:]))
+    if H.shape[1] > H.shape[2]:
+        V, S, Uh = svd_by_gram(H.mH, rank)
+        return Uh.mH, S, V.mH
+    values, vectors, _ = linalg.eigh(H @ H.mH)
+    U, S = vectors[..., -rank:].flip(-1), values[..., -rank:].flip(-1).clamp_min(0).sqrt()
+    return U, S, (U.mH @ H) / S.clamp_min(torch.finfo(S.dtype).tiny)[..., None]
+
+
 @_timed
 def exact(problem: Problem, solver: Callable[[Tensor], Tensor] = numpy_batched) -> Peer:
     """Solve at every parameter: form A(p), then invert it.

@@ -414,3 +414,42 @@ def test_chebyshev_refuses_a_box_too_narrow_for_its_precision():
     family = nm.ParametricMatrix(lambda p: base(((p - low) / (high - low)).double().clamp(0, 1)).float(), low, high)
     words = ["`problem`", "differ", "double precision"]
     assert_raises(ValueError, words, lambda: peers.chebyshev(nm.Problem(family, nm.Inverse()), 20))
+
+
+# Exact singular triplets from the Gram matrix
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)], ids=str)
+def test_svd_by_gram_gives_the_leading_triplets(shape, dtype):
+    H = conditioned(5, *shape, dtype, condition=10)
+    U, S, Vh = peers.svd_by_gram(H, 2)
+    left, values, right = torch.linalg.svd(H.to(torch.complex128), full_matrices=False)
+    assert (U.dtype, S.dtype, Vh.dtype) == (H.dtype, real(H.dtype), H.dtype)
+    assert_close(S, values[:, :2], units=100)
+    best = (left[:, :, :2] * values[:, None, :2]) @ right[:, :2]
+    assert_close((U * S[:, None, :].to(dtype)) @ Vh, best, units=1000)
+    eye = torch.eye(2, dtype=dtype).expand(5, -1, -1)
+    assert_close(U.mH @ U, eye, units=100)
+    assert_close(Vh @ Vh.mH, eye, units=1000)
+
+
+def test_svd_by_gram_is_finite_for_lost_values_and_refuses_ranks():
+    H = torch.zeros(2, 3, 5)
+    assert all(x.isfinite().all() for x in peers.svd_by_gram(H, 3))
+    assert_raises(ValueError, ["`rank`", "at least 1", "got 0"], lambda: peers.svd_by_gram(H, 0))
+    assert_raises(ValueError, ["`rank`", "at most 3", "got 4"], lambda: peers.svd_by_gram(H, 4))
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=str)
+@pytest.mark.parametrize("peer", [peers.lmmse_loop, peers.sionna_lmmse])
+def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
+    if peer is peers.sionna_lmmse:
+        pytest.importorskip("sionna")
+        if not dtype.is_complex:
+            pytest.skip("complex channels only")
+    H = conditioned(5, *shape, dtype, condition=10)
+    wide = H.to(torch.complex128)
+    expected = torch.linalg.solve(wide.mH @ wide + 0.3 * torch.eye(shape[1], dtype=wide.dtype), wide.mH)
+    X = peer(H, 0.3)
+    assert X.dtype == dtype
+    assert_close(X, expected, units=1000)
