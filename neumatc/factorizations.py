@@ -10,13 +10,20 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, gauge, linalg
-from neumatc.operations import Factor, Operation, gram, identity_like, norm, require_square, squared_norm
+from neumatc.operations import (
+    Factor,
+    Operation,
+    gram,
+    identity_like,
+    norm,
+    require_square,
+    squared_norm,
+    two_norm_above,
+)
 from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
 _EXTRA = 2
-# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
-_SQUARINGS = 3
 
 
 class SVDFactors(NamedTuple):
@@ -149,7 +156,7 @@ class _Spectral(Operation):
         inner = Q @ (QA @ W) @ W.mH
         C = A - Q @ QA - AW @ W.mH + inner
         E = norm(Q @ QA + AW @ W.mH - inner - B) + slack
-        tau = _two_norm(C) + slack + E
+        tau = two_norm_above(C) + slack + E
         least = linalg.svd(T)[1][:, -1] - slack
         bound = torch.where(least > tau, E * (1 + 2**0.5 * tau / (least - tau)), torch.inf)
         size = norm(B) - bound
@@ -629,13 +636,3 @@ def _selected(values: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _largest_error(factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
     """Return the largest of the relative Frobenius errors of the factors."""
     return torch.stack([norm(x - y) / norm(y) for x, y in zip(factors, exact)]).amax(dim=0)
-
-
-def _two_norm(C: Tensor) -> Tensor:
-    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
-    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
-    C = C / size[:, None, None]
-    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
-    for _ in range(_SQUARINGS):
-        G = G @ G
-    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))

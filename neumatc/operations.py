@@ -13,6 +13,9 @@ from torch import Tensor
 from neumatc import checks, linalg
 from neumatc.report import Event
 
+# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
+_SQUARINGS = 3
+
 
 class Factor(NamedTuple):
     """One output of an operation: its name, its shape per parameter, and its field if that is not the matrix's."""
@@ -269,8 +272,11 @@ class LMMSE(_NormalEquations):
 
     Residual: :math:`\|(H^H H + s I) X - H^H\|_F / \|H\|_F` for m >= n, else that of the other form.
 
-    Bound: with the residual matrix R of the system, :math:`\|X_* - X\|_F \le \|R\|_F / s`, since the system matrix has
-    no eigenvalue below s; relative to :math:`\|X\|_F - \|R\|_F / s \le \|X_*\|_F`.
+    Bound (m >= n; else for X^H): the error :math:`E = X_* - X = L^{-1} R` of the system :math:`L X = H^H` with the
+    residual matrix R is at most :math:`\|R\|_F / s`, since L has no eigenvalue below s. It is also
+    :math:`((I - X H) R - E H R) / s`, since :math:`L^{-1} = (I - X_* H) / s`; so if :math:`\|H R\|_2 < s`, it is
+    at most :math:`\|(I - X H) R\|_F / (s - \|H R\|_2)`, which comes close to the error itself as that falls. The
+    smaller b of the two is taken, relative to :math:`\|X\|_F - b \le \|X_*\|_F`.
 
     Args:
         noise: s, above zero: noise power per receive antenna over the power of a stream.
@@ -289,9 +295,15 @@ class LMMSE(_NormalEquations):
         return (X.mH if A.shape[1] < A.shape[2] else X,), failed
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        L, F = self.system(A)
-        X = self.unknown(factors[0])
-        absolute = (norm_above(L, X, F) + gram_rounding(A) * norm(X)) / self.noise
+        (L, F), X = self.system(A), self.unknown(factors[0])
+        R = F - L @ X
+        above = norm_above(L, X, F) + gram_rounding(A) * norm(X)
+        unsure = above - norm(R) + 2 * _slack(F) * above
+        HR = F.mH @ R
+        growth = two_norm_above(HR) + norm(F) * unsure
+        step = norm(R - X @ HR) * (1 + _slack(X)) + (1 + norm(X) * norm(F)) * unsure
+        sharper = torch.where(growth < self.noise, step / (self.noise - growth), torch.inf)
+        absolute = torch.minimum(above / self.noise, sharper)
         least = norm(X) - absolute
         return torch.where(least > 0, absolute / least, torch.inf)
 
@@ -526,6 +538,16 @@ def norm_above(L: Tensor, X: Tensor, F: Tensor) -> Tensor:
     """
     slack = _slack(L) + _slack(X)
     return norm(L @ X - F) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F))
+
+
+def two_norm_above(C: Tensor) -> Tensor:
+    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
+    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
+    C = C / size[:, None, None]
+    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
+    for _ in range(_SQUARINGS):
+        G = G @ G
+    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))
 
 
 def _bound_of_inverse(A: Tensor, X: Tensor, rounding: Tensor | float = 0.0) -> Tensor:

@@ -457,6 +457,17 @@ def test_bound_of_the_svd_holds_near_a_lost_gap(seed, dtype, gap, size):
         assert bound < torch.inf
 
 
+@pytest.mark.parametrize("shape", [(5, 5), (7, 4), (4, 7)], ids=str)
+@pytest.mark.parametrize("kind", LINEAR, ids=lambda kind: kind.__name__)
+def test_bounds_of_linear_operations_come_close_to_small_errors(kind, shape):
+    m, n = shape if kind is not nm.Inverse else (5, 5)
+    A = conditioned(4, m, n, torch.complex128, condition=10)
+    operation = kind() if kind in (nm.Inverse, nm.PseudoInverse) else kind(0.1)
+    (X,), _ = operation.exact(A)
+    value = X + 1e-6 * gaussian(4, *X.shape[1:], dtype=X.dtype)
+    assert (operation.error_bound(A, [value]) < 1.1 * operation.error([value], [X])).all()
+
+
 def test_bound_is_infinite_where_nothing_is_proved():
     A = conditioned(3, 3, 3, torch.float64)
     for operation in (nm.Inverse(), nm.PseudoInverse(), nm.RegularizedInverse(1e-6), nm.LMMSE(1e-6)):
