@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, gauge, linalg
+from neumatc.linalg import norm
 from neumatc.operations import (
     Factor,
     Operation,
     gram,
     identity_like,
-    norm,
+    relative,
     require_square,
     squared_norm,
     two_norm_above,
@@ -117,7 +118,7 @@ class _Spectral(Operation):
         return sum(defects) / (len(frames) * frames[0].shape[-1])
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        defect = squared_norm(A - self.invariant(factors)) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+        defect = relative(A - self.invariant(factors), A)
         return defect + self._orthogonality(*self._frames(factors))
 
     def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -229,8 +230,8 @@ class SVD(_Spectral):
         U, S, Vh = factors
         left = A @ Vh.mH - U * S[..., None, :]
         right = U.mH @ A - S[..., :, None] * Vh
-        scale = 2 * (S**2).sum(dim=-1).clamp_min(torch.finfo(S.dtype).tiny)
-        return ((squared_norm(left) + squared_norm(right)) / scale + self._orthogonality(U, Vh.mH)).sqrt()
+        defect = (relative(left, S) + relative(right, S)) / 2
+        return (defect + self._orthogonality(U, Vh.mH)).sqrt()
 
     def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return factors[0], factors[2].mH
@@ -238,7 +239,7 @@ class SVD(_Spectral):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         m, n = A.shape[-2:]
         k = min(m, n) if self.rank is None else self.rank
-        return m**-0.5, float(squared_norm(A).mean().sqrt()) / k**0.5, n**-0.5
+        return m**-0.5, float(norm(A).square().mean().sqrt()) / k**0.5, n**-0.5
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         U, S, Vh = factors
@@ -319,15 +320,15 @@ class Eigh(_Spectral):
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
-        scale = (values**2).sum(dim=-1).clamp_min(torch.finfo(values.dtype).tiny)
-        return (squared_norm(A @ V - V * values[:, None, :]) / scale + self._orthogonality(V)).sqrt()
+        defect = relative(A @ V - V * values[:, None, :], values)
+        return (defect + self._orthogonality(V)).sqrt()
 
     def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return factors[1], factors[1]
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         n = A.shape[-1]
-        return float(squared_norm(A).mean().sqrt()) / (self.rank or n) ** 0.5, n**-0.5
+        return float(norm(A).square().mean().sqrt()) / (self.rank or n) ** 0.5, n**-0.5
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -387,9 +388,9 @@ class Eig(Operation):
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
-        scale = (squared_norm(A) * squared_norm(V)).clamp_min(torch.finfo(A.dtype).tiny)
         lengths = (torch.linalg.vector_norm(V, dim=1) - 1).square().mean(dim=1)
-        return squared_norm(A.to(V.dtype) @ V - V * values[:, None, :]) / scale + lengths
+        size = squared_norm(V).clamp_min(torch.finfo(V.dtype).tiny)
+        return relative(A.to(V.dtype) @ V - V * values[:, None, :], A) / size + lengths
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -456,8 +457,8 @@ class Subspace(Operation):
         A = A if self.side == "left" else A.mH
         GU = A @ (A.mH @ U)
         inner = U.mH @ GU
-        scale = squared_norm(inner).clamp_min(torch.finfo(U.dtype).tiny)
-        return squared_norm(GU - U @ inner) / scale + squared_norm(gram(U, -1.0)) / self.rank
+        defect = relative(GU - U @ inner, inner)
+        return defect + squared_norm(gram(U, -1.0)) / self.rank
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0] @ factors[0].mH
@@ -497,9 +498,9 @@ class Projector(Subspace):
         (P,) = factors
         A = A if self.side == "left" else A.mH
         GP = A @ (A.mH @ P)
-        scale = squared_norm(GP).clamp_min(torch.finfo(P.dtype).tiny)
+        defect = relative(GP - GP.mH, GP)
         trace = squared_norm(P.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True) - self.rank) / self.rank**2
-        return squared_norm(GP - GP.mH) / scale + squared_norm(P @ P - P) / self.rank + trace
+        return defect + squared_norm(P @ P - P) / self.rank + trace
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
@@ -531,9 +532,8 @@ class QR(Operation):
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         Q, R = factors
-        defect = squared_norm(A - Q @ R) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-        below = squared_norm(R.tril(-1)) / squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-        return defect + below + squared_norm(gram(Q, -1.0)) / Q.shape[-1]
+        defect = relative(A - Q @ R, A) + relative(R.tril(-1), A)
+        return defect + squared_norm(gram(Q, -1.0)) / Q.shape[-1]
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         out[1].triu_()
@@ -574,8 +574,8 @@ class Cholesky(Operation):
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L,) = factors
-        size = squared_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-        return squared_norm(A - L @ L.mH) / size + squared_norm(L.triu(1)) / size.sqrt()
+        size = norm(A).sqrt().clamp_min(torch.finfo(A.dtype).tiny)
+        return relative(A - L @ L.mH, A) + squared_norm(L.triu(1) / size[:, None, None])
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         out[0].tril_()
@@ -607,9 +607,8 @@ class Polar(Operation):
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, P = factors
         tall = U if U.shape[1] >= U.shape[2] else U.mH
-        tiny = torch.finfo(A.dtype).tiny
-        defect = squared_norm(A - U @ P) / squared_norm(A).clamp_min(tiny)
-        skew = squared_norm(P - P.mH) / squared_norm(P).clamp_min(tiny)
+        defect = relative(A - U @ P, A)
+        skew = relative(P - P.mH, P)
         return defect + skew + squared_norm(gram(tall, -1.0)) / tall.shape[-1]
 
     def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
@@ -635,4 +634,4 @@ def _selected(values: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _largest_error(factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
     """Return the largest of the relative Frobenius errors of the factors."""
-    return torch.stack([norm(x - y) / norm(y) for x, y in zip(factors, exact)]).amax(dim=0)
+    return torch.stack([relative(x - y, y).sqrt() for x, y in zip(factors, exact)]).amax(dim=0)

@@ -20,6 +20,8 @@ from neumatc import checks
 
 # Multiplications (m n min(m, n) for each matrix) that a thread must have for its start to pay.
 _LEAST_PER_THREAD = 2**22
+# Norms between which the squares of single precision that matter neither vanish nor overflow.
+_SAFE = (1e-15, 1e15)
 
 
 def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -334,6 +336,24 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
     return Q
 
 
+def norm(A: Tensor) -> Tensor:
+    """Frobenius norm per matrix, or length per vector.
+
+    Where squares leave the range of single precision, as those of path gains can, it is computed in double precision.
+
+    Args:
+        A: Shape (B, ...), any supported dtype.
+
+    Returns:
+        Shape (B,), real, of the precision of A.
+    """
+    A = (torch.view_as_real(A.resolve_conj()) if A.is_complex() else A).flatten(1)
+    size = torch.linalg.vector_norm(A, dim=1)
+    if A.dtype == torch.float32 and (outside := ~((size > _SAFE[0]) & (size < _SAFE[1]))).any():
+        size[outside] = torch.linalg.vector_norm(A[outside].double(), dim=1).float()
+    return size
+
+
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
@@ -392,8 +412,7 @@ def _square(A: Tensor) -> Tensor:
 
 def _hermitian(A: Tensor) -> Tensor:
     """Raise ValueError unless A is Hermitian up to the rounding of a product that made it."""
-    defect = torch.linalg.vector_norm((A - A.mH).flatten(1), dim=1)
-    size = torch.linalg.vector_norm(A.flatten(1), dim=1)
+    defect, size = norm(A - A.mH), norm(A)
     wrong = defect > 16 * A.shape[1] * torch.finfo(A.dtype).eps * size
     if wrong.any():
         i = int(wrong.int().argmax())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
+from neumatc.linalg import norm
 from neumatc.report import Event
 
 # Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
@@ -76,8 +77,7 @@ class Operation(ABC):
     def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
         """Relative error against an exact solution, shape (B,): of `invariant`, in the Frobenius norm."""
         right = self.invariant(exact)
-        difference = (self.invariant(factors) - right).flatten(1)
-        return torch.linalg.vector_norm(difference, dim=1) / torch.linalg.vector_norm(right.flatten(1), dim=1)
+        return relative(self.invariant(factors) - right, right).sqrt()
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Bound or estimate the relative `error`, shape (B,), without an exact solve; `certainty` says which.
@@ -165,12 +165,12 @@ class LinearOperation(Operation):
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         L, F = self.system(A)
-        return squared_norm(L @ self.unknown(factors[0]) - F) / squared_norm(F)
+        return relative(L @ self.unknown(factors[0]) - F, F)
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         # L X = F with a multiple of a unitary matrix for L.
         L, F = self.system(A)
-        size = squared_norm(F) * L.shape[-1] / squared_norm(L).clamp_min(torch.finfo(A.dtype).tiny)
+        size = relative(F, L) * L.shape[-1]
         numbers = L.shape[-1] * F.shape[-1]
         return (float((size / numbers).sqrt().median()),)
 
@@ -483,7 +483,7 @@ class MatrixFunction(Operation):
             "inverse_sqrt": lambda: (X @ A @ X, identity_like(A)),
             "log": lambda: (torch.linalg.matrix_exp(X), A),
         }[self.function]()
-        return squared_norm(left - right) / squared_norm(right)
+        return relative(left - right, right)
 
 
 def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:
@@ -516,12 +516,21 @@ def identity_like(A: Tensor) -> Tensor:
 def squared_norm(A: Tensor) -> Tensor:
     """Squared Frobenius norm per matrix, differentiable at zero."""
     A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
-    return (A**2).flatten(1).sum(dim=1)
+    return A.square().flatten(1).sum(dim=1)
 
 
-def norm(A: Tensor) -> Tensor:
-    """Frobenius norm per matrix."""
-    return torch.linalg.vector_norm(A.flatten(1), dim=1)
+def relative(defect: Tensor, size: Tensor) -> Tensor:
+    r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
+
+    It is 0 where both are zero, and Inf where only F is. Without gradients by `linalg.norm`, for matrices of any size.
+    """
+    if defect.requires_grad:
+        top, bottom = squared_norm(defect), squared_norm(size)
+    else:
+        top, bottom = norm(defect), norm(size)
+    nothing = bottom == 0
+    ratio = torch.where(nothing, torch.where(top == 0, 0.0, torch.inf), top / torch.where(nothing, 1, bottom))
+    return ratio if defect.requires_grad else ratio.square()
 
 
 def _slack(A: Tensor) -> float:

@@ -810,6 +810,31 @@ def test_loss_has_finite_gradients_also_at_the_solution(case, dtype):
             assert gradient.isfinite().all()
 
 
+# How the factors grow with A, as powers.
+POWERS = {nm.Inverse: (-1,), nm.SVD: (0, 1, 0), nm.Eigh: (1, 0), nm.Eig: (1, 0), nm.QR: (0, 1), nm.Cholesky: (0.5,)}
+POWERS |= {nm.Polar: (0, 1)}
+
+
+@pytest.mark.parametrize("unit", [2.0**-80, 2.0**80])
+@pytest.mark.parametrize("case", [case for case in CASES if type(case.operation) in POWERS], ids=str)
+def test_residual_and_error_do_not_depend_on_the_unit_of_the_matrices(case, dtype, unit):
+    """Path gains in physical units: their squares leave the range of single precision."""
+    A, operation = matrices(case, 6, dtype), case.operation
+    exact = operation.exact(A)[0]
+    factors = perturbed(exact, 0.01)
+    scaled = [[x * unit**power for x, power in zip(own, POWERS[type(operation)])] for own in (factors, exact)]
+    assert_close(operation.residual(unit * A, scaled[0]), operation.residual(A, factors).double(), 1000)
+    assert_close(operation.error(*scaled), operation.error(factors, exact).double(), 1000)
+
+
+def test_a_system_without_a_right_hand_side_has_the_solution_zero(dtype):
+    A = torch.cat([conditioned(3, 4, 4, dtype), torch.zeros(3, 4, 2, dtype=dtype)], dim=2)
+    (X,), failed = nm.Solve(2).exact(A)
+    assert not failed.any() and not X.any()
+    assert nm.Solve(2).residual(A, (X,)).tolist() == nm.Solve(2).error((X,), (X,)).tolist() == [0, 0, 0]
+    assert nm.Solve(2).residual(A, (X + 1,)).tolist() == nm.Solve(2).error((X + 1,), (X,)).tolist() == [torch.inf] * 3
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.shape != ONE], ids=str)
 def test_scales_are_of_the_size_of_the_factors(case, dtype):
     """A guess that training starts from: within a factor of 30, for matrices of any size."""
