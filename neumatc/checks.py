@@ -181,14 +181,21 @@ def matrices(name: str, A: object, p: Tensor) -> Tensor:
         raise ValueError(
             f"`{name}`: expected shape ({p.shape[0]}, m, n), one matrix per parameter, got {tuple(A.shape)}."
         )
-    # One sum is finite only if every entry is (it can overflow, too: then look closer); it is much faster than a mask.
-    if not torch.isfinite(A.detach().sum()) and not (finite := torch.isfinite(A).flatten(1).all(dim=1)).all():
-        row = int(torch.argmin(finite.int()))
+    if not (good := finite(A.detach())).all():
+        row = int(torch.argmin(good.int()))
         raise ValueError(
             f"`{name}`: expected finite entries, got NaN or Inf at parameter {p[row].tolist()} "
-            f"({int((~finite).sum())} of {p.shape[0]} matrices); restrict the box or mend the function."
+            f"({int((~good).sum())} of {p.shape[0]} matrices); restrict the box or mend the function."
         )
     return A.resolve_conj().resolve_neg()
+
+
+def finite(A: Tensor) -> Tensor:
+    """Return the mask (B,) of those entries of a batch (B, ...) that hold neither NaN nor Inf."""
+    A = A.reshape(len(A), -1)
+    # A sum is finite only if every entry is (it can overflow, too: then look closer); it is much faster than a mask.
+    good = torch.isfinite(A.sum(dim=1))
+    return good if good.all() else torch.isfinite(A).all(dim=1)
 
 
 def describe(value: object) -> str:

@@ -50,7 +50,8 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     (X,) = _each(solve, A, [(A.shape[1:], A.dtype)])
     rcond = 1 / (_one_norm(A) * _one_norm(X))
     failed = ~(rcond > torch.finfo(A.dtype).eps)  # written so that NaN counts as failed
-    X[failed] = torch.nan
+    if failed.any():
+        X[failed] = torch.nan
     return X, failed
 
 
@@ -150,7 +151,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """
     A = _hermitian(_square(A))
     L, info = in_threads(lambda a: tuple(torch.linalg.cholesky_ex(a)), A)
-    failed = (info != 0) | ~_finite(L)
+    failed = (info != 0) | ~checks.finite(L)
     L[failed] = torch.nan
     return L, failed
 
@@ -291,7 +292,7 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
                 result = result.real
             X[i] = torch.from_numpy(np.ascontiguousarray(result))
     X = X.to(A.device)
-    failed = ~_finite(X)
+    failed = ~checks.finite(X)
     X[failed] = torch.nan
     return X, failed
 
@@ -426,16 +427,12 @@ def _hermitian(A: Tensor) -> Tensor:
 def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:
     """Mask of solutions of A X = B whose size proves that A is singular to working precision, or not finite."""
     right = _one_norm(B)
-    return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & _finite(X))
-
-
-def _finite(X: Tensor) -> Tensor:
-    return torch.isfinite(X).reshape(len(X), -1).all(dim=1)
+    return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & checks.finite(X))
 
 
 def _failing_together(factors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Add the mask of what is not finite in one of the factors, and make all of it NaN."""
-    failed = ~torch.stack([_finite(x) for x in factors]).all(dim=0)
+    failed = ~torch.stack([checks.finite(x) for x in factors]).all(dim=0)
     for x in factors:
         x[failed] = torch.nan
     return (*factors, failed)

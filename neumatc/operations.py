@@ -138,7 +138,7 @@ def checked(
     factors, failed = solve(A)
     factors = tuple(x.resolve_conj().contiguous() for x in factors)
     for x in factors:
-        failed = failed | ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+        failed = failed | ~checks.finite(x)
     if failed.any():
         factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
     return factors, failed

@@ -58,6 +58,8 @@ class Channel(ParametricMatrix):
             )
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
+        # Users of one table and delay spread have the same delays, and the exponentials are computed once.
+        self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
         self.carrier_frequency = carrier_frequency
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
@@ -66,7 +68,7 @@ class Channel(ParametricMatrix):
 
     def _response(self, f: Tensor) -> Tensor:
         a = self.coefficients
-        rotations = torch.exp(-2j * math.pi * f * self.delays[:, None]).to(a.dtype)  # (users, B, L)
+        rotations = torch.exp(-2j * math.pi * f * self._distinct[:, None]).to(a.dtype)[self._which]  # (users, B, L)
         blocks = (rotations @ a.flatten(2)).unflatten(2, a.shape[2:])  # (users, B, m, n)
         if self.direction == "uplink":
             return blocks.permute(1, 2, 0, 3).flatten(2)
@@ -97,7 +99,9 @@ class Channel(ParametricMatrix):
 
         def fn(f: Tensor) -> Tensor:
             H = self._response(f)
-            return H.mH @ H + noise * torch.eye(H.shape[2], dtype=H.dtype, device=H.device)
+            G = H.mH @ H
+            G.diagonal(dim1=1, dim2=2).add_(noise)
+            return G
 
         return ParametricMatrix(fn, self.lower, self.upper, names=self.names, units=self.units)
 
