@@ -16,7 +16,7 @@ from neumatc.problem import Problem
 from neumatc.report import Report, library_version
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
-_BATCH_BYTES = {"cpu": 2**24, "cuda": 2**28}
+_BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 
 
 def fit(

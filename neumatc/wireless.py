@@ -16,8 +16,9 @@ class Channel(ParametricMatrix):
     """A frequency response given by its paths, H(f) = sum_l a_l exp(-2 pi j f tau_l), users side by side.
 
     f is the offset from the carrier in Hz. It is carried in float64 and so are the phases, which reach thousands of
-    radians; they are rounded to the precision of the coefficients only as exp(...). H(f) takes one matrix product
-    per user, (B, L) by (L, m n). The users' blocks are stacked as columns (uplink) or as rows (downlink).
+    radians; they are rounded to the precision of the coefficients only as exp(...). H(f) takes one matrix product,
+    (B, L) by (L, users m n), or one per user where their delays differ. The users' blocks are stacked as columns
+    (uplink) or as rows (downlink).
 
     Args:
         coefficients: Path coefficients a, shape (users, L, m, n), complex64 or complex128.
@@ -58,9 +59,10 @@ class Channel(ParametricMatrix):
             )
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
-        # Users of one table and delay spread have the same delays, and the exponentials are computed once.
-        self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
+        # Users of one table and delay spread have the same delays: then one product serves all.
+        self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
+        self._joint = self._stacked(coefficients)
         self.carrier_frequency = carrier_frequency
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
         labels = {"names": ("frequency",), "units": ("Hz",)}
@@ -68,8 +70,13 @@ class Channel(ParametricMatrix):
 
     def _response(self, f: Tensor) -> Tensor:
         a = self.coefficients
-        rotations = torch.exp(-2j * math.pi * f * self._distinct[:, None]).to(a.dtype)[self._which]  # (users, B, L)
-        blocks = (rotations @ a.flatten(2)).unflatten(2, a.shape[2:])  # (users, B, m, n)
+        rotations = torch.exp(-2j * math.pi * f * self._distinct[:, None]).to(a.dtype)  # (distinct, B, L)
+        if len(rotations) == 1:
+            return (rotations[0] @ self._joint.flatten(1)).unflatten(1, self._joint.shape[1:])
+        return self._stacked((rotations[self._which] @ a.flatten(2)).unflatten(2, a.shape[2:]))
+
+    def _stacked(self, blocks: Tensor) -> Tensor:
+        """Stack blocks (users, K, m, n) side by side (uplink) or above each other: K matrices."""
         if self.direction == "uplink":
             return blocks.permute(1, 2, 0, 3).flatten(2)
         return blocks.transpose(0, 1).flatten(1, 2)
