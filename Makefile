@@ -39,7 +39,7 @@ test: setup ## unit tests, doctests, and every notebook at the smoke profile
 check: setup ## the fast lane: style, unit tests and doctests, without notebooks and slow tests
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
-	@OPENBLAS_NUM_THREADS=1 $(VENV) -m pytest -m "not slow" tests neumatc $(PYTEST_ARGS)
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 -m "not slow" tests neumatc $(PYTEST_ARGS)
 
 run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
 	@$(VENV) -m neumatc.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
