@@ -264,7 +264,8 @@ class ClosedForm(Method):
                     if numerical >= len(design.x)
                     else "those above rounding among the snapshots' directions"
                 )
-                task.note(f"rank {len(subspace.C)} instead of {asked}: {why} are no more")
+                of = f" of {task.problem.factors[index].name}" if len(task.problem.factors) > 1 else ""
+                task.note(f"rank{of} {len(subspace.C)} instead of {asked}: {why} are no more")
             subspaces.append(subspace)
         return subspaces
 
@@ -696,7 +697,7 @@ def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
     numbers = L.shape[1] * (2 if L.is_complex() else 1)
     columns = min(F.shape[2], -(-2 * len(C) // numbers) + 1)
     rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * C.element_size()))
-    scale = C.double().norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny).to(C)
+    scale = _lengths(C).to(C)
     for piece in p.split(rows):
         L, F = problem.operation.system(problem.family(piece))
         sketch = torch.randn((F.shape[2], columns), dtype=torch.float64, generator=task.generator)
@@ -706,9 +707,15 @@ def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
 
 def _truncate(subspace: _Subspace, rank: int) -> _Subspace:
     """Return the best subspace of the rank within this one, over the parameters of its design."""
-    norms = subspace.C.double().norm(dim=1).cpu()
+    norms = _lengths(subspace.C).cpu()
     Y, T, _ = lowrank.pod((subspace.Y * norms)[None], subspace.design.weights, min(rank, len(norms), len(subspace.Y)))
     return _Subspace(subspace.design, Y[0], (T[0] / norms).to(subspace.C) @ subspace.C)
+
+
+def _lengths(C: Tensor) -> Tensor:
+    """Norms of rows, float64; 1 for those that are zero, as where X(p) = 0."""
+    norms = C.double().norm(dim=1)
+    return torch.where(norms > 0, norms, 1)
 
 
 def _first(m: FactorMap, rank: int) -> FactorMap:

@@ -1021,3 +1021,19 @@ def test_generators_are_independent_of_each_other():
     for a, b in zip(first, second):
         assert torch.equal(a(p), b(p))
     assert generator(0).initial_seed() == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rank": 3}, {"rank": 3, "budget": 1}, {"rank": 3, "budget": 0}, {"tol": 1e-2}], ids=str
+)
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_result_that_is_zero_everywhere_is_fitted(d, settings, dtype):
+    """The receiver of no signal; a snapshot is then no direction."""
+    family = nm.ParametricMatrix(
+        lambda p: torch.zeros(len(p), 4, 3, dtype=dtype), [0.0] * d, [1.0] * d, dtype=real(dtype)
+    )
+    problem = nm.Problem(family, nm.LMMSE(noise=0.1))
+    surrogate = nm.fit(problem, progress=False, **settings)
+    p = torch.rand(7, d, dtype=real(dtype), generator=torch.Generator().manual_seed(0))
+    assert not surrogate(p).any() and not problem.residual(p, surrogate(p)).any()
+    assert nm.certify(surrogate, problem, p).residual.tolist() == [0] * 7
