@@ -35,6 +35,8 @@ _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 20, 1e-3, 3, 18
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
 # Most polynomials that are tried for coefficients at scattered parameters.
 _MOST_FEATURES = 2048
+# What a fit to coefficients need not resolve, in rounding units.
+_ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
 _MOST_IDLE = 3
 # The residual-only fit stops its iterations at this multiple of the rounding unit.
@@ -67,12 +69,13 @@ class ClosedForm(Method):
     1. Exact solutions X_i at N parameters p_i with quadrature weights (`sampling.design`).
     2. Proper orthogonal decomposition: the r matrices C_k that span the snapshots best, and the coefficients of each
        snapshot in them (`lowrank.pod`).
-    3. The coefficients between the snapshots. For one parameter by their Chebyshev series, which interpolates. For
-       several, and for snapshots at other places, from the residual at ``projections`` further parameters, which needs
-       A(p) there and no exact solve: the coefficients of least sketched residual in the matrices of step 2
-       (`lowrank.project`); or, where the operation has a Newton step (`Operation.improved`, the inverse) and that takes
-       fewer operations, Newton's iteration from a first map, whose results join the snapshots before step 2. An
-       iteration costs more than an exact solve of the same size: it saves solves, not time.
+    3. The coefficients between the snapshots. For one parameter by a Chebyshev series, which interpolates, in a
+       variable that is stretched as far as rounding allows (`Chebyshev`). For several, and for snapshots at other
+       places, from the residual at ``projections`` further parameters, which needs A(p) there and no exact solve: the
+       coefficients of least sketched residual in the matrices of step 2 (`lowrank.project`); or, where the operation
+       has a Newton step (`Operation.improved`, the inverse) and that takes fewer operations, Newton's iteration from a
+       first map, whose results join the snapshots before step 2. An iteration costs more than an exact solve of the
+       same size: it saves solves, not time.
     4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
 
     With ``budget=0`` there is no exact solution at all: the values at collocation points are those of the
@@ -185,8 +188,10 @@ class ClosedForm(Method):
                     f"`snapshots`: expected at most `budget` = {task.budget}, got {self.snapshots}; raise the budget."
                 )
             count = max(1, min(self.snapshots or count, task.left()))
-            x, weights = sampling.design(count, dimension, task.report.seed, kind=self.design)
-            return _Design(x, weights, _interpolating(count, dimension, self.design))
+            space = _interpolating(count, dimension, self.design, task.problem.family.dtype)
+            stretch = space.stretch if space else 0.0
+            x, weights = sampling.design(count, dimension, task.report.seed, kind=self.design, stretch=stretch)
+            return _Design(x, weights, space)
         family = task.problem.family
         p = torch.tensor(self.snapshots, dtype=torch.float64, device=family.device)
         try:
@@ -354,7 +359,7 @@ class ClosedForm(Method):
         if any(s.design is not design for s in subspaces):  # each has its own points, and chooses its own polynomials
             return [m for task, s in zip(tasks, subspaces) for m in self._embed([task], index, [s], like)]
         Y = torch.cat([s.Y for s in subspaces], dim=1)
-        penalty = 4 * torch.finfo(dtype).eps
+        penalty = _ROUNDING_UNITS * torch.finfo(dtype).eps
         norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
         embedding = self.embedding or design.space or _chosen(design, Y, norms, penalty)
         if design.space is not None and embedding != design.space:
@@ -564,10 +569,10 @@ def _projections(snapshots: int) -> int:
     return min(8 * snapshots, max(4096, 2 * snapshots))
 
 
-def _interpolating(count: int, dimension: int, kind: str) -> Chebyshev | None:
+def _interpolating(count: int, dimension: int, kind: str, dtype: torch.dtype) -> Chebyshev | None:
     """Return the polynomials that interpolate at the points of `sampling.design`, if there are any."""
     if dimension == 1:
-        return Chebyshev(max(1, count - 1))
+        return Chebyshev(max(1, count - 1), stretch=sampling.widest_stretch(count, _ROUNDING_UNITS * torch.finfo(dtype).eps))
     if kind == "tensor" and (side := sampling.tensor_side(count, dimension)) > 1:
         return Chebyshev(side - 1, "tensor")
     if kind == "sparse" and (level := sampling.sparse_level(count, dimension)) > 0:

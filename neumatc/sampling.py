@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,12 +48,13 @@ def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
 
 
 def design(
-    count: int, dimension: int, seed: int = 0, *, kind: str = "sobol", edges: float = 0.5
+    count: int, dimension: int, seed: int = 0, *, kind: str = "sobol", edges: float = 0.5, stretch: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     r"""Parameters for snapshots on the cube [-1, 1]^d, with quadrature weights for the uniform measure.
 
-    One parameter: the Chebyshev nodes cos((2i - 1) pi / (2N)) with Fejer's first rule, exact for polynomials of degree
-    N - 1, its weights positive. Several:
+    One parameter: the Chebyshev nodes y_i = cos((2i - 1) pi / (2N)) with Fejer's first rule, exact for polynomials of
+    degree N - 1, its weights positive; with a stretch a they are moved to x_i = arcsin(a y_i) / arcsin(a), for
+    `Chebyshev` polynomials of that stretch, and the weights multiplied by dx/dy. Several:
 
     - ``"sobol"``: a scrambled Sobol sequence u in [0, 1]^d, moved to (1 - e) u + e (1 - cos(pi u)) / 2 in every
       direction, so denser at the faces, where interpolation and regression need it; the weights are proportional to the
@@ -68,6 +70,7 @@ def design(
         seed: Seed of the sequence.
         kind: For several parameters.
         edges: e, from 0 (the plain sequence) to below 1.
+        stretch: a, from 0 (the plain nodes) to below 1, for one parameter.
 
     Returns:
         Points (N, d) and weights (N,), which sum to one, float64 on the CPU.
@@ -77,7 +80,12 @@ def design(
         angles = (torch.arange(count, dtype=torch.float64) + 0.5) * (torch.pi / count)
         j = torch.arange(1, count // 2 + 1, dtype=torch.float64)
         weights = (1 - 2 * (torch.cos(2 * j * angles[:, None]) / (4 * j**2 - 1)).sum(dim=1)) / count
-        return torch.cos(angles)[:, None], weights
+        y = torch.cos(angles)
+        if stretch:
+            x = torch.asin(stretch * y) / math.asin(stretch)
+            weights = weights / torch.sqrt(1 - (stretch * y) ** 2)
+            return x[:, None], weights / weights.sum()
+        return y[:, None], weights
     if kind == "tensor":
         x, weights = design(tensor_side(count, dimension), 1)
         grid = torch.cartesian_prod(*[x[:, 0]] * dimension)
@@ -90,6 +98,25 @@ def design(
     x = (1 - edges) * u + edges * (1 - torch.cos(torch.pi * u)) / 2
     weights = (1 - edges + edges * (torch.pi / 2) * torch.sin(torch.pi * u)).prod(dim=1)
     return 2 * x - 1, weights / weights.sum()
+
+
+def widest_stretch(count: int, accuracy: float) -> float:
+    r"""Return the largest stretch of Chebyshev nodes that allows for an accuracy.
+
+    .. math:: a = 1 / \cosh(\log(\varepsilon) / N) , \quad \text{for which} \quad
+              \bigl((1 + \sqrt{1 - a^2}) / a\bigr)^{-N} = \varepsilon :
+
+    the stretched variable has branch points, which keep the error of N interpolated terms at about that level
+    (Kosloff and Tal-Ezer, J. Comput. Phys. 104, 1993).
+
+    Args:
+        count: N, the number of nodes.
+        accuracy: epsilon, between 0 and 1; `nm.ClosedForm` takes four rounding units.
+
+    Returns:
+        a, between 0 and 1; it approaches 1, equally spaced nodes, as N grows.
+    """
+    return 1 / math.cosh(math.log(accuracy) / count)
 
 
 def tensor_side(count: int, dimension: int) -> int:

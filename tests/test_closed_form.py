@@ -17,6 +17,7 @@ from conftest import (
     parameters,
     real,
     singular_where,
+    snapshots_of,
     state_of_the_process,
     tensors_of,
 )
@@ -92,10 +93,22 @@ def test_the_default_reaches_the_limit_in_every_dtype(rank, dtype, device):
 def test_every_embedding_comes_near_the_limit(name, dtype):
     problem = smooth(dtype)
     surrogate = fit(problem, 10, embedding=EMBEDDINGS[name], snapshots=40)
-    expected = nm.Chebyshev(39) if name == "default" else EMBEDDINGS[name]
+    default = nm.Chebyshev(39, stretch=nm.sampling.widest_stretch(40, 4 * eps(dtype)))
+    expected = default if name == "default" else EMBEDDINGS[name]
     assert surrogate.maps[0].embedding == expected
     assert_near_limit(surrogate, problem, 10, 1.1 if real(dtype) == torch.float64 else 1.2)
     assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize("cycles", [2.0, 6.0])
+@pytest.mark.parametrize("count, rank", [(24, 8), (40, 12), (64, 24)])
+def test_no_worse_than_a_spline_through_the_coefficients(count, rank, cycles):
+    """At the same rank and from the same exact solves, of which plain polynomials would need more."""
+    problem = smooth(torch.float32, cycles=cycles)
+    p = grid_of(problem.family)
+    exact = problem.exact(p).value
+    ours = nm.benchmark.relative_error(fit(problem, rank, snapshots=count)(p), exact)
+    assert ours <= 1.05 * nm.benchmark.relative_error(nm.peers.pod_spline(problem, count, rank)(p), exact)
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
@@ -338,7 +351,7 @@ def test_snapshots_are_as_many_as_asked_for(solved):
 
 def test_exact_solutions_are_reproduced_at_the_snapshots():
     problem = smooth(size=4, cycles=0.5)
-    nodes = (nm.sampling.design(12, 1)[0] + 1) / 2
+    nodes = snapshots_of(12)
     surrogate = fit(problem, 12, snapshots=12)
     assert_close(surrogate(nodes), problem.exact(nodes).value, units=1e4)
 
@@ -537,8 +550,7 @@ def test_a_rank_above_the_snapshots(d):
 
 def singular_at_nodes(count, which, dtype=torch.float64, d=1):
     """Three-by-three, smooth, and exactly singular at some of the parameters at which the fit solves."""
-    x, _ = nm.sampling.design(count, d)
-    nodes = ((x + 1) / 2)[which]
+    nodes = snapshots_of(count, d)[which]
 
     def fn(p):
         near = ((p.double()[:, None, :] - nodes).abs().amax(dim=2) < 1e-9).any(dim=1)
@@ -780,7 +792,7 @@ def test_equal_steps_over_an_oscillating_family(settings):
 
 def test_one_failed_snapshot_costs_little():
     base = nm.families.trigonometric(8, 4, 4.0, cycles=2, dtype=torch.float64)
-    node = (nm.sampling.design(64, 1)[0][20] + 1) / 2
+    node = snapshots_of(64)[20]
 
     def fn(p):
         return torch.where((p[:, :, None] - node).abs() < 1e-9, 0.0, base(p))

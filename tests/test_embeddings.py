@@ -12,12 +12,14 @@ from scipy.interpolate import BSpline
 from test_model import output_bytes, peak_bytes
 
 import neumatc as nm
+from neumatc import sampling
 
 # name: (embedding, dimensions that it has)
 ALL = {
     "sine": (nm.SinusoidalMLP(width=12), (1, 2, 3)),
     "deep sine": (nm.SinusoidalMLP(layers=3, width=7, frequency=2.0), (1, 2, 3)),
     "chebyshev": (nm.Chebyshev(9), (1, 2, 3)),
+    "chebyshev stretched": (nm.Chebyshev(9, stretch=0.9), (1, 2, 3)),
     "chebyshev tensor": (nm.Chebyshev(3, "tensor"), (1, 2, 3)),
     "chebyshev hyperbolic": (nm.Chebyshev(9, "hyperbolic"), (1, 2, 3)),
     "fourier": (nm.FourierExtension(8), (1, 2, 3)),
@@ -305,6 +307,8 @@ def test_radial_basis_is_its_formula(power, d):
         (lambda: nm.Chebyshev(True), ["`degree`", "integer", "True"]),
         (lambda: nm.Chebyshev(3, "cross"), ["`index`", "'tensor', 'total', 'hyperbolic' or 'smolyak'", "'cross'"]),
         (lambda: nm.Chebyshev(3, None), ["`index`", "None"]),
+        (lambda: nm.Chebyshev(3, stretch=1.0), ["`stretch`", "below 1", "1.0"]),
+        (lambda: nm.Chebyshev(3, stretch=-0.1), ["`stretch`", "at least 0", "-0.1"]),
         (lambda: nm.FourierExtension(0), ["`degree`", "at least 1"]),
         (lambda: nm.FourierExtension(3, 1.0), ["`extension`", "above 1", "got 1.0"]),
         (lambda: nm.FourierExtension(3, math.nan), ["`extension`", "finite", "nan"]),
@@ -337,3 +341,26 @@ def test_chebyshev_polynomials_are_cosines(degree):
     inside = slice(1, -1)
     theta = x.detach().acos()[inside]
     assert (slope[inside] - degree * torch.sin(degree * theta) / torch.sin(theta)).abs().max() < 1e-11 * degree**2
+
+
+@pytest.mark.parametrize("stretch", [1e-9, 0.5, 0.99])
+def test_stretched_chebyshev_polynomials_are_cosines_of_the_stretched_angle(stretch):
+    x = torch.linspace(-1, 1, 101, dtype=torch.float64)
+    y = torch.sin(x * math.asin(stretch)) / stretch
+    expected = torch.cos(torch.arange(1, 13)[:, None] * torch.acos(y.clamp(-1, 1)))
+    assert (nm.Chebyshev(12, stretch=stretch).univariate(x) - expected).abs().max() < 1e-6  # acos at the ends
+    nodes, _ = sampling.design(12, 1, stretch=stretch)
+    values = nm.Chebyshev(11, stretch=stretch).univariate(nodes[:, 0])
+    assert (values @ values.T - 6 * torch.eye(11)).abs().max() < 1e-13  # discrete orthogonality
+
+
+def test_the_stretch_needs_fewer_terms_for_an_oscillation():
+    """cos(24 x) from 32 nodes: 7.6 oscillations across the box, four nodes each."""
+    x = torch.linspace(-1, 1, 1001, dtype=torch.float64)
+    errors = []
+    for stretch in (0.0, sampling.widest_stretch(32, 1e-6)):
+        nodes, _ = sampling.design(32, 1, stretch=stretch)
+        embedding = nm.Chebyshev(31, stretch=stretch)
+        T, U = (torch.cat([torch.ones_like(y)[None], embedding.univariate(y)]) for y in (nodes[:, 0], x))
+        errors.append(float((torch.cos(24 * x) - torch.linalg.solve(T.T, torch.cos(24 * nodes[:, 0])) @ U).abs().max()))
+    assert errors[1] < 0.02 * errors[0]

@@ -18,6 +18,7 @@ from conftest import (
     parameters,
     real,
     singular_where,
+    snapshots_of,
     tensors_of,
     trained,
 )
@@ -301,7 +302,7 @@ def test_a_family_that_fails_at_round_zero_returns_the_start():
 
 def test_many_problems_of_which_one_fails_at_the_check():
     problems = families(3)
-    nodes = (nm.sampling.design(22, 1)[0] + 1) / 2
+    nodes = snapshots_of(22)
 
     def fn(p):
         near = (p - nodes[:, 0]).abs().amin(dim=1) < 1e-6
@@ -474,7 +475,7 @@ def test_many_fits_with_drawn_features(embedding, d):
 @pytest.mark.parametrize("d", [1, 2])
 def test_one_family_of_many_is_singular_at_a_node(d):
     problems = families(3, d=d)
-    node = (nm.sampling.design(24, d)[0][7] + 1) / 2
+    node = snapshots_of(24, d)[7]
 
     def fn(p, base=problems[1].family):
         near = ((p - node).abs().amax(dim=1) < 1e-9)[:, None, None]

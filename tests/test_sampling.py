@@ -211,6 +211,32 @@ def test_fejers_rule_is_exact_up_to_its_degree(count):
         assert abs(float(weights @ x[:, 0] ** degree) - mean) < 1e-14
 
 
+@pytest.mark.parametrize("stretch", [0.5, 0.9, 0.99])
+def test_stretched_nodes_integrate_and_are_nearer_to_equal_spacing(stretch):
+    x, weights = sampling.design(64, 1, stretch=stretch)
+    assert (x.abs() < 1).all() and (weights > 0).all()
+    assert abs(float(weights.sum()) - 1) < 1e-14
+    assert abs(float(weights @ torch.cos(3 * x[:, 0])) - math.sin(3) / 3) < max(
+        1e-13, 2 * stretched_rate(stretch) ** -64
+    )
+    gaps, plain = -x[:, 0].diff(), -sampling.design(64, 1)[0][:, 0].diff()
+    assert gaps.max() < plain.max() and gaps.min() > plain.min()
+
+
+def stretched_rate(stretch):
+    """Sum of the half-axes of the ellipse through the branch points at 1 / a."""
+    return (1 + math.sqrt(1 - stretch**2)) / stretch
+
+
+@pytest.mark.parametrize("accuracy", [1e-6, 1e-15])
+@pytest.mark.parametrize("count", [1, 8, 64, 1000])
+def test_the_widest_stretch_has_the_rate_for_its_accuracy(count, accuracy):
+    stretch = sampling.widest_stretch(count, accuracy)
+    assert 0 < stretch < 1
+    if stretch > 1e-6:  # else the rate is lost in rounding
+        assert math.isclose(count * math.log(stretched_rate(stretch)), -math.log(accuracy), rel_tol=1e-6)
+
+
 @pytest.mark.parametrize("dimension", [2, 3, 4])
 @pytest.mark.parametrize("edges", [0.0, 0.5, 0.9])
 def test_scattered_designs_integrate(dimension, edges):
