@@ -204,8 +204,9 @@ class Chebyshev(_Product):
 
     With a stretch a they are polynomials in :math:`y = \sin(x \arcsin a) / a` in the place of x, each parameter by
     itself (Kosloff and Tal-Ezer, J. Comput. Phys. 104, 1993). The nodes in x are then less dense at the ends of the box
-    and closer together inside, so that 2 arcsin(a) instead of pi terms do for an oscillation; in return the error
-    falls no faster than :math:`((1 + \sqrt{1 - a^2}) / a)^{-D}`, since x(y) has branch points at y = 1 / a and -1 / a.
+    and closer together inside, so that about :math:`\pi a / \arcsin a`, between pi and 2, terms do for an oscillation;
+    in return the error falls no faster than :math:`((1 + \sqrt{1 - a^2}) / a)^{-D}`, since x(y) has branch points at
+    y = 1 / a and -1 / a.
 
     Args:
         degree: D, at least 1.
