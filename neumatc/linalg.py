@@ -370,8 +370,10 @@ def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Ten
     parts = min(torch.get_num_threads(), len(A), A.numel() * min(A.shape[1:]) // _LEAST_PER_THREAD)
     if parts < 2 or A.device.type != "cpu":
         return function(A)
-    with ThreadPoolExecutor(parts) as pool:
-        results = list(pool.map(function, A.tensor_split(parts)))
+    own, *others = A.tensor_split(parts)
+    with ThreadPoolExecutor(parts - 1) as pool:
+        futures = [pool.submit(function, other) for other in others]
+        results = [function(own), *(future.result() for future in futures)]
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 
