@@ -572,7 +572,8 @@ def _projections(snapshots: int) -> int:
 def _interpolating(count: int, dimension: int, kind: str, dtype: torch.dtype) -> Chebyshev | None:
     """Return the polynomials that interpolate at the points of `sampling.design`, if there are any."""
     if dimension == 1:
-        return Chebyshev(max(1, count - 1), stretch=sampling.widest_stretch(count, _ROUNDING_UNITS * torch.finfo(dtype).eps))
+        accuracy = _ROUNDING_UNITS * torch.finfo(dtype).eps
+        return Chebyshev(max(1, count - 1), stretch=sampling.widest_stretch(count, accuracy))
     if kind == "tensor" and (side := sampling.tensor_side(count, dimension)) > 1:
         return Chebyshev(side - 1, "tensor")
     if kind == "sparse" and (level := sampling.sparse_level(count, dimension)) > 0:
