@@ -529,7 +529,7 @@ def relative(defect: Tensor, size: Tensor) -> Tensor:
     else:
         top, bottom = norm(defect), norm(size)
     nothing = bottom == 0
-    ratio = torch.where(nothing, torch.where(top == 0, 0.0, torch.inf), top / torch.where(nothing, 1, bottom))
+    ratio = torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
     return ratio if defect.requires_grad else ratio.square()
 
 

@@ -81,7 +81,7 @@ def design(
         j = torch.arange(1, count // 2 + 1, dtype=torch.float64)
         weights = (1 - 2 * (torch.cos(2 * j * angles[:, None]) / (4 * j**2 - 1)).sum(dim=1)) / count
         y = torch.cos(angles)
-        if stretch:
+        if checks.number("stretch", stretch, at_least=0, below=1):
             x = torch.asin(stretch * y) / math.asin(stretch)
             weights = weights / torch.sqrt(1 - (stretch * y) ** 2)
             return x[:, None], weights / weights.sum()
@@ -116,7 +116,8 @@ def widest_stretch(count: int, accuracy: float) -> float:
     Returns:
         a, between 0 and 1; it approaches 1, equally spaced nodes, as N grows.
     """
-    return 1 / math.cosh(math.log(accuracy) / count)
+    count = checks.integer("count", count, 1)
+    return 1 / math.cosh(math.log(checks.number("accuracy", accuracy, above=0, below=1)) / count)
 
 
 def tensor_side(count: int, dimension: int) -> int:

@@ -827,6 +827,17 @@ def test_residual_and_error_do_not_depend_on_the_unit_of_the_matrices(case, dtyp
     assert_close(operation.error(*scaled), operation.error(factors, exact).double(), 1000)
 
 
+def test_residual_has_the_precision_of_the_matrices_whatever_the_default():
+    A = conditioned(3, 4, 4, torch.float32)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert nm.Inverse().residual(A, (A,)).dtype == nm.SVD().error(nm.SVD().exact(A)[0], nm.SVD().exact(A)[0]).dtype
+        assert nm.Inverse().residual(A, (A,)).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_a_system_without_a_right_hand_side_has_the_solution_zero(dtype):
     A = torch.cat([conditioned(3, 4, 4, dtype), torch.zeros(3, 4, 2, dtype=dtype)], dim=2)
     (X,), failed = nm.Solve(2).exact(A)

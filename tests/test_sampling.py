@@ -237,6 +237,15 @@ def test_the_widest_stretch_has_the_rate_for_its_accuracy(count, accuracy):
         assert math.isclose(count * math.log(stretched_rate(stretch)), -math.log(accuracy), rel_tol=1e-6)
 
 
+def test_stretches_out_of_range_are_refused():
+    for make, words in (
+        (lambda: sampling.design(8, 1, stretch=1.0), ["`stretch`", "below 1", "1.0"]),
+        (lambda: sampling.widest_stretch(0, 1e-6), ["`count`", "at least 1", "got 0"]),
+        (lambda: sampling.widest_stretch(8, 1.0), ["`accuracy`", "below 1", "1.0"]),
+    ):
+        assert_raises(ValueError, words, make)
+
+
 @pytest.mark.parametrize("dimension", [2, 3, 4])
 @pytest.mark.parametrize("edges", [0.0, 0.5, 0.9])
 def test_scattered_designs_integrate(dimension, edges):
