@@ -382,7 +382,8 @@ class ClosedForm(Method):
             columns = slice(column, column := column + len(s.C))
             shape = (len(s.C), *like.shape[2:])
             core = torch.view_as_complex(s.C.reshape(*shape, 2)) if like.is_complex() else s.C.reshape(shape)
-            maps.append(FactorMap(name, core, embedding, {**hidden, "weight_out": W[columns], "bias_out": b[columns]}))
+            last = {"weight_out": W[columns].clone(), "bias_out": b[columns].clone()}
+            maps.append(FactorMap(name, core, embedding, hidden | last))
         return maps
 
     def _check(self, tasks: Sequence[Task], fitted: Sequence[list[FactorMap]]) -> None:

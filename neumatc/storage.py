@@ -93,7 +93,8 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get("neumatc")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # Cloned to memory that torch aligned: products round otherwise elsewhere, in the last bit.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"`path`: expected a file written by nm.save, got {str(path)!r}, which is damaged or of another kind "
