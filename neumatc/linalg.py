@@ -355,23 +355,19 @@ def norm(A: Tensor) -> Tensor:
     return size
 
 
-def in_threads(
-    function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor, work: int | None = None
-) -> Tensor | tuple[Tensor, ...]:
+def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
     NumPy, SciPy and torch work through a batch of small factorisations on one core.
 
     Args:
         function: Takes a part of the batch and returns a tensor, or a tuple of tensors, with the batch first.
-        A: Shape (B, ...). On CUDA it is one part.
-        work: Multiplications for the whole; by default those of factorisations of A, of shape (B, m, n).
+        A: Shape (B, m, n). On CUDA it is one part.
 
     Returns:
         What the function returns for the whole.
     """
-    work = A.numel() * min(A.shape[1:]) if work is None else work
-    parts = min(torch.get_num_threads(), len(A), work // _LEAST_PER_THREAD)
+    parts = min(torch.get_num_threads(), len(A), A.numel() * min(A.shape[1:]) // _LEAST_PER_THREAD)
     if parts < 2 or A.device.type != "cpu":
         return function(A)
     own, *others = A.tensor_split(parts)

@@ -742,12 +742,7 @@ def _linear(
     def evaluate(p: Tensor) -> Tensor:
         phi = basis(_unit(family, p))
         if issparse(phi) and family.device.type == "cpu":
-            phi, own = phi.astype(rows.numpy().dtype), rows.numpy()  # SciPy multiplies on one core
-
-            def product(piece: Tensor) -> Tensor:
-                return torch.from_numpy(phi[int(piece[0]) : int(piece[-1]) + 1] @ own)
-
-            flat = linalg.in_threads(product, torch.arange(len(p)), phi.nnz * rows.shape[1])
+            flat = torch.from_numpy(phi.astype(rows.numpy().dtype) @ rows.numpy())
         else:
             phi = phi.toarray() if issparse(phi) else phi
             flat = torch.as_tensor(phi).to(rows) @ rows
