@@ -205,7 +205,8 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | 
     }
     for method, (colour, line) in styles.items():
         axes.loglog(counts, counts * relative[method], color=colour, ls=line, lw=1.2, label=method)
-    for (label, (method, prefix)), colour, line in zip(maps.items(), (SKY, BLUE, PURPLE), ("-", "-", (0, (4, 1)))):
+    colours, lines = (SKY, BLUE, PURPLE, GREY, BLACK), ("-", "-", (0, (4, 1)), "-", (0, (1, 1)))
+    for (label, (method, prefix)), colour, line in zip(maps.items(), colours, lines):
         total = numbers[f"{prefix}fit_in_inversions"] + counts * relative[method]
         axes.loglog(counts, total, color=colour, ls=line, lw=2.2, label=label)
         for exact, (edge, _) in styles.items():
