@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, linalg
 from neumatc.model import Surrogate
 from neumatc.operations import Operation, checked, wide
 from neumatc.problem import Problem
@@ -128,4 +128,7 @@ def _measured(problem: Problem, A: Tensor, factors: Sequence[Tensor]) -> tuple[T
     residual = operation.residual(A, factors)
     same = type(operation).error_bound is Operation.error_bound
     bound = residual if same else operation.error_bound(A, factors)
+    if operation.certainty == "bound":  # beyond these sizes the squares in its rounding terms leave double precision
+        size = linalg.norm(A)
+        bound = torch.where((size > 1e-140) & (size < 1e140) | (size == 0), bound, torch.inf)
     return tuple(torch.where(torch.isnan(x), torch.inf, x) for x in (residual, bound))

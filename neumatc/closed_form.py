@@ -214,15 +214,17 @@ class ClosedForm(Method):
         for group in _alike(tasks, good):
             chosen = [tasks[i] for i in group]
             own = _rounded(chosen[0], design)
-            kept = good[group[0]].cpu()
-            if not kept.any():
+            succeeded = good[group[0]].cpu()
+            if not succeeded.any():
                 fitted |= {i: _zero(tasks[i]) for i in group}
                 continue
             batch = factors if len(group) == len(tasks) else [x[group] for x in factors]
+            for task in chosen:
+                if not succeeded.all():
+                    task.note(f"{int((~succeeded).sum())} of {len(succeeded)} exact solves failed")
+            kept = _distinct(chosen, own.x, succeeded)
             if not kept.all():
-                for task in chosen:
-                    task.note(f"{int((~kept).sum())} of {len(kept)} exact solves failed")
-                own, batch = _scattered(own.x[kept]), [x[:, good[group[0]]] for x in batch]
+                own, batch = _scattered(own.x[kept]), [x[:, kept.to(x.device)] for x in batch]
             fitted |= zip(group, self._assemble(chosen, own, batch))
         return [fitted[i] for i in range(len(tasks))]
 
@@ -423,7 +425,10 @@ class ClosedForm(Method):
         if solving:
             design = self._first_design(task, 8 * 2**dimension)
             factors, good = _solve([task], design.x)
-            design, factors = _kept(_rounded(task, design), [x[0] for x in factors], good[0])
+            design, factors = _rounded(task, design), [x[0] for x in factors]
+            kept = _distinct([task], design.x, good[0].cpu())
+            if not kept.all():
+                design, factors = _scattered(design.x[kept]), [x[kept.to(x.device)] for x in factors]
         size = len(design.x) if solving else 16
         projections = _projections(size) if self.projections is None else self.projections
         maps: list[FactorMap] = []
@@ -465,7 +470,9 @@ class ClosedForm(Method):
                             report.rounds[-1].added = new.tolist()
                             more, good = task.solve(new, aligned=True)
                             factors = [torch.cat(pair) for pair in zip(factors, more)]
-                            design = _scattered(torch.cat([design.x, task.place(new[good])]))
+                            x = torch.cat([design.x, task.place(new[good])])
+                            kept = _distinct([task], x, torch.ones(len(x), dtype=torch.bool))
+                            design, factors = _scattered(x[kept]), [y[kept.to(y.device)] for y in factors]
                             projections = max(projections, _projections(len(design.x))) if projections else 0
                             continue
                         projections *= 2
@@ -582,11 +589,20 @@ def _interpolating(count: int, dimension: int, kind: str, dtype: torch.dtype) ->
     return None
 
 
-def _kept(design: _Design, factors: Sequence[Tensor], good: Tensor) -> tuple[_Design, list[Tensor]]:
-    """Leave failed snapshots out."""
-    if good.all():
-        return design, list(factors)
-    return _scattered(design.x[good.cpu()]), [x[good] for x in factors]
+def _distinct(tasks: Sequence[Task], x: Tensor, good: Tensor) -> Tensor:
+    """Return the mask of the snapshots that succeeded, each parameter once, and report those that coincide."""
+    _, which = torch.unique(x, dim=0, return_inverse=True)
+    kept, seen = good.clone(), set()
+    for i in torch.nonzero(good)[:, 0].tolist():
+        kept[i] = (point := int(which[i])) not in seen
+        seen.add(point)
+    if (repeated := int(good.sum() - kept.sum())) > 0:
+        for task in tasks:
+            task.note(
+                f"{repeated} of {len(x)} snapshots coincide with others in the precision of the box, "
+                f"{tasks[0].problem.family.lower.dtype}; give it in double precision"
+            )
+    return kept
 
 
 def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:

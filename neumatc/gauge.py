@@ -382,7 +382,7 @@ class _Follower:
 def _close(gap: np.ndarray) -> list[int]:
     """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
     size = np.abs(gap)
-    crossing = np.append(gap[:-1] * gap[1:] <= 0, False)
+    crossing = np.append(np.sign(gap[:-1]) * np.sign(gap[1:]) <= 0, False)
     least = np.zeros(len(gap), bool)
     least[1:-1] = (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
     return np.flatnonzero(crossing | least).tolist()

@@ -20,8 +20,8 @@ from neumatc import checks
 
 # Multiplications (m n min(m, n) for each matrix) that a thread must have for its start to pay.
 _LEAST_PER_THREAD = 2**22
-# Norms between which the squares of single precision that matter neither vanish nor overflow.
-_SAFE = (1e-15, 1e15)
+# Norms between which the squares that matter neither vanish nor overflow.
+_SAFE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 
 
 def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -340,7 +340,7 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
 def norm(A: Tensor) -> Tensor:
     """Frobenius norm per matrix, or length per vector.
 
-    Where squares leave the range of single precision, as those of path gains can, it is computed in double precision.
+    Where squares leave the range of the precision, as those of path gains can, the largest entry is divided out first.
 
     Args:
         A: Shape (B, ...), any supported dtype.
@@ -349,9 +349,12 @@ def norm(A: Tensor) -> Tensor:
         Shape (B,), real, of the precision of A.
     """
     A = (torch.view_as_real(A.resolve_conj()) if A.is_complex() else A).flatten(1)
-    size = torch.linalg.vector_norm(A, dim=1)
-    if A.dtype == torch.float32 and (outside := ~((size > _SAFE[0]) & (size < _SAFE[1]))).any():
-        size[outside] = torch.linalg.vector_norm(A[outside].double(), dim=1).float()
+    size, (least, most) = torch.linalg.vector_norm(A, dim=1), _SAFE[A.dtype]
+    if (outside := ~((size > least) & (size < most))).any():
+        rows = A[outside]
+        largest = rows.abs().amax(dim=1)
+        scaled = rows / torch.where(largest > 0, largest, 1)[:, None]
+        size[outside] = torch.where(largest.isinf(), largest, largest * torch.linalg.vector_norm(scaled, dim=1))
     return size
 
 

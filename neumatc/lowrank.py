@@ -153,9 +153,9 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     Returns:
         The values :math:`\sum_k Q_{ik} Z_k`, shape (N, m, c), and the steps taken.
     """
-    size = L.abs().amax()  # squares of very large or small entries would leave the range of single precision
-    size = torch.where(size > 0, size, 1)
-    L = L / size
+    # Squares of very large or small entries would leave the range of single precision.
+    size, right = (torch.where(T.abs().amax() > 0, T.abs().amax(), 1) for T in (L, F))
+    L, F = L / size, F / right
     Q, LH = Q.to(L.dtype), L.mH
     shape = (Q.shape[1], L.shape[2], F.shape[2])
 
@@ -185,7 +185,7 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
         last, norm = norm.clamp_min(tiny), square(S)
         active &= norm > tolerance**2 * first
         P = S + (norm / last) * P
-    return values(Z) / size, steps
+    return values(Z) * (right / size), steps
 
 
 def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:

@@ -487,3 +487,18 @@ def test_values_that_are_not_finite_are_rejected(bad):
     assert not checked.accepted.any()
     assert not checked.failed.any()
     assert torch.equal(checked.value, problem.exact(p).value)
+
+
+@pytest.mark.parametrize("unit", [1e-170, 1e-158, 1e150])
+@pytest.mark.parametrize("operation", [nm.SVD(rank=1), nm.SVD(), nm.Inverse()], ids=str)
+def test_no_bound_where_squares_leave_double_precision(operation, unit):
+    C = gaussian(2, 3, 3, dtype=torch.float64)
+    family = nm.ParametricMatrix(
+        lambda p: unit * (C[0] + C[1] * torch.sin(9 * p[:, :, None])), [0.0], [1.0], dtype=torch.float64
+    )
+    problem = nm.Problem(family, operation)
+    surrogate = nm.fit(problem, rank=3, budget=6, progress=False)
+    p = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+    checked = nm.certify(surrogate, problem, p, rtol=1e-2)
+    assert not checked.accepted.any()
+    assert not (problem.error(p, surrogate(p)) > checked.bound).any()

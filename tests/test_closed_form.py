@@ -1049,3 +1049,31 @@ def test_a_result_that_is_zero_everywhere_is_fitted(d, settings, dtype):
     p = torch.rand(7, d, dtype=real(dtype), generator=torch.Generator().manual_seed(0))
     assert not surrogate(p).any() and not problem.residual(p, surrogate(p)).any()
     assert nm.certify(surrogate, problem, p).residual.tolist() == [0] * 7
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.QR(), nm.SVD()], ids=str)
+@pytest.mark.parametrize("half", [2e3, 4e3])
+def test_snapshots_that_coincide_in_the_precision_of_the_box_are_left_out_and_reported(half, operation):
+    """In float32 there are few numbers in this box: neighbouring nodes are rounded to one."""
+    slope = torch.tensor([[0.0, 1.0], [-1.0, 0.5]], dtype=torch.float64)
+
+    def fn(p):
+        return 2 * torch.eye(2, dtype=torch.float64) + ((p.double() - 3.5e9) / half)[:, :, None] * slope
+
+    family = nm.ParametricMatrix(fn, [3.5e9 - half], [3.5e9 + half], dtype=torch.float32)
+    problem = nm.Problem(family, operation)
+    surrogate = fit(problem, 4)
+    assert "of 24 snapshots coincide with others in the precision of the box" in surrogate.report.message
+    p = torch.linspace(3.5e9 - half, 3.5e9 + half, 201, dtype=torch.float64).float()[:, None]
+    assert problem.error(p, surrogate(p)).max() < 1e-4
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_right_hand_sides_of_any_unit_without_exact_solves(dtype, unit):
+    B = unit * torch.tensor([[1.0], [2.0]], dtype=dtype)
+    A = nm.families.trigonometric(2, 2, 4.0, cycles=0.3, dtype=dtype)
+    problem = nm.Problem(nm.families.beside(A, B), nm.Solve(1))
+    surrogate = fit(problem, 4 if dtype.is_complex else 2, budget=0)
+    p = grid_of(problem.family)
+    assert problem.error(p, surrogate(p)).max() < 1e-4
