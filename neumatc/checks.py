@@ -153,8 +153,9 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     if p.device != lower.device:
         raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
     # Python numbers: this runs before every evaluation, and a dozen operations on tiny tensors would cost more than it.
-    low, high = lower.tolist(), upper.tolist()
-    smallest, largest = p.detach().amin(dim=0).tolist(), p.detach().amax(dim=0).tolist()  # both NaN where an entry is
+    # They come in one piece, since a GPU is waited for each time. Both extremes are NaN where an entry is.
+    extremes = torch.cat([lower, upper, p.detach().amin(dim=0), p.detach().amax(dim=0)]).tolist()
+    low, high, smallest, largest = (extremes[i : i + d] for i in range(0, 4 * d, d))
     if not all(map(math.isfinite, smallest + largest)):
         row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
         raise ValueError(f"`p`: expected finite parameters, got {p[row].tolist()} in row {row}.")

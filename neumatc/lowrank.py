@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks
+from neumatc.linalg import in_threads
 
 
 def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,7 +33,9 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     if X.dtype == torch.float32:
         wide = X.double().mul_(root)
         fewer = X.shape[2] < X.shape[1]
-        energies, U = torch.linalg.eigh(wide.mT @ wide if fewer else wide @ wide.mT)
+        # On the CPU always: CUDA takes matrices of this size one after the other, and the cores share a batch.
+        gram = (wide.mT @ wide if fewer else wide @ wide.mT).cpu()
+        energies, U = (x.to(X.device) for x in in_threads(lambda a: tuple(torch.linalg.eigh(a)), gram))
         S, U = energies.clamp_min(0).sqrt().flip(-1), U.flip(-1)[..., :rank]
         if fewer:
             # Below the root of the rounding, values and directions are noise; the snapshots end near there too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -159,7 +160,7 @@ class Surrogate:
             TypeError: If p is not a real floating tensor, or ``out`` of another dtype.
         """
         p = self._points(p, extrapolate)
-        row, working = self._bytes_per_row()
+        row, working = self._bytes_per_row
         if out is not None:
             outputs, row = self._checked_out(out, len(p)), 0
         if memory_budget is None:
@@ -200,7 +201,7 @@ class Surrogate:
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
         p = self._points(p, extrapolate)
-        output, working = self._bytes_per_row()
+        output, working = self._bytes_per_row
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
@@ -212,6 +213,7 @@ class Surrogate:
     def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
 
+    @cached_property
     def _bytes_per_row(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
