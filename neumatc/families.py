@@ -328,7 +328,8 @@ def from_samples(
         for speed, and it does not carry gradients.
 
     Raises:
-        ValueError: For repeated parameters, fewer samples than an interpolation needs, or NaN or Inf in A.
+        ValueError: For parameters that are repeated or too close to each other, fewer samples than an interpolation
+            needs, or NaN or Inf in A.
 
     Example:
         >>> import torch, neumatc as nm
@@ -361,8 +362,8 @@ def from_samples(
     x = scaled(p)
     if (distinct := len(np.unique(x, axis=0))) < count:
         raise ValueError(
-            f"`p`: expected distinct parameters, got {count - distinct} repeated, to rounding against the size of the "
-            "box; average or drop them."
+            f"`p`: expected distinct parameters, got {count - distinct} repeated in the scale of the box; average or "
+            "drop them."
         )
     if np.linalg.matrix_rank(x - x.mean(axis=0)) < d:
         raise ValueError(
@@ -378,11 +379,14 @@ def from_samples(
     else:
         try:
             interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                f"`p`: expected samples that determine an interpolation, got a singular system ({error}): some are too "
-                "close to each other, or to a line or plane; average or drop them, or add others."
-            ) from error
+        except np.linalg.LinAlgError:
+            interpolate = None
+    allowed = torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max()
+    if interpolate is None or not np.abs(interpolate(x) - values).max() <= allowed:
+        raise ValueError(
+            "`p`: expected samples that determine an interpolation, got some that are too close to each other, or to a "
+            "line or plane: it does not pass through them in double precision; average or drop them, or add others."
+        )
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:

@@ -408,12 +408,23 @@ def test_the_design_is_sobol_moved_towards_the_faces():
         assert_close(p, expected)
 
 
-def test_chebyshev_refuses_a_box_too_narrow_for_its_precision():
+@pytest.mark.parametrize(
+    "peer",
+    [
+        lambda problem: peers.chebyshev(problem, 2000),
+        lambda problem: peers.spline(problem, 2500),
+        lambda problem: peers.pod_spline(problem, 2500, 3),
+        lambda problem: peers.aaa(problem, 2500),
+        lambda problem: peers.rbf(problem, 2500),
+    ],
+    ids=["chebyshev", "spline", "pod_spline", "aaa", "rbf"],
+)
+def test_a_box_too_narrow_for_its_precision_is_refused(peer):
     base = nm.families.trigonometric(3, dtype=torch.float64)
-    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 2560])
+    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 5e5])  # some two thousand numbers in float32
     family = nm.ParametricMatrix(lambda p: base(((p - low) / (high - low)).double().clamp(0, 1)).float(), low, high)
     words = ["`problem`", "differ", "double precision"]
-    assert_raises(ValueError, words, lambda: peers.chebyshev(nm.Problem(family, nm.Inverse()), 20))
+    assert_raises(ValueError, words, lambda: peer(nm.Problem(family, nm.Inverse())))
 
 
 # Exact singular triplets from the Gram matrix
