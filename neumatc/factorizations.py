@@ -284,7 +284,7 @@ class Eigh(_Spectral):
             chooses them); None means all.
         gauge: As for `SVD`.
 
-    Raises ValueError, where it is solved exactly, for matrices that are not Hermitian.
+    Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
     """
 
     rank: int | None = None
@@ -561,7 +561,7 @@ class QR(Operation):
 class Cholesky(Operation):
     r"""The lower triangular factor L of a Hermitian positive definite matrix, A = L L^H.
 
-    Indefinite matrices count as failed; matrices that are not Hermitian raise ValueError where they are solved exactly.
+    Matrices that are indefinite or not Hermitian count as failed; where none is Hermitian, solving raises ValueError.
 
     Residual: :math:`(\|A - L L^H\|_F^2 / \|A\|_F^2 + \|L_>\|_F^2 / \|A\|_F)^{1/2}` with the part of L above its
     diagonal; the signs (phases) of the diagonal it does not see.

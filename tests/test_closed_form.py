@@ -1049,6 +1049,8 @@ def test_a_result_that_is_zero_everywhere_is_fitted(d, settings, dtype):
     p = torch.rand(7, d, dtype=real(dtype), generator=torch.Generator().manual_seed(0))
     assert not surrogate(p).any() and not problem.residual(p, surrogate(p)).any()
     assert nm.certify(surrogate, problem, p).residual.tolist() == [0] * 7
+    refined = fit(problem, 1, embedding=nm.SinusoidalMLP(width=8), refine=3)
+    assert not refined(p).any()
 
 
 @pytest.mark.parametrize("operation", [nm.Inverse(), nm.QR(), nm.SVD()], ids=str)

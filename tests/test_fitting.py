@@ -650,6 +650,22 @@ def test_the_default_dtype_changes_nothing(default, settings):
     assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("default", [torch.float16, torch.float32])
+def test_the_default_dtype_does_not_round_the_places_of_events(default):
+    def crossing(p):
+        return torch.diag_embed(torch.cat([2 + 2 * p, 3.9 - 2 * p, 1 + 0 * p], dim=1))
+
+    problem = nm.Problem(nm.ParametricMatrix(crossing, [0.0], [1.0], dtype=torch.float64), nm.SVD(rank=2))
+    found, before = [], torch.get_default_dtype()
+    for dtype in (default, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(nm.fit(problem, rank=3, progress=False).report.events)
+        finally:
+            torch.set_default_dtype(before)
+    assert found[0] == found[1] and len(found[0]) == 1
+
+
 @each_way
 def test_a_family_that_reuses_its_memory_changes_nothing(settings):
     problem, memory = easy(nm.Inverse()), torch.empty(2000, 3, 3, dtype=torch.float64)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, real
+from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, parameters, real
 from scipy.interpolate import AAA, CubicSpline
 
 import neumatc as nm
@@ -425,6 +425,19 @@ def test_a_box_too_narrow_for_its_precision_is_refused(peer):
     family = nm.ParametricMatrix(lambda p: base(((p - low) / (high - low)).double().clamp(0, 1)).float(), low, high)
     words = ["`problem`", "differ", "double precision"]
     assert_raises(ValueError, words, lambda: peer(nm.Problem(family, nm.Inverse())))
+
+
+def test_peers_of_a_family_that_reuses_its_memory_under_autocast():
+    base, memory = nm.families.trigonometric(3, shift=3.0), torch.empty(300, 3, 3)
+    reusing = nm.ParametricMatrix(lambda p: memory[: len(p)].copy_(base(p)), [0.0], [1.0])
+    p = parameters(9, dtype=torch.float32)
+    for build in (
+        lambda problem: peers.residual_projection(problem, 8, greedy=True),
+        lambda problem: peers.spline(problem, 8),
+    ):
+        expected = build(nm.Problem(base, nm.Inverse()))(p)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(build(nm.Problem(reusing, nm.Inverse()))(p), expected)
 
 
 # Exact singular triplets from the Gram matrix
