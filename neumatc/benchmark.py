@@ -37,6 +37,8 @@ def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> T
     X = _samples(X)
     single = not isinstance(ranks, (Sequence, np.ndarray, range))
     chosen = [checks.integer("ranks", r, 1) for r in ([ranks] if single else ranks)]
+    if not chosen:
+        raise ValueError("`ranks`: expected an integer or several, got none.")
     wide = X.flatten(1).to(torch.complex128) if X.is_complex() and field == "complex" else _real_samples(X)
     energies = torch.linalg.svdvals(wide) ** 2
     tails = torch.cat([energies.flip(0).cumsum(0).flip(0), energies.new_zeros(1)])
@@ -93,7 +95,11 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
 
     Raises:
         ValueError: If the shapes differ.
+        TypeError: For anything else than tensors.
     """
+    for name, value in (("X", X), ("exact", exact)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{name}`: expected a torch.Tensor, got {checks.describe(value)}; use torch.as_tensor.")
     if X.shape != exact.shape:
         raise ValueError(f"`X`: expected shape {tuple(exact.shape)} like `exact`, got {tuple(X.shape)}.")
     wide = torch.promote_types(torch.promote_types(X.dtype, exact.dtype), torch.float64)

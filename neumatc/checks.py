@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,6 +13,31 @@ from torch import Tensor
 REAL = (torch.float32, torch.float64)
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 DTYPES = (*REAL, *COMPLEX.values())
+# Spacings of floating-point numbers that a box must be wide.
+_LEAST_NUMBERS = 1000
+
+
+def full_precision(function: Callable) -> Callable:
+    """Decorate what computes, so that a caller's `torch.autocast` does not lower its precision."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: object, **options: object) -> object:
+        devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        for device in devices:
+            torch.set_autocast_enabled(device, False)
+        try:
+            return function(*arguments, **options)
+        finally:
+            for device in devices:
+                torch.set_autocast_enabled(device, True)
+
+    return wrapper
+
+
+def default_dtype() -> torch.dtype:
+    """Return torch's default dtype, or float32 where that is half precision."""
+    dtype = torch.get_default_dtype()
+    return dtype if dtype in REAL else torch.float32
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -19,8 +46,8 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
-    """Return a supported matrix dtype; None means torch's default dtype."""
-    dtype = torch.get_default_dtype() if dtype is None else dtype
+    """Return a supported matrix dtype; None means `default_dtype`."""
+    dtype = default_dtype() if dtype is None else dtype
     if dtype not in DTYPES:
         raise TypeError(
             f"`{name}`: expected one of float32, float64, complex64, complex128, got {dtype}; "
@@ -98,6 +125,7 @@ def number(
 def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor]:
     """Return the bounds of a box as two real tensors of shape (d,) of their own, with lower < upper in every direction.
 
+    The box must hold about a thousand numbers of its precision in every direction, and its width must be a number.
     Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
     """
     if dtype is not None and dtype not in REAL:
@@ -111,6 +139,13 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
             f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}; swap them, or pass "
             "`dtype=torch.float64` if float32 cannot tell them apart."
         )
+    width, spacing = high - low, torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
+    if not (torch.isfinite(width) & (width >= _LEAST_NUMBERS * spacing)).all():
+        remedy = "give them in double precision, or " if low.dtype == torch.float32 else ""
+        raise ValueError(
+            f"`upper`: expected a box that is wide against the spacing of {low.dtype} numbers there, and no wider than "
+            f"the largest of them, got {low.tolist()} to {high.tolist()}; {remedy}shift or scale the parameters."
+        )
     return low, high
 
 
@@ -120,7 +155,7 @@ def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) 
             raise TypeError(f"`{name}`: expected real bounds, got {bound.dtype}.")
         dtype = dtype or (bound.dtype if bound.dtype in REAL else None)
     try:
-        tensor = torch.as_tensor(bound, dtype=dtype or torch.get_default_dtype(), device=device).detach().clone()
+        tensor = torch.as_tensor(bound, dtype=dtype or default_dtype(), device=device).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"`{name}`: expected one number per parameter, got {bound!r}.") from None
     if tensor.ndim != 1 or tensor.numel() == 0:

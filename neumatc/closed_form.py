@@ -372,7 +372,7 @@ class ClosedForm(Method):
         # The features are fitted as they will be evaluated, with weights rounded to the precision of the surrogate.
         hidden = embedding.hidden(family.dimension, torch.Generator().manual_seed(first.report.seed))
         if self.refine and hidden and embedding.trainable is None:
-            scaled = Y * (norms / norms.norm())
+            scaled = Y * (norms / norms.norm().clamp_min(torch.finfo(norms.dtype).tiny))
             hidden = lowrank.refine(embedding.features, hidden, design.x, scaled, design.weights, penalty, self.refine)
         hidden = {name: w.to(dtype) for name, w in hidden.items()}
         psi = embedding.features(design.x, {name: w.double() for name, w in hidden.items()})
@@ -399,7 +399,7 @@ class ClosedForm(Method):
             family = task.problem.family
             p = sampling.uniform(count, family.lower, family.upper, task.generator)
             try:
-                A.append(family(p))
+                A.append(family(p).clone())  # a family may give the same memory again
                 probed.append((task, maps, p))
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
@@ -608,7 +608,7 @@ def _distinct(tasks: Sequence[Task], x: Tensor, good: Tensor) -> Tensor:
 def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
     """Solve exactly for all tasks in one batch: factors (G, N, *shape), and the mask of successes (G, N)."""
     points = [task.box(x) for task in tasks]
-    A = torch.cat([task.problem.family(p) for task, p in zip(tasks, points)])
+    A = torch.cat([task.problem.family(p).clone() for task, p in zip(tasks, points)])
     factors, failed = checked(tasks[0].problem.operation.snapshots, A)
     good = ~failed.view(len(tasks), -1)
     for task, p, own in zip(tasks, points, good):
@@ -620,7 +620,8 @@ def _aligned(task: Task, design: _Design, factors: Sequence[Tensor]) -> tuple[Te
     """Choose the gauge of snapshots (N, *shape), and report what was met on the way."""
     operation, report = task.problem.operation, task.report
     aligned, events = operation.align(design.x, factors)
-    report.events = [replace(e, parameter=task.box(torch.tensor([e.parameter]))[0].tolist()) for e in events]
+    places = [torch.tensor([e.parameter], dtype=torch.float64) for e in events]
+    report.events = [replace(e, parameter=task.box(x)[0].tolist()) for e, x in zip(events, places)]
     return tuple(x.resolve_conj().contiguous() for x in aligned)
 
 

@@ -284,7 +284,7 @@ class Eigh(_Spectral):
             chooses them); None means all.
         gauge: As for `SVD`.
 
-    Raises ValueError, where it is solved exactly, for matrices that are not Hermitian.
+    Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
     """
 
     rank: int | None = None
@@ -362,7 +362,10 @@ class Eig(Operation):
     eigenvectors have no continuous order (Kato, *Perturbation Theory for Linear Operators*, 1966, chapter II): it is
     reported, and there are no blocks to fall back on; take `nm.MatrixFunction` or `nm.SVD`.
 
-    Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths.
+    Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths. The error
+    of :math:`V W V^{-1}` can be larger by a factor up to the condition number of V. So the estimate of the error is
+    :math:`\|A - V W V^{-1}\|_F / \|A\|_F`, at the price of an inverse: the error itself, up to the rounding in it. That
+    of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
     """
 
     unique = False
@@ -395,6 +398,9 @@ class Eig(Operation):
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
         return (V * values[:, None, :]) @ linalg.inverse(V)[0]
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return relative(A - self.invariant(factors), A).sqrt()
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         V = out[1]
@@ -555,7 +561,7 @@ class QR(Operation):
 class Cholesky(Operation):
     r"""The lower triangular factor L of a Hermitian positive definite matrix, A = L L^H.
 
-    Indefinite matrices count as failed; matrices that are not Hermitian raise ValueError where they are solved exactly.
+    Matrices that are indefinite or not Hermitian count as failed; where none is Hermitian, solving raises ValueError.
 
     Residual: :math:`(\|A - L L^H\|_F^2 / \|A\|_F^2 + \|L_>\|_F^2 / \|A\|_F)^{1/2}` with the part of L above its
     diagonal; the signs (phases) of the diagonal it does not see.
@@ -589,8 +595,9 @@ class Polar(Operation):
     Hermitian positive semidefinite. Matrices with a singular value below max(m, n) eps times the largest count as
     failed, since U is not unique there.
 
-    Residual: :math:`(\|A - U P\|_F^2 / \|A\|_F^2 + \|P - P^H\|_F^2 / \|P\|_F^2 + \delta)^{1/2}` with the mean
-    defect of orthonormality delta; that P has no negative eigenvalues it does not see.
+    Residual: :math:`(\|A - U P\|_F^2 / \|A\|_F^2 + \|P - P^H\|_F^2 / \|P\|_F^2 + \|P_-\|_F^2 / \|P\|_F^2 +
+    \delta)^{1/2}` with the mean defect of orthonormality delta, and the negative part P_- of the Hermitian part of P,
+    which training does not see.
     """
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -602,7 +609,9 @@ class Polar(Operation):
         return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
+        P = factors[1]
+        negative = linalg.eigh((P + P.mH) / 2)[0].clamp_max(0)
+        return (self.loss(A, factors) + relative(negative, P)).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, P = factors

@@ -121,11 +121,12 @@ def refine(
         H, g = J.T @ J, J.T @ R.flatten()
         while damping < 1e9:
             scale = H.diagonal().clamp_min(torch.finfo(H.dtype).tiny) + 1e-12 * H.diagonal().max()
-            root_H = torch.linalg.cholesky(H + damping * torch.diag(scale))
-            trial = theta + torch.cholesky_solve(g[:, None], root_H)[:, 0]
-            trial_R, trial_W = defect(trial)
-            if trial_R.norm() < R.norm():
-                break
+            root_H, info = torch.linalg.cholesky_ex(H + damping * torch.diag(scale))
+            if info == 0:
+                trial = theta + torch.cholesky_solve(g[:, None], root_H)[:, 0]
+                trial_R, trial_W = defect(trial)
+                if trial_R.norm() < R.norm():
+                    break
             damping *= 8
         else:
             break

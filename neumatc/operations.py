@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
+from neumatc.families import FamilyError
 from neumatc.linalg import norm
 from neumatc.report import Event
 
@@ -134,8 +135,14 @@ class Operation(ABC):
 def checked(
     solve: Callable[[Tensor], tuple[tuple[Tensor, ...], Tensor]], A: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN."""
-    factors, failed = solve(A)
+    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN.
+
+    A ValueError of the operation, which suits none of the matrices, is the family's: FamilyError.
+    """
+    try:
+        factors, failed = solve(A)
+    except ValueError as error:
+        raise FamilyError(str(error)) from error
     factors = tuple(x.resolve_conj().contiguous() for x in factors)
     for x in factors:
         failed = failed | ~checks.finite(x)
@@ -226,7 +233,7 @@ class RegularizedInverse(LinearOperation):
     certainty = "bound"
 
     def __post_init__(self) -> None:
-        checks.number("noise", self.noise, above=0)
+        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, n)),)
@@ -286,7 +293,7 @@ class LMMSE(_NormalEquations):
     certainty = "bound"
 
     def __post_init__(self) -> None:
-        checks.number("noise", self.noise, above=0)
+        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         # In double precision, since forming the Gram matrix squares the condition number.

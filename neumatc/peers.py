@@ -56,6 +56,7 @@ class Peer:
     seconds: float = 0.0
     details: Mapping[str, object] = field(default_factory=dict)
 
+    @checks.full_precision
     @torch.no_grad()
     def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
         """Evaluate at a batch of parameters.
@@ -77,6 +78,7 @@ class Peer:
 def _timed(build: Callable[..., Peer]) -> Callable[..., Peer]:
     """Check the problem before a peer is built, and enter the time that building it took."""
 
+    @checks.full_precision
     @functools.wraps(build)
     def timed(problem: Problem, *args: object, **options: object) -> Peer:
         if not isinstance(problem, Problem):
@@ -332,13 +334,7 @@ def chebyshev(problem: Problem, budget: int) -> Peer:
         decay = 0.5 ** degrees.double()
         inverse = decay[:, None] * torch.linalg.pinv(V * decay)
     else:  # at nodes rounded to the precision of p the columns are not quite orthogonal
-        inverse, singular = linalg.inverse(V[None])
-        if singular:
-            raise ValueError(
-                f"`problem`: expected a box that holds {m} Chebyshev points in each direction that differ in "
-                f"{p.dtype}, got {family.lower.tolist()} to {family.upper.tolist()}; give the box in double precision."
-            )
-        inverse = inverse[0]
+        inverse = linalg.inverse(V[None])[0][0]
     return _linear("chebyshev", problem, X, failed, basis, inverse @ _rows(X).double())
 
 
@@ -618,7 +614,7 @@ def _least_squares(equations: Tensor, goal: Tensor) -> Tensor:
 
 def _greedy(problem: Problem, pool: Tensor, budget: int, omega: Tensor) -> tuple[Tensor, int]:
     """Solve at ``budget`` points of the pool, each where the residual of the projection on those before is largest."""
-    A = problem.family(pool)
+    A = problem.family(pool).clone()  # a family may give the same memory again
     residual = omega.flatten().expand(len(pool), -1).clone()
     basis = residual.new_zeros(len(pool), budget, omega.numel())
     taken, solutions, failures = torch.zeros(len(pool), dtype=torch.bool, device=pool.device), [], 0
@@ -668,6 +664,11 @@ def _unit(family: ParametricMatrix, p: Tensor) -> Tensor:
 
 def _solve(problem: Problem, p: Tensor, needed: int) -> tuple[Tensor, Tensor, int]:
     """Solve at p (N, d): the parameters and solutions that succeeded, and how many failed."""
+    if len(torch.unique(p, dim=0)) < len(p):
+        raise ValueError(
+            f"`problem`: expected a box that holds {len(p)} parameters of the design that differ in {p.dtype}, got "
+            f"{problem.family.lower.tolist()} to {problem.family.upper.tolist()}; give the box in double precision."
+        )
     X, failed = problem.exact(p)
     count = int(failed.sum())
     _enough(p, count, needed)

@@ -89,6 +89,8 @@ def test_no_map_of_the_same_rank_beats_the_limit(seed, rank, dtype, shape, nearn
         ((torch.ones(3, 2), 1, "quaternion"), ["`field`", "'real' or 'complex'", "'quaternion'"]),
         ((torch.ones(3, 2), 0, "real"), ["`ranks`", "at least 1", "got 0"]),
         ((torch.ones(3, 2), [1, -1], "real"), ["`ranks`", "at least 1", "got -1"]),
+        ((torch.ones(3, 2), [], "real"), ["`ranks`", "several", "none"]),
+        (([], 1, "real"), ["`X`", "torch.Tensor", "[]"]),
         ((torch.ones(3, 2), 1.5, "real"), ["`ranks`", "integer", "1.5"]),
         ((torch.ones(3), 1, "real"), ["`X`", "(N, ", "(3,)"]),
         ((np.ones((3, 2)), 1, "real"), ["`X`", "torch.Tensor", "ndarray"]),
@@ -117,6 +119,10 @@ def test_relative_error(dtype, device):
     assert type(value) is float
     assert value == pytest.approx(float(expected), rel=1e-5)
     assert benchmark.relative_error(exact, exact) == 0
+    assert_raises(TypeError, ["`X`", "torch.Tensor", "list"], lambda: benchmark.relative_error([1.0], exact))
+    assert_raises(
+        TypeError, ["`exact`", "torch.Tensor", "ndarray"], lambda: benchmark.relative_error(exact, np.ones(3))
+    )
 
 
 class Clock:

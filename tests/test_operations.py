@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, grid_of, parameters, real, tensors_of
+from conftest import (
+    DTYPES,
+    assert_close,
+    assert_raises,
+    conditioned,
+    eps,
+    gaussian,
+    grid_of,
+    parameters,
+    real,
+    tensors_of,
+)
 
 import neumatc as nm
 from neumatc import StopReason
@@ -922,6 +933,39 @@ def test_finish_resolves_blocks(extra, dtype):
 # Bad input
 
 
+def test_the_polar_residual_sees_a_factor_that_is_not_positive(dtype):
+    """A = U P has as many Hermitian P as signs of its eigenvalues; only one is positive."""
+    A = matrices(Case(nm.Polar(), SQUARE), 4, dtype)
+    U, S, Vh = torch.linalg.svd(A)
+    signs = torch.tensor([1, 1, 1, -1]).to(S)
+    wrong = (U * signs) @ Vh, (Vh.mH * (signs * S)[:, None, :]) @ Vh
+    assert_close(wrong[0] @ wrong[1], A)
+    assert_close(nm.Polar().residual(A, wrong), S[:, 3] / torch.linalg.vector_norm(S, dim=1), units=1e4)
+    assert (nm.Polar().residual(A, (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh)) < 100 * eps(dtype)).all()
+    nothing = [torch.full_like(x, torch.nan) for x in wrong]
+    assert nm.Polar().residual(A, nothing).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+def test_the_estimate_of_eigenvectors_counts_their_condition(dtype):
+    """Nearly parallel eigenvectors: a small residual at a wrong answer."""
+    A = torch.tensor([[[1.0, 1e4], [0.0, 1.01]]], dtype=dtype)
+    (w, V), _ = nm.Eig().exact(A)
+    off = V + 1e-6 * gaussian(1, 2, 2, dtype=torch.complex128)
+    off = off / torch.linalg.vector_norm(off, dim=1, keepdim=True)
+    error = nm.Eig().error((w, off), (w, V))
+    assert nm.Eig().residual(A, (w, off)) < 1e-5 < 0.1 < error
+    assert_close(nm.Eig().error_bound(A, (w, off)), error, units=1e9)
+
+
+@pytest.mark.parametrize("noise", [torch.tensor(0.5), np.float32(0.5), np.int64(2), 2], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("kind", [nm.RegularizedInverse, nm.LMMSE, nm.RZF])
+def test_noise_is_a_plain_number(kind, noise):
+    operation = kind(noise)
+    assert type(operation.noise) is float and operation == kind(float(noise))
+    assert hash(operation) == hash(kind(float(noise)))
+
+
 @pytest.mark.parametrize("operation", [nm.QR(), nm.Polar(), nm.PseudoInverse()], ids=str)
 @pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
 def test_matrices_without_full_rank_fail(operation, shape, dtype, device):
@@ -1000,17 +1044,39 @@ def test_eigenvalues_of_real_rotations_are_complex():
 
 
 @pytest.mark.parametrize("operation", [nm.Eigh(), nm.Eigh(rank=2), nm.Cholesky()], ids=str)
-def test_matrices_that_are_not_hermitian_raise(operation, dtype):
+def test_matrices_that_are_not_hermitian_fail_and_raise_if_all_are(operation, dtype):
     A = matrices(Case(operation, SQUARE, "positive"), 3, dtype)
     A[1, 0, 3] += 0.1
-    words = ["Hermitian", "matrix 1", "1 of 3", "(A + A^H) / 2"]
-    assert_raises(ValueError, words, lambda: operation.exact(A))
+    assert operation.exact(A)[1].tolist() == [False, True, False]
     if dtype.is_complex:
         A[1, 0, 3] -= 0.1
         A[1, 2, 2] += 0.1j
-        assert_raises(ValueError, words, lambda: operation.exact(A))
-    family = nm.families.trigonometric(4, shift=3.0, dtype=dtype)
-    assert_raises(ValueError, ["Hermitian"], lambda: nm.fit(nm.Problem(family, operation), rank=4, progress=False))
+        assert operation.exact(A)[1].tolist() == [False, True, False]
+    problem = nm.Problem(nm.families.trigonometric(4, shift=3.0, dtype=dtype), operation)
+    words = ["Hermitian", "(A + A^H) / 2"]
+    assert_raises(nm.FamilyError, words, lambda: problem.exact(parameters(3, dtype=real(dtype))))
+    assert_raises(nm.FamilyError, words, lambda: nm.fit(problem, rank=4, progress=False))
+
+
+@pytest.mark.parametrize("operation", [nm.Eigh(), nm.Cholesky()], ids=str)
+def test_matrices_that_are_not_hermitian_somewhere_lose_nothing_elsewhere(operation, dtype):
+    base = nm.families.trigonometric(3, 2, 0.0, cycles=0.2, dtype=dtype)
+
+    def fn(p):
+        A = base(p)
+        skew = (p[:, :, None] > 0.97) * torch.ones(3, 3).triu(1)
+        return A @ A.mH + 3 * torch.eye(3) + skew
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=real(dtype)), operation)
+    surrogate = nm.fit(problem, rank=6, progress=False)
+    assert 0 < len(surrogate.report.singular) < surrogate.report.exact_solves
+    p = torch.tensor([[0.2], [0.99], [0.5]], dtype=real(dtype))
+    for rows in (slice(None), slice(1, 2)):  # the one alone, too
+        checked = nm.certify(surrogate, problem, p[rows], rtol=0.1)
+        bad = p[rows, 0] > 0.97
+        assert torch.equal(checked.failed, bad) and torch.equal(checked.accepted, ~bad)
+        factors = problem.unpack(checked.value, p[rows])
+        assert all(x[bad].isnan().all() and x[~bad].isfinite().all() for x in factors)
 
 
 def test_indefinite_matrices_have_no_cholesky_factor(dtype):
@@ -1199,8 +1265,9 @@ def test_problem_refuses_wrong_arguments():
         (lambda U, S, Vh: (U[:4], S[:4], Vh[:4]), ValueError, ["`value`", "5", "got"]),
         (lambda U, S, Vh: (U[:1], S[:1], Vh[:1]), ValueError, ["`value`", "5", "got"]),  # must not be broadcast
         (lambda U, S, Vh: (U.numpy(), S.numpy(), Vh.numpy()), TypeError, ["`value`", "Tensor", "ndarray"]),
+        (lambda U, S, Vh: None, TypeError, ["`value`", "Tensor", "tuple", "None"]),
     ],
-    ids=["two factors", "transposed", "short batch", "single", "NumPy"],
+    ids=["two factors", "transposed", "short batch", "single", "NumPy", "nothing"],
 )
 def test_problem_refuses_a_wrong_value(measure, spoil, error, words):
     problem, p = problem_of(nm.SVD(rank=2), torch.float32, size=3), parameters(5, dtype=torch.float32)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, real
+from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, parameters, real
 from scipy.interpolate import AAA, CubicSpline
 
 import neumatc as nm
@@ -408,12 +408,36 @@ def test_the_design_is_sobol_moved_towards_the_faces():
         assert_close(p, expected)
 
 
-def test_chebyshev_refuses_a_box_too_narrow_for_its_precision():
+@pytest.mark.parametrize(
+    "peer",
+    [
+        lambda problem: peers.chebyshev(problem, 2000),
+        lambda problem: peers.spline(problem, 2500),
+        lambda problem: peers.pod_spline(problem, 2500, 3),
+        lambda problem: peers.aaa(problem, 2500),
+        lambda problem: peers.rbf(problem, 2500),
+    ],
+    ids=["chebyshev", "spline", "pod_spline", "aaa", "rbf"],
+)
+def test_a_box_too_narrow_for_its_precision_is_refused(peer):
     base = nm.families.trigonometric(3, dtype=torch.float64)
-    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 2560])
+    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 5e5])  # some two thousand numbers in float32
     family = nm.ParametricMatrix(lambda p: base(((p - low) / (high - low)).double().clamp(0, 1)).float(), low, high)
     words = ["`problem`", "differ", "double precision"]
-    assert_raises(ValueError, words, lambda: peers.chebyshev(nm.Problem(family, nm.Inverse()), 20))
+    assert_raises(ValueError, words, lambda: peer(nm.Problem(family, nm.Inverse())))
+
+
+def test_peers_of_a_family_that_reuses_its_memory_under_autocast():
+    base, memory = nm.families.trigonometric(3, shift=3.0), torch.empty(300, 3, 3)
+    reusing = nm.ParametricMatrix(lambda p: memory[: len(p)].copy_(base(p)), [0.0], [1.0])
+    p = parameters(9, dtype=torch.float32)
+    for build in (
+        lambda problem: peers.residual_projection(problem, 8, greedy=True),
+        lambda problem: peers.spline(problem, 8),
+    ):
+        expected = build(nm.Problem(base, nm.Inverse()))(p)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(build(nm.Problem(reusing, nm.Inverse()))(p), expected)
 
 
 # Exact singular triplets from the Gram matrix
