@@ -378,6 +378,23 @@ def test_curvature_without_a_degeneracy_is_no_loop():
         assert error < 1e-3
 
 
+@pytest.mark.parametrize("rank", [None, 4])
+@pytest.mark.parametrize("d", [1, 2], ids=["past", "around"])
+def test_near_a_zero_of_a_complex_determinant_a_triplet_is_a_block_with_its_mirror_image(d, rank):
+    """Around t = (0.1, 0.2), where the smallest value is zero, the phase between its two vectors turns once."""
+    Q, R = turning(SIZE, torch.complex128, d), turning(SIZE, torch.complex128, d, size=0.3)
+
+    def fn(t):
+        A = torch.diag_embed(torch.tensor([6.0, 5, 4, 3, 2, 0], dtype=torch.complex128)).repeat(len(t), 1, 1)
+        A[:, 5, 5] = torch.complex(t[:, 0] - 0.1, t[:, 1] - 0.2 if d == 2 else torch.full_like(t[:, 0], 1e-4))
+        return Q(t) @ A @ R(t)
+
+    _, surrogate, _, error = fitted(family_of(fn, [-1.0] * d, [1.0] * d), nm.SVD(rank), rank=36, snapshots=64 * d**2)
+    assert error < (1e-6 if d == 1 else 1e-4)
+    kinds = ["avoided crossing" if d == 1 else "loop"] if rank is None else []
+    assert [event.kind for event in surrogate.report.events] == kinds
+
+
 @pytest.mark.parametrize("design", ["tensor", "sobol"])
 def test_a_loop_tells_by_its_gap_whether_the_values_meet(design):
     """A spin in a field that comes close to zero, or is zero, at (0.3, -0.2) or an end of a box of three parameters."""
