@@ -182,6 +182,8 @@ class SVD(_Spectral):
     A singular value that passes through zero, as for real square families wherever the determinant changes its sign,
     is smooth only with a sign (Bunse-Gerstner, Byers, Mehrmann and Nichols, Numer. Math. 60, 1991). There the map
     also follows the mirror images (u, -v) with the values -s, and a passage is the crossing of a triplet with its own.
+    A complex determinant vanishes at points of two parameters, around which the phase between u and v turns once. Where
+    that, or a narrow miss, keeps a triplet from being followed, it becomes a block with its mirror image.
 
     Args:
         rank: k, the number of triplets; None means min(m, n).
@@ -212,15 +214,19 @@ class SVD(_Spectral):
 
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         U, S, Vh = factors
-        wanted = (torch.arange(S.shape[1]) < (self.rank or S.shape[1])).expand(S.shape)
-        if not U.is_complex() and U.shape[1] == U.shape[2] == Vh.shape[2]:
-            signs = linalg.slogdet(U @ Vh)[0]  # those of the determinant of A
-            if signs.min() != signs.max():
+        square = U.shape[1] == U.shape[2] == Vh.shape[2]
+        mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
+        while True:
+            wanted = (torch.arange(S.shape[1]) < (self.rank or len(S[0]))).expand(S.shape)
+            if mirrored:
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
-        frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-        W, values, events = self._rotations(frames, S, x, wanted)
-        return (U @ W, values, W.mH @ Vh), events
+            frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
+            W, values, events = self._rotations(frames, S, x, wanted)
+            # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
+            if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
+                return (U @ W, values, W.mH @ Vh), events
+            mirrored = True
 
     def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
         k = shapes[0][-1]

@@ -58,8 +58,10 @@ class Event:
             values come close and their vectors turn into each other; ``"loop"``: transport around a loop turns a
             vector (a Berry phase); ``"cut"``: a vector leaves the span of those that are followed.
         labels: The vectors concerned, by their order at the snapshot from which they are followed, from 0.
-        parameter: Where; of several such places next to each other, the one with the smallest gap.
-        gap: Smallest difference of two values there, relative to the largest value; NaN where there is none.
+        parameter: Where; of several such places next to each other, the one with the smallest gap. A loop around two
+            values is given by the place at which they are closest.
+        gap: Smallest difference of two values there, relative to the largest value; NaN where there is none. Of the
+            two values of a loop it is estimated from the snapshots around: about zero where they meet.
         phase: For a loop, the angle in radians by which it turns the vector; else 0.
     """
 
