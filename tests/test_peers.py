@@ -465,7 +465,7 @@ def test_svd_by_gram_is_finite_for_lost_values_and_refuses_ranks():
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=str)
-@pytest.mark.parametrize("peer", [peers.lmmse_loop, peers.sionna_lmmse])
+@pytest.mark.parametrize("peer", [peers.lmmse_loop, peers.sionna_lmmse, peers.torch_lmmse])
 def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
     if peer is peers.sionna_lmmse:
         pytest.importorskip("sionna")
@@ -477,3 +477,57 @@ def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
     X = peer(H, 0.3)
     assert X.dtype == dtype
     assert_close(X, expected, units=1000)
+
+
+# Precoders of groups of subcarriers
+
+
+def _projectors(V):
+    return V @ V.mH
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3)], ids=str)
+@pytest.mark.parametrize("interpolated", [False, True])
+def test_a_group_of_one_has_its_own_precoder(interpolated, shape, dtype):
+    H = conditioned(5, *shape, dtype, condition=10)
+    V = peers.group_precoders(H, 2, 1, interpolated=interpolated)
+    right = torch.linalg.svd(H.to(torch.complex128), full_matrices=False)[2][:, :2].mH
+    assert V.dtype == dtype
+    assert_close(_projectors(V), _projectors(right), units=2000)
+
+
+def test_a_group_has_the_precoder_of_its_middle():
+    H = conditioned(11, 3, 7, torch.complex128, condition=10)
+    V, own = peers.group_precoders(H, 2, 4), peers.group_precoders(H, 2, 1)
+    assert_close(V, own[[2] * 4 + [6] * 4 + [9] * 3])
+
+
+def test_interpolated_precoders_meet_the_middles_and_are_of_second_order():
+    family = nm.families.trigonometric(6, 3, 0.0, cycles=0.5, dtype=torch.complex128)
+    fixed = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64)).to(torch.complex128)
+    H = fixed[:4] + 0.3 * family(torch.linspace(0, 1, 161, dtype=torch.float64)[:, None])[:, :4]
+    exact = _projectors(peers.group_precoders(H, 2, 1))
+    inner = slice(20, 140)  # beyond the outer middles it is constant
+    errors = {}
+    for size in (8, 16):
+        V = peers.group_precoders(H, 2, size, interpolated=True)
+        assert_close(V.mH @ V, torch.eye(2, dtype=V.dtype).expand(len(V), 2, 2), units=100)
+        middles = torch.arange(size // 2, 160, size)
+        assert_close(_projectors(V)[middles], exact[middles], units=1000)
+        errors[size] = float((_projectors(V) - exact)[inner].abs().max())
+        flat = _projectors(peers.group_precoders(H, 2, size)) - exact
+        assert errors[size] < 0.2 * float(flat[inner].abs().max())
+    assert errors[8] < 0.3 * errors[16]
+
+
+def test_interpolated_precoders_do_not_depend_on_phases():
+    H = conditioned(40, 3, 5, torch.complex128, condition=10)[:1] + 0.02 * conditioned(40, 3, 5, torch.complex128)
+    turned = torch.exp(1j * torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 6)
+    pair = [peers.group_precoders(x, 2, 6, interpolated=True) for x in (H, H * turned[:, None, None])]
+    assert_close(*map(_projectors, pair), units=1000)
+
+
+def test_groups_of_no_subcarrier_are_refused():
+    H = conditioned(4, 3, 5, torch.complex64, condition=10)
+    assert_raises(ValueError, ["`size`", "at least 1", "got 0"], lambda: peers.group_precoders(H, 2, 0))
+    assert len(peers.group_precoders(H, 2, 9, interpolated=True)) == 4  # one group
