@@ -73,8 +73,8 @@ def least_residual(A: Tensor, rank: int, *, steps: int = 4) -> Tensor:
     .. math:: \min_{C, \phi} \sum_i \Bigl\| \sum_{k=1}^r \phi_{ik} C_k A_i - I \Bigr\|_F^2
 
     has no solution by singular values. It is linear in C and in phi, so each is solved for in turn, starting from
-    `best_of_rank`: no step raises the sum beyond rounding, and the result is an estimate of the least from above. The linear receiver
-    X H^H with A = H^H H + s I has this goal, since its mean square error exceeds the least by at most
+    `best_of_rank`: no step raises the sum beyond rounding, and the result is an estimate of the least from above. The
+    linear receiver X H^H with A = H^H H + s I has this goal, since its mean square error exceeds the least by at most
     :math:`\|X A - I\|_F^2`.
 
     Args:

@@ -192,7 +192,7 @@ def lmmse_loop(H: Tensor, noise: float) -> Tensor:
 
     Args:
         H: Channels, shape (B, m, n).
-        noise: s.
+        noise: s, the power of the noise.
 
     Returns:
         Shape (B, n, m), of the dtype and device of H.
@@ -212,7 +212,7 @@ def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
 
     Args:
         H: Channels, shape (B, m, n), complex.
-        noise: s.
+        noise: s, the power of the noise.
 
     Returns:
         Shape (B, n, m), of the dtype and device of H. Sionna does not check that the factorisation succeeded.
