@@ -428,7 +428,7 @@ class Subspace(Operation):
     together with the defect of orthonormality; zero for the span of ANY k singular vectors.
 
     Args:
-        rank: k.
+        rank: k, the number of vectors.
         side: ``"left"``, U of shape (m, k), or ``"right"``, (n, k).
     """
 
@@ -489,7 +489,7 @@ class Projector(Subspace):
     G as for `Subspace`; zero for ANY k singular vectors.
 
     Args:
-        rank: k.
+        rank: k, the number of vectors.
         side: ``"left"``, P of shape (m, m), or ``"right"``, (n, n).
     """
 

@@ -43,7 +43,7 @@ class ParametricMatrix:
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
         device: The device of p and A.
-        dimension: d.
+        dimension: d, the number of parameters.
 
     Raises:
         ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at the centre.

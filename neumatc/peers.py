@@ -194,7 +194,7 @@ def lmmse_loop(H: Tensor, noise: float) -> Tensor:
 
     Args:
         H: Channels, shape (B, m, n).
-        noise: s.
+        noise: s, the power of the noise.
 
     Returns:
         Shape (B, n, m), of the dtype and device of H.
@@ -214,7 +214,7 @@ def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
 
     Args:
         H: Channels, shape (B, m, n), complex.
-        noise: s.
+        noise: s, the power of the noise.
 
     Returns:
         Shape (B, n, m), of the dtype and device of H. Sionna does not check that the factorisation succeeded.
@@ -388,7 +388,7 @@ def chebyshev(problem: Problem, budget: int) -> Peer:
 
 
 @_timed
-def spline(problem: Problem, budget: int, degree: int = 3) -> Peer:
+def spline(problem: Problem, budget: int, degree: int = 3, grid: Tensor | None = None) -> Peer:
     """Spline through the whole matrices at equally spaced parameters (SciPy, not-a-knot).
 
     Its map has rank N, but only ``degree + 1`` terms differ from zero at any one parameter, and no more are summed on
@@ -397,18 +397,33 @@ def spline(problem: Problem, budget: int, degree: int = 3) -> Peer:
     Args:
         problem: An operation with one factor, of one parameter.
         budget: N, the exact solves, at least ``degree + 1``.
-        degree: 3, or 1 for linear interpolation.
+        degree: 3, 1 for linear interpolation, or 0 to hold each solution over one of N equal pieces of the box, in
+            whose middle it was computed.
+        grid: Where solutions can be had, such as the subcarriers, shape (M, 1); the parameters nearest to the equally
+            spaced ones are taken, coinciding ones once. Default: anywhere.
 
     Returns:
         The peer, of N terms.
 
     Raises:
-        ValueError: For several factors or parameters, another degree, too small a budget, or too few exact solutions
-            that succeed.
+        ValueError: For several factors or parameters, another degree, too small a budget, a grid of another shape or
+            outside the box, or too few exact solutions that succeed.
     """
-    if degree not in (1, 3):
-        raise ValueError(f"`degree`: expected 1 (linear) or 3 (cubic), got {degree!r}.")
-    p, X, failed = _solve(problem, _equispaced(problem, budget, degree + 1), degree + 1)
+    if degree not in (0, 1, 3):
+        raise ValueError(f"`degree`: expected 0 (held), 1 (linear) or 3 (cubic), got {degree!r}.")
+    p = _equispaced(problem, budget, degree + 1, middles=degree == 0)
+    if grid is not None:
+        grid = checks.points(grid, problem.family.lower, problem.family.upper)
+        p = grid[torch.cdist(p.double(), grid.double()).argmin(dim=1).unique_consecutive()]
+    p, X, failed = _solve(problem, p, degree + 1)
+    if degree == 0:
+        edges = (_unit(problem.family, p[1:]) + _unit(problem.family, p[:-1])) / 2
+
+        def held(x: Tensor) -> csr_array:
+            columns = torch.searchsorted(edges[:, 0].contiguous(), x[:, 0].contiguous()).cpu().numpy()
+            return csr_array((np.ones(len(x)), columns, np.arange(len(x) + 1)), shape=(len(x), len(p)))
+
+        return _linear("held", problem, X, failed, held, _rows(X))
     through = _spline(problem, p, _rows(X), degree)
 
     def basis(x: Tensor) -> csr_array:
@@ -457,7 +472,7 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
     ruin the result between the samples. A family that is itself singular in the interval is thus not approximated
     well.
 
-    Sources: Lietaert, Meerbergen, Perez, Vandereycken, IMA J. Numer. Anal. 42 (2022), doi 10.1093/imanum/drab098;
+    Sources: Lietaert, Meerbergen, Perez, Vandereycken, IMA J. Numer. Anal. 42 (2022), doi 10.1093/imanum/draa098;
     Nakatsukasa, Sete, Trefethen, SIAM J. Sci. Comput. 40 (2018), doi 10.1137/16M1106122.
 
     Args:
@@ -689,10 +704,12 @@ def _chebyshev_points(count: int) -> Tensor:
     return torch.cos((torch.arange(count, dtype=torch.float64) + 0.5) * (math.pi / count))
 
 
-def _equispaced(problem: Problem, budget: int, needed: int) -> Tensor:
-    """Equally spaced parameters, both ends included, shape (budget, 1)."""
-    family = _one_parameter(problem)
-    x = torch.linspace(0, 1, checks.integer("budget", budget, needed), dtype=torch.float64, device=family.device)
+def _equispaced(problem: Problem, budget: int, needed: int, *, middles: bool = False) -> Tensor:
+    """Equally spaced parameters, both ends included or the middles of equal pieces, shape (budget, 1)."""
+    family, budget = _one_parameter(problem), checks.integer("budget", budget, needed)
+    x = torch.linspace(0, 1, budget, dtype=torch.float64, device=family.device)
+    if middles:
+        x = (torch.arange(budget, dtype=torch.float64, device=family.device) + 0.5) / budget
     return torch.lerp(family.lower.double(), family.upper.double(), x[:, None]).to(family.lower)
 
 

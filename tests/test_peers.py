@@ -217,9 +217,22 @@ def test_splines_are_those_of_scipy_and_reproduce_cubics(dtype):
     i = (8 * p[:, 0].double()).long()
     weight = (8 * p[:, :, None].double() - i[:, None, None]).to(real(dtype))
     assert_close(peers.spline(problem, 9, degree=1)(p), torch.lerp(X[i], X[i + 1], weight.to(dtype)), units=50)
+    held = (9 * p[:, 0].double()).long()
+    middles = problem.exact((torch.arange(9, dtype=torch.float64)[:, None] + 0.5) / 9).value
+    assert_close(peers.spline(problem, 9, degree=0)(p), middles[held], units=0)
     cubic = inverse_of(lambda p: (2 + p[:, :, None] ** 3 - p[:, :, None]) * torch.eye(2, dtype=torch.float64))
     q = uniform(cubic.family, 30)
     assert_close(peers.spline(cubic, 5)(q), cubic.exact(q).value, units=200)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_splines_solve_on_the_grid_only(degree):
+    problem, grid = Counting(smooth()), torch.linspace(0, 1, 24, dtype=torch.float64)[:, None]
+    peer = peers.spline(problem, 9, degree, grid)
+    assert (problem.p[0] == grid.mT).any(dim=1).all()
+    assert peer.terms == 9
+    assert_close(peer(problem.p[0]), problem.exact(problem.p[0]).value, units=50)
+    assert peers.spline(smooth_problem := Counting(smooth()), 30, degree, grid).terms == smooth_problem.solves == 24
 
 
 def test_pod_truncation_is_that_of_the_snapshots(dtype):
@@ -367,6 +380,7 @@ def test_problems_that_no_peer_takes(build):
         (lambda p: peers.spline(p, 3), 1, ["`budget`", "at least 4", "got 3"]),
         (lambda p: peers.spline(p, 1, degree=1), 1, ["`budget`", "at least 2", "got 1"]),
         (lambda p: peers.spline(p, 9, degree=2), 1, ["`degree`", "1 (linear) or 3 (cubic)", "got 2"]),
+        (lambda p: peers.spline(p, 9, grid=torch.ones(4)), 1, ["`p`", "(B, 1)", "(4,)"]),
         (lambda p: peers.spline(p, 9), 2, ["`problem`", "one parameter, got 2", "`rbf`"]),
         (lambda p: peers.pod_spline(p, 9, 4), 3, ["`problem`", "one parameter, got 3", "`pod_regression`"]),
         (lambda p: peers.pod_spline(p, 3, 4), 1, ["`budget`", "at least 4", "got 3"]),
