@@ -21,7 +21,7 @@ from neumatc.embeddings import Chebyshev, Embedding
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding
 from neumatc.model import FactorMap, evaluate, real_rows
-from neumatc.operations import LinearOperation, Operation, checked
+from neumatc.operations import LinearOperation, Operation, checked, wide
 from neumatc.report import Round, StopReason
 
 # Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
@@ -75,7 +75,8 @@ class ClosedForm(Method):
        coefficients of least sketched residual in the matrices of step 2 (`lowrank.project`); or, where the operation
        has a Newton step (`Operation.improved`, the inverse) and that takes fewer operations, Newton's iteration from a
        first map, whose results join the snapshots before step 2. An iteration costs more than an exact solve of the
-       same size: it saves solves, not time.
+       same size: it saves solves, not time. Coefficients from the residual are taken only if, at the snapshots, they
+       come nearer to the known ones than interpolation does to held-out ones.
     4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
 
     With ``budget=0`` there is no exact solution at all: the values at collocation points are those of the
@@ -239,8 +240,9 @@ class ClosedForm(Method):
             if len(tasks) > 1:
                 return [self._assemble([t], design, [x[i : i + 1] for x in factors])[0] for i, t in enumerate(tasks)]
             own, values = self._continued(tasks[0], design, factors[0][0])
-            if len(own.x) > len(design.x):
+            if 2 * (len(own.x) - len(design.x)) >= self._projections(tasks[0], design):
                 return replace(self, projections=0)._assemble(tasks, own, [values[None]])
+            design, factors = own, [values[None]]
         for index, x in enumerate(factors):
             subspaces = self._subspaces(tasks, index, design, x)
             for own, factor_map in zip(maps, self._embed(tasks, index, subspaces, x)):
@@ -337,20 +339,40 @@ class ClosedForm(Method):
         )
 
     def _project(self, task: Task, index: int, subspace: _Subspace, count: int) -> _Subspace:
-        """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters."""
+        """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters.
+
+        The least residual is not the least error: of matrices that are nearly singular it can be far from it. So the
+        same is done at the snapshots, where the coefficients are known, and the replacement is kept only where it comes
+        nearer to them than polynomials do to those they were not fitted to.
+        """
+        design, norms = subspace.design, _lengths(subspace.C).cpu()
         x, weights = sampling.design(count, task.problem.family.dimension, task.report.seed + 1)
         p = task.box(x)
         try:
-            c = _least_residual(task, index, subspace.C, p)
+            c = _least_residual(task, index, subspace.C, torch.cat([task.box(design.x), p]))
         except FamilyError as error:
             task.note(f"no coefficients from the residual: {error}")
             return subspace
         good = torch.isfinite(c).all(dim=1)
         task.report.collocation = max(task.report.collocation, count)
-        if not good.all():
-            task.note(f"the residual determines no coefficients at {int((~good).sum())} of {count} parameters")
-        weights = weights[good] / weights[good].sum()
-        return _Subspace(_Design(task.place(p)[good], weights, None), c[good], subspace.C) if good.any() else subspace
+        known, new = good.split([len(design.x), count])
+        if not new.all():
+            task.note(f"the residual determines no coefficients at {int((~new).sum())} of {count} parameters")
+        if 2 * int(new.sum()) < count or not known.any():
+            return subspace
+        c, at_snapshots = c[len(design.x) :], c[: len(design.x)][known]
+        squares = ((at_snapshots - subspace.Y[known]) * norms).square().sum(dim=1)
+        error = float(design.weights[known] @ squares / design.weights[known].sum())
+        penalty = _ROUNDING_UNITS * torch.finfo(subspace.C.dtype).eps
+        _, predicted = _chosen(design, subspace.Y, norms, penalty)
+        if error > predicted:
+            size = float(design.weights @ (subspace.Y * norms).square().sum(dim=1))
+            task.note(
+                f"coefficients interpolated: those of least residual are off by {math.sqrt(error / size):.1g} at the "
+                "snapshots"
+            )
+            return subspace
+        return _Subspace(_Design(task.place(p)[new], weights[new] / weights[new].sum(), None), c[new], subspace.C)
 
     def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace], x: Tensor) -> list[FactorMap]:
         """Fit the embedding's last layer to all coefficients at once: the features are the same for all tasks."""
@@ -363,7 +385,7 @@ class ClosedForm(Method):
         Y = torch.cat([s.Y for s in subspaces], dim=1)
         penalty = _ROUNDING_UNITS * torch.finfo(dtype).eps
         norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
-        embedding = self.embedding or design.space or _chosen(design, Y, norms, penalty)
+        embedding = self.embedding or design.space or _chosen(design, Y, norms, penalty)[0]
         if design.space is not None and embedding != design.space:
             dense = max(_DENSE, _DENSE_PER_FEATURE * embedding.count(family.dimension))
             x, weights = sampling.design(dense, family.dimension, first.report.seed)
@@ -673,8 +695,11 @@ def _largest(terms: int, dimension: int) -> Chebyshev:
     return Chebyshev(degree)
 
 
-def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebyshev:
-    """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones."""
+def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> tuple[Chebyshev, float]:
+    """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones.
+
+    Also return the mean squared error of that prediction; Inf where there are too few to hold one out.
+    """
     count, dimension = design.x.shape
     # A random quarter is held out: in the order of the design it could be a strip of the box.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
@@ -688,12 +713,17 @@ def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebys
         psi = embedding.features(design.x, {})
         W, b = lowrank.ridge(psi[fitted], Y[fitted], design.weights[fitted], penalty)
         squares = (psi[held] @ W + b - Y[held]).square().sum(dim=1)
-        errors.append(float(design.weights[held] @ squares))
-    return next(size for size, error in zip(sizes, errors) if error <= 1.44 * min(errors))
+        errors.append(float(design.weights[held] @ squares / design.weights[held].sum()) if len(held) else math.inf)
+    return next((size, error) for size, error in zip(sizes, errors) if error <= 1.44 * min(errors))
 
 
 def _newton(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton's iteration on the matrices that gain from it: the results, and their residuals."""
+    """Newton's iteration on the matrices that gain from it: the results, and their residuals.
+
+    In double precision: Gram matrices are no better than the precision they are formed in.
+    """
+    dtype, solved = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
+    A, X = wide(A), wide(X)
     residual = operation.residual(A, [X])
     active = residual < 1
     for _ in range(_NEWTON_STEPS):
@@ -704,8 +734,8 @@ def _newton(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]
         new = operation.residual(A[rows], [better])
         gained = new < residual[rows]
         X[rows[gained]], residual[rows[gained]] = better[gained], new[gained]  # a failing step is not taken
-        active[rows] = gained & (new > 16 * A.shape[-1] * torch.finfo(A.dtype).eps)
-    return X, residual
+        active[rows] = gained & (new > solved)
+    return X.to(dtype), residual
 
 
 def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
@@ -720,12 +750,14 @@ def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
     L, F = problem.operation.system(problem.family(p[:1]))
     numbers = L.shape[1] * (2 if L.is_complex() else 1)
     columns = min(F.shape[2], -(-2 * len(C) // numbers) + 1)
-    rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * C.element_size()))
-    scale = _lengths(C).to(C)
+    rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * 8))
+    scale = _lengths(C)
+    # In double precision, as small defects of ill-conditioned systems ask for.
+    basis = wide(basis) / scale[:, None, None]
     for piece in p.split(rows):
-        L, F = problem.operation.system(problem.family(piece))
+        L, F = problem.operation.system(wide(problem.family(piece)))
         sketch = torch.randn((F.shape[2], columns), dtype=torch.float64, generator=task.generator)
-        c.append(lowrank.project(L, F, basis / scale[:, None, None], sketch.to(C)) / scale.double())
+        c.append(lowrank.project(L, F, basis, sketch.to(scale.device)) / scale)
     return torch.cat(c).cpu()
 
 

@@ -425,7 +425,8 @@ class Subspace(Operation):
     the projectors U U^H.
 
     Residual: :math:`\|(I - U U^H) G U\|_F / \|U^H G U\|_F` with the Gram matrix :math:`G = A A^H` (right: A^H A),
-    together with the defect of orthonormality; zero for the span of ANY k singular vectors.
+    together with the defect of orthonormality; zero for the span of ANY k singular vectors. It weighs each direction
+    by the square of its singular value, so that it hardly sees weak ones. `error_bound` sees both.
 
     Args:
         rank: k, the number of vectors.
@@ -435,6 +436,7 @@ class Subspace(Operation):
     rank: int = 1
     side: str = "left"
     unique = False
+    certainty = "bound"
 
     def __post_init__(self) -> None:
         checks.integer("rank", self.rank, 1)
@@ -475,6 +477,41 @@ class Subspace(Operation):
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0] @ factors[0].mH
 
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        r"""Bound the relative error of the projector, :math:`\|P_k - U U^H\|_F / \sqrt k`.
+
+        Let Q be an orthonormal basis of the columns of U, :math:`Q^H A = Y \Sigma W^H` a thin singular value
+        decomposition, and r_j the columns of :math:`(I - Q Q^H) A W`. Singular vectors u, v of A with a value sigma
+        not among the k largest give :math:`u^H r_j = \sigma v^H w_j - \sigma_j u^H Q y_j` and
+        :math:`\sigma u^H Q y_j = \sigma_j v^H w_j`, hence
+        :math:`u^H Q y_j = \sigma_j u^H r_j / (\sigma^2 - \sigma_j^2)`. So if :math:`\tau \ge \sigma_{k+1}(A)` is
+        below every :math:`\sigma_j`, the sines of the angles between the spans are bounded, and
+
+        .. math:: \|P_k - Q Q^H\|_F \le \sqrt2 \, \Bigl(\sum_j
+                  \frac{\sigma_j^2 \|r_j\|^2}{(\sigma_j^2 - \tau^2)^2}\Bigr)^{1/2} .
+
+        It is Wedin's theorem (BIT 12, 1972; Stewart and Sun, *Matrix Perturbation Theory*, 1990, section V.4) with a
+        gap for each direction. By Weyl's theorem :math:`\tau = \|(I - Q Q^H) A\|_2` will do, and 0 for
+        k = min(m, n). It is Inf where the gap is not certain.
+        """
+        A = A if self.side == "left" else A.mH
+        Q, P, k = self._basis(factors[0]), self.invariant(factors), self.rank
+        rounding = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps
+        own = norm(P - Q @ Q.mH) + rounding * (norm(factors[0]) ** 2 + norm(P) + k)
+        if k < A.shape[1]:
+            slack = rounding * norm(A)
+            rest = A - Q @ (Q.mH @ A)
+            S, Wh = linalg.svd(Q.mH @ A)[1:3]
+            tau = two_norm_above(rest) + slack if k < min(A.shape[1:]) else torch.zeros_like(slack)
+            S, tau = S - slack[:, None], tau[:, None]
+            sines = (torch.linalg.vector_norm(rest @ Wh.mH, dim=1) + slack[:, None]) * S / (S**2 - tau**2)
+            own = own + torch.where(S[:, -1] > tau[:, 0], 2**0.5 * norm(sines), torch.inf)
+        return own / k**0.5
+
+    def _basis(self, U: Tensor) -> Tensor:
+        """Return an orthonormal basis of the span that the factor stands for."""
+        return torch.linalg.qr(U)[0]
+
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         factors[0].copy_(linalg.orthonormalized(factors[0]))
 
@@ -486,7 +523,7 @@ class Projector(Subspace):
     Unique where sigma_k > sigma_{k+1}: there is no gauge to choose, at the price of m x m numbers.
 
     Residual: :math:`(\|G P - P G\|_F^2 / \|G P\|_F^2 + \|P^2 - P\|_F^2 / k + |\mathrm{tr}\, P - k|^2 / k^2)^{1/2}` with
-    G as for `Subspace`; zero for ANY k singular vectors.
+    G as for `Subspace`, and as blind; `error_bound` is that of `Subspace`.
 
     Args:
         rank: k, the number of vectors.
@@ -516,6 +553,9 @@ class Projector(Subspace):
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
+
+    def _basis(self, P: Tensor) -> Tensor:
+        return linalg.svd(P)[0][:, :, : self.rank]
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         Operation.orthonormalize_(self, factors)

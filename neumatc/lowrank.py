@@ -11,6 +11,9 @@ from torch import Tensor
 from neumatc import checks
 from neumatc.linalg import in_threads
 
+# Sine of the smallest angle between the columns of equations that seminormal equations still resolve.
+_LEAST_ANGLE = 1e-5
+
 
 def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     r"""Proper orthogonal decomposition of batches of snapshots: the weighted best approximation of rank r.
@@ -198,8 +201,8 @@ def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     A few random columns Omega preserve the norm well enough when there are more equations than unknowns, which costs
     far less than an inverse for large matrices. The small least-squares problems are solved in double precision by
     seminormal equations with one correction (Bjorck, *Numerical Methods for Least Squares Problems*, SIAM 1996,
-    section 2.9), as accurate as a QR factorisation up to condition numbers of about 1e7, and many times faster in
-    batches.
+    section 2.9), as accurate as a QR factorisation up to condition numbers of about 1e6, and many times faster in
+    batches; those whose columns come too near to dependence for that, by a QR factorisation.
 
     Args:
         L: Shape (N, e, m).
@@ -218,8 +221,17 @@ def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     if L.is_complex():
         equations, right = (torch.view_as_real(T).transpose(-1, -2).flatten(1, 2) for T in (equations, right))
     equations, right = equations.double(), right.double()
+    lengths = torch.linalg.vector_norm(equations, dim=1, keepdim=True)
+    equations = equations / lengths
     root, info = torch.linalg.cholesky_ex(equations.mT @ equations)
-    root[info != 0] = torch.nan
     c = torch.cholesky_solve(equations.mT @ right, root)
     c += torch.cholesky_solve(equations.mT @ (right - equations @ c), root)
-    return c[..., 0]
+    # The diagonal of the root holds the sines of the angles between each column and those before it.
+    near = ~(root.diagonal(dim1=1, dim2=2).amin(dim=1) > _LEAST_ANGLE) | (info != 0)
+    if near.any():
+        Q, T = torch.linalg.qr(equations[near])
+        x = torch.linalg.solve_triangular(T, Q.mT @ right[near], upper=True)
+        least = equations.shape[1] * torch.finfo(equations.dtype).eps
+        x[~(T.diagonal(dim1=1, dim2=2).abs().amin(dim=1) > least)] = torch.nan
+        c[near] = x
+    return (c / lengths.mT)[..., 0]

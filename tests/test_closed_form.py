@@ -9,6 +9,7 @@ from conftest import (
     CountedInverse,
     assert_close,
     assert_raises,
+    conditioned,
     easy,
     eps,
     gaussian,
@@ -168,6 +169,53 @@ def test_several_parameters_without_exact_solves(d, solved):
     assert solved == []
     assert surrogate.report.exact_solves == 0
     assert_near_limit(surrogate, problem, 6, 4.0)
+
+
+def ill_conditioned(shape, condition, dtype):
+    """(I + K(p)) A (I + L(p)) in two parameters, with a slow K and L, and A of this condition number."""
+    m, n = shape
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    A = conditioned(1, m, n, double, condition)[0]
+    K, L = (gaussian(3, k, k, dtype=double, seed=k) for k in (m, n))
+    K, L = (0.3 * T / torch.linalg.matrix_norm(T, 2)[:, None, None] for T in (K, L))
+    speeds = 2 * gaussian(2, 3, dtype=torch.float64, seed=1)
+
+    def fn(p):
+        c = (p.double() @ speeds + torch.arange(3)).cos().to(double)
+        left, right = (torch.eye(len(T[0])) + torch.einsum("bk,kij->bij", c, T) for T in (K, L))
+        return (left @ A @ right).to(dtype)
+
+    return nm.ParametricMatrix(fn, [0.0, 0.0], [1.0, 1.0], dtype=real(dtype))
+
+
+@pytest.mark.parametrize(
+    ("operation", "shape", "condition", "dtype", "gain"),
+    [
+        (nm.PseudoInverse(), (7, 5), 1e2, torch.float64, 2.0),
+        (nm.PseudoInverse(), (7, 5), 1e6, torch.complex128, 1.0),
+        (nm.PseudoInverse(), (5, 7), 1e9, torch.float64, 1.0),
+        (nm.PseudoInverse(), (7, 5), 1e4, torch.float32, 1.0),
+        (nm.LMMSE(1e-8), (7, 5), 1e9, torch.float64, 2.0),
+        (nm.LMMSE(1e-8), (5, 7), 1e6, torch.complex64, 1.0),
+        (nm.RegularizedInverse(1e-6), (5, 5), 1e4, torch.float32, 1.0),
+        (nm.Inverse(), (6, 6), 1e6, torch.float64, 2.0),
+        (nm.Inverse(), (6, 6), 1e9, torch.float64, 2.0),
+        (nm.Inverse(), (16, 16), 1e9, torch.float64, 1.0),
+        (nm.Solve(2), (6, 6), 1e9, torch.float64, 2.0),
+    ],
+    ids=str,
+)
+def test_the_residual_never_spoils_ill_conditioned_fits(operation, shape, condition, dtype, gain):
+    """Coefficients of least residual are at least as good as interpolated ones, or are not taken."""
+    family = ill_conditioned(shape, condition, dtype)
+    if isinstance(operation, nm.Solve):
+        family = nm.families.beside(family, ill_conditioned((shape[0], operation.columns), 1.0, dtype))
+    problem, p = nm.Problem(family, operation), grid_of(family, 200)
+    rank = min(24, sum(torch.Size(x.shape).numel() for x in problem.factors))
+    plain, projected = (fit(problem, rank, snapshots=100, projections=count) for count in (0, None))
+    errors = [problem.error(p, s(p)).square().mean().sqrt() for s in (plain, projected)]
+    assert gain * errors[1] <= 1.1 * errors[0], errors
+    assert projected.report.collocation > 100
 
 
 def test_projections_improve_several_parameters_and_can_be_left_out():

@@ -578,6 +578,10 @@ def in_mpmath(operation, A):
         w, V = mpmath.eighe(A * A.H)
         chosen = sorted(range(A.rows), key=lambda i: -w[i])[:k]
         return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(A.rows)) * A
+    if isinstance(operation, nm.Subspace):
+        w, V = mpmath.eighe(A * A.H if operation.side == "left" else A.H * A)
+        chosen = sorted(range(len(w)), key=lambda i: -w[i])[: operation.rank]
+        return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(len(w)))
     if isinstance(operation, nm.Inverse):
         return A**-1
     noise = getattr(operation, "noise", 0)
@@ -607,6 +611,8 @@ def test_bounds_include_their_own_rounding(case):
                     found = own[0] * mpmath.diag(list(own[1])) * own[2]
                 elif isinstance(operation, nm.Eigh):
                     found = own[1] * mpmath.diag(list(own[0])) * own[1].H
+                elif type(operation) is nm.Subspace:
+                    found = own[0] * own[0].H
                 else:
                     found = own[0]
                 error = mpmath.norm(found - truth, 2) / mpmath.norm(truth, 2)
@@ -614,14 +620,18 @@ def test_bounds_include_their_own_rounding(case):
 
 
 @pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
-@pytest.mark.parametrize("kind", ["svd", "eigh"])
+@pytest.mark.parametrize("kind", ["svd", "subspace", "projector", "eigh"])
 def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
     """The residual does not: it is zero at any triplets."""
-    if kind == "svd":
-        whole, operation = nm.SVD(), nm.SVD(rank=2)
+    if kind != "eigh":
+        whole = nm.SVD()
         A = matrices(Case(whole, shape), 4, torch.complex128)
         U, S, Vh = whole.exact(A)[0]
-        chosen = lambda pair: (U[..., pair], S[..., pair], Vh[..., pair, :])  # noqa: E731
+        operation, chosen = {
+            "svd": (nm.SVD(rank=2), lambda pair: (U[..., pair], S[..., pair], Vh[..., pair, :])),
+            "subspace": (nm.Subspace(2), lambda pair: (U[..., pair],)),
+            "projector": (nm.Projector(2, "right"), lambda pair: (Vh[..., pair, :].mH @ Vh[..., pair, :],)),
+        }[kind]
     else:
         whole, operation = nm.Eigh(), nm.Eigh(rank=2)
         A = matrices(Case(whole, SQUARE, "hermitian"), 4, torch.complex128)
@@ -629,7 +639,7 @@ def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
         chosen = lambda pair: (w[..., pair], V[..., pair])  # noqa: E731
     exact = operation.exact(A)[0]
     accepted = []
-    for pair in itertools.combinations(range(3 if kind == "svd" else 4), 2):
+    for pair in itertools.combinations(range(4 if kind == "eigh" else 3), 2):
         factors = chosen(list(pair))
         assert operation.residual(A, factors).max() <= 1000 * 2e-16
         error, bound = operation.error(factors, exact), operation.error_bound(A, factors)
@@ -637,6 +647,25 @@ def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
         accepted.append(bool((bound < 0.1).all()))
         assert accepted[-1] == bool((error < 0.1).all())
     assert sum(accepted) == 1
+
+
+@pytest.mark.parametrize("make", [nm.Subspace, nm.Projector])
+def test_certify_sees_weak_directions(make):
+    """The second of two directions, 1e-5 as strong as the first, is wrong by 45 degrees; the residual is 1e-10."""
+    U = torch.linalg.qr(gaussian(4, 4, dtype=torch.float64)).Q
+    values = torch.tensor([1.0, 1e-5, 1e-7, 0.0], dtype=torch.float64)
+    wrong = torch.stack([U[:, 0], (U[:, 1] + U[:, 2]) / 2**0.5], dim=1)
+    family = nm.ParametricMatrix(lambda p: (U * values @ U.T).expand(len(p), 4, 4), [0.0], [1.0], dtype=torch.float64)
+    problem = nm.Problem(family, make(2))
+    surrogate, p = fit(problem, 1), grid_of(family, 3)
+    right = nm.certify(surrogate, problem, p)
+    assert right.certainty == "bound" and right.accepted.all() and right.bound.max() < 1e-6
+    core = surrogate.maps[0].core
+    factor = (surrogate(p)[0] * core).sum() / core.square().sum()  # of the constant map
+    core.copy_((wrong if make is nm.Subspace else wrong @ wrong.T) / factor)
+    certified = nm.certify(surrogate, problem, p)
+    assert certified.residual.max() < 1e-9 and not certified.accepted.any()
+    assert problem.error(p, certified.value).max() < 1e-6
 
 
 @pytest.mark.parametrize(
