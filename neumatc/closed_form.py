@@ -33,8 +33,9 @@ _MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
 _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 20, 1e-3, 3, 18
 # Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
-# Most polynomials that are tried for coefficients at scattered parameters.
-_MOST_FEATURES = 2048
+# Polynomials that are tried for coefficients at scattered parameters: the most, their stretches, and the random
+# combinations of the coefficients by which they are judged.
+_MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.0, 0.8, 0.95), 64
 # What a fit to coefficients need not resolve, in rounding units.
 _ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
@@ -57,6 +58,7 @@ class _Subspace(NamedTuple):
     design: _Design
     Y: Tensor  # (N, R), float64, on the CPU
     C: Tensor  # (R, real numbers)
+    tail: float  # mean square of what C leaves out
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class ClosedForm(Method):
 
     Args:
         embedding: Phi; its features stay as they are drawn unless ``refine`` is given. None: Chebyshev polynomials, for
-            one parameter as many as there are snapshots; for several as many as predict held-out coefficients best.
+            one parameter as many as there are snapshots; for several as many, and so stretched, as predict left-out
+            coefficients best.
         snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
             with a tolerance that is where it starts from.
         design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
@@ -264,7 +267,7 @@ class ClosedForm(Method):
         Y = Y.cpu()
         subspaces = []
         for g, (task, numerical) in enumerate(zip(tasks, kept.clamp_min(1).tolist())):
-            subspace = _Subspace(design, Y[g, :, :numerical], C[g, :numerical])
+            subspace = _Subspace(design, Y[g, :, :numerical], C[g, :numerical], _energy(S[g, numerical:]))
             if projected:
                 subspace = _truncate(self._project(task, index, subspace, projected), asked)
             if first.rank is not None and len(subspace.C) < asked:
@@ -364,7 +367,7 @@ class ClosedForm(Method):
         squares = ((at_snapshots - subspace.Y[known]) * norms).square().sum(dim=1)
         error = float(design.weights[known] @ squares / design.weights[known].sum())
         penalty = _ROUNDING_UNITS * torch.finfo(subspace.C.dtype).eps
-        _, predicted = _chosen(design, subspace.Y, norms, penalty)
+        _, predicted = _chosen(design, subspace.Y * norms, 0.0, penalty)
         if error > predicted:
             size = float(design.weights @ (subspace.Y * norms).square().sum(dim=1))
             task.note(
@@ -372,7 +375,8 @@ class ClosedForm(Method):
                 "snapshots"
             )
             return subspace
-        return _Subspace(_Design(task.place(p)[new], weights[new] / weights[new].sum(), None), c[new], subspace.C)
+        further = _Design(task.place(p)[new], weights[new] / weights[new].sum(), None)
+        return subspace._replace(design=further, Y=c[new])
 
     def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace], x: Tensor) -> list[FactorMap]:
         """Fit the embedding's last layer to all coefficients at once: the features are the same for all tasks."""
@@ -385,7 +389,8 @@ class ClosedForm(Method):
         Y = torch.cat([s.Y for s in subspaces], dim=1)
         penalty = _ROUNDING_UNITS * torch.finfo(dtype).eps
         norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
-        embedding = self.embedding or design.space or _chosen(design, Y, norms, penalty)[0]
+        tail = sum(s.tail for s in subspaces)
+        embedding = self.embedding or design.space or _chosen(design, Y * norms, tail, penalty)[0]
         if design.space is not None and embedding != design.space:
             dense = max(_DENSE, _DENSE_PER_FEATURE * embedding.count(family.dimension))
             x, weights = sampling.design(dense, family.dimension, first.report.seed)
@@ -695,26 +700,44 @@ def _largest(terms: int, dimension: int) -> Chebyshev:
     return Chebyshev(degree)
 
 
-def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> tuple[Chebyshev, float]:
-    """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones.
+def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Chebyshev, float]:
+    r"""Choose the polynomials that predict left-out values best, the fewest of those that are nearly as good.
 
-    Also return the mean squared error of that prediction; Inf where there are too few to hold one out.
+    All degrees are judged at the price of the largest, since the polynomials are ordered by their degree: the leading
+    columns of an orthogonal basis Q of all serve the smaller ones. The error at a point that was left out is its
+    residual over 1 - h_i, h_i the squared norm of row i of Q (Allen, Technometrics 16, 1974). Errors far below what the
+    rank leaves out anyway (``tail``) are not worth more polynomials. Also return the mean squared error expected of
+    those chosen, with the tail.
     """
     count, dimension = design.x.shape
-    # A random quarter is held out: in the order of the design it could be a strip of the box.
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    fitted, held = order[count // 4 :], order[: count // 4]
-    Y = Y * norms
-    sizes, most = [Chebyshev(1)], min(count / 2, _MOST_FEATURES)
-    while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < most:
-        sizes.append(more if more != sizes[-1] else replace(more, degree=more.degree + 1))
-    errors = []
-    for embedding in sizes:
-        psi = embedding.features(design.x, {})
-        W, b = lowrank.ridge(psi[fitted], Y[fitted], design.weights[fitted], penalty)
-        squares = (psi[held] @ W + b - Y[held]).square().sum(dim=1)
-        errors.append(float(design.weights[held] @ squares / design.weights[held].sum()) if len(held) else math.inf)
-    return next((size, error) for size, error in zip(sizes, errors) if error <= 1.44 * min(errors))
+    largest = _largest(min(count // 2, _MOST_FEATURES), dimension)
+    root = design.weights.sqrt()[:, None]
+    if Y.shape[1] > _JUDGED:
+        generator = torch.Generator().manual_seed(0)
+        Y = Y @ (torch.randn((Y.shape[1], _JUDGED), dtype=Y.dtype, generator=generator) / math.sqrt(_JUDGED))
+    rounding, errors = torch.finfo(Y.dtype).eps, {(1, 0.0): math.inf}
+    for stretch in _STRETCHES:
+        psi = root * torch.nn.functional.pad(replace(largest, stretch=stretch).features(design.x, {}), (1, 0), value=1)
+        gram = psi.T @ psi
+        gram.diagonal()[1:] += penalty**2
+        L, dependent = torch.linalg.cholesky_ex(gram)
+        independent = int(dependent) - 1 if dependent else len(L)
+        L = L[:independent, :independent]
+        Q = torch.linalg.solve_triangular(L, psi[:, :independent].T, upper=False).T
+        left, kept, R = 0, torch.zeros(count, dtype=Y.dtype), root * Y
+        coefficients = Q.T @ R
+        for degree in range(largest.degree + 1):
+            right = math.comb(degree + dimension, dimension)
+            if right > independent:
+                break
+            R = R - Q[:, left:right] @ coefficients[left:right]
+            kept += Q[:, left:right].square().sum(dim=1)
+            left = right
+            if degree:
+                errors[degree, stretch] = tail + float((R / (1 - kept).clamp_min(rounding)[:, None]).square().sum())
+    enough = 1.44 * min(errors.values())
+    degree, error, stretch = min((key[0], error, key[1]) for key, error in errors.items() if error <= enough)
+    return Chebyshev(degree, stretch=stretch), error
 
 
 def _newton(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
@@ -764,8 +787,14 @@ def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
 def _truncate(subspace: _Subspace, rank: int) -> _Subspace:
     """Return the best subspace of the rank within this one, over the parameters of its design."""
     norms = _lengths(subspace.C).cpu()
-    Y, T, _ = lowrank.pod((subspace.Y * norms)[None], subspace.design.weights, min(rank, len(norms), len(subspace.Y)))
-    return _Subspace(subspace.design, Y[0], (T[0] / norms).to(subspace.C) @ subspace.C)
+    rank = min(rank, len(norms), len(subspace.Y))
+    Y, T, S = lowrank.pod((subspace.Y * norms)[None], subspace.design.weights, rank)
+    tail = subspace.tail + _energy(S[0, rank:])
+    return _Subspace(subspace.design, Y[0], (T[0] / norms).to(subspace.C) @ subspace.C, tail)
+
+
+def _energy(values: Tensor) -> float:
+    return float(values.square().sum())
 
 
 def _lengths(C: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from conftest import (
 )
 
 import neumatc as nm
-from neumatc import StopReason
+from neumatc import StopReason, closed_form, lowrank
 from neumatc.operations import Factor
 
 EMBEDDINGS = {
@@ -222,10 +222,56 @@ def test_projections_improve_several_parameters_and_can_be_left_out():
     problem = smooth(torch.float64, 8, 2, cycles=0.6)
     p = grid_of(problem.family)
     exact = problem.exact(p).value
-    without, with_them = (fit(problem, 16, snapshots=60, projections=count) for count in (0, None))
+    without, with_them = (fit(problem, 32, snapshots=60, projections=count) for count in (0, None))
     errors = [nm.benchmark.relative_error(s(p), exact) for s in (without, with_them)]
-    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.2 * errors[0]
     assert [s.report.collocation for s in (without, with_them)] == [60, 60 + 8 * 60]
+
+
+def chosen(values, dimension, count=400, tail=0.0):
+    x, weights = nm.sampling.design(count, dimension)
+    design = closed_form._Design(x, weights, None)
+    Y = torch.as_tensor(values(x))
+    return x, weights, Y, closed_form._chosen(design, Y, tail, 1e-15)[0]
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_polynomials_are_chosen_by_their_errors_at_points_left_out(d):
+    """The cheap formula agrees with fits that leave out one point each."""
+    x, weights, Y, best = chosen(lambda x: torch.exp(torch.sin(3 * x.sum(dim=1, keepdim=True))), d, 40)
+    psi = best.features(x, {})
+
+    def left_out(embedding):
+        psi, total = embedding.features(x, {}), 0.0
+        for i in range(len(x)):
+            others = torch.arange(len(x)) != i
+            W, b = lowrank.ridge(psi[others], Y[others], weights[others], 1e-15)
+            total += float(weights[i] * (psi[i] @ W + b - Y[i]).square().sum())
+        return total
+
+    rivals = [
+        nm.Chebyshev(degree, stretch=stretch)
+        for degree in range(1, best.degree + 3)
+        for stretch in closed_form._STRETCHES
+        if nm.Chebyshev(degree).count(d) <= len(x) // 2
+    ]
+    errors = {embedding: left_out(embedding) for embedding in rivals}
+    assert psi.shape[1] <= len(x) // 2
+    assert errors[best] <= 1.45 * min(errors.values())
+    assert all(e.degree >= best.degree for e in rivals if errors[e] < 0.99 * errors[best])
+
+
+def test_polynomials_are_stretched_for_oscillations_and_no_more_than_the_rank_is_worth():
+    def waves(x):
+        return torch.cos(9 * x @ x.new_tensor([[1.0, 0.3, 0.7], [0.2, -1.0, 0.7]]))
+
+    def pole(x):
+        return 1 / (3 + x[:, :1]) / (3 - x[:, 1:])
+
+    *_, best = chosen(waves, 2)
+    assert best.stretch > 0
+    assert chosen(pole, 2)[-1].stretch == 0
+    assert chosen(waves, 2, tail=1e-4)[-1].degree < best.degree
 
 
 def test_four_parameters():
