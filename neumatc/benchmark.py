@@ -62,11 +62,8 @@ def best_of_rank(X: Tensor, rank: int) -> Tensor:
     Returns:
         The approximation, of the shape and dtype of X.
     """
-    real = _real_samples(_samples(X))
-    U, S, Vh = torch.linalg.svd(real, full_matrices=False)
-    rank = checks.integer("rank", rank, 1)
-    flat = (U[:, :rank] * S[:rank]) @ Vh[:rank]
-    return (torch.view_as_complex(flat.view(*X.shape, 2)) if X.is_complex() else flat.view(X.shape)).to(X.dtype)
+    U, S, Vh = _leading(_samples(X), rank)
+    return _shaped((U * S) @ Vh, X).to(X.dtype)
 
 
 def least_residual(A: Tensor, rank: int, *, steps: int = 4) -> Tensor:
@@ -95,28 +92,38 @@ def least_residual(A: Tensor, rank: int, *, steps: int = 4) -> Tensor:
     inverse, singular = linalg.inverse(A)
     if singular.any():
         raise ValueError(f"`A`: expected invertible matrices, got {int(singular.sum())} singular; leave them out.")
-    wide = A.to(torch.promote_types(A.dtype, torch.float64))
-    X, n = best_of_rank(inverse, rank), A.shape[-1]
-    # X A - I is what its adjoint is: A^H X^H - I, with X^H = sum_k phi_k Z_k.
-    L, gram = wide.mH, wide @ wide.mH
-    phi, _, _ = torch.linalg.svd(_real_samples(X), full_matrices=False)
-    phi = phi[:, :rank]
-    r = phi.shape[1]
+    # X A - I is what its adjoint is: A^H X^H - I, with X^H = sum_k phi_k Z_k. Products are of real and imaginary parts.
+    phi, S, Vh = _leading(inverse, rank)
+    X, wide = _shaped((phi * S) @ Vh, A), A.to(torch.promote_types(A.dtype, torch.float64))
+    (r, n), gram = (phi.shape[1], A.shape[-1]), wide @ wide.mH
+    flat, flat_gram = _real_samples(wide), _real_samples(gram)
     for _ in range(checks.integer("steps", steps, 0)):
-        pairs = (phi[:, :, None] * phi[:, None, :]).flatten(1).to(L)
-        equations = (pairs.mT @ gram.flatten(1)).view(r, r, n, n).transpose(1, 2).reshape(r * n, r * n)
-        root, dependent = torch.linalg.cholesky_ex(equations)
+        pairs = (phi[:, :, None] * phi[:, None, :]).flatten(1)
+        blocks = _shaped(pairs.mT @ flat_gram, A).view(r, r, n, n)
+        root, dependent = torch.linalg.cholesky_ex(blocks.transpose(1, 2).reshape(r * n, r * n))
         if dependent:
             break
-        Z = torch.cholesky_solve((phi.mT.to(L) @ wide.flatten(1)).view(r * n, n), root).view(r, n, n)
-        # Re <Z_k, G Z_l>, G = A A^H, is a product with Z_l Z_k^H, all parameters at once.
-        outer = (Z[None] @ Z.mH[:, None]).mT.flatten(2).flatten(0, 1)
-        systems = (gram.flatten(1) @ outer.mT).real.view(-1, r, r)
-        right = (L.flatten(1) @ Z.mT.flatten(1).mT).real
-        phi = (torch.linalg.pinv(systems, hermitian=True) @ right[:, :, None])[:, :, 0]
-        X = (phi.to(L) @ Z.flatten(1)).view_as(L).mH.to(A.dtype)
-        phi, _ = torch.linalg.qr(phi)
-    return X
+        Z = torch.cholesky_solve(_shaped(phi.mT @ flat, A).view(r * n, n), root).view(r, n, n)
+        # For each i, the equations Re <A^H Z_k, A^H Z_l> c_l = Re <A^H Z_k, I>.
+        systems = (flat_gram @ _real_samples((Z[:, None] @ Z.mH).flatten(0, 1)).mT).view(-1, r, r)
+        right = flat @ _real_samples(Z).mT
+        c = (torch.linalg.pinv(systems, hermitian=True) @ right[:, :, None])[:, :, 0]
+        X = _shaped(c @ _real_samples(Z), A).mH
+        phi, _ = torch.linalg.qr(c)
+    return X.to(A.dtype)
+
+
+def _leading(X: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the leading singular triplets of the samples, in double precision."""
+    rank = checks.integer("rank", rank, 1)
+    U, S, Vh = torch.linalg.svd(_real_samples(X), full_matrices=False)
+    return U[:, :rank], S[:rank], Vh[:rank]
+
+
+def _shaped(flat: Tensor, X: Tensor) -> Tensor:
+    """Undo `_real_samples`, for samples of the shape of those of X."""
+    shape = (len(flat), *X.shape[1:])
+    return torch.view_as_complex(flat.view(*shape, 2)) if X.is_complex() else flat.view(shape)
 
 
 def _samples(X: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def band(record: Record, names: Sequence[str]) -> Figure:
         axes.semilogy(f, record.arrays[f"{name}_error"], color=BLUE, lw=1.0, label="relative error of $X$")
         if f"{name}_closed_error" in record.arrays:
             axes.semilogy(
-                f, record.arrays[f"{name}_closed_error"], color=BLACK, lw=1.0, label="error of the closed form"
+                f, record.arrays[f"{name}_closed_error"], color=BLACK, lw=2.2, label="error of the closed form"
             )
         axes.semilogy(
             f,
@@ -185,16 +185,12 @@ def band(record: Record, names: Sequence[str]) -> Figure:
     return figure
 
 
-def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | None = None) -> Figure:
+def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -> Figure:
     """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy.
 
     ``maps``: for each line of a map, its label, the name of its time per matrix, and the prefix of its fit and
-    break-even points in the record; by default the two maps of the chapter on wireless inversion.
+    break-even points in the record.
     """
-    maps = maps or {
-        "trained map, training included": ("trained", ""),
-        "closed form, fit included": ("closed form", "closed_"),
-    }
     numbers = record.numbers[name]
     relative = numbers["relative_time"]
     counts = np.logspace(1, 9, 200)
