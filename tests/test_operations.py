@@ -1,6 +1,7 @@
 """Operations and problems: one registry of cases, each against dense NumPy and SciPy oracles, fitted, and bounded."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import mpmath
@@ -747,15 +748,31 @@ def test_residuals_of_the_factorisations_are_their_formulas(dtype):
 def test_residuals_of_the_matrix_functions_are_their_formulas(dtype):
     A = matrices(Case(nm.MatrixFunction(), SQUARE, "principal"), 5, dtype)
     X, eye = 0.5 * gaussian(5, 4, 4, dtype=dtype, seed=4), torch.eye(4, dtype=dtype)
-    exponential = [torch.from_numpy(scipy.linalg.expm(wide(sign * B).numpy())) for sign, B in ((-1, A), (1, X))]
+    exponential, half = (torch.from_numpy(scipy.linalg.expm(wide(B).numpy())) for B in (A, -X / 2))
     expected = {
-        "exp": norm(wide(X) @ exponential[0] - wide(eye)) / 2,
+        "exp": norm(wide(X) - exponential) / norm(exponential),
         "sqrt": norm(X @ X - A) / norm(A),
         "inverse_sqrt": norm(X @ A @ X - eye) / 2,
-        "log": norm(exponential[1] - wide(A)) / norm(A),
+        "log": norm(half @ wide(A) @ half - wide(eye)) / 2,
     }
     for name in FUNCTIONS:
-        assert_close(nm.MatrixFunction(name).residual(A, (X,)), expected[name], units=300)
+        operation = nm.MatrixFunction(name)
+        assert_close(operation.residual(A, (X,)), expected[name], units=300)
+        assert operation.residual_solves == (name == "exp")
+
+
+@pytest.mark.parametrize(("function", "spread"), [("exp", 40.0), ("log", 1e6)])
+def test_residuals_of_exponential_and_logarithm_see_all_eigenvalues(function, spread, dtype):
+    """However far apart they are; and rounding stays small."""
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    V = torch.linalg.qr(gaussian(4, 4, dtype=double)).Q
+    values = torch.linspace(-spread, 0, 4) if function == "exp" else torch.logspace(0, -math.log10(spread), 4)
+    A, weakest = ((V * values.to(double)) @ V.mH).to(dtype)[None], (V[:, -1:] @ V[:, -1:].mH).to(dtype)
+    operation = nm.MatrixFunction(function)
+    (X,), failed = operation.exact(A)
+    assert not failed.any()
+    assert operation.residual(A, (X,)) < (1e-4 if real(dtype) == torch.float32 else 1e-9)
+    assert operation.residual(A, (X + 1e-2 * norm(X).to(X) * weakest,)) > 3e-3
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (4, 4)])
