@@ -13,7 +13,7 @@ from torch import Tensor
 REAL = (torch.float32, torch.float64)
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 DTYPES = (*REAL, *COMPLEX.values())
-# Spacings of floating-point numbers that a box must be wide.
+# The least width of a box, in spacings of floating-point numbers at its far end.
 _LEAST_NUMBERS = 1000
 
 
@@ -125,7 +125,7 @@ def number(
 def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor]:
     """Return the bounds of a box as two real tensors of shape (d,) of their own, with lower < upper in every direction.
 
-    The box must hold about a thousand numbers of its precision in every direction, and its width must be a number.
+    The box must hold a thousand numbers of its precision in every direction, and its width must be one.
     Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
     """
     if dtype is not None and dtype not in REAL:
@@ -139,7 +139,8 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
             f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}; swap them, or pass "
             "`dtype=torch.float64` if float32 cannot tell them apart."
         )
-    width, spacing = high - low, torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
+    width, size = high - low, torch.maximum(low.abs(), high.abs())
+    spacing = size - torch.nextafter(size, torch.zeros_like(size))
     if not (torch.isfinite(width) & (width >= _LEAST_NUMBERS * spacing)).all():
         remedy = "give them in double precision, or " if low.dtype == torch.float32 else ""
         raise ValueError(

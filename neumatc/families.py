@@ -35,7 +35,7 @@ class ParametricMatrix:
         upper: Upper bounds, shape (d,), above ``lower``.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
-        dtype: Real dtype of the parameters; default that of ``lower``, else torch's default dtype.
+        dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
         device: Device of the parameters; default that of ``lower``.
 
     Attributes:

@@ -723,7 +723,10 @@ def test_residuals_of_the_factorisations_are_their_formulas(dtype):
     polar = nm.Polar().exact(A)[0]
     assert nm.QR().residual(A, polar).min() > 1e-2  # orthonormal times Hermitian is no QR factorisation
     U, P = perturbed(nm.Polar().exact(A)[0])
-    parts = norm(A - U @ P) ** 2 / norm(A) ** 2, norm(P - P.mH) ** 2 / norm(P) ** 2, norm(U.mH @ U - eye) ** 2 / 3
+    P = P - 0.3 * eye  # indefinite
+    parts = [norm(A - U @ P) ** 2 / norm(A) ** 2, norm(P - P.mH) ** 2 / norm(P) ** 2, norm(U.mH @ U - eye) ** 2 / 3]
+    parts.append(norm(torch.linalg.eigvalsh((P + P.mH) / 2).clamp_max(0)[:, None]) ** 2 / norm(P) ** 2)
+    assert parts[3].max() > 0
     assert_close(nm.Polar().residual(A, (U, P)), sum(parts).sqrt())
     operation = nm.Subspace(2)
     (U,) = perturbed(operation.exact(A)[0])
