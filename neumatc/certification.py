@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
+from neumatc.families import FamilyError
 from neumatc.model import Surrogate
 from neumatc.operations import Operation, checked, wide
 from neumatc.problem import Problem
@@ -46,6 +47,7 @@ class Certified:
         )
 
 
+@checks.full_precision
 @torch.no_grad()
 def certify(
     surrogate: Surrogate, problem: Problem, p: Tensor, *, rtol: float = 1e-2, orthonormal: bool = False
@@ -113,10 +115,11 @@ def certify(
         rejected = ~(bound[piece] <= rtol)
         failed[piece] = False
         if rejected.any():
-            exact, wrong = checked(operation.exact, A[rejected])
-            failed[piece][rejected] = wrong
+            try:
+                exact, failed[piece][rejected] = checked(operation.exact, A[rejected])
+            except FamilyError:  # the operation does not exist for any of them; the others are kept
+                exact, failed[piece][rejected] = [torch.nan] * len(own), True
             for x, y in zip(own, exact):
-                y[wrong] = torch.nan
                 x[rejected] = y
     accepted = bound <= rtol
     return Certified(operation.pack(factors), residual, bound, operation.certainty, accepted, failed)

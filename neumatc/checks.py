@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,6 +13,31 @@ from torch import Tensor
 REAL = (torch.float32, torch.float64)
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 DTYPES = (*REAL, *COMPLEX.values())
+# The least width of a box, in spacings of floating-point numbers at its far end.
+_LEAST_NUMBERS = 1000
+
+
+def full_precision(function: Callable) -> Callable:
+    """Decorate what computes, so that a caller's `torch.autocast` does not lower its precision."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: object, **options: object) -> object:
+        devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        for device in devices:
+            torch.set_autocast_enabled(device, False)
+        try:
+            return function(*arguments, **options)
+        finally:
+            for device in devices:
+                torch.set_autocast_enabled(device, True)
+
+    return wrapper
+
+
+def default_dtype() -> torch.dtype:
+    """Return torch's default dtype, or float32 where that is half precision."""
+    dtype = torch.get_default_dtype()
+    return dtype if dtype in REAL else torch.float32
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -19,8 +46,8 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
-    """Return a supported matrix dtype; None means torch's default dtype."""
-    dtype = torch.get_default_dtype() if dtype is None else dtype
+    """Return a supported matrix dtype; None means `default_dtype`."""
+    dtype = default_dtype() if dtype is None else dtype
     if dtype not in DTYPES:
         raise TypeError(
             f"`{name}`: expected one of float32, float64, complex64, complex128, got {dtype}; "
@@ -98,6 +125,7 @@ def number(
 def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor]:
     """Return the bounds of a box as two real tensors of shape (d,) of their own, with lower < upper in every direction.
 
+    The box must hold a thousand numbers of its precision in every direction, and its width must be one.
     Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
     """
     if dtype is not None and dtype not in REAL:
@@ -111,6 +139,14 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
             f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}; swap them, or pass "
             "`dtype=torch.float64` if float32 cannot tell them apart."
         )
+    width, size = high - low, torch.maximum(low.abs(), high.abs())
+    spacing = size - torch.nextafter(size, torch.zeros_like(size))
+    if not (torch.isfinite(width) & (width >= _LEAST_NUMBERS * spacing)).all():
+        remedy = "give them in double precision, or " if low.dtype == torch.float32 else ""
+        raise ValueError(
+            f"`upper`: expected a box that is wide against the spacing of {low.dtype} numbers there, and no wider than "
+            f"the largest of them, got {low.tolist()} to {high.tolist()}; {remedy}shift or scale the parameters."
+        )
     return low, high
 
 
@@ -120,7 +156,7 @@ def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) 
             raise TypeError(f"`{name}`: expected real bounds, got {bound.dtype}.")
         dtype = dtype or (bound.dtype if bound.dtype in REAL else None)
     try:
-        tensor = torch.as_tensor(bound, dtype=dtype or torch.get_default_dtype(), device=device).detach().clone()
+        tensor = torch.as_tensor(bound, dtype=dtype or default_dtype(), device=device).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"`{name}`: expected one number per parameter, got {bound!r}.") from None
     if tensor.ndim != 1 or tensor.numel() == 0:
@@ -153,8 +189,9 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     if p.device != lower.device:
         raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
     # Python numbers: this runs before every evaluation, and a dozen operations on tiny tensors would cost more than it.
-    low, high = lower.tolist(), upper.tolist()
-    smallest, largest = p.detach().amin(dim=0).tolist(), p.detach().amax(dim=0).tolist()  # both NaN where an entry is
+    # They come in one piece, since a GPU is waited for each time. Both extremes are NaN where an entry is.
+    extremes = torch.cat([lower, upper, p.detach().amin(dim=0), p.detach().amax(dim=0)]).tolist()
+    low, high, smallest, largest = (extremes[i : i + d] for i in range(0, 4 * d, d))
     if not all(map(math.isfinite, smallest + largest)):
         row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
         raise ValueError(f"`p`: expected finite parameters, got {p[row].tolist()} in row {row}.")

@@ -21,7 +21,7 @@ from neumatc.embeddings import Chebyshev, Embedding
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding
 from neumatc.model import FactorMap, evaluate, real_rows
-from neumatc.operations import LinearOperation, Operation, checked
+from neumatc.operations import LinearOperation, Operation, checked, wide
 from neumatc.report import Round, StopReason
 
 # Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
@@ -33,8 +33,9 @@ _MOST_SNAPSHOTS, _MOST_PROJECTIONS = 4096, 16384
 _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 20, 1e-3, 3, 18
 # Most polynomials in a residual-only fit to a tolerance, and most bytes of equations at once in the projection.
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
-# Most polynomials that are tried for coefficients at scattered parameters.
-_MOST_FEATURES = 2048
+# Polynomials that are tried for coefficients at scattered parameters: the most, their stretches, and the random
+# combinations of the coefficients by which they are judged.
+_MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.0, 0.8, 0.95), 64
 # What a fit to coefficients need not resolve, in rounding units.
 _ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
@@ -57,6 +58,7 @@ class _Subspace(NamedTuple):
     design: _Design
     Y: Tensor  # (N, R), float64, on the CPU
     C: Tensor  # (R, real numbers)
+    tail: float  # mean square of what C leaves out
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class ClosedForm(Method):
        coefficients of least sketched residual in the matrices of step 2 (`lowrank.project`); or, where the operation
        has a Newton step (`Operation.improved`, the inverse) and that takes fewer operations, Newton's iteration from a
        first map, whose results join the snapshots before step 2. An iteration costs more than an exact solve of the
-       same size: it saves solves, not time.
+       same size: it saves solves, not time. Coefficients from the residual are taken only if, at the snapshots, they
+       come nearer to the known ones than interpolation does to held-out ones.
     4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
 
     With ``budget=0`` there is no exact solution at all: the values at collocation points are those of the
@@ -91,7 +94,8 @@ class ClosedForm(Method):
 
     Args:
         embedding: Phi; its features stay as they are drawn unless ``refine`` is given. None: Chebyshev polynomials, for
-            one parameter as many as there are snapshots; for several as many as predict held-out coefficients best.
+            one parameter as many as there are snapshots; for several as many, and so stretched, as predict left-out
+            coefficients best.
         snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less;
             with a tolerance that is where it starts from.
         design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
@@ -239,8 +243,9 @@ class ClosedForm(Method):
             if len(tasks) > 1:
                 return [self._assemble([t], design, [x[i : i + 1] for x in factors])[0] for i, t in enumerate(tasks)]
             own, values = self._continued(tasks[0], design, factors[0][0])
-            if len(own.x) > len(design.x):
+            if 2 * (len(own.x) - len(design.x)) >= self._projections(tasks[0], design):
                 return replace(self, projections=0)._assemble(tasks, own, [values[None]])
+            design, factors = own, [values[None]]
         for index, x in enumerate(factors):
             subspaces = self._subspaces(tasks, index, design, x)
             for own, factor_map in zip(maps, self._embed(tasks, index, subspaces, x)):
@@ -262,7 +267,7 @@ class ClosedForm(Method):
         Y = Y.cpu()
         subspaces = []
         for g, (task, numerical) in enumerate(zip(tasks, kept.clamp_min(1).tolist())):
-            subspace = _Subspace(design, Y[g, :, :numerical], C[g, :numerical])
+            subspace = _Subspace(design, Y[g, :, :numerical], C[g, :numerical], _energy(S[g, numerical:]))
             if projected:
                 subspace = _truncate(self._project(task, index, subspace, projected), asked)
             if first.rank is not None and len(subspace.C) < asked:
@@ -337,20 +342,41 @@ class ClosedForm(Method):
         )
 
     def _project(self, task: Task, index: int, subspace: _Subspace, count: int) -> _Subspace:
-        """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters."""
+        """Replace the coefficients at the snapshots by those of least residual at ``count`` parameters.
+
+        The least residual is not the least error: of matrices that are nearly singular it can be far from it. So the
+        same is done at the snapshots, where the coefficients are known, and the replacement is kept only where it comes
+        nearer to them than polynomials do to those they were not fitted to.
+        """
+        design, norms = subspace.design, _lengths(subspace.C).cpu()
         x, weights = sampling.design(count, task.problem.family.dimension, task.report.seed + 1)
         p = task.box(x)
         try:
-            c = _least_residual(task, index, subspace.C, p)
+            c = _least_residual(task, index, subspace.C, torch.cat([task.box(design.x), p]))
         except FamilyError as error:
             task.note(f"no coefficients from the residual: {error}")
             return subspace
         good = torch.isfinite(c).all(dim=1)
         task.report.collocation = max(task.report.collocation, count)
-        if not good.all():
-            task.note(f"the residual determines no coefficients at {int((~good).sum())} of {count} parameters")
-        weights = weights[good] / weights[good].sum()
-        return _Subspace(_Design(task.place(p)[good], weights, None), c[good], subspace.C) if good.any() else subspace
+        known, new = good.split([len(design.x), count])
+        if not new.all():
+            task.note(f"the residual determines no coefficients at {int((~new).sum())} of {count} parameters")
+        if 2 * int(new.sum()) < count or not known.any():
+            return subspace
+        c, at_snapshots = c[len(design.x) :], c[: len(design.x)][known]
+        squares = ((at_snapshots - subspace.Y[known]) * norms).square().sum(dim=1)
+        error = float(design.weights[known] @ squares / design.weights[known].sum())
+        penalty = _ROUNDING_UNITS * torch.finfo(subspace.C.dtype).eps
+        _, predicted = _chosen(design, subspace.Y * norms, 0.0, penalty)
+        if error > predicted:
+            size = float(design.weights @ (subspace.Y * norms).square().sum(dim=1))
+            task.note(
+                f"coefficients interpolated: those of least residual are off by {math.sqrt(error / size):.1g} at the "
+                "snapshots"
+            )
+            return subspace
+        further = _Design(task.place(p)[new], weights[new] / weights[new].sum(), None)
+        return subspace._replace(design=further, Y=c[new])
 
     def _embed(self, tasks: Sequence[Task], index: int, subspaces: list[_Subspace], x: Tensor) -> list[FactorMap]:
         """Fit the embedding's last layer to all coefficients at once: the features are the same for all tasks."""
@@ -363,7 +389,8 @@ class ClosedForm(Method):
         Y = torch.cat([s.Y for s in subspaces], dim=1)
         penalty = _ROUNDING_UNITS * torch.finfo(dtype).eps
         norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
-        embedding = self.embedding or design.space or _chosen(design, Y, norms, penalty)
+        tail = sum(s.tail for s in subspaces)
+        embedding = self.embedding or design.space or _chosen(design, Y * norms, tail, penalty)[0]
         if design.space is not None and embedding != design.space:
             dense = max(_DENSE, _DENSE_PER_FEATURE * embedding.count(family.dimension))
             x, weights = sampling.design(dense, family.dimension, first.report.seed)
@@ -372,7 +399,7 @@ class ClosedForm(Method):
         # The features are fitted as they will be evaluated, with weights rounded to the precision of the surrogate.
         hidden = embedding.hidden(family.dimension, torch.Generator().manual_seed(first.report.seed))
         if self.refine and hidden and embedding.trainable is None:
-            scaled = Y * (norms / norms.norm())
+            scaled = Y * (norms / norms.norm().clamp_min(torch.finfo(norms.dtype).tiny))
             hidden = lowrank.refine(embedding.features, hidden, design.x, scaled, design.weights, penalty, self.refine)
         hidden = {name: w.to(dtype) for name, w in hidden.items()}
         psi = embedding.features(design.x, {name: w.double() for name, w in hidden.items()})
@@ -399,7 +426,7 @@ class ClosedForm(Method):
             family = task.problem.family
             p = sampling.uniform(count, family.lower, family.upper, task.generator)
             try:
-                A.append(family(p))
+                A.append(family(p).clone())  # a family may give the same memory again
                 probed.append((task, maps, p))
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
@@ -608,7 +635,7 @@ def _distinct(tasks: Sequence[Task], x: Tensor, good: Tensor) -> Tensor:
 def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
     """Solve exactly for all tasks in one batch: factors (G, N, *shape), and the mask of successes (G, N)."""
     points = [task.box(x) for task in tasks]
-    A = torch.cat([task.problem.family(p) for task, p in zip(tasks, points)])
+    A = torch.cat([task.problem.family(p).clone() for task, p in zip(tasks, points)])
     factors, failed = checked(tasks[0].problem.operation.snapshots, A)
     good = ~failed.view(len(tasks), -1)
     for task, p, own in zip(tasks, points, good):
@@ -620,7 +647,8 @@ def _aligned(task: Task, design: _Design, factors: Sequence[Tensor]) -> tuple[Te
     """Choose the gauge of snapshots (N, *shape), and report what was met on the way."""
     operation, report = task.problem.operation, task.report
     aligned, events = operation.align(design.x, factors)
-    report.events = [replace(e, parameter=task.box(torch.tensor([e.parameter]))[0].tolist()) for e in events]
+    places = [torch.tensor([e.parameter], dtype=torch.float64) for e in events]
+    report.events = [replace(e, parameter=task.box(x)[0].tolist()) for e, x in zip(events, places)]
     return tuple(x.resolve_conj().contiguous() for x in aligned)
 
 
@@ -672,27 +700,53 @@ def _largest(terms: int, dimension: int) -> Chebyshev:
     return Chebyshev(degree)
 
 
-def _chosen(design: _Design, Y: Tensor, norms: Tensor, penalty: float) -> Chebyshev:
-    """Choose the polynomials that predict held-out coefficients best, the smallest of nearly equal ones."""
+def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Chebyshev, float]:
+    r"""Choose the polynomials that predict left-out values best, the fewest of those that are nearly as good.
+
+    All degrees are judged at the price of the largest, since the polynomials are ordered by their degree: the leading
+    columns of an orthogonal basis Q of all serve the smaller ones. The error at a point that was left out is its
+    residual over 1 - h_i, h_i the squared norm of row i of Q (Allen, Technometrics 16, 1974). Errors far below what the
+    rank leaves out anyway (``tail``) are not worth more polynomials. Also return the mean squared error expected of
+    those chosen, with the tail.
+    """
     count, dimension = design.x.shape
-    # A random quarter is held out: in the order of the design it could be a strip of the box.
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    fitted, held = order[count // 4 :], order[: count // 4]
-    Y = Y * norms
-    sizes, most = [Chebyshev(1)], min(count / 2, _MOST_FEATURES)
-    while (more := _largest(2 * sizes[-1].count(dimension) + dimension, dimension)).count(dimension) < most:
-        sizes.append(more if more != sizes[-1] else replace(more, degree=more.degree + 1))
-    errors = []
-    for embedding in sizes:
-        psi = embedding.features(design.x, {})
-        W, b = lowrank.ridge(psi[fitted], Y[fitted], design.weights[fitted], penalty)
-        squares = (psi[held] @ W + b - Y[held]).square().sum(dim=1)
-        errors.append(float(design.weights[held] @ squares))
-    return next(size for size, error in zip(sizes, errors) if error <= 1.44 * min(errors))
+    largest = _largest(min(count // 2, _MOST_FEATURES), dimension)
+    root = design.weights.sqrt()[:, None]
+    if Y.shape[1] > _JUDGED:
+        generator = torch.Generator().manual_seed(0)
+        Y = Y @ (torch.randn((Y.shape[1], _JUDGED), dtype=Y.dtype, generator=generator) / math.sqrt(_JUDGED))
+    rounding, errors = torch.finfo(Y.dtype).eps, {(1, 0.0): math.inf}
+    for stretch in _STRETCHES:
+        psi = root * torch.nn.functional.pad(replace(largest, stretch=stretch).features(design.x, {}), (1, 0), value=1)
+        gram = psi.T @ psi
+        gram.diagonal()[1:] += penalty**2
+        L, dependent = torch.linalg.cholesky_ex(gram)
+        independent = int(dependent) - 1 if dependent else len(L)
+        L = L[:independent, :independent]
+        Q = torch.linalg.solve_triangular(L, psi[:, :independent].T, upper=False).T
+        left, kept, R = 0, torch.zeros(count, dtype=Y.dtype), root * Y
+        coefficients = Q.T @ R
+        for degree in range(largest.degree + 1):
+            right = math.comb(degree + dimension, dimension)
+            if right > independent:
+                break
+            R = R - Q[:, left:right] @ coefficients[left:right]
+            kept += Q[:, left:right].square().sum(dim=1)
+            left = right
+            if degree:
+                errors[degree, stretch] = tail + float((R / (1 - kept).clamp_min(rounding)[:, None]).square().sum())
+    enough = 1.44 * min(errors.values())
+    degree, error, stretch = min((key[0], error, key[1]) for key, error in errors.items() if error <= enough)
+    return Chebyshev(degree, stretch=stretch), error
 
 
 def _newton(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton's iteration on the matrices that gain from it: the results, and their residuals."""
+    """Newton's iteration on the matrices that gain from it: the results, and their residuals.
+
+    In double precision: Gram matrices are no better than the precision they are formed in.
+    """
+    dtype, solved = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
+    A, X = wide(A), wide(X)
     residual = operation.residual(A, [X])
     active = residual < 1
     for _ in range(_NEWTON_STEPS):
@@ -703,8 +757,8 @@ def _newton(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]
         new = operation.residual(A[rows], [better])
         gained = new < residual[rows]
         X[rows[gained]], residual[rows[gained]] = better[gained], new[gained]  # a failing step is not taken
-        active[rows] = gained & (new > 16 * A.shape[-1] * torch.finfo(A.dtype).eps)
-    return X, residual
+        active[rows] = gained & (new > solved)
+    return X.to(dtype), residual
 
 
 def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
@@ -719,20 +773,28 @@ def _least_residual(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
     L, F = problem.operation.system(problem.family(p[:1]))
     numbers = L.shape[1] * (2 if L.is_complex() else 1)
     columns = min(F.shape[2], -(-2 * len(C) // numbers) + 1)
-    rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * C.element_size()))
-    scale = _lengths(C).to(C)
+    rows = max(1, _PROJECTION_BYTES // (columns * numbers * len(C) * 8))
+    scale = _lengths(C)
+    # In double precision, as small defects of ill-conditioned systems ask for.
+    basis = wide(basis) / scale[:, None, None]
     for piece in p.split(rows):
-        L, F = problem.operation.system(problem.family(piece))
+        L, F = problem.operation.system(wide(problem.family(piece)))
         sketch = torch.randn((F.shape[2], columns), dtype=torch.float64, generator=task.generator)
-        c.append(lowrank.project(L, F, basis / scale[:, None, None], sketch.to(C)) / scale.double())
+        c.append(lowrank.project(L, F, basis, sketch.to(scale.device)) / scale)
     return torch.cat(c).cpu()
 
 
 def _truncate(subspace: _Subspace, rank: int) -> _Subspace:
     """Return the best subspace of the rank within this one, over the parameters of its design."""
     norms = _lengths(subspace.C).cpu()
-    Y, T, _ = lowrank.pod((subspace.Y * norms)[None], subspace.design.weights, min(rank, len(norms), len(subspace.Y)))
-    return _Subspace(subspace.design, Y[0], (T[0] / norms).to(subspace.C) @ subspace.C)
+    rank = min(rank, len(norms), len(subspace.Y))
+    Y, T, S = lowrank.pod((subspace.Y * norms)[None], subspace.design.weights, rank)
+    tail = subspace.tail + _energy(S[0, rank:])
+    return _Subspace(subspace.design, Y[0], (T[0] / norms).to(subspace.C) @ subspace.C, tail)
+
+
+def _energy(values: Tensor) -> float:
+    return float(values.square().sum())
 
 
 def _lengths(C: Tensor) -> Tensor:

@@ -182,6 +182,8 @@ class SVD(_Spectral):
     A singular value that passes through zero, as for real square families wherever the determinant changes its sign,
     is smooth only with a sign (Bunse-Gerstner, Byers, Mehrmann and Nichols, Numer. Math. 60, 1991). There the map
     also follows the mirror images (u, -v) with the values -s, and a passage is the crossing of a triplet with its own.
+    A complex determinant vanishes at points of two parameters, around which the phase between u and v turns once. Where
+    that, or a narrow miss, keeps a triplet from being followed, it becomes a block with its mirror image.
 
     Args:
         rank: k, the number of triplets; None means min(m, n).
@@ -212,15 +214,19 @@ class SVD(_Spectral):
 
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         U, S, Vh = factors
-        wanted = (torch.arange(S.shape[1]) < (self.rank or S.shape[1])).expand(S.shape)
-        if not U.is_complex() and U.shape[1] == U.shape[2] == Vh.shape[2]:
-            signs = linalg.slogdet(U @ Vh)[0]  # those of the determinant of A
-            if signs.min() != signs.max():
+        square = U.shape[1] == U.shape[2] == Vh.shape[2]
+        mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
+        while True:
+            wanted = (torch.arange(S.shape[1]) < (self.rank or len(S[0]))).expand(S.shape)
+            if mirrored:
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
-        frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-        W, values, events = self._rotations(frames, S, x, wanted)
-        return (U @ W, values, W.mH @ Vh), events
+            frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
+            W, values, events = self._rotations(frames, S, x, wanted)
+            # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
+            if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
+                return (U @ W, values, W.mH @ Vh), events
+            mirrored = True
 
     def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
         k = shapes[0][-1]
@@ -284,7 +290,7 @@ class Eigh(_Spectral):
             chooses them); None means all.
         gauge: As for `SVD`.
 
-    Raises ValueError, where it is solved exactly, for matrices that are not Hermitian.
+    Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
     """
 
     rank: int | None = None
@@ -362,7 +368,10 @@ class Eig(Operation):
     eigenvectors have no continuous order (Kato, *Perturbation Theory for Linear Operators*, 1966, chapter II): it is
     reported, and there are no blocks to fall back on; take `nm.MatrixFunction` or `nm.SVD`.
 
-    Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths.
+    Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths. The error
+    of :math:`V W V^{-1}` can be larger by a factor up to the condition number of V. So the estimate of the error is
+    :math:`\|A - V W V^{-1}\|_F / \|A\|_F`, at the price of an inverse: the error itself, up to the rounding in it. That
+    of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
     """
 
     unique = False
@@ -396,6 +405,9 @@ class Eig(Operation):
         values, V = factors
         return (V * values[:, None, :]) @ linalg.inverse(V)[0]
 
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return relative(A - self.invariant(factors), A).sqrt()
+
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         V = out[1]
         V /= torch.linalg.vector_norm(V, dim=1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
@@ -413,16 +425,18 @@ class Subspace(Operation):
     the projectors U U^H.
 
     Residual: :math:`\|(I - U U^H) G U\|_F / \|U^H G U\|_F` with the Gram matrix :math:`G = A A^H` (right: A^H A),
-    together with the defect of orthonormality; zero for the span of ANY k singular vectors.
+    together with the defect of orthonormality; zero for the span of ANY k singular vectors. It weighs each direction
+    by the square of its singular value, so that it hardly sees weak ones. `error_bound` sees both.
 
     Args:
-        rank: k.
+        rank: k, the number of vectors.
         side: ``"left"``, U of shape (m, k), or ``"right"``, (n, k).
     """
 
     rank: int = 1
     side: str = "left"
     unique = False
+    certainty = "bound"
 
     def __post_init__(self) -> None:
         checks.integer("rank", self.rank, 1)
@@ -463,6 +477,41 @@ class Subspace(Operation):
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0] @ factors[0].mH
 
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        r"""Bound the relative error of the projector, :math:`\|P_k - U U^H\|_F / \sqrt k`.
+
+        Let Q be an orthonormal basis of the columns of U, :math:`Q^H A = Y \Sigma W^H` a thin singular value
+        decomposition, and r_j the columns of :math:`(I - Q Q^H) A W`. Singular vectors u, v of A with a value sigma
+        not among the k largest give :math:`u^H r_j = \sigma v^H w_j - \sigma_j u^H Q y_j` and
+        :math:`\sigma u^H Q y_j = \sigma_j v^H w_j`, hence
+        :math:`u^H Q y_j = \sigma_j u^H r_j / (\sigma^2 - \sigma_j^2)`. So if :math:`\tau \ge \sigma_{k+1}(A)` is
+        below every :math:`\sigma_j`, the sines of the angles between the spans are bounded, and
+
+        .. math:: \|P_k - Q Q^H\|_F \le \sqrt2 \, \Bigl(\sum_j
+                  \frac{\sigma_j^2 \|r_j\|^2}{(\sigma_j^2 - \tau^2)^2}\Bigr)^{1/2} .
+
+        It is Wedin's theorem (BIT 12, 1972; Stewart and Sun, *Matrix Perturbation Theory*, 1990, section V.4) with a
+        gap for each direction. By Weyl's theorem :math:`\tau = \|(I - Q Q^H) A\|_2` will do, and 0 for
+        k = min(m, n). It is Inf where the gap is not certain.
+        """
+        A = A if self.side == "left" else A.mH
+        Q, P, k = self._basis(factors[0]), self.invariant(factors), self.rank
+        rounding = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps
+        own = norm(P - Q @ Q.mH) + rounding * (norm(factors[0]) ** 2 + norm(P) + k)
+        if k < A.shape[1]:
+            slack = rounding * norm(A)
+            rest = A - Q @ (Q.mH @ A)
+            S, Wh = linalg.svd(Q.mH @ A)[1:3]
+            tau = two_norm_above(rest) + slack if k < min(A.shape[1:]) else torch.zeros_like(slack)
+            S, tau = S - slack[:, None], tau[:, None]
+            sines = (torch.linalg.vector_norm(rest @ Wh.mH, dim=1) + slack[:, None]) * S / (S**2 - tau**2)
+            own = own + torch.where(S[:, -1] > tau[:, 0], 2**0.5 * norm(sines), torch.inf)
+        return own / k**0.5
+
+    def _basis(self, U: Tensor) -> Tensor:
+        """Return an orthonormal basis of the span that the factor stands for."""
+        return torch.linalg.qr(U)[0]
+
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         factors[0].copy_(linalg.orthonormalized(factors[0]))
 
@@ -474,10 +523,10 @@ class Projector(Subspace):
     Unique where sigma_k > sigma_{k+1}: there is no gauge to choose, at the price of m x m numbers.
 
     Residual: :math:`(\|G P - P G\|_F^2 / \|G P\|_F^2 + \|P^2 - P\|_F^2 / k + |\mathrm{tr}\, P - k|^2 / k^2)^{1/2}` with
-    G as for `Subspace`; zero for ANY k singular vectors.
+    G as for `Subspace`, and as blind; `error_bound` is that of `Subspace`.
 
     Args:
-        rank: k.
+        rank: k, the number of vectors.
         side: ``"left"``, P of shape (m, m), or ``"right"``, (n, n).
     """
 
@@ -504,6 +553,9 @@ class Projector(Subspace):
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
+
+    def _basis(self, P: Tensor) -> Tensor:
+        return linalg.svd(P)[0][:, :, : self.rank]
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         Operation.orthonormalize_(self, factors)
@@ -555,7 +607,7 @@ class QR(Operation):
 class Cholesky(Operation):
     r"""The lower triangular factor L of a Hermitian positive definite matrix, A = L L^H.
 
-    Indefinite matrices count as failed; matrices that are not Hermitian raise ValueError where they are solved exactly.
+    Matrices that are indefinite or not Hermitian count as failed; where none is Hermitian, solving raises ValueError.
 
     Residual: :math:`(\|A - L L^H\|_F^2 / \|A\|_F^2 + \|L_>\|_F^2 / \|A\|_F)^{1/2}` with the part of L above its
     diagonal; the signs (phases) of the diagonal it does not see.
@@ -589,8 +641,9 @@ class Polar(Operation):
     Hermitian positive semidefinite. Matrices with a singular value below max(m, n) eps times the largest count as
     failed, since U is not unique there.
 
-    Residual: :math:`(\|A - U P\|_F^2 / \|A\|_F^2 + \|P - P^H\|_F^2 / \|P\|_F^2 + \delta)^{1/2}` with the mean
-    defect of orthonormality delta; that P has no negative eigenvalues it does not see.
+    Residual: :math:`(\|A - U P\|_F^2 / \|A\|_F^2 + \|P - P^H\|_F^2 / \|P\|_F^2 + \|P_-\|_F^2 / \|P\|_F^2 +
+    \delta)^{1/2}` with the mean defect of orthonormality delta, and the negative part P_- of the Hermitian part of P,
+    which training does not see.
     """
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -602,7 +655,9 @@ class Polar(Operation):
         return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
+        P = factors[1]
+        negative = linalg.eigh((P + P.mH) / 2)[0].clamp_max(0)
+        return (self.loss(A, factors) + relative(negative, P)).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, P = factors

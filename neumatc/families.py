@@ -13,7 +13,15 @@ from neumatc import checks
 
 
 class FamilyError(ValueError):
-    """A family gave something else than finite matrices of its shape; the message names the parameter."""
+    """A family failed, or gave something else than finite matrices of its shape that suit the operation.
+
+    The message names the parameters.
+
+    Attributes:
+        surrogates: From `fit_many`: one entry for each problem, None where its family failed; else empty.
+    """
+
+    surrogates: Sequence[object] = ()
 
 
 class ParametricMatrix:
@@ -21,12 +29,13 @@ class ParametricMatrix:
 
     Args:
         fn: Batched function, p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. It is
-            called once with the centre of the box to learn the shape, the dtype and the device of A.
+            called once with the centre of the box to learn the shape, the dtype and the device of A. It is given its
+            own copy of p.
         lower: Lower bounds of the box, shape (d,). A floating tensor keeps its dtype; lists take ``dtype``.
         upper: Upper bounds, shape (d,), above ``lower``.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
-        dtype: Real dtype of the parameters; default that of ``lower``, else torch's default dtype.
+        dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
         device: Device of the parameters; default that of ``lower``.
 
     Attributes:
@@ -34,7 +43,7 @@ class ParametricMatrix:
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
         device: The device of p and A.
-        dimension: d.
+        dimension: d, the number of parameters.
 
     Raises:
         ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at the centre.
@@ -70,8 +79,8 @@ class ParametricMatrix:
         default = ["p"] if self.dimension == 1 else [f"p{i + 1}" for i in range(self.dimension)]
         self.names = self._labels("names", names, default)
         self.units = self._labels("units", units, [""] * self.dimension)
-        centre = ((self.lower + self.upper) / 2)[None]
-        A = self._checked(fn(centre), centre)
+        centre = torch.lerp(self.lower.double(), self.upper.double(), 0.5).to(self.lower)[None]
+        A = self._checked(centre)
         if A.device != self.device:
             raise ValueError(
                 f"`fn`: expected A on the device of the parameters, {self.device}, got {A.device}; "
@@ -98,12 +107,20 @@ class ParametricMatrix:
 
         Raises:
             ValueError: If p has another shape, is empty, not finite or outside the box.
-            FamilyError: (a ValueError) If A has another shape or dtype than at the centre of the box, or NaN or Inf;
-                the message gives the parameter.
+            FamilyError: (a ValueError) If ``fn`` raises, or A has another shape or dtype than at the centre of the box,
+                or NaN or Inf; the message gives the parameter.
             TypeError: If p is not a real floating tensor.
         """
         p = checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
-        A = self._checked(self.fn(p.to(self.lower.dtype)), p)
+        try:
+            A = self._checked(p)
+        except FamilyError:
+            raise
+        except Exception as error:  # whatever the user's function raises, at one parameter of many
+            raise FamilyError(
+                f"`fn(p)`: expected matrices at parameters between {p.amin(dim=0).tolist()} and "
+                f"{p.amax(dim=0).tolist()}, got {type(error).__name__}: {error}; restrict the box or mend the function."
+            ) from error
         if tuple(A.shape[1:]) != self.shape or A.dtype != self.dtype:
             raise FamilyError(
                 f"`fn(p)`: expected shape {(p.shape[0], *self.shape)} and dtype {self.dtype} as at the centre of the "
@@ -111,8 +128,9 @@ class ParametricMatrix:
             )
         return A
 
-    @staticmethod
-    def _checked(A: Tensor, p: Tensor) -> Tensor:
+    @checks.full_precision
+    def _checked(self, p: Tensor) -> Tensor:
+        A = self.fn(p.to(self.lower.dtype, copy=True))
         try:
             return checks.matrices("fn(p)", A, p)
         except ValueError as error:
@@ -234,8 +252,8 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
             raise ValueError(f"`right`: expected the box of `left`, {boxes[0]}, got {boxes[1]}.")
 
     def fn(p: Tensor) -> Tensor:
-        B = right.expand(len(p), -1, -1) if constant else right.fn(p.to(right.lower.dtype))
-        return torch.cat([left.fn(p), B], dim=2)
+        B = right.expand(len(p), -1, -1) if constant else right(p, extrapolate=True).clone()
+        return torch.cat([left(p, extrapolate=True), B], dim=2)
 
     return ParametricMatrix(fn, left.lower, left.upper, names=left.names, units=left.units)
 
@@ -310,7 +328,8 @@ def from_samples(
         for speed, and it does not carry gradients.
 
     Raises:
-        ValueError: For repeated parameters, fewer samples than an interpolation needs, or NaN or Inf in A.
+        ValueError: For parameters that are repeated or too close to each other, fewer samples than an interpolation
+            needs, or NaN or Inf in A.
 
     Example:
         >>> import torch, neumatc as nm
@@ -329,18 +348,23 @@ def from_samples(
     needed = 2 if d == 1 else d + 1
     if count < needed:
         raise ValueError(f"`p`: expected at least {needed} samples for {d} parameter(s), got {count}; add samples.")
-    if len(torch.unique(p, dim=0)) < count:
-        raise ValueError(
-            f"`p`: expected distinct parameters, got {count - len(torch.unique(p, dim=0))} repeated; average or drop "
-            "them."
-        )
     lower, upper = p.amin(dim=0), p.amax(dim=0)
     if not (lower < upper).all():
         raise ValueError(
             f"`p`: expected samples that vary in every parameter, got the bounding box {lower.tolist()} to "
             f"{upper.tolist()}; leave the constant parameter out."
         )
-    x = ((p - lower) / (upper - lower)).double().cpu().numpy()
+    lower, upper = checks.box(lower, upper, None, None)
+
+    def scaled(q: Tensor) -> np.ndarray:
+        return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()
+
+    x = scaled(p)
+    if (distinct := len(np.unique(x, axis=0))) < count:
+        raise ValueError(
+            f"`p`: expected distinct parameters, got {count - distinct} repeated in the scale of the box; average or "
+            "drop them."
+        )
     if np.linalg.matrix_rank(x - x.mean(axis=0)) < d:
         raise ValueError(
             f"`p`: expected samples that span all {d} directions, got samples on a line or plane; add others."
@@ -353,11 +377,19 @@ def from_samples(
         def interpolate(y: np.ndarray) -> np.ndarray:
             return spline(y[:, 0])
     else:
-        interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
+        try:
+            interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
+        except np.linalg.LinAlgError:
+            interpolate = None
+    allowed = torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max()
+    if interpolate is None or not np.abs(interpolate(x) - values).max() <= allowed:
+        raise ValueError(
+            "`p`: expected samples that determine an interpolation, got some that are too close to each other, or to a "
+            "line or plane: it does not pass through them in double precision; average or drop them, or add others."
+        )
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:
-        y = ((q.detach() - lower) / (upper - lower)).double().cpu().numpy()
-        return torch.from_numpy(np.asarray(interpolate(y))).to(q.device, dtype).view(-1, *shape)
+        return torch.from_numpy(np.asarray(interpolate(scaled(q)))).to(q.device, dtype).view(-1, *shape)
 
     return ParametricMatrix(fn, lower, upper, names=names, units=units)

@@ -22,13 +22,15 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
     "#222222",
 )
 GREY = "#767676"
+# Inches, of all figures: their text is then about as large as the text around them, and legible on a telephone.
+WIDTH = 5.9
 
 
 def style() -> None:
     """Set matplotlib's defaults for the book: size, fonts, colours, a light grid, a white ground."""
     plt.rcParams.update(
         {
-            "figure.figsize": (7.0, 3.6),
+            "figure.figsize": (WIDTH, 3.6),
             "figure.dpi": 144,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
@@ -49,8 +51,8 @@ def style() -> None:
 
 def mapping() -> Figure:
     """Draw the map X(p) = C x_3 Phi(p) with its shapes: parameter, embedding, latent tensor, result."""
-    figure, axes = plt.subplots(figsize=(7.4, 2.9))
-    axes.set(xlim=(0, 100), ylim=(0, 40), aspect="equal")
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.2))
+    axes.set(xlim=(0, 100), ylim=(3, 38), aspect="equal")
     axes.axis("off")
 
     def label(x: float, y: float, text: str, **options: object) -> None:
@@ -116,9 +118,9 @@ def singular_values(decays: Mapping[str, np.ndarray], rank: int) -> Figure:
 def training(record: Record) -> Figure:
     """Plot the loss and, round by round, the estimated failure probability of one fit."""
     report = record.numbers["report"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
-    left.semilogy(report["steps"], report["losses"], color=BLUE)
-    left.set(xlabel="optimiser step", ylabel="training loss")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    left.semilogy(report["steps"], report["losses"], color=BLUE, label="training loss")
+    left.set(xlabel="optimiser step", title="training loss")
     rounds = report["rounds"]
     steps = [entry["step"] for entry in rounds]
     probabilities = [entry["failure_probability"] for entry in rounds]
@@ -127,15 +129,15 @@ def training(record: Record) -> Figure:
         steps, probabilities, errors, color=ORANGE, marker="o", ms=4, capsize=3, label="estimate, 2 standard errors"
     )
     right.axhline(report["settings"]["failure_probability"], color=GREY, ls="--", lw=1.2, label="target")
-    right.set(xlabel="optimiser step", ylabel="failure probability", yscale="log", ylim=(1e-4, 2))
-    right.legend()
+    right.set(xlabel="optimiser step", title="failure probability", yscale="log", ylim=(1e-4, 2))
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8.5)
     return figure
 
 
 def error_along_parameter(record: Record, *, xlabel: str) -> Figure:
     """Plot the error along the parameter beside the best map of the same rank, and the collocation points below."""
     arrays, numbers = record.arrays, record.numbers
-    figure, (axes, rug) = plt.subplots(2, 1, figsize=(7.0, 4.4), sharex=True, height_ratios=(5, 1.3))
+    figure, (axes, rug) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=(5, 2))
     axes.semilogy(arrays["p"], arrays["error"], color=BLUE, label="gradient training")
     axes.semilogy(arrays["p"], arrays["closed_form_error"], color=ORANGE, label="closed form")
     axes.semilogy(
@@ -146,19 +148,19 @@ def error_along_parameter(record: Record, *, xlabel: str) -> Figure:
         label=f"best map of rank {numbers['rank']} (Eckart-Young)",
     )
     axes.set(ylabel="relative error of $X(p)$")
-    axes.legend(loc="center right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8.5)
     rug.plot(arrays["initial"], np.zeros_like(arrays["initial"]), "|", color=GREY, ms=9)
     rug.plot(arrays["added"], arrays["added_round"], "|", color=ORANGE, ms=9)
     rounds = int(arrays["added_round"].max(initial=0))
-    rug.set(xlabel=xlabel, ylim=(-0.7, rounds + 0.7), yticks=range(rounds + 1))
-    rug.set_yticklabels(["start", *(f"round {i}" for i in range(1, rounds + 1))], fontsize=7)
+    rug.set(xlabel=xlabel, ylabel="points by round", ylim=(-0.7, rounds + 0.7), yticks=range(rounds + 1))
+    rug.set_yticklabels(["start", *range(1, rounds + 1)], fontsize=8)
     rug.grid(visible=False)
     return figure
 
 
 def band(record: Record, names: Sequence[str]) -> Figure:
     """Plot error and residual along the frequency band, one panel per channel."""
-    figure, panels = plt.subplots(1, len(names), figsize=(7.4, 3.3), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 3.7), sharey=True, squeeze=False)
     for axes, name in zip(panels[0], names):
         f = record.arrays[f"{name}_frequency"] / 1e6
         axes.semilogy(
@@ -167,7 +169,7 @@ def band(record: Record, names: Sequence[str]) -> Figure:
         axes.semilogy(f, record.arrays[f"{name}_error"], color=BLUE, lw=1.0, label="relative error of $X$")
         if f"{name}_closed_error" in record.arrays:
             axes.semilogy(
-                f, record.arrays[f"{name}_closed_error"], color=BLACK, lw=1.0, label="error of the closed form"
+                f, record.arrays[f"{name}_closed_error"], color=BLACK, lw=2.2, label="error of the closed form"
             )
         axes.semilogy(
             f,
@@ -183,20 +185,16 @@ def band(record: Record, names: Sequence[str]) -> Figure:
     return figure
 
 
-def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | None = None) -> Figure:
+def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -> Figure:
     """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy.
 
     ``maps``: for each line of a map, its label, the name of its time per matrix, and the prefix of its fit and
-    break-even points in the record; by default the two maps of the chapter on wireless inversion.
+    break-even points in the record.
     """
-    maps = maps or {
-        "trained map, training included": ("trained", ""),
-        "closed form, fit included": ("closed form", "closed_"),
-    }
     numbers = record.numbers[name]
     relative = numbers["relative_time"]
     counts = np.logspace(1, 9, 200)
-    figure, axes = plt.subplots(figsize=(5.9, 4.6))
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
     styles = {
         "NumPy loop": (BLACK, "-"),
         "NumPy batched": (ORANGE, "--"),
@@ -229,7 +227,7 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]] | 
 
 def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
     """Plot errors against the rank beside the limit of Eckart and Young, one panel per family; ``names``: titles."""
-    figure, panels = plt.subplots(1, len(names), figsize=(5.9, 3.9), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 3.9), squeeze=False)
     for axes, (name, title) in zip(panels[0], names.items()):
         numbers, arrays = record.numbers[name], record.arrays
         limits = arrays[f"{name}_limits"]
@@ -268,7 +266,7 @@ def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
 
 def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
     """Plot errors against the number of exact solves, one panel per family, with the limit of the rank."""
-    figure, panels = plt.subplots(1, len(names), figsize=(5.9, 3.9), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 3.9), squeeze=False)
     styles = {
         "closed form": (BLUE, "o-"),
         "POD and spline": (SKY, "D--"),
@@ -302,5 +300,5 @@ def search(record: Record, family: str) -> Figure:
     axes.loglog(steps, best, color=BLUE, label="best of its length")
     axes.axhline(record.numbers[f"{family}_limit"], color=GREEN, ls="--", label="limit of Eckart and Young")
     axes.set(xlabel="optimiser steps", ylabel="relative error")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
     return figure

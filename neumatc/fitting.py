@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from neumatc import checks
 from neumatc.closed_form import ClosedForm
+from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
-from neumatc.model import Surrogate
+from neumatc.model import FactorMap, Surrogate
 from neumatc.problem import Problem
 from neumatc.report import Report, library_version
 
@@ -104,6 +105,8 @@ def fit_many(
         batch share the memory of their latent tensors.
 
     Raises:
+        FamilyError: (a ValueError) If families fail at their first parameters, after the other problems are fitted: it
+            names the problems, and its ``surrogates`` are those of the others.
         ValueError: For problems that differ in operation, shape, dtype, device or number of parameters; and as `fit`
             does.
         TypeError: For another method, which has no batched form, or arguments of another type.
@@ -124,6 +127,7 @@ def fit_many(
     return _fit(problems, rank, tol, budget, method or ClosedForm(), None, seed, progress)
 
 
+@checks.full_precision
 def _fit(
     problems: list[Problem],
     rank: int | None,
@@ -166,9 +170,10 @@ def _fit(
     budget = None if budget is None else checks.integer("budget", budget, 0)
     if start is not None:
         _check_start(start, first, rank)
-    surrogates: list[Surrogate] = []
+    surrogates: list[Surrogate | None] = []
+    failures: dict[int, FamilyError] = {}
     count = 1
-    if len(problems) > 1:
+    if len(problems) > 1 and tol is None and budget != 0:  # the others have no batched form
         numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
         size = _BATCH_BYTES[first.family.device.type] // (8 * numbers * method.batch_snapshots(rank))
         count = max(1, min(256, size))
@@ -183,13 +188,35 @@ def _fit(
             generator = torch.Generator().manual_seed(seed)
             tasks.append(Task(problem, rank, tol, budget, start, generator, report, progress))
         with torch.inference_mode(False), torch.no_grad():
-            fitted = method.run_many(tasks) if len(tasks) > 1 else [method.run(tasks[0])]
-            for task, maps in zip(tasks, fitted):
+            for task, maps in zip(tasks, _run(method, tasks)):
+                if isinstance(maps, FamilyError):
+                    failures[len(surrogates)] = maps
+                    surrogates.append(None)
+                    continue
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
                 box, labels = (family.lower, family.upper), (family.names, family.units)
                 surrogates.append(Surrogate(first.operation, family.shape, maps, *box, *labels, task.report))
+    if failures and len(problems) == 1:
+        raise failures[0]
+    if failures:
+        error = FamilyError(
+            f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(problems)}, "
+            + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
+            + "; the other fits are in the `surrogates` of this error."
+        )
+        error.surrogates = surrogates
+        raise error from next(iter(failures.values()))
     return surrogates
+
+
+def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | FamilyError]:
+    """Fit tasks at once; halve them while a family among them fails at the snapshots, before anything is solved."""
+    try:
+        return method.run_many(tasks) if len(tasks) > 1 else [method.run(tasks[0])]
+    except FamilyError as error:
+        middle = len(tasks) // 2
+        return _run(method, tasks[:middle]) + _run(method, tasks[middle:]) if middle else [error]
 
 
 def _check_start(start: object, problem: Problem, rank: int | None) -> None:

@@ -25,7 +25,8 @@ _RESOLVED = 0.5
 _ROUGH, _ROUGHER, _NEIGHBOURS = 1e-3, 4.0, 3
 # Two vectors that exchange more than this part (13 degrees) at a least gap are at an avoided crossing.
 _MIXING = 0.05
-# A loop between neighbours that turns a vector by more than this (radians) encloses a degeneracy.
+# A loop between neighbours that turns a vector by more than this (radians) is taken to enclose a degeneracy. A real
+# vector turns by 0 or pi, and by pi only around one; a complex one by any angle, of which that is one cause.
 _LARGEST_TURN = np.pi / 2
 # Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
 _DEGENERATE_UNITS = 1e3
@@ -71,8 +72,11 @@ def align(
     and vectors that turn into each other between two snapshots are followed together, as a block, by orthogonal
     Procrustes (the polar factor of the overlap). In several parameters the loops which the tree leaves open are closed
     by every other edge between neighbours. Where the transport around one turns a vector by more than 90 degrees it
-    joins a block with the vector of the nearest value: for real matrices it has changed its sign around a degeneracy,
-    and no continuous vector exists; for complex ones it is at or near one (Berry, Proc. R. Soc. A 392, 1984). So do
+    joins a block with the vector of the nearest value: a real one has changed its sign around a degeneracy (Herzberg
+    and Longuet-Higgins, Discuss. Faraday Soc. 35, 1963), and no continuous real vector exists; a complex one has met
+    much curvature, as there is near a degeneracy (Berry, Proc. R. Soc. A 392, 1984), and the gap of the event says
+    whether the values meet. The event's place is where the squared difference of the two values, which is smooth where
+    no third one is near, is least, by a quadratic through the nodes around. Into blocks also go
     vectors whose values are equal at most parameters. Then neighbours' phases are averaged (synchronisation), which
     spreads what curvature there is evenly, and all frames F_i are turned towards the mean M of all, such that F_i^H M
     is Hermitian and positive: that makes them as smooth as their projectors. Where a frame has too little in common
@@ -251,7 +255,7 @@ class _Follower:
     def _turning(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[tuple[int, int]]:
         """Close the loops: a pair of labels for each block that one of them turns too far, or exchanges."""
         overlap = _overlap(self.D @ W, self.F @ W, self.loops)
-        held, pairs = self._held(W)[self.loops], []
+        held, pairs = self._held(W), []
         for block in blocks:
             rest = np.setdiff1d(np.arange(self.width), block)
             inner = overlap[:, block[:, None], block]
@@ -264,15 +268,46 @@ class _Follower:
                 self._enter("loop", block, *self.loops[flagged[0]], float(turns[flagged[0]]))
                 continue
             # The cut across which a vector changes its sign ends at the degeneracy: there the values are closest.
-            gaps = np.abs(held[flagged][:, :, block][..., None] - held[flagged][:, :, rest][:, :, None]).min(
-                axis=(1, 2)
-            )
+            ends = held[self.loops[flagged]]
+            gaps = np.abs(ends[:, :, block][..., None] - ends[:, :, rest][:, :, None]).min(axis=(1, 2))
             loop = flagged[gaps.min(axis=1).argmin()]
             partner = rest[gaps.min(axis=0).argmin()]
             phase = float(np.where(exchanged, 0, turns)[flagged].max())
-            self._enter("loop", (block[0], partner), *self.loops[loop], phase)
+            place = self._closest(np.abs(held[:, block[0]] - held[:, partner]), self.loops[loop])
+            self._enter("loop", (block[0], partner), *self.loops[loop], phase, place)
             pairs.append((int(block[0]), int(partner)))
         return pairs
+
+    def _closest(self, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return where two values are closest near an edge, and their gap there.
+
+        The square of the gap is smooth where the two meet in a cone or pass each other: from the end of the edge go
+        down to a node with the least gap among its neighbours, and take the least of the quadratic around it.
+        """
+        edges, node = np.concatenate([self.tree, self.loops]), edge[gap[edge].argmin()]
+        while True:
+            near = edges[(edges == node).any(axis=1)].ravel()
+            lower = near[gap[near].argmin()]
+            if gap[lower] >= gap[node]:
+                break
+            node = lower
+        d = self.x.shape[1]
+        i, j = np.triu_indices(d)
+        offsets = self.x - self.x[node]
+        near = np.linalg.norm(offsets, axis=1).argsort()[: 2 * (1 + d + len(i))]
+        scale = np.linalg.norm(offsets[near], axis=1).max()
+        offsets = offsets[near] / scale
+        terms = np.c_[np.ones(len(near)), offsets, offsets[:, i] * offsets[:, j]]
+        weights = np.exp(-3 * (offsets**2).sum(axis=1))
+        fitted = np.linalg.lstsq(terms * weights[:, None], gap[near] ** 2 * weights)[0]
+        hessian = np.zeros((d, d))
+        hessian[i, j] = fitted[1 + d :]
+        hessian += hessian.T
+        curvatures = np.linalg.eigvalsh(hessian)
+        step = -np.linalg.pinv(hessian, rcond=0.1) @ fitted[1 : 1 + d]
+        if curvatures[0] < -0.1 * abs(curvatures[-1]) or np.linalg.norm(step) > 1:
+            return self.x[node], gap[node]
+        return (self.x[node] + step * scale).clip(-1, 1), max(fitted[0] + fitted[1 : 1 + d] @ step / 2, 0.0) ** 0.5
 
     def _unresolved(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[tuple[int, int]]:
         """Pairs of labels on a path that come close and turn into each other too fast for the snapshots."""
@@ -332,13 +367,21 @@ class _Follower:
         """Value of each label at each node (in a block, the diagonal of the matrix in its place)."""
         return np.einsum("nk,nkl->nl", self.values, np.abs(W) ** 2)
 
-    def _enter(self, kind: str, labels: Iterable[int], a: int, b: int, phase: float = 0.0) -> None:
+    def _enter(
+        self,
+        kind: str,
+        labels: Iterable[int],
+        a: int,
+        b: int,
+        phase: float = 0.0,
+        place: tuple[np.ndarray, float] | None = None,
+    ) -> None:
         labels = tuple(sorted({int(label) for label in labels}))
-        gap = float(min(self.gaps[a], self.gaps[b]))
-        gap = gap if np.isfinite(gap) else float("nan")  # a single vector
+        where, gap = place or ((self.x[a] + self.x[b]) / 2, min(self.gaps[a], self.gaps[b]) * self.scale)
+        gap = float(gap / self.scale) if np.isfinite(gap) else float("nan")  # a single vector
         known = self.found.get((kind, labels))
         if known is None or gap < known.gap:
-            self.found[kind, labels] = Event(kind, labels, ((self.x[a] + self.x[b]) / 2).tolist(), gap, phase)
+            self.found[kind, labels] = Event(kind, labels, where.tolist(), gap, phase)
 
     def events(self, W: np.ndarray, blocks: list[np.ndarray]) -> list[Event]:
         """Return what was found on the way, and the crossings and least gaps of the labels followed alone."""

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from neumatc import checks
+from neumatc.linalg import in_threads
+
+# Sine of the smallest angle between the columns of equations that seminormal equations still resolve.
+_LEAST_ANGLE = 1e-5
 
 
 def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,7 +36,9 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     if X.dtype == torch.float32:
         wide = X.double().mul_(root)
         fewer = X.shape[2] < X.shape[1]
-        energies, U = torch.linalg.eigh(wide.mT @ wide if fewer else wide @ wide.mT)
+        # On the CPU always: CUDA takes matrices of this size one after the other, and the cores share a batch.
+        gram = (wide.mT @ wide if fewer else wide @ wide.mT).cpu()
+        energies, U = (x.to(X.device) for x in in_threads(lambda a: tuple(torch.linalg.eigh(a)), gram))
         S, U = energies.clamp_min(0).sqrt().flip(-1), U.flip(-1)[..., :rank]
         if fewer:
             # Below the root of the rounding, values and directions are noise; the snapshots end near there too.
@@ -118,11 +124,12 @@ def refine(
         H, g = J.T @ J, J.T @ R.flatten()
         while damping < 1e9:
             scale = H.diagonal().clamp_min(torch.finfo(H.dtype).tiny) + 1e-12 * H.diagonal().max()
-            root_H = torch.linalg.cholesky(H + damping * torch.diag(scale))
-            trial = theta + torch.cholesky_solve(g[:, None], root_H)[:, 0]
-            trial_R, trial_W = defect(trial)
-            if trial_R.norm() < R.norm():
-                break
+            root_H, info = torch.linalg.cholesky_ex(H + damping * torch.diag(scale))
+            if info == 0:
+                trial = theta + torch.cholesky_solve(g[:, None], root_H)[:, 0]
+                trial_R, trial_W = defect(trial)
+                if trial_R.norm() < R.norm():
+                    break
             damping *= 8
         else:
             break
@@ -194,8 +201,8 @@ def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     A few random columns Omega preserve the norm well enough when there are more equations than unknowns, which costs
     far less than an inverse for large matrices. The small least-squares problems are solved in double precision by
     seminormal equations with one correction (Bjorck, *Numerical Methods for Least Squares Problems*, SIAM 1996,
-    section 2.9), as accurate as a QR factorisation up to condition numbers of about 1e7, and many times faster in
-    batches.
+    section 2.9), as accurate as a QR factorisation up to condition numbers of about 1e6, and many times faster in
+    batches; those whose columns come too near to dependence for that, by a QR factorisation.
 
     Args:
         L: Shape (N, e, m).
@@ -214,8 +221,17 @@ def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     if L.is_complex():
         equations, right = (torch.view_as_real(T).transpose(-1, -2).flatten(1, 2) for T in (equations, right))
     equations, right = equations.double(), right.double()
+    lengths = torch.linalg.vector_norm(equations, dim=1, keepdim=True)
+    equations = equations / lengths
     root, info = torch.linalg.cholesky_ex(equations.mT @ equations)
-    root[info != 0] = torch.nan
     c = torch.cholesky_solve(equations.mT @ right, root)
     c += torch.cholesky_solve(equations.mT @ (right - equations @ c), root)
-    return c[..., 0]
+    # The diagonal of the root holds the sines of the angles between each column and those before it.
+    near = ~(root.diagonal(dim1=1, dim2=2).amin(dim=1) > _LEAST_ANGLE) | (info != 0)
+    if near.any():
+        Q, T = torch.linalg.qr(equations[near])
+        x = torch.linalg.solve_triangular(T, Q.mT @ right[near], upper=True)
+        least = equations.shape[1] * torch.finfo(equations.dtype).eps
+        x[~(T.diagonal(dim1=1, dim2=2).abs().amin(dim=1) > least)] = torch.nan
+        c[near] = x
+    return (c / lengths.mT)[..., 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -154,14 +155,14 @@ class Surrogate:
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
-                ``memory_budget`` (use `batches`); if ``out`` has another shape or device, or is not contiguous; if
-                ``orthonormal`` makes no sense for the operation.
+                ``memory_budget`` (use `batches`); if ``out`` has another shape or device, is not contiguous, or
+                overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation.
             TypeError: If p is not a real floating tensor, or ``out`` of another dtype.
         """
         p = self._points(p, extrapolate)
-        row, working = self._bytes_per_row()
+        row, working = self._bytes_per_row
         if out is not None:
-            outputs, row = self._checked_out(out, len(p)), 0
+            outputs, row = self._checked_out(out, p), 0
         if memory_budget is None:
             rows = _DEFAULT_WORKING_BYTES // working
         else:
@@ -174,12 +175,12 @@ class Surrogate:
                 )
         return self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
 
-    def _checked_out(self, out: Tensor | tuple[Tensor, ...], count: int) -> list[Tensor]:
+    def _checked_out(self, out: Tensor | tuple[Tensor, ...], p: Tensor) -> list[Tensor]:
         outputs = list(out) if isinstance(out, (tuple, list)) else [out]
         if len(outputs) != len(self.maps):
             raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
         for m, factor, x in zip(self.maps, self.operation.factors(*self.shape), outputs):
-            shape, dtype = (count, *factor.shape), factor.dtype(m.core.dtype)
+            shape, dtype = (len(p), *factor.shape), factor.dtype(m.core.dtype)
             if not isinstance(x, Tensor) or x.dtype != dtype:
                 raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
             if x.shape != shape or x.device != m.core.device or not x.is_contiguous():
@@ -187,6 +188,18 @@ class Surrogate:
                     f"`out`: expected a contiguous tensor of shape {shape} on {m.core.device} for {m.name}, got "
                     f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
                 )
+            if x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()):
+                kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
+                raise ValueError(f"`out`: expected plain memory for {m.name}, got a tensor {kind}; take torch.empty.")
+        taken = [_span(x) for x in (p, *(t for m in self.maps for t in (m.core, *m.weights.values())))]
+        for m, x in zip(self.maps, outputs):
+            start, end = _span(x)
+            if any(start < last and first < end for first, last in taken):
+                raise ValueError(
+                    f"`out`: expected memory of its own for {m.name}, got some that overlaps with `p`, the surrogate's "
+                    "tensors or another factor; make it with torch.empty."
+                )
+            taken.append((start, end))
         return outputs
 
     def batches(
@@ -200,7 +213,7 @@ class Surrogate:
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
         p = self._points(p, extrapolate)
-        output, working = self._bytes_per_row()
+        output, working = self._bytes_per_row
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
@@ -212,6 +225,7 @@ class Surrogate:
     def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
 
+    @cached_property
     def _bytes_per_row(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
@@ -228,6 +242,7 @@ class Surrogate:
         held = sum(size for size, directly in zip(sizes, direct) if not directly)
         return output, held + max(working, final) + 24 * d
 
+    @checks.full_precision
     @torch.no_grad()
     def _evaluate(
         self, p: Tensor, rows: int, outputs: list[Tensor] | None, orthonormal: bool
@@ -275,6 +290,13 @@ class Surrogate:
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
 
 
+def _span(x: Tensor) -> tuple[int, int]:
+    """Return the first address of a tensor and the first after it."""
+    start = x.data_ptr()
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
+    return start, start + (last + 1) * x.element_size()
+
+
 def empty(operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], p: Tensor) -> list[Tensor]:
     """Return memory for the factors at p (B, d)."""
     pairs = zip(operation.factors(*shape), maps)
@@ -296,6 +318,5 @@ def evaluate(
 
 
 def unit_cube(p: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scale parameters from the box to [-1, 1]^d in p's own precision, then convert to ``dtype``."""
-    low, high = lower.to(p.dtype), upper.to(p.dtype)
-    return (((p - low) - (high - p)) / (high - low)).to(dtype)  # exact at the ends, however far from zero
+    """Scale parameters from the box to [-1, 1]^d in the finer precision of the two, then convert to ``dtype``."""
+    return (((p - lower) - (upper - p)) / (upper - lower)).to(dtype)  # exact at the ends, however far from zero

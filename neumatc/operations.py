@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
+from neumatc.families import FamilyError
 from neumatc.linalg import norm
 from neumatc.report import Event
 
@@ -134,8 +135,14 @@ class Operation(ABC):
 def checked(
     solve: Callable[[Tensor], tuple[tuple[Tensor, ...], Tensor]], A: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN."""
-    factors, failed = solve(A)
+    """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN.
+
+    A ValueError of the operation, which suits none of the matrices, is the family's: FamilyError.
+    """
+    try:
+        factors, failed = solve(A)
+    except ValueError as error:
+        raise FamilyError(str(error)) from error
     factors = tuple(x.resolve_conj().contiguous() for x in factors)
     for x in factors:
         failed = failed | ~checks.finite(x)
@@ -226,7 +233,7 @@ class RegularizedInverse(LinearOperation):
     certainty = "bound"
 
     def __post_init__(self) -> None:
-        checks.number("noise", self.noise, above=0)
+        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, n)),)
@@ -286,7 +293,7 @@ class LMMSE(_NormalEquations):
     certainty = "bound"
 
     def __post_init__(self) -> None:
-        checks.number("noise", self.noise, above=0)
+        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         # In double precision, since forming the Gram matrix squares the condition number.
@@ -445,14 +452,16 @@ class MatrixFunction(Operation):
     ==================  =============================  ======================================================
     ``function``        X                              residual
     ==================  =============================  ======================================================
-    ``"exp"``           :math:`e^A`                    :math:`\|X e^{-A} - I\|_F / \sqrt{n}`
+    ``"exp"``           :math:`e^A`                    :math:`\|X - e^A\|_F / \|e^A\|_F`
     ``"sqrt"``          principal :math:`A^{1/2}`      :math:`\|X^2 - A\|_F / \|A\|_F`
     ``"inverse_sqrt"``  principal :math:`A^{-1/2}`     :math:`\|X A X - I\|_F / \sqrt{n}`
-    ``"log"``           principal :math:`\log A`       :math:`\|e^X - A\|_F / \|A\|_F`
+    ``"log"``           principal :math:`\log A`       :math:`\|e^{-X/2} A e^{-X/2} - I\|_F / \sqrt{n}`
     ==================  =============================  ======================================================
 
-    The residual of the exponential costs as much as the exponential. Those of the roots do not see which of the square
-    roots X is, nor that of the logarithm which branch. Matrices without a principal root or logarithm, and real ones
+    The residual of the exponential is its error and takes an exact solve: to multiply by :math:`e^{-A}` instead would
+    magnify rounding by the condition number of X. That of the logarithm weighs all eigenvalues alike, however far apart
+    they are, which :math:`e^X - A` does not. Those of the roots do not see which of the square roots X is, nor that of
+    the logarithm which branch. Matrices without a principal root or logarithm, and real ones
     whose result is not real, count as failed. For a function of your own subclass `Operation`.
 
     Args:
@@ -463,6 +472,10 @@ class MatrixFunction(Operation):
 
     def __post_init__(self) -> None:
         checks.choice("function", self.function, tuple(linalg.FUNCTIONS))
+
+    @property
+    def residual_solves(self) -> bool:
+        return self.function == "exp"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n)
@@ -478,12 +491,13 @@ class MatrixFunction(Operation):
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = factors[0]
         left, right = {
-            "exp": lambda: (X @ torch.linalg.matrix_exp(-A), identity_like(A)),
+            "exp": lambda: (X, torch.linalg.matrix_exp(wide(A)).to(A.dtype)),
             "sqrt": lambda: (X @ X, A),
             "inverse_sqrt": lambda: (X @ A @ X, identity_like(A)),
-            "log": lambda: (torch.linalg.matrix_exp(X), A),
+            # In double precision, since the products magnify rounding by the spread of the eigenvalues.
+            "log": lambda: ((half := torch.linalg.matrix_exp(wide(-X / 2))) @ wide(A) @ half, identity_like(half)),
         }[self.function]()
-        return relative(left - right, right)
+        return relative(left - right, right).to(checks.real_dtype(A.dtype))
 
 
 def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:

@@ -54,18 +54,25 @@ class Problem:
         self.family, self.operation = family, operation
         self.factors: tuple[Factor, ...] = operation.factors(*family.shape)
 
+    @checks.full_precision
     def exact(self, p: Tensor) -> Solution:
         """Solve exactly at each parameter: p (B, d) -> the value, and where it failed.
 
         Singular matrices are reported in the mask, not raised: ``p[solution.failed]`` says where.
+
+        Raises:
+            FamilyError: (a ValueError) If the operation exists at none of the parameters, as the Cholesky factor of
+                matrices that are not Hermitian; and as a call of the family does.
         """
         factors, failed = checked(self.operation.exact, self.family(p))
         return Solution(self.operation.pack(factors), failed)
 
+    @checks.full_precision
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
         """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula."""
         return self.operation.residual(self.family(p), self.unpack(value, p))
 
+    @checks.full_precision
     def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
         """Relative error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
 
@@ -76,6 +83,8 @@ class Problem:
 
     def unpack(self, value: Tensor | Sequence[Tensor], p: Tensor) -> tuple[Tensor, ...]:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
+        if not isinstance(value, (Tensor, Sequence)):
+            raise TypeError(f"`value`: expected a torch.Tensor or a tuple of them, got {checks.describe(value)}.")
         factors = (value,) if isinstance(value, Tensor) else tuple(value)
         for x in factors:
             if not isinstance(x, Tensor):

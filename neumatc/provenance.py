@@ -322,7 +322,14 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+        return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Escape what would end a cell, and the quotes of code that stands without backticks, which would become curly."""
+    parts = text.replace("|", "\\|").split("`")
+    parts[::2] = [part.replace('"', '\\"') for part in parts[::2]]
+    return "`".join(parts)
 
 
 def table(record: Record) -> Table:

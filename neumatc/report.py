@@ -58,8 +58,10 @@ class Event:
             values come close and their vectors turn into each other; ``"loop"``: transport around a loop turns a
             vector (a Berry phase); ``"cut"``: a vector leaves the span of those that are followed.
         labels: The vectors concerned, by their order at the snapshot from which they are followed, from 0.
-        parameter: Where; of several such places next to each other, the one with the smallest gap.
-        gap: Smallest difference of two values there, relative to the largest value; NaN where there is none.
+        parameter: Where; of several such places next to each other, the one with the smallest gap. A loop around two
+            values is given by the place at which they are closest.
+        gap: Smallest difference of two values there, relative to the largest value; NaN where there is none. Of the
+            two values of a loop it is estimated from the snapshots around: about zero where they meet.
         phase: For a loop, the angle in radians by which it turns the vector; else 0.
     """
 
@@ -132,13 +134,22 @@ class Report:
         plain = {"stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses, "events": events}
         return cls(**{**data, **plain})
 
+    def probability(self, entry: Round) -> str:
+        """Return the failure probability of a round as a text: ``"< 1/N"``, not 0, where none of the N draws failed.
+
+        It stays an estimate: a bound would be several times larger.
+        """
+        draws = self.settings.get("sampling", {}).get("samples")
+        none = entry.failure_probability == 0 and draws
+        return f"< 1/{draws:,}" if none else f"{entry.failure_probability:.2g}"
+
     def __str__(self) -> str:
         last = ""
         if self.rounds:
             final = self.rounds[-1]
             last = f", residual up to {final.residual_max:.2g} on fresh parameters"
             if not math.isnan(final.failure_probability):
-                last += f", failure probability {final.failure_probability:.2g} (estimate)"
+                last += f", failure probability {self.probability(final)} (estimate)"
         return (
             f"{self.method}, rank {self.rank}: {self.seconds:.2g} s, {self.exact_solves} exact solves, "
             f"{self.collocation} collocation points{last}"

@@ -66,7 +66,7 @@ def design(
 
     Args:
         count: N, of which grids take as many as fit.
-        dimension: d.
+        dimension: d, the number of parameters.
         seed: Seed of the sequence.
         kind: For several parameters.
         edges: e, from 0 (the plain sequence) to below 1.
@@ -125,7 +125,7 @@ def tensor_side(count: int, dimension: int) -> int:
 
     Args:
         count: Most points, at least 1.
-        dimension: d.
+        dimension: d, the number of parameters.
 
     Returns:
         The largest k with k^d <= count.
@@ -141,7 +141,7 @@ def sparse_level(count: int, dimension: int) -> int:
 
     Args:
         count: Most points, at least 1.
-        dimension: d.
+        dimension: d, the number of parameters.
 
     Returns:
         The largest level whose `sparse_grid` has at most ``count`` points.
@@ -158,7 +158,7 @@ def sparse_grid(level: int, dimension: int) -> Tensor:
 
     Args:
         level: At least 0; level 0 is the centre of the cube.
-        dimension: d.
+        dimension: d, the number of parameters.
 
     Returns:
         The points, shape (N, d), float64.

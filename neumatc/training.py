@@ -116,7 +116,7 @@ class ResidualTraining(Method):
         tol = _TOLERANCE if task.tol is None else task.tol
         family, operation = problem.family, problem.operation
         points = sampling.sobol(self.collocation, family.lower, family.upper, report.seed)
-        A = family(points)
+        A = family(points).clone()  # a family may give the same memory again
         report.collocation = self.collocation
         anchor_x, anchor_exact = self._solve_anchors(task)
         maps = self._initial_maps(task, rank, A) if task.start is None else _detached(task.start.maps)

@@ -9,6 +9,7 @@ from conftest import DTYPES, assert_raises, gaussian, generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import neumatc as nm
 from neumatc import benchmark
 
 SHAPES = [(12, 3, 4), (5, 3, 4), (9, 6), (4, 2, 2, 2)]
@@ -47,6 +48,22 @@ def test_limit_is_the_error_of_the_truncated_decomposition(shape, dtype, device)
     single = benchmark.eckart_young(X, 3)
     assert single.shape == ()
     assert float(single) == float(limits["real"][2]) or device != "cpu"
+
+
+def test_least_residual_falls_from_the_map_of_least_error(dtype):
+    family = nm.families.trigonometric(size=5, terms=4, shift=1.6, dtype=dtype)
+    A = family(torch.linspace(0, 1, 60, dtype=family.lower.dtype)[:, None])
+    maps = [benchmark.least_residual(A, 3, steps=steps) for steps in (0, 1, 4, 12)]
+    assert all((X.dtype, X.shape) == (dtype, A.shape) for X in maps)
+    X = nm.linalg.inverse(A)[0]
+    assert torch.equal(maps[0], benchmark.best_of_rank(X, 3))
+    residuals = [float(torch.linalg.vector_norm(X @ A - torch.eye(5))) for X in maps]
+    assert residuals[1] < 0.98 * residuals[0]
+    assert residuals == sorted(residuals, reverse=True)
+    # A map of the rank asked for; one of full rank is exact, up to squared condition numbers.
+    assert benchmark.eckart_young(maps[-1], 3) < 10 * torch.finfo(dtype).eps
+    assert benchmark.relative_error(benchmark.least_residual(A, 50), X) < 1e-5
+    assert_raises(ValueError, ["`A`", "1 singular"], lambda: benchmark.least_residual(torch.zeros_like(A[:1]), 2))
 
 
 def test_small_limits_are_not_lost_to_squaring():
@@ -89,6 +106,8 @@ def test_no_map_of_the_same_rank_beats_the_limit(seed, rank, dtype, shape, nearn
         ((torch.ones(3, 2), 1, "quaternion"), ["`field`", "'real' or 'complex'", "'quaternion'"]),
         ((torch.ones(3, 2), 0, "real"), ["`ranks`", "at least 1", "got 0"]),
         ((torch.ones(3, 2), [1, -1], "real"), ["`ranks`", "at least 1", "got -1"]),
+        ((torch.ones(3, 2), [], "real"), ["`ranks`", "several", "none"]),
+        (([], 1, "real"), ["`X`", "torch.Tensor", "[]"]),
         ((torch.ones(3, 2), 1.5, "real"), ["`ranks`", "integer", "1.5"]),
         ((torch.ones(3), 1, "real"), ["`X`", "(N, ", "(3,)"]),
         ((np.ones((3, 2)), 1, "real"), ["`X`", "torch.Tensor", "ndarray"]),
@@ -117,6 +136,10 @@ def test_relative_error(dtype, device):
     assert type(value) is float
     assert value == pytest.approx(float(expected), rel=1e-5)
     assert benchmark.relative_error(exact, exact) == 0
+    assert_raises(TypeError, ["`X`", "torch.Tensor", "list"], lambda: benchmark.relative_error([1.0], exact))
+    assert_raises(
+        TypeError, ["`exact`", "torch.Tensor", "ndarray"], lambda: benchmark.relative_error(exact, np.ones(3))
+    )
 
 
 class Clock:

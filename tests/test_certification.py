@@ -125,6 +125,7 @@ bounded = pytest.mark.parametrize("operation", BOUNDED, ids=lambda x: str(x).rep
 
 def test_bounds_are_proved_for_these():
     names = {"Inverse", "RegularizedInverse", "LMMSE", "RZF", "PseudoInverse", "SVD", "Eigh"}
+    names |= {"Subspace", "Projector"}
     assert {type(operation).__name__ for operation in BOUNDED} == names
 
 

@@ -58,6 +58,37 @@ def test_default_dtype_is_torchs():
     assert [checks.real_dtype(dtype) for dtype in checks.DTYPES] == [torch.float32, torch.float64] * 2
 
 
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16])
+def test_a_half_default_dtype_does_not_count(default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        assert checks.matrix_dtype("dtype", None) == torch.float32
+        lower, upper = checks.box([0.1], [0.7], None, None)
+    finally:
+        torch.set_default_dtype(before)
+    assert (lower.dtype, upper.tolist()) == (torch.float32, torch.tensor([0.7]).tolist())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_autocast_is_off_inside_and_on_again_after(fails):
+    @checks.full_precision
+    def product(A):
+        assert not torch.is_autocast_enabled("cpu")
+        return A @ A if not fails else 1 / 0
+
+    A = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (A @ A).dtype == torch.bfloat16
+        if fails:
+            with pytest.raises(ZeroDivisionError):
+                product(A)
+        else:
+            assert product(A).dtype == torch.float32
+        assert torch.is_autocast_enabled("cpu")
+    assert product.__name__ == "product" and not torch.is_autocast_enabled("cpu")
+
+
 def public():
     """Every name of neumatc.__all__, and the public functions and classes of the modules among them."""
     for name in nm.__all__:

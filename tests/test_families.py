@@ -125,6 +125,15 @@ def test_samples_of_a_polynomial_give_it_back(d, degree, count, dtype):
     assert_close(family(inside), truth(inside), units=1e4)
 
 
+def test_samples_in_single_precision_are_scaled_in_double():
+    """Far from zero and three apart: in single precision the scaled parameters would be off by the rounding of A."""
+    p = 1e4 + torch.arange(0, 60, 3, dtype=torch.float32)[:, None]
+    A = (p.double() - 1e4)[:, :, None] / 60 * torch.ones(2, 2, dtype=torch.float64)
+    between = torch.linspace(0, 56, 113, dtype=torch.float64)[:, None]
+    family = nm.families.from_samples(p, A)
+    assert_close(family((1e4 + between).float()), between[:, :, None] / 60 * torch.ones(2, 2).double())
+
+
 def test_samples_in_awkward_memory():
     """Lazy conjugates and tensors that carry gradients are ordinary data."""
     p, A, family = samples(1, torch.complex128)
@@ -139,6 +148,15 @@ def test_samples_in_awkward_memory():
     ("p", "A", "words"),
     [
         (torch.tensor([[0.0], [1.0], [0.0]]), None, ["`p`", "distinct", "1 repeated"]),
+        (torch.tensor([[-1.0], [1.0], [1e-30], [0.0]]), None, ["`p`", "distinct", "1 repeated", "average"]),
+        (
+            torch.tensor([[1.0, 0], [0, 0], [0, 1], [1e-200, 0]], dtype=torch.float64),
+            None,
+            ["`p`", "too close", "average"],
+        ),
+        (torch.tensor([[1.0, 0], [0, 0], [0, 1], [1e-30, 0]]), torch.arange(16.0).view(4, 2, 2), ["`p`", "too close"]),
+        (torch.tensor([[1.0], [0], [0.5], [1e-30]]), torch.arange(16.0).view(4, 2, 2), ["`p`", "too close", "drop"]),
+        (torch.tensor([[1e8], [1e8 + 64]]), None, ["`upper`", "spacing of torch.float32", "double precision"]),
         (torch.tensor([[0.0], [torch.nan]]), None, ["`p`", "finite", "drop"]),
         (torch.tensor([[0.0]]), None, ["`p`", "at least 2", "got 1"]),
         (torch.tensor([[0.0, 0.0], [1.0, 1.0]]), None, ["`p`", "at least 3", "2 parameter", "got 2"]),
@@ -203,6 +221,17 @@ def test_family_does_not_share_the_box_with_the_caller():
         ({"lower": [-math.inf]}, ValueError, ["`lower`", "finite", "-inf"]),
         ({"upper": [0.0]}, ValueError, ["`upper`", "above `lower`", "[0.0]", "[0.0]"]),
         ({"upper": [1.0, 2.0]}, ValueError, ["`upper`", "(1,)", "(2,)"]),
+        (
+            {"lower": [1e8], "upper": [1e8 + 4e3]},
+            ValueError,
+            ["`upper`", "spacing of torch.float32", "double", "shift"],
+        ),
+        (
+            {"lower": [1e8], "upper": [1e8 + 1e-6], "dtype": torch.float64},
+            ValueError,
+            ["`upper`", "spacing of torch.float64", "100000000.0", "shift"],
+        ),
+        ({"lower": [-3e38], "upper": [3e38]}, ValueError, ["`upper`", "no wider", "3.0000000", "scale"]),
         ({"lower": torch.tensor([1j])}, TypeError, ["`lower`", "real", "complex64"]),
         ({"lower": ["a"]}, TypeError, ["`lower`", "number", "a"]),
         ({"dtype": torch.int64}, TypeError, ["`dtype`", "float32", "float64", "int64"]),
@@ -219,6 +248,34 @@ def test_family_does_not_share_the_box_with_the_caller():
 def test_family_refuses(settings, error, words):
     arguments = {"fn": eye, "lower": [0.0], "upper": [1.0]} | settings
     assert_raises(error, words, lambda: nm.ParametricMatrix(**arguments))
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(2e38, 3e38), (-1e38, 2e38), (1e8, 1e8 + 2e4)])
+def test_boxes_at_the_limits_of_their_precision(lower, upper):
+    seen = []
+    nm.ParametricMatrix(lambda p: seen.append(p.clone()) or torch.eye(2)[None], [lower], [upper])
+    assert float(seen[0]) == float(torch.tensor([(lower + upper) / 2]))
+
+
+def test_a_family_may_write_into_its_parameters():
+    def fn(p):
+        A = eye(p)
+        p.zero_()
+        return A
+
+    family, p = nm.ParametricMatrix(fn, [0.0], [1.0]), parameters(5, dtype=torch.float32)
+    kept = p.clone()
+    assert_close(family(p), eye(kept))
+    assert torch.equal(p, kept)
+    assert_close(nm.families.beside(family, family)(p), torch.cat([eye(p)] * 2, dim=2))
+
+
+def test_a_family_may_give_the_same_memory_again():
+    memory = torch.empty(9, 2, 2)
+    family = nm.ParametricMatrix(lambda p: torch.mul(eye(p), 1, out=memory[: len(p)]), [0.0], [1.0])
+    shifted = nm.ParametricMatrix(lambda p: torch.mul(eye(p), 3, out=memory[: len(p)]), [0.0], [1.0])
+    p = parameters(9, dtype=torch.float32)
+    assert_close(nm.families.beside(family, shifted)(p), torch.cat([eye(p), 3 * eye(p)], dim=2))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +314,8 @@ def test_the_box_forgives_rounding_and_opens_on_request():
         (lambda A: A[:, :1], ["`fn(p)`", "(2, 2, 2)", "centre", "(2, 1, 2)"]),
         (lambda A: A.double(), ["`fn(p)`", "float32", "centre", "float64"]),
         (lambda A: A[:1], ["`fn(p)`", "(2, m, n)", "(1, 2, 2)"]),
+        (lambda A: A.half(), ["`fn(p)`", "TypeError", "float16"]),
+        (lambda A: A @ torch.ones(3, 3), ["`fn(p)`", "[0.1", "[0.875]", "RuntimeError", "mend"]),
     ],
 )
 def test_a_family_that_fails_away_from_the_centre_is_named(fault, words):

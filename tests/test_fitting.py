@@ -403,6 +403,39 @@ def test_out_is_refused(out, error, words):
     assert_raises(error, words, lambda: surrogate(parameters(5), out=out))
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda s, p: torch.empty(4, 3, 3, dtype=torch.complex128).conj(), ["`out`", "plain memory", "conjugated"]),
+        (lambda s, p: torch._neg_view(torch.empty(4, 3, 3, dtype=torch.complex128)), ["`out`", "negated"]),
+        (lambda s, p: inference(4, 3, 3), ["`out`", "plain memory", "inference_mode"]),
+        (lambda s, p: s.maps[0].core, ["`out`", "overlaps", "surrogate"]),
+        (lambda s, p: torch.view_as_complex(p.as_strided((4, 3, 3, 2), (18, 6, 2, 1))), ["`out`", "overlaps", "`p`"]),
+    ],
+    ids=["conjugated", "negated", "inference", "core", "p"],
+)
+def test_out_must_be_memory_of_its_own(make, words):
+    surrogate = closed(easy(nm.Inverse(), torch.complex128), 4)
+    p = torch.rand(100, 1, dtype=torch.float64)[:4]
+    kept = surrogate.maps[0].core.clone(), p.clone()
+    assert_raises(ValueError, words, lambda: surrogate(p, out=make(surrogate, p)))
+    assert torch.equal(surrogate.maps[0].core, kept[0]) and torch.equal(p, kept[1])
+
+
+def inference(*shape):
+    with torch.inference_mode():
+        return torch.empty(shape, dtype=torch.complex128)
+
+
+def test_out_of_several_factors_does_not_overlap_with_itself():
+    surrogate = trained(easy(nm.QR()), steps=2)
+    memory = torch.empty(90, dtype=torch.float64)
+    Q, R, shifted = (memory[i : i + 45].view(5, 3, 3) for i in (0, 45, 44))
+    p = parameters(5)
+    assert_raises(ValueError, ["`out`", "own for R", "overlaps"], lambda: surrogate(p, out=(Q, shifted)))
+    assert_close(surrogate(p, out=(Q, R)).R, surrogate(p).R)
+
+
 def test_out_of_several_factors_is_a_tuple():
     surrogate = trained(easy(nm.SVD(rank=2)), steps=2)
     assert_raises(
@@ -539,16 +572,133 @@ def test_more_problems_than_a_batch_holds(monkeypatch, solved):
     assert_same_fits(many, problems, rank=3)
 
 
-def test_a_family_that_fails_among_many_at_the_snapshots_raises():
-    problems = families(2)
-    bad = nm.ParametricMatrix(
-        lambda p: torch.where(p[:, :, None] > 0.9, torch.nan, problems[0].family(p)), [0.0], [1.0], dtype=torch.float64
-    )
-    assert_raises(
-        nm.FamilyError,
-        ["NaN or Inf"],
-        lambda: nm.fit_many([*problems, nm.Problem(bad, CountedInverse())], rank=3),
-    )
+@pytest.mark.parametrize("settings", [{}, {"tol": 1e-2}, {"budget": 0}], ids=str)
+def test_families_that_fail_among_many_are_named_and_the_others_are_fitted(settings):
+    good = families(4)
+
+    def undefined(p):
+        return torch.where(p[:, :, None] > 0.9, torch.nan, good[0].family(p))
+
+    def raising(p):
+        assert (p < 0.9).all(), "out of range"
+        return good[0].family(p)
+
+    bad = [
+        nm.Problem(nm.ParametricMatrix(f, [0.0], [1.0], dtype=torch.float64), CountedInverse())
+        for f in (undefined, raising)
+    ]
+    problems = [*good[:2], bad[0], *good[2:], bad[1]]
+    with pytest.raises(nm.FamilyError) as caught:
+        nm.fit_many(problems, rank=3, progress=False, **settings)
+    words = [
+        "`problems`",
+        "2 of 6",
+        "problem 2",
+        "NaN or Inf",
+        "problem 5",
+        "AssertionError: out of range",
+        "`surrogates`",
+    ]
+    assert_raises(nm.FamilyError, words, lambda: nm.fit_many(problems, rank=3, progress=False, **settings))
+    fitted = caught.value.surrogates
+    assert [s is None for s in fitted] == [False, False, True, False, False, True]
+    assert_same_fits([s for s in fitted if s], good, rank=3, **settings)
+    with pytest.raises(nm.FamilyError) as alone:
+        nm.fit(bad[0], rank=3, progress=False, **settings)
+    assert str(alone.value) in str(caught.value) and not alone.value.surrogates
+
+
+# What the process and the family bring along
+
+
+WAYS = {
+    "closed form": {"rank": 4},
+    "tolerance": {"rank": 4, "tol": 1e-3},
+    "residual": {"rank": 4, "budget": 0},
+    "training": {"rank": 4, "method": nm.ResidualTraining(steps=30, collocation=64, batch=16, rounds=3)},
+}
+each_way = pytest.mark.parametrize("settings", WAYS.values(), ids=WAYS)
+
+
+def used(problem, settings):
+    """All that a user gets: the tensors of a fit, its values, their measures, and what `certify` says."""
+    surrogate, p = nm.fit(problem, **settings, progress=False), grid_of(problem.family, 30)
+    X, certified = surrogate(p), nm.certify(surrogate, problem, p, rtol=1e-4)
+    measures = [problem.exact(p).value, problem.residual(p, X), problem.error(p, X)]
+    return [*tensors_of(surrogate).values(), X, *measures, certified.value, certified.bound]
+
+
+@each_way
+def test_autocast_changes_nothing(settings):
+    problem = easy(nm.Inverse(), torch.float32)
+    expected = used(problem, settings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(x, y) for x, y in zip(used(problem, settings), expected, strict=True))
+        assert easy(nm.Inverse(), torch.float32).family.dtype == torch.float32
+
+
+@each_way
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing(default, settings):
+    problem = easy(nm.Inverse(), torch.float32)
+    expected, before = used(problem, settings), torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        found = used(problem, settings)
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("default", [torch.float16, torch.float32])
+def test_the_default_dtype_does_not_round_the_places_of_events(default):
+    def crossing(p):
+        return torch.diag_embed(torch.cat([2 + 2 * p, 3.9 - 2 * p, 1 + 0 * p], dim=1))
+
+    problem = nm.Problem(nm.ParametricMatrix(crossing, [0.0], [1.0], dtype=torch.float64), nm.SVD(rank=2))
+    found, before = [], torch.get_default_dtype()
+    for dtype in (default, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(nm.fit(problem, rank=3, progress=False).report.events)
+        finally:
+            torch.set_default_dtype(before)
+    assert found[0] == found[1] and len(found[0]) == 1
+
+
+@each_way
+def test_a_family_that_reuses_its_memory_changes_nothing(settings):
+    problem, memory = easy(nm.Inverse()), torch.empty(2000, 3, 3, dtype=torch.float64)
+    family = problem.family
+
+    def fn(p):
+        out = memory[: len(p)].copy_(family(p))
+        p.zero_()
+        return out
+
+    reusing = nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), nm.Inverse())
+    for x, y in zip(used(reusing, settings), used(problem, settings), strict=True):
+        assert torch.equal(x, y)
+    many = nm.fit_many([reusing, reusing], rank=4, progress=False)
+    assert_close(many[1](grid_of(family, 9)), nm.fit(problem, rank=4, progress=False)(grid_of(family, 9)), units=1e4)
+
+
+@pytest.mark.parametrize(
+    "settings", [WAYS["tolerance"] | {"tol": 1e-9}, WAYS["training"]], ids=["tolerance", "training"]
+)
+def test_a_family_that_raises_later_ends_the_fit_with_what_there_is(settings):
+    family, calls = easy(nm.Inverse()).family, []
+
+    def fn(p):
+        calls.append(len(p))
+        if len(calls) > 4:
+            raise RuntimeError("the simulator is gone")
+        return family(p)
+
+    surrogate = nm.fit(nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), nm.Inverse()), **settings)
+    assert surrogate.report.stop_reason == StopReason.FAMILY
+    assert "RuntimeError: the simulator is gone" in surrogate.report.message
+    assert surrogate(grid_of(family, 9)).isfinite().all()
 
 
 def test_surrogates_of_a_batch_are_saved_alone(tmp_path):
@@ -620,3 +770,12 @@ def test_progress_is_quiet_on_request_and_never_on_stdout(capsys):
         assert capsys.readouterr().out == ""
     nm.fit_many([easy(nm.Inverse())] * 2, rank=3, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "< 1/1,000"), (0.0123, "0.012"), (1.0, "1")])
+def test_no_failure_among_the_draws_is_not_shown_as_zero(value, text):
+    entry = nm.Round(0, value, 0.0, 1e-4, 1e-3)
+    report = nm.Report("ClosedForm", {"sampling": {"samples": 1000}}, 3, 0, rounds=[entry])
+    assert report.probability(entry) == text
+    assert f"failure probability {text} (estimate)" in str(report)
+    assert nm.Report("Method", {}, 3, 0).probability(nm.Round(0, 0.0, 0.0, 1.0, 1.0)) == "0"

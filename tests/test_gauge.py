@@ -343,8 +343,8 @@ def test_a_conical_intersection_is_a_loop_with_a_berry_phase(operation):
     assert event.kind == "loop"
     assert event.labels == (2, 3)
     assert event.phase == pytest.approx(math.pi, abs=0.3)
-    assert event.parameter[0] == pytest.approx(21.0, abs=2.0)
-    assert event.parameter[1] == pytest.approx(0.2, abs=0.2)
+    assert event.parameter == pytest.approx([21.0, 0.2], abs=1e-3)  # the snapshots are 2.6 and 0.26 apart
+    assert event.gap < 1e-3
     assert "loop of 2 and 3 at" in str(surrogate.report)
 
 
@@ -375,6 +375,49 @@ def test_curvature_without_a_degeneracy_is_no_loop():
     for operation in (nm.Eigh(), nm.SVD()):
         _, surrogate, _, error = fitted(family, operation, rank=16, snapshots=144)
         assert not any(event.kind == "loop" for event in surrogate.report.events)
+        assert error < 1e-3
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+@pytest.mark.parametrize("d", [1, 2], ids=["past", "around"])
+def test_near_a_zero_of_a_complex_determinant_a_triplet_is_a_block_with_its_mirror_image(d, rank):
+    """Around t = (0.1, 0.2), where the smallest value is zero, the phase between its two vectors turns once."""
+    Q, R = turning(SIZE, torch.complex128, d), turning(SIZE, torch.complex128, d, size=0.3)
+
+    def fn(t):
+        A = torch.diag_embed(torch.tensor([6.0, 5, 4, 3, 2, 0], dtype=torch.complex128)).repeat(len(t), 1, 1)
+        A[:, 5, 5] = torch.complex(t[:, 0] - 0.1, t[:, 1] - 0.2 if d == 2 else torch.full_like(t[:, 0], 1e-4))
+        return Q(t) @ A @ R(t)
+
+    _, surrogate, _, error = fitted(family_of(fn, [-1.0] * d, [1.0] * d), nm.SVD(rank), rank=36, snapshots=64 * d**2)
+    assert error < (1e-6 if d == 1 else 1e-4)
+    kinds = ["avoided crossing" if d == 1 else "loop"] if rank is None else []
+    assert [event.kind for event in surrogate.report.events] == kinds
+
+
+@pytest.mark.parametrize("design", ["tensor", "sobol"])
+def test_a_loop_tells_by_its_gap_whether_the_values_meet(design):
+    """A spin in a field that comes close to zero, or is zero, at (0.3, -0.2) or an end of a box of three parameters."""
+
+    def spin(least):
+        def fn(t):
+            x, y = (t[:, 0] - 0.3).sin(), (t[:, 1] + 0.2).exp() - math.exp(0.0)
+            z = least + 0 * x if t.shape[1] == 2 else t[:, 2] - 0.1
+            A = torch.diag_embed(torch.tensor([3.0, 3, 8, 0.2], dtype=torch.complex128)).repeat(len(t), 1, 1)
+            A[:, 0, 0] += z
+            A[:, 1, 1] -= z
+            A[:, 0, 1], A[:, 1, 0] = torch.complex(x, -y), torch.complex(x, y)
+            return A
+
+        return fn
+
+    for least, d in ((0.1, 2), (0.0, 3)):
+        family = family_of(spin(least), [-1.0] * d, [1.0] * d)
+        _, surrogate, _, error = fitted(family, nm.Eigh(), rank=24, snapshots=12**d if d == 2 else 512, design=design)
+        (event,) = surrogate.report.events
+        assert event.kind == "loop"
+        assert event.parameter == pytest.approx([0.3, -0.2, 0.1][:d], abs=0.07)  # a quarter of a spacing
+        assert event.gap == pytest.approx(2 * least / 8, abs=1e-2)
         assert error < 1e-3
 
 

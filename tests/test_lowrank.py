@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import DTYPES, assert_close, eps, gaussian, generator, parameters
+from conftest import DTYPES, assert_close, conditioned, eps, gaussian, generator, parameters
 
 from neumatc import lowrank, sampling
 from neumatc.embeddings import SinusoidalMLP
@@ -235,6 +235,15 @@ def test_project_recovers_what_lies_in_the_span(dtype):
     L = gaussian(9, 6, 6, dtype=dtype, seed=1)
     found = lowrank.project(L, L @ X, basis, gaussian(6, 2, dtype=eps_real(dtype), seed=2))
     assert (found - c).abs().max() < 1e4 * eps(dtype)
+
+
+@pytest.mark.parametrize("condition", [1e3, 1e6, 1e9, 1e11])
+def test_project_does_not_square_the_condition_number(condition):
+    basis, c = gaussian(8, 8, 8, dtype=torch.float64), parameters(9, 8)
+    L = conditioned(9, 8, 8, torch.float64, condition)
+    X = torch.einsum("nr,rij->nij", c, basis)
+    found = lowrank.project(L, L @ X, basis, gaussian(8, 1, dtype=torch.float64, seed=2))
+    assert (found - c).abs().max() < 100 * condition * eps(torch.float64)
 
 
 def test_project_marks_what_is_not_determined(dtype):

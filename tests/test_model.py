@@ -228,6 +228,17 @@ def test_extrapolation_is_an_explicit_choice():
     assert surrogate(torch.tensor([[2.0], [-1.0]])).isfinite().all()  # the ends belong to the box
 
 
+@pytest.mark.parametrize("low", [1e9, -3e7, 0.25])
+def test_parameters_in_single_precision_in_a_box_of_double(low):
+    """Their numbers count as they are; the box, in which float32 sees a few points or none, is not rounded."""
+    base = random_surrogate(nm.Inverse(), 3, 3, torch.float64)
+    box = torch.tensor([low], dtype=torch.float64), torch.tensor([low + 1.5], dtype=torch.float64)
+    surrogate = nm.Surrogate(base.operation, (3, 3), base.maps, *box, ["p"], [""], base.report)
+    p = torch.tensor([[low], [low + 1]], dtype=torch.float32)
+    p = p[(p[:, 0] >= box[0]) & (p[:, 0] <= box[1])]
+    assert_close(surrogate(p), surrogate(p.double()))
+
+
 @pytest.mark.parametrize("call", ["evaluate", "batches"])
 @pytest.mark.parametrize(
     ("p", "error", "words"),

@@ -1,6 +1,7 @@
 """Operations and problems: one registry of cases, each against dense NumPy and SciPy oracles, fitted, and bounded."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import mpmath
@@ -8,7 +9,18 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, grid_of, parameters, real, tensors_of
+from conftest import (
+    DTYPES,
+    assert_close,
+    assert_raises,
+    conditioned,
+    eps,
+    gaussian,
+    grid_of,
+    parameters,
+    real,
+    tensors_of,
+)
 
 import neumatc as nm
 from neumatc import StopReason
@@ -567,6 +579,10 @@ def in_mpmath(operation, A):
         w, V = mpmath.eighe(A * A.H)
         chosen = sorted(range(A.rows), key=lambda i: -w[i])[:k]
         return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(A.rows)) * A
+    if isinstance(operation, nm.Subspace):
+        w, V = mpmath.eighe(A * A.H if operation.side == "left" else A.H * A)
+        chosen = sorted(range(len(w)), key=lambda i: -w[i])[: operation.rank]
+        return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(len(w)))
     if isinstance(operation, nm.Inverse):
         return A**-1
     noise = getattr(operation, "noise", 0)
@@ -596,6 +612,8 @@ def test_bounds_include_their_own_rounding(case):
                     found = own[0] * mpmath.diag(list(own[1])) * own[2]
                 elif isinstance(operation, nm.Eigh):
                     found = own[1] * mpmath.diag(list(own[0])) * own[1].H
+                elif type(operation) is nm.Subspace:
+                    found = own[0] * own[0].H
                 else:
                     found = own[0]
                 error = mpmath.norm(found - truth, 2) / mpmath.norm(truth, 2)
@@ -603,14 +621,18 @@ def test_bounds_include_their_own_rounding(case):
 
 
 @pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
-@pytest.mark.parametrize("kind", ["svd", "eigh"])
+@pytest.mark.parametrize("kind", ["svd", "subspace", "projector", "eigh"])
 def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
     """The residual does not: it is zero at any triplets."""
-    if kind == "svd":
-        whole, operation = nm.SVD(), nm.SVD(rank=2)
+    if kind != "eigh":
+        whole = nm.SVD()
         A = matrices(Case(whole, shape), 4, torch.complex128)
         U, S, Vh = whole.exact(A)[0]
-        chosen = lambda pair: (U[..., pair], S[..., pair], Vh[..., pair, :])  # noqa: E731
+        operation, chosen = {
+            "svd": (nm.SVD(rank=2), lambda pair: (U[..., pair], S[..., pair], Vh[..., pair, :])),
+            "subspace": (nm.Subspace(2), lambda pair: (U[..., pair],)),
+            "projector": (nm.Projector(2, "right"), lambda pair: (Vh[..., pair, :].mH @ Vh[..., pair, :],)),
+        }[kind]
     else:
         whole, operation = nm.Eigh(), nm.Eigh(rank=2)
         A = matrices(Case(whole, SQUARE, "hermitian"), 4, torch.complex128)
@@ -618,7 +640,7 @@ def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
         chosen = lambda pair: (w[..., pair], V[..., pair])  # noqa: E731
     exact = operation.exact(A)[0]
     accepted = []
-    for pair in itertools.combinations(range(3 if kind == "svd" else 4), 2):
+    for pair in itertools.combinations(range(4 if kind == "eigh" else 3), 2):
         factors = chosen(list(pair))
         assert operation.residual(A, factors).max() <= 1000 * 2e-16
         error, bound = operation.error(factors, exact), operation.error_bound(A, factors)
@@ -626,6 +648,25 @@ def test_bounds_see_that_vectors_are_not_the_leading_ones(kind, shape):
         accepted.append(bool((bound < 0.1).all()))
         assert accepted[-1] == bool((error < 0.1).all())
     assert sum(accepted) == 1
+
+
+@pytest.mark.parametrize("make", [nm.Subspace, nm.Projector])
+def test_certify_sees_weak_directions(make):
+    """The second of two directions, 1e-5 as strong as the first, is wrong by 45 degrees; the residual is 1e-10."""
+    U = torch.linalg.qr(gaussian(4, 4, dtype=torch.float64)).Q
+    values = torch.tensor([1.0, 1e-5, 1e-7, 0.0], dtype=torch.float64)
+    wrong = torch.stack([U[:, 0], (U[:, 1] + U[:, 2]) / 2**0.5], dim=1)
+    family = nm.ParametricMatrix(lambda p: (U * values @ U.T).expand(len(p), 4, 4), [0.0], [1.0], dtype=torch.float64)
+    problem = nm.Problem(family, make(2))
+    surrogate, p = fit(problem, 1), grid_of(family, 3)
+    right = nm.certify(surrogate, problem, p)
+    assert right.certainty == "bound" and right.accepted.all() and right.bound.max() < 1e-6
+    core = surrogate.maps[0].core
+    factor = (surrogate(p)[0] * core).sum() / core.square().sum()  # of the constant map
+    core.copy_((wrong if make is nm.Subspace else wrong @ wrong.T) / factor)
+    certified = nm.certify(surrogate, problem, p)
+    assert certified.residual.max() < 1e-9 and not certified.accepted.any()
+    assert problem.error(p, certified.value).max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -682,7 +723,10 @@ def test_residuals_of_the_factorisations_are_their_formulas(dtype):
     polar = nm.Polar().exact(A)[0]
     assert nm.QR().residual(A, polar).min() > 1e-2  # orthonormal times Hermitian is no QR factorisation
     U, P = perturbed(nm.Polar().exact(A)[0])
-    parts = norm(A - U @ P) ** 2 / norm(A) ** 2, norm(P - P.mH) ** 2 / norm(P) ** 2, norm(U.mH @ U - eye) ** 2 / 3
+    P = P - 0.3 * eye  # indefinite
+    parts = [norm(A - U @ P) ** 2 / norm(A) ** 2, norm(P - P.mH) ** 2 / norm(P) ** 2, norm(U.mH @ U - eye) ** 2 / 3]
+    parts.append(norm(torch.linalg.eigvalsh((P + P.mH) / 2).clamp_max(0)[:, None]) ** 2 / norm(P) ** 2)
+    assert parts[3].max() > 0
     assert_close(nm.Polar().residual(A, (U, P)), sum(parts).sqrt())
     operation = nm.Subspace(2)
     (U,) = perturbed(operation.exact(A)[0])
@@ -707,15 +751,31 @@ def test_residuals_of_the_factorisations_are_their_formulas(dtype):
 def test_residuals_of_the_matrix_functions_are_their_formulas(dtype):
     A = matrices(Case(nm.MatrixFunction(), SQUARE, "principal"), 5, dtype)
     X, eye = 0.5 * gaussian(5, 4, 4, dtype=dtype, seed=4), torch.eye(4, dtype=dtype)
-    exponential = [torch.from_numpy(scipy.linalg.expm(wide(sign * B).numpy())) for sign, B in ((-1, A), (1, X))]
+    exponential, half = (torch.from_numpy(scipy.linalg.expm(wide(B).numpy())) for B in (A, -X / 2))
     expected = {
-        "exp": norm(wide(X) @ exponential[0] - wide(eye)) / 2,
+        "exp": norm(wide(X) - exponential) / norm(exponential),
         "sqrt": norm(X @ X - A) / norm(A),
         "inverse_sqrt": norm(X @ A @ X - eye) / 2,
-        "log": norm(exponential[1] - wide(A)) / norm(A),
+        "log": norm(half @ wide(A) @ half - wide(eye)) / 2,
     }
     for name in FUNCTIONS:
-        assert_close(nm.MatrixFunction(name).residual(A, (X,)), expected[name], units=300)
+        operation = nm.MatrixFunction(name)
+        assert_close(operation.residual(A, (X,)), expected[name], units=300)
+        assert operation.residual_solves == (name == "exp")
+
+
+@pytest.mark.parametrize(("function", "spread"), [("exp", 40.0), ("log", 1e6)])
+def test_residuals_of_exponential_and_logarithm_see_all_eigenvalues(function, spread, dtype):
+    """However far apart they are; and rounding stays small."""
+    double = torch.complex128 if dtype.is_complex else torch.float64
+    V = torch.linalg.qr(gaussian(4, 4, dtype=double)).Q
+    values = torch.linspace(-spread, 0, 4) if function == "exp" else torch.logspace(0, -math.log10(spread), 4)
+    A, weakest = ((V * values.to(double)) @ V.mH).to(dtype)[None], (V[:, -1:] @ V[:, -1:].mH).to(dtype)
+    operation = nm.MatrixFunction(function)
+    (X,), failed = operation.exact(A)
+    assert not failed.any()
+    assert operation.residual(A, (X,)) < (1e-4 if real(dtype) == torch.float32 else 1e-9)
+    assert operation.residual(A, (X + 1e-2 * norm(X).to(X) * weakest,)) > 3e-3
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (4, 4)])
@@ -922,6 +982,39 @@ def test_finish_resolves_blocks(extra, dtype):
 # Bad input
 
 
+def test_the_polar_residual_sees_a_factor_that_is_not_positive(dtype):
+    """A = U P has as many Hermitian P as signs of its eigenvalues; only one is positive."""
+    A = matrices(Case(nm.Polar(), SQUARE), 4, dtype)
+    U, S, Vh = torch.linalg.svd(A)
+    signs = torch.tensor([1, 1, 1, -1]).to(S)
+    wrong = (U * signs) @ Vh, (Vh.mH * (signs * S)[:, None, :]) @ Vh
+    assert_close(wrong[0] @ wrong[1], A)
+    assert_close(nm.Polar().residual(A, wrong), S[:, 3] / torch.linalg.vector_norm(S, dim=1), units=1e4)
+    assert (nm.Polar().residual(A, (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh)) < 100 * eps(dtype)).all()
+    nothing = [torch.full_like(x, torch.nan) for x in wrong]
+    assert nm.Polar().residual(A, nothing).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+def test_the_estimate_of_eigenvectors_counts_their_condition(dtype):
+    """Nearly parallel eigenvectors: a small residual at a wrong answer."""
+    A = torch.tensor([[[1.0, 1e4], [0.0, 1.01]]], dtype=dtype)
+    (w, V), _ = nm.Eig().exact(A)
+    off = V + 1e-6 * gaussian(1, 2, 2, dtype=torch.complex128)
+    off = off / torch.linalg.vector_norm(off, dim=1, keepdim=True)
+    error = nm.Eig().error((w, off), (w, V))
+    assert nm.Eig().residual(A, (w, off)) < 1e-5 < 0.1 < error
+    assert_close(nm.Eig().error_bound(A, (w, off)), error, units=1e9)
+
+
+@pytest.mark.parametrize("noise", [torch.tensor(0.5), np.float32(0.5), np.int64(2), 2], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("kind", [nm.RegularizedInverse, nm.LMMSE, nm.RZF])
+def test_noise_is_a_plain_number(kind, noise):
+    operation = kind(noise)
+    assert type(operation.noise) is float and operation == kind(float(noise))
+    assert hash(operation) == hash(kind(float(noise)))
+
+
 @pytest.mark.parametrize("operation", [nm.QR(), nm.Polar(), nm.PseudoInverse()], ids=str)
 @pytest.mark.parametrize("shape", [SQUARE, TALL, WIDE])
 def test_matrices_without_full_rank_fail(operation, shape, dtype, device):
@@ -1000,17 +1093,39 @@ def test_eigenvalues_of_real_rotations_are_complex():
 
 
 @pytest.mark.parametrize("operation", [nm.Eigh(), nm.Eigh(rank=2), nm.Cholesky()], ids=str)
-def test_matrices_that_are_not_hermitian_raise(operation, dtype):
+def test_matrices_that_are_not_hermitian_fail_and_raise_if_all_are(operation, dtype):
     A = matrices(Case(operation, SQUARE, "positive"), 3, dtype)
     A[1, 0, 3] += 0.1
-    words = ["Hermitian", "matrix 1", "1 of 3", "(A + A^H) / 2"]
-    assert_raises(ValueError, words, lambda: operation.exact(A))
+    assert operation.exact(A)[1].tolist() == [False, True, False]
     if dtype.is_complex:
         A[1, 0, 3] -= 0.1
         A[1, 2, 2] += 0.1j
-        assert_raises(ValueError, words, lambda: operation.exact(A))
-    family = nm.families.trigonometric(4, shift=3.0, dtype=dtype)
-    assert_raises(ValueError, ["Hermitian"], lambda: nm.fit(nm.Problem(family, operation), rank=4, progress=False))
+        assert operation.exact(A)[1].tolist() == [False, True, False]
+    problem = nm.Problem(nm.families.trigonometric(4, shift=3.0, dtype=dtype), operation)
+    words = ["Hermitian", "(A + A^H) / 2"]
+    assert_raises(nm.FamilyError, words, lambda: problem.exact(parameters(3, dtype=real(dtype))))
+    assert_raises(nm.FamilyError, words, lambda: nm.fit(problem, rank=4, progress=False))
+
+
+@pytest.mark.parametrize("operation", [nm.Eigh(), nm.Cholesky()], ids=str)
+def test_matrices_that_are_not_hermitian_somewhere_lose_nothing_elsewhere(operation, dtype):
+    base = nm.families.trigonometric(3, 2, 0.0, cycles=0.2, dtype=dtype)
+
+    def fn(p):
+        A = base(p)
+        skew = (p[:, :, None] > 0.97) * torch.ones(3, 3).triu(1)
+        return A @ A.mH + 3 * torch.eye(3) + skew
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=real(dtype)), operation)
+    surrogate = nm.fit(problem, rank=6, progress=False)
+    assert 0 < len(surrogate.report.singular) < surrogate.report.exact_solves
+    p = torch.tensor([[0.2], [0.99], [0.5]], dtype=real(dtype))
+    for rows in (slice(None), slice(1, 2)):  # the one alone, too
+        checked = nm.certify(surrogate, problem, p[rows], rtol=0.1)
+        bad = p[rows, 0] > 0.97
+        assert torch.equal(checked.failed, bad) and torch.equal(checked.accepted, ~bad)
+        factors = problem.unpack(checked.value, p[rows])
+        assert all(x[bad].isnan().all() and x[~bad].isfinite().all() for x in factors)
 
 
 def test_indefinite_matrices_have_no_cholesky_factor(dtype):
@@ -1199,8 +1314,9 @@ def test_problem_refuses_wrong_arguments():
         (lambda U, S, Vh: (U[:4], S[:4], Vh[:4]), ValueError, ["`value`", "5", "got"]),
         (lambda U, S, Vh: (U[:1], S[:1], Vh[:1]), ValueError, ["`value`", "5", "got"]),  # must not be broadcast
         (lambda U, S, Vh: (U.numpy(), S.numpy(), Vh.numpy()), TypeError, ["`value`", "Tensor", "ndarray"]),
+        (lambda U, S, Vh: None, TypeError, ["`value`", "Tensor", "tuple", "None"]),
     ],
-    ids=["two factors", "transposed", "short batch", "single", "NumPy"],
+    ids=["two factors", "transposed", "short batch", "single", "NumPy", "nothing"],
 )
 def test_problem_refuses_a_wrong_value(measure, spoil, error, words):
     problem, p = problem_of(nm.SVD(rank=2), torch.float32, size=3), parameters(5, dtype=torch.float32)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, real
-from scipy.interpolate import AAA, CubicSpline
+from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, parameters, real
+from scipy.interpolate import AAA, CubicSpline, RBFInterpolator
 
 import neumatc as nm
 from neumatc import peers
@@ -190,7 +190,7 @@ def test_chebyshev_reproduces_polynomials(d, budget, m):
     assert_close(peer(beyond, extrapolate=True), fn(beyond), units=1e5)
 
 
-@pytest.mark.parametrize("kernel", ["linear", "thin_plate_spline", "cubic", "quintic"])
+@pytest.mark.parametrize("kernel", list(peers._KERNELS))
 @pytest.mark.parametrize("rank", [None, 5])
 def test_radial_functions_reproduce_their_polynomials(kernel, rank):
     degree = peers._KERNELS[kernel]
@@ -202,9 +202,32 @@ def test_radial_functions_reproduce_their_polynomials(kernel, rank):
     problem = inverse_of(fn, 2)
     options = {"kernel": kernel, "edges": 0.0, "seed": 3}
     peer = peers.rbf(problem, 20, **options) if rank is None else peers.pod_regression(problem, 20, rank, **options)
-    assert peer.terms == (rank or 20)
+    assert peer.terms == (rank or (9 if kernel == "multiquadric" else 20))  # a matrix has nine numbers
     p = uniform(problem.family, 30)
     assert_close(peer(p), fn(p.double()), units=1e5)
+
+
+def test_the_shape_parameter_is_that_of_least_error_at_points_left_out():
+    problem = Counting(smooth(2))
+    peer = peers.rbf(problem, 24, kernel="multiquadric")
+    x, X = problem.p[0].double().numpy(), problem.exact(problem.p[0]).value.flatten(1).numpy()
+    errors = {}
+    for shape in peers._SHAPES:
+        squares = [
+            np.square(
+                RBFInterpolator(np.delete(x, i, axis=0), np.delete(X, i, axis=0), kernel="multiquadric", epsilon=shape)(
+                    x[i : i + 1]
+                )
+                - X[i]
+            ).sum()
+            for i in range(len(x))
+        ]
+        errors[shape] = sum(squares)
+        assert peers._left_out(x, X)(shape) * X.size == pytest.approx(errors[shape], rel=1e-3)
+    assert errors[peer.details["shape"]] <= 1.1 * min(errors.values())  # judged on random combinations
+    same = peers.pod_regression(problem, 24, 24, kernel="multiquadric")
+    p = uniform(problem.family, 20)
+    assert_close(same(p), peer(p), units=1e4)
 
 
 def test_splines_are_those_of_scipy_and_reproduce_cubics(dtype):
@@ -217,9 +240,22 @@ def test_splines_are_those_of_scipy_and_reproduce_cubics(dtype):
     i = (8 * p[:, 0].double()).long()
     weight = (8 * p[:, :, None].double() - i[:, None, None]).to(real(dtype))
     assert_close(peers.spline(problem, 9, degree=1)(p), torch.lerp(X[i], X[i + 1], weight.to(dtype)), units=50)
+    held = (9 * p[:, 0].double()).long()
+    middles = problem.exact((torch.arange(9, dtype=torch.float64)[:, None] + 0.5) / 9).value
+    assert_close(peers.spline(problem, 9, degree=0)(p), middles[held], units=0)
     cubic = inverse_of(lambda p: (2 + p[:, :, None] ** 3 - p[:, :, None]) * torch.eye(2, dtype=torch.float64))
     q = uniform(cubic.family, 30)
     assert_close(peers.spline(cubic, 5)(q), cubic.exact(q).value, units=200)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_splines_solve_on_the_grid_only(degree):
+    problem, grid = Counting(smooth()), torch.linspace(0, 1, 24, dtype=torch.float64)[:, None]
+    peer = peers.spline(problem, 9, degree, grid)
+    assert (problem.p[0] == grid.mT).any(dim=1).all()
+    assert peer.terms == 9
+    assert_close(peer(problem.p[0]), problem.exact(problem.p[0]).value, units=50)
+    assert peers.spline(smooth_problem := Counting(smooth()), 30, degree, grid).terms == smooth_problem.solves == 24
 
 
 def test_pod_truncation_is_that_of_the_snapshots(dtype):
@@ -367,6 +403,7 @@ def test_problems_that_no_peer_takes(build):
         (lambda p: peers.spline(p, 3), 1, ["`budget`", "at least 4", "got 3"]),
         (lambda p: peers.spline(p, 1, degree=1), 1, ["`budget`", "at least 2", "got 1"]),
         (lambda p: peers.spline(p, 9, degree=2), 1, ["`degree`", "1 (linear) or 3 (cubic)", "got 2"]),
+        (lambda p: peers.spline(p, 9, grid=torch.ones(4)), 1, ["`p`", "(B, 1)", "(4,)"]),
         (lambda p: peers.spline(p, 9), 2, ["`problem`", "one parameter, got 2", "`rbf`"]),
         (lambda p: peers.pod_spline(p, 9, 4), 3, ["`problem`", "one parameter, got 3", "`pod_regression`"]),
         (lambda p: peers.pod_spline(p, 3, 4), 1, ["`budget`", "at least 4", "got 3"]),
@@ -377,7 +414,7 @@ def test_problems_that_no_peer_takes(build):
         (lambda p: peers.aaa(p, 9, terms=0), 1, ["`terms`", "at least 1", "got 0"]),
         (lambda p: peers.aaa(p, 9, rtol=-1), 1, ["`rtol`", "at least 0", "got -1"]),
         (lambda p: peers.rbf(p, 5), 2, ["`budget`", "at least 6", "got 5"]),
-        (lambda p: peers.rbf(p, 20, kernel="gaussian"), 2, ["`kernel`", "'quintic'", "got 'gaussian'"]),
+        (lambda p: peers.rbf(p, 20, kernel="gaussian"), 2, ["`kernel`", "'multiquadric'", "got 'gaussian'"]),
         (lambda p: peers.rbf(p, 20, edges=2), 2, ["`edges`", "at most 1", "got 2"]),
         (lambda p: peers.rbf(p, 20, seed=-1), 2, ["`seed`", "at least 0", "got -1"]),
         (lambda p: peers.residual_projection(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
@@ -408,12 +445,36 @@ def test_the_design_is_sobol_moved_towards_the_faces():
         assert_close(p, expected)
 
 
-def test_chebyshev_refuses_a_box_too_narrow_for_its_precision():
+@pytest.mark.parametrize(
+    "peer",
+    [
+        lambda problem: peers.chebyshev(problem, 2000),
+        lambda problem: peers.spline(problem, 2500),
+        lambda problem: peers.pod_spline(problem, 2500, 3),
+        lambda problem: peers.aaa(problem, 2500),
+        lambda problem: peers.rbf(problem, 2500),
+    ],
+    ids=["chebyshev", "spline", "pod_spline", "aaa", "rbf"],
+)
+def test_a_box_too_narrow_for_its_precision_is_refused(peer):
     base = nm.families.trigonometric(3, dtype=torch.float64)
-    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 2560])
+    low, high = torch.tensor([3.5e9]), torch.tensor([3.5e9 + 5e5])  # some two thousand numbers in float32
     family = nm.ParametricMatrix(lambda p: base(((p - low) / (high - low)).double().clamp(0, 1)).float(), low, high)
     words = ["`problem`", "differ", "double precision"]
-    assert_raises(ValueError, words, lambda: peers.chebyshev(nm.Problem(family, nm.Inverse()), 20))
+    assert_raises(ValueError, words, lambda: peer(nm.Problem(family, nm.Inverse())))
+
+
+def test_peers_of_a_family_that_reuses_its_memory_under_autocast():
+    base, memory = nm.families.trigonometric(3, shift=3.0), torch.empty(300, 3, 3)
+    reusing = nm.ParametricMatrix(lambda p: memory[: len(p)].copy_(base(p)), [0.0], [1.0])
+    p = parameters(9, dtype=torch.float32)
+    for build in (
+        lambda problem: peers.residual_projection(problem, 8, greedy=True),
+        lambda problem: peers.spline(problem, 8),
+    ):
+        expected = build(nm.Problem(base, nm.Inverse()))(p)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(build(nm.Problem(reusing, nm.Inverse()))(p), expected)
 
 
 # Exact singular triplets from the Gram matrix

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from neumatc import provenance
-from neumatc.provenance import Record, glue, load, publish, resolve_device, table
+from neumatc.provenance import Record, Table, glue, load, publish, resolve_device, table
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +237,11 @@ def test_glue_stores_plain_numbers_and_is_silent_without_myst_nb(monkeypatch):
     assert stored == {"a": (float, 0.5, False), "b": (int, 2, False)}
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     glue("c", 1.0)
+
+
+def test_the_cells_of_a_table_keep_bars_and_quotes():
+    text = Table(["a"], [['SVD(2, gauge="subspace") | `f("x|y")`']])._repr_markdown_()
+    assert text.splitlines()[2] == '| SVD(2, gauge=\\"subspace\\") \\| `f("x\\|y")` |'
 
 
 def test_the_table_shows_the_provenance():

@@ -34,7 +34,7 @@ ORDER = (
 SERVICES = {"figures", "provenance", "runs"}
 ONLY = {
     "peers": {"checks", "families", "linalg", "operations", "problem", "sampling"},
-    "benchmark": {"checks"},
+    "benchmark": {"checks", "linalg"},
     "wireless": {"checks", "families"},
 }
 MODULES = {path.stem: path for path in (ROOT / "neumatc").glob("*.py") if path.stem != "__init__"}
