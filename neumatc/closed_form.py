@@ -35,7 +35,7 @@ _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 20, 1e-3, 3, 18
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
 # Polynomials that are tried for coefficients at scattered parameters: the most, their stretches, and the random
 # combinations of the coefficients by which they are judged.
-_MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.0, 0.8, 0.95), 64
+_MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.95, 0.8, 0.0), 64
 # What a fit to coefficients need not resolve, in rounding units.
 _ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
@@ -706,8 +706,8 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
     All degrees are judged at the price of the largest, since the polynomials are ordered by their degree: the leading
     columns of an orthogonal basis Q of all serve the smaller ones. The error at a point that was left out is its
     residual over 1 - h_i, h_i the squared norm of row i of Q (Allen, Technometrics 16, 1974). Errors far below what the
-    rank leaves out anyway (``tail``) are not worth more polynomials. Also return the mean squared error expected of
-    those chosen, with the tail.
+    rank leaves out anyway (``tail``) are not worth more polynomials. Less stretch is tried as long as it is better.
+    Also return the mean squared error expected of those chosen, with the tail.
     """
     count, dimension = design.x.shape
     largest = _largest(min(count // 2, _MOST_FEATURES), dimension)
@@ -715,7 +715,7 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
     if Y.shape[1] > _JUDGED:
         generator = torch.Generator().manual_seed(0)
         Y = Y @ (torch.randn((Y.shape[1], _JUDGED), dtype=Y.dtype, generator=generator) / math.sqrt(_JUDGED))
-    rounding, errors = torch.finfo(Y.dtype).eps, {(1, 0.0): math.inf}
+    rounding, errors, best = torch.finfo(Y.dtype).eps, {(1, 0.0): math.inf}, math.inf
     for stretch in _STRETCHES:
         psi = root * torch.nn.functional.pad(replace(largest, stretch=stretch).features(design.x, {}), (1, 0), value=1)
         gram = psi.T @ psi
@@ -735,7 +735,10 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
             left = right
             if degree:
                 errors[degree, stretch] = tail + float((R / (1 - kept).clamp_min(rounding)[:, None]).square().sum())
-    enough = 1.44 * min(errors.values())
+        last, best = best, min(errors.values())
+        if best == last:
+            break
+    enough = 1.44 * best
     degree, error, stretch = min((key[0], error, key[1]) for key, error in errors.items() if error <= enough)
     return Chebyshev(degree, stretch=stretch), error
 
