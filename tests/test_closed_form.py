@@ -486,7 +486,7 @@ def test_without_a_budget_a_tolerance_below_the_precision_ends():
     assert_sound(surrogate, problem)
 
 
-@pytest.mark.parametrize(("budget", "reason"), [(None, StopReason.STALLED), (30, StopReason.BUDGET)])
+@pytest.mark.parametrize(("budget", "reason"), [(None, StopReason.STALLED), (17, StopReason.BUDGET)])
 def test_the_best_round_is_returned(budget, reason, monkeypatch):
     """Not the last one: here every round after the first is told to be ten times worse than the one before."""
     rounds, estimate = [], nm.ClosedForm.estimate
@@ -498,7 +498,7 @@ def test_the_best_round_is_returned(budget, reason, monkeypatch):
         return replace(found, probability=1.0, residuals=torch.full_like(found.residuals, 10.0 ** len(rounds)))
 
     monkeypatch.setattr(nm.ClosedForm, "estimate", worse)
-    surrogate = fit(smooth(size=6), tol=1e-9, budget=budget)
+    surrogate = fit(smooth(size=14), tol=1e-9, budget=budget)
     report = surrogate.report
     assert report.stop_reason == reason
     assert len(rounds) > 1 and surrogate.maps[0] is rounds[0][0]
