@@ -35,7 +35,7 @@ _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS, _NEWTON_COST = 20, 1e-3, 3, 18
 _MOST_COLLOCATION, _PROJECTION_BYTES = 2048, 2**26
 # Polynomials that are tried for coefficients at scattered parameters: the most, their stretches, and the random
 # combinations of the coefficients by which they are judged.
-_MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.0, 0.8, 0.95), 64
+_MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.95, 0.8, 0.0), 64
 # What a fit to coefficients need not resolve, in rounding units.
 _ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
@@ -86,7 +86,8 @@ class ClosedForm(Method):
 
     With a tolerance, snapshots are added where the residual is estimated to fail, or the embedding and the projections
     grow where the subspace is good enough, until the estimated failure probability is low enough; then the rank
-    is reduced as far as the tolerance allows, unless it is fixed.
+    is reduced as far as the tolerance allows, unless it is fixed. Where that does not come about, the map of the
+    best round is returned: of the least estimated failure probability times the median residual.
 
     Factors that A does not determine (singular vectors) are aligned first: the operation chooses their gauge so that
     they are continuous, and what it meets on the way (crossings, Berry phases) is in ``report.events``. The projection
@@ -170,7 +171,7 @@ class ClosedForm(Method):
             fitted = []
             for task in tasks:
                 design = _collocation(_snapshots(first.rank), task)
-                fitted += self._assemble([task], design, [x[None] for x in _collocated(task, design)])
+                fitted += self._assemble([task], design, [_collocated(task, design)[0][None]])
         else:
             design = self._first_design(first, self.batch_snapshots(first.rank))
             fitted = self._solved(tasks, design)
@@ -456,10 +457,12 @@ class ClosedForm(Method):
             kept = _distinct([task], design.x, good[0].cpu())
             if not kept.all():
                 design, factors = _scattered(design.x[kept]), [x[kept.to(x.device)] for x in factors]
+            self._warn(task, design, factors)
         size = len(design.x) if solving else 16
         projections = _projections(size) if self.projections is None else self.projections
         maps: list[FactorMap] = []
-        best, idle = math.inf, 0
+        least, best, failure = math.inf, None, ""
+        progress, idle, converged = math.inf, 0, True
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
             while True:
                 if solving and len(design.x) == 0:
@@ -468,7 +471,8 @@ class ClosedForm(Method):
                 try:
                     if not solving:
                         design = _collocation(size, task)
-                        factors = _collocated(task, design)
+                        values, converged = _collocated(task, design)
+                        factors = [values]
                     maps = method._assemble([free], design, [x[None] for x in factors])[0]
                     estimate = self.estimate(task, maps, task.tol)
                     bar.update()
@@ -477,8 +481,10 @@ class ClosedForm(Method):
                         return self._lowered(task, maps, estimate)
                     # Progress is either fewer failures or smaller residuals.
                     measure = estimate.probability * float(estimate.residuals.median())
-                    best, idle = (measure, 0) if measure < 0.8 * best else (best, idle + 1)
-                    if idle == _MOST_IDLE:
+                    if best is None or measure < least:
+                        least, best = measure, (maps, report.rounds[-1], report.events, report.message)
+                    progress, idle = (measure, 0) if measure < 0.8 * progress else (progress, idle + 1)
+                    if idle == _MOST_IDLE or not converged:
                         report.stop_reason = StopReason.STALLED
                         break
                     # The failures that the subspace cannot mend call for snapshots, the others for a better embedding.
@@ -510,15 +516,36 @@ class ClosedForm(Method):
                 except FamilyError as error:
                     if not maps:
                         raise
-                    report.stop_reason = StopReason.FAMILY
-                    task.note(str(error))
+                    report.stop_reason, failure = StopReason.FAMILY, str(error)
                     break
+        if best is not None and maps is not best[0]:
+            maps, entry, report.events, report.message = best
+            report.rank = entry.rank
+            task.note(
+                f"the map of round {1 + report.rounds.index(entry)} of {len(report.rounds)} is returned, the best"
+            )
+            report.rounds.append(replace(entry, added=[], exact_solves=report.exact_solves))
+        if failure:
+            task.note(failure)
         if task.rank is not None and task.rank < max(m.rank for m in maps):
             maps = [_first(m, task.rank) for m in maps]
             report.rank = task.rank
             with suppress(FamilyError):
                 self.estimate(task, maps, task.tol)
         return maps
+
+    def _warn(self, task: Task, design: _Design, factors: Sequence[Tensor]) -> None:
+        """Report a tolerance that the exact solutions themselves miss, for their rounding."""
+        operation, family = task.problem.operation, task.problem.family
+        if operation.residual_solves or len(design.x) == 0:
+            return
+        with suppress(FamilyError):
+            residuals = operation.residual(family(task.box(design.x)), factors)
+            if float((residuals > task.tol).double().mean()) > self.failure_probability:
+                task.note(
+                    f"the tolerance is below the residuals of exact solutions in {family.dtype}, up to "
+                    f"{float(residuals.max()):.1g}"
+                )
 
     def _beyond(self, task: Task, maps: list[FactorMap], p: Tensor) -> Tensor:
         """Choose those parameters whose residual no combination of the map's matrices makes small.
@@ -675,8 +702,8 @@ def _collocation(terms: int, task: Task) -> _Design:
     return _rounded(task, _Design(x, weights, space))
 
 
-def _collocated(task: Task, design: _Design) -> list[Tensor]:
-    """Values, at the collocation points, of the polynomial map of least residual."""
+def _collocated(task: Task, design: _Design) -> tuple[Tensor, bool]:
+    """Values, at the collocation points, of the polynomial map of least residual, and whether they had converged."""
     family = task.problem.family
     L, F = task.problem.operation.system(family(task.box(design.x)))
     psi = design.space.features(design.x, {})
@@ -685,11 +712,12 @@ def _collocated(task: Task, design: _Design) -> list[Tensor]:
     tolerance = _COLLOCATION_UNITS * torch.finfo(dtype).eps
     X, steps = lowrank.collocate(L, F, Q.to(family.device, dtype), tolerance, _COLLOCATION_STEPS)
     X = X if tuple(X.shape[1:]) == task.problem.factors[0].shape else X.mH.resolve_conj().contiguous()
-    if steps == _COLLOCATION_STEPS:
+    converged = steps < _COLLOCATION_STEPS
+    if not converged:
         task.note(
             f"the least-squares iteration had not converged after {steps} steps: the matrices are ill-conditioned"
         )
-    return [X]
+    return X, converged
 
 
 def _largest(terms: int, dimension: int) -> Chebyshev:
@@ -706,8 +734,8 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
     All degrees are judged at the price of the largest, since the polynomials are ordered by their degree: the leading
     columns of an orthogonal basis Q of all serve the smaller ones. The error at a point that was left out is its
     residual over 1 - h_i, h_i the squared norm of row i of Q (Allen, Technometrics 16, 1974). Errors far below what the
-    rank leaves out anyway (``tail``) are not worth more polynomials. Also return the mean squared error expected of
-    those chosen, with the tail.
+    rank leaves out anyway (``tail``) are not worth more polynomials. Less stretch is tried as long as it is better.
+    Also return the mean squared error expected of those chosen, with the tail.
     """
     count, dimension = design.x.shape
     largest = _largest(min(count // 2, _MOST_FEATURES), dimension)
@@ -715,7 +743,7 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
     if Y.shape[1] > _JUDGED:
         generator = torch.Generator().manual_seed(0)
         Y = Y @ (torch.randn((Y.shape[1], _JUDGED), dtype=Y.dtype, generator=generator) / math.sqrt(_JUDGED))
-    rounding, errors = torch.finfo(Y.dtype).eps, {(1, 0.0): math.inf}
+    rounding, errors, best = torch.finfo(Y.dtype).eps, {(1, 0.0): math.inf}, math.inf
     for stretch in _STRETCHES:
         psi = root * torch.nn.functional.pad(replace(largest, stretch=stretch).features(design.x, {}), (1, 0), value=1)
         gram = psi.T @ psi
@@ -735,7 +763,10 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
             left = right
             if degree:
                 errors[degree, stretch] = tail + float((R / (1 - kept).clamp_min(rounding)[:, None]).square().sum())
-    enough = 1.44 * min(errors.values())
+        last, best = best, min(errors.values())
+        if best == last:
+            break
+    enough = 1.44 * best
     degree, error, stretch = min((key[0], error, key[1]) for key, error in errors.items() if error <= enough)
     return Chebyshev(degree, stretch=stretch), error
 

@@ -1,5 +1,6 @@
 """What every way of fitting shares: the task it is given, the surrogate's measure of failure, and its arguments."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -83,8 +84,10 @@ class Task:
             self.report.singular += p[~good].tolist()
 
     def note(self, message: str) -> None:
-        """Add to the report's message."""
-        self.report.message += ("; " if self.report.message else "") + message
+        """Add to the report's message, in the place of what says the same of other numbers."""
+        kind = re.sub(r"[\d.]+", "", message)
+        said = [part for part in self.report.message.split("; ") if part and re.sub(r"[\d.]+", "", part) != kind]
+        self.report.message = "; ".join([*said, message])
 
 
 @dataclass(frozen=True)

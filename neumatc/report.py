@@ -93,7 +93,8 @@ class Report:
             training that ends with large residuals, the worst candidates.
         collocation: Number of collocation points at the end: parameters at which the fit used A(p).
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
-        rounds: One entry per round of adaptive sampling.
+        rounds: One entry per round of adaptive sampling; at the end that of the map returned once more, if it is an
+            earlier one.
         events: What was met in aligning the factors of the snapshots: crossings, Berry phases.
         version: Version of this library.
     """

@@ -1,7 +1,7 @@
 """The closed form: near the limit, within its budget, to its tolerance, and every failure on the way as data."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -239,7 +239,6 @@ def chosen(values, dimension, count=400, tail=0.0):
 def test_polynomials_are_chosen_by_their_errors_at_points_left_out(d):
     """The cheap formula agrees with fits that leave out one point each."""
     x, weights, Y, best = chosen(lambda x: torch.exp(torch.sin(3 * x.sum(dim=1, keepdim=True))), d, 40)
-    psi = best.features(x, {})
 
     def left_out(embedding):
         psi, total = embedding.features(x, {}), 0.0
@@ -256,7 +255,7 @@ def test_polynomials_are_chosen_by_their_errors_at_points_left_out(d):
         if nm.Chebyshev(degree).count(d) <= len(x) // 2
     ]
     errors = {embedding: left_out(embedding) for embedding in rivals}
-    assert psi.shape[1] <= len(x) // 2
+    assert best.count(d) <= len(x) // 2
     assert errors[best] <= 1.45 * min(errors.values())
     assert all(e.degree >= best.degree for e in rivals if errors[e] < 0.99 * errors[best])
 
@@ -530,6 +529,42 @@ def test_without_a_budget_a_tolerance_below_the_precision_ends():
     p = grid_of(problem.family)
     assert problem.residual(p, surrogate(p)).median() < 1e-4
     assert_sound(surrogate, problem)
+
+
+@pytest.mark.parametrize(("budget", "reason"), [(None, StopReason.STALLED), (17, StopReason.BUDGET)])
+def test_the_best_round_is_returned(budget, reason, monkeypatch):
+    """Not the last one: here every round after the first is told to be ten times worse than the one before."""
+    rounds, estimate = [], nm.ClosedForm.estimate
+
+    def worse(self, task, maps, tol, step=0):
+        found = estimate(self, task, maps, tol, step)
+        rounds.append(maps)
+        task.report.rounds[-1].residual_median = 10.0 ** len(rounds)
+        return replace(found, probability=1.0, residuals=torch.full_like(found.residuals, 10.0 ** len(rounds)))
+
+    monkeypatch.setattr(nm.ClosedForm, "estimate", worse)
+    surrogate = fit(smooth(size=14), tol=1e-9, budget=budget)
+    report = surrogate.report
+    assert report.stop_reason == reason
+    assert len(rounds) > 1 and surrogate.maps[0] is rounds[0][0]
+    assert f"the map of round 1 of {len(rounds)} is returned, the best" in report.message
+    assert len(report.rounds) == len(rounds) + 1 and report.rounds[-1].residual_median == 10.0
+    assert report.rank == surrogate.rank == report.rounds[-1].rank
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_tolerance_that_exact_solutions_miss_is_told(d):
+    for dtype, tol in ((torch.float32, 1e-9), (torch.float64, 1e-9)):
+        message = fit(smooth(dtype, 6, d), tol=tol, budget=40).report.message
+        said = "the tolerance is below the residuals of exact solutions in torch.float32" in message
+        assert said == (dtype == torch.float32), message
+
+
+def test_residual_only_fits_stop_where_the_iteration_does_not_converge(monkeypatch):
+    monkeypatch.setattr("neumatc.closed_form._COLLOCATION_STEPS", 3)
+    report = fit(smooth(size=6), tol=1e-9, budget=0).report
+    assert (report.stop_reason, len(report.rounds)) == (StopReason.STALLED, 1)
+    assert report.message.count("had not converged") == 1
 
 
 def test_the_failure_probability_of_the_method_counts():

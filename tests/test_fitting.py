@@ -145,6 +145,9 @@ def test_a_task_says_how_much_is_left():
     assert replace(task, budget=None).left() > 10**9
     x = 2 * parameters(5) - 1
     assert_close(task.cube(task.box(x)), x)
+    for note in ("fails at 3 of 80 parameters", "something else", "fails at 12.5 of 160 parameters", "something else"):
+        task.note(note)
+    assert report.message == "fails at 12.5 of 160 parameters; something else"
 
 
 # Budgets, for gradient training

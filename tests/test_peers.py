@@ -190,6 +190,24 @@ def test_chebyshev_reproduces_polynomials(d, budget, m):
     assert_close(peer(beyond, extrapolate=True), fn(beyond), units=1e5)
 
 
+def test_a_stretched_grid_is_exact_for_stretched_polynomials_and_better_for_oscillations():
+    def stretched(p):
+        y = torch.sin((2 * p - 1) * math.asin(0.9)) / 0.9
+        return (3 + y[:, :1] ** 3 + y[:, 1:] ** 2 * y[:, :1])[:, :, None] * torch.eye(2, dtype=torch.float64)
+
+    def waves(p):
+        return (3 + torch.cos(20 * p.sum(dim=1)))[:, None, None] * torch.eye(2, dtype=torch.float64)
+
+    problem = inverse_of(stretched, 2)
+    p = uniform(problem.family, 20)
+    assert_close(peers.chebyshev(problem, 16, stretch=0.9)(p), stretched(p.double()), units=2000)
+    plain, better = (
+        nm.benchmark.relative_error(peers.chebyshev(inverse_of(waves, 2), 144, stretch=a)(p), waves(p.double()))
+        for a in (0.0, 0.9)
+    )
+    assert better < 0.5 * plain
+
+
 @pytest.mark.parametrize("kernel", list(peers._KERNELS))
 @pytest.mark.parametrize("rank", [None, 5])
 def test_radial_functions_reproduce_their_polynomials(kernel, rank):
@@ -400,6 +418,7 @@ def test_problems_that_no_peer_takes(build):
     [
         (lambda p: peers.chebyshev(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
         (lambda p: peers.chebyshev(p, 2.5), 1, ["`budget`", "integer", "2.5"]),
+        (lambda p: peers.chebyshev(p, 4, stretch=1), 1, ["`stretch`", "below 1", "got 1"]),
         (lambda p: peers.spline(p, 3), 1, ["`budget`", "at least 4", "got 3"]),
         (lambda p: peers.spline(p, 1, degree=1), 1, ["`budget`", "at least 2", "got 1"]),
         (lambda p: peers.spline(p, 9, degree=2), 1, ["`degree`", "1 (linear) or 3 (cubic)", "got 2"]),
