@@ -642,8 +642,8 @@ class Polar(Operation):
     failed, since U is not unique there.
 
     Residual: :math:`(\|A - U P\|_F^2 / \|A\|_F^2 + \|P - P^H\|_F^2 / \|P\|_F^2 + \|P_-\|_F^2 / \|P\|_F^2 +
-    \delta)^{1/2}` with the mean defect of orthonormality delta, and the negative part P_- of the Hermitian part of P,
-    which training does not see.
+    \delta)^{1/2}` with the mean defect of orthonormality delta, and the negative part :math:`P_-` of the Hermitian part
+    of P, which training does not see.
     """
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
