@@ -231,7 +231,8 @@ class Chebyshev(_Product):
 
     def univariate(self, x: Tensor) -> Tensor:
         if self.stretch:
-            x = torch.sin(x * math.asin(self.stretch)) / self.stretch
+            # In double precision: polynomials of degree D magnify the rounding of their argument by up to D^2.
+            x = (torch.sin(x.double() * math.asin(self.stretch)) / self.stretch).to(x.dtype)
         if x.requires_grad:
             recurrence = [torch.ones_like(x), x]
             for _ in range(self.degree - 1):

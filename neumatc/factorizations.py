@@ -392,6 +392,10 @@ class Eig(Operation):
         W = alignment.rotations
         return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
 
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        n = A.shape[-1]
+        return float(norm(A).median()) / n**0.5, n**-0.5
+
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return self.loss(A, factors).sqrt()
 
@@ -462,6 +466,10 @@ class Subspace(Operation):
         same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
         alignment = gauge.align(U, same, x, same.bool(), together=True)
         return (U @ alignment.rotations,), alignment.events
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        rows = self.factors(*A.shape[1:])[0].shape[0]
+        return (rows**-0.5,)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return self.loss(A, factors).sqrt()
@@ -554,6 +562,9 @@ class Projector(Subspace):
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
 
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        return (self.rank**0.5 * super().scales(A)[0] ** 2,)
+
     def _basis(self, P: Tensor) -> Tensor:
         return linalg.svd(P)[0][:, :, : self.rank]
 
@@ -578,6 +589,10 @@ class QR(Operation):
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         *factors, failed = linalg.qr(A)
         return tuple(factors), failed
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        m, n = A.shape[1:]
+        return m**-0.5, float(norm(A).median()) / (min(m, n) * n) ** 0.5
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return self.loss(A, factors).sqrt()
@@ -621,6 +636,10 @@ class Cholesky(Operation):
         L, failed = linalg.cholesky(A)
         return (L,), failed
 
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        n = A.shape[-1]
+        return (float(A.diagonal(dim1=1, dim2=2).real.sum(dim=1).clamp_min(0).median()) ** 0.5 / n,)
+
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return self.loss(A, factors).sqrt()
 
@@ -653,6 +672,10 @@ class Polar(Operation):
         U, S, Vh, failed = linalg.svd(A)
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        m, n = A.shape[1:]
+        return max(m, n) ** -0.5, float(norm(A).median()) / n
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]

@@ -488,6 +488,13 @@ class MatrixFunction(Operation):
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return self.loss(A, factors).sqrt()
 
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        # A multiple a of a unitary matrix. Exponentials and logarithms have no unit, and no guess at hand.
+        n = A.shape[-1]
+        a = float(norm(A).median()) / n**0.5
+        power = {"sqrt": 0.5, "inverse_sqrt": -0.5}.get(self.function)
+        return (a**power / n**0.5 if power and a else 1.0,)
+
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = factors[0]
         left, right = {

@@ -23,6 +23,8 @@ from neumatc.report import Report, StopReason
 _TOLERANCE = 1e-2
 # A fit that leaves a relative residual above this somewhere looks there for singular matrices.
 _LARGE_RESIDUAL = 0.1
+# What Adam adds to the root of the mean squared gradient.
+_ADAM_EPS = 1e-8
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class ResidualTraining(Method):
         embedding: Phi, one per factor; a fit that begins from a surrogate keeps that surrogate's.
         steps: Adam steps, all rounds together; with fewer steps than rounds, each step is a round.
         batch: Collocation points per step.
-        learning_rate: Of the first step.
+        learning_rate: Of the first step; for the latent tensors relative to the size that `Operation.scales` expects of
+            their factors.
         schedule: ``"cosine"``: the learning rate falls to zero along half a cosine over ``steps``; ``"constant"``.
         collocation: Initial points, a scrambled Sobol sequence, at least the rank.
         rounds: Rounds of training, at least 1; between them points are added.
@@ -109,6 +112,11 @@ class ResidualTraining(Method):
                 f"`collocation`: expected at least `rank` = {rank} points, got {self.collocation}; fewer cannot "
                 "determine the latent tensor. Give more points or a smaller rank."
             )
+        if problem.operation.residual_solves and task.budget is not None:
+            raise ValueError(
+                f"`budget`: expected None for {problem.operation}, whose residual takes an exact solve at every point "
+                f"of every step, got {task.budget}; take nm.ClosedForm(), or leave the budget out."
+            )
         if self.anchors > task.left():
             raise ValueError(
                 f"`anchors`: expected at most `budget` = {task.budget} exact solves, got {self.anchors}; lower it."
@@ -116,10 +124,11 @@ class ResidualTraining(Method):
         tol = _TOLERANCE if task.tol is None else task.tol
         family, operation = problem.family, problem.operation
         points = sampling.sobol(self.collocation, family.lower, family.upper, report.seed)
-        A = family(points).clone()  # a family may give the same memory again
+        A = family(points).clone()  # kept, while the family may write its next matrices into the same memory
         report.collocation = self.collocation
         anchor_x, anchor_exact = self._solve_anchors(task)
-        maps = self._initial_maps(task, rank, A) if task.start is None else _detached(task.start.maps)
+        scales = operation.scales(A)
+        maps = self._initial_maps(task, rank, scales) if task.start is None else _detached(task.start.maps)
         x, good = task.cube(points), _detached(maps)
         try:
             step_from_start, judge = self._round_zero(task, maps, x, A, tol)
@@ -131,13 +140,19 @@ class ResidualTraining(Method):
         cores = [
             (torch.view_as_real(m.core) if m.core.is_complex() else m.core.detach()).requires_grad_() for m in maps
         ]
-        leaves = cores + [
+        weights = [
             weight.requires_grad_()
             for m in maps
             for name, weight in m.weights.items()
             if m.embedding.trainable is None or name in m.embedding.trainable
         ]
-        optimiser = torch.optim.Adam(leaves, lr=self.learning_rate, fused=True)
+        # The latent tensors move as if their factors were of the size of unitary matrices: Adam with a rate of lr * u
+        # and eps / u takes u times the steps that it takes for u times the gradient. So the unit of A does not matter.
+        units = [u * f.shape[-1] ** 0.5 if len(f.shape) == 2 else u for u, f in zip(scales, problem.factors)]
+        groups = [
+            {"params": [c], "lr": self.learning_rate * u, "eps": _ADAM_EPS / u} for c, u in zip(cores, units) if u > 0
+        ]
+        optimiser = torch.optim.Adam([*groups, {"params": weights}], lr=self.learning_rate, eps=_ADAM_EPS, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser,
             lambda step: 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0,
@@ -150,6 +165,8 @@ class ResidualTraining(Method):
 
         def train() -> Tensor:
             rows = torch.randint(len(x), (min(self.batch, len(x)),), generator=generator).to(x.device)
+            if operation.residual_solves:
+                report.exact_solves += len(rows)
             with torch.enable_grad():
                 if targets is None:
                     loss = operation.loss(A[rows], evaluate(x[rows])).mean()
@@ -268,9 +285,9 @@ class ResidualTraining(Method):
         factors, good = task.solve(p)
         return (task.cube(p[good]), task.problem.operation.invariant(factors)) if good.any() else (None, None)
 
-    def _initial_maps(self, task: Task, rank: int, A: Tensor) -> list[FactorMap]:
+    def _initial_maps(self, task: Task, rank: int, scales: Sequence[float]) -> list[FactorMap]:
         problem, maps = task.problem, []
-        family, scales = problem.family, problem.operation.scales(A)
+        family = problem.family
         for i, (factor, scale) in enumerate(zip(problem.factors, scales)):
             r = min(rank, real_numbers(problem, i))
             dtype = factor.dtype(family.dtype)

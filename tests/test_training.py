@@ -10,6 +10,7 @@ from conftest import (
     assert_close,
     assert_raises,
     easy,
+    grid_of,
     parameters,
     real,
     singular_where,
@@ -338,3 +339,49 @@ def test_an_operation_of_the_user_is_fitted(operation, shape, dtype):
 )
 def test_method_refuses(settings, words):
     assert_raises((ValueError, TypeError), words, lambda: nm.ResidualTraining(**settings))
+
+
+@pytest.mark.parametrize("unit", [2.0**10, 2.0**-20])
+@pytest.mark.parametrize(
+    ("operation", "powers"),
+    [
+        (nm.Inverse(), (-1,)),
+        (nm.PseudoInverse(), (-1,)),
+        (nm.SVD(2), (0, 1, 0)),
+        (nm.Eig(), (1, 0)),
+        (nm.QR(), (0, 1)),
+        (nm.Polar(), (0, 1)),
+        (nm.Projector(2), (0,)),
+        (nm.MatrixFunction("sqrt"), (0.5,)),
+        (nm.MatrixFunction("inverse_sqrt"), (-0.5,)),
+    ],
+    ids=str,
+)
+def test_the_unit_of_the_matrices_does_not_matter(operation, powers, unit):
+    family = easy(operation).family
+    scaled = nm.ParametricMatrix(lambda p: unit * family(p), family.lower, family.upper)
+    p = grid_of(family, 20)
+    values = [trained(nm.Problem(f, operation), rank=3)(p) for f in (family, scaled)]
+    value, other = [(v,) if isinstance(v, torch.Tensor) else tuple(v) for v in values]
+    for x, y, power in zip(value, other, powers, strict=True):
+        assert_close(y / unit**power, x, units=1e6)
+
+
+def test_a_budget_where_the_residual_takes_exact_solves():
+    problem = easy(nm.LogDet())
+    assert_raises(ValueError, ["`budget`", "LogDet()", "exact solve", "got 50"], lambda: trained(problem, 1, budget=50))
+    assert trained(problem, 1, steps=10).report.exact_solves >= 10 * 16
+
+
+def test_a_family_that_reuses_its_memory():
+    family = easy(nm.Inverse()).family
+    memory = torch.empty(5000, 3, 3, dtype=torch.float64)
+
+    def fn(p):
+        memory[: len(p)] = family(p)
+        return memory[: len(p)]
+
+    reusing = nm.ParametricMatrix(fn, family.lower, family.upper)
+    p = grid_of(family, 20)
+    values = [trained(nm.Problem(f, nm.Inverse()), tol=1e-6)(p) for f in (family, reusing)]
+    assert torch.equal(*values)
