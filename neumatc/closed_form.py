@@ -40,8 +40,9 @@ _MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.95, 0.8, 0.0), 64
 _ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
 _MOST_IDLE = 3
-# The residual-only fit stops its iterations at this multiple of the rounding unit.
-_COLLOCATION_UNITS, _COLLOCATION_STEPS = 8, 5000
+# The residual-only fit stops its iterations at this multiple of the rounding unit, or after so many steps; in a fit to
+# a tolerance after fewer, since every round takes more than the one before.
+_COLLOCATION_UNITS, _COLLOCATION_STEPS, _COLLOCATION_STEPS_PER_ROUND = 8, 5000, 2000
 
 
 class _Design(NamedTuple):
@@ -710,9 +711,10 @@ def _collocated(task: Task, design: _Design) -> tuple[Tensor, bool]:
     Q, _ = torch.linalg.qr(torch.cat([torch.ones_like(psi[:, :1]), psi], dim=1))
     dtype = checks.real_dtype(family.dtype)
     tolerance = _COLLOCATION_UNITS * torch.finfo(dtype).eps
-    X, steps = lowrank.collocate(L, F, Q.to(family.device, dtype), tolerance, _COLLOCATION_STEPS)
+    most = _COLLOCATION_STEPS if task.tol is None else _COLLOCATION_STEPS_PER_ROUND
+    X, steps = lowrank.collocate(L, F, Q.to(family.device, dtype), tolerance, most)
     X = X if tuple(X.shape[1:]) == task.problem.factors[0].shape else X.mH.resolve_conj().contiguous()
-    converged = steps < _COLLOCATION_STEPS
+    converged = steps < most
     if not converged:
         task.note(
             f"the least-squares iteration had not converged after {steps} steps: the matrices are ill-conditioned"

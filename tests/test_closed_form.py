@@ -561,7 +561,7 @@ def test_a_tolerance_that_exact_solutions_miss_is_told(d):
 
 
 def test_residual_only_fits_stop_where_the_iteration_does_not_converge(monkeypatch):
-    monkeypatch.setattr("neumatc.closed_form._COLLOCATION_STEPS", 3)
+    monkeypatch.setattr("neumatc.closed_form._COLLOCATION_STEPS_PER_ROUND", 3)
     report = fit(smooth(size=6), tol=1e-9, budget=0).report
     assert (report.stop_reason, len(report.rounds)) == (StopReason.STALLED, 1)
     assert report.message.count("had not converged") == 1
