@@ -130,7 +130,6 @@ class _Follower:
         gaps = np.abs(values[:, :, None] - values[:, None, :])
         self.equal = _DEGENERATE_UNITS * eps * self.scale
         self.degenerate = (gaps <= self.equal) & ~(alone & ~np.eye(self.width, dtype=bool))
-        self.gaps = (gaps + np.where(np.eye(self.width), np.inf, 0)).min(axis=(1, 2)) / self.scale
         if not alone:
             self._separate()
         self.overlaps = _overlap(self.D, self.F, self.tree)
@@ -220,7 +219,8 @@ class _Follower:
                 others = np.where(same[label], 0, np.abs(overlap[label]) ** 2)
                 partner = int(others.argmax())
                 lost = others[partner] < (1 - kept[label]) / 2
-                self._enter("cut" if lost else "avoided crossing", (label,) if lost else (label, partner), a, b)
+                held = np.stack([self.values[node] @ np.abs(W[node]) ** 2 for node in (a, b)])
+                self._enter("cut" if lost else "avoided crossing", (label,) if lost else (label, partner), (a, b), held)
                 if not lost:
                     mixing.append((int(label), partner))
         return W, mixing
@@ -264,17 +264,18 @@ class _Follower:
             flagged = np.flatnonzero((turns > _LARGEST_TURN) | exchanged)
             if not len(flagged):
                 continue
+            ends = held[self.loops[flagged]]
             if not len(rest):
-                self._enter("loop", block, *self.loops[flagged[0]], float(turns[flagged[0]]))
+                self._enter("loop", block, self.loops[flagged[0]], ends[0], float(turns[flagged[0]]))
                 continue
             # The cut across which a vector changes its sign ends at the degeneracy: there the values are closest.
-            ends = held[self.loops[flagged]]
             gaps = np.abs(ends[:, :, block][..., None] - ends[:, :, rest][:, :, None]).min(axis=(1, 2))
-            loop = flagged[gaps.min(axis=1).argmin()]
+            least = gaps.min(axis=1).argmin()
             partner = rest[gaps.min(axis=0).argmin()]
             phase = float(np.where(exchanged, 0, turns)[flagged].max())
-            place = self._closest(np.abs(held[:, block[0]] - held[:, partner]), self.loops[loop])
-            self._enter("loop", (block[0], partner), *self.loops[loop], phase, place)
+            edge = self.loops[flagged[least]]
+            place = self._closest(np.abs(held[:, block[0]] - held[:, partner]), edge)
+            self._enter("loop", (block[0], partner), edge, ends[least], phase, place)
             pairs.append((int(block[0]), int(partner)))
         return pairs
 
@@ -328,7 +329,7 @@ class _Follower:
                             frames, middle = aligned[window][:, :, columns], aligned[node][:, columns]
                             frames = frames @ _polar(frames.conj().transpose(0, 2, 1) @ middle)
                             if apart > _ROUGHER * _roughness(x[window], frames).max():
-                                self._enter("avoided crossing", (a, b), along[node], along[node])
+                                self._enter("avoided crossing", (a, b), along[[node]], held[[node]])
                                 pairs.append((int(a), int(b)))
         return pairs
 
@@ -371,13 +372,17 @@ class _Follower:
         self,
         kind: str,
         labels: Iterable[int],
-        a: int,
-        b: int,
+        nodes: Iterable[int],
+        held: np.ndarray,
         phase: float = 0.0,
         place: tuple[np.ndarray, float] | None = None,
     ) -> None:
+        """Enter an event between nodes, at which ``held`` has the value of each label; keep the one of least gap."""
         labels = tuple(sorted({int(label) for label in labels}))
-        where, gap = place or ((self.x[a] + self.x[b]) / 2, min(self.gaps[a], self.gaps[b]) * self.scale)
+        others = np.array(labels if len(labels) > 1 else range(self.width))
+        gaps = np.abs(held[:, labels, None] - held[:, None, others])
+        gaps[:, np.equal.outer(labels, others)] = np.inf
+        where, gap = place or (self.x[list(nodes)].mean(axis=0), gaps.min())
         gap = float(gap / self.scale) if np.isfinite(gap) else float("nan")  # a single vector
         known = self.found.get((kind, labels))
         if known is None or gap < known.gap:
@@ -402,7 +407,7 @@ class _Follower:
                     gap = held[:, a] - held[:, b]
                     apart = (np.abs(gap)[edges] > self.equal).any(axis=1)
                     for s, t in edges[(gap[edges[:, 0]] * gap[edges[:, 1]] < 0) & apart]:
-                        self._enter("crossing", (a, b), s, t)
+                        self._enter("crossing", (a, b), (s, t), held[[s, t]])
         return list(self.found.values())
 
     def _meetings(self, a: int, b: int, gap: np.ndarray, along: np.ndarray, aligned: np.ndarray) -> None:

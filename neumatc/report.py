@@ -60,8 +60,9 @@ class Event:
         labels: The vectors concerned, by their order at the snapshot from which they are followed, from 0.
         parameter: Where; of several such places next to each other, the one with the smallest gap. A loop around two
             values is given by the place at which they are closest.
-        gap: Smallest difference of two values there, relative to the largest value; NaN where there is none. Of the
-            two values of a loop it is estimated from the snapshots around: about zero where they meet.
+        gap: Difference of the two values there (of a cut, to the nearest that is followed), relative to the largest
+            value; NaN where there is none. Of an avoided crossing it is that of the nearest snapshot, so not less than
+            the least; of a loop it is estimated from the snapshots around: about zero where the two meet.
         phase: For a loop, the angle in radians by which it turns the vector; else 0.
     """
 

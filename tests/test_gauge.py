@@ -326,6 +326,22 @@ def test_an_avoided_crossing_does_no_harm(operation, gap):
         assert all(event.kind == "avoided crossing" for event in events)
 
 
+@pytest.mark.parametrize("gap", [3e-3, 1e-3])
+def test_the_gap_of_an_avoided_crossing_is_that_of_its_two_values(gap):
+    """The first two values, 1e-4 apart, are followed as well."""
+
+    def beside(t):
+        A = avoided(gap)(t)
+        A[:, 5, 5] = 4.0001
+        return A
+
+    _, surrogate, _, _ = fitted(family_of(rotated(beside), [0.0], [1.0]), nm.SVD(4))
+    (event,) = surrogate.report.events
+    assert event.kind == "avoided crossing" and event.labels == (2, 3)
+    # The least is 2 gap; a snapshot is at most 0.0125 away from it.
+    assert 2 * gap <= event.gap * 4.0001 <= 2 * math.hypot(gap, 0.0125)
+
+
 CONICAL = [nm.Eigh(), nm.Eigh(4), nm.SVD(), nm.SVD(4), nm.SVD(4, "subspace"), nm.Subspace(4)]
 
 
