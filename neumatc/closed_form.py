@@ -40,6 +40,7 @@ _MOST_FEATURES, _STRETCHES, _JUDGED = 2048, (0.95, 0.8, 0.0), 64
 _ROUNDING_UNITS = 4
 # Rounds without progress after which a fit to a tolerance gives up.
 _MOST_IDLE = 3
+_NOT_CONVERGED = "the least-squares iteration had not converged: the matrices are ill-conditioned"
 # The residual-only fit stops its iterations at this multiple of the rounding unit, or after so many steps; in a fit to
 # a tolerance after fewer, since every round takes more than the one before.
 _COLLOCATION_UNITS, _COLLOCATION_STEPS, _COLLOCATION_STEPS_PER_ROUND = 8, 5000, 2000
@@ -348,7 +349,8 @@ class ClosedForm(Method):
 
         The least residual is not the least error: of matrices that are nearly singular it can be far from it. So the
         same is done at the snapshots, where the coefficients are known, and the replacement is kept only where it comes
-        nearer to them than polynomials do to those they were not fitted to.
+        nearer to them than polynomials do to those they were not fitted to. (With no more snapshots than matrices, as
+        by default, every snapshot lies in their span: then only rounding that was amplified is seen.)
         """
         design, norms = subspace.design, _lengths(subspace.C).cpu()
         x, weights = sampling.design(count, task.problem.family.dimension, task.report.seed + 1)
@@ -392,7 +394,10 @@ class ClosedForm(Method):
         penalty = _ROUNDING_UNITS * torch.finfo(dtype).eps
         norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
         tail = sum(s.tail for s in subspaces)
-        embedding = self.embedding or design.space or _chosen(design, Y * norms, tail, penalty)[0]
+        if design.space is None and (self.embedding is None or self.embedding.count(family.dimension) >= len(design.x)):
+            # Too few values for the caller's embedding: it is fitted to polynomials through them.
+            design = design._replace(space=_chosen(design, Y * norms, tail, penalty)[0])
+        embedding = self.embedding or design.space
         if design.space is not None and embedding != design.space:
             dense = max(_DENSE, _DENSE_PER_FEATURE * embedding.count(family.dimension))
             x, weights = sampling.design(dense, family.dimension, first.report.seed)
@@ -478,15 +483,15 @@ class ClosedForm(Method):
                     estimate = self.estimate(task, maps, task.tol)
                     bar.update()
                     bar.set_postfix_str(f"{report.exact_solves} exact solves, failing {estimate.probability:.2g}")
-                    if estimate.probability <= self.failure_probability:
-                        return self._lowered(task, maps, estimate)
                     # Progress is either fewer failures or smaller residuals.
                     measure = estimate.probability * float(estimate.residuals.median())
                     if best is None or measure < least:
                         least, best = measure, (maps, report.rounds[-1], report.events, report.message)
+                    if estimate.probability <= self.failure_probability:
+                        return self._lowered(task, maps, estimate)
                     progress, idle = (measure, 0) if measure < 0.8 * progress else (progress, idle + 1)
                     if idle == _MOST_IDLE or not converged:
-                        report.stop_reason = StopReason.STALLED
+                        report.stop_reason, failure = StopReason.STALLED, "" if converged else _NOT_CONVERGED
                         break
                     # The failures that the subspace cannot mend call for snapshots, the others for a better embedding.
                     new = estimate.failures[torch.randperm(len(estimate.failures), generator=task.generator)[:256]]
@@ -580,6 +585,7 @@ class ClosedForm(Method):
 
         def failing(rank: int) -> float:
             residuals = operation.residual(A, evaluate(operation, task.problem.family.shape, cut(rank), x))
+            report.exact_solves += len(A) if operation.residual_solves else 0
             return float((~(residuals <= task.tol)).double().mean())
 
         enough = 1 + bisect_left(range(1, top), True, key=lambda rank: failing(rank) <= self.failure_probability)
@@ -666,8 +672,10 @@ def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
     A = torch.cat([task.problem.family(p).clone() for task, p in zip(tasks, points)])
     factors, failed = checked(tasks[0].problem.operation.snapshots, A)
     good = ~failed.view(len(tasks), -1)
-    for task, p, own in zip(tasks, points, good):
+    for task, p, own, a in zip(tasks, points, good, A.split(len(x))):
         task.count(p, own)
+        if len(tasks) > 1 and not own.any():  # where the operation suits none of them, its own error says why
+            checked(task.problem.operation.snapshots, a)
     return [f.view(*good.shape, *f.shape[1:]) for f in factors], good
 
 
@@ -716,9 +724,7 @@ def _collocated(task: Task, design: _Design) -> tuple[Tensor, bool]:
     X = X if tuple(X.shape[1:]) == task.problem.factors[0].shape else X.mH.resolve_conj().contiguous()
     converged = steps < most
     if not converged:
-        task.note(
-            f"the least-squares iteration had not converged after {steps} steps: the matrices are ill-conditioned"
-        )
+        task.note(_NOT_CONVERGED)
     return X, converged
 
 
@@ -764,7 +770,10 @@ def _chosen(design: _Design, Y: Tensor, tail: float, penalty: float) -> tuple[Ch
             kept += Q[:, left:right].square().sum(dim=1)
             left = right
             if degree:
-                errors[degree, stretch] = tail + float((R / (1 - kept).clamp_min(rounding)[:, None]).square().sum())
+                # What the others say nothing about is predicted as zero.
+                free = (1 - kept > math.sqrt(rounding))[:, None]
+                left_out = torch.where(free, R / (1 - kept).clamp_min(rounding)[:, None], root * Y)
+                errors[degree, stretch] = tail + float(left_out.square().sum())
         last, best = best, min(errors.values())
         if best == last:
             break

@@ -369,7 +369,7 @@ class Eig(Operation):
     reported, and there are no blocks to fall back on; take `nm.MatrixFunction` or `nm.SVD`.
 
     Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths. The error
-    of :math:`V W V^{-1}` can be larger by a factor up to the condition number of V. So the estimate of the error is
+    of :math:`V W V^{-1}` can be larger by a factor up to :math:`\|V\|_F \|V^{-1}\|_2`. So the estimate of the error is
     :math:`\|A - V W V^{-1}\|_F / \|A\|_F`, at the price of an inverse: the error itself, up to the rounding in it. That
     of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
     """

@@ -114,7 +114,7 @@ class ParametricMatrix:
         p = checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
         try:
             A = self._checked(p)
-        except FamilyError:
+        except (FamilyError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the user's function raises, at one parameter of many
             raise FamilyError(

@@ -330,7 +330,13 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
 
     Returns:
         The shape of U, orthonormal to a few units of rounding.
+
+    Raises:
+        ValueError: If there are more vectors than they have entries.
     """
+    long, many = U.shape[1:][::-1] if rows else U.shape[1:]
+    if many > long:
+        raise ValueError(f"`U`: expected at most {long} vectors of {long} numbers, got {many}; set or drop `rows`.")
     E = U @ U.mH if rows else U.mH @ U
     E.diagonal(dim1=1, dim2=2).sub_(1)
     defect = torch.linalg.vector_norm(E.flatten(1), dim=1)

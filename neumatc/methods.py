@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.embeddings import Embedding
+from neumatc.families import FamilyError
 from neumatc.model import FactorMap, Surrogate, evaluate, unit_cube
 from neumatc.operations import checked
 from neumatc.problem import Problem
@@ -73,7 +74,16 @@ class Task:
         With ``aligned`` the factors are those that the operation needs to align its snapshots.
         """
         operation = self.problem.operation
-        factors, failed = checked(operation.snapshots if aligned else operation.exact, self.problem.family(p))
+        solve, A = operation.snapshots if aligned else operation.exact, self.problem.family(p)
+        try:
+            factors, failed = checked(solve, A)
+        except (
+            FamilyError
+        ):  # the operation suits none of these, as the indefinite: the shapes are those of a unit matrix
+            factors, _ = checked(solve, torch.eye(*A.shape[1:], dtype=A.dtype, device=A.device)[None])
+            factors, failed = tuple(x[:0] for x in factors), torch.ones(len(p), dtype=torch.bool, device=A.device)
+            self.count(p, ~failed)
+            return factors, ~failed
         self.count(p, ~failed)
         return (tuple(x[~failed] for x in factors) if failed.any() else factors), ~failed
 
@@ -85,6 +95,7 @@ class Task:
 
     def note(self, message: str) -> None:
         """Add to the report's message, in the place of what says the same of other numbers."""
+        message = message.replace("; ", ", ")  # what separates notes
         kind = re.sub(r"[\d.]+", "", message)
         said = [part for part in self.report.message.split("; ") if part and re.sub(r"[\d.]+", "", part) != kind]
         self.report.message = "; ".join([*said, message])

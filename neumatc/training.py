@@ -241,6 +241,7 @@ class ResidualTraining(Method):
         if task.start is not None:
             first = self.estimate(task, maps, tol)
             p, near = first.candidates, operation.residual(A, [m(x) for m in maps])
+            task.report.exact_solves += len(A) if operation.residual_solves else 0
             largest = max(float(first.residuals.max()), float(near.max()))
             why = f"a start with residuals up to {largest:.1e}"
             if type(operation).improved is Operation.improved:

@@ -148,6 +148,9 @@ def test_a_task_says_how_much_is_left():
     for note in ("fails at 3 of 80 parameters", "something else", "fails at 12.5 of 160 parameters", "something else"):
         task.note(note)
     assert report.message == "fails at 12.5 of 160 parameters; something else"
+    for note in ("3 are equal; give others", "4 are equal; give others"):
+        task.note(note)
+    assert report.message == "fails at 12.5 of 160 parameters; something else; 4 are equal, give others"
 
 
 # Budgets, for gradient training
@@ -782,3 +785,67 @@ def test_no_failure_among_the_draws_is_not_shown_as_zero(value, text):
     assert report.probability(entry) == text
     assert f"failure probability {text} (estimate)" in str(report)
     assert nm.Report("Method", {}, 3, 0).probability(nm.Round(0, 0.0, 0.0, 1.0, 1.0)) == "0"
+
+
+# What one part of a box or one problem of many does to the rest
+
+
+def hermitian_up_to(edge, skew=0.3):
+    """Positive definite matrices 3 x 3, with a part above ``edge`` that is not Hermitian."""
+
+    def fn(p):
+        A = torch.diag_embed(3 + torch.cos(7 * p) * torch.ones(3, dtype=p.dtype))
+        A[:, 0, 1] += torch.where(p[:, 0] > edge, skew, 0.0)
+        return A
+
+    return nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64)
+
+
+def test_a_part_that_is_not_hermitian_does_not_end_a_fit_to_a_tolerance():
+    report = nm.fit(nm.Problem(hermitian_up_to(0.9), nm.Cholesky()), tol=1e-3, budget=100, progress=False).report
+    assert report.stop_reason is not StopReason.FAMILY
+    assert report.exact_solves > 16 and all(p > 0.9 for (p,) in report.singular)
+
+
+def test_fit_many_names_a_family_that_does_not_suit_the_operation():
+    problems = [nm.Problem(hermitian_up_to(edge), nm.Cholesky()) for edge in (1.0, -1.0, 1.0)]
+    with pytest.raises(nm.FamilyError, match=r"problem 1: .*expected Hermitian") as caught:
+        nm.fit_many(problems, rank=2)
+    assert [s is not None for s in caught.value.surrogates] == [True, False, True]
+
+
+def test_a_map_that_meets_the_tolerance_is_kept_when_the_family_fails_after_it():
+    base, calls = nm.families.trigonometric(8, 4, 2.0, dtype=torch.float64), []
+
+    def fn(p):
+        if len(calls) == 1 and len(p) > 100:
+            raise RuntimeError("gone")
+        return base(p)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), nm.Inverse())
+    estimate = nm.ClosedForm.estimate
+
+    def counted(self, task, maps, tol):
+        result = estimate(self, task, maps, tol)
+        if result.probability <= self.failure_probability and not calls:
+            calls.append(1)  # from here on, when the rank is lowered, the family fails
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nm.ClosedForm, "estimate", counted)
+        surrogate = nm.fit(problem, tol=1e-3, progress=False)
+    assert calls and surrogate.report.stop_reason is StopReason.FAMILY
+    calls.clear()
+    p = torch.linspace(0, 1, 200, dtype=torch.float64)[:, None]
+    assert (problem.residual(p, surrogate(p)) <= 1e-3).double().mean() > 0.95
+
+
+def test_memory_that_runs_out_is_no_failure_of_the_family():
+    def fn(p):
+        if len(p) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return torch.eye(2, dtype=p.dtype).repeat(len(p), 1, 1)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), nm.Inverse())
+    with pytest.raises(torch.OutOfMemoryError):
+        nm.fit(problem, rank=1)

@@ -700,3 +700,9 @@ def test_the_search_for_lu_finds_it(source, found):
 def test_only_the_trusted_room_factorises(path):
     found = lu_calls(path.read_text(encoding="utf-8"))
     assert path.name == "linalg.py" or not found, f"{path.name}, lines {found}: go through neumatc.linalg"
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_more_vectors_than_entries_cannot_be_orthonormal(rows):
+    U = torch.randn(1, 3, 2) if rows else torch.randn(1, 2, 3)
+    assert_raises(ValueError, ["`U`", "at most 2", "got 3", "`rows`"], lambda: linalg.orthonormalized(U, rows=rows))
