@@ -12,7 +12,7 @@ import functools
 import importlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -342,11 +342,13 @@ def exact(problem: Problem, solver: Callable[[Tensor], Tensor] = numpy_batched) 
 
 
 @_timed
-def chebyshev(problem: Problem, budget: int, *, stretch: float = 0.0) -> Peer:
+def chebyshev(
+    problem: Problem, budget: int, *, stretch: float | Sequence[float] = 0.0, sides: Sequence[int] | None = None
+) -> Peer:
     r"""Interpolate the whole matrix by polynomials at the tensor grid of Chebyshev points of the first kind.
 
-    .. math:: X(p) = \sum_{k \in \{0, ..., m-1\}^d} C_k \prod_{i=1}^d T_{k_i}(x_i),
-              \qquad m = \lfloor N^{1/d} \rfloor,
+    .. math:: X(p) = \sum_{k_1 < m_1, ..., k_d < m_d} C_k \prod_{i=1}^d T_{k_i}(x_i),
+              \qquad m_i = \lfloor N^{1/d} \rfloor \text{ unless given},
 
     x the parameters scaled to [-1, 1]^d, or with a stretch a, sin(x_i arcsin a) / a in their place, whose nodes are
     nearer to equal spacing and serve oscillations with fewer of them (Kosloff and Tal-Ezer, J. Comput. Phys. 104,
@@ -356,39 +358,48 @@ def chebyshev(problem: Problem, budget: int, *, stretch: float = 0.0) -> Peer:
 
     Args:
         problem: An operation with one factor.
-        budget: N, at most so many exact solves; m^d are used.
-        stretch: a, from 0 (plain polynomials) to below 1, as in `nm.Chebyshev`.
+        budget: N, at most so many exact solves; as many as the grid has nodes are used.
+        stretch: a, from 0 (plain polynomials) to below 1, as in `nm.Chebyshev`; for all parameters or for each.
+        sides: Nodes m_i in each direction, at most N in all. Default: equally many.
 
     Returns:
-        The peer, of m^d terms.
+        The peer, of as many terms as nodes.
 
     Raises:
-        ValueError: For several factors, a budget below 1, or no exact solution that succeeds.
+        ValueError: For several factors, a budget below 1 or less than the grid, numbers of sides or stretches that are
+            not that of the parameters, or no exact solution that succeeds.
     """
     family, d = problem.family, problem.family.dimension
-    budget, stretch = checks.integer("budget", budget, 1), checks.number("stretch", stretch, at_least=0, below=1)
-    m = round(budget ** (1 / d))
-    m -= m**d > budget
-    nodes = -_chebyshev_points(m)
-    nodes = (1 + (torch.asin(stretch * nodes) / math.asin(stretch) if stretch else nodes)) / 2
-    x = torch.cartesian_prod(*[nodes] * d).view(-1, d)
+    budget = checks.integer("budget", budget, 1)
+    stretches = (stretch,) * d if np.ndim(stretch) == 0 else _each("stretch", stretch, d)
+    stretches = [checks.number("stretch", a, at_least=0, below=1) for a in stretches]
+    if sides is None:
+        m = round(budget ** (1 / d))
+        sides = [m - (m**d > budget)] * d
+    sides = [checks.integer("sides", m, 1) for m in _each("sides", sides, d)]
+    if math.prod(sides) > budget:
+        raise ValueError(f"`sides`: expected at most {budget} nodes in all, got {math.prod(sides)}; raise `budget`.")
+    nodes = [
+        (1 + (torch.asin(a * y) / math.asin(a) if a else y)) / 2
+        for y, a in zip([-_chebyshev_points(m) for m in sides], stretches)
+    ]
+    x = torch.cartesian_prod(*nodes).view(-1, d)
     p = torch.lerp(family.lower.double(), family.upper.double(), x.to(family.device)).to(family.lower)
     p, X, failed = _solve(problem, p, 1)
 
     def basis(x: Tensor) -> Tensor:
-        y = 2 * x - 1
-        y = torch.sin(y * math.asin(stretch)) / stretch if stretch else y
-        T = [torch.ones_like(y), y]  # the recurrence is stable, also outside the box
-        for _ in range(m - 2):
-            T.append(2 * T[1] * T[-1] - T[-2])
-        T, phi = torch.stack(T[:m], dim=2), x.new_ones(len(x), 1)
-        for i in range(d):
-            phi = (phi[:, :, None] * T[:, i, None, :]).flatten(1)
+        phi = x.new_ones(len(x), 1)
+        for y, m, a in zip((2 * x - 1).T, sides, stretches):
+            y = torch.sin(y * math.asin(a)) / a if a else y
+            T = [torch.ones_like(y), y]  # the recurrence is stable, also outside the box
+            for _ in range(m - 2):
+                T.append(2 * y * T[-1] - T[-2])
+            phi = (phi[:, :, None] * torch.stack(T[:m], dim=1)[:, None, :]).flatten(1)
         return phi
 
     V = basis(_unit(family, p))
     if failed:
-        degrees = torch.cartesian_prod(*[torch.arange(m, device=family.device)] * d).view(-1, d).sum(dim=1)
+        degrees = torch.cartesian_prod(*[torch.arange(m, device=family.device) for m in sides]).view(-1, d).sum(dim=1)
         decay = 0.5 ** degrees.double()
         inverse = decay[:, None] * torch.linalg.pinv(V * decay)
     else:  # at nodes rounded to the precision of p the columns are not quite orthogonal
@@ -532,7 +543,15 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
 
 
 @_timed
-def rbf(problem: Problem, budget: int, *, kernel: str = "quintic", edges: float = 0.5, seed: int = 0) -> Peer:
+def rbf(
+    problem: Problem,
+    budget: int,
+    *,
+    kernel: str = "quintic",
+    scales: Sequence[float] | None = None,
+    edges: float = 0.5,
+    seed: int = 0,
+) -> Peer:
     r"""Radial basis functions through the whole matrices at a scattered design (SciPy), for any number of parameters.
 
     SciPy gives the N cardinal functions, in double precision; they multiply the exact solutions, in the precision of
@@ -552,6 +571,8 @@ def rbf(problem: Problem, budget: int, *, kernel: str = "quintic", edges: float 
         budget: N, the exact solves.
         kernel: ``"linear"``, ``"thin_plate_spline"``, ``"cubic"`` or ``"quintic"``, those without a length scale, or
             ``"multiquadric"``, whose scale is tuned.
+        scales: Positive factors of the unit cube's axes, by which r is measured: less than 1 for a parameter in which
+            the solutions are smoother than in the others. Default: 1 for all.
         edges: The design is a scrambled Sobol sequence x, moved to (1 - edges) x + edges (1 - cos(pi x)) / 2, denser
             at the faces of the box, from 0 (as it is) to 1 (distributed as Chebyshev points).
         seed: Seed of the sequence.
@@ -560,15 +581,17 @@ def rbf(problem: Problem, budget: int, *, kernel: str = "quintic", edges: float 
         The peer, of N terms (of the multiquadric no more than a matrix has numbers). Its details: ``shape``, epsilon.
 
     Raises:
-        ValueError: For several factors, another kernel, a budget below the number of polynomial terms, or too few exact
-            solutions that succeed.
+        ValueError: For several factors, another kernel, a budget below the number of polynomial terms, scales that are
+            not positive or not one for each parameter, or too few exact solutions that succeed.
     """
+    d = problem.family.dimension
+    scales = [checks.number("scales", a, above=0) for a in _each("scales", (1,) * d if scales is None else scales, d)]
     p, X, failed = _scattered(problem, budget, kernel, edges, seed)
     weights, rows = np.eye(len(p)), _rows(X)
     if kernel == "multiquadric":  # its cardinal functions lose digits where its matrix is ill-conditioned
         coefficients, rows = _pod(rows, len(p))
         weights = coefficients.cpu().numpy()
-    basis, details = _radial(problem, p, weights, kernel)
+    basis, details = _radial(problem, p, weights, kernel, scales)
     return _linear(f"rbf {kernel}", problem, X, failed, basis, rows, **details)
 
 
@@ -728,6 +751,13 @@ def _chebyshev_points(count: int) -> Tensor:
     return torch.cos((torch.arange(count, dtype=torch.float64) + 0.5) * (math.pi / count))
 
 
+def _each(name: str, values: Sequence[float], d: int) -> tuple:
+    """Return one value for each parameter."""
+    if len(values) != d:
+        raise ValueError(f"`{name}`: expected one for each of the {d} parameters, got {values}.")
+    return tuple(values)
+
+
 def _equispaced(problem: Problem, budget: int, needed: int, *, middles: bool = False) -> Tensor:
     """Equally spaced parameters, both ends included or the middles of equal pieces, shape (budget, 1)."""
     family, budget = _one_parameter(problem), checks.integer("budget", budget, needed)
@@ -794,14 +824,14 @@ def _scattered(problem: Problem, budget: int, kernel: str, edges: float, seed: i
 
 
 def _radial(
-    problem: Problem, p: Tensor, values: np.ndarray, kernel: str
+    problem: Problem, p: Tensor, values: np.ndarray, kernel: str, scales: Sequence[float] = (1.0,)
 ) -> tuple[Callable[[Tensor], np.ndarray], dict[str, float]]:
     """Interpolate values at p, with the shape parameter that suits them best; and that parameter."""
-    x, details = _unit(problem.family, p).cpu().numpy(), {}
+    x, details = _unit(problem.family, p).cpu().numpy() * scales, {}
     if kernel == "multiquadric":
         details["shape"] = min(_SHAPES, key=_left_out(x, values.astype(float)))
     through = RBFInterpolator(x, values, kernel=kernel, epsilon=details.get("shape", 1.0))
-    return lambda x: through(x.cpu().numpy()), details
+    return lambda x: through(x.cpu().numpy() * scales), details
 
 
 def _left_out(x: np.ndarray, values: np.ndarray) -> Callable[[float], float]:

@@ -208,6 +208,27 @@ def test_a_stretched_grid_is_exact_for_stretched_polynomials_and_better_for_osci
     assert better < 0.5 * plain
 
 
+def test_a_parameter_in_which_a_family_is_smooth_needs_few_nodes_and_a_small_scale():
+    def fn(p):
+        return (3 + torch.cos(20 * p[:, 0]) * (1 + 0.1 * p[:, 1]))[:, None, None] * torch.eye(2, dtype=torch.float64)
+
+    problem, options = inverse_of(fn, 2), {"kernel": "multiquadric"}
+    p = uniform(problem.family, 50)
+    grid = peers.chebyshev(problem, 64, stretch=(0.9, 0), sides=(32, 2))
+    assert (grid.terms, grid.exact_solves) == (64, 64)
+    assert nm.benchmark.relative_error(grid(p), fn(p.double())) < 1e-5  # linear in the second parameter
+    square, equal, scaled = (
+        nm.benchmark.relative_error(peer(p), fn(p.double()))
+        for peer in (
+            peers.chebyshev(problem, 64),
+            peers.rbf(problem, 64, **options),
+            peers.rbf(problem, 64, scales=(1, 0.05), **options),
+        )
+    )
+    assert square > 1e-2
+    assert scaled < 0.3 * equal
+
+
 @pytest.mark.parametrize("kernel", list(peers._KERNELS))
 @pytest.mark.parametrize("rank", [None, 5])
 def test_radial_functions_reproduce_their_polynomials(kernel, rank):
@@ -419,6 +440,9 @@ def test_problems_that_no_peer_takes(build):
         (lambda p: peers.chebyshev(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
         (lambda p: peers.chebyshev(p, 2.5), 1, ["`budget`", "integer", "2.5"]),
         (lambda p: peers.chebyshev(p, 4, stretch=1), 1, ["`stretch`", "below 1", "got 1"]),
+        (lambda p: peers.chebyshev(p, 9, stretch=(0.9,)), 2, ["`stretch`", "2 parameters", "(0.9,)"]),
+        (lambda p: peers.chebyshev(p, 9, sides=(3, 4)), 2, ["`sides`", "at most 9", "got 12", "`budget`"]),
+        (lambda p: peers.rbf(p, 20, scales=(1, 0)), 2, ["`scales`", "above 0", "got 0"]),
         (lambda p: peers.spline(p, 3), 1, ["`budget`", "at least 4", "got 3"]),
         (lambda p: peers.spline(p, 1, degree=1), 1, ["`budget`", "at least 2", "got 1"]),
         (lambda p: peers.spline(p, 9, degree=2), 1, ["`degree`", "1 (linear) or 3 (cubic)", "got 2"]),
