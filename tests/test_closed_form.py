@@ -552,6 +552,7 @@ def test_the_best_round_is_returned(budget, reason, monkeypatch):
     assert report.rank == surrogate.rank == report.rounds[-1].rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2])
 def test_a_tolerance_that_exact_solutions_miss_is_told(d):
     for dtype, tol in ((torch.float32, 1e-9), (torch.float64, 1e-9)):
@@ -1182,6 +1183,7 @@ def test_a_result_that_is_zero_everywhere_is_fitted(d, settings, dtype):
     assert not refined(p).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", [nm.Inverse(), nm.QR(), nm.SVD()], ids=str)
 @pytest.mark.parametrize("half", [3e5, 6e5])
 def test_snapshots_that_coincide_in_the_precision_of_the_box_are_left_out_and_reported(half, operation):

@@ -160,6 +160,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "p_dtype"), [(1, torch.float32), (3, torch.float64)], ids=str)
 @pytest.mark.parametrize("width", [1, 32])
 @pytest.mark.parametrize(("operation", "shape", "shapes"), CASES, ids=str)

@@ -152,6 +152,7 @@ def test_the_nodes_are_reproduced(name, d, dtype):
         assert_close(X, exact, units=max(2000, rounding(name) / eps(dtype)))
 
 
+@pytest.mark.slow
 @each_case
 def test_failed_solves_are_left_out(name, d):
     # The greedy choice asks for more and more points where solves fail, so the region is small for it.

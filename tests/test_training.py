@@ -54,6 +54,7 @@ def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dty
     assert str(report.collocation) in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_more_training_is_accurate(operation):
     problem = easy(operation)

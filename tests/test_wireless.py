@@ -232,6 +232,7 @@ def test_global_state_is_untouched():
     assert state() == before
 
 
+@pytest.mark.slow
 def test_importing_sionna_leaves_torch_random_state():
     code = """
 import torch
