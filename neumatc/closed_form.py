@@ -392,7 +392,7 @@ class ClosedForm(Method):
             return [m for task, s in zip(tasks, subspaces) for m in self._embed([task], index, [s], like)]
         Y = torch.cat([s.Y for s in subspaces], dim=1)
         penalty = _ROUNDING_UNITS * torch.finfo(dtype).eps
-        norms = torch.cat([s.C.double().norm(dim=1).cpu() for s in subspaces])
+        norms = torch.cat([_lengths(s.C).cpu() for s in subspaces])
         tail = sum(s.tail for s in subspaces)
         if design.space is None and (self.embedding is None or self.embedding.count(family.dimension) >= len(design.x)):
             # Too few values for the caller's embedding: it is fitted to polynomials through them.
@@ -406,7 +406,7 @@ class ClosedForm(Method):
         # The features are fitted as they will be evaluated, with weights rounded to the precision of the surrogate.
         hidden = embedding.hidden(family.dimension, torch.Generator().manual_seed(first.report.seed))
         if self.refine and hidden and embedding.trainable is None:
-            scaled = Y * (norms / norms.norm().clamp_min(torch.finfo(norms.dtype).tiny))
+            scaled = Y * (norms / norms.norm())
             hidden = lowrank.refine(embedding.features, hidden, design.x, scaled, design.weights, penalty, self.refine)
         hidden = {name: w.to(dtype) for name, w in hidden.items()}
         psi = embedding.features(design.x, {name: w.double() for name, w in hidden.items()})
@@ -467,7 +467,7 @@ class ClosedForm(Method):
         size = len(design.x) if solving else 16
         projections = _projections(size) if self.projections is None else self.projections
         maps: list[FactorMap] = []
-        least, best, failure = math.inf, None, ""
+        best, failure = None, ""
         progress, idle, converged = math.inf, 0, True
         with tqdm(disable=not task.progress, delay=2, unit="round", desc="closed form") as bar:
             while True:
@@ -485,8 +485,8 @@ class ClosedForm(Method):
                     bar.set_postfix_str(f"{report.exact_solves} exact solves, failing {estimate.probability:.2g}")
                     # Progress is either fewer failures or smaller residuals.
                     measure = estimate.probability * float(estimate.residuals.median())
-                    if best is None or measure < least:
-                        least, best = measure, (maps, report.rounds[-1], report.events, report.message)
+                    if best is None or measure < best[0]:
+                        best = measure, maps, report.rounds[-1], report.events, report.message
                     if estimate.probability <= self.failure_probability:
                         return self._lowered(task, maps, estimate)
                     progress, idle = (measure, 0) if measure < 0.8 * progress else (progress, idle + 1)
@@ -524,8 +524,8 @@ class ClosedForm(Method):
                         raise
                     report.stop_reason, failure = StopReason.FAMILY, str(error)
                     break
-        if best is not None and maps is not best[0]:
-            maps, entry, report.events, report.message = best
+        if best is not None and maps is not best[1]:
+            _, maps, entry, report.events, report.message = best
             report.rank = entry.rank
             task.note(
                 f"the map of round {1 + report.rounds.index(entry)} of {len(report.rounds)} is returned, the best"
@@ -672,10 +672,11 @@ def _solve(tasks: Sequence[Task], x: Tensor) -> tuple[list[Tensor], Tensor]:
     A = torch.cat([task.problem.family(p).clone() for task, p in zip(tasks, points)])
     factors, failed = checked(tasks[0].problem.operation.snapshots, A)
     good = ~failed.view(len(tasks), -1)
-    for task, p, own, a in zip(tasks, points, good, A.split(len(x))):
+    for task, p, own in zip(tasks, points, good):
         task.count(p, own)
-        if len(tasks) > 1 and not own.any():  # where the operation suits none of them, its own error says why
-            checked(task.problem.operation.snapshots, a)
+    if len(tasks) > 1:  # where the operation suits none of a task's matrices, its own error says why
+        for own in torch.nonzero(~good.any(dim=1))[:, 0].tolist():
+            checked(tasks[own].problem.operation.snapshots, A.view(len(tasks), len(x), *A.shape[1:])[own])
     return [f.view(*good.shape, *f.shape[1:]) for f in factors], good
 
 

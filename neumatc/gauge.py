@@ -219,8 +219,8 @@ class _Follower:
                 others = np.where(same[label], 0, np.abs(overlap[label]) ** 2)
                 partner = int(others.argmax())
                 lost = others[partner] < (1 - kept[label]) / 2
-                held = np.stack([self.values[node] @ np.abs(W[node]) ** 2 for node in (a, b)])
-                self._enter("cut" if lost else "avoided crossing", (label,) if lost else (label, partner), (a, b), held)
+                concerned = (label,) if lost else (label, partner)
+                self._enter("cut" if lost else "avoided crossing", concerned, (a, b), self._held(W, [a, b]))
                 if not lost:
                     mixing.append((int(label), partner))
         return W, mixing
@@ -364,9 +364,9 @@ class _Follower:
         """Label of each column at each node: the one that it has the largest part of."""
         return (np.abs(W) ** 2).argmax(axis=2)
 
-    def _held(self, W: np.ndarray) -> np.ndarray:
+    def _held(self, W: np.ndarray, nodes: list[int] | slice = slice(None)) -> np.ndarray:
         """Value of each label at each node (in a block, the diagonal of the matrix in its place)."""
-        return np.einsum("nk,nkl->nl", self.values, np.abs(W) ** 2)
+        return np.einsum("nk,nkl->nl", self.values[nodes], np.abs(W[nodes]) ** 2)
 
     def _enter(
         self,

@@ -77,13 +77,11 @@ class Task:
         solve, A = operation.snapshots if aligned else operation.exact, self.problem.family(p)
         try:
             factors, failed = checked(solve, A)
-        except (
-            FamilyError
-        ):  # the operation suits none of these, as the indefinite: the shapes are those of a unit matrix
+        except FamilyError:
+            # The operation suits none of these, as the Cholesky factor. The shapes are those for a unit matrix.
             factors, _ = checked(solve, torch.eye(*A.shape[1:], dtype=A.dtype, device=A.device)[None])
-            factors, failed = tuple(x[:0] for x in factors), torch.ones(len(p), dtype=torch.bool, device=A.device)
-            self.count(p, ~failed)
-            return factors, ~failed
+            factors = tuple(x.expand(len(p), *x.shape[1:]) for x in factors)
+            failed = torch.ones(len(p), dtype=torch.bool, device=A.device)
         self.count(p, ~failed)
         return (tuple(x[~failed] for x in factors) if failed.any() else factors), ~failed
 

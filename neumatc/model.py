@@ -191,7 +191,7 @@ class Surrogate:
             if x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()):
                 kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
                 raise ValueError(f"`out`: expected plain memory for {m.name}, got a tensor {kind}; take torch.empty.")
-        taken = [_span(x) for x in (p, *(t for m in self.maps for t in (m.core, *m.weights.values())))]
+        taken = [_span(p), *self._own_spans]
         for m, x in zip(self.maps, outputs):
             start, end = _span(x)
             if any(start < last and first < end for first, last in taken):
@@ -224,6 +224,10 @@ class Surrogate:
 
     def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
+
+    @cached_property
+    def _own_spans(self) -> list[tuple[int, int]]:
+        return [_span(x) for m in self.maps for x in (m.core, *m.weights.values())]
 
     @cached_property
     def _bytes_per_row(self) -> tuple[int, int]:

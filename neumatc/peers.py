@@ -232,7 +232,7 @@ def torch_lmmse(H: Tensor, noise: float) -> Tensor:
 
     Args:
         H: Channels, shape (B, m, n).
-        noise: s.
+        noise: s, the power of the noise.
 
     Returns:
         Shape (B, n, m), of the dtype and device of H, in whose precision all is computed.
@@ -761,9 +761,8 @@ def _each(name: str, values: Sequence[float], d: int) -> tuple:
 def _equispaced(problem: Problem, budget: int, needed: int, *, middles: bool = False) -> Tensor:
     """Equally spaced parameters, both ends included or the middles of equal pieces, shape (budget, 1)."""
     family, budget = _one_parameter(problem), checks.integer("budget", budget, needed)
-    x = torch.linspace(0, 1, budget, dtype=torch.float64, device=family.device)
-    if middles:
-        x = (torch.arange(budget, dtype=torch.float64, device=family.device) + 0.5) / budget
+    options = {"dtype": torch.float64, "device": family.device}
+    x = (torch.arange(budget, **options) + 0.5) / budget if middles else torch.linspace(0, 1, budget, **options)
     return torch.lerp(family.lower.double(), family.upper.double(), x[:, None]).to(family.lower)
 
 
