@@ -5,9 +5,10 @@ parameters as one matrix product (arXiv 2511.22934).
 """
 
 from neumatc import benchmark, families, gauge, linalg, lowrank, peers, sampling, wireless
+from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
-from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, RadialBasis, SinusoidalMLP, Spline
+from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, RadialBasis, SinusoidalMLP
 from neumatc.factorizations import (
     QR,
     SVD,
@@ -23,6 +24,7 @@ from neumatc.factorizations import (
     Subspace,
     SVDFactors,
 )
+from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.fitting import fit, fit_many
 from neumatc.methods import Method, Task
@@ -44,7 +46,6 @@ from neumatc.operations import (
 from neumatc.problem import Problem, Solution
 from neumatc.report import Event, Report, Round, StopReason
 from neumatc.report import library_version as _library_version
-from neumatc.sampling import FailureEstimate, FailureInformedSampling
 from neumatc.storage import load, save
 from neumatc.training import ResidualTraining
 
@@ -55,6 +56,7 @@ __all__ = [
     "QR",
     "RZF",
     "SVD",
+    "Box",
     "Certified",
     "Chebyshev",
     "Cholesky",
@@ -94,7 +96,6 @@ __all__ = [
     "SinusoidalMLP",
     "Solution",
     "Solve",
-    "Spline",
     "StopReason",
     "Subspace",
     "Surrogate",

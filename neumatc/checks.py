@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,14 +160,23 @@ def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) 
         tensor = torch.as_tensor(bound, dtype=dtype or default_dtype(), device=device).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"`{name}`: expected one number per parameter, got {bound!r}.") from None
+    tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor
     if tensor.ndim != 1 or tensor.numel() == 0:
-        raise ValueError(
-            f"`{name}`: expected one bound per parameter, shape (d,), got shape {tuple(tensor.shape)}; "
-            "write `[0.0]` for a single parameter."
-        )
+        raise ValueError(f"`{name}`: expected one bound per parameter, shape (d,), got shape {tuple(tensor.shape)}.")
     if not torch.isfinite(tensor).all():
         raise ValueError(f"`{name}`: expected finite bounds, got {tensor.tolist()}.")
     return tensor
+
+
+def numbers(name: str, value: object, device: torch.device) -> Tensor:
+    """Return an array, a list or a number as a real floating tensor: float32 arrays stay so, the rest is float64."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        return torch.as_tensor(array if array.dtype == np.float32 else array.astype(np.float64), device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"`{name}`: expected real numbers, got {type(value).__name__}.") from None
 
 
 def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:

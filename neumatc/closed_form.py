@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neumatc import checks, lowrank, sampling
-from neumatc.embeddings import Chebyshev, Embedding
+from neumatc.embeddings import Chebyshev, Embedding, real_rows
+from neumatc.failure import FailureEstimate
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding
-from neumatc.model import FactorMap, evaluate, real_rows
+from neumatc.model import FactorMap, evaluate
 from neumatc.operations import LinearOperation, Operation, checked, wide
 from neumatc.report import Round, StopReason
 
@@ -202,7 +203,7 @@ class ClosedForm(Method):
         family = task.problem.family
         p = torch.tensor(self.snapshots, dtype=torch.float64, device=family.device)
         try:
-            distinct = torch.unique(checks.points(p, family.lower, family.upper).to(family.lower.dtype), dim=0)
+            distinct = torch.unique(family.box.points(p).to(family.lower.dtype), dim=0)
         except ValueError as error:
             raise ValueError(str(error).replace("`p`", "`snapshots`").partition("; ")[0] + ".") from None
         if len(distinct) > task.left():
@@ -431,7 +432,7 @@ class ClosedForm(Method):
         probed, A = [], []
         for task, maps in zip(tasks, fitted):
             family = task.problem.family
-            p = sampling.uniform(count, family.lower, family.upper, task.generator)
+            p = family.box.uniform(count, task.generator)
             try:
                 A.append(family(p).clone())  # a family may give the same memory again
                 probed.append((task, maps, p))
@@ -574,7 +575,7 @@ class ClosedForm(Method):
         wanted = pivots[: len(R)][np.abs(np.diagonal(R)) > task.tol / 2]
         return p[torch.from_numpy(wanted).long().to(p.device)]
 
-    def _lowered(self, task: Task, maps: list[FactorMap], estimate: sampling.FailureEstimate) -> list[FactorMap]:
+    def _lowered(self, task: Task, maps: list[FactorMap], estimate: FailureEstimate) -> list[FactorMap]:
         """Lower the rank as far as the tolerance allows, or to the one asked for."""
         report, top = task.report, max(m.rank for m in maps)
         p, operation = estimate.candidates, task.problem.operation
@@ -849,7 +850,7 @@ def _lengths(C: Tensor) -> Tensor:
 def _first(m: FactorMap, rank: int) -> FactorMap:
     """Keep the leading terms of a map, whose terms are ordered."""
     output = {name: m.weights[name][:rank].clone() for name in ("weight_out", "bias_out")}
-    return replace(m, core=m.core[:rank].clone(), weights=m.weights | output)
+    return m.with_(core=m.core[:rank].clone(), weights=m.weights | output)
 
 
 def _zero(task: Task) -> list[FactorMap]:

@@ -7,13 +7,22 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.interpolate import PPoly
 from torch import Tensor
 
 from neumatc import checks, sampling
+from neumatc.box import Box
+
+
+class Piece(NamedTuple):
+    """A piece of the box: bounds in the units of the parameters, nodes per axis (none: one map for all), and terms."""
+
+    lower: list[float]
+    upper: list[float]
+    nodes: list[list[float]]
+    terms: int
 
 
 class Embedding(ABC):
@@ -30,6 +39,8 @@ class Embedding(ABC):
     registry: dict[str, type[Embedding]] = {}
     trainable: tuple[str, ...] | None = ("weight_out", "bias_out")
     """Names of the weights that gradient training may move; None means all."""
+    precise: bool = False
+    """Whether weights and x are kept in double precision in a map of single precision."""
 
     def __init_subclass__(cls) -> None:
         checks.register(Embedding.registry, cls)
@@ -58,6 +69,19 @@ class Embedding(ABC):
         """Evaluate Phi at x of shape (B, d), entries in [-1, 1]; returns shape (B, r)."""
         return torch.addmm(weights["bias_out"], self.features(x, weights), weights["weight_out"].T)
 
+    def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return Phi(x) @ columns, the mode-3 product with real columns (r, M); in ``out`` if given."""
+        phi = self(x, weights).to(columns.dtype)
+        return phi @ columns if out is None else torch.mm(phi, columns, out=out)
+
+    def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
+        """Return the most terms that one value sums, of ``rank`` rows of the latent tensor."""
+        return rank
+
+    def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
+        """Return the pieces of the box; by default one."""
+        return [Piece(box.lower.tolist(), box.upper.tolist(), [], rank)]
+
     def working_numbers(self, dimension: int, rank: int) -> int:
         """Real numbers of working memory that one parameter needs at the peak of an evaluation, Phi included."""
         return 2 * self.count(dimension) + rank
@@ -65,6 +89,17 @@ class Embedding(ABC):
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""
         return asdict(self)
+
+
+def followed(x: Tensor) -> bool:
+    """Whether something follows what is done with x: autograd, torch.func, or a compiler."""
+    wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return wrapped or (x.requires_grad and torch.is_grad_enabled())
+
+
+def real_rows(x: Tensor) -> Tensor:
+    """View a contiguous tensor as real rows: (N, ...) -> (N, numbers per row)."""
+    return (torch.view_as_real(x) if x.is_complex() else x).view(x.shape[0], -1)
 
 
 def _uniform(limit: float, generator: torch.Generator, *shape: int) -> Tensor:
@@ -233,7 +268,7 @@ class Chebyshev(_Product):
         if self.stretch:
             # In double precision: polynomials of degree D magnify the rounding of their argument by up to D^2.
             x = (torch.sin(x.double() * math.asin(self.stretch)) / self.stretch).to(x.dtype)
-        if x.requires_grad:
+        if followed(x):
             recurrence = [torch.ones_like(x), x]
             for _ in range(self.degree - 1):
                 recurrence.append(2 * x * recurrence[-1] - recurrence[-2])
@@ -282,59 +317,6 @@ class FourierExtension(_Product):
         phase = (k * (math.pi / self.extension))[:, None] * x
         phase[1::2] += math.pi / 2
         return phase.sin_()
-
-
-@dataclass(frozen=True)
-class Spline(Embedding):
-    r"""Splines of one parameter: B-splines on equal intervals, as piecewise polynomials from SciPy.
-
-    Args:
-        intervals: Number of equal intervals of the box.
-        degree: Degree of the polynomials, 1 to 5; 3 makes cubic splines, whose error falls as the fourth power of the
-            interval where X(p) has four derivatives.
-    """
-
-    intervals: int = 64
-    degree: int = 3
-
-    def __post_init__(self) -> None:
-        checks.integer("intervals", self.intervals, 1)
-        checks.integer("degree", self.degree, 1, 5)
-
-    def count(self, dimension: int) -> int:
-        if dimension != 1:
-            raise ValueError(
-                f"`embedding`: expected one parameter for nm.Spline, got {dimension}; take nm.Chebyshev or "
-                "nm.RadialBasis."
-            )
-        return self.intervals + self.degree - 1  # one less than there are B-splines, whose sum is constant
-
-    def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
-        ends = [[-1.0] * self.degree, np.linspace(-1, 1, self.intervals + 1), [1.0] * self.degree]
-        knots, inside = np.concatenate(ends), slice(self.degree, self.degree + self.intervals)
-        splines = np.eye(self.intervals + self.degree)
-        pieces = np.stack([PPoly.from_spline((knots, c, self.degree)).c[:, inside] for c in splines], axis=-1)
-        # On interval i only the B-splines i .. i + degree are not zero: (interval, spline, power).
-        i = np.arange(self.intervals)
-        table = np.stack([pieces[:, i, i + j].T for j in range(self.degree + 1)], axis=1)
-        return {"table": torch.from_numpy(table)}
-
-    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        x = x[:, 0]
-        scaled = (x + 1) * (self.intervals / 2)
-        i = scaled.floor().clamp_(0, self.intervals - 1)
-        t = ((scaled - i) * (2 / self.intervals))[:, None]
-        i = i.long()
-        powers = weights["table"][i].unbind(-1)
-        value = powers[0]
-        for coefficient in powers[1:]:
-            value = torch.addcmul(coefficient, value, t)
-        psi = x.new_zeros(len(x), self.intervals + self.degree)
-        psi.scatter_(1, i[:, None] + torch.arange(self.degree + 1, device=x.device), value)
-        return psi[:, 1:]
-
-    def working_numbers(self, dimension: int, rank: int) -> int:
-        return 2 * self.count(dimension) + 2 * (self.degree + 1) ** 2 + rank
 
 
 @dataclass(frozen=True)

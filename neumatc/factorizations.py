@@ -71,6 +71,7 @@ class _Spectral(Operation):
     """
 
     unique = False
+    finishes = True
     certainty = "bound"
     rank: int | None
     gauge: str
@@ -375,6 +376,7 @@ class Eig(Operation):
     """
 
     unique = False
+    finishes = True
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
@@ -440,6 +442,7 @@ class Subspace(Operation):
     rank: int = 1
     side: str = "left"
     unique = False
+    finishes = True
     certainty = "bound"
 
     def __post_init__(self) -> None:
@@ -582,6 +585,8 @@ class QR(Operation):
     part of R below its diagonal; the signs (phases) of the diagonal it does not see.
     """
 
+    finishes = True
+
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         k = min(m, n)
         return Factor("Q", (m, k)), Factor("R", (k, n))
@@ -627,6 +632,8 @@ class Cholesky(Operation):
     Residual: :math:`(\|A - L L^H\|_F^2 / \|A\|_F^2 + \|L_>\|_F^2 / \|A\|_F)^{1/2}` with the part of L above its
     diagonal; the signs (phases) of the diagonal it does not see.
     """
+
+    finishes = True
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.QR")

@@ -10,6 +10,7 @@ from scipy.interpolate import RBFInterpolator, make_interp_spline
 from torch import Tensor
 
 from neumatc import checks
+from neumatc.box import Box
 
 
 class FamilyError(ValueError):
@@ -31,19 +32,23 @@ class ParametricMatrix:
         fn: Batched function, p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. It is
             called once with the centre of the box to learn the shape, the dtype and the device of A. It is given its
             own copy of p.
-        lower: Lower bounds of the box, shape (d,). A floating tensor keeps its dtype; lists take ``dtype``.
-        upper: Upper bounds, shape (d,), above ``lower``.
+        lower: Lower bounds of the box, shape (d,), or a number for d = 1. A floating tensor keeps its dtype; lists take
+            ``dtype``.
+        upper: Upper bounds, above ``lower``.
+        scale: ``"linear"`` or ``"log"``, for all parameters or one of them each; see `neumatc.box.Box`.
+        periodic: Whether A(p) repeats itself from ``lower`` to ``upper``, for all parameters or for each.
+        grid: The only parameters that matter, shape (N, d), if they are finitely many: a fit to a tolerance never
+            solves at more of them than there are.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
         dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
         device: Device of the parameters; default that of ``lower``.
 
     Attributes:
-        lower, upper: The box, two tensors of shape (d,).
+        box: The box, a `neumatc.box.Box`.
+        grid: As given, or None.
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
-        device: The device of p and A.
-        dimension: d, the number of parameters.
 
     Raises:
         ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at the centre.
@@ -62,9 +67,12 @@ class ParametricMatrix:
     def __init__(
         self,
         fn: Callable[[Tensor], Tensor],
-        lower: Sequence[float] | Tensor,
-        upper: Sequence[float] | Tensor,
+        lower: float | Sequence[float] | Tensor,
+        upper: float | Sequence[float] | Tensor,
         *,
+        scale: str | Sequence[str] = "linear",
+        periodic: bool | Sequence[bool] = False,
+        grid: Tensor | None = None,
         names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
@@ -73,13 +81,10 @@ class ParametricMatrix:
         if not callable(fn):
             raise TypeError(f"`fn`: expected a function p (B, d) -> A (B, m, n), got {type(fn).__name__}.")
         self.fn = fn
-        self.lower, self.upper = checks.box(lower, upper, dtype, device)
-        self.dimension = self.lower.numel()
-        self.device = self.lower.device
-        default = ["p"] if self.dimension == 1 else [f"p{i + 1}" for i in range(self.dimension)]
-        self.names = self._labels("names", names, default)
-        self.units = self._labels("units", units, [""] * self.dimension)
-        centre = torch.lerp(self.lower.double(), self.upper.double(), 0.5).to(self.lower)[None]
+        labels = {"names": names, "units": units}
+        self.box = Box(lower, upper, scale=scale, periodic=periodic, dtype=dtype, device=device, **labels)
+        self.grid = None if grid is None else self.box.points(grid)
+        centre = self.box.parameters(torch.zeros(1, self.dimension, dtype=torch.float64))
         A = self._checked(centre)
         if A.device != self.device:
             raise ValueError(
@@ -88,12 +93,52 @@ class ParametricMatrix:
             )
         self.shape = tuple(A.shape[1:])
         self.dtype = A.dtype
+        self._check_periods()
 
-    def _labels(self, name: str, labels: Sequence[str] | None, default: list[str]) -> tuple[str, ...]:
-        labels = default if labels is None else list(labels)
-        if len(labels) != self.dimension or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"`{name}`: expected {self.dimension} strings, one per parameter, got {labels!r}.")
-        return tuple(labels)
+    @property
+    def lower(self) -> Tensor:
+        """Lower bounds of the box, shape (d,)."""
+        return self.box.lower
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper bounds of the box, shape (d,)."""
+        return self.box.upper
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per parameter."""
+        return self.box.names
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """One unit per parameter."""
+        return self.box.units
+
+    @property
+    def dimension(self) -> int:
+        """d, the number of parameters."""
+        return self.box.dimension
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters and of A."""
+        return self.box.device
+
+    def _check_periods(self) -> None:
+        """Raise where the ends of a periodic axis differ by more than rounding."""
+        for i, turning in enumerate(self.box.periodic):
+            if not turning:
+                continue
+            ends = torch.zeros(2, self.dimension, dtype=torch.float64)
+            ends[0, i], ends[1, i] = -1, 1
+            A = self._checked(self.box.parameters(ends))
+            gap = float(torch.linalg.vector_norm(A[1] - A[0]) / torch.linalg.vector_norm(A))
+            if not gap <= torch.finfo(A.dtype).eps ** 0.5:
+                raise ValueError(
+                    f"`periodic`: expected A(p) that is the same at both ends of {self.box.names[i]}, got a relative "
+                    f"difference of {gap:.1g}; give bounds one period apart, or periodic=False."
+                )
 
     def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
         """Evaluate A(p).
@@ -111,7 +156,7 @@ class ParametricMatrix:
                 or NaN or Inf; the message gives the parameter.
             TypeError: If p is not a real floating tensor.
         """
-        p = checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
+        p = self.box.points(p, extrapolate=extrapolate)
         try:
             A = self._checked(p)
         except (FamilyError, MemoryError, torch.OutOfMemoryError):
@@ -137,11 +182,7 @@ class ParametricMatrix:
             raise FamilyError(str(error)) from None
 
     def __repr__(self) -> str:
-        sides = ", ".join(
-            f"{name} in [{low:g}, {high:g}]{' ' + unit if unit else ''}"
-            for name, unit, low, high in zip(self.names, self.units, self.lower.tolist(), self.upper.tolist())
-        )
-        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {sides}, {self.dtype}, {self.device})"
+        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {self.box}, {self.dtype}, {self.device})"
 
 
 def _gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -246,16 +287,14 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
             f"`right`: expected {expected[0]} rows of {expected[1]} on {expected[2]} as in `left`, got {found[0]} rows "
             f"of {found[1]} on {found[2]}; convert it."
         )
-    if not constant:
-        boxes = [(family.lower.tolist(), family.upper.tolist()) for family in (left, right)]
-        if boxes[0] != boxes[1]:
-            raise ValueError(f"`right`: expected the box of `left`, {boxes[0]}, got {boxes[1]}.")
+    if not constant and left.box != right.box:
+        raise ValueError(f"`right`: expected the box of `left`, {left.box}, got {right.box}.")
 
     def fn(p: Tensor) -> Tensor:
         B = right.expand(len(p), -1, -1) if constant else right(p, extrapolate=True).clone()
         return torch.cat([left(p, extrapolate=True), B], dim=2)
 
-    return ParametricMatrix(fn, left.lower, left.upper, names=left.names, units=left.units)
+    return ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
 
 
 def low_rank_plus_shift(
@@ -392,4 +431,4 @@ def from_samples(
     def fn(q: Tensor) -> Tensor:
         return torch.from_numpy(np.asarray(interpolate(scaled(q)))).to(q.device, dtype).view(-1, *shape)
 
-    return ParametricMatrix(fn, lower, upper, names=names, units=units)
+    return ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)

@@ -195,8 +195,7 @@ def _fit(
                     continue
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
-                box, labels = (family.lower, family.upper), (family.names, family.units)
-                surrogates.append(Surrogate(first.operation, family.shape, maps, *box, *labels, task.report))
+                surrogates.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
     if failures and len(problems) == 1:
         raise failures[0]
     if failures:
@@ -229,11 +228,10 @@ def _check_start(start: object, problem: Problem, rank: int | None) -> None:
         family.shape,
         [factor.dtype(family.dtype) for factor in problem.factors],
         family.device,
-        family.lower.tolist(),
-        family.upper.tolist(),
+        str(family.box),
     )
     dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]
-    found = (start.operation, start.shape, dtypes, start.device, start.lower.tolist(), start.upper.tolist())
+    found = (start.operation, start.shape, dtypes, start.device, str(start.box))
     if found != expected:
         raise ValueError(f"`start`: expected a surrogate of the problem, {expected}, got one of {found}.")
     if rank not in (None, start.rank):

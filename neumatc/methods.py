@@ -10,12 +10,12 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.embeddings import Embedding
+from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError
-from neumatc.model import FactorMap, Surrogate, evaluate, unit_cube
+from neumatc.model import FactorMap, Surrogate, evaluate
 from neumatc.operations import checked
 from neumatc.problem import Problem
 from neumatc.report import Report, Round
-from neumatc.sampling import FailureEstimate, FailureInformedSampling
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,16 @@ class Task:
     progress: bool
 
     def cube(self, p: Tensor) -> Tensor:
-        """Scale parameters to [-1, 1]^d, in the precision of the surrogate."""
-        family = self.problem.family
-        return unit_cube(p, family.lower, family.upper, checks.real_dtype(family.dtype))
+        """Scale parameters to [-1, 1]^d, in double precision, on the device of the family."""
+        return self.problem.family.box.cube(p)
 
     def place(self, p: Tensor) -> Tensor:
         """Scale parameters to [-1, 1]^d in double precision, on the CPU."""
-        family = self.problem.family
-        return unit_cube(p.double(), family.lower, family.upper, torch.float64).cpu()
+        return self.problem.family.box.cube(p).cpu()
 
     def box(self, x: Tensor) -> Tensor:
         """Scale points of the cube to parameters, in the precision and on the device of the family."""
-        lower, upper = self.problem.family.lower, self.problem.family.upper
-        return torch.lerp(lower.double(), upper.double(), (x.to(lower.device).double() + 1) / 2).to(lower)
+        return self.problem.family.box.parameters(x)
 
     def residual(self, maps: Sequence[FactorMap], p: Tensor) -> Tensor:
         """Relative algebraic residual of the maps at p, shape (B,)."""
@@ -134,9 +131,7 @@ class Method(ABC):
     def estimate(self, task: Task, maps: Sequence[FactorMap], tol: float, step: int = 0) -> FailureEstimate:
         """Estimate how often the residual of the maps exceeds ``tol``, on fresh parameters, and report the round."""
         family, report = task.problem.family, task.report
-        estimate = self.sampling.estimate(
-            lambda p: task.residual(maps, p), tol, family.lower, family.upper, task.generator
-        )
+        estimate = self.sampling.estimate(lambda p: task.residual(maps, p), tol, family.box, task.generator)
         report.residual_evaluations += estimate.evaluations
         report.rounds.append(
             Round(

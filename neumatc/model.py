@@ -1,17 +1,16 @@
-"""The model: one latent tensor and one embedding per factor, evaluated as one matrix product on a batch."""
+"""The model: one latent tensor and one embedding per factor, evaluated as matrix products on a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neumatc import checks
-from neumatc.embeddings import Embedding
+from neumatc.box import Box
+from neumatc.embeddings import Embedding, Piece, followed, real_rows
 from neumatc.operations import Operation
 
 if TYPE_CHECKING:
@@ -21,22 +20,33 @@ if TYPE_CHECKING:
 _DEFAULT_WORKING_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class FactorMap:
+class FactorMap(nn.Module):
     """One factor X(p) = C x_3 Phi(p), with a real Phi.
 
-    Attributes:
+    A module with buffers only: the latent tensor as real numbers, of a complex one as pairs, and the weights of Phi.
+
+    Args:
         name: Name of the factor.
-        core: The latent tensor with its mode 3 in front, shape ``(r, *shape)`` for a factor of
-            that shape, real or complex, contiguous.
+        core: The latent tensor with its mode 3 in front, shape ``(r, *shape)`` for a factor of that shape, real or
+            complex.
         embedding: Phi.
-        weights: The weights of Phi, real tensors of the precision of ``core``.
+        weights: The weights of Phi, real tensors of the precision of ``core``; in double precision, or integers, where
+            the embedding says that it is ``precise``.
     """
 
-    name: str
-    core: Tensor
-    embedding: Embedding
-    weights: dict[str, Tensor]
+    def __init__(self, name: str, core: Tensor, embedding: Embedding, weights: dict[str, Tensor]):
+        super().__init__()
+        self.name, self.embedding, self.is_complex = name, embedding, core.is_complex()
+        core = core.resolve_conj().contiguous()
+        self.register_buffer("numbers", torch.view_as_real(core) if self.is_complex else core)
+        self._weights = tuple(weights)
+        for key, weight in weights.items():
+            self.register_buffer(f"phi_{key}", weight)
+
+    @property
+    def core(self) -> Tensor:
+        """The latent tensor, mode 3 in front."""
+        return torch.view_as_complex(self.numbers) if self.is_complex else self.numbers
 
     @property
     def latent(self) -> Tensor:
@@ -44,72 +54,79 @@ class FactorMap:
         return self.core.movedim(0, -1)
 
     @property
-    def rank(self) -> int:
-        """The rank r of this factor, the columns of Phi."""
-        return self.core.shape[0]
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of Phi by name."""
+        return {key: getattr(self, f"phi_{key}") for key in self._weights}
 
-    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a value."""
+        return tuple(self.numbers.shape[1 : self.numbers.ndim - self.is_complex])
+
+    @property
+    def rank(self) -> int:
+        """r, the most terms that one value sums: the columns of Phi, or those that are not zero in a piece."""
+        return self.embedding.terms(len(self.numbers), self.weights)
+
+    def with_(self, *, core: Tensor | None = None, weights: dict[str, Tensor] | None = None) -> FactorMap:
+        """Return the map with another latent tensor or other weights."""
+        core, weights = self.core if core is None else core, self.weights if weights is None else weights
+        return FactorMap(self.name, core, self.embedding, weights)
+
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Evaluate at x (B, d) in [-1, 1]^d: shape ``(B, *shape)``, in ``out`` if given (then without gradients).
 
         A complex latent tensor is read as twice as many real columns: Phi is real, so this is half the operations of
         a complex product.
         """
-        phi = self.embedding(x, self.weights)
-        columns = real_rows(self.core)
-        if out is None:
-            flat = phi @ columns
-            flat = torch.view_as_complex(flat.view(len(x), -1, 2)) if self.core.is_complex() else flat
-            return flat.view(len(x), *self.core.shape[1:])
-        torch.mm(phi, columns, out=real_rows(out))
-        return out
+        x = x if self.embedding.precise else x.to(self.numbers.dtype)
+        columns = self.numbers.flatten(1)
+        if out is not None:
+            self.embedding.contract(x, self.weights, columns, real_rows(out))
+            return out
+        flat = self.embedding.contract(x, self.weights, columns)
+        flat = torch.view_as_complex(flat.view(len(x), -1, 2)) if self.is_complex else flat
+        return flat.view(len(x), *self.shape)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> FactorMap:
+        before = self.weights
+        super()._apply(fn, recurse)
+        if self.embedding.precise:  # nodes of pieces lose their meaning in another precision
+            for key, weight in before.items():
+                setattr(self, f"phi_{key}", weight.to(self.numbers.device))
+        return self
 
 
-def real_rows(x: Tensor) -> Tensor:
-    """View a contiguous tensor as real rows: (N, ...) -> (N, numbers per row)."""
-    return (torch.view_as_real(x) if x.is_complex() else x).view(x.shape[0], -1)
-
-
-class Surrogate:
+class Surrogate(nn.Module):
     r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
 
-    Made by `fit` or `load`, and checked: ValueError if maps, operation, box and labels do not belong together.
-    Immutable; safe to share between threads.
+    Made by `fit` or `load`, and checked: ValueError if maps, operation and box do not belong together. Safe to share
+    between threads as long as nobody converts it in place.
 
-    Attributes:
+    Args:
         operation: The operation it stands for.
         shape: (m, n), the shape of the matrices A(p).
         maps: One `FactorMap` per factor; ``surrogate.maps[0].latent`` is C of shape (rows, cols, r).
-        lower, upper: The box of parameters.
-        names, units: Labels of the parameters.
+        box: The box of parameters.
         report: How it was fitted.
     """
 
     def __init__(
-        self,
-        operation: Operation,
-        shape: tuple[int, int],
-        maps: Sequence[FactorMap],
-        lower: Tensor,
-        upper: Tensor,
-        names: Sequence[str],
-        units: Sequence[str],
-        report: Report,
+        self, operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], box: Box, report: Report
     ):
-        self.operation, self.shape, self.maps, self.report = operation, tuple(shape), tuple(maps), report
-        self.lower, self.upper = checks.box(lower, upper, None, None)
-        self.names, self.units = tuple(names), tuple(units)
+        super().__init__()
+        self.operation, self.shape, self.box, self.report = operation, tuple(shape), box, report
+        self.maps = nn.ModuleList(maps)
+        self.register_buffer("lower", box.lower)
+        self.register_buffer("upper", box.upper)
         expected = [(factor.name, factor.shape) for factor in operation.factors(*self.shape)]
-        found = [(m.name, tuple(m.core.shape[1:])) for m in self.maps]
+        found = [(m.name, m.shape) for m in self.maps]
         names, shapes = ([entry[i] for entry in found] for i in (0, 1))
         if names != [name for name, _ in expected] or not operation.fits(*self.shape, shapes):
             raise ValueError(
                 f"`maps`: expected the factors {expected} of {operation} for `shape` {self.shape}, got {found}."
             )
-        for label in ("names", "units"):
-            if len(getattr(self, label)) != self.lower.numel():
-                raise ValueError(
-                    f"`{label}`: expected {self.lower.numel()}, one per parameter, got {getattr(self, label)}."
-                )
+        self._factors = operation.factors(*self.shape)
 
     @property
     def rank(self) -> int:
@@ -117,17 +134,26 @@ class Surrogate:
         return max(m.rank for m in self.maps)
 
     @property
+    def pieces(self) -> list[Piece]:
+        """The pieces of the box: ``lower``, ``upper``, ``nodes`` per axis, ``terms``; one for the paper's map."""
+        return self.maps[0].embedding.pieces(self.box, self.maps[0].weights, self.maps[0].rank)
+
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        """Dtype of each factor."""
+        return [factor.dtype(m.core.dtype) for factor, m in zip(self._factors, self.maps)]
+
+    @property
     def dtype(self) -> torch.dtype:
         """Dtype of its output: of several factors that of a complex one, if there is one."""
-        dtypes = [f.dtype(m.core.dtype) for f, m in zip(self.operation.factors(*self.shape), self.maps)]
-        return next((dtype for dtype in dtypes if dtype.is_complex), dtypes[0])
+        return next((dtype for dtype in self.dtypes if dtype.is_complex), self.dtypes[0])
 
     @property
     def device(self) -> torch.device:
         """Where it computes, and where the parameters must be."""
-        return self.maps[0].core.device
+        return self.lower.device
 
-    def __call__(
+    def forward(
         self,
         p: Tensor,
         *,
@@ -139,27 +165,31 @@ class Surrogate:
         """Evaluate at a batch of parameters.
 
         Args:
-            p: Shape (B, d), float32 or float64 (scaled to the cube in its own precision), on the surrogate's device.
+            p: Shape (B, d), float32 or float64, on the surrogate's device; for d = 1 also (B,) or a number.
             out: Memory for the result, of its shape, dtype and device, contiguous; a tuple for several factors. Memory
                 that is fresh from the system costs as much as the product (its pages are set up at the first touch),
                 so reuse it in a loop.
-            extrapolate: Allow parameters outside the box; the error there is not controlled by anything.
+            extrapolate: Allow parameters outside the box.  The error there is not controlled by anything.
             memory_budget: Most bytes to allocate at once, the output included unless ``out`` is given. Default: the
                 output plus 64 MiB.
             orthonormal: Replace factors that are orthonormal in the exact solution (U and V of the SVD, Q, ...) by the
                 nearest that are, to rounding. Ours are so up to the error of the map.
 
         Returns:
-            What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD.
-            Without gradients, of the surrogate's dtype; in the memory of ``out`` if given.
+            What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD,
+            of the surrogate's dtype; in the memory of ``out`` if given. Where p carries gradients, or under
+            `torch.func` and `torch.compile`, the result follows p, for operations whose maps need no finish;
+            parameters are not checked then.
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
                 ``memory_budget`` (use `batches`); if ``out`` has another shape or device, is not contiguous, or
                 overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation.
-            TypeError: If p is not a real floating tensor, or ``out`` of another dtype.
+            TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
-        p = self._points(p, extrapolate)
+        if isinstance(p, Tensor) and followed(p) and out is None and not orthonormal:
+            return self._followed(p)
+        p = self.box.points(p, extrapolate=extrapolate)
         row, working = self._bytes_per_row
         if out is not None:
             outputs, row = self._checked_out(out, p), 0
@@ -175,24 +205,33 @@ class Surrogate:
                 )
         return self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
 
+    def _followed(self, p: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
+        if self.operation.finishes:
+            raise ValueError(
+                f"`p`: expected parameters without gradients for {self.operation}, whose factors are finished in "
+                "place, got some under autograd or torch.func; take `p.detach()`."
+            )
+        x = self.box.cube(p.reshape(-1, 1) if self.box.dimension == 1 and p.ndim < 2 else p)
+        return self.operation.pack([m(x) for m in self.maps])
+
     def _checked_out(self, out: Tensor | tuple[Tensor, ...], p: Tensor) -> list[Tensor]:
         outputs = list(out) if isinstance(out, (tuple, list)) else [out]
         if len(outputs) != len(self.maps):
             raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
-        for m, factor, x in zip(self.maps, self.operation.factors(*self.shape), outputs):
-            shape, dtype = (len(p), *factor.shape), factor.dtype(m.core.dtype)
+        taken = [_span(p), *(_span(x) for x in self.buffers())]
+        for m, factor, dtype, x in zip(self.maps, self._factors, self.dtypes, outputs):
+            shape = (len(p), *factor.shape)
             if not isinstance(x, Tensor) or x.dtype != dtype:
                 raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
-            if x.shape != shape or x.device != m.core.device or not x.is_contiguous():
+            if x.shape != shape or x.device != self.device or not x.is_contiguous():
                 raise ValueError(
-                    f"`out`: expected a contiguous tensor of shape {shape} on {m.core.device} for {m.name}, got "
+                    f"`out`: expected a contiguous tensor of shape {shape} on {self.device} for {m.name}, got "
                     f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
                 )
             if x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()):
                 kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
                 raise ValueError(f"`out`: expected plain memory for {m.name}, got a tensor {kind}; take torch.empty.")
-        taken = [_span(p), *self._own_spans]
-        for m, x in zip(self.maps, outputs):
             start, end = _span(x)
             if any(start < last and first < end for first, last in taken):
                 raise ValueError(
@@ -212,7 +251,7 @@ class Surrogate:
         Raises:
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
-        p = self._points(p, extrapolate)
+        p = self.box.points(p, extrapolate=extrapolate)
         output, working = self._bytes_per_row
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
@@ -222,27 +261,18 @@ class Surrogate:
             )
         return ((piece, self._evaluate(piece, rows, None, orthonormal)) for piece in p.split(rows))
 
-    def _points(self, p: Tensor, extrapolate: bool) -> Tensor:
-        return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
-
-    @cached_property
-    def _own_spans(self) -> list[tuple[int, int]]:
-        return [_span(x) for m in self.maps for x in (m.core, *m.weights.values())]
-
-    @cached_property
+    @property
     def _bytes_per_row(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
-        number = torch.finfo(checks.real_dtype(self.dtype)).bits // 8
-        sizes = [m.core[0].numel() * m.core.element_size() for m in self.maps]
-        factors = self.operation.factors(*self.shape)
-        direct = [tuple(m.core.shape[1:]) == factor.shape for m, factor in zip(self.maps, factors)]
-        dtypes = [factor.dtype(m.core.dtype) for m, factor in zip(self.maps, factors)]
-        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(factors, dtypes))
-        d = self.lower.numel()
-        working = number * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
+        sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
+        direct = [m.shape == factor.shape for m, factor in zip(self.maps, self._factors)]
+        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
+        d = self.box.dimension
+        working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
         # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
-        # form may need three times their memory, but not at the same time as the embedding.
-        final = 0 if type(self.operation).finish is Operation.finish else 3 * sum(sizes)
+        # form may need three times their memory, but not at the same time as the embedding; a batch that is not sorted
+        # by pieces takes a copy.
+        final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, directly in zip(sizes, direct) if not directly)
         return output, held + max(working, final) + 24 * d
 
@@ -253,41 +283,30 @@ class Surrogate:
     ) -> Tensor | tuple[Tensor, ...]:
         outputs = empty(self.operation, self.shape, self.maps, p) if outputs is None else outputs
         for start in range(0, len(p), rows):
-            x = unit_cube(p[start : start + rows], self.lower, self.upper, checks.real_dtype(self.dtype))
+            x = self.box.cube(p[start : start + rows])
             pieces = [output[start : start + rows] for output in outputs]
             evaluate(self.operation, self.shape, self.maps, x, pieces)
             if orthonormal:
                 self.operation.orthonormalize_(pieces)
         return self.operation.pack(outputs)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Surrogate:
-        """Return a copy on another device or in another precision.
+    def to(self, *args: object, **kwargs: object) -> Surrogate:
+        """Convert in place, as any module: ``to(device)``, ``to(dtype)`` or both.
 
-        Args:
-            device: For example ``"cuda"``.
-            dtype: Dtype of the output: float32 or float64 for a real surrogate, complex64 or complex128 for a complex
-                one.
-
-        Raises:
-            TypeError: If ``dtype`` would turn a complex surrogate into a real one or the reverse.
+        float32 and float64, or complex64 and complex128, name the precision: what is real stays real, what is complex
+        stays complex. The box keeps its precision.
         """
-        dtype = self.dtype if dtype is None else checks.matrix_dtype("dtype", dtype)
-        if dtype.is_complex != self.dtype.is_complex:
-            raise TypeError(
-                f"`dtype`: expected {'a complex' if self.dtype.is_complex else 'a real'} dtype, got {dtype}."
-            )
-        real = checks.real_dtype(dtype)
-        maps = [
-            FactorMap(
-                m.name,
-                m.core.to(device, checks.COMPLEX[real] if m.core.is_complex() else real),
-                m.embedding,
-                {name: weight.to(device, real) for name, weight in m.weights.items()},
-            )
-            for m in self.maps
-        ]
-        box = (self.lower.to(device), self.upper.to(device))
-        return Surrogate(self.operation, self.shape, maps, *box, self.names, self.units, self.report)
+        real = [checks.real_dtype(a) if isinstance(a, torch.dtype) else a for a in args]
+        if isinstance(kwargs.get("dtype"), torch.dtype):
+            kwargs["dtype"] = checks.real_dtype(kwargs["dtype"])
+        return super().to(*real, **kwargs)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
+        box = self.box
+        super()._apply(fn, recurse)
+        self.box = box.to(self.lower.device)
+        self.lower, self.upper = self.box.lower, self.box.upper
+        return self
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
@@ -316,11 +335,6 @@ def evaluate(
 ) -> list[Tensor]:
     """Evaluate the factors at x (B, d) in [-1, 1]^d, in their final form, in ``out`` if given."""
     out = empty(operation, shape, maps, x) if out is None else out
-    fitted = [m(x, out=piece) if m.core.shape[1:] == piece.shape[1:] else m(x) for m, piece in zip(maps, out)]
+    fitted = [m(x, out=piece) if m.shape == piece.shape[1:] else m(x) for m, piece in zip(maps, out)]
     operation.finish(fitted, out)
     return out
-
-
-def unit_cube(p: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scale parameters from the box to [-1, 1]^d in the finer precision of the two, then convert to ``dtype``."""
-    return (((p - lower) - (upper - p)) / (upper - lower)).to(dtype)  # exact at the ends, however far from zero

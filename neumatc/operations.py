@@ -45,6 +45,8 @@ class Operation(ABC):
     """Whether A determines the factors, so that they vary continuously with it; not so for singular vectors."""
     certainty: str = "estimate"
     """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
+    finishes: bool = False
+    """Whether `finish` brings the values of the maps to their final form."""
     residual_solves: bool = False
     """Whether the residual takes an exact solve, which a fit then counts as one."""
 
@@ -420,6 +422,7 @@ class LogDet(Operation):
     is the absolute one of l. There is no cheaper one: it costs an LU factorisation, as the exact solution does.
     """
 
+    finishes = True
     residual_solves = True
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:

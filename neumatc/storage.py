@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neumatc import checks
+from neumatc.box import Box
 from neumatc.embeddings import Embedding
 from neumatc.model import FactorMap, Surrogate
 from neumatc.operations import Operation
 from neumatc.report import Report
 
 _FORMAT = "neumatc-surrogate"
-_VERSION = 1
+_VERSION = 2
 
 
 def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
@@ -41,17 +42,16 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     tensors = {"lower": surrogate.lower, "upper": surrogate.upper}
     maps = []
     for i, m in enumerate(surrogate.maps):
-        tensors[f"{i}.core"] = torch.view_as_real(m.core) if m.core.is_complex() else m.core
+        tensors[f"{i}.core"] = m.numbers
         tensors |= {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
-        maps.append({"name": m.name, "complex": m.core.is_complex(), "embedding": _describe(m.embedding)})
+        maps.append({"name": m.name, "complex": m.is_complex, "embedding": _describe(m.embedding)})
     header = {
         "format": _FORMAT,
         "version": _VERSION,
         "shape": surrogate.shape,
         "operation": _describe(surrogate.operation),
         "maps": maps,
-        "names": surrogate.names,
-        "units": surrogate.units,
+        "box": surrogate.box.settings(),
         "report": surrogate.report.to_dict(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -124,8 +124,8 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
         raise ValueError("they are damaged: their checksum differs from the one in the file")
     operation = _build(Operation.registry, header["operation"])
     maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
-    box, labels = (tensors["lower"], tensors["upper"]), (header["names"], header["units"])
-    return Surrogate(operation, tuple(header["shape"]), maps, *box, *labels, Report.from_dict(header["report"]))
+    box = Box(tensors["lower"], tensors["upper"], **header["box"])
+    return Surrogate(operation, tuple(header["shape"]), maps, box, Report.from_dict(header["report"]))
 
 
 def _json(header: dict) -> str:
@@ -159,11 +159,12 @@ def _factor_map(index: int, entry: dict, tensors: dict[str, Tensor]) -> FactorMa
     prefix = f"{index}.weights."
     weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     embedding = _build(Embedding.registry, entry["embedding"])
-    if any(tensor.dtype not in checks.REAL for tensor in (core, *weights.values())):
-        raise TypeError(f"the tensors of factor {entry['name']!r} are not float32 or float64")
+    if core.dtype not in checks.REAL or any(w.dtype not in (*checks.REAL, torch.int64) for w in weights.values()):
+        raise TypeError(f"the tensors of factor {entry['name']!r} are neither float32, float64 nor int64")
     rank = core.shape[0]
     # One evaluation shows that the weights are all there and fit the embedding and the rank.
-    x = torch.zeros((1, tensors["lower"].numel()), dtype=core.dtype, device=core.device)
+    precision = torch.float64 if embedding.precise else core.dtype
+    x = torch.zeros((1, tensors["lower"].numel()), dtype=precision, device=core.device)
     if embedding(x, weights).shape != (1, rank):
         raise RuntimeError(f"the weights of factor {entry['name']!r} do not give rank {rank}")
     return FactorMap(entry["name"], torch.view_as_complex(core) if entry["complex"] else core, embedding, weights)

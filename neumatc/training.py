@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from neumatc import checks, sampling
 from neumatc.embeddings import Embedding, SinusoidalMLP
+from neumatc.failure import FailureEstimate
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding, real_numbers
 from neumatc.model import FactorMap
@@ -161,7 +162,7 @@ class ResidualTraining(Method):
         def evaluate(x: Tensor) -> list[Tensor]:
             """Evaluate all factors, with gradients."""
             live = [torch.view_as_complex(t) if m.core.is_complex() else t for m, t in zip(maps, cores)]
-            return [replace(m, core=core)(x) for m, core in zip(maps, live)]
+            return [m.with_(core=core)(x) for m, core in zip(maps, live)]
 
         def train() -> Tensor:
             rows = torch.randint(len(x), (min(self.batch, len(x)),), generator=generator).to(x.device)
@@ -262,7 +263,7 @@ class ResidualTraining(Method):
             )
         return None, judge
 
-    def _explain(self, task: Task, estimate: sampling.FailureEstimate) -> None:
+    def _explain(self, task: Task, estimate: FailureEstimate) -> None:
         """Solve exactly where residuals stayed large, to tell singular matrices from a poor fit."""
         worst = estimate.residuals.topk(min(8, len(estimate.residuals)))
         large = worst.indices[worst.values > _LARGE_RESIDUAL][: max(0, task.left())]
@@ -282,7 +283,7 @@ class ResidualTraining(Method):
         if self.anchors == 0:
             return None, None
         family = task.problem.family
-        p = sampling.uniform(self.anchors, family.lower, family.upper, task.generator)
+        p = family.box.uniform(self.anchors, task.generator)
         factors, good = task.solve(p)
         return (task.cube(p[good]), task.problem.operation.invariant(factors)) if good.any() else (None, None)
 
@@ -307,6 +308,6 @@ def _relative_square(factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tens
 
 def _detached(maps: Sequence[FactorMap]) -> list[FactorMap]:
     return [
-        replace(m, core=m.core.detach().clone(), weights={name: w.detach().clone() for name, w in m.weights.items()})
+        m.with_(core=m.core.detach().clone(), weights={name: w.detach().clone() for name, w in m.weights.items()})
         for m in maps
     ]

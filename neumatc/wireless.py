@@ -65,7 +65,7 @@ class Channel(ParametricMatrix):
         self._joint = self._stacked(coefficients)
         self.carrier_frequency = carrier_frequency
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
-        labels = {"names": ("frequency",), "units": ("Hz",)}
+        labels = {"names": ("frequency",), "units": ("Hz",), "grid": self.frequencies}
         super().__init__(self._response, [lower], [upper], dtype=torch.float64, device=device, **labels)
 
     def _response(self, f: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Channel(ParametricMatrix):
             G.diagonal(dim1=1, dim2=2).add_(noise)
             return G
 
-        return ParametricMatrix(fn, self.lower, self.upper, names=self.names, units=self.units)
+        return ParametricMatrix(fn, self.lower, self.upper, grid=self.grid, **self.box.settings())
 
 
 def cdl(

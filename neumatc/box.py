@@ -1,0 +1,189 @@
+"""The box of parameters: bounds, scales, periodic axes and labels, and the cube [-1, 1]^d that it is scaled to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neumatc import checks
+
+SCALES = ("linear", "log")
+
+
+class Box:
+    r"""A box in R^d, each axis linear or logarithmic, periodic or not.
+
+    Every computation happens on the cube :math:`x \in [-1, 1]^d`. A linear axis is scaled by
+    :math:`x = (2 p - l - u) / (u - l)`, a logarithmic one by the same formula for :math:`\log p, \log l, \log u`. "At
+    random" and "uniform" mean uniform in x, so on a logarithmic axis every decade counts alike. On a periodic axis the
+    bounds are the same parameter, and parameters outside are moved inside by whole periods.
+
+    Args:
+        lower: Lower bounds, shape (d,), or a number for d = 1. A floating tensor keeps its dtype.
+        upper: Upper bounds, above ``lower``.
+        scale: ``"linear"`` or ``"log"``, or one of them per axis.
+        periodic: Whether the axes are periodic, one for all or one per axis.
+        names: One name per axis. Default ``("p",)`` or ``("p1", "p2", ...)``.
+        units: One unit per axis. Default: none (``""``).
+        dtype: Real dtype of the bounds; default that of ``lower``, else torch's default (not if it is half).
+        device: Device of the bounds; default that of ``lower``.
+
+    Attributes:
+        lower, upper: Bounds, two tensors of shape (d,).
+        scale, periodic, names, units: Tuples of length d.
+
+    Raises:
+        ValueError: For an empty or reversed box, one too narrow for its precision, a logarithmic axis with a bound at
+            or below zero, or labels of another number.
+        TypeError: For bounds, scales or flags of another type.
+
+    Example:
+        >>> import torch
+        >>> from neumatc.box import Box
+        >>> Box(1e-2, 1e2, scale="log").cube(torch.tensor([[1e-2], [1.0], [1e2]])).flatten().tolist()
+        [-1.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        lower: object,
+        upper: object,
+        *,
+        scale: str | Sequence[str] = "linear",
+        periodic: bool | Sequence[bool] = False,
+        names: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        self.lower, self.upper = checks.box(lower, upper, dtype, device)
+        d = self.lower.numel()
+        self.scale = tuple(checks.choice("scale", s, SCALES) for s in self._each("scale", scale, str))
+        self.periodic = self._each("periodic", periodic, bool)
+        self.names = self._each(
+            "names", (["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]) if names is None else names, str
+        )
+        self.units = self._each("units", [""] * d if units is None else units, str)
+        for name, s, low in zip(self.names, self.scale, self.lower.tolist()):
+            if s == "log" and low <= 0:
+                raise ValueError(
+                    f"`scale`: expected 'linear' for {name}, whose lower bound {low:g} is not above zero, got 'log'; "
+                    "raise the bound, or leave the scale linear."
+                )
+        self._logs = torch.tensor([s == "log" for s in self.scale], device=self.lower.device)
+
+    def _each(self, name: str, value: object, kind: type) -> tuple:
+        """Return one value per axis; scales and flags may be given once for all."""
+        d = self.dimension
+        if isinstance(value, kind) and name in ("scale", "periodic"):
+            value = [value] * d
+        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, kind) for v in value):
+            raise TypeError(f"`{name}`: expected {d} values of type {kind.__name__}, one per axis, got {value!r}.")
+        if len(value) != d:
+            raise ValueError(f"`{name}`: expected {d}, one per axis, got {value!r}.")
+        return tuple(value)
+
+    @property
+    def dimension(self) -> int:
+        """d, the number of axes."""
+        return self.lower.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the parameters."""
+        return self.lower.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.lower.device
+
+    def points(self, p: object, *, extrapolate: bool = False) -> Tensor:
+        """Return parameters as a real tensor of shape (B, d), B >= 1, finite and inside the box.
+
+        Args:
+            p: A tensor, an array or nested lists of shape (B, d); for d = 1 also (B,) or a number.
+            extrapolate: Allow parameters outside the box.
+
+        Raises:
+            ValueError: If p is empty, of another width, on another device, not finite, or outside the box.
+            TypeError: If p is not made of real floating numbers.
+        """
+        if not isinstance(p, Tensor):
+            p = checks.numbers("p", p, self.device)
+        if self.dimension == 1 and p.ndim < 2:
+            p = p.reshape(-1, 1)
+        if any(self.periodic) and p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
+            p = self._wrapped(p)
+        return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
+
+    def _wrapped(self, p: Tensor) -> Tensor:
+        """Move parameters on periodic axes into the box by whole periods; those inside stay as they are."""
+        lower, upper = self.lower.to(p.dtype), self.upper.to(p.dtype)
+        turns = torch.floor((p - lower) / (upper - lower))
+        outside = ((p < lower) | (p > upper)) & torch.tensor(self.periodic, device=p.device)
+        return torch.where(outside, p - turns * (upper - lower), p)
+
+    def cube(self, p: Tensor) -> Tensor:
+        """Scale parameters (B, d) to the cube [-1, 1]^d, in double precision: exact at the ends."""
+        lower, upper, p = self.lower.double(), self.upper.double(), p.double()
+        x = ((p - lower) - (upper - p)) / (upper - lower)
+        if self._logs.any():
+            safe = torch.where(self._logs, p, 1.0)
+            low, up = torch.where(self._logs, lower, 1.0).log(), torch.where(self._logs, upper, 2.0).log()
+            x = torch.where(self._logs, ((safe.log() - low) - (up - safe.log())) / (up - low), x)
+        return x
+
+    def parameters(self, x: Tensor) -> Tensor:
+        """Scale points of the cube (B, d) to parameters, in the precision and on the device of the box."""
+        lower, upper = self.lower.double(), self.upper.double()
+        t = (x.to(self.device).double() + 1) / 2
+        p = torch.lerp(lower, upper, t)
+        if self._logs.any():
+            low, up = torch.where(self._logs, lower, 1.0).log(), torch.where(self._logs, upper, 2.0).log()
+            p = torch.where(self._logs, torch.lerp(low, up, t).exp(), p)
+            p = torch.where(t == 0, lower, torch.where(t == 1, upper, p))
+        return p.to(self.dtype)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Move points of the cube (N, d) to where their parameters are after rounding; float64 on the CPU."""
+        return self.cube(self.parameters(x)).cpu()
+
+    def uniform(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw independent parameters, uniform in the cube, shape (count, d); the generator is on the CPU."""
+        return self.parameters(2 * torch.rand((count, self.dimension), dtype=torch.float64, generator=generator) - 1)
+
+    def settings(self) -> dict[str, object]:
+        """Return scales, periodic axes and labels as plain data, for a file."""
+        return {name: list(getattr(self, name)) for name in ("scale", "periodic", "names", "units")}
+
+    def to(self, device: torch.device | str | None) -> Box:
+        """Return the box on another device."""
+        return Box(self.lower.to(device), self.upper.to(device), **self.settings())
+
+    def hints(self) -> list[str]:
+        """Say where a logarithmic scale would suit: positive bounds over two decades and more."""
+        return [
+            f"{name} spans {np.log10(up / low):.0f} decades and is sampled uniformly; scale='log' weighs all alike"
+            for name, s, low, up in zip(self.names, self.scale, self.lower.tolist(), self.upper.tolist())
+            if s == "linear" and low > 0 and up / low >= 100
+        ]
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Box) and self.settings() == other.settings()
+        return same and all(torch.equal(getattr(self, n).cpu(), getattr(other, n).cpu()) for n in ("lower", "upper"))
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return ", ".join(
+            f"{name} in [{low:g}, {up:g}]{' ' + unit if unit else ''}"
+            + (" (log)" if s == "log" else "")
+            + (" (periodic)" if turn else "")
+            for name, unit, s, turn, low, up in zip(
+                self.names, self.units, self.scale, self.periodic, self.lower.tolist(), self.upper.tolist()
+            )
+        )

@@ -1,0 +1,187 @@
+r"""Embeddings of local support and with poles: polynomials in pieces of the box, and the barycentric rational form.
+
+Both are evaluated by products of differences to the nodes, :math:`\prod_{i \ne j} (x - x_i)`, which need no division:
+they are exact at the nodes and smooth in x everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neumatc.box import Box
+from neumatc.embeddings import Embedding, Piece, followed
+
+
+class _Nodal(Embedding):
+    """Functions that are one at their own node and zero at the others; the latent tensor holds values at nodes."""
+
+    precise = True
+    trainable = ()
+
+    def count(self, dimension: int) -> int:
+        raise ValueError(
+            f"`embedding`: expected features that can be fitted to snapshots, got nm.{type(self).__name__}, which "
+            "nm.fit(problem, tol=...) makes; take nm.Chebyshev."
+        )
+
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        return self(x, weights)
+
+
+@dataclass(frozen=True)
+class PiecewisePolynomials(_Nodal):
+    r"""Lagrange's polynomials of the pieces of the box: a Phi of local support.
+
+    On a piece with the nodes :math:`x_{i,1}, \dots, x_{i,n_i}` of each axis i, the functions that are not zero are
+
+    .. math:: \Phi_{j_1 \dots j_d}(x) = \prod_{i=1}^d \ell_{i, j_i}(x_i), \qquad
+              \ell_{i, j}(x) = \prod_{k \ne j} \frac{x - x_{i,k}}{x_{i,j} - x_{i,k}},
+
+    so the rows of the latent tensor are the exact solutions at the nodes of the pieces, and :math:`n_1 \cdots n_d` of
+    them are summed for a value. Neighbours share nodes on their common faces. On a trigonometric axis, which no piece
+    divides, :math:`\sin(\pi (x - x_k) / 2)` takes the place of the differences, times :math:`\cos(\pi (x - x_j) / 2)`
+    for an even number of nodes.
+
+    Args:
+        trigonometric: Whether each axis is trigonometric.
+        depth: Levels of the tree of cuts by which a piece is found, in several parameters.
+    """
+
+    trigonometric: tuple[bool, ...] = (False,)
+    depth: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trigonometric", tuple(map(bool, self.trigonometric)))
+
+    def locate(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Return the number of the piece in which each x (B, d) lies, shape (B,); outside the cube, of the nearest."""
+        x = x.detach()
+        if x.shape[1] == 1:
+            return (x >= weights["low"][1:, 0]).sum(dim=1) if followed(x) else _after(x, weights["low"])
+        at = torch.zeros_like(x[:, 0], dtype=torch.long)
+        for _ in range(self.depth):
+            inner = at.clamp_min(0)
+            axis, cut = weights["axis"][inner], weights["cut"][inner]
+            right = (x.gather(1, axis[:, None])[:, 0] >= cut).long()
+            at = torch.where(at < 0, at, weights["children"][inner].gather(1, right[:, None])[:, 0])
+        return -1 - at
+
+    def basis(self, x: Tensor, weights: dict[str, Tensor], piece: Tensor) -> list[Tensor]:
+        """Return the functions of each axis at x (B, d) in the pieces given, each of shape (B, most nodes)."""
+        result = []
+        for i, turning in enumerate(self.trigonometric):
+            own = weights["bary"][piece, i]
+            delta = x[:, i : i + 1] - weights["nodes"][piece, i]
+            factors = torch.sin(delta * (math.pi / 2)) if turning else delta
+            phi = own * _others(torch.where(own == 0, 1.0, factors))
+            if turning:
+                even = weights["counts"][piece, i : i + 1] % 2 == 0
+                phi = torch.where(even, torch.cos(delta * (math.pi / 2)), 1.0) * phi
+            result.append(phi)
+        return result
+
+    def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Evaluate Phi at x (B, d), shape (B, r): mostly zeros."""
+        phi, rows = self._gathered(x, weights)
+        total = int((weights["first"] + weights["counts"].prod(dim=1)).max())
+        return x.new_zeros(len(x), total, dtype=phi.dtype).scatter_add(1, rows, phi)
+
+    def _gathered(self, x: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the functions that are not zero at each x, and the rows of the latent tensor that they multiply."""
+        piece = self.locate(x, weights)
+        phi, rows = None, weights["first"][piece][:, None]
+        counts = weights["counts"][piece]
+        stride = counts.flip(1).cumprod(dim=1).flip(1) // counts
+        for i, own in enumerate(self.basis(x, weights, piece)):
+            j = torch.arange(own.shape[1], device=x.device).clamp_max(counts[:, i : i + 1] - 1)
+            phi = own if phi is None else (phi[:, :, None] * own[:, None, :]).flatten(1)
+            rows = (rows[:, :, None] + (j * stride[:, i : i + 1])[:, None, :]).flatten(1)
+        return phi, rows
+
+    def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return Phi(x) @ columns piece by piece: sorted batches without a copy, others with one; see `Embedding`."""
+        if followed(x):
+            phi, rows = self._gathered(x, weights)
+            return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[rows])
+        piece = self.locate(x, weights)
+        order = None
+        if len(weights["low"]) > 1 and not bool((piece[1:] >= piece[:-1]).all()):
+            piece, order = piece.sort(stable=True)
+            x = x[order]
+        phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
+        target = columns.new_empty(len(x), columns.shape[1]) if out is None or order is not None else out
+        which, lengths = torch.unique_consecutive(piece, return_counts=True)
+        first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
+        for row, count, length in zip(first, counts, lengths.tolist()):
+            part = slice(start, start := start + length)
+            local = phi[0][part, : count[0]]
+            for own, n in zip(phi[1:], count[1:]):
+                local = (local[:, :, None] * own[part, None, :n]).flatten(1)
+            torch.mm(local, columns[row : row + math.prod(count)], out=target[part])
+        if order is None:
+            return target
+        return (torch.empty_like(target) if out is None else out).index_copy_(0, order, target)
+
+    def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
+        return int(weights["counts"].prod(dim=1).max())
+
+    def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
+        low, high = (box.parameters(weights[name].cpu()).tolist() for name in ("low", "high"))
+        nodes, found = weights["nodes"].cpu(), []
+        for k, counts in enumerate(weights["counts"].tolist()):
+            x = torch.stack(
+                [torch.nn.functional.pad(nodes[k, i, :n], (0, max(counts) - n)) for i, n in enumerate(counts)]
+            )
+            p = box.parameters(x.T).T.tolist()
+            found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p, counts)], math.prod(counts)))
+        return found
+
+    def working_numbers(self, dimension: int, rank: int) -> int:
+        return 8 * rank + 8 * dimension
+
+
+@dataclass(frozen=True)
+class Rational(_Nodal):
+    r"""Rational functions of one parameter in barycentric form, with common support points x_j and weights w_j:
+
+    .. math:: \Phi_j(x) = \frac{w_j}{x - x_j} \Big/ \sum_k \frac{w_k}{x - x_k} ,
+
+    one at their own support point and zero at the others, so the rows of the latent tensor are exact solutions. With
+    complex weights, which poles on one side of the real axis ask for, Phi holds real and imaginary parts, and the
+    latent tensor each solution twice, once times i. Differentiable and finite everywhere but at a pole.
+
+    Args:
+        complex: Whether the weights are complex.
+    """
+
+    complex: bool = False
+
+    def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Evaluate Phi at x (B, 1): shape (B, m), or (B, 2 m) for complex weights."""
+        products = _others(x - weights["nodes"])
+        real = products * weights["w"][0]
+        if not self.complex:
+            return real / real.sum(dim=1, keepdim=True)
+        imaginary = products * weights["w"][1]
+        a, b = real.sum(dim=1, keepdim=True), imaginary.sum(dim=1, keepdim=True)
+        size = a.square() + b.square()
+        return torch.cat([(real * a + imaginary * b) / size, (imaginary * a - real * b) / size], dim=1)
+
+    def working_numbers(self, dimension: int, rank: int) -> int:
+        return 8 * rank
+
+
+def _after(x: Tensor, low: Tensor) -> Tensor:
+    return torch.searchsorted(low[1:, 0].contiguous(), x[:, 0].contiguous(), right=True)
+
+
+def _others(factors: Tensor) -> Tensor:
+    """Return for each column the product of all other columns, shape as given."""
+    ones = torch.ones_like(factors[:, :1])
+    left = torch.cat([ones, factors[:, :-1].cumprod(dim=1)], dim=1)
+    right = torch.cat([ones, factors[:, 1:].flip(1).cumprod(dim=1)], dim=1).flip(1)
+    return left * right
