@@ -13,6 +13,7 @@ from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap, Surrogate
+from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, library_version
 
@@ -150,7 +151,7 @@ def _fit(
                 f"{kinds[0]} for problem 0 and {kind} for problem {i}; fit them in groups."
             )
     if method is None:
-        method = ClosedForm()
+        method = ClosedForm() if tol is None else Pieces()
     if not isinstance(method, Method):
         raise TypeError(f"`method`: expected a method such as nm.ClosedForm(), got {checks.describe(method)}.")
     if rank is None and tol is None and start is None:

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from neumatc.families import FamilyError
 from neumatc.model import FactorMap, Surrogate, evaluate
 from neumatc.operations import checked
 from neumatc.problem import Problem
-from neumatc.report import Report, Round
+from neumatc.report import Event, Report, Round
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Task:
         self.report.exact_solves += len(p)
         if not good.all():
             self.report.singular += p[~good].tolist()
+
+    def enter(self, events: Sequence[Event]) -> None:
+        """Report what aligning the snapshots has met, in the units of the parameters."""
+        places = [torch.tensor([event.parameter], dtype=torch.float64) for event in events]
+        self.report.events = [replace(e, parameter=self.box(x)[0].tolist()) for e, x in zip(events, places)]
 
     def note(self, message: str) -> None:
         """Add to the report's message, in the place of what says the same of other numbers."""

@@ -77,6 +77,24 @@ class Event:
         return f"{self.kind} of {' and '.join(map(str, self.labels))} at {where}"
 
 
+@dataclass(frozen=True)
+class Unmet:
+    """A box in which a tolerance is not met.
+
+    Attributes:
+        lower, upper: Its bounds, in the units of the parameters.
+        reason: Why.
+    """
+
+    lower: list[float]
+    upper: list[float]
+    reason: str
+
+    def __str__(self) -> str:
+        sides = " x ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(self.lower, self.upper))
+        return f"{sides}: {self.reason}"
+
+
 @dataclass
 class Report:
     """How a surrogate was fitted.
@@ -85,6 +103,8 @@ class Report:
         method: Class name of the method, and ``settings``, its arguments.
         rank: r, the largest of the factors.
         seed: As given to `fit`, and ``tol`` and ``budget``.
+        met: Whether the tolerance is met: in every piece the fresh parameters that it was given pass, and over the box,
+            uniform on its scales, at most the target share exceeds it. ``unmet``: the boxes where it is not, and why.
         stop_reason: Why the fit ended, and ``message``, what else there is to know: why it ended early, or
             what it had to do without.
         seconds: Wall time of the fit, everything included.
@@ -106,6 +126,8 @@ class Report:
     seed: int
     tol: float | None = None
     budget: int | None = None
+    met: bool = False
+    unmet: list[Unmet] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STEPS
     message: str = ""
     seconds: float = 0.0
@@ -133,7 +155,8 @@ class Report:
         events = [
             Event(**{**entry, "labels": tuple(entry["labels"]), "gap": float(entry["gap"])}) for entry in data["events"]
         ]
-        plain = {"stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses, "events": events}
+        unmet = [Unmet(**entry) for entry in data["unmet"]]
+        plain = {"unmet": unmet, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses, "events": events}
         return cls(**{**data, **plain})
 
     def probability(self, entry: Round) -> str:
