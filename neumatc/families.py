@@ -9,7 +9,12 @@ import torch
 from scipy.interpolate import RBFInterpolator, make_interp_spline
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, sampling
+
+# Parameters beside the centre of the box that are tried for the shape and the dtype of A, where the centre has none.
+_TRIED = 8
+# Most parameters that are tried one by one where a function raises for all of them: one call each.
+_ALONE = 64
 
 
 class FamilyError(ValueError):
@@ -29,8 +34,8 @@ class ParametricMatrix:
 
     Args:
         fn: Batched function, p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. It is
-            called once with the centre of the box to learn the shape, the dtype and the device of A. It is given its
-            own copy of p.
+            called once with the centre of the box to learn the shape, the dtype and the device of A, or if that fails
+            there with some other parameters. It is given its own copy of p.
         lower: Lower bounds of the box, shape (d,). A floating tensor keeps its dtype; lists take ``dtype``.
         upper: Upper bounds, shape (d,), above ``lower``.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
@@ -46,7 +51,7 @@ class ParametricMatrix:
         dimension: d, the number of parameters.
 
     Raises:
-        ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at the centre.
+        ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at every parameter tried.
         TypeError: For an unsupported dtype.
 
     Example:
@@ -79,8 +84,7 @@ class ParametricMatrix:
         default = ["p"] if self.dimension == 1 else [f"p{i + 1}" for i in range(self.dimension)]
         self.names = self._labels("names", names, default)
         self.units = self._labels("units", units, [""] * self.dimension)
-        centre = torch.lerp(self.lower.double(), self.upper.double(), 0.5).to(self.lower)[None]
-        A = self._checked(centre)
+        A = self._tried()
         if A.device != self.device:
             raise ValueError(
                 f"`fn`: expected A on the device of the parameters, {self.device}, got {A.device}; "
@@ -111,9 +115,56 @@ class ParametricMatrix:
                 or NaN or Inf; the message gives the parameter.
             TypeError: If p is not a real floating tensor.
         """
+        return self._values(checks.points(p, self.lower, self.upper, extrapolate=extrapolate))
+
+    def evaluate(self, p: Tensor, *, extrapolate: bool = False) -> tuple[Tensor, Tensor]:
+        """Evaluate A(p) wherever it is defined: for callers that mark single parameters instead of stopping at them.
+
+        Args:
+            p, extrapolate: As for a call.
+
+        Returns:
+            A(p), shape (B, m, n), with zeros in the place of matrices with NaN or Inf, and the mask ``good`` (B,) of
+            the others. Where ``fn`` raises for at most 64 parameters, each is tried alone, and not good if it raises
+            again; ``family(p)`` says why.
+
+        Raises:
+            ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
+        """
         p = checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
         try:
-            A = self._checked(p)
+            A = self._values(p, anything=True)
+        except FamilyError:
+            if len(p) > _ALONE:
+                raise
+            A = torch.cat([self._alone(row) for row in p.split(1)])
+        good = checks.finite(A.detach())
+        return (A if good.all() else torch.where(good[:, None, None], A, 0)), good
+
+    def _alone(self, p: Tensor) -> Tensor:
+        """Return a copy of A at one parameter, NaN where ``fn`` raises."""
+        try:
+            return self._values(p, anything=True).clone()
+        except FamilyError:
+            return torch.full((1, *self.shape), torch.nan, dtype=self.dtype, device=self.device)
+
+    def _tried(self) -> Tensor:
+        """Return A at the centre of the box, or at the first of some other parameters at which it is defined."""
+        centre, first = torch.lerp(self.lower.double(), self.upper.double(), 0.5).to(self.lower)[None], None
+        others = sampling.sobol(_TRIED, self.lower, self.upper)
+        for p in (centre, *others.split(1)):
+            try:
+                return self._checked(p)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # whatever the user's function raises
+                first = first or error
+        raise first
+
+    def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
+        """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
+        try:
+            A = self._checked(p, anything)
         except (FamilyError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the user's function raises, at one parameter of many
@@ -129,10 +180,10 @@ class ParametricMatrix:
         return A
 
     @checks.full_precision
-    def _checked(self, p: Tensor) -> Tensor:
+    def _checked(self, p: Tensor, anything: bool = False) -> Tensor:
         A = self.fn(p.to(self.lower.dtype, copy=True))
         try:
-            return checks.matrices("fn(p)", A, p)
+            return checks.matrices("fn(p)", A, p, anything=anything)
         except ValueError as error:
             raise FamilyError(str(error)) from None
 
@@ -252,8 +303,8 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
             raise ValueError(f"`right`: expected the box of `left`, {boxes[0]}, got {boxes[1]}.")
 
     def fn(p: Tensor) -> Tensor:
-        B = right.expand(len(p), -1, -1) if constant else right(p, extrapolate=True).clone()
-        return torch.cat([left(p, extrapolate=True), B], dim=2)
+        B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
+        return torch.cat([left._values(p, anything=True), B], dim=2)
 
     return ParametricMatrix(fn, left.lower, left.upper, names=left.names, units=left.units)
 
