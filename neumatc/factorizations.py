@@ -569,6 +569,10 @@ class Projector(Subspace):
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         return Operation.align(self, x, factors)
 
+    def residual_cost(self, m: int, n: int) -> float:
+        ((size, _),) = (factor.shape for factor in self.factors(m, n))
+        return 4 * m * n * size + 2 * size**3
+
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (P,) = factors
         A = A if self.side == "left" else A.mH

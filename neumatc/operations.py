@@ -352,7 +352,8 @@ class LMMSE(_NormalEquations):
 
     Residual: :math:`\max_i \|((H^H H + s I) X - H^H)_i\| / \|h_i\|` over the rows i of X, with the columns h_i of H,
     for m >= n; else :math:`\max_i \|(X (H H^H + s I) - H^H)_i\| / \|h_i\|` over the columns i of X, with the rows h_i
-    of H. In a channel whose users are 44 dB apart, a residual of the whole matrix would not see the weak ones.
+    of H. A residual of the whole matrix would not see weak users: random ones of 1e-3 keep 89 % of the rate of a
+    channel whose users are 44 dB apart, row by row 99.9 % (93 % at 1e-2: the strong users' interference is not in it).
 
     Bound (m >= n; else for X^H): the error :math:`E = X_* - X = L^{-1} R` of the system :math:`L X = H^H` with the
     residual matrix R is at most :math:`\|R\|_F / s`, since L has no eigenvalue below s. It is also
@@ -424,9 +425,10 @@ class PseudoInverse(_NormalEquations):
         return Operation.cost(self, m, n) + 2 * m * n * min(m, n)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        U, S, Vh, failed = linalg.svd(A)
+        # In double precision: in single, rounding of the size of the weak users' rows would spoil those of the strong.
+        U, S, Vh, failed = linalg.svd(wide(A))
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
-        return ((Vh.mH / S[:, None, :]) @ U.mH,), failed
+        return (((Vh.mH / S[:, None, :]) @ U.mH).to(A.dtype),), failed
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = self.unknown(factors[0])
