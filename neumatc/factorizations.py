@@ -71,7 +71,7 @@ class _Spectral(Operation):
     """
 
     unique = False
-    finishes = True
+    finishes = bounds = True
     certainty = "bound"
     rank: int | None
     gauge: str
@@ -233,6 +233,10 @@ class SVD(_Spectral):
         k = shapes[0][-1]
         return k >= self._count(m, n) and tuple(shapes) in {((m, k), values, (k, n)) for values in ((k,), (k, k))}
 
+    def residual_cost(self, m: int, n: int) -> float:
+        k = self._count(m, n)
+        return 4 * m * n * k + 2 * (m + n) * k**2
+
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, S, Vh = factors
         left = A @ Vh.mH - U * S[..., None, :]
@@ -325,6 +329,13 @@ class Eigh(_Spectral):
         k = shapes[0][-1]
         return k >= self._count(m, n) and tuple(shapes) in {(values, (n, k)) for values in ((k,), (k, k))}
 
+    def cost(self, m: int, n: int) -> float:
+        return 9 * n**3
+
+    def residual_cost(self, m: int, n: int) -> float:
+        k = self._count(m, n)
+        return 2 * n**2 * k + 2 * n * k**2
+
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
         defect = relative(A @ V - V * values[:, None, :], values)
@@ -376,11 +387,17 @@ class Eig(Operation):
     """
 
     unique = False
-    finishes = True
+    finishes = bounds = True
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
         return Factor("eigenvalues", (n,), "complex"), Factor("eigenvectors", (n, n), "complex")
+
+    def cost(self, m: int, n: int) -> float:
+        return 25 * n**3 + super().cost(n, n)  # singular values of the eigenvectors tell which matrices are defective
+
+    def residual_cost(self, m: int, n: int) -> float:
+        return 2 * n**3
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         *factors, failed = linalg.eig(A)
@@ -397,9 +414,6 @@ class Eig(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         n = A.shape[-1]
         return float(norm(A).median()) / n**0.5, n**-0.5
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -442,7 +456,7 @@ class Subspace(Operation):
     rank: int = 1
     side: str = "left"
     unique = False
-    finishes = True
+    bounds = True
     certainty = "bound"
 
     def __post_init__(self) -> None:
@@ -470,12 +484,13 @@ class Subspace(Operation):
         alignment = gauge.align(U, same, x, same.bool(), together=True)
         return (U @ alignment.rotations,), alignment.events
 
+    def residual_cost(self, m: int, n: int) -> float:
+        ((rows, columns),) = (factor.shape for factor in self.factors(m, n))
+        return 4 * m * n * columns + 6 * rows * columns**2
+
     def scales(self, A: Tensor) -> tuple[float, ...]:
         rows = self.factors(*A.shape[1:])[0].shape[0]
         return (rows**-0.5,)
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (U,) = factors
@@ -554,6 +569,10 @@ class Projector(Subspace):
     def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         return Operation.align(self, x, factors)
 
+    def residual_cost(self, m: int, n: int) -> float:
+        ((size, _),) = (factor.shape for factor in self.factors(m, n))
+        return 4 * m * n * size + 2 * size**3
+
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (P,) = factors
         A = A if self.side == "left" else A.mH
@@ -591,6 +610,14 @@ class QR(Operation):
         k = min(m, n)
         return Factor("Q", (m, k)), Factor("R", (k, n))
 
+    def cost(self, m: int, n: int) -> float:
+        k = min(m, n)
+        return 2 * k**2 * (m + max(m, n)) - 4 / 3 * k**3
+
+    def residual_cost(self, m: int, n: int) -> float:
+        k = min(m, n)
+        return 2 * m * n * k + 2 * m * k**2
+
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         *factors, failed = linalg.qr(A)
         return tuple(factors), failed
@@ -598,9 +625,6 @@ class QR(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         m, n = A.shape[1:]
         return m**-0.5, float(norm(A).median()) / (min(m, n) * n) ** 0.5
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         Q, R = factors
@@ -639,6 +663,12 @@ class Cholesky(Operation):
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
 
+    def cost(self, m: int, n: int) -> float:
+        return n**3 / 3
+
+    def residual_cost(self, m: int, n: int) -> float:
+        return 2 * n**3
+
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         L, failed = linalg.cholesky(A)
         return (L,), failed
@@ -646,9 +676,6 @@ class Cholesky(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         n = A.shape[-1]
         return (float(A.diagonal(dim1=1, dim2=2).real.sum(dim=1).clamp_min(0).median()) ** 0.5 / n,)
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L,) = factors
@@ -683,6 +710,12 @@ class Polar(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         m, n = A.shape[1:]
         return max(m, n) ** -0.5, float(norm(A).median()) / n
+
+    def cost(self, m: int, n: int) -> float:
+        return super().cost(m, n) + 2 * (m + n) * n * min(m, n)
+
+    def residual_cost(self, m: int, n: int) -> float:
+        return 9 * n**3 + 2 * m * n**2 + 2 * m * n * min(m, n)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]
