@@ -14,6 +14,7 @@ class StopReason(StrEnum):
 
     RANK = "the map of the rank asked for is solved for"
     TOLERANCE = "the estimated failure probability is under the target"
+    TABLE = "every point of the grid is solved exactly"
     BUDGET = "the exact solves of the budget are used up before the tolerance is met"
     STALLED = "neither more parameters nor a larger embedding brings the residual down"
     SMALL = "the rank asked for is too small for the tolerance"
@@ -156,7 +157,13 @@ class Report:
             Event(**{**entry, "labels": tuple(entry["labels"]), "gap": float(entry["gap"])}) for entry in data["events"]
         ]
         unmet = [Unmet(**entry) for entry in data["unmet"]]
-        plain = {"unmet": unmet, "stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses, "events": events}
+        plain = {
+            "unmet": unmet,
+            "stop_reason": StopReason(data["stop_reason"]),
+            "rounds": rounds,
+            "losses": losses,
+            "events": events,
+        }
         return cls(**{**data, **plain})
 
     def probability(self, entry: Round) -> str:

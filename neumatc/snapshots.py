@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks
 from neumatc.methods import Task
 
 # Random combinations of the entries of a result by which its decay is judged, and decimals that tell points apart.
@@ -52,8 +51,7 @@ class Snapshots:
         new = {key: i for i, key in enumerate(keys) if key not in self._rows}
         if new:
             points = x[list(new.values())]
-            family = self.task.problem.family
-            factors, good = self.task.solve(family.box.parameters(torch.from_numpy(points)), aligned=True)
+            factors, good = self.task.solve(self.task.box(torch.from_numpy(points)), aligned=True)
             good, start = good.cpu().numpy(), len(self.x)
             numbers = np.where(good, start + np.cumsum(good) - 1, -1)
             self._rows |= zip(new, numbers.tolist())
@@ -85,12 +83,17 @@ class Snapshots:
             self._sketch = np.concatenate(parts, axis=1)
         return self._sketch
 
-    def along(self, axis: int, low: np.ndarray, high: np.ndarray, dimension: int) -> np.ndarray:
-        """Return coordinates on an axis between bounds that are solved already; of several parameters none."""
-        if dimension > 1:
-            return np.empty(0)
-        x = self.x[:, axis]
-        return x[(x >= low[axis]) & (x <= high[axis])]
+    def along(self, low: float, high: float) -> np.ndarray:
+        """Return what is solved between two bounds of one parameter; of several parameters nothing."""
+        x = self.x[:, 0] if self.x.shape[1] == 1 else np.empty(0)
+        return x[(x >= low) & (x <= high)]
+
+    def grid(self) -> np.ndarray | None:
+        """Return the family's grid of one parameter, distinct points of the cube (N, 1), if it has one."""
+        family = self.task.problem.family
+        if family.grid is None or family.dimension > 1:
+            return None
+        return np.unique(family.box.cube(family.grid).cpu().numpy(), axis=0)
 
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
         """Move coordinates to where the parameters are after rounding in a box of single precision."""
