@@ -12,6 +12,8 @@ _CANDIDATES = -np.cos(np.linspace(0, np.pi, 193))
 # A point that is solved already is taken in the place of the best candidate if its product of distances to the nodes
 # is at least this part of the best one: nearly as well placed, and free.
 _NEARLY_BEST = 0.5
+# How often the new nodes are moved to their best places beside the others.
+_SWEEPS = 3
 # Decimals by which positions within a piece are told apart.
 _DECIMALS = 12
 
@@ -39,26 +41,33 @@ def extended(taken: np.ndarray, count: int, offered: np.ndarray) -> list[float]:
 @lru_cache(maxsize=4096)
 def _added(taken: tuple[float, ...], count: int, offered: tuple[float, ...]) -> list[tuple[float, int]]:
     """Return the nodes added, each with its place among those offered, or -1."""
-    nodes, result = list(taken), []
     points = np.concatenate([np.array(offered), _CANDIDATES])
     with np.errstate(divide="ignore"):
-        logs = np.zeros(len(points))
-        for x in nodes:
-            logs += np.log(np.abs(points - x))
+        logs = np.log(np.abs(points[:, None] - points))
+        fixed = np.log(np.abs(points[:, None] - np.array(taken))).sum(axis=1)
+        chosen: list[int] = []
         for _ in range(count):
-            end = next((e for e in (-1.0, 1.0) if e not in nodes), None) if len(nodes) < 2 else None
-            if end is not None:
-                best = int(np.flatnonzero(points == end)[0])
-            else:
-                best = int(logs.argmax())
-                free = int(logs[: len(offered)].argmax()) if offered else -1
-                if free >= 0 and logs[free] >= logs[best] + math.log(_NEARLY_BEST):
-                    best = free
-            x = float(points[best])
-            nodes.append(x)
-            result.append((x, best if best < len(offered) else -1))
-            logs += np.log(np.abs(points - x))
-    return result
+            chosen.append(_best(points, fixed + logs[:, chosen].sum(axis=1), len(offered), (*taken, *points[chosen])))
+        # Then each new one moves to the best place beside all others, as points of Fekete's do.
+        for _ in range(_SWEEPS):
+            for k, own in enumerate(chosen):
+                if own >= len(offered) and abs(points[own]) < 1:
+                    others = chosen[:k] + chosen[k + 1 :]
+                    sums = (fixed + logs[:, others].sum(axis=1))[len(offered) :]
+                    chosen[k] = len(offered) + int(sums.argmax())
+    return [(float(points[i]), i if i < len(offered) else -1) for i in chosen]
+
+
+def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float, ...]) -> int:
+    """Return the place of the next node: an end that is missing, or the largest product of distances."""
+    for end in (-1.0, 1.0):
+        if len(nodes) < 2 and end not in nodes:
+            return int(np.flatnonzero(points == end)[0])
+    best = int(sums.argmax())
+    if offered:
+        free = int(sums[:offered].argmax())
+        return free if sums[free] >= sums[best] + math.log(_NEARLY_BEST) else best
+    return best
 
 
 def equidistant(count: int) -> list[float]:

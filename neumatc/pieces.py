@@ -30,8 +30,8 @@ _FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
 _MOST_NODES, _MOST_TERMS = 16, (16, 256, 729)
 # A coefficient that falls by less than this (natural logarithm) to the next does not decay.
 _LEAST_RATE = 0.1
-# Nodes that are added at once, for one parameter and for more, where each costs a whole face.
-_STEPS = (4, 2)
+# Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
+_STEP = 2
 # Most exact solves where neither a budget nor a grid says so.
 _MOST_SOLVES = 4096
 # Part of the tolerance that the largest residual at a piece's fresh parameters may have: there are worse ones between.
@@ -240,7 +240,7 @@ class _Refinement:
         found = []
         for i, own in enumerate(piece.axes):
             envelope = nodes.decay(np.moveaxis(values, i, 0), piece.relative(i, own)) / scale
-            found.append(_read(envelope, self._allowed(piece), _STEPS[self.kind]))
+            found.append(_read(envelope, self._allowed(piece)))
         return _Outlook(*map(np.array, zip(*found)))
 
     def _failed(self, piece: Piece, outlook: _Outlook, worst: float) -> list[Piece]:
@@ -376,7 +376,7 @@ def _chain(x: np.ndarray, rows: np.ndarray) -> Piece:
     return whole
 
 
-def _read(envelope: np.ndarray, allowed: float, step: int) -> tuple[float, float]:
+def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
     """Return the size of the first coefficient left out, and the nodes that the decay asks for (Inf: no decay)."""
     n = len(envelope)
     if n < 3:
@@ -393,4 +393,6 @@ def _read(envelope: np.ndarray, allowed: float, step: int) -> tuple[float, float
     if rate < _LEAST_RATE:
         return tail, math.inf
     further = math.log(tail / allowed) / rate
-    return tail, n + min(step, math.ceil(further)) if further < _MOST_NODES else math.inf
+    if further >= _MOST_NODES:
+        return tail, math.inf
+    return tail, n + min(2 * _STEP if further > 4 * _STEP else _STEP, math.ceil(further))
