@@ -35,7 +35,7 @@ PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
 # What lies in the book's folder and is no part of its pages.
-UNSTAGED = {"__pycache__", "studies", "neumatc_studies.egg-info", "pyproject.toml"}
+UNSTAGED = {"__pycache__", "build", "studies", "neumatc_studies.egg-info", "pyproject.toml"}
 
 
 def chapters() -> list[str]:
