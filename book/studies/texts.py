@@ -33,3 +33,13 @@ def in_matrices(value: float) -> str:
         ('1,200 matrices', 'no number of matrices')
     """
     return f"{two_digits(value):,.0f} matrices" if math.isfinite(value) else "no number of matrices"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio of times with two digits.
+
+    Example:
+        >>> times(0.123), times(1.26), times(12.6), times(12345)
+        ('0.12', '1.3', '13', '12,000')
+    """
+    return f"{ratio:.1f}" if 1 <= ratio < 9.95 else f"{float(f'{ratio:.1e}'):,g}"
