@@ -642,7 +642,7 @@ def noise(record: Record, generator: torch.Generator) -> None:
     for i, level in enumerate((1e-2, 1e-3)):
         E = torch.randn(A.shape, generator=generator, dtype=torch.float64).to(A.device)
         measured = A + level * E * torch.linalg.vector_norm(A) / torch.linalg.vector_norm(E)
-        X, failed = nm.linalg.inverse(measured)
+        X, _ = nm.linalg.inverse(measured)
         floor = nm.benchmark.relative_error(X, truth)
         problem = nm.Problem(nm.families.from_samples(p, measured), nm.Inverse())
         record.arrays[f"noise_limit_{i}"] = nm.benchmark.eckart_young(X, range(1, 65))
@@ -775,7 +775,7 @@ def dimensions(record: Record) -> None:
             size=8 if small else 16, shift=3.0, terms=4 if small else 8, dimension=d, seed=seed, device=device
         )
         q = nm.sampling.sobol(many, family.lower, family.upper, seed)
-        X, failed = nm.linalg.inverse(family(q))
+        X, _ = nm.linalg.inverse(family(q))
         full, half = (nm.benchmark.eckart_young(Y, range(1, many // 2)) for Y in (X, X[: many // 2]))
         dimensions.append({"d": d, "ranks": summary(full), "half": summary(half)})
     record.numbers["dimensions"] = {"entries": dimensions, "samples": many}
