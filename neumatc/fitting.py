@@ -21,6 +21,10 @@ from neumatc.report import Report, library_version
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 
 
+class FitWarning(UserWarning):
+    """A fit ended without its tolerance; the message says where and why, and what to do."""
+
+
 def fit(
     problem: Problem,
     *,

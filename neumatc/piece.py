@@ -14,6 +14,8 @@ from neumatc.local import PiecewisePolynomials
 
 # Of so many points of a piece, those farthest from the nodes are looked at.
 _PLACES = 16
+# The branches of a single piece, or where pieces of one parameter are found without a tree.
+_NO_TREE = {"axis": np.zeros(1, int), "cut": np.zeros(1), "children": np.full((1, 2), -1)}
 # Part of a piece below which two coordinates are one.
 _SAME = 1e-11
 
@@ -173,7 +175,7 @@ def embedded(root: Piece) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tens
         first.append(total - shared)
         rows.append(own[int(shared) :])
         total += len(rows[-1])
-    axis, cut, children, depth = _tree(root, found)
+    branches, depth = _tree(root, found) if d > 1 else (_NO_TREE, 0)
     weights = {
         "low": np.stack([piece.low for piece in found]),
         "high": np.stack([piece.high for piece in found]),
@@ -181,15 +183,26 @@ def embedded(root: Piece) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tens
         "bary": bary,
         "counts": np.array([piece.counts for piece in found]),
         "first": np.array(first),
-        "axis": axis,
-        "cut": cut,
-        "children": children,
-    }
+    } | branches
     tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
     return PiecewisePolynomials((False,) * d, depth), tensors, torch.from_numpy(np.concatenate(rows))
 
 
-def _tree(root: Piece, found: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def chain(x: np.ndarray) -> tuple[PiecewisePolynomials, dict[str, Tensor]]:
+    """Return the embedding that interpolates linearly between points x (N,), rising, and its weights."""
+    pairs, count = np.stack([x[:-1], x[1:]], axis=1)[:, None], len(x) - 1
+    weights = {
+        "low": pairs[:, :, 0],
+        "high": pairs[:, :, 1],
+        "nodes": pairs,
+        "bary": 1 / (pairs - pairs[:, :, ::-1]),
+        "counts": np.full((count, 1), 2),
+        "first": np.arange(count),
+    } | _NO_TREE
+    return PiecewisePolynomials(), {name: torch.from_numpy(weight.copy()) for name, weight in weights.items()}
+
+
+def _tree(root: Piece, found: Sequence[Piece]) -> tuple[dict[str, np.ndarray], int]:
     """Return axis, cut and children of each inner node (-1 - k stands for piece k), and the depth of the tree."""
     number = {id(piece): -1 - k for k, piece in enumerate(found)}
     inner, level, depth = [], [root] if root.halves else [], 0
@@ -199,6 +212,10 @@ def _tree(root: Piece, found: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, 
         level = [half for piece in level for half in piece.halves[2:] if half.halves]
         depth += 1
     if not inner:
-        return np.zeros(1, int), np.zeros(1), np.full((1, 2), -1), 0
-    axis, cut = np.array([p.halves[0] for p in inner]), np.array([p.halves[1] for p in inner])
-    return axis, cut, np.array([[number[id(half)] for half in p.halves[2:]] for p in inner]), depth
+        return _NO_TREE, 0
+    branches = {
+        "axis": np.array([piece.halves[0] for piece in inner]),
+        "cut": np.array([piece.halves[1] for piece in inner]),
+        "children": np.array([[number[id(half)] for half in piece.halves[2:]] for piece in inner]),
+    }
+    return branches, depth

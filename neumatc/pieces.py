@@ -16,6 +16,7 @@ from torch import Tensor
 from neumatc import checks, nodes, poles
 from neumatc import piece as tree
 from neumatc.inspection import Inspector
+from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap
 from neumatc.piece import Piece
@@ -48,7 +49,7 @@ _STEEP, _KEPT, _LEFT = 8, 0.9, 0.1
 _MOVE, _MOST_MOVES, _LEAST_SINGULAR = 0.03, 3, 2.0**-8
 # Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
 # operations than a round of refinement has in overhead.
-_SHARE, _ROUND = 0.7, 2e7
+_SHARE, _ROUND = 0.7, 1e8
 
 
 @dataclass(frozen=True)
@@ -151,18 +152,14 @@ class _Refinement:
 
     def _table(self, grid: np.ndarray) -> list[FactorMap]:
         """Solve at every point of the grid, and interpolate linearly between neighbours."""
-        report, order = self.task.report, np.argsort(grid[:, 0])
-        rows = self.snapshots.solve(grid[order])
-        if self.snapshots.solved and not len(self.snapshots.x):
-            return self._nothing()
+        report, rows = self.task.report, self.snapshots.solve(grid)
         good = rows >= 0
-        x, rows = grid[order][good, 0], rows[good]
-        self.root = _chain(x, rows)
+        if good.sum() < 2:
+            return self._nothing()
         report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
+        report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
         self.task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
-        if not good.all():
-            report.unmet += [Unmet(p, p, "the exact solution fails") for p in report.singular]
-        return self._maps()
+        return self._built(*tree.chain(grid[good, 0]), torch.from_numpy(rows[good]))
 
     # One round
 
@@ -254,8 +251,7 @@ class _Refinement:
     def _refined(self, piece: Piece, outlook: _Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
         counts, caps = np.array(piece.counts), self._caps(piece, outlook)
-        telling = np.where(caps >= 2 * _MOST_NODES, 2 * _TELLING - 1, _TELLING)
-        telling = np.minimum(telling if piece.steep < _STEEP else _NEAR_JUMP, caps)
+        telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
         if (wanted <= caps).all():
             # An axis is cut back once only, or two axes could take turns for ever.
@@ -286,7 +282,7 @@ class _Refinement:
         """Return the most nodes per axis: what the terms of a piece allow beside what the other axes need."""
         need = np.where(np.isinf(outlook.wanted), piece.counts, np.maximum(outlook.wanted, 2))
         most = self.terms // np.array([np.delete(need, i).prod() for i in range(self.d)])
-        return np.clip(most, 2, self.method.most if self.d == 1 else 2 * self.method.most).astype(int)
+        return np.clip(most, 2, self.method.most).astype(int)
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
         piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
@@ -332,20 +328,21 @@ class _Refinement:
         return again
 
     def _maps(self) -> list[FactorMap]:
-        task, report = self.task, self.task.report
+        report = self.task.report
         if not len(self.snapshots.x):
             return self._nothing()
         tree.collapse(self.root)
         found = tree.leaves(self.root)
-        if report.stop_reason is not StopReason.TABLE:
-            report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in found if piece.trouble]
-            report.met = not report.unmet
-            used_up = any("used up" in piece.trouble for piece in found)
-            report.stop_reason = (
-                StopReason.TOLERANCE if report.met else StopReason.BUDGET if used_up else StopReason.STALLED
-            )
-            self.inspector.summary()
-        embedding, weights, rows = tree.embedded(self.root)
+        report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in found if piece.trouble]
+        report.met = not report.unmet
+        used_up = any("used up" in piece.trouble for piece in found)
+        unmet = StopReason.BUDGET if used_up else StopReason.STALLED
+        report.stop_reason = StopReason.TOLERANCE if report.met else unmet
+        self.inspector.summary()
+        return self._built(*tree.embedded(self.root))
+
+    def _built(self, embedding: PiecewisePolynomials, weights: dict[str, Tensor], rows: Tensor) -> list[FactorMap]:
+        task, report = self.task, self.task.report
         device = task.problem.family.device
         weights, rows = {name: weight.to(device) for name, weight in weights.items()}, rows.to(device)
         values = zip(task.problem.factors, self.snapshots.values())
@@ -356,24 +353,6 @@ class _Refinement:
     def _nothing(self) -> list[FactorMap]:
         self.task.report.unmet = [Unmet(*self.root.ends(self.box), "every exact solution fails")]
         return self.task.zero()
-
-
-def _chain(x: np.ndarray, rows: np.ndarray) -> Piece:
-    """Return a tree of pieces between neighbouring points, of two nodes each."""
-    whole = Piece(np.array([x[0]]), np.array([x[-1]]), [x[[0, -1]]])
-    waiting = [(whole, 0, len(x) - 1)]
-    while waiting:
-        piece, a, b = waiting.pop()
-        if b - a < 2:
-            piece.axes, piece.rows = [x[a : b + 1]], rows[a : b + 1]
-            piece.settle()
-            continue
-        middle = (a + b) // 2
-        ends = ((a, middle), (middle, b))
-        pair = [Piece(np.array([x[i]]), np.array([x[j]]), [x[[i, j]]]) for i, j in ends]
-        piece.halves = (0, float(x[middle]), *pair)
-        waiting += [(half, i, j) for half, (i, j) in zip(pair, ends)]
-    return whole
 
 
 def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
