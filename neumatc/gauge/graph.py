@@ -1,0 +1,141 @@
+"""The graph of the snapshots: the path or tree along which frames are followed, and the edges that close its loops."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.spatial import Delaunay, QhullError, cKDTree
+from scipy.spatial.distance import pdist, squareform
+
+# A prediction is the polynomial through so many neighbours on either side.
+NEIGHBOURS = 3
+# Nodes closer to one another than this part of the distance to be predicted over say the same: one of them is taken.
+# Weights stay below about a hundred then, and nodes in a regular order are all taken.
+_THIN = 1 / 8
+# Up to so many parameters the triangulation is cheap.
+_TRIANGULATED = 3
+
+
+class Graph(NamedTuple):
+    """Nodes x (N, d), the edges of a spanning tree from parent to child, parents first, and the other edges.
+
+    In one parameter the tree is the path; where that is ``closed``, with period 2, one more edge leads back.
+    """
+
+    x: np.ndarray
+    tree: np.ndarray
+    loops: np.ndarray
+    closed: bool
+
+    @property
+    def edges(self) -> np.ndarray:
+        return np.concatenate([self.tree, self.loops])
+
+    @property
+    def root(self) -> int:
+        return int(self.tree[0, 0]) if len(self.tree) else 0
+
+    def unrolled(self, turning: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions along the path, the nodes there and the edges between; of a turn, with what is before and after."""
+        nodes = np.append(self.root, self.tree[:, 1])
+        x, edges = self.x[nodes, 0], np.arange(len(nodes) - 1)
+        if not turning:
+            return x, nodes, edges
+        some = np.arange(-2 * NEIGHBOURS, len(x) + 2 * NEIGHBOURS)
+        turns, places = np.divmod(some, len(x))
+        return x[places] + 2 * turns, nodes[places], places[:-1]
+
+
+def connected(x: np.ndarray, closed: bool) -> Graph:
+    """Connect points (N, d): sorted along a path for d = 1, else neighbours (Gabriel's) with their least tree."""
+    count, d = x.shape
+    if d == 1 or count == 1:
+        along = np.argsort(x[:, 0])
+        loops = along[[-1, 0]][None] if closed else np.empty((0, 2), int)
+        return Graph(x, np.stack([along[:-1], along[1:]], axis=1), loops, closed)
+    pairs = _neighbours(x)
+    graph = _weighted(x, pairs)
+    if connected_components(graph, directed=False)[0] > 1:  # clusters of points: all pairs are few enough to try
+        graph = graph.maximum(minimum_spanning_tree(squareform(pdist(x)) + 1e-12))
+    tree = minimum_spanning_tree(graph)
+    order, parents = breadth_first_order(tree, int(np.abs(x).max(axis=1).argmin()), directed=False)
+    edges = np.stack([parents[order[1:]], order[1:]], axis=1)
+    pairs = np.unique(np.sort(np.stack(graph.nonzero(), axis=1), axis=1), axis=0)
+    inside = np.isin(pairs @ [count, 1], np.sort(edges, axis=1) @ [count, 1])
+    return Graph(x, edges, pairs[~inside], False)
+
+
+def _weighted(x: np.ndarray, pairs: np.ndarray) -> csr_array:
+    lengths = np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1) + 1e-12
+    return csr_array((lengths, pairs.T), (len(x), len(x)))
+
+
+def _neighbours(x: np.ndarray) -> np.ndarray:
+    """Pairs (M, 2) with no third point in the ball that has them as poles, however unequal the spacings.
+
+    They are edges of Delaunay's triangulation (Gabriel and Sokal, Syst. Zool. 18, 1969). In many parameters, where that
+    is dear, or of points that it cannot do, only those nearest are looked at.
+    """
+    count, d = x.shape
+    try:
+        if d > _TRIANGULATED:
+            raise QhullError
+        pairs = Delaunay(x).simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
+    except (QhullError, ValueError):
+        near = cKDTree(x).query(x, k=min(count, 2 * d + 2))[1]
+        pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    ends = x[pairs]
+    radii = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) / 2
+    nearest = cKDTree(x).query(ends.mean(axis=1))[0]
+    return pairs[nearest >= radii * (1 - 1e-9)]
+
+
+def lagrange(x: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Weights (N, k) of the polynomial through the nodes ``near`` (N, k), at x (N,)."""
+    own = np.eye(near.shape[1], dtype=bool)
+    differences = np.where(own, 1, near[:, :, None] - near[:, None, :])
+    return np.where(own, 1, (x[:, None] - near)[:, None, :] / differences).prod(axis=2)
+
+
+def spaced(x: np.ndarray, at: float, count: int) -> np.ndarray:
+    """Indices of the nodes nearest to a place, without those that say the same as nearer ones."""
+    distance, chosen = np.abs(x - at), []
+    for i in distance.argsort():
+        if len(chosen) < count and all(abs(x[i] - x[k]) >= _THIN * distance[i] for k in chosen):
+            chosen.append(i)
+    return np.array(chosen)
+
+
+def predictions(x: np.ndarray) -> csr_array:
+    """Matrix that predicts what is at ascending nodes from the neighbours of each; of the outermost, from themselves.
+
+    Of unequal distances to either side the larger sets the scale at which a node is predicted, so that what happens
+    between two nodes far apart is seen by at least one of them, also beside a cluster.
+    """
+    count = len(x)
+    gaps = np.diff(x, prepend=x[0], append=x[-1])
+    step = _THIN * np.maximum(gaps[:-1], gaps[1:])
+    near = np.empty((count, 2 * NEIGHBOURS), int)
+    left = right = np.arange(count)
+    for i in range(NEIGHBOURS):
+        right = np.maximum(np.searchsorted(x, x[right] + step), right + 1).clip(max=count - 1)
+        left = np.minimum(np.searchsorted(x, x[left] - step, "right") - 1, left - 1).clip(min=0)
+        near[:, NEIGHBOURS - 1 - i], near[:, NEIGHBOURS + i] = left, right
+    # At the ends the same node comes twice.
+    inner = np.flatnonzero((np.diff(np.insert(x[near], NEIGHBOURS, x, axis=1), axis=1) > 0).all(axis=1))
+    outer = np.setdiff1d(np.arange(count), inner)
+    weights = np.append(lagrange(x[inner], x[near[inner]]).ravel(), np.ones(len(outer)))
+    rows = np.append(np.repeat(inner, 2 * NEIGHBOURS), outer)
+    return csr_array((weights, (rows, np.append(near[inner].ravel(), outer))), (count, count))
+
+
+def components(related: np.ndarray) -> list[np.ndarray]:
+    """Sets of indices that a symmetric relation connects, in the order of their first."""
+    names = connected_components(related, directed=False)[1]
+    return [np.flatnonzero(names == i) for i in dict.fromkeys(names.tolist())]
