@@ -77,7 +77,7 @@ def align(
     """
     if periodic and x.shape[1] > 1:
         raise ValueError(
-            f"`periodic`: expected False for {x.shape[1]} parameters, got True; only a single one can be followed around."
+            f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis alone closes a path."
         )
     F = _wide(frames)
     all_frames = transport.Frames.of(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from neumatc.gauge.graph import Graph, predictions
 from neumatc.gauge.transport import RESOLVED, Followed, Frames, polar
@@ -189,25 +190,54 @@ def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.nda
     return np.abs(held[:, block][:, :, None] - held[:, other][:, None, :]).min(axis=(1, 2))
 
 
+class _Path(NamedTuple):
+    """Aligned vectors along a path: x ascending, the nodes there."""
+
+    x: np.ndarray
+    nodes: np.ndarray
+    frames: Frames
+    followed: Followed
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        return self.frames.F[self.nodes[places]] @ self.followed.W[self.nodes[places]]
+
+    def rough(self, places: np.ndarray) -> np.ndarray:
+        """Error (R, K) with which neighbours predict each vector."""
+        near, weights = predictions(self.x, places)
+        rest = self.vectors(places)
+        for i, weight in zip(near.T, weights.T):
+            rest -= weight[:, None, None] * self.vectors(i)
+        return np.linalg.norm(rest, axis=1)
+
+    def rough_together(self, place: int, columns: np.ndarray) -> float:
+        """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the node."""
+        (near,), (weights,) = predictions(self.x, np.array([place]))
+        middle, near = self.vectors(place)[:, columns], self.vectors(near)[:, :, columns]
+        near = near @ polar(near.conj().transpose(0, 2, 1) @ middle)
+        return float(np.linalg.norm(middle - np.tensordot(weights, near, 1), axis=0).max())
+
+
 def _unresolved(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
     """Pairs of labels on a path that come close and turn into each other too fast for the snapshots."""
     x, nodes, _ = graph.unrolled(followed.whole)
-    aligned = (frames.F @ followed.W)[nodes]
-    predicted = predictions(x)
-    flat = aligned.reshape(len(x), -1)
-    rough = np.linalg.norm((flat - (predicted @ flat.view(float)).view(flat.dtype)).reshape(aligned.shape), axis=1)
-    if rough.max() <= _ROUGH:
+    path = _Path(x, nodes, frames, followed)
+    labels = np.argwhere(np.triu(~followed.same))
+    held = followed.held[nodes]
+    close = _passing(held[:, labels[:, 0]] - held[:, labels[:, 1]], frames.equal)
+    places = np.flatnonzero(close.any(axis=1))
+    if not len(places) or path.rough(np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
         return [], []
+    rough = path.rough(np.arange(len(x)))
     too = rough > np.maximum(_ROUGH, _ROUGHER * _median(x, rough))
     pairs, events = [], []
-    for a, b in np.argwhere(np.triu(~followed.same)):
+    for pair, place in np.argwhere(close.T):
+        a, b = labels[pair]
         columns = np.concatenate([block for block in followed.blocks if a in block or b in block])
-        close = _passing((followed.held[:, a] - followed.held[:, b])[nodes])
-        for node in np.flatnonzero(close & (too | np.roll(too, -1, axis=0))[:, columns].any(axis=1)):
-            ends = range(node, min(node + 2, len(x)))
-            together = max(_span_error(aligned[:, :, columns], predicted, end) for end in ends)
+        ends = [place, min(place + 1, len(x) - 1)]
+        if too[ends][:, columns].any():
+            together = max(path.rough_together(end, columns) for end in ends)
             if rough[ends][:, columns].max() > _ROUGHER * together:
-                events.append(_event("avoided crossing", (a, b), nodes[[node]], frames, graph, followed))
+                events.append(_event("avoided crossing", (a, b), nodes[[place]], frames, graph, followed))
                 pairs.append((a, b))
     return pairs, events
 
@@ -220,19 +250,14 @@ def _median(x: np.ndarray, rough: np.ndarray) -> np.ndarray:
     return np.take_along_axis(rough, np.take_along_axis(order, middle, axis=0), axis=0)[0]
 
 
-def _span_error(frames: np.ndarray, predicted: csr_array, node: int) -> float:
-    """Error with which neighbours predict the vectors of a block, each in the basis nearest to that of the node."""
-    row = slice(predicted.indptr[node], predicted.indptr[node + 1])
-    near, middle = frames[predicted.indices[row]], frames[node]
-    near = near @ polar(near.conj().transpose(0, 2, 1) @ middle)
-    return np.linalg.norm(middle - np.tensordot(predicted.data[row], near, 1), axis=0).max()
-
-
-def _passing(gap: np.ndarray) -> np.ndarray:
+def _passing(gap: np.ndarray, equal: float) -> np.ndarray:
     """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
     size = np.abs(gap)
-    passing = np.append((gap[:-1] * gap[1:].conj()).real <= 0, False)
-    passing[1:-1] |= (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
+    passing = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
+    least = (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
+    passing[1:-1] |= least & (
+        size[1:-1] + equal < np.maximum(size[:-2], size[2:])
+    )  # where it is constant there is none
     return passing
 
 
@@ -264,7 +289,7 @@ def _along(
     events = {}
     for pair in np.flatnonzero((gap.min(axis=0) < 0) & (gap.max(axis=0) > 0)):
         seen = np.flatnonzero(apart[:, pair])
-        for i, j in zip(seen[:-1], seen[1:]):
+        for i, j in pairwise(seen):
             if gap[i, pair] * gap[j, pair] < 0:
                 part = size[i, pair] / (size[i, pair] + size[j, pair])
                 place = x[i] + (x[j] - x[i]) * part if j == i + 1 else x[i + 1 : j].mean()

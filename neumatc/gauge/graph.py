@@ -58,20 +58,21 @@ def connected(x: np.ndarray, closed: bool) -> Graph:
         loops = along[[-1, 0]][None] if closed else np.empty((0, 2), int)
         return Graph(x, np.stack([along[:-1], along[1:]], axis=1), loops, closed)
     pairs = _neighbours(x)
-    graph = _weighted(x, pairs)
+    lengths = np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1) + 1e-12
+    graph = csr_array((lengths, pairs.T), (count, count))
     if connected_components(graph, directed=False)[0] > 1:  # clusters of points: all pairs are few enough to try
         graph = graph.maximum(minimum_spanning_tree(squareform(pdist(x)) + 1e-12))
+        pairs = _distinct(np.stack(graph.nonzero(), axis=1), count)
     tree = minimum_spanning_tree(graph)
     order, parents = breadth_first_order(tree, int(np.abs(x).max(axis=1).argmin()), directed=False)
     edges = np.stack([parents[order[1:]], order[1:]], axis=1)
-    pairs = np.unique(np.sort(np.stack(graph.nonzero(), axis=1), axis=1), axis=0)
     inside = np.isin(pairs @ [count, 1], np.sort(edges, axis=1) @ [count, 1])
     return Graph(x, edges, pairs[~inside], False)
 
 
-def _weighted(x: np.ndarray, pairs: np.ndarray) -> csr_array:
-    lengths = np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1) + 1e-12
-    return csr_array((lengths, pairs.T), (len(x), len(x)))
+def _distinct(pairs: np.ndarray, count: int) -> np.ndarray:
+    pairs = np.sort(pairs, axis=1)
+    return np.stack(np.divmod(np.unique((pairs @ [count, 1])[pairs[:, 0] < pairs[:, 1]]), count), axis=1)
 
 
 def _neighbours(x: np.ndarray) -> np.ndarray:
@@ -88,8 +89,7 @@ def _neighbours(x: np.ndarray) -> np.ndarray:
     except (QhullError, ValueError):
         near = cKDTree(x).query(x, k=min(count, 2 * d + 2))[1]
         pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
-    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    pairs = _distinct(pairs, count)
     ends = x[pairs]
     radii = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) / 2
     nearest = cKDTree(x).query(ends.mean(axis=1))[0]
@@ -112,30 +112,35 @@ def spaced(x: np.ndarray, at: float, count: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def predictions(x: np.ndarray) -> csr_array:
-    """Matrix that predicts what is at ascending nodes from the neighbours of each; of the outermost, from themselves.
+def predictions(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours (R, 6) of some of the ascending nodes, and the weights with which they predict what is there.
 
     Of unequal distances to either side the larger sets the scale at which a node is predicted, so that what happens
-    between two nodes far apart is seen by at least one of them, also beside a cluster.
+    between two nodes far apart is seen by at least one of them, also beside a cluster. The outermost nodes, which have
+    too few neighbours on one side, are predicted from themselves.
     """
-    count = len(x)
+    last = len(x) - 1
     gaps = np.diff(x, prepend=x[0], append=x[-1])
-    step = _THIN * np.maximum(gaps[:-1], gaps[1:])
-    near = np.empty((count, 2 * NEIGHBOURS), int)
-    left = right = np.arange(count)
-    for i in range(NEIGHBOURS):
-        right = np.maximum(np.searchsorted(x, x[right] + step), right + 1).clip(max=count - 1)
-        left = np.minimum(np.searchsorted(x, x[left] - step, "right") - 1, left - 1).clip(min=0)
-        near[:, NEIGHBOURS - 1 - i], near[:, NEIGHBOURS + i] = left, right
-    # At the ends the same node comes twice.
-    inner = np.flatnonzero((np.diff(np.insert(x[near], NEIGHBOURS, x, axis=1), axis=1) > 0).all(axis=1))
-    outer = np.setdiff1d(np.arange(count), inner)
-    weights = np.append(lagrange(x[inner], x[near[inner]]).ravel(), np.ones(len(outer)))
-    rows = np.append(np.repeat(inner, 2 * NEIGHBOURS), outer)
-    return csr_array((weights, (rows, np.append(near[inner].ravel(), outer))), (count, count))
+    step = _THIN * np.maximum(gaps[rows], gaps[rows + 1])
+    near = [rows]
+    for _ in range(NEIGHBOURS):
+        low, high = near[0], near[-1]
+        left = np.minimum(np.searchsorted(x, x[low] - step, "right"), low) - 1
+        right = np.maximum(np.searchsorted(x, x[high] + step), high + 1)
+        near = [left.clip(min=0), *near, right.clip(max=last)]
+    near = np.stack(near, axis=1)
+    outer = (np.diff(x[near], axis=1) <= 0).any(axis=1)  # at the ends the same node comes twice
+    near = np.delete(near, NEIGHBOURS, axis=1)
+    near[outer] = np.arange(2 * NEIGHBOURS)
+    weights = lagrange(x[rows], x[near]) if last >= 2 * NEIGHBOURS else np.zeros(near.shape)
+    near[outer], weights[outer] = rows[outer, None], np.eye(2 * NEIGHBOURS)[0]
+    return near, weights
 
 
 def components(related: np.ndarray) -> list[np.ndarray]:
     """Sets of indices that a symmetric relation connects, in the order of their first."""
-    names = connected_components(related, directed=False)[1]
-    return [np.flatnonzero(names == i) for i in dict.fromkeys(names.tolist())]
+    reached = related | np.eye(len(related), dtype=bool)
+    while (further := reached @ reached).sum() > reached.sum():
+        reached = further
+    first = reached.argmax(axis=1)
+    return [np.flatnonzero(first == i) for i in np.unique(first)]

@@ -15,9 +15,12 @@ from neumatc.gauge.graph import NEIGHBOURS, Graph, components, lagrange, spaced
 RESOLVED = 0.5
 # Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
 _DEGENERATE_UNITS = 1e3
-# Sweeps by which neighbours agree on their phases in several parameters, at most, and the change (radians) that is
-# none; and the least part of every vector that must be in the mean of all frames for that to fix the phases.
-_SWEEPS, _SETTLED, _SEEN = 30, 1e-9, 0.1
+# The least part of every vector that must be in the mean of all frames for that to fix its phases, and the part from
+# which on it does so at once. Below, neighbours agree on their phases first, in so many sweeps at most, until the
+# largest change is as small as the last.
+_SEEN, _CLEARLY, _SWEEPS, _SETTLED = 0.1, 0.5, 30, 1e-3
+# Edges at a time, so that copies of their frames stay in the cache.
+_PART = 64
 _TINY = np.finfo(float).tiny
 
 
@@ -81,20 +84,22 @@ class Followed(NamedTuple):
 
 def overlaps(frames: Frames, edges: np.ndarray) -> np.ndarray:
     """Products D_a^H F_b over edges (a, b), shape (E, K, K)."""
-    return frames.D.conj().transpose(0, 2, 1)[edges[:, 0]] @ frames.F[edges[:, 1]]
+    D, parts = _adjoint(frames.D), range(0, len(edges), _PART)
+    found = [D[edge[:, 0]] @ frames.F[edge[:, 1]] for edge in (edges[i : i + _PART] for i in parts)]
+    return np.concatenate(found) if found else np.empty((0, *frames.met.shape[1:]), D.dtype)
 
 
 def polar(A: np.ndarray) -> np.ndarray:
     """Return the polar factors of a batch, unitary or with orthonormal columns."""
     if A.shape[-1] == 1:
-        size = np.linalg.norm(A, axis=-2, keepdims=True)
+        size = np.abs(A) if A.shape[-2] == 1 else np.linalg.norm(A, axis=-2, keepdims=True)
         return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1))
     U, _, Vh = np.linalg.svd(A, full_matrices=False)
     return U @ Vh
 
 
 def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarray]) -> Followed:
-    """Follow blocks of labels along the tree, by overlaps ``raw`` of the frames; around a closed path spread the rest."""
+    """Follow blocks of labels along the tree by overlaps ``raw`` of frames, and spread what a turn makes of them."""
     W = _transport(frames, graph, raw, blocks)
     turned = _turned(W, raw, graph.edges)
     if graph.closed:
@@ -104,7 +109,7 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
 
 
 def _turned(W: np.ndarray, raw: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return W.conj().transpose(0, 2, 1)[edges[:, 0]] @ raw @ W[edges[:, 1]]
+    return _adjoint(W)[edges[:, 0]] @ raw @ W[edges[:, 1]]
 
 
 def _transport(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
@@ -117,7 +122,7 @@ def _transport(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.nd
         clear = clear & ~degenerate[graph.tree].any(axis=1)
     for (a, b), overlap, plain, step in zip(graph.tree.tolist(), raw, clear.tolist(), steps):
         if plain:
-            W[b] = step @ W[a]
+            np.dot(step, W[a], out=W[b])
             continue
         overlap = W[a].conj().T @ overlap
         turn = _within_values(overlap, frames.met[b]) if degenerate[b] else None
@@ -132,7 +137,7 @@ def _steps(raw: np.ndarray, blocks: list[np.ndarray]) -> tuple[np.ndarray, np.nd
     """
     count, width, _ = raw.shape
     if len(blocks) == 1:
-        return np.ones(count, bool), polar(raw).conj().transpose(0, 2, 1)
+        return np.ones(count, bool), _adjoint(polar(raw))
     columns = np.abs(raw).argmax(axis=2)[:, :, None]
     kept = np.take_along_axis(raw, columns, axis=2)
     clear = (np.sort(columns[:, :, 0], axis=1) == np.arange(width)).all(axis=1)
@@ -216,7 +221,7 @@ def _spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.nd
         inner = around[np.ix_(block, block)]
         if closes(inner):
             angles, V = _rotation(polar(inner))
-            turns = (V * np.exp(0.5j * x[:, None, None] * angles)) @ V.conj().T  # the period is 2
+            turns = (V * np.exp(0.5j * x[:, None, None] * angles)) @ _adjoint(V)  # the period is 2
             W[:, :, block] = W[:, :, block] @ (turns if np.iscomplexobj(W) else turns.real)
     return W
 
@@ -246,32 +251,48 @@ def relaxed(frames: Frames, graph: Graph, followed: Followed) -> np.ndarray:
     W = followed.W.copy()
     if graph.closed or not len(graph.loops):
         return W
-    for block in followed.blocks:
-        W[:, :, block] = _times(W[:, :, block], _averaged(graph, followed.overlaps[:, block[:, None], block]))
-        columns = frames.F @ W[:, :, block]
-        seen = columns.conj().transpose(0, 2, 1) @ polar(columns.mean(axis=0))
-        if (np.abs(seen) if len(block) == 1 else np.linalg.svd(seen, compute_uv=False)).min() > _SEEN:
-            W[:, :, block] = _times(W[:, :, block], polar(seen))
+    for size in {len(block) for block in followed.blocks}:
+        group = np.stack([block for block in followed.blocks if len(block) == size])
+        inner = followed.overlaps[:, group[:, :, None], group[:, None, :]]
+        columns = np.moveaxis((frames.F @ W)[:, :, group], 1, 2)
+        Z, (seen, part) = np.eye(size, dtype=W.dtype), _mean(columns)
+        if part.min() < _CLEARLY:
+            Z = _averaged(graph, inner)
+            seen, part = _mean(_times(columns, Z))
+        Z = np.where((part > _SEEN)[:, None, None], _times(Z, polar(seen)), Z)
+        W[:, :, group] = np.moveaxis(_times(np.moveaxis(W[:, :, group], 1, 2), Z), 2, 1)
     return W
+
+
+def _mean(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Overlaps (N, B, k, k) of blocks of columns with the mean over all nodes, and the least part of each block."""
+    seen = _adjoint(columns) @ polar(columns.mean(axis=0))
+    return seen, (np.abs(seen) if seen.shape[-1] == 1 else np.linalg.svd(seen, compute_uv=False)[..., None]).min(
+        axis=(0, 2, 3)
+    )
 
 
 def _times(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     return A * B if B.shape[-1] == 1 else A @ B  # a product of many 1 x 1 matrices is slow
 
 
+def _adjoint(A: np.ndarray) -> np.ndarray:
+    return A.conj().swapaxes(-1, -2)
+
+
 def _averaged(graph: Graph, overlap: np.ndarray) -> np.ndarray:
-    """Unitary Z (N, k, k) by which the frames of a block, with overlaps (E, k, k) on the edges, agree."""
+    """Unitary Z (N, B, k, k) by which the frames of B blocks, with overlaps (E, B, k, k) on the edges, agree."""
     a, b = graph.edges.T
     towards = np.argsort(np.concatenate([b, a]), kind="stable")
     source = np.concatenate([a, b])[towards]
-    weights = np.concatenate([overlap.conj().transpose(0, 2, 1), overlap])[towards]
+    weights = np.concatenate([_adjoint(overlap), overlap])[towards]
     degrees = np.bincount(source, minlength=len(graph.x))
     starts = np.append(0, degrees.cumsum()[:-1])
-    Z = np.broadcast_to(np.eye(overlap.shape[1], dtype=overlap.dtype), (len(graph.x), *overlap.shape[1:]))
+    Z = np.broadcast_to(np.eye(overlap.shape[-1], dtype=overlap.dtype), (len(graph.x), *overlap.shape[1:]))
     for _ in range(_SWEEPS):
         # Each is drawn to what its neighbours are, seen from it, and stays half where it is.
         before = Z
-        Z = polar(Z * degrees[:, None, None] + np.add.reduceat(_times(weights, Z[source]), starts))
+        Z = polar(Z * degrees[:, None, None, None] + np.add.reduceat(_times(weights, Z[source]), starts))
         if np.abs(Z - before).max() <= _SETTLED:
             break
     return Z
