@@ -85,15 +85,16 @@ def _neighbours(x: np.ndarray) -> np.ndarray:
     try:
         if d > _TRIANGULATED:
             raise QhullError
-        pairs = Delaunay(x).simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
+        # Joggled, since regular grids, with many points on one sphere, take several times as long.
+        pairs = Delaunay(x, qhull_options="QJ").simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
     except (QhullError, ValueError):
         near = cKDTree(x).query(x, k=min(count, 2 * d + 2))[1]
         pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
     pairs = _distinct(pairs, count)
     ends = x[pairs]
     radii = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) / 2
-    nearest = cKDTree(x).query(ends.mean(axis=1))[0]
-    return pairs[nearest >= radii * (1 - 1e-9)]
+    third = cKDTree(x).query(ends.mean(axis=1), k=[3])[0][:, 0]  # after the two poles
+    return pairs[third > radii * (1 + 1e-9)]
 
 
 def lagrange(x: np.ndarray, near: np.ndarray) -> np.ndarray:
