@@ -71,9 +71,17 @@ def align(
         together: Follow all columns as one block.
         duals: For columns that are not orthonormal: D_i with D_i^H F_i = I, which takes the place of F_i in overlaps.
             Then there are no blocks, and no crossings are looked for.
+        periodic: Whether the one parameter goes around, -1 and 1 being the same. Where a label returns to itself, the
+            phase that a turn gives it (Berry's) is spread evenly over the turn, in proportion to x; of a block the
+            unitary matrix, by its logarithm. Labels that are exchanged become a block, and so do two real ones that
+            change their signs. Where that does not help (a single real vector changes its sign, or one leaves what is
+            followed) a cut stays at the seam, and an event ``"loop"`` at 1 says so.
 
     Returns:
         The alignment, on the device and in the dtype of the frames.
+
+    Raises:
+        ValueError: If ``periodic`` is set for several parameters.
     """
     if periodic and x.shape[1] > 1:
         raise ValueError(
