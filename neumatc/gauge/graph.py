@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import combinations
 from typing import NamedTuple
 
@@ -82,14 +83,13 @@ def _neighbours(x: np.ndarray) -> np.ndarray:
     is dear, or of points that it cannot do, only those nearest are looked at.
     """
     count, d = x.shape
-    try:
-        if d > _TRIANGULATED:
-            raise QhullError
-        # Joggled, since regular grids, with many points on one sphere, take several times as long.
-        pairs = Delaunay(x, qhull_options="QJ").simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
-    except (QhullError, ValueError):
-        near = cKDTree(x).query(x, k=min(count, 2 * d + 2))[1]
-        pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
+    near = cKDTree(x).query(x, k=min(count, 2 * d + 2))[1]
+    pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
+    if d <= _TRIANGULATED:
+        with suppress(QhullError):
+            # Joggled, since regular grids, with many points on one sphere, take several times as long.
+            simplices = Delaunay(x, qhull_options="QJ").simplices
+            pairs = simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
     pairs = _distinct(pairs, count)
     ends = x[pairs]
     radii = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) / 2
