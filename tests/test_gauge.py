@@ -273,6 +273,22 @@ def test_an_avoided_crossing_between_clustered_snapshots_is_seen(ends, degrees, 
         assert any(set(e.labels) == concerned and near[0] <= e.parameter[0] <= near[1] for e in result.events), edge
 
 
+@pytest.mark.parametrize("degrees", [(32, 4), (4, 32), (12, 12)], ids=str)
+def test_a_loop_is_closed_on_grids_of_unequal_spacings(degrees):
+    """All neighbours of a point that are nearest may lie on one line: the loops need those on the other lines, too."""
+    x = torch.cartesian_prod(*[lobatto([-1, 1], [n])[:, 0] for n in degrees])
+    values, V = torch.linalg.eigh(conical(x)[:, :2, :2])
+    result, _ = aligned(*scrambled(V, values)[:2], x)
+    assert result.blocks == ((0, 1),)
+    assert [(event.kind, event.labels) for event in result.events] == [("loop", (0, 1))]
+    apart = conical(x + 3.0)[:, :2, :2]  # beside the intersection
+    values, V = torch.linalg.eigh(apart)
+    result, F = aligned(*scrambled(V, values)[:2], x)
+    assert result.separate and result.events == ()
+    near = (x[:, None] - x[None]).norm(dim=2).fill_diagonal_(torch.inf).argmin(dim=1)
+    assert (F[near] * F).sum(dim=1).min() > 0.9
+
+
 # A parameter that goes around: the phase of one turn is spread over it.
 
 
@@ -392,6 +408,16 @@ def test_crossings_of_a_periodic_family_are_found_once_also_at_the_seam(place):
     places = [math.remainder(event.parameter[0] - place, 2) for event in result.events]
     assert [event.kind for event in result.events] == ["crossing"] * 2
     assert sorted(map(abs, places)) == [pytest.approx(0, abs=1e-2), pytest.approx(1, abs=1e-2)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@wide
+def test_few_snapshots_of_a_period(count, dtype):
+    x = ring(count)
+    frames = torch.eye(4, dtype=dtype)[:, :2].repeat(count, 1, 1)
+    result, F = aligned(*scrambled(frames, torch.tensor([[2.0, 1.0]]).double().repeat(count, 1))[:2], x, periodic=True)
+    assert result.separate and result.events == ()
+    assert_close(F, F[:1].expand_as(F))
 
 
 def test_only_one_parameter_goes_around():

@@ -51,16 +51,17 @@ def align(
     :math:`f_k^H f_k` is positive, which is parallel transport. Vectors of equal values are turned within their span,
     and vectors that turn into each other between two snapshots are followed together, as a block, by orthogonal
     Procrustes (the polar factor of the overlap). In several parameters the loops which the tree leaves open are closed
-    by every other edge between neighbours. Where the transport around one turns a vector by more than 90 degrees it
+    by every other edge between neighbours, two parameters with no third one in the ball between (Gabriel's graph).
+    Where the transport around one turns a vector by more than 90 degrees it
     joins a block with the vector of the nearest value: a real one has changed its sign around a degeneracy (Herzberg
     and Longuet-Higgins, Discuss. Faraday Soc. 35, 1963), and no continuous real vector exists; a complex one has met
     much curvature, as there is near a degeneracy (Berry, Proc. R. Soc. A 392, 1984), and the gap of the event says
     whether the values meet. The event's place is where the squared difference of the two values, which is smooth where
     no third one is near, is least, by a quadratic through the nodes around. Into blocks also go
-    vectors whose values are equal at most parameters. Then neighbours' phases are averaged (synchronisation), which
-    spreads what curvature there is evenly, and all frames F_i are turned towards the mean M of all, such that F_i^H M
-    is Hermitian and positive: that makes them as smooth as their projectors. Where a frame has too little in common
-    with the mean for such a turn, the average stays.
+    vectors whose values are equal at most parameters. At last all frames F_i are turned towards the mean M of all, such
+    that F_i^H M is Hermitian and positive: that makes them as smooth as their projectors. Where a frame has little in
+    common with the mean, neighbours' phases are averaged before (synchronisation), which spreads what curvature there
+    is evenly; where it then has too little for such a turn, the average stays.
 
     Args:
         frames: Orthonormal columns, shape (N, L, K), real or complex.
@@ -87,13 +88,10 @@ def align(
         raise ValueError(
             f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis alone closes a path."
         )
-    F = _wide(frames)
-    all_frames = transport.Frames.of(
-        F, F if duals is None else _wide(duals), _wide(values), torch.finfo(values.dtype).eps, duals is not None
-    )
-    points = x.double().cpu().numpy()
+    points, F, eps = x.double().cpu().numpy(), _wide(frames), torch.finfo(values.dtype).eps
+    given = transport.Frames.of(F, F if duals is None else _wide(duals), _wide(values), eps, duals is not None)
+    separated, bases = transport.separated(given, points)
     lattice = graph.connected(points, periodic)
-    separated, bases = transport.separated(all_frames, points)
     followed, met = _followed(separated, lattice, together)
     W = transport.relaxed(separated, lattice, followed)
     used = np.zeros(F.shape[2], bool)

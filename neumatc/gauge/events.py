@@ -167,9 +167,8 @@ def _reflected(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs,
         square = square[kept.argmin()]
         square[block] = 0
         lost = square.max() < (1 - kept.min()) / 2
-        (left if lost or frames.alone else pairs).append(
-            (block if lost else (block[kept.argmin()], square.argmax()), 0.0)
-        )
+        labels = block if lost else (block[kept.argmin()], square.argmax())
+        (left if lost or frames.alone else pairs).append((labels, 0.0))
     while len(reflected) > 1 and not frames.alone:
         block = reflected.pop(0)
         nearest = min(range(len(reflected)), key=lambda i: _gap(followed.held, block, reflected[i]).min())
@@ -254,10 +253,9 @@ def _passing(gap: np.ndarray, equal: float) -> np.ndarray:
     """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
     size = np.abs(gap)
     passing = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
-    least = (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])
-    passing[1:-1] |= least & (
-        size[1:-1] + equal < np.maximum(size[:-2], size[2:])
-    )  # where it is constant there is none
+    sides = size[:-2], size[2:]
+    # Where it is constant there is none.
+    passing[1:-1] |= (size[1:-1] <= np.minimum(*sides)) & (size[1:-1] + equal < np.maximum(*sides))
     return passing
 
 

@@ -255,6 +255,7 @@ def relaxed(frames: Frames, graph: Graph, followed: Followed) -> np.ndarray:
         group = np.stack([block for block in followed.blocks if len(block) == size])
         inner = followed.overlaps[:, group[:, :, None], group[:, None, :]]
         columns = np.moveaxis((frames.F @ W)[:, :, group], 1, 2)
+        # Where the mean fixes the phases, it does not matter from which they start.
         Z, (seen, part) = np.eye(size, dtype=W.dtype), _mean(columns)
         if part.min() < _CLEARLY:
             Z = _averaged(graph, inner)
@@ -267,9 +268,8 @@ def relaxed(frames: Frames, graph: Graph, followed: Followed) -> np.ndarray:
 def _mean(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Overlaps (N, B, k, k) of blocks of columns with the mean over all nodes, and the least part of each block."""
     seen = _adjoint(columns) @ polar(columns.mean(axis=0))
-    return seen, (np.abs(seen) if seen.shape[-1] == 1 else np.linalg.svd(seen, compute_uv=False)[..., None]).min(
-        axis=(0, 2, 3)
-    )
+    parts = np.abs(seen) if seen.shape[-1] == 1 else np.linalg.svd(seen, compute_uv=False)[..., None]
+    return seen, parts.min(axis=(0, 2, 3))
 
 
 def _times(A: np.ndarray, B: np.ndarray) -> np.ndarray:
