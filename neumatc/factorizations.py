@@ -95,10 +95,12 @@ class _Spectral(Operation):
             return most
         return min(most, self.rank + (_EXTRA if self.gauge == "vectors" else 0))
 
-    def _rotations(self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, tuple]:
+    def _rotations(
+        self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor, periodic: bool
+    ) -> tuple[Tensor, Tensor, tuple]:
         """Align frames; return the rotations, and the values or the block-diagonal matrices in their place."""
         together = self.gauge == "subspace"
-        alignment = gauge.align(frames, values, x, wanted, together=together)
+        alignment = gauge.align(frames, values, x, wanted, together=together, periodic=periodic)
         W = alignment.rotations
         if alignment.separate:
             return W, torch.einsum("nk,nkj->nj", values, W.abs().square().to(values.dtype)), alignment.events
@@ -213,7 +215,9 @@ class SVD(_Spectral):
             U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
         return (U, S, Vh), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         U, S, Vh = factors
         square = U.shape[1] == U.shape[2] == Vh.shape[2]
         mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
@@ -223,7 +227,7 @@ class SVD(_Spectral):
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
             frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-            W, values, events = self._rotations(frames, S, x, wanted)
+            W, values, events = self._rotations(frames, S, x, wanted, periodic)
             # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
             if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
                 return (U @ W, values, W.mH @ Vh), events
@@ -317,12 +321,14 @@ class Eigh(_Spectral):
         values, vectors, failed = linalg.eigh(A)
         return _selected(values, vectors, k), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         values, V = factors
         k = self.rank or values.shape[1]
         wanted = torch.zeros(values.shape, dtype=torch.bool)
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        W, values, events = self._rotations(V, values, x, wanted)
+        W, values, events = self._rotations(V, values, x, wanted, periodic)
         return (values, V @ W), events
 
     def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -403,11 +409,13 @@ class Eig(Operation):
         *factors, failed = linalg.eig(A)
         return tuple(factors), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         values, V = factors
         wanted = torch.ones(values.shape, dtype=torch.bool)
         duals = linalg.inverse(V)[0].mH
-        alignment = gauge.align(V, values, x, wanted, duals=duals)
+        alignment = gauge.align(V, values, x, wanted, duals=duals, periodic=periodic)
         W = alignment.rotations
         return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
 
@@ -478,10 +486,12 @@ class Subspace(Operation):
             failed = failed | ~(S[:, k - 1] - below > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return ((U[:, :, :k] if self.side == "left" else Vh.mH[:, :, :k]).clone(),), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         (U,) = factors
         same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
-        alignment = gauge.align(U, same, x, same.bool(), together=True)
+        alignment = gauge.align(U, same, x, same.bool(), together=True, periodic=periodic)
         return (U @ alignment.rotations,), alignment.events
 
     def residual_cost(self, m: int, n: int) -> float:
@@ -566,7 +576,9 @@ class Projector(Subspace):
         (U,), failed = super().exact(A)
         return (U @ U.mH,), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         return Operation.align(self, x, factors)
 
     def residual_cost(self, m: int, n: int) -> float:

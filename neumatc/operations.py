@@ -135,12 +135,15 @@ class Operation(ABC):
         """Solve exactly for what `align` needs, which may be more than is asked for; by default as `exact` does."""
         return self.exact(A)
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         """Make snapshots continuous: choose their gauge.
 
         Args:
             x: Parameters in the cube [-1, 1]^d, shape (N, d).
             factors: As `snapshots` gives them, where that succeeded.
+            periodic: Whether the family is the same at -1 and 1 (one parameter only), as the factors are to be.
 
         Returns:
             Factors to be fitted, of the public shapes or any that `finish` understands, and what was met on the way.

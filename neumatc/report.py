@@ -60,7 +60,8 @@ class Event:
             vector (a Berry phase); ``"cut"``: a vector leaves the span of those that are followed.
         labels: The vectors concerned, by their order at the snapshot from which they are followed, from 0.
         parameter: Where; of several such places next to each other, the one with the smallest gap. A loop around two
-            values is given by the place at which they are closest.
+            values is given by the place at which they are closest; where it leaves a cut on a periodic axis, by the end
+            of the axis.
         gap: Difference of the two values there (of a cut, to the nearest that is followed), relative to the largest
             value; NaN where there is none. Of an avoided crossing it is that of the nearest snapshot, so not less than
             the least; of a loop it is estimated from the snapshots around: about zero where the two meet.
