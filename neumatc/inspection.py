@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -84,14 +85,14 @@ class Inspector:
         x = self.task.place(p).numpy()
         values = self.snapshots.values()
         flat: list[list[Tensor]] = [[] for _ in values]
-        for piece, a, b in zip(pieces, bounds, bounds[1:]):
+        for piece, (a, b) in zip(pieces, pairwise(bounds)):
             phi, rows = torch.from_numpy(piece.basis(x[a:b])), torch.from_numpy(piece.rows)
             for own, value in zip(flat, values):
                 columns = real_rows(value)
                 own.append(phi.to(columns) @ columns[rows.to(columns.device)])
         r = self.measured(p, [torch.cat(own) for own in flat])
         good = ~np.isnan(r)
-        return [r[a:b][good[a:b]] for a, b in zip(bounds, bounds[1:])]
+        return [r[a:b][good[a:b]] for a, b in pairwise(bounds)]
 
     def measured(self, p: Tensor, flat: Sequence[Tensor]) -> np.ndarray:
         """Return residuals at p of factors as real rows, shape (B,): NaN where the family is not defined."""

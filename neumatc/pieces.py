@@ -363,10 +363,9 @@ def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
     # Of the last two, the larger: every other coefficient of an even or odd function is zero.
     last, half, span = envelope[n - 2], envelope[n // 2], n - 2 - n // 2
     if last == 0:
-        rate = math.inf
-    else:
-        rate = math.log(half / last) / span if span else math.log(envelope[n // 2 - 1] / last)
-    tail = float(last * math.exp(-2 * max(rate, 0))) if last else 0.0
+        return 0.0, int(max(2, np.argmax(envelope <= allowed)))
+    rate = math.log(half / last) / span if span else math.log(envelope[n // 2 - 1] / last)
+    tail = float(last * math.exp(-2 * max(rate, 0)))
     if tail <= allowed:
         return tail, int(max(2, np.argmax(envelope <= allowed) if envelope[-1] <= allowed else n))
     if rate < _LEAST_RATE:

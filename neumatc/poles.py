@@ -22,8 +22,8 @@ _UNITS, _PART, _MOST_SUPPORT = 1e4, 0.03, 0.6
 _PROMISING = 1e-3
 # Fresh parameters for the residual; and samples that are added to a promising function, as a part of those there are.
 _FRESH, _ADDED = 32, 0.15
-# Poles closer to the box than this, in half widths, the nearest first, are looked at from both sides: at these multiples
-# of their distance.
+# Poles closer to the box than this, in half widths, the nearest first, are looked at from both sides, at these
+# multiples of their distance.
 _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
 
 

@@ -72,7 +72,7 @@ def _settled(
     """Compute the final weights from all combinations, and take support points beside spurious poles away."""
     while True:
         w = _weighted(x, F, support)
-        left, miss = _missed(x, F, support, w, size, scale)
+        _, miss = _missed(x, F, support, w, size, scale)
         poles = _poles(x[support], w)
         spurious = _spurious(poles, x[support], F[support], w, scale)
         if not len(spurious) or len(support) < 3:
