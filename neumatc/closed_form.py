@@ -291,7 +291,7 @@ def _embedded(
     if space is None and (embedding is None or embedding.count(d) >= len(samples)):
         # Too few values for the caller's embedding: it is fitted to polynomials through them.
         scaled, tail = torch.cat([s.scaled for s in subspaces], dim=1), sum(s.tail for s in subspaces)
-        space, _ = polynomials.choose(samples.x, samples.weights, scaled, tail, ridge)
+        space, _ = polynomials.choose(samples.x, samples.weights, scaled, tail)
     embedding = embedding or space
     x, weights = samples.x, samples.weights
     if space is not None and embedding != space:

@@ -13,7 +13,7 @@ from neumatc import sampling
 from neumatc.embeddings import Chebyshev
 
 # Stretches that are tried in this order, as long as the error falls: strong, mild, plain.
-STRETCHES = (0.95, 0.8, 0.5, 0.0)
+_STRETCHES = (0.95, 0.8, 0.0)
 # Most operations of the factorisations by which all candidates are judged: about half a second of one core. It bounds
 # the number of polynomials where there are thousands of points.
 _MOST_OPERATIONS = 2**33
@@ -53,7 +53,7 @@ def largest(terms: int, dimension: int) -> Chebyshev:
     return Chebyshev(degree)
 
 
-def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float, ridge: float) -> tuple[Chebyshev, float]:
+def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float = 0.0) -> tuple[Chebyshev, float]:
     r"""Choose the polynomials that predict left-out values best, the fewest of those that are nearly as good.
 
     The error at a point that was left out is its residual over 1 - h_i, with h_i the squared norm of row i of an
@@ -65,21 +65,20 @@ def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float, ridge: float) -> 
         weights: Positive, shape (N,), summing to one.
         Y: Values, shape (N, R), float64, scaled by their importance.
         tail: Mean square that is left out anyway; errors far below it are not worth more polynomials.
-        ridge: Penalty, as for `lowrank.ridge`.
 
     Returns:
         The polynomials, of total degree, and the mean square of the error expected of them, with the tail.
     """
     count, dimension = x.shape
-    affordable = math.isqrt(_MOST_OPERATIONS // (2 * len(STRETCHES) * count))
+    affordable = math.isqrt(_MOST_OPERATIONS // (4 * len(_STRETCHES) * count))
     top = largest(min(int(_MOST_PER_POINT * count), affordable), dimension)
     if Y.shape[1] > _JUDGED:
         generator = torch.Generator().manual_seed(0)
         Y = Y @ (torch.randn((Y.shape[1], _JUDGED), dtype=Y.dtype, generator=generator) / math.sqrt(_JUDGED))
     errors: dict[tuple[int, float], float] = {(1, 0.0): math.inf}
     best = math.inf
-    for stretch in STRETCHES:
-        own = _left_out(x, weights, Y, replace(top, stretch=stretch), ridge)
+    for stretch in _STRETCHES if top.count(dimension) < count else ():
+        own = _left_out(x, weights, Y, replace(top, stretch=stretch))
         errors |= {(degree, stretch): tail + error for degree, error in own.items()}
         last, best = best, min(errors.values())
         if best == last:
@@ -88,19 +87,16 @@ def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float, ridge: float) -> 
     return Chebyshev(degree, stretch=stretch), error
 
 
-def _left_out(x: Tensor, weights: Tensor, Y: Tensor, top: Chebyshev, ridge: float) -> dict[int, float]:
+def _left_out(x: Tensor, weights: Tensor, Y: Tensor, top: Chebyshev) -> dict[int, float]:
     """Return the mean square of the left-out errors of several degrees up to that of ``top``."""
-    count, dimension = x.shape
+    dimension = x.shape[1]
     degrees, terms = [0], [1]
     for degree in range(1, top.degree + 1):
         total = math.comb(degree + dimension, dimension)
         if total >= _GROWTH * terms[-1] or degree == top.degree:
             degrees, terms = [*degrees, degree], [*terms, total]
     root = weights.sqrt()[:, None]
-    equations = torch.zeros(count + terms[-1], terms[-1], dtype=Y.dtype)
-    equations[:count, :1], equations[:count, 1:] = root, root * top.features(x, {})
-    equations[count + 1 :, 1:].fill_diagonal_(ridge)
-    Q = torch.linalg.qr(equations)[0][:count]
+    Q, _ = torch.linalg.qr(root * torch.cat([torch.ones_like(root), top.features(x, {})], dim=1))
     values = root * Y
     coefficients = Q.T @ values
     parts = [Q[:, a:b] @ coefficients[a:b] for a, b in pairwise([0, *terms])]
