@@ -1,0 +1,211 @@
+"""Continuation: what snapshots say between the parameters at which they were solved for.
+
+Interpolation takes the snapshots as they are. The two other strategies use the residual at further parameters, which
+needs A(p) there and no exact solve: Newton's iteration from a first map adds solutions to the samples, and the least
+residual in the span of the snapshots replaces their coefficients by many more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from neumatc import lowrank, polynomials, sampling
+from neumatc.families import FamilyError
+from neumatc.methods import Task
+from neumatc.operations import LinearOperation, Operation, wide
+from neumatc.samples import Samples, Subspace, norms
+
+# With fewer for each snapshot than this, interpolation is as good.
+_WORTHWHILE = 2
+# Operations of an exact solve of size n: this times n^3, for small factorisations run at a third of the speed of
+# products, and as many for every call as a small product takes.
+_SOLVE, _CALL = 6, 2**16
+# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core.
+_FREE = 2**32
+# Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, the residual at which its
+# result counts as solved, and how often it is tried again from the nearest solution where it fails.
+_NEWTON, _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS = 18, 20, 1e-3, 3
+# Most bytes of matrices or equations at once.
+_BYTES = 2**26
+
+
+class Strategy(Enum):
+    """How snapshots are continued."""
+
+    INTERPOLATE = "interpolation"
+    NEWTON = "Newton's iteration"
+    LEAST_RESIDUAL = "least residual in the span of the snapshots"
+
+
+# Further parameters for each snapshot: Newton's values join a decomposition whose price grows with their square. And
+# the most, unless the caller asks for more: what they gain is less than what the polynomials through them cost.
+_PER_SNAPSHOT, _MOST = {Strategy.NEWTON: 8, Strategy.LEAST_RESIDUAL: 16}, 4096
+
+
+def choose(task: Task, samples: Samples, asked: int | None) -> tuple[Strategy, int]:
+    """Choose the strategy of fewest operations, and the number of further parameters.
+
+    Unless the caller asks for a number, all further parameters together never cost more than the exact solves there
+    would, and a fixed allowance.
+    """
+    operation, family, count = task.problem.operation, task.problem.family, len(samples)
+    interpolated = samples.space is not None and family.dimension == 1
+    if not isinstance(operation, LinearOperation) or asked == 0 or (asked is None and (interpolated or count < 2)):
+        return Strategy.INTERPOLATE, 0
+    field = 4 if family.dtype.is_complex else 1
+    rows, columns = task.problem.factors[0].shape
+    terms = _terms(task, count)
+    numbers = rows * (2 if family.dtype.is_complex else 1)
+    sketch = min(columns, _sketch(terms, numbers))
+    each = 2 * field * rows**2 * terms * sketch + 2 * numbers * sketch * terms**2 + 2 * terms**3
+    strategy = Strategy.LEAST_RESIDUAL
+    if type(operation).improved is not Operation.improved and field * _NEWTON * rows**3 < each:
+        strategy, each = Strategy.NEWTON, field * _NEWTON * rows**3
+    if asked is not None:
+        return strategy, asked
+    excess = each - field * _SOLVE * rows**3 - _CALL
+    most = max(_WORTHWHILE * count, _MOST) if excess <= 0 else _FREE // excess
+    further = min(_PER_SNAPSHOT[strategy] * count, max(_MOST, _WORTHWHILE * count), most)
+    return (strategy, further) if further >= _WORTHWHILE * count else (Strategy.INTERPOLATE, 0)
+
+
+def _terms(task: Task, count: int) -> int:
+    return min(width(task.rank or count), count)
+
+
+def width(rank: int) -> int:
+    """Return how many directions serve to find the best ``rank`` at further parameters; also snapshots for a rank."""
+    return 2 * rank + 16
+
+
+def _sketch(terms: int, numbers: int) -> int:
+    """Return the random columns that make twice as many real equations as unknowns, and one more."""
+    return -(-2 * terms // numbers) + 1
+
+
+def _further(task: Task, count: int) -> tuple[Tensor, Samples]:
+    """Choose further parameters: with another seed than the snapshots, as they are rounded in the box."""
+    x, weights = sampling.design(count, task.problem.family.dimension, task.report.seed + 1)
+    p = task.box(x)
+    return p, Samples(task.place(p), weights)
+
+
+def newton(task: Task, samples: Samples, guess: Callable[[Tensor], Tensor], count: int) -> Samples:
+    """Add the results of Newton's iteration at further parameters to the samples.
+
+    Args:
+        task: What is fitted.
+        samples: Exact solutions.
+        guess: A first map from points of the cube to values.
+        count: Number of further parameters.
+    """
+    operation, family, known = task.problem.operation, task.problem.family, samples.factors[0]
+    p, points = _further(task, count)
+    X = known.new_empty((count, *known.shape[1:]))
+    solved = torch.zeros(count, dtype=torch.bool)
+    batch = max(1, _BYTES // (known[0].numel() * known.element_size()))
+    try:
+        for sweep in range(1 + _NEWTON_SWEEPS):
+            left = torch.nonzero(~solved)[:, 0]
+            if sweep:  # from the nearest solution
+                places = torch.cat([samples.x, points.x[solved]])
+                nearest = torch.from_numpy(cKDTree(places.numpy()).query(points.x[left].numpy())[1])
+                starts = torch.cat([known, X[solved]])
+            for piece in torch.arange(len(left)).split(batch):
+                where = left[piece]
+                start = starts[nearest[piece]] if sweep else guess(task.cube(p[where]))
+                X[where], residual = _iterated(operation, family(p[where]), start)
+                solved[where] = (residual < _NEWTON_SOLVED).cpu()
+            if solved.all() or not solved.any():
+                break
+    except FamilyError as error:
+        task.note(f"no values from the residual: {error}")
+        return samples
+    if not solved.all():
+        task.note(f"Newton's iteration fails at {int((~solved).sum())} of {count} parameters")
+    return samples + replace(points, factors=(X,))[solved] if solved.any() else samples
+
+
+def _iterated(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    """Iterate on the matrices that gain from it: the results, and their residuals.
+
+    In double precision: Gram matrices are no better than the precision they are formed in.
+    """
+    dtype, enough = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
+    A, X = wide(A), wide(X)
+    residual = operation.residual(A, [X])
+    active = residual < 1
+    for _ in range(_NEWTON_STEPS):
+        rows = torch.nonzero(active)[:, 0]
+        if len(rows) == 0:
+            break
+        (better,) = operation.improved(A[rows], [X[rows]])
+        new = operation.residual(A[rows], [better])
+        gained = new < residual[rows]
+        X[rows[gained]], residual[rows[gained]] = better[gained], new[gained]  # a failing step is not taken
+        active[rows] = gained & (new > enough)
+    return X.to(dtype), residual
+
+
+def least_residual(task: Task, index: int, subspace: Subspace, count: int) -> Subspace:
+    """Replace the coefficients at the snapshots by those of least residual at ``count`` further parameters.
+
+    The least residual is not the least error: of matrices that are nearly singular it can be far from it. So the same
+    is done at the snapshots, where the coefficients are known, and the replacement is kept only where it comes nearer
+    to them than polynomials do to those they were not fitted to. With no more snapshots than matrices, as by default,
+    every snapshot lies in their span, so its exact coefficients have no residual, and what is seen there is amplified
+    rounding alone.
+    """
+    samples = subspace.samples
+    p, points = _further(task, count)
+    try:
+        c = _projected(task, index, subspace.C, torch.cat([task.box(samples.x), p]))
+    except FamilyError as error:
+        task.note(f"no coefficients from the residual: {error}")
+        return subspace
+    known, new = torch.isfinite(c).all(dim=1).split([len(samples), count])
+    if not new.all():
+        task.note(f"the residual determines no coefficients at {int((~new).sum())} of {count} parameters")
+    if 2 * int(new.sum()) < count or not known.any():
+        return subspace
+    exact, weights = subspace.scaled, samples.weights
+    defects = (c[: len(samples)] * norms(subspace.C).cpu() - exact)[known]
+    error = float(weights[known] @ defects.square().sum(dim=1) / weights[known].sum())
+    _, predicted = polynomials.choose(samples.x, weights, exact)
+    if error > predicted:
+        size = float(weights @ exact.square().sum(dim=1))
+        task.note(
+            f"coefficients interpolated: those of least residual are off by {math.sqrt(error / size):.1g} at the "
+            "snapshots"
+        )
+        return subspace
+    return replace(subspace, samples=replace(points, factors=(c[len(samples) :],))[new])
+
+
+def _projected(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
+    """Coefficients of least sketched residual in the matrices C (R, real numbers) at p: shape (B, R), on the CPU."""
+    problem = task.problem
+    factor = problem.factors[index]
+    is_complex = factor.dtype(problem.family.dtype).is_complex
+    basis = torch.view_as_complex(C.reshape(len(C), *factor.shape, 2)) if is_complex else C.view(-1, *factor.shape)
+    # In double precision, as small defects of ill-conditioned systems ask for.
+    scale = norms(C)
+    basis = wide(problem.operation.unknown(basis).resolve_conj()) / scale[:, None, None]
+    L, F = problem.operation.system(problem.family(p[:1]))
+    numbers = L.shape[1] * (2 if L.is_complex() else 1)
+    columns = min(F.shape[2], _sketch(len(C), numbers))
+    batch = max(1, _BYTES // (columns * numbers * len(C) * 8))
+    c = []
+    for piece in p.split(batch):
+        L, F = problem.operation.system(wide(problem.family(piece)))
+        # Drawn anew for every batch.
+        sketch = torch.randn((F.shape[2], columns), dtype=torch.float64, generator=task.generator)
+        c.append(lowrank.project(L, F, basis, sketch.to(scale.device)) / scale)
+    return torch.cat(c).cpu()
