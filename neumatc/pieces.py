@@ -185,7 +185,7 @@ class _Refinement:
 
     def _solved(self, active: list[Piece]) -> list[Piece]:
         """Solve exactly at all nodes of the pieces; return those that are complete."""
-        left, kept, grids = min(self.most - self.snapshots.solved, self.task.left()), [], []
+        left, kept, grids = self.most - self.task.report.exact_solves, [], []
         for piece in sorted(active, key=lambda piece: -piece.tail):
             grid = piece.grid()
             left -= self.snapshots.missing(grid)
@@ -298,14 +298,15 @@ class _Refinement:
         return pair
 
     def _count_steep(self, piece: Piece, pair: list[Piece]) -> None:
-        """Note where the difference between the ends stays on one side at every halving, as at a jump."""
+        """Note where the difference between the ends happens between two neighbouring nodes, as at a jump."""
         order = np.argsort(piece.axes[0])
         x, own = piece.axes[0][order], self.snapshots.sketch()[piece.rows[order]]
-        middle = min(max(1, int(np.searchsorted(x, pair[0].high[0]))), len(x) - 2)
-        left, right = np.linalg.norm(own[middle] - own[0]), np.linalg.norm(own[-1] - own[middle])
-        whole = np.linalg.norm(own[-1] - own[0])
-        for half, inside, outside in ((pair[0], left, right), (pair[1], right, left)):
-            half.steep = piece.steep + 1 if inside > _KEPT * whole and outside < _LEFT * whole else 0
+        steps = np.linalg.norm(np.diff(own, axis=0), axis=1)
+        k = int(steps.argmax())
+        if steps[k] > _KEPT * np.linalg.norm(own[-1] - own[0]) and steps.sum() - steps[k] < _LEFT * steps[k]:
+            for half in pair:
+                if x[k] < half.high[0] and x[k + 1] > half.low[0]:
+                    half.steep = piece.steep + 1
 
     def _named(self, piece: Piece) -> str:
         middle = self.box.parameters(torch.from_numpy((piece.low + piece.high) / 2)[None])[0].tolist()
