@@ -74,7 +74,7 @@ class _Samples:
         return torch.stack([self.values[x] for x in piece.points()])
 
     def scales(self) -> Tensor:
-        """Largest size of each entry, but no less than what rounding makes of the largest of all."""
+        """Largest size of each entry so far, above zero."""
         sizes = torch.stack(list(self.values.values())).double().abs().nan_to_num(0).amax(dim=0)
         return sizes.clamp_min(torch.finfo(torch.float64).tiny)
 

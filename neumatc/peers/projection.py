@@ -23,8 +23,9 @@ _WORKING_BYTES = 64 * 2**20
 # Fresh parameters that check the affine form, and the error there, in units of rounding, up to which it counts as
 # exact: solving for the coefficients from few entries magnifies rounding.
 _FRESH, _UNITS = 16, 1000
-# Singular values below so many units of rounding are noise of the family, or of the solutions.
-_NOISE = 64
+# Singular values below so many units of rounding are noise: of sums in the family, where it would add terms that every
+# evaluation pays for, and of exact solutions, where it does no harm.
+_NOISE, _DEPENDENT = 64, 4
 
 
 @timed
@@ -168,7 +169,7 @@ def reduced_basis(
             f"got an error of {form.error:.2g}; raise `training`, or take `residual_projection` or tangents=False."
         )
     details |= {"affine_error": form.error, "affine_terms": len(form.terms) if exact else None}
-    form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)), form.error)
+    form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)).clone(), form.error)
     spectral = isinstance(operation, (Eigh, SVD))
     definite = not spectral and _definite(A[:, :, : len(A[0])])
     details["projection"] = "Rayleigh-Ritz" if spectral else "Galerkin" if definite else "least residual"
@@ -177,7 +178,7 @@ def reduced_basis(
     model, count, details["residual"] = _greedy(problem, pool, A, build, form, budget, tol, tangents)
 
     def evaluate(p: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return operation.pack(model.evaluate(p))
+        return operation.pack(_in_pieces(lambda q: model.solve(form.weights(q)), p, model.numbers))
 
     return Peer("reduced_basis", count, model.terms, family.lower, family.upper, evaluate, details=details)
 
@@ -195,6 +196,7 @@ def _greedy(
     """Solve where the residual is largest: the model, the exact solves spent, and the largest residual left."""
     solutions, residual, model, failures = [], torch.ones(len(pool), device=pool.device), None, 0
     taken, price = torch.zeros(len(pool), dtype=torch.bool, device=pool.device), 1 + tangents
+    weights = form.weights(pool)
     while price * int(taken.sum()) <= budget - price:
         i = int(residual.masked_fill(taken, -1).argmax())
         taken[i] = True  # a parameter is used once, also where it failed
@@ -205,7 +207,7 @@ def _greedy(
         factors = problem.unpack(value, pool[i : i + 1])
         solutions.append((_with_tangents(A[i], factors[0], form),) if tangents else factors)
         known, model = model, build(problem, [torch.cat(x) for x in zip(*solutions)], form)
-        residual = problem.operation.residual(A, model.evaluate(pool))
+        residual = problem.operation.residual(A, _in_pieces(model.solve, weights, model.numbers))
         residual = torch.where(residual.isfinite(), residual, torch.inf)
         if residual.max() <= tol or (known and known.terms == model.terms):
             break
@@ -246,9 +248,10 @@ class _Form(NamedTuple):
 
 
 class _Model(NamedTuple):
-    """p -> factors, and the dimension of the span."""
+    """Weights of the form -> factors, with so many numbers in between for each parameter; dimension of the span."""
 
-    evaluate: Callable[[Tensor], tuple[Tensor, ...]]
+    solve: Callable[[Tensor], tuple[Tensor, ...]]
+    numbers: int
     terms: int
 
 
@@ -268,14 +271,11 @@ def _affine(problem: Problem, pool: Tensor, A: Tensor, theta: Callable[[Tensor],
         terms = (torch.linalg.pinv(found) @ wide(A).flatten(1)).view(-1, *family.shape)
     else:
         selected = [_magic(A[:, :, part].flatten(1)) for part in parts]
-        terms = torch.cat(
-            [
-                torch.nn.functional.pad(modes.view(len(modes), n, -1), (part.start or 0, 0))
-                if part.stop is None
-                else torch.nn.functional.pad(modes.view(len(modes), n, -1), (0, A.shape[2] - part.stop))
-                for part, (modes, _, _) in zip(parts, selected)
-            ]
-        )
+        terms = wide(A).new_zeros(sum(len(modes) for modes, _, _ in selected), *family.shape)
+        first = 0
+        for part, (modes, _, _) in zip(parts, selected):
+            terms[first : first + len(modes), :, part] = modes.view(len(modes), n, -1)
+            first += len(modes)
 
         def weights(p: Tensor) -> Tensor:
             A = family(p, extrapolate=True)
@@ -313,7 +313,7 @@ def _span(columns: Tensor) -> Tensor:
     """Orthonormal basis of the span of columns (M, N), in double precision, without what is rounding of theirs."""
     lengths = torch.linalg.vector_norm(columns, dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
     U, S, _ = torch.linalg.svd(wide(columns / lengths), full_matrices=False)
-    return U[:, S / S[0] > _NOISE * torch.finfo(columns.dtype).eps]
+    return U[:, S / S[0] > _DEPENDENT * torch.finfo(columns.dtype).eps]
 
 
 def _projected(problem: Problem, factors: list[Tensor], form: _Form, definite: bool) -> _Model:
@@ -336,15 +336,14 @@ def _projected(problem: Problem, factors: list[Tensor], form: _Form, definite: b
     else:
         columns = problem.family.shape[1] - n
         goal = form.project(frame, torch.eye(columns, dtype=V.dtype, device=V.device), right)
-    lift = V.to(dtype)
+    basis = V.to(dtype)
 
-    def evaluate(p: Tensor) -> tuple[Tensor]:
-        weights = form.weights(p)
-        E, F = matrix(weights), goal.expand(len(p), -1, -1) if whole else goal(weights)
+    def lift(weights: Tensor) -> tuple[Tensor]:
+        E, F = matrix(weights), goal.expand(len(weights), -1, -1) if whole else goal(weights)
         c = (linalg.solve(E, F.contiguous())[0] if definite else _least_squares(E, F)).to(dtype)
-        return ((c[:, :, 0] @ lift.T).view(-1, n, n) if whole else lift @ c,)
+        return ((c[:, :, 0] @ basis.T).view(-1, n, n) if whole else basis @ c,)
 
-    return _Model(partial(_in_pieces, evaluate, numbers=frame.shape[1] * r), r)
+    return _Model(lift, frame.shape[1] * r, r)
 
 
 def _ritz(problem: Problem, factors: list[Tensor], form: _Form) -> _Model:
@@ -356,8 +355,8 @@ def _ritz(problem: Problem, factors: list[Tensor], form: _Form) -> _Model:
     project = form.project(left, right)
     dtypes = [factor.dtype(problem.family.dtype) for factor in problem.factors]
 
-    def evaluate(p: Tensor) -> tuple[Tensor, ...]:
-        small = project(form.weights(p))
+    def lift(weights: Tensor) -> tuple[Tensor, ...]:
+        small = project(weights)
         if two_sided:
             U, S, Vh = problem.operation.exact(small)[0]
             found = left @ U, S, Vh @ right.mH
@@ -366,13 +365,11 @@ def _ritz(problem: Problem, factors: list[Tensor], form: _Form) -> _Model:
             found = values, right @ vectors
         return tuple(x.to(dtype) for x, dtype in zip(found, dtypes))
 
-    return _Model(
-        partial(_in_pieces, evaluate, numbers=left.shape[1] * right.shape[1]), max(x.shape[1] for x in frames)
-    )
+    return _Model(lift, left.shape[1] * right.shape[1], max(x.shape[1] for x in frames))
 
 
 def _in_pieces(evaluate: Callable[[Tensor], tuple[Tensor, ...]], p: Tensor, numbers: int) -> tuple[Tensor, ...]:
-    """Evaluate as many parameters at once as the working memory holds, with so many ``numbers`` for each."""
+    """Evaluate as many rows of p at once as the working memory holds, with so many ``numbers`` for each."""
     pieces = p.split(max(1, _WORKING_BYTES // (16 * numbers)))
     return tuple(map(torch.cat, zip(*map(evaluate, pieces))))
 
