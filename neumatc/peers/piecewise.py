@@ -56,7 +56,7 @@ class _Samples:
     """Exact solutions at points of the unit interval, each computed once, and the scale of every entry."""
 
     def __init__(self, problem: Problem):
-        self.problem, self.values, self.failures = problem, {}, 0
+        self.problem, self.values = problem, {}
 
     def missing(self, pieces: list[_Piece]) -> list[float]:
         return list(dict.fromkeys(x for piece in pieces for x in piece.points() if x not in self.values))
@@ -67,7 +67,6 @@ class _Samples:
         if not self.values:
             enough(p, int(failed.sum()), 1)
             self.shape, self.dtype = X.shape[1:], X.dtype
-        self.failures += int(failed.sum())
         self.values |= dict(zip(x, rows(X)))
 
     def of(self, piece: _Piece) -> Tensor:
@@ -80,7 +79,7 @@ class _Samples:
 
 
 @timed
-def piecewise_chebyshev(problem: Problem, tol: float = 1e-6, *, nodes: int = 33, budget: int = 4096) -> Peer:
+def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget: int = 4096) -> Peer:
     r"""Chebyshev interpolation of every entry in adaptive pieces, as by Chebfun with "splitting on".
 
     .. math:: X_{ij}(p) = \sum_{k < m} c_{kij} T_k(y), \qquad y \in [-1, 1] \text{ on the piece of } p.
@@ -97,7 +96,7 @@ def piecewise_chebyshev(problem: Problem, tol: float = 1e-6, *, nodes: int = 33,
     Args:
         problem: An operation with one factor, of one parameter.
         tol: Relative size of the last coefficients, above 0. It is no bound of the error: a feature between all nodes
-            is not seen.
+            is not seen. Below the rounding of the exact solutions it only spends the budget.
         nodes: Most nodes of a piece, 2^k + 1, at least 9.
         budget: Most exact solves. Pieces that it does not allow to refine are kept as they are.
 
@@ -122,13 +121,14 @@ def piecewise_chebyshev(problem: Problem, tol: float = 1e-6, *, nodes: int = 33,
         scales, following = samples.scales(), []
         floor = _UNITS * torch.finfo(family.dtype).eps * scales.max() / scales
         for piece in waiting:
-            coefficients = piece.coefficients(samples.of(piece))
+            values = samples.of(piece)
+            coefficients = piece.coefficients(values)
             tail = coefficients[-_TAIL:].abs().amax(dim=0) / scales
-            finer = piece.finer(float(tail.max()), tol, nodes)
-            resolved = bool((tail <= floor.clamp_min(tol)).all())
-            wide_enough = finer[0].b - finer[0].a > narrowest
+            decay = float(torch.where(tail <= floor, 0, tail).max())
+            resolved, finer = decay <= tol, piece.finer(decay, tol, nodes)
+            hopeless = finer[0].b - finer[0].a <= narrowest or bool(values.isnan().all())
             affordable = len(samples.values) + len(samples.missing(following + finer)) <= budget
-            if resolved or not wide_enough or not affordable:
+            if resolved or hopeless or not affordable:
                 done[piece] = coefficients.to(checks.real_dtype(samples.dtype))
                 unresolved += not resolved
             else:
