@@ -20,7 +20,10 @@ APPROXIMATIONS = {
     "pod_regression": (lambda problem, budget: peers.pod_regression(problem, budget, rank=budget), (1, 2, 3)),
     "rbf": (lambda problem, budget: peers.rbf(problem, budget), (1, 2, 3)),
     "residual_projection": (lambda problem, budget: peers.residual_projection(problem, budget), (1, 2, 3)),
-    "reduced_basis": (lambda problem, budget: peers.reduced_basis(problem, budget, training=512), (1, 2, 3)),
+    "reduced_basis": (
+        lambda problem, budget: peers.reduced_basis(problem, budget, training=max(128, budget)),
+        (1, 2, 3),
+    ),
     "piecewise_chebyshev": (
         lambda problem, budget: peers.piecewise_chebyshev(problem, 1e-5, budget=max(9, budget)),
         (1,),
@@ -366,11 +369,12 @@ def test_a_budget_keeps_pieces_as_they_are():
 
 
 def test_a_piece_with_a_failed_solve_gives_nan_there_and_nowhere_else():
-    problem = Counting(smooth(), fails=lambda p: (p[:, 0] - 0.3).abs() < 0.01)
+    problem = Counting(smooth(), fails=lambda p: (p[:, 0] - 0.3).abs() < 0.1)
     peer = peers.piecewise_chebyshev(problem, 1e-6)
     p = uniform(problem.family, 300)
-    X, bad = peer(p), (p[:, 0] - 0.3).abs() < 0.0101
-    assert torch.isnan(X[bad]).all() and torch.isfinite(X[~bad]).all()
+    X, distance = peer(p), (p[:, 0] - 0.3).abs()
+    assert torch.isnan(X[distance < 0.0999]).all() and (distance < 0.0999).any()
+    assert torch.isfinite(X[distance > 0.1001]).all()
     assert peer.details["unresolved"] > 0
 
 

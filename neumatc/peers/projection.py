@@ -104,8 +104,8 @@ def reduced_basis(
       residual :math:`\|A V c - B\|` (Petrov-Galerkin). For `Solve` the columns of all solutions span V, for `Inverse`
       the matrices, with B = I and the inner product :math:`\mathrm{tr}(X^H Y)`.
     - `Eigh`, `SVD`: the Rayleigh-Ritz method. The operation itself is applied to :math:`V^H A V` (or
-      :math:`U^H A V`), so it chooses the end of the spectrum as it always does; its vectors times V are the result, and
-      values are twice as accurate as vectors.
+      :math:`U^H A V`), so it chooses the end of the spectrum as it always does; its vectors times V are the result. The
+      error of a value is of second order in that of its vector.
 
     The next solution is taken where the residual of the operation is largest among ``training`` parameters. That of
     eigenvectors and singular vectors does not see whether they are the wanted ones.
