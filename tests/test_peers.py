@@ -1,11 +1,11 @@
-"""The peers against theory: what each method reproduces exactly, its budget, its dtype, and what it refuses."""
+"""Approximations among the peers: what each reproduces exactly, its budget, its dtype, and what it refuses."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, parameters, real
+from conftest import assert_close, assert_raises, eps, gaussian, generator, parameters, real
 from scipy.interpolate import AAA, CubicSpline, RBFInterpolator
 
 import neumatc as nm
@@ -20,13 +20,19 @@ APPROXIMATIONS = {
     "pod_regression": (lambda problem, budget: peers.pod_regression(problem, budget, rank=budget), (1, 2, 3)),
     "rbf": (lambda problem, budget: peers.rbf(problem, budget), (1, 2, 3)),
     "residual_projection": (lambda problem, budget: peers.residual_projection(problem, budget), (1, 2, 3)),
-    "greedy": (lambda problem, budget: peers.residual_projection(problem, budget, greedy=True), (1, 2, 3)),
+    "reduced_basis": (
+        lambda problem, budget: peers.reduced_basis(problem, budget, training=max(128, budget)),
+        (1, 2, 3),
+    ),
+    "piecewise_chebyshev": (
+        lambda problem, budget: peers.piecewise_chebyshev(problem, 1e-5, budget=max(9, budget)),
+        (1,),
+    ),
     "aaa": (lambda problem, budget: peers.aaa(problem, budget), (1,)),
 }
+KERNELS = {"linear": 0, "thin_plate_spline": 1, "cubic": 1, "quintic": 2, "multiquadric": 0}
 CASES = [(name, d) for name, (_, dimensions) in APPROXIMATIONS.items() for d in dimensions]
 each_case = pytest.mark.parametrize(("name", "d"), CASES, ids=lambda value: str(value))
-SOLVERS = [peers.numpy_loop, peers.numpy_batched, peers.scipy_batched, peers.torch_cholesky, peers.sionna_cholesky]
-each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.__name__)
 
 
 class Counting(nm.Problem):
@@ -64,58 +70,9 @@ def uniform(family, count, seed=0):
     return nm.sampling.uniform(count, family.lower, family.upper, generator(seed))
 
 
-def definite(dtype, device="cpu", size=5):
-    """Hermitian positive definite, condition at most 10 or so."""
-    B = conditioned(2, size, size, dtype, condition=3.0).to(device)
-
-    def fn(p):
-        H = B[0] + p[:, :, None].to(B.dtype) * B[1]
-        return H @ H.mH + 0.3 * torch.eye(size, dtype=B.dtype, device=B.device)
-
-    return nm.ParametricMatrix(fn, [0.0], [1.0], dtype=real(dtype), device=device)
-
-
 def rounding(name):
     """SciPy's systems for quintic radial functions are ill-conditioned: no better in double precision."""
     return 1e-9 if name in ("rbf", "pod_regression") else 0.0
-
-
-@each_solver
-def test_exact_methods_invert(solver, dtype, device):
-    if solver is peers.sionna_cholesky:
-        pytest.importorskip("sionna.phy")
-    problem = nm.Problem(definite(dtype, device), nm.Inverse())
-    peer, p = peers.exact(problem, solver), uniform(problem.family, 7)
-    assert (peer.name, peer.exact_solves, peer.terms) == (solver.__name__, 0, None)
-    assert peer.seconds > 0
-    X, A = peer(p), problem.family(p)
-    assert (X.dtype, X.device) == (dtype, problem.family.device)
-    assert_close(X.cpu(), torch.linalg.pinv(A.cpu()), units=500)
-    assert_close(solver(A), X, units=50)
-
-
-@each_solver
-def test_cholesky_refuses_what_is_not_definite_and_the_others_do_not(solver):
-    if solver is peers.sionna_cholesky:
-        pytest.importorskip("sionna.phy")
-    turned = nm.ParametricMatrix(lambda p: gaussian(4, 4, dtype=torch.float64).expand(len(p), 4, 4), [0.0], [1.0])
-    negative = nm.ParametricMatrix(lambda p: -torch.eye(4).expand(len(p), 4, 4), [0.0], [1.0])
-    for family in (turned, negative):
-        problem = nm.Problem(family, nm.Inverse())
-        if "cholesky" in solver.__name__:
-            words = ["`solver`", f"got {solver.__name__}", "centre", "positive definite", "numpy_batched"]
-            assert_raises(ValueError, words, lambda problem=problem: peers.exact(problem, solver))
-        else:
-            assert peers.exact(problem, solver)(torch.tensor([[0.5]])).shape == (1, 4, 4)
-
-
-def test_importing_sionna_leaves_the_random_state_as_it_is():
-    pytest.importorskip("sionna.phy")
-    peers._sionna.cache_clear()
-    torch.manual_seed(7)
-    before = torch.get_rng_state()
-    peers.exact(nm.Problem(definite(torch.complex64), nm.Inverse()), peers.sionna_cholesky)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @each_case
@@ -153,10 +110,10 @@ def test_the_nodes_are_reproduced(name, d, dtype):
 
 
 @pytest.mark.slow
-@each_case
+@pytest.mark.parametrize(("name", "d"), [case for case in CASES if case[0] != "piecewise_chebyshev"])
 def test_failed_solves_are_left_out(name, d):
     # The greedy choice asks for more and more points where solves fail, so the region is small for it.
-    corner = 0.02 ** (1 / d) if name == "greedy" else 0.11
+    corner = 0.02 ** (1 / d) if name == "reduced_basis" else 0.11
 
     def fails(p):
         return (p < corner).all(dim=1)
@@ -230,17 +187,17 @@ def test_a_parameter_in_which_a_family_is_smooth_needs_few_nodes_and_a_small_sca
     assert scaled < 0.3 * equal
 
 
-@pytest.mark.parametrize("kernel", list(peers._KERNELS))
+@pytest.mark.parametrize("kernel", list(KERNELS))
 @pytest.mark.parametrize("rank", [None, 5])
 def test_radial_functions_reproduce_their_polynomials(kernel, rank):
-    degree = peers._KERNELS[kernel]
+    degree = KERNELS[kernel]
 
     def fn(p):
         q = p.sum(dim=1)[:, None, None] ** degree
         return 2 * torch.eye(3, dtype=torch.float64) + q * gaussian(3, 3, dtype=torch.float64) / 10
 
     problem = inverse_of(fn, 2)
-    options = {"kernel": kernel, "edges": 0.0, "seed": 3}
+    options = {"kernel": kernel, "seed": 3}
     peer = peers.rbf(problem, 20, **options) if rank is None else peers.pod_regression(problem, 20, rank, **options)
     assert peer.terms == (rank or (9 if kernel == "multiquadric" else 20))  # a matrix has nine numbers
     p = uniform(problem.family, 30)
@@ -252,19 +209,20 @@ def test_the_shape_parameter_is_that_of_least_error_at_points_left_out():
     peer = peers.rbf(problem, 24, kernel="multiquadric")
     x, X = problem.p[0].double().numpy(), problem.exact(problem.p[0]).value.flatten(1).numpy()
     errors = {}
-    for shape in peers._SHAPES:
+    for shape in 2 ** torch.arange(-1, 4, 0.5, dtype=torch.float64):
         squares = [
             np.square(
-                RBFInterpolator(np.delete(x, i, axis=0), np.delete(X, i, axis=0), kernel="multiquadric", epsilon=shape)(
-                    x[i : i + 1]
-                )
+                RBFInterpolator(
+                    np.delete(x, i, axis=0), np.delete(X, i, axis=0), kernel="multiquadric", epsilon=float(shape)
+                )(x[i : i + 1])
                 - X[i]
             ).sum()
             for i in range(len(x))
         ]
-        errors[shape] = sum(squares)
-        assert peers._left_out(x, X)(shape) * X.size == pytest.approx(errors[shape], rel=1e-3)
-    assert errors[peer.details["shape"]] <= 1.1 * min(errors.values())  # judged on random combinations
+        errors[float(shape)] = sum(squares)
+    assert errors[min(errors, key=lambda shape: abs(shape - peer.details["shape"]))] <= 1.1 * min(
+        errors.values()
+    )  # judged on random combinations
     same = peers.pod_regression(problem, 24, 24, kernel="multiquadric")
     p = uniform(problem.family, 20)
     assert_close(same(p), peer(p), units=1e4)
@@ -309,61 +267,6 @@ def test_pod_truncation_is_that_of_the_snapshots(dtype):
         p = problem.p[0]
         X = problem.exact(p).value
         assert_close(peer(p), nm.benchmark.best_of_rank(X, 3), units=2000)
-
-
-@pytest.mark.parametrize("greedy", [False, True])
-def test_projection_is_exact_where_the_inverse_lies_in_the_span(dtype, greedy):
-    """The inverse is a sum of three fixed matrices; no interpolation of three nodes could meet its coefficients."""
-    wide = torch.complex128 if dtype.is_complex else torch.float64
-    C = gaussian(3, 8, 8, dtype=wide) / 10
-    C[0] += 2 * torch.eye(8, dtype=wide)
-
-    def fn(p):
-        weights = torch.cat([torch.ones_like(p[:, :1]), torch.sin(20 * p[:, :1]), torch.cos(31 * p[:, 1:])], dim=1)
-        return torch.einsum("bk,kij->bij", weights.to(wide), C)
-
-    problem = inverse_of(fn, 2, dtype)
-    peer = peers.residual_projection(problem, 3, greedy=greedy, sketch=2)
-    assert peer.terms == 3
-    p = uniform(problem.family, 50)
-    assert_close(peer(p), problem.exact(p).value, units=1000)
-
-
-def test_projection_minimises_the_residual(dtype, monkeypatch):
-    """With no sketch it is the least residual over the span of the exact inverses, in one piece or in several."""
-    problem = Counting(nm.families.trigonometric(size=5, terms=3, shift=3.0, dtype=dtype))
-    peer = peers.residual_projection(problem, 4, sketch=5)
-    p = uniform(problem.family, 3)
-    X, A = problem.exact(problem.p[0]).value, problem.family(p)
-    for a, value in zip(A, peer(p)):
-        columns = (a @ X).flatten(1).mT
-        best = torch.linalg.lstsq(columns, torch.eye(5, dtype=dtype).flatten()[:, None]).solution
-        assert_close(value, (best * X.flatten(1)).sum(dim=0).view(5, 5), units=2000)
-    whole = peer(p)
-    monkeypatch.setattr(peers, "_WORKING_BYTES", 1)
-    assert_close(peers.residual_projection(problem, 4, sketch=5)(p), whole, units=500)
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.complex64])
-def test_small_least_squares_problems_are_accurate_or_nan(kind):
-    """Single precision keeps its digits up to a condition number that its own normal equations could not bear."""
-    equations = conditioned(4, 30, 6, kind, condition=1e4)
-    solution = gaussian(6, 1, dtype=kind)
-    goal = equations[0] @ solution
-    assert_close(peers._least_squares(equations[:1], goal)[0], solution[:, 0], units=10, scale=1e4)
-    equations[1] = 0
-    c = peers._least_squares(equations, goal)
-    assert torch.isnan(c.abs()).all(dim=1).tolist() == [False, True, False, False]
-
-
-def test_greedy_points_are_better_than_the_first_of_the_pool():
-    family = nm.families.trigonometric(size=16, terms=6, shift=2.0, dtype=torch.float64)
-    problem, p = nm.Problem(family, nm.Inverse()), uniform(family, 60)
-    errors = [
-        nm.benchmark.relative_error(peers.residual_projection(problem, 12, greedy=greedy)(p), problem.exact(p).value)
-        for greedy in (False, True)
-    ]
-    assert errors[1] < errors[0]
 
 
 def rational(p):
@@ -415,6 +318,66 @@ def test_aaa_keeps_poles_off_the_interval():
     assert float((peer(p) - fn(p)).abs().max()) < 1e-2
 
 
+# Chebyshev interpolation in pieces
+
+
+def kinked(p):
+    """Smooth, but for a kink at a third, and with an entry a million times smaller than the others."""
+    size = torch.tensor([[1.0, 1.0], [1e-6, 1.0]], dtype=torch.float64)
+    return (2 * torch.eye(2) + (3 * p[:, :, None]).sin() + (p[:, :, None] - 1 / 3).abs()) * size
+
+
+def test_pieces_gather_at_a_kink_and_resolve_every_entry():
+    problem = Counting(inverse_of(kinked).family)
+    peer = peers.piecewise_chebyshev(problem, 1e-8)
+    assert problem.solves == peer.exact_solves < 700
+    assert peer.details["unresolved"] == 0
+    widths = peer.details["edges"].diff()
+    assert float(widths.min()) < 1e-3 < 0.2 < float(widths.max())
+    assert peer.terms == max(peer.details["nodes"]) <= 33
+    p = uniform(problem.family, 500)
+    expected = problem.exact(p).value
+    assert float(((peer(p) - expected).abs() / expected.abs().amax(dim=0)).max()) < 1e-7
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-8])
+def test_pieces_meet_the_tolerance_of_a_smooth_family(tol):
+    family = nm.families.trigonometric(16, 8, 3.0, cycles=4.0, dtype=torch.float64)
+    problem = Counting(family)
+    peer = peers.piecewise_chebyshev(problem, tol)
+    p = uniform(family, 300)
+    assert nm.benchmark.relative_error(peer(p), problem.exact(p).value) < tol
+    assert peer.exact_solves < {1e-2: 80, 1e-5: 200, 1e-8: 320}[tol]
+
+
+def test_neighbouring_pieces_agree_at_their_edges(dtype):
+    family = nm.families.trigonometric(4, 6, 4.0, cycles=8.0, dtype=dtype)
+    peer = peers.piecewise_chebyshev(nm.Problem(family, nm.Inverse()), 1e-3, nodes=9)
+    edges = peer.details["edges"][1:-1, None].double()
+    assert len(edges) > 3
+    step = 8 * eps(dtype)
+    assert_close(peer(edges - step), peer(edges + step), units=2000)
+
+
+def test_a_budget_keeps_pieces_as_they_are():
+    problem = Counting(inverse_of(kinked).family)
+    peer = peers.piecewise_chebyshev(problem, 1e-8, budget=100)
+    assert problem.solves == peer.exact_solves <= 100
+    assert peer.details["unresolved"] > 0
+    p = uniform(problem.family, 200)
+    assert nm.benchmark.relative_error(peer(p), problem.exact(p).value) < 1e-2
+
+
+def test_a_piece_with_a_failed_solve_gives_nan_there_and_nowhere_else():
+    problem = Counting(smooth(), fails=lambda p: (p[:, 0] - 0.3).abs() < 0.1)
+    peer = peers.piecewise_chebyshev(problem, 1e-6)
+    p = uniform(problem.family, 300)
+    X, distance = peer(p), (p[:, 0] - 0.3).abs()
+    assert torch.isnan(X[distance < 0.0999]).all() and (distance < 0.0999).any()
+    assert torch.isfinite(X[distance > 0.1001]).all()
+    assert peer.details["unresolved"] > 0
+
+
 @each_case
 def test_parameters_outside_the_box_are_refused(name, d):
     peer = APPROXIMATIONS[name][0](nm.Problem(smooth(d), nm.Inverse()), {1: 8, 2: 16, 3: 27}[d])
@@ -424,11 +387,9 @@ def test_parameters_outside_the_box_are_refused(name, d):
     ):
         assert_raises(ValueError, words, lambda p=p: peer(p))
     assert torch.isfinite(peer(torch.full((2, d), 1.01), extrapolate=True)).all()
-    exact = peers.exact(nm.Problem(smooth(d), nm.Inverse()))
-    assert_raises(ValueError, ["`p`", "in the box"], lambda: exact(torch.full((2, d), 1.1)))
 
 
-@pytest.mark.parametrize("build", [*(build for build, _ in APPROXIMATIONS.values()), lambda p, _: peers.exact(p)])
+@pytest.mark.parametrize("build", [*(build for name, (build, _) in APPROXIMATIONS.items() if name != "reduced_basis")])
 def test_problems_that_no_peer_takes(build):
     several = nm.Problem(smooth(), nm.SVD(rank=2))
     assert_raises(ValueError, ["`problem`", "one factor", "U, S, Vh", "gauges"], lambda: build(several, 20))
@@ -459,34 +420,26 @@ def test_problems_that_no_peer_takes(build):
         (lambda p: peers.aaa(p, 9, rtol=-1), 1, ["`rtol`", "at least 0", "got -1"]),
         (lambda p: peers.rbf(p, 5), 2, ["`budget`", "at least 6", "got 5"]),
         (lambda p: peers.rbf(p, 20, kernel="gaussian"), 2, ["`kernel`", "'multiquadric'", "got 'gaussian'"]),
-        (lambda p: peers.rbf(p, 20, edges=2), 2, ["`edges`", "at most 1", "got 2"]),
         (lambda p: peers.rbf(p, 20, seed=-1), 2, ["`seed`", "at least 0", "got -1"]),
         (lambda p: peers.residual_projection(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
         (lambda p: peers.residual_projection(p, 8, sketch=7), 1, ["`sketch`", "at most 6", "got 7"]),
         (lambda p: peers.residual_projection(p, 30, sketch=1), 3, ["`sketch`", "at least 5", "30 terms", "got 1"]),
-        (lambda p: peers.residual_projection(p, 8, rank=0), 1, ["`rank`", "at least 1", "got 0"]),
-        (
-            lambda p: peers.residual_projection(p, 8, greedy=True, candidates=4),
-            1,
-            ["`candidates`", "at least 8", "got 4"],
-        ),
+        (lambda p: peers.reduced_basis(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
+        (lambda p: peers.reduced_basis(p, 8, training=4), 1, ["`training`", "at least 8", "got 4"]),
+        (lambda p: peers.reduced_basis(p, 8, tol=-1), 1, ["`tol`", "at least 0", "got -1"]),
+        (lambda p: peers.reduced_basis(p, 8, tangents=True), 1, ["`tangents`", "False for Inverse()", "nm.Solve"]),
+        (lambda p: peers.reduced_basis(p, 8, theta=lambda p: p), 1, ["`theta`", "is affine", "constant"]),
+        (lambda p: peers.reduced_basis(p, 8, theta=lambda p: p[0]), 1, ["`theta`", "(128, Q)", "(1,)"]),
+        (lambda p: peers.piecewise_chebyshev(p, 0), 1, ["`tol`", "above 0", "got 0"]),
+        (lambda p: peers.piecewise_chebyshev(p, 1e-3, nodes=20), 1, ["`nodes`", "2^k + 1", "got 20"]),
+        (lambda p: peers.piecewise_chebyshev(p, 1e-3, budget=8), 1, ["`budget`", "at least 9", "got 8"]),
+        (lambda p: peers.piecewise_chebyshev(p, 1e-3), 2, ["`problem`", "one parameter, got 2", "`rbf`"]),
     ],
 )
 def test_refusals(build, d, words):
     problem = Counting(smooth(d))
     assert_raises((ValueError, TypeError), words, lambda: build(problem))
     assert problem.solves == 0 or "`sketch`" in words, "a caller's mistake must cost no exact solve"
-
-
-def test_the_design_is_sobol_moved_towards_the_faces():
-    problem = Counting(smooth(2))
-    family = problem.family
-    for edges in (0.0, 0.5, 1.0):
-        peers.rbf(problem, 16, edges=edges, seed=5)
-    x = nm.sampling.sobol(16, family.lower, family.upper, 5)
-    moved = (1 - torch.cos(math.pi * x)) / 2
-    for p, expected in zip(problem.p, (x, (x + moved) / 2, moved)):
-        assert_close(p, expected)
 
 
 @pytest.mark.parametrize(
@@ -513,102 +466,9 @@ def test_peers_of_a_family_that_reuses_its_memory_under_autocast():
     reusing = nm.ParametricMatrix(lambda p: memory[: len(p)].copy_(base(p)), [0.0], [1.0])
     p = parameters(9, dtype=torch.float32)
     for build in (
-        lambda problem: peers.residual_projection(problem, 8, greedy=True),
+        lambda problem: peers.reduced_basis(problem, 8),
         lambda problem: peers.spline(problem, 8),
     ):
         expected = build(nm.Problem(base, nm.Inverse()))(p)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(build(nm.Problem(reusing, nm.Inverse()))(p), expected)
-
-
-# Exact singular triplets from the Gram matrix
-
-
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)], ids=str)
-def test_svd_by_gram_gives_the_leading_triplets(shape, dtype):
-    H = conditioned(5, *shape, dtype, condition=10)
-    U, S, Vh = peers.svd_by_gram(H, 2)
-    left, values, right = torch.linalg.svd(H.to(torch.complex128), full_matrices=False)
-    assert (U.dtype, S.dtype, Vh.dtype) == (H.dtype, real(H.dtype), H.dtype)
-    assert_close(S, values[:, :2], units=100)
-    best = (left[:, :, :2] * values[:, None, :2]) @ right[:, :2]
-    assert_close((U * S[:, None, :].to(dtype)) @ Vh, best, units=1000)
-    eye = torch.eye(2, dtype=dtype).expand(5, -1, -1)
-    assert_close(U.mH @ U, eye, units=100)
-    assert_close(Vh @ Vh.mH, eye, units=1000)
-
-
-def test_svd_by_gram_is_finite_for_lost_values_and_refuses_ranks():
-    H = torch.zeros(2, 3, 5)
-    assert all(x.isfinite().all() for x in peers.svd_by_gram(H, 3))
-    assert_raises(ValueError, ["`rank`", "at least 1", "got 0"], lambda: peers.svd_by_gram(H, 0))
-    assert_raises(ValueError, ["`rank`", "at most 3", "got 4"], lambda: peers.svd_by_gram(H, 4))
-
-
-@pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=str)
-@pytest.mark.parametrize("peer", [peers.lmmse_loop, peers.sionna_lmmse, peers.torch_lmmse])
-def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
-    if peer is peers.sionna_lmmse:
-        pytest.importorskip("sionna")
-        if not dtype.is_complex:
-            pytest.skip("complex channels only")
-    H = conditioned(5, *shape, dtype, condition=10)
-    wide = H.to(torch.complex128)
-    expected = torch.linalg.solve(wide.mH @ wide + 0.3 * torch.eye(shape[1], dtype=wide.dtype), wide.mH)
-    X = peer(H, 0.3)
-    assert X.dtype == dtype
-    assert_close(X, expected, units=1000)
-
-
-# Precoders of groups of subcarriers
-
-
-def _projectors(V):
-    return V @ V.mH
-
-
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3)], ids=str)
-@pytest.mark.parametrize("interpolated", [False, True])
-def test_a_group_of_one_has_its_own_precoder(interpolated, shape, dtype):
-    H = conditioned(5, *shape, dtype, condition=10)
-    V = peers.group_precoders(H, 2, 1, interpolated=interpolated)
-    right = torch.linalg.svd(H.to(torch.complex128), full_matrices=False)[2][:, :2].mH
-    assert V.dtype == dtype
-    assert_close(_projectors(V), _projectors(right), units=2000)
-
-
-def test_a_group_has_the_precoder_of_its_middle():
-    H = conditioned(11, 3, 7, torch.complex128, condition=10)
-    V, own = peers.group_precoders(H, 2, 4), peers.group_precoders(H, 2, 1)
-    assert_close(V, own[[2] * 4 + [6] * 4 + [9] * 3])
-
-
-def test_interpolated_precoders_meet_the_middles_and_are_of_second_order():
-    family = nm.families.trigonometric(6, 3, 0.0, cycles=0.5, dtype=torch.complex128)
-    fixed = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64)).to(torch.complex128)
-    H = fixed[:4] + 0.3 * family(torch.linspace(0, 1, 161, dtype=torch.float64)[:, None])[:, :4]
-    exact = _projectors(peers.group_precoders(H, 2, 1))
-    inner = slice(20, 140)  # beyond the outer middles it is constant
-    errors = {}
-    for size in (8, 16):
-        V = peers.group_precoders(H, 2, size, interpolated=True)
-        assert_close(V.mH @ V, torch.eye(2, dtype=V.dtype).expand(len(V), 2, 2), units=100)
-        middles = torch.arange(size // 2, 160, size)
-        assert_close(_projectors(V)[middles], exact[middles], units=1000)
-        errors[size] = float((_projectors(V) - exact)[inner].abs().max())
-        flat = _projectors(peers.group_precoders(H, 2, size)) - exact
-        assert errors[size] < 0.2 * float(flat[inner].abs().max())
-    assert errors[8] < 0.3 * errors[16]
-
-
-def test_interpolated_precoders_do_not_depend_on_phases():
-    H = conditioned(40, 3, 5, torch.complex128, condition=10)[:1] + 0.02 * conditioned(40, 3, 5, torch.complex128)
-    turned = torch.exp(1j * torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 6)
-    pair = [peers.group_precoders(x, 2, 6, interpolated=True) for x in (H, H * turned[:, None, None])]
-    assert_close(*map(_projectors, pair), units=1000)
-
-
-def test_groups_of_no_subcarrier_are_refused():
-    H = conditioned(4, 3, 5, torch.complex64, condition=10)
-    assert_raises(ValueError, ["`size`", "at least 1", "got 0"], lambda: peers.group_precoders(H, 2, 0))
-    assert len(peers.group_precoders(H, 2, 9, interpolated=True)) == 4  # one group

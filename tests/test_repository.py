@@ -30,11 +30,21 @@ STUDIES = tomllib.loads((ROOT / "book" / "pyproject.toml").read_text("utf-8"))["
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
-    "checks report linalg lowrank sampling families embeddings gauge operations factorizations model problem methods "
-    "closed_form training fitting certification storage peers benchmark wireless"
+    "checks box report linalg lowrank sampling failure families embeddings local polynomials gauge operations "
+    "factorizations model problem methods samples continuation closed_form training nodes piece snapshots inspection "
+    "rational poles pieces fitting certification storage peers benchmark wireless"
 )
 ONLY = {
-    "peers": {"checks", "families", "linalg", "operations", "problem", "sampling"},
+    "peers": {
+        "checks",
+        "factorizations",
+        "families",
+        "linalg",
+        "lowrank",
+        "operations",
+        "problem",
+        "sampling",
+    },
     "benchmark": {"checks", "linalg"},
     "wireless": {"checks", "families"},
 }
