@@ -97,7 +97,7 @@ class ParametricMatrix:
             )
         self.shape = tuple(A.shape[1:])
         self.dtype = A.dtype
-        self._check_periods()
+        _check_periods(self)
 
     @property
     def lower(self) -> Tensor:
@@ -128,21 +128,6 @@ class ParametricMatrix:
     def device(self) -> torch.device:
         """The device of the parameters and of A."""
         return self.box.device
-
-    def _check_periods(self) -> None:
-        """Raise where the ends of a periodic axis differ by more than rounding."""
-        for i, turning in enumerate(self.box.periodic):
-            if not turning:
-                continue
-            ends = torch.zeros(2, self.dimension, dtype=torch.float64)
-            ends[0, i], ends[1, i] = -1, 1
-            A = self._checked(self.box.parameters(ends))
-            gap = float(torch.linalg.vector_norm(A[1] - A[0]) / torch.linalg.vector_norm(A))
-            if not gap <= torch.finfo(A.dtype).eps ** 0.5:
-                raise ValueError(
-                    f"`periodic`: expected A(p) that is the same at both ends of {self.box.names[i]}, got a relative "
-                    f"difference of {gap:.1g}; give bounds one period apart, or periodic=False."
-                )
 
     def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
         """Evaluate A(p).
@@ -234,6 +219,22 @@ class ParametricMatrix:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {self.box}, {self.dtype}, {self.device})"
+
+
+def _check_periods(family: ParametricMatrix) -> None:
+    """Raise where the ends of a periodic axis differ by more than rounding."""
+    for i, turning in enumerate(family.box.periodic):
+        if not turning:
+            continue
+        ends = torch.zeros(2, family.dimension, dtype=torch.float64)
+        ends[0, i], ends[1, i] = -1, 1
+        A = family._checked(family.box.parameters(ends))
+        gap = float(torch.linalg.vector_norm(A[1] - A[0]) / torch.linalg.vector_norm(A))
+        if not gap <= torch.finfo(A.dtype).eps ** 0.5:
+            raise ValueError(
+                f"`periodic`: expected A(p) that is the same at both ends of {family.box.names[i]}, got a relative "
+                f"difference of {gap:.1g}; give bounds one period apart, or periodic=False."
+            )
 
 
 def _gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:

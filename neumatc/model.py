@@ -192,7 +192,7 @@ class Surrogate(nn.Module):
         p = self.box.points(p, extrapolate=extrapolate)
         row, working = self._bytes_per_row
         if out is not None:
-            outputs, row = self._checked_out(out, p), 0
+            outputs, row = _checked_out(self, out, p), 0
         if memory_budget is None:
             rows = _DEFAULT_WORKING_BYTES // working
         else:
@@ -214,32 +214,6 @@ class Surrogate(nn.Module):
             )
         x = self.box.cube(p.reshape(-1, 1) if self.box.dimension == 1 and p.ndim < 2 else p)
         return self.operation.pack([m(x) for m in self.maps])
-
-    def _checked_out(self, out: Tensor | tuple[Tensor, ...], p: Tensor) -> list[Tensor]:
-        outputs = list(out) if isinstance(out, (tuple, list)) else [out]
-        if len(outputs) != len(self.maps):
-            raise ValueError(f"`out`: expected {len(self.maps)} tensor(s), one per factor, got {len(outputs)}.")
-        taken = [_span(p), *(_span(x) for x in self.buffers())]
-        for m, factor, dtype, x in zip(self.maps, self._factors, self.dtypes, outputs):
-            shape = (len(p), *factor.shape)
-            if not isinstance(x, Tensor) or x.dtype != dtype:
-                raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
-            if x.shape != shape or x.device != self.device or not x.is_contiguous():
-                raise ValueError(
-                    f"`out`: expected a contiguous tensor of shape {shape} on {self.device} for {m.name}, got "
-                    f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
-                )
-            if x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()):
-                kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
-                raise ValueError(f"`out`: expected plain memory for {m.name}, got a tensor {kind}; take torch.empty.")
-            start, end = _span(x)
-            if any(start < last and first < end for first, last in taken):
-                raise ValueError(
-                    f"`out`: expected memory of its own for {m.name}, got some that overlaps with `p`, the surrogate's "
-                    "tensors or another factor; make it with torch.empty."
-                )
-            taken.append((start, end))
-        return outputs
 
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False, orthonormal: bool = False
@@ -311,6 +285,34 @@ class Surrogate(nn.Module):
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def _checked_out(surrogate: Surrogate, out: Tensor | tuple[Tensor, ...], p: Tensor) -> list[Tensor]:
+    """Return the memory that the caller gives for the factors, after checking it."""
+    outputs = list(out) if isinstance(out, (tuple, list)) else [out]
+    if len(outputs) != len(surrogate.maps):
+        raise ValueError(f"`out`: expected {len(surrogate.maps)} tensor(s), one per factor, got {len(outputs)}.")
+    taken = [_span(p), *(_span(x) for x in surrogate.buffers())]
+    for m, factor, dtype, x in zip(surrogate.maps, surrogate._factors, surrogate.dtypes, outputs):
+        shape = (len(p), *factor.shape)
+        if not isinstance(x, Tensor) or x.dtype != dtype:
+            raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
+        if x.shape != shape or x.device != surrogate.device or not x.is_contiguous():
+            raise ValueError(
+                f"`out`: expected a contiguous tensor of shape {shape} on {surrogate.device} for {m.name}, got "
+                f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
+            )
+        if x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()):
+            kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
+            raise ValueError(f"`out`: expected plain memory for {m.name}, got a tensor {kind}; take torch.empty.")
+        start, end = _span(x)
+        if any(start < last and first < end for first, last in taken):
+            raise ValueError(
+                f"`out`: expected memory of its own for {m.name}, got some that overlaps with `p`, the surrogate's "
+                "tensors or another factor; make it with torch.empty."
+            )
+        taken.append((start, end))
+    return outputs
 
 
 def _span(x: Tensor) -> tuple[int, int]:

@@ -14,11 +14,13 @@ _CANDIDATES = -np.cos(np.linspace(0, np.pi, 193))
 _NEARLY_BEST = 0.5
 # How often the new nodes are moved to their best places beside the others.
 _SWEEPS = 3
+# The distance that new nodes keep from points where there is no solution, in half lengths of the piece.
+_AWAY = 0.02
 # Decimals by which positions within a piece are told apart.
 _DECIMALS = 12
 
 
-def extended(taken: np.ndarray, count: int, offered: np.ndarray) -> list[float]:
+def extended(taken: np.ndarray, count: int, offered: np.ndarray, banned: np.ndarray) -> list[float]:
     r"""Extend nodes on [-1, 1] to ``count`` of them, one by one, by Leja's rule.
 
     Each new node maximises :math:`\prod_i |x - x_i|` (Leja, Ann. Polon. Math. 4, 1957). Such sequences are nested and
@@ -29,19 +31,23 @@ def extended(taken: np.ndarray, count: int, offered: np.ndarray) -> list[float]:
         taken: Nodes so far, in order.
         count: How many there shall be.
         offered: Points that are solved already.
+        banned: Points from which new nodes keep their distance.
 
     Returns:
         All nodes, those taken first.
     """
-    key = [tuple(np.round(np.asarray(x, float), _DECIMALS)) for x in (taken, offered)]
-    added = _added(key[0], max(0, count - len(taken)), key[1])
+    first, free, out = (tuple(np.round(np.asarray(x, float), _DECIMALS)) for x in (taken, offered, banned))
+    added = _added(first, max(0, count - len(taken)), free, out)
     return [*taken, *(float(offered[i]) if i >= 0 else x for x, i in added)]
 
 
 @lru_cache(maxsize=4096)
-def _added(taken: tuple[float, ...], count: int, offered: tuple[float, ...]) -> list[tuple[float, int]]:
+def _added(
+    taken: tuple[float, ...], count: int, offered: tuple[float, ...], banned: tuple[float, ...]
+) -> list[tuple[float, int]]:
     """Return the nodes added, each with its place among those offered, or -1."""
-    points = np.concatenate([np.array(offered), _CANDIDATES])
+    near = np.abs(_CANDIDATES[:, None] - np.array(banned)) < _AWAY
+    points = np.concatenate([np.array(offered), _CANDIDATES[~near.any(axis=1)]])
     with np.errstate(divide="ignore"):
         logs = np.log(np.abs(points[:, None] - points))
         fixed = np.log(np.abs(points[:, None] - np.array(taken))).sum(axis=1)
@@ -61,7 +67,7 @@ def _added(taken: tuple[float, ...], count: int, offered: tuple[float, ...]) -> 
 def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float, ...]) -> int:
     """Return the place of the next node: an end that is missing, or the largest product of distances."""
     for end in (-1.0, 1.0):
-        if len(nodes) < 2 and end not in nodes:
+        if len(nodes) < 2 and end not in nodes and (points == end).any():
             return int(np.flatnonzero(points == end)[0])
     best = int(sums.argmax())
     if offered:

@@ -35,6 +35,7 @@ class Piece:
         self.ratio: float | None = None  # residual over the size of the coefficients left out, where it was measured
         self.tail = np.inf  # that size; of its whole, as long as it is not analysed itself
         self.steep = 0  # how often the whole difference between the ends has stayed on one side
+        self.banned = [np.empty(0)] * len(axes)  # coordinates at which the exact solution fails
         self.moves = 0  # how often nodes were moved away from where the exact solution fails
         self.trimmed = False  # whether axes were cut back to what they need
         self.halves: tuple[int, float, Piece, Piece] | None = None
@@ -62,7 +63,10 @@ class Piece:
             self.axes[axis] = own[:count]
             return
         left = np.setdiff1d(offered, own)
-        added = nodes.extended(self.relative(axis, own), count, self.relative(axis, left))[len(own) :]
+        added = nodes.extended(
+            self.relative(axis, own), count, self.relative(axis, left), self.relative(axis, self.banned[axis])
+        )
+        added = added[len(own) :]
         found = self.absolute(axis, np.array(added))
         if len(left):  # what was offered keeps its very number, by which it is found again among what is solved
             nearest = left[np.abs(found[:, None] - left).argmin(axis=1)]
@@ -90,7 +94,7 @@ class Piece:
             low, high = self.low.copy(), self.high.copy()
             (low if side else high)[axis] = cut
             half = Piece(low, high, [own[:n] for own, n in zip(self.axes, counts)])
-            half.ratio, half.tail = self.ratio, self.tail
+            half.ratio, half.tail, half.banned = self.ratio, self.tail, list(self.banned)
             known = np.union1d(self.axes[axis], offered)
             half.axes[axis] = np.empty(0)
             half.extend(axis, counts[axis], known[(known >= low[axis]) & (known <= high[axis])])

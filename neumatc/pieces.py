@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neumatc import checks, nodes, poles
 from neumatc import piece as tree
+from neumatc.box import Box
 from neumatc.inspection import Inspector
 from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Method, Task
@@ -44,6 +45,8 @@ _LOOKS = (2.0, 8.0)
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
 # A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump.
 _STEEP, _KEPT, _LEFT = 8, 0.9, 0.1
+# Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
+_UNBOUNDED = 1e3
 # How far a node moves, in lengths of the piece, where the exact solution at it fails; how often; and the least side of
 # a piece that is halved for that reason.
 _MOVE, _MOST_MOVES, _LEAST_SINGULAR = 0.03, 3, 2.0**-8
@@ -127,12 +130,12 @@ class _Refinement:
         """Refine until nothing fails, and return the maps."""
         grid = self.snapshots.grid()
         if grid is not None and self._small(len(grid)):
-            return self._table(grid)
+            return _table(self.task, self.snapshots, grid)
         trial = poles.Trial(self.inspector)
         active = [self.root]
         while active:
             if grid is not None and self.snapshots.solved + self._missing(active) > _SHARE * len(grid):
-                return self._table(grid)
+                return _table(self.task, self.snapshots, grid)
             active = self._round(active)
             if active and trial.due() and (maps := trial.maps()) is not None:
                 self.task.report.stop_reason = StopReason.TOLERANCE
@@ -140,7 +143,7 @@ class _Refinement:
                 return maps
             if not active:
                 active = self._failing_in_box()
-        return self._maps()
+        return self._finished()
 
     def _small(self, count: int) -> bool:
         family = self.task.problem.family
@@ -150,16 +153,19 @@ class _Refinement:
     def _missing(self, active: list[Piece]) -> int:
         return self.snapshots.missing(np.concatenate([piece.grid() for piece in active]))
 
-    def _table(self, grid: np.ndarray) -> list[FactorMap]:
-        """Solve at every point of the grid, and interpolate linearly between neighbours."""
-        report, rows = self.task.report, self.snapshots.solve(grid)
-        good = rows >= 0
-        if good.sum() < 2:
-            return self._nothing()
-        report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
-        report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
-        self.task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
-        return self._built(*tree.chain(grid[good, 0]), torch.from_numpy(rows[good]))
+    def _finished(self) -> list[FactorMap]:
+        """Report what is met, and return the maps."""
+        report = self.task.report
+        if not len(self.snapshots.x):
+            return _nothing(self.task)
+        tree.collapse(self.root)
+        troubled = [piece for piece in tree.leaves(self.root) if piece.trouble]
+        report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in troubled]
+        report.met = not troubled
+        unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
+        report.stop_reason = StopReason.TOLERANCE if report.met else unmet
+        self.inspector.summary()
+        return _built(self.task, self.snapshots, *tree.embedded(self.root))
 
     # One round
 
@@ -220,7 +226,9 @@ class _Refinement:
         shares = [lost.mean(axis=tuple(j for j in range(self.d) if j != i)) for i in range(self.d)]
         axis = int(np.argmax([share.max() for share in shares]))
         own, middle = piece.axes[axis].copy(), (piece.low[axis] + piece.high[axis]) / 2
-        for k in np.flatnonzero(shares[axis] == shares[axis].max()):
+        wrong = np.flatnonzero(shares[axis] == shares[axis].max())
+        piece.banned[axis] = np.union1d(piece.banned[axis], own[wrong])
+        for k in wrong:
             step = _MOVE * (piece.high[axis] - piece.low[axis]) * (1 if own[k] < middle else -1)
             own[k] += step * (1 + piece.moves / 3)
         piece.axes[axis] = self.snapshots.rounded(axis, own)
@@ -265,7 +273,7 @@ class _Refinement:
             return []
         axis = int(np.where(wanted > caps, wanted / counts * (outlook.tails > 0), 0).argmax())
         if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
-            piece.give_up(self._named(piece))
+            piece.give_up(_named(piece, self.box, self.snapshots.sketch()[piece.rows]))
             return []
         piece.tail = outlook.tail
         start = np.minimum(np.maximum(2, wanted), counts)
@@ -294,26 +302,8 @@ class _Refinement:
         for half in pair:
             half.axes[axis] = self.snapshots.rounded(axis, half.axes[axis])
         if self.d == 1 and (piece.rows >= 0).all():
-            self._count_steep(piece, pair)
+            _count_steep(piece, pair, self.snapshots.sketch()[piece.rows])
         return pair
-
-    def _count_steep(self, piece: Piece, pair: list[Piece]) -> None:
-        """Note where the difference between the ends happens between two neighbouring nodes, as at a jump."""
-        order = np.argsort(piece.axes[0])
-        x, own = piece.axes[0][order], self.snapshots.sketch()[piece.rows[order]]
-        steps = np.linalg.norm(np.diff(own, axis=0), axis=1)
-        k = int(steps.argmax())
-        if steps[k] > _KEPT * np.linalg.norm(own[-1] - own[0]) and steps.sum() - steps[k] < _LEFT * steps[k]:
-            for half in pair:
-                if x[k] < half.high[0] and x[k + 1] > half.low[0]:
-                    half.steep = piece.steep + 1
-
-    def _named(self, piece: Piece) -> str:
-        middle = self.box.parameters(torch.from_numpy((piece.low + piece.high) / 2)[None])[0].tolist()
-        where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(self.box.names, middle))
-        size = np.linalg.norm(self.snapshots.sketch()[piece.rows], axis=-1)
-        kind = "X jumps" if piece.steep >= _STEEP else "the smallest piece does not resolve X"
-        return f"{'X grows without bound' if size.max() > 1e3 * np.median(size) else kind} at {where}"
 
     # The end
 
@@ -328,32 +318,55 @@ class _Refinement:
                     again += self._failed(piece, self._outlook(piece), worst)
         return again
 
-    def _maps(self) -> list[FactorMap]:
-        report = self.task.report
-        if not len(self.snapshots.x):
-            return self._nothing()
-        tree.collapse(self.root)
-        found = tree.leaves(self.root)
-        report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in found if piece.trouble]
-        report.met = not report.unmet
-        used_up = any("used up" in piece.trouble for piece in found)
-        unmet = StopReason.BUDGET if used_up else StopReason.STALLED
-        report.stop_reason = StopReason.TOLERANCE if report.met else unmet
-        self.inspector.summary()
-        return self._built(*tree.embedded(self.root))
 
-    def _built(self, embedding: PiecewisePolynomials, weights: dict[str, Tensor], rows: Tensor) -> list[FactorMap]:
-        task, report = self.task, self.task.report
-        device = task.problem.family.device
-        weights, rows = {name: weight.to(device) for name, weight in weights.items()}, rows.to(device)
-        values = zip(task.problem.factors, self.snapshots.values())
-        maps = [FactorMap(factor.name, value[rows], embedding, weights) for factor, value in values]
-        report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
-        return maps
+def _table(task: Task, snapshots: Snapshots, grid: np.ndarray) -> list[FactorMap]:
+    """Solve at every point of a grid, and interpolate linearly between neighbours."""
+    report, rows = task.report, snapshots.solve(grid)
+    good = rows >= 0
+    if good.sum() < 2:
+        return _nothing(task)
+    report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
+    report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
+    task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
+    return _built(task, snapshots, *tree.chain(grid[good, 0]), torch.from_numpy(rows[good]))
 
-    def _nothing(self) -> list[FactorMap]:
-        self.task.report.unmet = [Unmet(*self.root.ends(self.box), "every exact solution fails")]
-        return self.task.zero()
+
+def _built(
+    task: Task, snapshots: Snapshots, embedding: PiecewisePolynomials, weights: dict[str, Tensor], rows: Tensor
+) -> list[FactorMap]:
+    report, device = task.report, task.problem.family.device
+    weights, rows = {name: weight.to(device) for name, weight in weights.items()}, rows.to(device)
+    values = zip(task.problem.factors, snapshots.values())
+    maps = [FactorMap(factor.name, value[rows], embedding, weights) for factor, value in values]
+    report.rank, report.collocation = max(m.rank for m in maps), snapshots.solved
+    return maps
+
+
+def _nothing(task: Task) -> list[FactorMap]:
+    box = task.problem.family.box
+    task.report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), "every exact solution fails")]
+    return task.zero()
+
+
+def _count_steep(piece: Piece, pair: list[Piece], values: np.ndarray) -> None:
+    """Note where the difference between the ends happens between two neighbouring nodes, as at a jump."""
+    order = np.argsort(piece.axes[0])
+    x, own = piece.axes[0][order], values[order]
+    steps = np.linalg.norm(np.diff(own, axis=0), axis=1)
+    k = int(steps.argmax())
+    if steps[k] > _KEPT * np.linalg.norm(own[-1] - own[0]) and steps.sum() - steps[k] < _LEFT * steps[k]:
+        for half in pair:
+            if x[k] < half.high[0] and x[k + 1] > half.low[0]:
+                half.steep = piece.steep + 1
+
+
+def _named(piece: Piece, box: Box, values: np.ndarray) -> str:
+    """Say what the smallest piece holds, and where."""
+    middle = box.parameters(torch.from_numpy((piece.low + piece.high) / 2)[None])[0].tolist()
+    where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(box.names, middle))
+    size = np.linalg.norm(values, axis=-1)
+    kind = "X jumps" if piece.steep >= _STEEP else "the smallest piece does not resolve X"
+    return f"{'X grows without bound' if size.max() > _UNBOUNDED * np.median(size) else kind} at {where}"
 
 
 def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
