@@ -380,7 +380,7 @@ def from_samples(
 
 
 def _interpolation(x: np.ndarray, values: np.ndarray, allowed: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Interpolate values (N, M) at points x (N, d) of the unit box; ValueError if it misses one by more than allowed."""
+    """Interpolate values (N, M) at points x (N, d) of the unit box; ValueError where it does not pass through them."""
     if x.shape[1] == 1:
         order = np.argsort(x[:, 0])
         spline = make_interp_spline(x[order, 0], values[order], k=min(3, len(x) - 1))
