@@ -394,6 +394,27 @@ def low_rank_plus_shift(
     return ParametricMatrix(fn, [0.0], [1.0], dtype=checks.real_dtype(dtype), device=device)
 
 
+def _interpolation(x: np.ndarray, values: np.ndarray, allowed: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Interpolate values (N, M) at points x (N, d) of the unit box; ValueError where it does not pass through them."""
+    if x.shape[1] == 1:
+        order = np.argsort(x[:, 0])
+        spline = make_interp_spline(x[order, 0], values[order], k=min(3, len(x) - 1))
+
+        def interpolate(y: np.ndarray) -> np.ndarray:
+            return spline(y[:, 0])
+    else:
+        try:
+            interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
+        except np.linalg.LinAlgError:
+            interpolate = None
+    if interpolate is None or not np.abs(interpolate(x) - values).max() <= allowed:
+        raise ValueError(
+            "`p`: expected samples that determine an interpolation, got some that are too close to each other, or to a "
+            "line or plane: it does not pass through them in double precision; average or drop them, or add others."
+        )
+    return interpolate
+
+
 def from_samples(
     p: Tensor,
     A: Tensor,
@@ -461,23 +482,7 @@ def from_samples(
             f"`p`: expected samples that span all {d} directions, got samples on a line or plane; add others."
         )
     values = A.detach().resolve_conj().cpu().numpy().reshape(count, -1)
-    if d == 1:
-        order = np.argsort(x[:, 0])
-        spline = make_interp_spline(x[order, 0], values[order], k=min(3, count - 1))
-
-        def interpolate(y: np.ndarray) -> np.ndarray:
-            return spline(y[:, 0])
-    else:
-        try:
-            interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
-        except np.linalg.LinAlgError:
-            interpolate = None
-    allowed = torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max()
-    if interpolate is None or not np.abs(interpolate(x) - values).max() <= allowed:
-        raise ValueError(
-            "`p`: expected samples that determine an interpolation, got some that are too close to each other, or to a "
-            "line or plane: it does not pass through them in double precision; average or drop them, or add others."
-        )
+    interpolate = _interpolation(x, values, torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max())
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:

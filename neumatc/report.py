@@ -112,8 +112,8 @@ class Report:
         seconds: Wall time of the fit, everything included.
         exact_solves: Exact solutions computed.
         residual_evaluations: Parameters at which the residual was evaluated to estimate the failure probability.
-        singular: Parameters at which an exact solution was tried and failed: snapshots, anchors, and, after a
-            training that ends with large residuals, the worst candidates.
+        singular: Parameters at which an exact solution was tried and failed: snapshots, and, after a training that ends
+            with large residuals, the worst candidates.
         collocation: Number of collocation points at the end: parameters at which the fit used A(p).
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
         rounds: One entry per round of adaptive sampling; at the end that of the map returned once more, if it is an
