@@ -139,7 +139,7 @@ def _iterated(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tenso
     In double precision: Gram matrices are no better than the precision they are formed in.
     """
     dtype, enough = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
-    A, X = wide(A), wide(X)
+    A, X = wide(A), wide(X).clone()
     residual = operation.residual(A, [X])
     active = residual < 1
     for _ in range(_NEWTON_STEPS):

@@ -49,10 +49,12 @@ class Samples:
 
     def distinct(self) -> Samples:
         """Keep the first of those at the same point."""
-        _, which = torch.unique(self.x, dim=0, return_inverse=True)
-        order = torch.arange(len(self))
-        first = torch.full_like(order, len(self)).scatter_reduce(0, which, order, "amin")
-        return self[first[which] == order]
+        first: dict[bytes, int] = {}
+        for i, x in enumerate((self.x + 0.0).numpy()):  # which makes -0.0 the same as 0.0
+            first.setdefault(x.tobytes(), i)
+        kept = torch.zeros(len(self), dtype=torch.bool)
+        kept[list(first.values())] = True
+        return self[kept]
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     result = []
     for i, (task, own) in enumerate(zip(tasks, p)):
         part = slice(i * count, (i + 1) * count)
+        task.count(own, ~failed[part])
         good = ~failed[part].cpu()
-        task.count(own, good.to(own.device))
         if len(tasks) > 1 and not good.any():  # an operation that suits none of these matrices says why
             checked(operation.snapshots, A[part])
         if not good.all():
