@@ -31,7 +31,7 @@ setup: ## make or update .venv with the pinned packages
 	echo "error: none of $(PYTHONS) runs; install Python 3.11 or newer, or name it: make PYTHON=... book" >&2; exit 1
 
 book: setup ## run the chapters at the cpu profile and build the HTML
-	@$(VENV) -m neumatc.runs book
+	@$(VENV) -m studies.runs book
 
 test: setup ## unit tests, doctests, and every notebook at the smoke profile
 	@OPENBLAS_NUM_THREADS=1 $(VENV) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(PYTEST_ARGS)
@@ -39,17 +39,17 @@ test: setup ## unit tests, doctests, and every notebook at the smoke profile
 check: setup ## the fast lane: style, unit tests and doctests, without notebooks and slow tests
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
-	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 -m "not slow" tests neumatc $(PYTEST_ARGS)
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 -m "not slow" tests neumatc book/studies $(PYTEST_ARGS)
 
 run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
-	@$(VENV) -m neumatc.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
+	@$(VENV) -m studies.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
 
 publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|gpu]
-	@$(VENV) -m neumatc.runs publish "$(CHAPTER)" --profile "$(PROFILE)"
+	@$(VENV) -m studies.runs publish "$(CHAPTER)" --profile "$(PROFILE)"
 
 refresh: setup ## execute the saved notebooks in place at the smoke profile: [CHAPTER=...]
-	@$(VENV) -m neumatc.runs refresh $(CHAPTER)
+	@$(VENV) -m studies.runs refresh $(CHAPTER)
 
 clean: ## remove what was built, not .venv
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis neumatc.egg-info
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis neumatc.egg-info book/build book/neumatc_studies.egg-info
 	find book neumatc notebooks tests .ci -name __pycache__ -type d -prune -exec rm -rf {} +

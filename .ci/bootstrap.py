@@ -16,7 +16,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, ".complete")
-INPUTS = ["pyproject.toml", "constraints.txt", os.path.join(".ci", "bootstrap.py")]
+INPUTS = [
+    "pyproject.toml",
+    os.path.join("book", "pyproject.toml"),
+    "constraints.txt",
+    os.path.join(".ci", "bootstrap.py"),
+]
 OLDEST = (3, 11)
 FREE_GB = 4.0
 
@@ -122,7 +127,7 @@ def diagnose(report):
 def install():
     """Install everything in one pip command, so that no package is resolved without the pins of the others."""
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
-    command += ["-c", "constraints.txt", "-e", ".[wireless,book,test]"]
+    command += ["-c", "constraints.txt", "-e", ".[wireless,book,test]", "-e", "./book"]
     # pip's progress goes straight to the terminal; its errors are shown and read.
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     errors = []

@@ -8,7 +8,7 @@ from neumatc import benchmark, families, gauge, linalg, lowrank, peers, sampling
 from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
-from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, RadialBasis, SinusoidalMLP
+from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, Piece, RadialBasis, SinusoidalMLP
 from neumatc.factorizations import (
     QR,
     SVD,
@@ -26,7 +26,8 @@ from neumatc.factorizations import (
 )
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError, ParametricMatrix
-from neumatc.fitting import fit, fit_many
+from neumatc.fitting import FitWarning, fit, fit_many
+from neumatc.local import PiecewisePolynomials, Rational
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap, Surrogate
 from neumatc.operations import (
@@ -43,8 +44,9 @@ from neumatc.operations import (
     RegularizedInverse,
     Solve,
 )
+from neumatc.pieces import Pieces
 from neumatc.problem import Problem, Solution
-from neumatc.report import Event, Report, Round, StopReason
+from neumatc.report import Event, Report, Round, StopReason, Unmet
 from neumatc.report import library_version as _library_version
 from neumatc.storage import load, save
 from neumatc.training import ResidualTraining
@@ -72,6 +74,7 @@ __all__ = [
     "FailureEstimate",
     "FailureInformedSampling",
     "FamilyError",
+    "FitWarning",
     "FourierExtension",
     "Inverse",
     "LinearOperation",
@@ -81,6 +84,9 @@ __all__ = [
     "Method",
     "Operation",
     "ParametricMatrix",
+    "Piece",
+    "Pieces",
+    "PiecewisePolynomials",
     "Polar",
     "PolarFactors",
     "Problem",
@@ -88,6 +94,7 @@ __all__ = [
     "PseudoInverse",
     "QRFactors",
     "RadialBasis",
+    "Rational",
     "RegularizedInverse",
     "Report",
     "ResidualTraining",
@@ -100,6 +107,7 @@ __all__ = [
     "Subspace",
     "Surrogate",
     "Task",
+    "Unmet",
     "benchmark",
     "certify",
     "families",

@@ -43,7 +43,8 @@ class Box:
     Example:
         >>> import torch
         >>> from neumatc.box import Box
-        >>> Box(1e-2, 1e2, scale="log").cube(torch.tensor([[1e-2], [1.0], [1e2]])).flatten().tolist()
+        >>> box = Box(1.0, 4.0, scale="log")
+        >>> box.cube(torch.tensor([[1.0], [2.0], [4.0]])).flatten().tolist()
         [-1.0, 0.0, 1.0]
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from neumatc import checks, linalg
 from neumatc.families import FamilyError
 from neumatc.model import Surrogate
-from neumatc.operations import Operation, checked, wide
+from neumatc.operations import wide
 from neumatc.problem import Problem
 
 # Numbers of A at a time that are taken to double precision.
@@ -24,11 +24,13 @@ class Certified:
 
     Attributes:
         value: As the surrogate returns it; rejected entries are exact solutions, NaN where there is none.
-        residual: Relative algebraic residual of the surrogate's value, shape (B,), float64.
+        residual: Relative algebraic residual of the surrogate's value, shape (B,), float64, as the operation defines it
+            (for the inverse of the whole matrix, for receivers the largest over the users); Inf where the family is not
+            defined.
         bound: Bound or estimate of its relative error, shape (B,), float64; Inf where nothing is proved.
         certainty: ``"bound"`` where ``bound`` is proved, ``"estimate"`` where it is not; see the operation.
         accepted: Mask (B,): the surrogate's value was kept, because ``bound`` is at most the tolerance.
-        failed: Mask (B,): rejected, and no exact solution exists.
+        failed: Mask (B,): rejected, and no exact solution exists, or A(p) does not (NaN or Inf in it).
     """
 
     value: Tensor | tuple[Tensor, ...]
@@ -55,9 +57,10 @@ def certify(
     r"""Evaluate a surrogate, measure each value against A(p), and solve exactly where it is not good enough.
 
     The residual and the bound are those of the operation (`Operation.error_bound` states what is proved, and its
-    source), computed in double precision from A(p) and the value as they are. A bound holds for the matrix that the
-    family returned: how well that describes the world it cannot know. An estimate is a residual and proves nothing:
-    it can be small at a wrong answer, as each operation states.
+    source), computed in double precision from A(p) and the value as they are. A bound is one of ``problem.error``, for
+    receivers too, whose residual is that of the worst user, and holds for the matrix that the family returned: how well
+    that describes the world it cannot know. An estimate is a residual and proves nothing: it can be small at a wrong
+    answer, as each operation states.
 
     Cost: an exact residual costs about as much as a solution. For the inverse it is one product of n x n matrices, as
     many operations as an inversion, in double precision. So this is for answers that must be right, or for checking a
@@ -109,14 +112,14 @@ def certify(
     rows = max(1, _NUMBERS // (family.shape[0] * family.shape[1]))
     for start in range(0, len(p), rows):
         piece = slice(start, start + rows)
-        A = family(p[piece])
+        A, good = family.evaluate(p[piece])
         own = [x[piece] for x in factors]
-        residual[piece], bound[piece] = _measured(problem, A, own)
+        residual[piece], bound[piece] = _measured(problem, A, good, own)
         rejected = ~(bound[piece] <= rtol)
         failed[piece] = False
         if rejected.any():
             try:
-                exact, failed[piece][rejected] = checked(operation.exact, A[rejected])
+                exact, failed[piece][rejected] = problem.solve(A[rejected], good[rejected])
             except FamilyError:  # the operation does not exist for any of them; the others are kept
                 exact, failed[piece][rejected] = [torch.nan] * len(own), True
             for x, y in zip(own, exact):
@@ -125,13 +128,12 @@ def certify(
     return Certified(operation.pack(factors), residual, bound, operation.certainty, accepted, failed)
 
 
-def _measured(problem: Problem, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Residual and bound in double precision; Inf where they are not numbers."""
+def _measured(problem: Problem, A: Tensor, good: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Residual and bound in double precision; Inf where they are not numbers, or A is not good."""
     operation, A, factors = problem.operation, wide(A), [wide(x) for x in factors]
     residual = operation.residual(A, factors)
-    same = type(operation).error_bound is Operation.error_bound
-    bound = residual if same else operation.error_bound(A, factors)
+    bound = operation.error_bound(A, factors) if operation.bounds else residual
     if operation.certainty == "bound":  # beyond these sizes the squares in its rounding terms leave double precision
         size = linalg.norm(A)
         bound = torch.where((size > 1e-140) & (size < 1e140) | (size == 0), bound, torch.inf)
-    return tuple(torch.where(torch.isnan(x), torch.inf, x) for x in (residual, bound))
+    return tuple(torch.where(good & ~torch.isnan(x), x, torch.inf) for x in (residual, bound))

@@ -219,8 +219,11 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     return p
 
 
-def matrices(name: str, A: object, p: Tensor) -> Tensor:
-    """Return ``A`` if it is a finite tensor of shape (B, m, n) and of a supported dtype, B the rows of ``p``."""
+def matrices(name: str, A: object, p: Tensor, *, anything: bool = False) -> Tensor:
+    """Return ``A`` if it is a tensor of shape (B, m, n) and of a supported dtype, B the rows of ``p``.
+
+    Its entries must be finite, unless ``anything`` goes.
+    """
     if not isinstance(A, Tensor):
         raise TypeError(f"`{name}`: expected a torch.Tensor of shape (B, m, n), got {type(A).__name__}.")
     matrix_dtype(name, A.dtype)
@@ -228,7 +231,7 @@ def matrices(name: str, A: object, p: Tensor) -> Tensor:
         raise ValueError(
             f"`{name}`: expected shape ({p.shape[0]}, m, n), one matrix per parameter, got {tuple(A.shape)}."
         )
-    if not (good := finite(A.detach())).all():
+    if not anything and not (good := finite(A.detach())).all():
         row = int(torch.argmin(good.int()))
         raise ValueError(
             f"`{name}`: expected finite entries, got NaN or Inf at parameter {p[row].tolist()} "

@@ -71,7 +71,7 @@ class _Spectral(Operation):
     """
 
     unique = False
-    finishes = True
+    finishes = bounds = True
     certainty = "bound"
     rank: int | None
     gauge: str
@@ -95,10 +95,12 @@ class _Spectral(Operation):
             return most
         return min(most, self.rank + (_EXTRA if self.gauge == "vectors" else 0))
 
-    def _rotations(self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, tuple]:
+    def _rotations(
+        self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor, periodic: bool
+    ) -> tuple[Tensor, Tensor, tuple]:
         """Align frames; return the rotations, and the values or the block-diagonal matrices in their place."""
         together = self.gauge == "subspace"
-        alignment = gauge.align(frames, values, x, wanted, together=together)
+        alignment = gauge.align(frames, values, x, wanted, together=together, periodic=periodic)
         W = alignment.rotations
         if alignment.separate:
             return W, torch.einsum("nk,nkj->nj", values, W.abs().square().to(values.dtype)), alignment.events
@@ -213,7 +215,9 @@ class SVD(_Spectral):
             U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
         return (U, S, Vh), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         U, S, Vh = factors
         square = U.shape[1] == U.shape[2] == Vh.shape[2]
         mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
@@ -223,7 +227,7 @@ class SVD(_Spectral):
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
             frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-            W, values, events = self._rotations(frames, S, x, wanted)
+            W, values, events = self._rotations(frames, S, x, wanted, periodic)
             # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
             if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
                 return (U @ W, values, W.mH @ Vh), events
@@ -232,6 +236,10 @@ class SVD(_Spectral):
     def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
         k = shapes[0][-1]
         return k >= self._count(m, n) and tuple(shapes) in {((m, k), values, (k, n)) for values in ((k,), (k, k))}
+
+    def residual_cost(self, m: int, n: int) -> float:
+        k = self._count(m, n)
+        return 4 * m * n * k + 2 * (m + n) * k**2
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         U, S, Vh = factors
@@ -313,17 +321,26 @@ class Eigh(_Spectral):
         values, vectors, failed = linalg.eigh(A)
         return _selected(values, vectors, k), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         values, V = factors
         k = self.rank or values.shape[1]
         wanted = torch.zeros(values.shape, dtype=torch.bool)
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        W, values, events = self._rotations(V, values, x, wanted)
+        W, values, events = self._rotations(V, values, x, wanted, periodic)
         return (values, V @ W), events
 
     def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
         k = shapes[0][-1]
         return k >= self._count(m, n) and tuple(shapes) in {(values, (n, k)) for values in ((k,), (k, k))}
+
+    def cost(self, m: int, n: int) -> float:
+        return 9 * n**3
+
+    def residual_cost(self, m: int, n: int) -> float:
+        k = self._count(m, n)
+        return 2 * n**2 * k + 2 * n * k**2
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -376,30 +393,35 @@ class Eig(Operation):
     """
 
     unique = False
-    finishes = True
+    finishes = bounds = True
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
         return Factor("eigenvalues", (n,), "complex"), Factor("eigenvectors", (n, n), "complex")
 
+    def cost(self, m: int, n: int) -> float:
+        return 25 * n**3 + super().cost(n, n)  # singular values of the eigenvectors tell which matrices are defective
+
+    def residual_cost(self, m: int, n: int) -> float:
+        return 2 * n**3
+
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         *factors, failed = linalg.eig(A)
         return tuple(factors), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         values, V = factors
         wanted = torch.ones(values.shape, dtype=torch.bool)
         duals = linalg.inverse(V)[0].mH
-        alignment = gauge.align(V, values, x, wanted, duals=duals)
+        alignment = gauge.align(V, values, x, wanted, duals=duals, periodic=periodic)
         W = alignment.rotations
         return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         n = A.shape[-1]
         return float(norm(A).median()) / n**0.5, n**-0.5
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -442,7 +464,7 @@ class Subspace(Operation):
     rank: int = 1
     side: str = "left"
     unique = False
-    finishes = True
+    bounds = True
     certainty = "bound"
 
     def __post_init__(self) -> None:
@@ -464,18 +486,21 @@ class Subspace(Operation):
             failed = failed | ~(S[:, k - 1] - below > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return ((U[:, :, :k] if self.side == "left" else Vh.mH[:, :, :k]).clone(),), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         (U,) = factors
         same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
-        alignment = gauge.align(U, same, x, same.bool(), together=True)
+        alignment = gauge.align(U, same, x, same.bool(), together=True, periodic=periodic)
         return (U @ alignment.rotations,), alignment.events
+
+    def residual_cost(self, m: int, n: int) -> float:
+        ((rows, columns),) = (factor.shape for factor in self.factors(m, n))
+        return 4 * m * n * columns + 6 * rows * columns**2
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         rows = self.factors(*A.shape[1:])[0].shape[0]
         return (rows**-0.5,)
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (U,) = factors
@@ -551,8 +576,14 @@ class Projector(Subspace):
         (U,), failed = super().exact(A)
         return (U @ U.mH,), failed
 
-    def align(self, x: Tensor, factors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(
+        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         return Operation.align(self, x, factors)
+
+    def residual_cost(self, m: int, n: int) -> float:
+        ((size, _),) = (factor.shape for factor in self.factors(m, n))
+        return 4 * m * n * size + 2 * size**3
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (P,) = factors
@@ -591,6 +622,14 @@ class QR(Operation):
         k = min(m, n)
         return Factor("Q", (m, k)), Factor("R", (k, n))
 
+    def cost(self, m: int, n: int) -> float:
+        k = min(m, n)
+        return 2 * k**2 * (m + max(m, n)) - 4 / 3 * k**3
+
+    def residual_cost(self, m: int, n: int) -> float:
+        k = min(m, n)
+        return 2 * m * n * k + 2 * m * k**2
+
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         *factors, failed = linalg.qr(A)
         return tuple(factors), failed
@@ -598,9 +637,6 @@ class QR(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         m, n = A.shape[1:]
         return m**-0.5, float(norm(A).median()) / (min(m, n) * n) ** 0.5
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         Q, R = factors
@@ -639,6 +675,12 @@ class Cholesky(Operation):
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
 
+    def cost(self, m: int, n: int) -> float:
+        return n**3 / 3
+
+    def residual_cost(self, m: int, n: int) -> float:
+        return 2 * n**3
+
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         L, failed = linalg.cholesky(A)
         return (L,), failed
@@ -646,9 +688,6 @@ class Cholesky(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         n = A.shape[-1]
         return (float(A.diagonal(dim1=1, dim2=2).real.sum(dim=1).clamp_min(0).median()) ** 0.5 / n,)
-
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return self.loss(A, factors).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L,) = factors
@@ -683,6 +722,12 @@ class Polar(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         m, n = A.shape[1:]
         return max(m, n) ** -0.5, float(norm(A).median()) / n
+
+    def cost(self, m: int, n: int) -> float:
+        return super().cost(m, n) + 2 * (m + n) * n * min(m, n)
+
+    def residual_cost(self, m: int, n: int) -> float:
+        return 9 * n**3 + 2 * m * n**2 + 2 * m * n * min(m, n)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]

@@ -9,8 +9,13 @@ import torch
 from scipy.interpolate import RBFInterpolator, make_interp_spline
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, sampling
 from neumatc.box import Box
+
+# Parameters beside the centre of the box that are tried for the shape and the dtype of A, where the centre has none.
+_TRIED = 8
+# Most parameters that are tried one by one where a function raises for all of them: one call each.
+_ALONE = 64
 
 
 class FamilyError(ValueError):
@@ -30,8 +35,8 @@ class ParametricMatrix:
 
     Args:
         fn: Batched function, p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. It is
-            called once with the centre of the box to learn the shape, the dtype and the device of A. It is given its
-            own copy of p.
+            called once with the centre of the box to learn the shape, the dtype and the device of A, or if that fails
+            there with some other parameters. It is given its own copy of p.
         lower: Lower bounds of the box, shape (d,), or a number for d = 1. A floating tensor keeps its dtype; lists take
             ``dtype``.
         upper: Upper bounds, above ``lower``.
@@ -51,7 +56,7 @@ class ParametricMatrix:
         dtype: The dtype of A: float32, float64, complex64 or complex128.
 
     Raises:
-        ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at the centre.
+        ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at every parameter tried.
         TypeError: For an unsupported dtype.
 
     Example:
@@ -84,8 +89,7 @@ class ParametricMatrix:
         labels = {"names": names, "units": units}
         self.box = Box(lower, upper, scale=scale, periodic=periodic, dtype=dtype, device=device, **labels)
         self.grid = None if grid is None else self.box.points(grid)
-        centre = self.box.parameters(torch.zeros(1, self.dimension, dtype=torch.float64))
-        A = self._checked(centre)
+        A = self._tried()
         if A.device != self.device:
             raise ValueError(
                 f"`fn`: expected A on the device of the parameters, {self.device}, got {A.device}; "
@@ -156,9 +160,56 @@ class ParametricMatrix:
                 or NaN or Inf; the message gives the parameter.
             TypeError: If p is not a real floating tensor.
         """
+        return self._values(self.box.points(p, extrapolate=extrapolate))
+
+    def evaluate(self, p: Tensor, *, extrapolate: bool = False) -> tuple[Tensor, Tensor]:
+        """Evaluate A(p) wherever it is defined: for callers that mark single parameters instead of stopping at them.
+
+        Args:
+            p, extrapolate: As for a call.
+
+        Returns:
+            A(p), shape (B, m, n), with zeros in the place of matrices with NaN or Inf, and the mask ``good`` (B,) of
+            the others. Where ``fn`` raises for at most 64 parameters, each is tried alone, and not good if it raises
+            again; ``family(p)`` says why.
+
+        Raises:
+            ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
+        """
         p = self.box.points(p, extrapolate=extrapolate)
         try:
-            A = self._checked(p)
+            A = self._values(p, anything=True)
+        except FamilyError:
+            if len(p) > _ALONE:
+                raise
+            A = torch.cat([self._alone(row) for row in p.split(1)])
+        good = checks.finite(A.detach())
+        return (A if good.all() else torch.where(good[:, None, None], A, 0)), good
+
+    def _alone(self, p: Tensor) -> Tensor:
+        """Return a copy of A at one parameter, NaN where ``fn`` raises."""
+        try:
+            return self._values(p, anything=True).clone()
+        except FamilyError:
+            return torch.full((1, *self.shape), torch.nan, dtype=self.dtype, device=self.device)
+
+    def _tried(self) -> Tensor:
+        """Return A at the centre of the box, or at the first of some other parameters at which it is defined."""
+        ones = torch.ones(self.dimension, dtype=torch.float64)
+        x, first = torch.cat([0 * ones[None], sampling.sobol(_TRIED, -ones, ones)]), None
+        for p in self.box.parameters(x).split(1):
+            try:
+                return self._checked(p)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # whatever the user's function raises
+                first = first or error
+        raise first
+
+    def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
+        """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
+        try:
+            A = self._checked(p, anything)
         except (FamilyError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the user's function raises, at one parameter of many
@@ -174,10 +225,10 @@ class ParametricMatrix:
         return A
 
     @checks.full_precision
-    def _checked(self, p: Tensor) -> Tensor:
+    def _checked(self, p: Tensor, anything: bool = False) -> Tensor:
         A = self.fn(p.to(self.lower.dtype, copy=True))
         try:
-            return checks.matrices("fn(p)", A, p)
+            return checks.matrices("fn(p)", A, p, anything=anything)
         except ValueError as error:
             raise FamilyError(str(error)) from None
 
@@ -291,8 +342,8 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
         raise ValueError(f"`right`: expected the box of `left`, {left.box}, got {right.box}.")
 
     def fn(p: Tensor) -> Tensor:
-        B = right.expand(len(p), -1, -1) if constant else right(p, extrapolate=True).clone()
-        return torch.cat([left(p, extrapolate=True), B], dim=2)
+        B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
+        return torch.cat([left._values(p, anything=True), B], dim=2)
 
     return ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -13,11 +15,25 @@ from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap, Surrogate
+from neumatc.pieces import Pieces
 from neumatc.problem import Problem
-from neumatc.report import Report, library_version
+from neumatc.report import Report, StopReason, library_version
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
+# What to do where a tolerance is not met.
+_REMEDIES = defaultdict(
+    lambda: "nm.certify solves exactly where the map is not good enough",
+    {
+        StopReason.BUDGET: "raise the budget or the tolerance",
+        StopReason.STEPS: "train for more steps, or leave the method out",
+        StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
+    },
+)
+
+
+class FitWarning(UserWarning):
+    """A fit ended without its tolerance; the message says where and why, and what to do."""
 
 
 def fit(
@@ -33,16 +49,18 @@ def fit(
 ) -> Surrogate:
     r"""Fit a surrogate :math:`X(p) = C \times_3 \Phi(p)` of a problem over the whole box.
 
-    Give a rank, or a tolerance, or both. With a tolerance and `ClosedForm` the fit chooses the snapshots, and the rank
-    unless that is given, so that the residual is at most ``tol`` except with a small estimated probability; the report
-    says how many exact solves it took and why it stopped.
+    Give a tolerance, or a rank. With a tolerance the box is split into pieces until the residual is at most ``tol`` in
+    each, and Phi has local support; near poles it is rational (`Pieces`). With a rank alone there is one map for the
+    whole box, in closed form: the paper's (`ClosedForm`). ``surrogate.report`` says what it took, whether the tolerance
+    is met, and where it is not.
 
     Args:
         problem: What to fit.
-        rank: r, columns of the embedding; a factor with fewer than r real numbers takes its number of them.
+        rank: r, columns of the embedding; a factor with fewer than r real numbers takes its number of them. With a
+            tolerance: the most terms of a piece.
         tol: Relative residual that counts as failure, in the norm of the operation's residual.
-        budget: Most exact solves; 0 fits from the residual alone. Default: what the method takes.
-        method: How; default `ClosedForm()`.
+        budget: Most exact solves; 0 (with a rank alone) fits from the residual alone. Default: what the method takes.
+        method: How; default `Pieces()` with a tolerance, else `ClosedForm()`.
         start: A surrogate of the same problem to begin from, for `ResidualTraining`; it gives the rank.
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
@@ -50,10 +68,10 @@ def fit(
 
     Returns:
         The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
-        stopped. A numerical failure on the way (divergence, singular matrices, a family that fails at a new
-        parameter, fewer directions than the rank) ends or degrades the fit and is told there; it does not raise. A
-        tolerance that was met means small residuals, no more than that; see the operation for what its residual does
-        not see.
+        stopped. Where a tolerance is not met, `FitWarning` names the place and the remedy. A numerical failure on the
+        way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the rank) ends
+        or degrades the fit and is told there; it does not raise. A tolerance that was met means small residuals, no
+        more than that; see the operation for what its residual does not see.
 
     Raises:
         ValueError: Without rank and tolerance, for a rank that is larger than possible, for a family that fails at the
@@ -69,8 +87,9 @@ def fit(
         >>> p = torch.rand(1000, 1, dtype=torch.float64)
         >>> float(problem.error(p, surrogate(p)).max()) < 1e-3
         True
-        >>> nm.fit(problem, tol=1e-5).report.stop_reason.value
-        'the estimated failure probability is under the target'
+        >>> report = nm.fit(problem, tol=1e-5).report
+        >>> report.met, report.exact_solves < 80
+        (True, True)
     """
     (surrogate,) = _fit([problem], rank, tol, budget, method, start, seed, progress)
     return surrogate
@@ -138,53 +157,25 @@ def _fit(
     seed: int,
     progress: bool,
 ) -> list[Surrogate]:
-    for problem in problems:
-        if not isinstance(problem, Problem):
-            raise TypeError(f"`problem`: expected an nm.Problem, got {type(problem).__name__}.")
-    first = problems[0]
-    kinds = [(p.operation, p.family.shape, p.family.dtype, p.family.device, p.family.dimension) for p in problems]
-    for i, kind in enumerate(kinds):
-        if kind != kinds[0]:
-            raise ValueError(
-                "`problems`: expected one operation, shape, dtype, device and number of parameters, got "
-                f"{kinds[0]} for problem 0 and {kind} for problem {i}; fit them in groups."
-            )
-    if method is None:
-        method = ClosedForm()
-    if not isinstance(method, Method):
-        raise TypeError(f"`method`: expected a method such as nm.ClosedForm(), got {checks.describe(method)}.")
-    if rank is None and tol is None and start is None:
-        raise ValueError(
-            "`rank`: expected an integer, or a tolerance `tol`, got neither; give one, for example rank=24."
-        )
-    seed = checks.seed(seed)
-    if rank is not None:
-        rank = checks.integer("rank", rank, 1)
-        possible = max(real_numbers(first, i) for i in range(len(first.factors)))
-        if rank > possible:
-            raise ValueError(
-                f"`rank`: expected at most {possible}, the real numbers in the largest factor of {first.operation}, "
-                f"got {rank}; lower it."
-            )
+    _check_alike(problems)
+    first, seed = problems[0], checks.seed(seed)
     tol = None if tol is None else checks.number("tol", tol, above=0)
     budget = None if budget is None else checks.integer("budget", budget, 0)
+    if method is None:
+        method = ClosedForm() if tol is None else Pieces()
+    if not isinstance(method, Method):
+        raise TypeError(f"`method`: expected a method such as nm.ClosedForm(), got {checks.describe(method)}.")
+    rank = _checked_rank(rank, tol, start, first)
     if start is not None:
         _check_start(start, first, rank)
     surrogates: list[Surrogate | None] = []
     failures: dict[int, FamilyError] = {}
-    count = 1
-    if len(problems) > 1 and tol is None and budget != 0:  # the others have no batched form
-        numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
-        size = _BATCH_BYTES[first.family.device.type] // (8 * numbers * method.batch_snapshots(rank))
-        count = max(1, min(256, size))
-    batches = [problems[i : i + count] for i in range(0, len(problems), count)]
-    for batch in tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit"):
+    for batch in _batches(problems, method, rank, tol, budget, progress):
         begin = time.perf_counter()
         tasks = []
         for problem in batch:
-            report = Report(
-                type(method).__name__, method.settings(), rank or 0, seed, tol, budget, version=library_version()
-            )
+            settings = method.settings()
+            report = Report(type(method).__name__, settings, rank or 0, seed, tol, budget, version=library_version())
             generator = torch.Generator().manual_seed(seed)
             tasks.append(Task(problem, rank, tol, budget, start, generator, report, progress))
         with torch.inference_mode(False), torch.no_grad():
@@ -193,20 +184,85 @@ def _fit(
                     failures[len(surrogates)] = maps
                     surrogates.append(None)
                     continue
+                task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
                 surrogates.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
-    if failures and len(problems) == 1:
-        raise failures[0]
+                _warn(task)
     if failures:
-        error = FamilyError(
-            f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(problems)}, "
-            + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
-            + "; the other fits are in the `surrogates` of this error."
-        )
-        error.surrogates = surrogates
-        raise error from next(iter(failures.values()))
+        _raise(failures, surrogates)
     return surrogates
+
+
+def _check_alike(problems: list[Problem]) -> None:
+    """Raise unless the problems can be fitted together."""
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"`problem`: expected an nm.Problem, got {type(problem).__name__}.")
+    kinds = [(p.operation, p.family.shape, p.family.dtype, p.family.device, p.family.dimension) for p in problems]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise ValueError(
+                "`problems`: expected one operation, shape, dtype, device and number of parameters, got "
+                f"{kinds[0]} for problem 0 and {kind} for problem {i}; fit them in groups."
+            )
+
+
+def _checked_rank(rank: int | None, tol: float | None, start: Surrogate | None, problem: Problem) -> int | None:
+    if rank is None:
+        if tol is None and start is None:
+            raise ValueError(
+                "`rank`: expected an integer, or a tolerance `tol`, got neither; give one, for example rank=24."
+            )
+        return None
+    rank = checks.integer("rank", rank, 1)
+    possible = max(real_numbers(problem, i) for i in range(len(problem.factors)))
+    if tol is None and rank > possible:
+        raise ValueError(
+            f"`rank`: expected at most {possible}, the real numbers in the largest factor of {problem.operation}, "
+            f"got {rank}; lower it."
+        )
+    return rank
+
+
+def _batches(
+    problems: list[Problem], method: Method, rank: int | None, tol: float | None, budget: int | None, progress: bool
+) -> Iterable[list[Problem]]:
+    """Return the problems in batches that are fitted at once."""
+    count, first = 1, problems[0]
+    if len(problems) > 1 and tol is None and budget != 0:  # the others have no batched form
+        numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
+        size = _BATCH_BYTES[first.family.device.type] // (8 * numbers * method.batch_snapshots(rank))
+        count = max(1, min(256, size))
+    batches = [problems[i : i + count] for i in range(0, len(problems), count)]
+    return tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit")
+
+
+def _warn(task: Task) -> None:
+    """Warn where a tolerance is not met: where, why, and what to do."""
+    report = task.report
+    if report.tol is None or report.met:
+        return
+    where = "; ".join(map(str, report.unmet[:2])) or str(report.stop_reason)
+    more = f" (and {len(report.unmet) - 2} more, see report.unmet)" if len(report.unmet) > 2 else ""
+    remedy = (*task.problem.family.box.hints(), _REMEDIES[report.stop_reason])[0]
+    warnings.warn(
+        f"the tolerance {report.tol:g} is not met: {where}{more}; {remedy}",
+        FitWarning,
+        stacklevel=5,
+    )
+
+
+def _raise(failures: dict[int, FamilyError], surrogates: list[Surrogate | None]) -> None:
+    if len(surrogates) == 1:
+        raise failures[0]
+    error = FamilyError(
+        f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(surrogates)}, "
+        + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
+        + "; the other fits are in the `surrogates` of this error."
+    )
+    error.surrogates = surrogates
+    raise error from next(iter(failures.values()))
 
 
 def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | FamilyError]:

@@ -3,19 +3,19 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from neumatc import checks
-from neumatc.embeddings import Embedding
+from neumatc.embeddings import Chebyshev, Embedding
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError
 from neumatc.model import FactorMap, Surrogate, evaluate
 from neumatc.operations import checked
 from neumatc.problem import Problem
-from neumatc.report import Report, Round
+from neumatc.report import Event, Report, Round, StopReason
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,14 @@ class Task:
     def residual(self, maps: Sequence[FactorMap], p: Tensor) -> Tensor:
         """Relative algebraic residual of the maps at p, shape (B,)."""
         operation, family = self.problem.operation, self.problem.family
-        if operation.residual_solves:
-            self.report.exact_solves += len(p)
-        return operation.residual(family(p), evaluate(operation, family.shape, maps, self.cube(p)))
+        return self.measure(family(p), evaluate(operation, family.shape, maps, self.cube(p)))
+
+    def measure(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        """Relative algebraic residual of factors, shape (B,); counts what it costs."""
+        self.report.residual_evaluations += len(A)
+        if self.problem.operation.residual_solves:
+            self.report.exact_solves += len(A)
+        return self.problem.operation.residual(A, factors)
 
     def left(self) -> int:
         """Return how many exact solves the budget still allows."""
@@ -71,7 +76,7 @@ class Task:
         With ``aligned`` the factors are those that the operation needs to align its snapshots.
         """
         operation = self.problem.operation
-        solve, A = operation.snapshots if aligned else operation.exact, self.problem.family(p)
+        solve, (A, defined) = operation.snapshots if aligned else operation.exact, self.problem.family.evaluate(p)
         try:
             factors, failed = checked(solve, A)
         except FamilyError:
@@ -79,14 +84,32 @@ class Task:
             factors, _ = checked(solve, torch.eye(*A.shape[1:], dtype=A.dtype, device=A.device)[None])
             factors = tuple(x.expand(len(p), *x.shape[1:]) for x in factors)
             failed = torch.ones(len(p), dtype=torch.bool, device=A.device)
-        self.count(p, ~failed)
-        return (tuple(x[~failed] for x in factors) if failed.any() else factors), ~failed
+        good = ~failed & defined
+        self.count(p, good)
+        return (factors if good.all() else tuple(x[good] for x in factors)), good
 
     def count(self, p: Tensor, good: Tensor) -> None:
         """Report exact solves at p, of which some may have failed."""
         self.report.exact_solves += len(p)
         if not good.all():
             self.report.singular += p[~good].tolist()
+
+    def zero(self) -> list[FactorMap]:
+        """Return the zero map, where nothing could be solved."""
+        self.report.stop_reason, self.report.rank = StopReason.SINGULAR, 1
+        family, embedding, maps = self.problem.family, Chebyshev(1), []
+        for factor in self.problem.factors:
+            dtype = factor.dtype(family.dtype)
+            weights = embedding.initialise(family.dimension, 1, self.generator)
+            real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
+            core = torch.zeros((1, *factor.shape), dtype=dtype, device=family.device)
+            maps.append(FactorMap(factor.name, core, embedding, real))
+        return maps
+
+    def enter(self, events: Sequence[Event]) -> None:
+        """Report what aligning the snapshots has met, in the units of the parameters."""
+        places = [torch.tensor([event.parameter], dtype=torch.float64) for event in events]
+        self.report.events = [replace(e, parameter=self.box(x)[0].tolist()) for e, x in zip(events, places)]
 
     def note(self, message: str) -> None:
         """Add to the report's message, in the place of what says the same of other numbers."""
@@ -132,7 +155,6 @@ class Method(ABC):
         """Estimate how often the residual of the maps exceeds ``tol``, on fresh parameters, and report the round."""
         family, report = task.problem.family, task.report
         estimate = self.sampling.estimate(lambda p: task.residual(maps, p), tol, family.box, task.generator)
-        report.residual_evaluations += estimate.evaluations
         report.rounds.append(
             Round(
                 step,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from neumatc import checks
@@ -58,26 +59,51 @@ class Problem:
     def exact(self, p: Tensor) -> Solution:
         """Solve exactly at each parameter: p (B, d) -> the value, and where it failed.
 
-        Singular matrices are reported in the mask, not raised: ``p[solution.failed]`` says where.
+        Singular matrices, and parameters at which the family is not defined (NaN or Inf in A(p)), are reported in the
+        mask, not raised: ``p[solution.failed]`` says where.
 
         Raises:
             FamilyError: (a ValueError) If the operation exists at none of the parameters, as the Cholesky factor of
-                matrices that are not Hermitian; and as a call of the family does.
+                matrices that are not Hermitian; and as `ParametricMatrix.evaluate` does.
         """
-        factors, failed = checked(self.operation.exact, self.family(p))
+        factors, failed = self.solve(*self.family.evaluate(p))
         return Solution(self.operation.pack(factors), failed)
+
+    def solve(self, A: Tensor, good: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Solve exactly for matrices A (B, m, n), those of the mask ``good`` (B,); the others count as failed.
+
+        Returns:
+            The factors, NaN where there is no solution, and a mask (B,) of failures.
+
+        Raises:
+            FamilyError: (a ValueError) If the operation exists for none of them.
+        """
+        if good.all():
+            return checked(self.operation.exact, A)
+        shapes = [((len(A), *factor.shape), factor.dtype(A.dtype)) for factor in self.factors]
+        factors = tuple(torch.full(shape, torch.nan, dtype=dtype, device=A.device) for shape, dtype in shapes)
+        failed = ~good
+        if good.any():
+            solved, failed[good] = checked(self.operation.exact, A[good])
+            for x, y in zip(factors, solved):
+                x[good] = y
+        return factors, failed
 
     @checks.full_precision
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
-        """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula."""
-        return self.operation.residual(self.family(p), self.unpack(value, p))
+        """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula.
+
+        Inf where the family is not defined.
+        """
+        A, good = self.family.evaluate(p)
+        return torch.where(good, self.operation.residual(A, self.unpack(value, p)), torch.inf)
 
     @checks.full_precision
     def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
         """Relative error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
 
-        In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse,
-        U S V^H for the SVD.
+        In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse and for
+        receivers (whose residual is row by row), U S V^H for the SVD.
         """
         return self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p))
 

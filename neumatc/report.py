@@ -14,6 +14,7 @@ class StopReason(StrEnum):
 
     RANK = "the map of the rank asked for is solved for"
     TOLERANCE = "the estimated failure probability is under the target"
+    TABLE = "every point of the grid is solved exactly"
     BUDGET = "the exact solves of the budget are used up before the tolerance is met"
     STALLED = "neither more parameters nor a larger embedding brings the residual down"
     SMALL = "the rank asked for is too small for the tolerance"
@@ -59,7 +60,8 @@ class Event:
             vector (a Berry phase); ``"cut"``: a vector leaves the span of those that are followed.
         labels: The vectors concerned, by their order at the snapshot from which they are followed, from 0.
         parameter: Where; of several such places next to each other, the one with the smallest gap. A loop around two
-            values is given by the place at which they are closest.
+            values is given by the place at which they are closest; where it leaves a cut on a periodic axis, by the end
+            of the axis.
         gap: Difference of the two values there (of a cut, to the nearest that is followed), relative to the largest
             value; NaN where there is none. Of an avoided crossing it is that of the nearest snapshot, so not less than
             the least; of a loop it is estimated from the snapshots around: about zero where the two meet.
@@ -77,6 +79,24 @@ class Event:
         return f"{self.kind} of {' and '.join(map(str, self.labels))} at {where}"
 
 
+@dataclass(frozen=True)
+class Unmet:
+    """A box in which a tolerance is not met.
+
+    Attributes:
+        lower, upper: Its bounds, in the units of the parameters.
+        reason: Why.
+    """
+
+    lower: list[float]
+    upper: list[float]
+    reason: str
+
+    def __str__(self) -> str:
+        sides = " x ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(self.lower, self.upper))
+        return f"{sides}: {self.reason}"
+
+
 @dataclass
 class Report:
     """How a surrogate was fitted.
@@ -85,6 +105,8 @@ class Report:
         method: Class name of the method, and ``settings``, its arguments.
         rank: r, the largest of the factors.
         seed: As given to `fit`, and ``tol`` and ``budget``.
+        met: Whether the tolerance is met: in every piece the fresh parameters that it was given pass, and over the box,
+            uniform on its scales, at most the target share exceeds it. ``unmet``: the boxes where it is not, and why.
         stop_reason: Why the fit ended, and ``message``, what else there is to know: why it ended early, or
             what it had to do without.
         seconds: Wall time of the fit, everything included.
@@ -106,6 +128,8 @@ class Report:
     seed: int
     tol: float | None = None
     budget: int | None = None
+    met: bool = False
+    unmet: list[Unmet] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STEPS
     message: str = ""
     seconds: float = 0.0
@@ -133,7 +157,14 @@ class Report:
         events = [
             Event(**{**entry, "labels": tuple(entry["labels"]), "gap": float(entry["gap"])}) for entry in data["events"]
         ]
-        plain = {"stop_reason": StopReason(data["stop_reason"]), "rounds": rounds, "losses": losses, "events": events}
+        unmet = [Unmet(**entry) for entry in data["unmet"]]
+        plain = {
+            "unmet": unmet,
+            "stop_reason": StopReason(data["stop_reason"]),
+            "rounds": rounds,
+            "losses": losses,
+            "events": events,
+        }
         return cls(**{**data, **plain})
 
     def probability(self, entry: Round) -> str:

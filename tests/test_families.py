@@ -335,6 +335,72 @@ def test_a_family_that_fails_away_from_the_centre_is_named(fault, words):
     assert_raises(nm.FamilyError, words, lambda: family(torch.tensor([[0.1], [0.875]])))
 
 
+def undefined_at(bad, raises=False):
+    """A family that is NaN at the parameters ``bad``, or cannot take them, and the sizes of its batches."""
+    places, sizes = torch.tensor(bad), []
+
+    def fn(p):
+        sizes.append(len(p))
+        hit = torch.isin(p, places)
+        if raises and hit.any():
+            raise ZeroDivisionError("a pole")
+        return torch.where(hit[:, :, None], torch.nan, eye(p))
+
+    return fn, sizes
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_evaluate_marks_what_is_undefined(raises):
+    fn, sizes = undefined_at([0.5, 0.875], raises)
+    family, p = nm.ParametricMatrix(fn, [0.0], [0.875]), torch.tensor([[0.25], [0.5], [0.875], [0.75]])
+    sizes.clear()
+    A, good = family.evaluate(p)
+    assert sizes == ([4, 1, 1, 1, 1] if raises else [4])
+    assert good.tolist() == [True, False, False, True]
+    assert torch.equal(A[good], eye(p)[good]) and not A[~good].any()
+    assert_raises(nm.FamilyError, ["`fn(p)`"], lambda: family(p))
+
+
+def test_evaluate_gives_what_a_call_does_where_all_is_defined():
+    family, p = nm.ParametricMatrix(eye, [0.0], [1.0]), parameters(9, dtype=torch.float32)
+    A, good = family.evaluate(p)
+    assert torch.equal(A, family(p)) and good.tolist() == [True] * 9
+    A, good = family.evaluate(p + 1, extrapolate=True)
+    assert torch.equal(A, eye(p + 1)) and good.all()
+    assert_raises(ValueError, ["`p`", "box", "extrapolate"], lambda: family.evaluate(p + 1))
+
+
+def test_evaluate_writes_to_no_memory_of_the_family():
+    stored = torch.stack([torch.eye(2), torch.full((2, 2), torch.inf)])
+    family = nm.ParametricMatrix(lambda p: stored[: len(p)], [0.0], [1.0])
+    A, good = family.evaluate(torch.tensor([[0.1], [0.2]]))
+    assert good.tolist() == [True, False] and not A[1].any() and stored[1].isinf().all()
+
+
+def test_a_function_that_raises_for_a_large_batch_raises():
+    fn, _ = undefined_at([0.25], raises=True)
+    family, p = nm.ParametricMatrix(fn, [0.0], [1.0]), torch.linspace(0, 1, 65)[:, None]
+    words = ["`fn(p)`", "[0.0]", "[1.0]", "ZeroDivisionError: a pole"]
+    assert_raises(nm.FamilyError, words, lambda: family.evaluate(p))
+    assert family.evaluate(p[:64])[1].sum() == 63
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_family_that_is_undefined_at_the_centre_of_its_box(raises):
+    fn, sizes = undefined_at([0.5], raises)
+    family = nm.ParametricMatrix(fn, [0.0], [1.0])
+    assert (family.shape, family.dtype, sizes) == ((2, 2), torch.float32, [1, 1])
+    assert family.evaluate(torch.tensor([[0.5]]))[1].tolist() == [False]
+
+
+def test_a_family_beside_another_keeps_what_is_defined():
+    fn, _ = undefined_at([0.25])
+    left, right = nm.ParametricMatrix(fn, [0.0], [1.0]), nm.ParametricMatrix(eye, [0.0], [1.0])
+    for both in (nm.families.beside(left, right), nm.families.beside(right, left)):
+        A, good = both.evaluate(torch.linspace(0, 1, 101)[:, None])
+        assert (~good).nonzero().tolist() == [[25]] and not A[25].any()
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -217,6 +217,216 @@ def test_single_precision_is_followed_as_well(dtype):
     assert [event.kind for event in result.events] == ["crossing"]
 
 
+# Nodes of pieces: spacings that differ by a thousand within one path.
+
+PIECES = {
+    "narrow": ([-1, 0.3, 0.3014, 1], [8, 16, 6]),
+    "graded": ([-1, 0, 0.5, 0.75, 0.875, 0.876, 1], [6, 8, 8, 8, 16, 6]),
+    "coarse": ([-1, -0.5, 0, 0.001, 0.5, 1], [4, 4, 8, 4, 4]),
+}
+pieces = pytest.mark.parametrize("ends, degrees", PIECES.values(), ids=PIECES)
+
+
+def lobatto(ends, degrees):
+    """Chebyshev-Lobatto points of every piece, those on the faces once."""
+    points = [
+        a + (b - a) * (1 - (torch.arange(n, dtype=torch.float64) * math.pi / n).cos()) / 2
+        for (a, b), n in zip(itertools.pairwise(ends), degrees)
+    ]
+    return torch.cat([*points, torch.tensor(ends[-1:], dtype=torch.float64)])[:, None]
+
+
+@pieces
+def test_clustered_snapshots_of_smooth_vectors_have_no_events(ends, degrees, dtype):
+    x = lobatto(ends, degrees)
+    wider = torch.complex128 if dtype.is_complex else torch.float64
+    frames = turning(7, wider)(x)[:, :, :4].to(dtype)
+    index = torch.arange(4, dtype=torch.float64)
+    values = (4 - index + 0.45 * (3 * x + 2 * index).sin()).to(dtype.to_real() if dtype.is_complex else dtype)
+    mixed, held, order = scrambled(frames, values)
+    result, _ = aligned(mixed, held, x)
+    assert result.events == ()
+    labels = labels_of(result, order)
+    assert (labels == labels[:1]).all()
+
+
+@pieces
+@pytest.mark.parametrize("width", [0.3, 0.01])
+@wide
+def test_an_avoided_crossing_between_clustered_snapshots_is_seen(ends, degrees, width, dtype):
+    """On one edge after the other, narrower than it; the outermost have too few neighbours for a prediction."""
+    x = lobatto(ends, degrees)
+    for edge in range(5, len(x) - 6, 2):
+        left, right = x[edge : edge + 2, 0].tolist()
+        place, gap = (left + right) / 2 + 0.1 * (right - left), width * (right - left)
+        angle = torch.atan2(torch.tensor(gap, dtype=torch.float64), x[:, 0] - place) / 2
+        turn = torch.eye(6, dtype=dtype).repeat(len(x), 1, 1)
+        turn[:, 0, 0], turn[:, 1, 1], turn[:, 0, 1], turn[:, 1, 0] = angle.cos(), angle.cos(), -angle.sin(), angle.sin()
+        frames = (turning(6, dtype, size=0.2)(x) @ turn)[:, :, :3]
+        half = (x[:, 0] - place).hypot(torch.tensor(gap, dtype=torch.float64))
+        values = torch.stack([2 + half, 2 - half, 5 + 0 * half], dim=1)
+        mixed, held, order = scrambled(frames, values)
+        result, _ = aligned(mixed, held, x)
+        first = order[x[:, 0].argmin()]
+        concerned = {int((first == label).nonzero()) for label in (0, 1)}
+        near = x[edge - 1, 0], x[edge + 2, 0]
+        assert any(set(e.labels) == concerned and near[0] <= e.parameter[0] <= near[1] for e in result.events), edge
+
+
+@pytest.mark.parametrize("degrees", [(32, 4), (4, 32), (12, 12)], ids=str)
+def test_a_loop_is_closed_on_grids_of_unequal_spacings(degrees):
+    """All neighbours of a point that are nearest may lie on one line: the loops need those on the other lines, too."""
+    x = torch.cartesian_prod(*[lobatto([-1, 1], [n])[:, 0] for n in degrees])
+    values, V = torch.linalg.eigh(conical(x)[:, :2, :2])
+    result, _ = aligned(*scrambled(V, values)[:2], x)
+    assert result.blocks == ((0, 1),)
+    assert [(event.kind, event.labels) for event in result.events] == [("loop", (0, 1))]
+    apart = conical(x + 3.0)[:, :2, :2]  # beside the intersection
+    values, V = torch.linalg.eigh(apart)
+    result, F = aligned(*scrambled(V, values)[:2], x)
+    assert result.separate and result.events == ()
+    near = (x[:, None] - x[None]).norm(dim=2).fill_diagonal_(torch.inf).argmin(dim=1)
+    assert (F[near] * F).sum(dim=1).min() > 0.9
+
+
+# A parameter that goes around: the phase of one turn is spread over it.
+
+
+def ring(count):
+    """Points of the period [-1, 1), unevenly spaced, in a random order."""
+    x = torch.linspace(-1, 1, count + 1, dtype=torch.float64)[:-1, None]
+    return (x + 0.1 * (math.pi * x).sin())[torch.randperm(count, generator=generator())]
+
+
+def around(operation, A, x):
+    """Factors aligned over a period, sorted by x, and the events."""
+    factors, failed = operation.snapshots(A)
+    assert not failed.any()
+    along = x[:, 0].argsort()
+    out, events = operation.align(x, factors, periodic=True)
+    return [factor[along] for factor in out], events
+
+
+def largest_step(vectors, x):
+    """Largest speed |dv / dx| from point to point, that over the seam included."""
+    along = x[:, 0].sort().values
+    lengths = torch.cat([along.diff(), along[:1] + 2 - along[-1:]])
+    return ((vectors.roll(-1, 0) - vectors).flatten(1).norm(dim=1) / lengths).max()
+
+
+@pytest.mark.parametrize("tilt", [0.3, 1.0, 2.0])
+def test_a_berry_phase_is_spread_over_the_turn(tilt):
+    """A spin 1/2 in a field on a cone: a turn gives half the solid angle, and the frame of least motion is known."""
+    x = ring(60)
+    azimuth = math.pi * x[:, 0]
+    across = math.sin(tilt) * torch.polar(torch.ones_like(azimuth), -azimuth)
+    up = torch.full_like(across, math.cos(tilt))
+    A = torch.stack([up, across, across.conj(), -up], dim=1).view(-1, 2, 2)
+    (values, V), events = around(nm.Eigh(), A, x)
+    assert events == ()
+    assert_close(values.abs(), torch.ones_like(values), units=100)
+    along = x[:, 0].sort().values
+    lengths = torch.cat([along.diff(), along[:1] + 2 - along[-1:]])
+    steps = (V.conj() * V.roll(-1, 0)).sum(dim=1).angle()
+    # Transport turns by half the solid angle, and each step takes its share of it.
+    for column in range(2):
+        turn = float(steps[:, column].sum())
+        assert math.cos(turn) == pytest.approx(math.cos(math.pi * (1 - math.cos(tilt))), abs=0.02)  # of a polygon
+        assert_close(steps[:, column], turn * lengths / 2, units=1e4)
+
+
+def cone(x, radius=1.0):
+    """Real, around a conical intersection: [[cos, sin], [sin, -cos]] beside 3."""
+    c, s = radius * (math.pi * x[:, 0]).cos(), radius * (math.pi * x[:, 0]).sin()
+    A = torch.diag_embed(torch.tensor([0.0, 0, 3], dtype=torch.float64)).repeat(len(x), 1, 1)
+    A[:, 0, 0], A[:, 1, 1], A[:, 0, 1], A[:, 1, 0] = c, -c, s, s
+    return A
+
+
+def test_two_real_vectors_that_change_their_signs_around_a_loop_are_a_block():
+    x = ring(60)
+    (M, V), (event,) = around(nm.Eigh(), cone(x), x)
+    assert (event.kind, event.labels, event.phase) == ("loop", (0, 1), math.pi)
+    assert event.gap == pytest.approx(2 / 3)
+    assert M.shape == (60, 3, 3)
+    assert_close(V @ M @ V.mH, cone(x.sort(dim=0).values))
+    assert max(largest_step(V, x), largest_step(M, x)) < 10
+
+
+def test_a_real_vector_whose_partner_is_not_followed_is_cut_at_the_seam():
+    x = ring(60)
+    (U,), (event,) = around(nm.Subspace(1), 2 * torch.eye(3) - cone(x), x)
+    assert (event.kind, event.labels, event.parameter, event.phase) == ("loop", (0,), [1.0], math.pi)
+    assert (U.roll(-1, 0) * U).sum(dim=1)[:-1].min() > 0.9
+    assert (U[-1] * U[0]).sum() < -0.9
+
+
+@wide
+def test_labels_that_are_exchanged_around_a_loop_are_a_block(dtype):
+    """cos(t / 2) times a reflection at half the angle t / 2: the values cross once, and so change places in a turn."""
+    x = ring(60)
+    half = math.pi * (x[:, 0] + 1) / 2
+    A = cone(half[:, None] / math.pi, half.cos()).to(dtype)
+    (M, V), events = around(nm.Eigh(), A, x)
+    assert ("loop", (0, 1)) in {(event.kind, event.labels) for event in events}
+    assert_close(V @ M @ V.mH, A[x[:, 0].argsort()])
+    assert max(largest_step(V, x), largest_step(M, x)) < 10
+
+
+def test_eigenvalues_that_are_exchanged_around_an_exceptional_point_are_cut_at_the_seam():
+    x = ring(60)
+    A = torch.zeros(60, 2, 2, dtype=torch.complex128)
+    A[:, 0, 1], A[:, 1, 0] = 1, torch.polar(torch.ones(60, dtype=torch.float64), math.pi * x[:, 0])
+    _, (event,) = around(nm.Eig(), A, x)
+    assert (event.kind, event.labels, event.parameter) == ("loop", (0, 1), [1.0])
+
+
+@pytest.mark.parametrize("operation", [nm.SVD(), nm.SVD(2, "subspace"), nm.Eigh(), nm.Subspace(2), nm.Eig()], ids=str)
+@pytest.mark.parametrize("ends", [False, True], ids=["open", "both ends"])
+@wide
+def test_periodic_vectors_are_continuous_over_the_seam(ends, operation, dtype):
+    x = lobatto([-1, -0.2, 1], [24, 24]) if ends else ring(48)
+    angle = math.pi * x[:, 0, None, None]
+    Q = torch.matrix_exp(angle.cos() * skew(4, dtype, 1, 0.1)) @ torch.matrix_exp(angle.sin() * skew(4, dtype, 2, 0.1))
+    values = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64) + 0.3 * angle[:, :, 0].sin()
+    A = Q @ torch.diag_embed(values).to(dtype) @ Q.mH
+    factors, events = around(operation, A if isinstance(operation, nm.Eig) else (A + A.mH) / 2, x)
+    assert events == ()
+    x = x[:-1] if ends else x  # the last point is the first
+    assert all(largest_step(factor[: len(x)], x) < 20 for factor in factors)
+    if ends:
+        for factor in factors:
+            assert_close(factor[-1], factor[0], units=1e4)
+
+
+@pytest.mark.parametrize("place", [0.3, 1.0])
+def test_crossings_of_a_periodic_family_are_found_once_also_at_the_seam(place):
+    x = ring(41)
+    values = torch.cat([2 + (math.pi * (x - place) / 2).sin() * (math.pi * (x - place) / 2).cos(), 2 + 0 * x], dim=1)
+    frames = torch.eye(3, dtype=torch.float64)[:, :2].repeat(len(x), 1, 1)
+    result, _ = aligned(*scrambled(frames, values)[:2], x, periodic=True)
+    places = [math.remainder(event.parameter[0] - place, 2) for event in result.events]
+    assert [event.kind for event in result.events] == ["crossing"] * 2
+    assert sorted(map(abs, places)) == [pytest.approx(0, abs=1e-2), pytest.approx(1, abs=1e-2)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@wide
+def test_few_snapshots_of_a_period(count, dtype):
+    x = ring(count)
+    frames = torch.eye(4, dtype=dtype)[:, :2].repeat(count, 1, 1)
+    result, F = aligned(*scrambled(frames, torch.tensor([[2.0, 1.0]]).double().repeat(count, 1))[:2], x, periodic=True)
+    assert result.separate and result.events == ()
+    assert_close(F, F[:1].expand_as(F))
+
+
+def test_only_one_parameter_goes_around():
+    x = cube(16, 2)
+    frames, values = torch.eye(2).repeat(16, 1, 1), torch.ones(16, 2)
+    with pytest.raises(ValueError, match="`periodic`.*2 parameters"):
+        gauge.align(frames, values, x, values.bool(), periodic=True)
+
+
 # Families. What is fitted is followed, and what cannot be is in the report.
 
 SIZE = 6

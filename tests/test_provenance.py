@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from neumatc import provenance
-from neumatc.provenance import Record, Table, glue, load, publish, resolve_device, table
+from studies import provenance
+from studies.provenance import Record, Table, glue, load, publish, resolve_device, table
 
 
 @pytest.fixture(autouse=True)

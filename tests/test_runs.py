@@ -8,12 +8,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from neumatc import provenance, runs
+from studies import provenance, runs
 
 PARAMETERS = 'profile = "smoke"\ndevice = "auto"\nseed = 0'
 COMPUTE = """
 import sys
-from neumatc.provenance import Record, resolve_device
+from studies.provenance import Record, resolve_device
 device = resolve_device(device, profile)
 record = Record("tiny", profile=profile, device=device, seed=seed)
 record.numbers["twice"] = 2 * seed
@@ -189,8 +189,15 @@ def test_the_key_follows_all_that_outputs_depend_on_and_not_the_prose(project):
     keys.append(key(seed=1))
     write(project, cells=[code(PARAMETERS, "parameters"), code(COMPUTE + "\n1")])
     keys.append(key())
-    for name in ("neumatc/checks.py", "neumatc/new.py", "constraints.txt", "notebooks/records/tiny.json"):
-        (project / name).parent.mkdir(exist_ok=True)
+    for name in (
+        "neumatc/checks.py",
+        "neumatc/new.py",
+        "neumatc/sub/new.py",
+        "book/studies/new.py",
+        "constraints.txt",
+        "notebooks/records/tiny.json",
+    ):
+        (project / name).parent.mkdir(exist_ok=True, parents=True)
         (project / name).write_text("changed")
         keys.append(key())
     assert len(set(keys)) == len(keys)

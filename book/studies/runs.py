@@ -1,12 +1,12 @@
 """Runs of chapters: execute a notebook with parameters, keep what it made, and build the book from that.
 
-    python -m neumatc.runs run CHAPTER --profile cpu      one chapter -> _build/runs/cpu/CHAPTER.ipynb and its record
-    python -m neumatc.runs publish CHAPTER --profile cpu  keep that record in notebooks/records/
-    python -m neumatc.runs book                           every chapter of the book at cpu, then _build/html
-    python -m neumatc.runs refresh [CHAPTER ...]          execute the saved notebooks in place at smoke
+    python -m studies.runs run CHAPTER --profile cpu      one chapter -> _build/runs/cpu/CHAPTER.ipynb and its record
+    python -m studies.runs publish CHAPTER --profile cpu  keep that record in notebooks/records/
+    python -m studies.runs book                           every chapter of the book at cpu, then _build/html
+    python -m studies.runs refresh [CHAPTER ...]          execute the saved notebooks in place at smoke
 
 Notebooks are never executed by Sphinx. A chapter of the book runs again only when its key changes, a hash of all
-that its outputs depend on, the library included; a change of its prose alone only rebuilds the page.
+that its outputs depend on, library and studies included; a change of its prose alone only rebuilds the page.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ import yaml
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from neumatc import checks, provenance
+from neumatc import checks
+from studies import provenance
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
+# What lies in the book's folder and is no part of its pages.
+UNSTAGED = {"__pycache__", "build", "studies", "neumatc_studies.egg-info", "pyproject.toml"}
 
 
 def chapters() -> list[str]:
@@ -104,13 +107,14 @@ def default_parameters(notebook: NotebookNode, chapter: str) -> dict:
 def run_key(chapter: str, parameters: dict) -> str:
     """Return a hash of all that the outputs of a run depend on.
 
-    That is: the code of the notebook, the modules of the library, the pinned versions and the running Python, the
-    published records, and the parameters.
+    That is: the code of the notebook, the modules of library and studies, the pinned versions and the running Python,
+    the published records, and the parameters.
     """
     root = provenance.root()
     code = [cell.source for cell in read_notebook(chapter).cells if cell.cell_type == "code"]
     files = [
         *sorted((root / "neumatc").rglob("*.py")),
+        *sorted((root / "book" / "studies").rglob("*.py")),
         root / "constraints.txt",
         *sorted((root / "notebooks" / "records").glob("*")),
     ]
@@ -274,7 +278,7 @@ def _stage(names: Sequence[str]) -> Path:
     wanted = {}
     for folder in ("book", "notebooks/records"):
         for path in sorted((root / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and UNSTAGED.isdisjoint(path.relative_to(root).parts):
                 wanted[path.relative_to(root)] = path.read_bytes()
     wanted[Path("_config.yml")] = (root / "_config.yml").read_bytes()
     for chapter in names:
@@ -301,7 +305,7 @@ def _report(path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; a failure is one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m neumatc.runs", description="Run chapters and build the book.")
+    parser = argparse.ArgumentParser(prog="python -m studies.runs", description="Run chapters and build the book.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, action: Callable, text: str) -> argparse.ArgumentParser:

@@ -141,7 +141,7 @@ class Record:
             :func:`load`.
         provenance: ``date`` (UTC, when the record was created), ``commit`` and ``dirty`` (uncommitted changes),
             ``machine``, ``versions``, ``torch_threads``, ``command`` (what computes it anew); after :meth:`save`
-            also ``wall_seconds`` (since the record was created), and after a run by ``neumatc.runs``
+            also ``wall_seconds`` (since the record was created), and after a run by ``studies.runs``
             ``notebook_seconds``. It holds no host name, no user name and no path.
 
     Example:

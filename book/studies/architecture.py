@@ -1,0 +1,93 @@
+"""Studies of the chapter on the architecture: one fit by gradient training, measured."""
+
+from __future__ import annotations
+
+import torch
+
+import neumatc as nm
+from studies import provenance
+from studies.provenance import Record
+
+
+def quality(
+    record: Record,
+    problem: nm.Problem,
+    surrogate: nm.Surrogate,
+    closed_form: nm.Surrogate,
+    method: nm.ResidualTraining,
+) -> None:
+    """Record errors and costs of a trained map and of the closed form on a fine grid of one parameter in [0, 1].
+
+    Args:
+        record: The record.
+        problem: The inverse of a family.
+        surrogate: The map from gradient training.
+        closed_form: The map of the closed form, of the same rank.
+        method: The training.
+    """
+    family, rank = problem.family, surrogate.rank
+    p = torch.linspace(0, 1, 1001, device=family.lower.device)[:, None]
+    exact = problem.exact(p).value
+    value, solved = surrogate(p), closed_form(p)
+    report = surrogate.report
+
+    record.numbers |= {
+        "size": family.shape[0],
+        "rank": rank,
+        "steps": report.steps[-1],
+        "error": nm.benchmark.relative_error(value, exact),
+        "limit": nm.benchmark.eckart_young(exact, rank),
+        "condition": torch.linalg.cond(family(p)).max(),
+        "residual_max": problem.residual(p, value).max(),
+        "closed_form_error": nm.benchmark.relative_error(solved, exact),
+        "closed_form_report": closed_form.report.to_dict(),
+        "closed_form_time": closed_form.report.seconds / report.seconds,
+        "report": report.to_dict(),
+    }
+    best = nm.benchmark.best_of_rank(exact, rank)
+    norm = torch.linalg.vector_norm(exact, dim=(1, 2))
+    initial = nm.sampling.sobol(method.collocation, family.lower, family.upper, record.seed)
+    added = [(point[0], i) for i, entry in enumerate(report.rounds, 1) for point in entry.added]
+    record.arrays |= {
+        "p": p[:, 0],
+        "error": problem.error(p, value),
+        "closed_form_error": problem.error(p, solved),
+        "best_error": torch.linalg.vector_norm(best - exact, dim=(1, 2)) / norm,
+        "initial": initial[:, 0],
+        "added": torch.tensor([point for point, _ in added]),
+        "added_round": torch.tensor([i for _, i in added], dtype=torch.int64),
+    }
+
+
+def glue_quality(record: Record, search: Record) -> None:
+    """Glue what the text says about the fit, and about the best trial of the published search."""
+    numbers = record.numbers
+    trials = [trial for trial in search.numbers["trials"] if trial["family"] == "trigonometric"]
+    best_trial = min(trials, key=lambda trial: trial["error"])
+    first, last = numbers["report"]["rounds"][0], numbers["report"]["rounds"][-1]
+    fitted = nm.Report.from_dict(numbers["report"])
+    for key, value in {
+        "arch-size": numbers["size"],
+        "arch-rank": numbers["rank"],
+        "arch-steps": numbers["steps"],
+        "arch-error": numbers["error"],
+        "arch-limit": numbers["limit"],
+        "arch-gap": numbers["error"] / numbers["limit"],
+        "arch-condition": numbers["condition"],
+        "arch-first-probability": first["failure_probability"],
+        "arch-last-probability": fitted.probability(fitted.rounds[-1]),
+        "arch-last-standard-error": last["standard_error"],
+        "arch-rounds": len(numbers["report"]["rounds"]),
+        "arch-added": len(record.arrays["added"]),
+        "arch-stop": numbers["report"]["stop_reason"],
+        "arch-search-error": best_trial["error"],
+        "arch-search-gap": best_trial["error"] / search.numbers["trigonometric_limit"],
+        "arch-search-steps": best_trial["steps"],
+        "arch-search-cost": float(f"{best_trial['cost_in_inversions'] / 1e6:.2g}"),
+        "arch-tolerance": numbers["report"]["tol"],
+        "arch-closed-error": numbers["closed_form_error"],
+        "arch-closed-gap": numbers["closed_form_error"] / numbers["limit"],
+        "arch-closed-solves": numbers["closed_form_report"]["exact_solves"],
+        "arch-closed-share": 1 / numbers["closed_form_time"],
+    }.items():
+        provenance.glue(key, value)

@@ -1,0 +1,538 @@
+"""Studies of the chapter beyond the inverse: every operation at work, singular vectors, equalisers, certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import neumatc as nm
+from studies import provenance
+from studies.provenance import Record, Table
+from studies.texts import times
+
+GROUPS = ("linear", "factors", "functions", "meeting")
+
+
+def across(entries: Mapping[str, dict], rows: Mapping[str, Callable[[dict], str]]) -> Table:
+    """Return a table with a column for each entry; ``rows``: label -> the text of an entry."""
+    columns = [f"CDL-{key[0]}, {key[1:]} ns" for key in entries]
+    return Table(["", *columns], [[x, *map(text, entries.values())] for x, text in rows.items()])
+
+
+def at_work(
+    operation: nm.Operation,
+    family: nm.ParametricMatrix,
+    *,
+    p: Tensor,
+    seed: int,
+    gives: str,
+    compared: str = "$X$",
+    rank: int = 8,
+) -> dict:
+    """Fit an operation on a family in closed form, check it, and return what the record keeps of it.
+
+    Args:
+        operation: The operation.
+        family: The family of matrices.
+        p: Parameters to measure at, (B, 1).
+        seed: Seed of the fit.
+        gives: What the operation returns, in words or as a formula.
+        compared: What the error compares, as a formula.
+        rank: Rank of the map.
+    """
+    problem = nm.Problem(family, operation)
+    surrogate = nm.fit(problem, rank=rank, method=nm.ClosedForm(snapshots=32), seed=seed, progress=False)
+    checked = nm.certify(surrogate, problem, p)
+    error = problem.error(p, surrogate(p))
+    report = surrogate.report
+    call = f"nm.{operation}"
+    for default in ("rank=None", ", gauge='vectors'", ", side='left'"):
+        call = call.replace(default, "")
+    return {
+        "call": call,
+        "gives": gives,
+        "compared": compared,
+        "error": error.max(),
+        "stated": checked.bound.max(),
+        "certainty": checked.certainty,
+        "holds": bool((checked.bound >= error).all()),
+        "notes": [*map(str, report.events), *filter(None, [report.message])],
+    }
+
+
+def shown(record: Record, group: str) -> Table:
+    """Tabulate the operations of a group."""
+    sign = {"bound": "≤", "estimate": "≈"}
+    return Table(
+        ["call, and what it gives", "compared", "error", "`certify`"],
+        [
+            [
+                f"`{e['call']}`, {e['gives']}",
+                e["compared"],
+                f"{e['error']:.0e}",
+                f"{sign[e['certainty']]} {e['stated']:.0e}",
+            ]
+            for e in record.numbers[group]
+        ],
+    )
+
+
+def notes_table(record: Record) -> Table:
+    """Tabulate the events and notes in the reports of all operations at work."""
+    return Table(
+        ["call", "events and notes in the report"],
+        [
+            [f"`{e['call']}`, {e['gives']}", "; ".join(e["notes"])]
+            for group in GROUPS
+            for e in record.numbers[group]
+            if e["notes"]
+        ],
+    )
+
+
+def svd(
+    channel: nm.wireless.Channel,
+    *,
+    rank: int,
+    snapshots: int,
+    streams: int,
+    noise: float,
+    groups: Mapping[str, dict],
+    rounds: int,
+    seed: int,
+) -> dict:
+    """Measure maps of the leading singular vectors of a channel beside exact decompositions and grouped precoders.
+
+    Args:
+        channel: The channel, downlink.
+        rank: Rank of the maps.
+        snapshots: Exact decompositions that a fit spends.
+        streams: Number of leading triplets.
+        noise: Variance of the noise in the rates.
+        groups: Arguments of :func:`neumatc.peers.group_precoders` by name.
+        rounds: Rounds of the alternating measurement.
+        seed: Seed of the fits.
+
+    Returns:
+        Errors, defects of orthogonality, lost rates and ratios of times, for the record.
+    """
+
+    def fit(gauge: str = "vectors", rank: int = rank, snapshots: int = snapshots) -> nm.Surrogate:
+        problem = nm.Problem(channel, nm.SVD(rank=streams, gauge=gauge))
+        return nm.fit(problem, rank=rank, method=nm.ClosedForm(snapshots=snapshots), seed=seed, progress=False)
+
+    operation, f = nm.SVD(rank=streams), channel.frequencies
+    H, surrogate, block, former = channel(f), fit(), fit("subspace"), fit(rank=16, snapshots=48)
+    exact = nm.Problem(channel, operation).exact(f).value
+    h, out = H.cpu().numpy(), tuple(torch.empty_like(x) for x in exact)
+    calls = {
+        "NumPy loop": lambda: [np.linalg.svd(matrix, full_matrices=False) for matrix in h],
+        "NumPy": lambda: nm.linalg.svd(H),
+        "Gram matrix": lambda: nm.peers.svd_by_gram(H, streams),
+        "map": lambda: surrogate(f, out=out),
+        "map, new memory": lambda: surrogate(f),
+        "map, orthonormal": lambda: surrogate(f, out=out, orthonormal=True),
+        "map, block": lambda: block(f, out=out),
+        "fit and map": lambda: fit()(f),
+    }
+    calls |= {name: lambda group=group: nm.peers.group_precoders(H, streams, **group) for name, group in groups.items()}
+    timings = nm.benchmark.compare(calls, rounds=rounds)
+    invariant, eye = operation.invariant(exact), torch.eye(streams, device=f.device)
+    value, tidy = surrogate(f), surrogate(f, orthonormal=True)
+
+    def error(factors: nm.SVDFactors) -> Tensor:
+        return nm.benchmark.relative_error(operation.invariant(factors), invariant)
+
+    def defect(factors: nm.SVDFactors) -> float:
+        return max(float((x.mH @ x - eye).abs().max()) for x in (factors.U, factors.Vh.mH))
+
+    def rate(V: Tensor) -> Tensor:
+        wide = H.to(torch.complex128)
+        return nm.wireless.precoded_rate(wide, V.to(torch.complex128), noise).mean()
+
+    best = rate(exact.Vh.mH)
+    return {
+        "shape": list(channel.shape),
+        "count": len(f),
+        "rank": rank,
+        "solves": surrogate.report.exact_solves,
+        "events": [*map(str, surrogate.report.events)],
+        "error": error(value),
+        "error_former": error(former(f)),
+        "error_block": error(block(f)),
+        "error_gram": error(calls["Gram matrix"]()),
+        "values": nm.benchmark.relative_error(value.S, exact.S),
+        "defect": defect(value),
+        "defect_orthonormal": defect(tidy),
+        "loss": 1 - rate(value.Vh.mH) / best,
+        "loss_orthonormal": 1 - rate(tidy.Vh.mH) / best,
+        "losses": {name: 1 - rate(calls[name]()) / best for name in groups},
+        "faster": {
+            slow: {name: nm.benchmark.speed_up(timings, slow, name) for name in calls}
+            for slow in ("NumPy loop", "NumPy", "Gram matrix")
+        },
+    }
+
+
+def glue_svd(record: Record) -> None:
+    """Glue what the text says about singular vectors."""
+    svd = record.numbers["svd"]
+    for case, entry in svd.items():
+        loop, batched, gram = entry["faster"].values()
+        for key, value in {
+            "error": entry["error"],
+            "former": entry["error_former"],
+            "block-error": entry["error_block"],
+            "gram-error": entry["error_gram"],
+            "defect": entry["defect"],
+            "defect-tidy": entry["defect_orthonormal"],
+            "loss": entry["loss_orthonormal"],
+            "solves": entry["solves"],
+            "rank": entry["rank"],
+            "events": "; ".join(entry["events"]) or "nothing",
+            "after": times(loop["map"]),
+            "with": times(loop["fit and map"]),
+            "tidy": times(loop["map, orthonormal"]),
+            "batched": times(batched["map"]),
+            "batched-with": times(batched["fit and map"]),
+            "gram": times(gram["map"]),
+            "gram-tidy": times(gram["map, orthonormal"]),
+            "gram-with": times(gram["fit and map"]),
+            "gram-loop": times(loop["Gram matrix"]),
+            "block": times(loop["map, block"]),
+        }.items():
+            provenance.glue(f"bi-{case.lower()}-{key}", value)
+    provenance.glue("bi-count", svd["A30"]["count"])
+
+
+def svd_table(record: Record) -> Table:
+    """Tabulate errors and orthogonality of the maps of singular vectors."""
+    svd = record.numbers["svd"]
+    return across(
+        svd,
+        {
+            "exact decompositions": lambda e: str(e["solves"]),
+            "rank of the maps": lambda e: str(e["rank"]),
+            "error of the rank-4 part": lambda e: f"{e['error']:.1e}",
+            "error of the singular values": lambda e: f"{e['values']:.1e}",
+            "orthogonality error": lambda e: f"{e['defect']:.0e}",
+            "orthogonality error, `orthonormal=True`": lambda e: f"{e['defect_orthonormal']:.0e}",
+            'error, `gauge="subspace"`': lambda e: f"{e['error_block']:.1e}",
+            "events in the report": lambda e: str(len(e["events"])),
+        },
+    )
+
+
+def svd_times_table(record: Record) -> Table:
+    """Tabulate the speed-up over a loop of exact decompositions."""
+    svd = record.numbers["svd"]
+    return across(
+        svd,
+        {
+            "map, in reused memory": lambda e: times(e["faster"]["NumPy loop"]["map"]),
+            "map, in new memory": lambda e: times(e["faster"]["NumPy loop"]["map, new memory"]),
+            "map, `orthonormal=True`": lambda e: times(e["faster"]["NumPy loop"]["map, orthonormal"]),
+            'map, `gauge="subspace"`': lambda e: times(e["faster"]["NumPy loop"]["map, block"]),
+            "fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"]),
+            "NumPy on all cores": lambda e: times(e["faster"]["NumPy loop"]["NumPy"]),
+            "Gram matrix on all cores": lambda e: times(e["faster"]["NumPy loop"]["Gram matrix"]),
+        },
+    )
+
+
+def glue_losses(record: Record) -> None:
+    """Glue what the text says about precoders for groups of subcarriers."""
+    for case, entry in record.numbers["svd"].items():
+        for name, loss in entry["losses"].items():
+            provenance.glue(f"bi-{case.lower()}-{name.replace(' ', '-')}", loss)
+            provenance.glue(
+                f"bi-{case.lower()}-{name.replace(' ', '-')}-time",
+                times(entry["faster"]["NumPy loop"][name] / entry["faster"]["NumPy loop"]["fit and map"]),
+            )
+
+
+def group_labels(record: Record) -> dict[str, str]:
+    """Return what a table calls each way of grouping subcarriers."""
+    return {
+        name: f"{name.replace('one', 'one precoder').replace('interpolated', 'interpolated,')} subcarriers ({count})"
+        for name, count in record.numbers["groups"].items()
+    }
+
+
+def losses_table(record: Record) -> Table:
+    """Tabulate the share of the rate that grouped precoders and the map lose."""
+    svd, labels = record.numbers["svd"], group_labels(record)
+    return across(
+        svd,
+        {label: (lambda e, name=name: f"{e['losses'][name]:.0e}") for name, label in labels.items()}
+        | {"map, `orthonormal=True`": lambda e: f"{e['loss_orthonormal']:.0e}"},
+    )
+
+
+def losses_times_table(record: Record) -> Table:
+    """Tabulate the speed-up of grouped precoders and of the map."""
+    svd, labels = record.numbers["svd"], group_labels(record)
+    return across(
+        svd,
+        {label: (lambda e, name=name: times(e["faster"]["NumPy loop"][name])) for name, label in labels.items()}
+        | {"fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"])},
+    )
+
+
+def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int, rounds: int, seed: int) -> dict:
+    """Measure maps of the linear equaliser of a channel beside exact solvers and interpolation.
+
+    Args:
+        channel: The channel, uplink.
+        level: Variance of the noise.
+        terms: Rank of the maps.
+        budget: Exact solves that a fit spends.
+        rounds: Rounds of the alternating measurement.
+        seed: Seed of the fits.
+
+    Returns:
+        Errors, lost rates and ratios of times, for the record.
+    """
+    task, f = nm.Problem(channel, nm.LMMSE(noise=level)), channel.frequencies
+    knots = len(f) // 24 + 1
+
+    def fit() -> nm.Surrogate:
+        return nm.fit(task, rank=terms, method=nm.ClosedForm(snapshots=budget), seed=seed, progress=False)
+
+    matrices, surrogate = channel(f), fit()
+    reference = nm.peers.lmmse_loop(matrices.to(torch.complex128), level)
+    out, lines = surrogate(f), nm.peers.spline(task, knots, degree=1)
+    calls = {
+        "NumPy loop": lambda: nm.peers.lmmse_loop(matrices, level),
+        "Sionna": lambda: nm.peers.sionna_lmmse(matrices, level),
+        "Cholesky": lambda: nm.peers.torch_lmmse(matrices, level),
+        "map": lambda: surrogate(f, out=out),
+        "map, new memory": lambda: surrogate(f),
+        "fit and map": lambda: fit()(f),
+        "linear": lambda: lines(f),
+        "solves and linear": lambda: nm.peers.spline(task, knots, degree=1)(f),
+        "solves and cubic": lambda: nm.peers.spline(task, budget)(f),
+    }
+    timings = nm.benchmark.compare(calls, rounds=rounds)
+
+    # Errors and rates on every fourth subcarrier.
+    H, reference = matrices[::4].to(torch.complex128), reference[::4]
+    names = ("Sionna", "Cholesky", "map, new memory", "linear", "solves and cubic")
+    values = {name: calls[name]()[::4].to(reference) for name in names}
+    values["POD and spline"] = nm.peers.pod_spline(task, budget, terms)(f[::4]).to(reference)
+    best = nm.wireless.sum_rate(H, reference, level).mean()
+    return {
+        "shape": list(channel.shape),
+        "rank": terms,
+        "solves": surrogate.report.exact_solves,
+        "knots": knots,
+        "limit": nm.benchmark.eckart_young(reference, terms),
+        "errors": {name: nm.benchmark.relative_error(value, reference) for name, value in values.items()},
+        "losses": {name: 1 - nm.wireless.sum_rate(H, value, level).mean() / best for name, value in values.items()},
+        "faster": {
+            slow: {name: nm.benchmark.speed_up(timings, slow, name) for name in calls}
+            for slow in ("NumPy loop", "Sionna", "Cholesky")
+        },
+    }
+
+
+def glue_lmmse(record: Record) -> None:
+    """Glue what the text says about the equaliser."""
+    lmmse = record.numbers["lmmse"]
+    for case, entry in lmmse.items():
+        for key, value in {
+            "error": entry["errors"]["map, new memory"],
+            "cubic": entry["errors"]["solves and cubic"],
+            "linear": entry["errors"]["linear"],
+            "gap": entry["errors"]["map, new memory"] / entry["limit"],
+            "loss": entry["losses"]["map, new memory"],
+            "rank": entry["rank"],
+            "solves": entry["solves"],
+            **{
+                f"{slow.split()[0].lower()}-{key}": times(entry["faster"][slow][name])
+                for slow in entry["faster"]
+                for key, name in {"map": "map", "new": "map, new memory", "with": "fit and map"}.items()
+            },
+            "cubic-time": times(entry["faster"]["NumPy loop"]["solves and cubic"]),
+        }.items():
+            provenance.glue(f"bi-lmmse-{case.lower()}-{key}", value)
+    provenance.glue("bi-knots", lmmse["A30"]["knots"])
+
+
+def lmmse_table(record: Record) -> Table:
+    """Tabulate errors and lost rates of the maps of the equaliser."""
+    lmmse = record.numbers["lmmse"]
+    return across(
+        lmmse,
+        {
+            "exact solves, map and cubic spline": lambda e: str(e["solves"]),
+            "exact solves, linear": lambda e: str(e["knots"]),
+            "rank": lambda e: str(e["rank"]),
+            "limit of the rank": lambda e: f"{e['limit']:.1e}",
+            "error of the map": lambda e: f"{e['errors']['map, new memory']:.1e}",
+            "error, cubic spline": lambda e: f"{e['errors']['solves and cubic']:.1e}",
+            "error, POD and cubic spline": lambda e: f"{e['errors']['POD and spline']:.1e}",
+            "error, linear": lambda e: f"{e['errors']['linear']:.1e}",
+            "error, Sionna": lambda e: f"{e['errors']['Sionna']:.0e}",
+            "error, torch Cholesky": lambda e: f"{e['errors']['Cholesky']:.0e}",
+            "sum rate lost, map": lambda e: f"{e['losses']['map, new memory']:.0e}",
+            "sum rate lost, cubic spline": lambda e: f"{e['losses']['solves and cubic']:.0e}",
+            "sum rate lost, linear": lambda e: f"{e['losses']['linear']:.0e}",
+        },
+    )
+
+
+def lmmse_times_table(record: Record) -> Table:
+    """Tabulate the speed-up over a loop of exact equalisers."""
+    lmmse = record.numbers["lmmse"]
+    return across(
+        lmmse,
+        {
+            "map, in reused memory": lambda e: times(e["faster"]["NumPy loop"]["map"]),
+            "map, in new memory": lambda e: times(e["faster"]["NumPy loop"]["map, new memory"]),
+            "fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"]),
+            "Sionna": lambda e: times(e["faster"]["NumPy loop"]["Sionna"]),
+            "torch Cholesky": lambda e: times(e["faster"]["NumPy loop"]["Cholesky"]),
+            "linear, after its solves": lambda e: times(e["faster"]["NumPy loop"]["linear"]),
+            "linear and its solves": lambda e: times(e["faster"]["NumPy loop"]["solves and linear"]),
+            "cubic spline and its solves": lambda e: times(e["faster"]["NumPy loop"]["solves and cubic"]),
+        },
+    )
+
+
+def on_gpu_by_case(record: Record) -> dict[str, dict]:
+    """Return both tasks of a record by channel."""
+    return {case: {"svd": e, "lmmse": record.numbers["lmmse"][case]} for case, e in record.numbers["svd"].items()}
+
+
+def glue_gpu(record: Record) -> None:
+    """Glue what the text says about a run on a GPU."""
+    machine = record.provenance["machine"]
+    provenance.glue("bi-gpu", machine["gpu"] or machine["cpu"])
+    provenance.glue("bi-gpu-cores", machine["cores"])
+    for case, entry in on_gpu_by_case(record).items():
+        for key, value in {
+            "gram": entry["svd"]["faster"]["Gram matrix"]["map"],
+            "gram-tidy": entry["svd"]["faster"]["Gram matrix"]["map, orthonormal"],
+            "gram-with": entry["svd"]["faster"]["Gram matrix"]["fit and map"],
+            "sionna": entry["lmmse"]["faster"]["Sionna"]["map"],
+            "sionna-new": entry["lmmse"]["faster"]["Sionna"]["map, new memory"],
+            "sionna-with": entry["lmmse"]["faster"]["Sionna"]["fit and map"],
+        }.items():
+            provenance.glue(f"bi-gpu-{case.lower()}-{key}", times(value))
+
+
+def gpu_table(record: Record) -> Table:
+    """Tabulate the ratios of times of a run on a GPU."""
+
+    def ratio(task: str, fast: str, slow: str) -> Callable[[dict], str]:
+        return lambda e: times(e[task]["faster"][slow][fast])
+
+    return across(
+        on_gpu_by_case(record),
+        {
+            "SVD: map / NumPy loop": ratio("svd", "map", "NumPy loop"),
+            "SVD: map / Gram matrix": ratio("svd", "map", "Gram matrix"),
+            "SVD: map, `orthonormal=True` / Gram matrix": ratio("svd", "map, orthonormal", "Gram matrix"),
+            "SVD: fit and map / Gram matrix": ratio("svd", "fit and map", "Gram matrix"),
+            "SVD: interpolated, 24 / Gram matrix": ratio("svd", "interpolated 24", "Gram matrix"),
+            "SVD: batched SVD / NumPy loop": ratio("svd", "NumPy", "NumPy loop"),
+            "LMMSE: map / NumPy loop": ratio("lmmse", "map", "NumPy loop"),
+            "LMMSE: map / Sionna": ratio("lmmse", "map", "Sionna"),
+            "LMMSE: map, in new memory / Sionna": ratio("lmmse", "map, new memory", "Sionna"),
+            "LMMSE: fit and map / Sionna": ratio("lmmse", "fit and map", "Sionna"),
+        },
+    )
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return x in double precision."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def true_error(task: nm.Problem, value: object, f: Tensor) -> Tensor:
+    """Return the error against the exact result for the same matrices, in double precision."""
+    exact, _ = task.operation.exact(wide(task.family(f)))
+    return task.operation.error([wide(x) for x in task.unpack(value, f)], exact)
+
+
+def certificates(
+    tasks: Mapping[str, nm.Problem], f: Tensor, *, ranks: Sequence[int], budget: int, seed: int
+) -> list[dict]:
+    """Compare the bounds of :func:`neumatc.certify` with the true errors of maps of several ranks.
+
+    Args:
+        tasks: Problems by name.
+        f: Frequencies to certify at, (B, 1).
+        ranks: Ranks of the maps.
+        budget: Exact solves that a fit spends.
+        seed: Seed of the fits.
+    """
+    method, certified = nm.ClosedForm(snapshots=budget), []
+    for name, task in tasks.items():
+        for r in ranks:
+            surrogate = nm.fit(task, rank=r, method=method, seed=seed, progress=False)
+            for rtol in (1e-2, 1e-3):
+                checked = nm.certify(surrogate, task, f, rtol=rtol)
+                error = true_error(task, surrogate(f), f)
+                certified.append(
+                    {
+                        "operation": name,
+                        "rank": r,
+                        "rtol": rtol,
+                        "accepted": checked.accepted.double().mean(),
+                        "good": (error <= rtol).double().mean(),
+                        "error": error.max(),
+                        "error_after": true_error(task, checked.value, f).max(),
+                        "sharpness": (checked.bound / error).median(),
+                        "holds": bool((checked.bound >= error).all()),
+                    }
+                )
+    return certified
+
+
+def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> dict:
+    """Return how many times faster exact inverses and the map are than a certificate of the map."""
+    timings = nm.benchmark.compare(
+        {
+            "certify": lambda: nm.certify(surrogate, task, f, rtol=1.0),
+            "solve": lambda: nm.peers.numpy_batched(task.family(f)),
+            "map": lambda: surrogate(f),
+        },
+        rounds=5,
+    )
+    return {
+        "solve": nm.benchmark.speed_up(timings, "certify", "solve"),
+        "map": nm.benchmark.speed_up(timings, "certify", "map"),
+    }
+
+
+def glue_certificates(record: Record) -> None:
+    """Glue what the text says about certificates."""
+    provenance.glue("bi-certify-solve", times(record.numbers["certify_cost"]["solve"]))
+    provenance.glue("bi-certify-map", times(record.numbers["certify_cost"]["map"]))
+    for name in dict.fromkeys(entry["operation"] for entry in record.numbers["certified"]):
+        sharp = [entry["sharpness"] for entry in record.numbers["certified"] if entry["operation"] == name]
+        provenance.glue(f"bi-sharp-{name.lower()}-least", times(min(sharp)))
+        provenance.glue(f"bi-sharp-{name.lower()}-most", times(max(sharp)))
+
+
+def certificates_table(record: Record) -> Table:
+    """Tabulate true errors and what was accepted."""
+    return Table(
+        ["operation, rank", "largest error", "tolerance", "within", "accepted", "error after"],
+        [
+            [
+                f"{e['operation']}, {e['rank']}",
+                f"{e['error']:.0e}",
+                f"{e['rtol']:g}",
+                f"{100 * e['good']:.0f} %",
+                f"{100 * e['accepted']:.0f} %",
+                f"{e['error_after']:.0e}",
+            ]
+            for e in record.numbers["certified"]
+        ],
+    )

@@ -1,0 +1,1111 @@
+"""Studies of the chapter on several parameters: designs, embeddings, exact solves, a wireless example, a tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import neumatc as nm
+from neumatc.benchmark import relative_error
+from studies import figures, provenance
+from studies.provenance import Record, Table
+
+# A map: a surrogate or a peer.
+Map = nm.Surrogate | nm.peers.Peer
+KINDS = ("sobol", "tensor", "sparse")
+GOALS = (1e-2, 1e-3)
+CLOSED, HELPED = "closed form", "radial functions, quintic, 9 n values"
+RIVALS = (
+    "Chebyshev, tensor grid",
+    "Chebyshev, stretched grid",
+    "radial functions, quintic",
+    "radial functions, tuned",
+)
+TOLD_RADIAL = "radial functions, tuned, noise axis times 0.1"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the studies of the chapter share: sizes by profile, families, samples, fits.
+
+    Args:
+        record: The record, whose profile, seed and device count.
+    """
+
+    record: Record
+
+    @property
+    def small(self) -> bool:
+        """Whether this is the smoke profile."""
+        return self.record.profile == "smoke"
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.record.seed
+
+    @property
+    def family(self) -> dict:
+        """Settings of :func:`neumatc.families.trigonometric`."""
+        return {"size": 8, "terms": 4, "shift": 3.0} if self.small else {"size": 32, "terms": 12, "shift": 2.0}
+
+    @property
+    def tests(self) -> int:
+        """Number of random parameters at which errors are measured."""
+        return 200 if self.small else 2000
+
+    @property
+    def timing(self) -> slice:
+        """Those on which times are measured."""
+        return slice(0, 200 if self.small else 500)
+
+    @property
+    def solves(self) -> tuple[int, int]:
+        """A few exact solves for two parameters, and many."""
+        return (29, 40) if self.small else (65, 128)
+
+    @property
+    def shifts(self) -> tuple[float, float]:
+        """Shifts of an easier and of a harder family."""
+        return (3.0, 2.5) if self.small else (2.0, 1.6)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Sides of the grid of who knows which variable is smooth."""
+        return (8, 3) if self.small else (25, 5)
+
+    @property
+    def told_grid(self) -> str:
+        """The name of Chebyshev interpolation on that grid."""
+        return f"Chebyshev, {self.sides[0]} x {self.sides[1]}, stretched along the band"
+
+    def inverse(self, d: int, **changes: object) -> nm.Problem:
+        """Return the inverse of a trigonometric family of d parameters."""
+        settings = {"seed": self.seed} | self.family | changes
+        family = nm.families.trigonometric(**settings, dimension=d, device=self.record.device)
+        return nm.Problem(family, nm.Inverse())
+
+    def contender(self, d: int) -> nm.Problem:
+        """Return the family of d parameters on which the methods compete."""
+        return self.inverse(d, cycles=0.4 if d == 4 else 1.2)
+
+    def sample(self, task: nm.Problem) -> tuple[Tensor, Tensor, Tensor]:
+        """Return random parameters, the matrices there, and their exact solutions."""
+        box, generator = (task.family.lower, task.family.upper), torch.Generator().manual_seed(self.seed + 1)
+        q = nm.sampling.uniform(self.tests, *box, generator)
+        return q, task.family(q), task.exact(q).value
+
+    def ours(
+        self,
+        task: nm.Problem,
+        n: int,
+        rank: int | None = None,
+        embedding: nm.Embedding | None = None,
+        **changes: object,
+    ) -> nm.Surrogate:
+        """Fit the closed form from n exact solves, with as many terms unless told otherwise."""
+        rank = min(rank or n, self.family["size"] ** 2)
+        method = nm.ClosedForm(embedding, snapshots=n, **changes)
+        return nm.fit(task, rank=rank, budget=n, method=method, seed=self.seed, progress=False)
+
+    def radial(self, task: nm.Problem, n: int, **changes: object) -> nm.peers.Peer:
+        """Fit the strongest radial functions that we know: multiquadrics, their shape tuned by leave-one-out."""
+        return nm.peers.rbf(task, n, kernel="multiquadric", seed=self.seed, **changes)
+
+    def methods(self) -> dict[str, Callable[[nm.Problem, int], Map]]:
+        """Return the methods that compete, as functions of a problem and a number of exact solves."""
+        return {
+            CLOSED: self.ours,
+            RIVALS[0]: nm.peers.chebyshev,
+            RIVALS[1]: lambda task, n: nm.peers.chebyshev(task, n, stretch=0.9),
+            RIVALS[2]: lambda task, n: nm.peers.rbf(task, n, seed=self.seed),
+            RIVALS[3]: self.radial,
+        }
+
+
+def solves(fitted: Map) -> int:
+    """Return the number of exact solves that a map took."""
+    return fitted.report.exact_solves if isinstance(fitted, nm.Surrogate) else fitted.exact_solves
+
+
+def terms(fitted: Map) -> int:
+    """Return the number of terms of a map."""
+    return fitted.rank if isinstance(fitted, nm.Surrogate) else fitted.terms
+
+
+# Designs and embeddings
+
+
+def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
+    """Record designs of snapshots and index sets of polynomials, and the errors from each design.
+
+    Args:
+        record: Gets the arrays ``design_...`` and ``index_...`` and the numbers ``designs`` and ``counts``.
+        plane: The inverse of a family of two parameters.
+        q: Parameters to measure at, (B, 2).
+        X: The inverses there, (B, n, n).
+    """
+    setting = Setting(record)
+    few, degree = setting.solves[0], 8
+    found = {}
+    for kind in KINDS:
+        record.arrays[f"design_{kind}"] = nm.sampling.design(few, 2, setting.seed, kind=kind)[0]
+        without = setting.ours(plane, few, design=kind, projections=0)
+        found[kind] = {
+            "solves": solves(without),
+            "without": relative_error(without(q), X),
+            "with": relative_error(setting.ours(plane, few, design=kind)(q), X),
+        }
+    for name, peer in (("chebyshev", nm.peers.chebyshev(plane, few)), ("rbf", setting.radial(plane, few))):
+        found[name] = {"solves": solves(peer), "error": relative_error(peer(q), X)}
+    found["limit"] = float(nm.benchmark.eckart_young(X, few))
+    record.numbers["designs"] = found
+    record.numbers["counts"] = {
+        index: [nm.Chebyshev(degree, index).count(d) + 1 for d in (1, 2, 3, 4)]
+        for index in ("tensor", "total", "hyperbolic", "smolyak")
+    }
+    for index in record.numbers["counts"]:
+        record.arrays[f"index_{index}"] = nm.Chebyshev(degree, index).indices(2)
+
+
+def square(axes: Axes, title: str) -> None:
+    """Draw the frame of a design in the square."""
+    axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+
+
+def designs_figure(record: Record) -> Figure:
+    """Draw the designs of snapshots and the index sets of polynomials."""
+    arrays = record.arrays
+    figure, panels = plt.subplots(2, 2, figsize=(5.2, 5.8))
+    for axes, kind in zip(panels.flat, ("sobol", "tensor", "sparse")):
+        points = arrays[f"design_{kind}"]
+        axes.plot(*points.T, "o", color=figures.BLUE, ms=4)
+        square(axes, f"{kind}, {len(points)} points")
+    axes = panels[1, 1]
+    for (index, colour), (marker, size) in zip(
+        {
+            "tensor": figures.SKY,
+            "total": figures.BLUE,
+            "smolyak": figures.ORANGE,
+            "hyperbolic": figures.BLACK,
+        }.items(),
+        (("s", 9), ("o", 7), ("D", 5), ("x", 4)),
+    ):
+        k = arrays[f"index_{index}"]
+        axes.plot(*k.T, marker, ls="", color=colour, ms=size, mfc="none", label=index)
+    axes.set(title="polynomials of degree 8", xlabel="$k_1$", ylabel="$k_2$", aspect="equal", xticks=range(0, 9, 2))
+    axes.set_yticks(range(0, 9, 2))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return figure
+
+
+def counts_table(record: Record) -> Table:
+    """Tabulate the number of polynomials by index set and number of parameters."""
+    counts = record.numbers["counts"]
+    return Table(
+        ["polynomials of degree 8", "d = 1", "2", "3", "4"],
+        [[f"`{index}`", *(f"{n:,}" for n in row)] for index, row in counts.items()],
+    )
+
+
+def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor) -> None:
+    """Record error and time of maps of one rank with different embeddings.
+
+    Args:
+        record: Gets the numbers ``embeddings`` and ``embeddings_limit``.
+        plane: The inverse of a family of two parameters.
+        q: Parameters to measure at, (B, 2).
+        A: The matrices there, (B, n, n).
+        X: Their inverses.
+    """
+    setting = Setting(record)
+    small, many = setting.small, setting.solves[1]
+    choices = {
+        "Chebyshev, total, stretched (the default's choice)": None,
+        "Chebyshev, total": nm.Chebyshev(5 if small else 28),
+        "Chebyshev, tensor": nm.Chebyshev(4 if small else 20, "tensor"),
+        "Chebyshev, hyperbolic": nm.Chebyshev(9 if small else 92, "hyperbolic"),
+        "Chebyshev, smolyak": nm.Chebyshev(8 if small else 64, "smolyak"),
+        "Fourier extension, total": nm.FourierExtension(5 if small else 28),
+        "radial functions, cubic": nm.RadialBasis(20 if small else 432, 3),
+        "sine network, two layers": nm.SinusoidalMLP(2, 20 if small else 434, 5.0),
+    }
+    fits = {name: setting.ours(plane, many, embedding=embedding) for name, embedding in choices.items()}
+    plain = nm.Chebyshev(next(iter(fits.values())).maps[0].embedding.degree)
+    fits["Chebyshev, total, as many as the default's"] = setting.ours(plane, many, embedding=plain)
+    timings = nm.benchmark.compare(
+        {name: lambda m=m: m(q) for name, m in fits.items()} | {"loop": lambda: nm.peers.numpy_loop(A)}, rounds=5
+    )
+    record.numbers["embeddings"] = [
+        {
+            "name": name,
+            "features": fitted.maps[0].embedding.count(2),
+            "error": relative_error(fitted(q), X),
+            "time": 1 / nm.benchmark.speed_up(timings, "loop", name),
+        }
+        for name, fitted in fits.items()
+    ]
+    record.numbers["embeddings_limit"] = float(nm.benchmark.eckart_young(X, many))
+
+
+def embeddings_table(record: Record) -> Table:
+    """Tabulate the embeddings, and glue what the text says about them and about the designs."""
+    first, many = record.numbers, Setting(record).solves[1]
+    for key, value in {
+        "few": first["designs"]["sobol"]["solves"],
+        "features": first["embeddings"][0]["features"],
+        "features-others": first["embeddings"][1]["features"],
+        "plain-error": first["embeddings"][-1]["error"],
+        "plain-features": first["embeddings"][-1]["features"],
+        "others-error": first["embeddings"][1]["error"],
+        "sparse-best": min(e["error"] for e in first["embeddings"] if e["name"].endswith(("hyperbolic", "smolyak"))),
+        "default-error": first["embeddings"][0]["error"],
+        "many": many,
+        "design-limit": first["designs"]["limit"],
+        "design-rbf": first["designs"]["rbf"]["error"],
+        "design-chebyshev": first["designs"]["chebyshev"]["error"],
+        "embedding-limit": first["embeddings_limit"],
+        "sobol-without": first["designs"]["sobol"]["without"],
+        "tensor-without": first["designs"]["tensor"]["without"],
+        "sparse-without": first["designs"]["sparse"]["without"],
+        "with-best": min(first["designs"][kind]["with"] for kind in KINDS),
+        "with-worst": max(first["designs"][kind]["with"] for kind in KINDS),
+    }.items():
+        provenance.glue(f"sp-{key}", value)
+    return Table(
+        ["embedding (d = 2)", "features", "error", "time per matrix (inversions)"],
+        [[e["name"], str(e["features"]), f"{e['error']:.1e}", f"{e['time']:.2f}"] for e in first["embeddings"]],
+    )
+
+
+def designs_table(record: Record) -> Table:
+    """Tabulate the errors from each design."""
+    d = record.numbers["designs"]
+    rows = [
+        [f"closed form, `{kind}`", str(d[kind]["solves"]), f"{d[kind]['without']:.1e}", f"{d[kind]['with']:.1e}"]
+        for kind in KINDS
+    ]
+    rows += [
+        [label, str(d[key]["solves"]), f"{d[key]['error']:.1e}", ""]
+        for key, label in (("chebyshev", "Chebyshev, tensor grid"), ("rbf", "radial functions, tuned, Sobol"))
+    ]
+    return Table(["d = 2", "exact solves", "error, from snapshots alone", "error, with the residual"], rows)
+
+
+# Errors by the number of exact solves
+
+
+@dataclass(frozen=True)
+class InverseInSpan(nm.Inverse):
+    """The inverse without its Newton step: what is left is least squares in the span of the snapshots."""
+
+    improved = nm.Operation.improved
+
+
+def in_span(plane: nm.Problem, q: Tensor, X: Tensor, n: int, seed: int) -> float:
+    """Return the error of the best approximation in the span of n snapshots."""
+    x, _ = nm.sampling.design(n, 2, seed)
+    snapshots = plane.exact(((x + 1) / 2).to(q)).value
+    Q, _ = torch.linalg.qr(snapshots.flatten(1).double().T)
+    Y = X.flatten(1).double()
+    return relative_error(Y @ Q @ Q.T, Y)
+
+
+def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor) -> None:
+    """Record the errors of all methods against the number of exact solves.
+
+    Args:
+        record: Gets the numbers ``by_solves``, ``projection``, ``nine`` and ``double``.
+        plane: The inverse of a family of two parameters.
+        q: Parameters to measure at, (B, 2).
+        A: The matrices there, (B, n, n).
+        X: Their inverses.
+    """
+    setting = Setting(record)
+    small, seed, many, ours = setting.small, setting.seed, setting.solves[1], setting.ours
+
+    def error(fitted: Map, part: slice = slice(None)) -> float:
+        return relative_error(fitted(q[part]), X[part])
+
+    spanned = nm.Problem(plane.family, InverseInSpan())
+    ladder = [16, 29] if small else [32, 45, 64, 90, 128, 181, 256]
+    limits = dict(zip(ladder, nm.benchmark.eckart_young(X, ladder).tolist()))
+    cheap = [n for n in ladder if n <= 128]  # what follows takes too long for more terms
+    part = slice(0, 50 if small else 200)
+    lines = {
+        "closed form": (ladder, lambda n: error(ours(plane, n))),
+        "closed form, least squares in the span": (cheap, lambda n: error(ours(spanned, n))),
+        "closed form, snapshots alone": (ladder, lambda n: error(ours(plane, n, projections=0))),
+        "Chebyshev, tensor grid": (ladder, lambda n: error(nm.peers.chebyshev(plane, n))),
+        "radial functions, tuned": (ladder, lambda n: error(setting.radial(plane, n))),
+        "residual projection": (cheap, lambda n: error(nm.peers.residual_projection(plane, n, seed=seed), part)),
+        "best in the span of the snapshots": (ladder, lambda n: in_span(plane, q, X, n, seed)),
+        "limit of the rank": (ladder, lambda n: limits[n]),
+    }
+    record.numbers["by_solves"] = {
+        name: {"solves": own, "errors": [measure(n) for n in own]} for name, (own, measure) in lines.items()
+    }
+    projected = nm.peers.residual_projection(plane, cheap[-1], seed=seed)
+    nine = nm.peers.rbf(plane, 9 * many, seed=seed)
+    timings = nm.benchmark.compare(
+        {"projection": lambda: projected(q[part]), "loop": lambda: nm.peers.numpy_loop(A[part])}, rounds=3
+    )
+    record.numbers["projection"] = {
+        "solves": cheap[-1],
+        "time": 1 / nm.benchmark.speed_up(timings, "loop", "projection"),
+    }
+    record.numbers["nine"] = {"error": error(nine), "terms": nine.terms}
+    record.numbers["double"] = {"rank": 2 * many, "error": error(ours(plane, many, 2 * many))}
+
+
+def solves_figure(record: Record) -> Figure:
+    """Plot the errors of all methods against the number of exact solves."""
+    curves = record.numbers["by_solves"]
+    figure, axes = plt.subplots(figsize=(5.2, 5.6))
+    styles = {
+        "closed form": (figures.BLUE, "o-", 2.2),
+        "closed form, least squares in the span": (figures.SKY, "D--", 1.4),
+        "closed form, snapshots alone": (figures.GREY, "P:", 1.4),
+        "Chebyshev, tensor grid": (figures.ORANGE, "s:", 1.4),
+        "radial functions, tuned": (figures.RED, "^-.", 1.4),
+        "residual projection": (figures.PURPLE, "v--", 1.4),
+        "best in the span of the snapshots": (figures.BLACK, "-", 1.0),
+    }
+    for name, (colour, line, width) in styles.items():
+        axes.loglog(curves[name]["solves"], curves[name]["errors"], line, color=colour, lw=width, ms=5, label=name)
+    limit = curves["limit of the rank"]
+    axes.loglog(
+        limit["solves"],
+        limit["errors"],
+        color=figures.GREEN,
+        lw=5,
+        alpha=0.4,
+        zorder=1,
+        label="limit, as many terms as solves",
+    )
+    axes.set_xticks(limit["solves"], [str(n) for n in limit["solves"]])
+    axes.minorticks_off()
+    axes.set(xlabel="exact solves", ylabel="relative error", ylim=(min(curves["closed form"]["errors"]) / 3, None))
+    figure.legend(loc="outside lower center", ncols=1, fontsize=9)
+    return figure
+
+
+def at(record: Record, name: str) -> float:
+    """Return the error of a method at the number of exact solves that the text speaks of."""
+    few, many = Setting(record).solves
+    own = record.numbers["by_solves"][name]
+    return own["errors"][own["solves"].index(few if record.profile == "smoke" else many)]
+
+
+def glue_solves(record: Record) -> None:
+    """Glue what the text says about the number of exact solves."""
+    numbers, mine = record.numbers, at(record, "closed form")
+    for key, value in {
+        "newton": mine,
+        "span-fit": at(record, "closed form, least squares in the span"),
+        "alone": at(record, "closed form, snapshots alone"),
+        "span": at(record, "best in the span of the snapshots"),
+        "limit": at(record, "limit of the rank"),
+        "gain-chebyshev": at(record, "Chebyshev, tensor grid") / mine,
+        "gain-rbf": at(record, "radial functions, tuned") / mine,
+        "gain-projection": at(record, "residual projection") / mine,
+        "gain-alone": at(record, "closed form, snapshots alone") / mine,
+        "alone-rbf": at(record, "closed form, snapshots alone") / at(record, "radial functions, tuned"),
+        "projection-time": numbers["projection"]["time"],
+        "projection-solves": numbers["projection"]["solves"],
+        "nine": numbers["nine"]["error"],
+        "nine-terms": numbers["nine"]["terms"],
+        "double": numbers["double"]["error"],
+        "double-rank": numbers["double"]["rank"],
+    }.items():
+        provenance.glue(f"sp-{key}", value)
+
+
+# The contest
+
+
+def timed(task: nm.Problem, A: Tensor, build: Callable[[nm.Problem, int], Map], n: int) -> tuple[Map, float]:
+    """Build a map from n exact solves; return it and its time, in inversions by the NumPy loop."""
+    built = {}
+    calls = {"loop": lambda: nm.peers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
+    timings = nm.benchmark.compare(calls, rounds=3 if n <= 256 else 1, warm_up=int(n <= 256))
+    return built["map"], len(A) / nm.benchmark.speed_up(timings, "loop", "build")
+
+
+def rungs(first: int, last: int, d: int | None = None) -> list[int]:
+    """Return budgets, by factors of sqrt(2); or the sizes of tensor grids of d parameters."""
+    steps = [round(first * 2 ** (k / 2)) for k in range(40)] if d is None else [m**d for m in range(2, 2000)]
+    return [n for n in steps if first <= n <= last]
+
+
+def climb(setting: Setting, d: int, name: str, ladder: list[int]) -> dict:
+    """Raise the budget of one method until the last goal is met; return its errors, terms and time."""
+    task = setting.contender(d)
+    q, A, X = setting.sample(task)
+    climbed = []
+    for n in ladder:
+        fitted = nm.peers.rbf(task, 9 * n, seed=setting.seed) if name == HELPED else setting.methods()[name](task, n)
+        matrices = fitted.report.collocation if isinstance(fitted, nm.Surrogate) else solves(fitted)
+        spent = n if name == HELPED else solves(fitted)
+        climbed.append({"solves": spent, "error": relative_error(fitted(q), X), "matrices": matrices})
+        if climbed[-1]["error"] <= GOALS[-1]:
+            break
+    timing = setting.timing
+    timings = nm.benchmark.compare(
+        {"loop": lambda: nm.peers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
+    )
+    share = 1 / nm.benchmark.speed_up(timings, "loop", "map")
+    limit = nm.benchmark.eckart_young(X, terms(fitted)) if name == "closed form" else None
+    return {"d": d, "method": name, "climbed": climbed, "terms": terms(fitted), "time": share, "limit": limit}
+
+
+def ladder_of(contest: list[dict], d: int, name: str, plan: tuple[int, int, int]) -> list[int]:
+    """Return the budgets of a method: first rung, last rung of the closed form, last rung of the others."""
+    if name == HELPED:
+        own = next(e["climbed"] for e in contest if (e["d"], e["method"]) == (d, CLOSED))
+        return [rung["solves"] for rung in own if rung["matrices"] == 9 * rung["solves"]]
+    first, last, most = plan
+    grid = d > 1 and name.startswith("Chebyshev")
+    return rungs(first, last if name == CLOSED else most, d if grid else None)
+
+
+def reached(entry: dict, goal: float) -> dict | None:
+    """Return the first rung at which the goal is met, or None."""
+    return next((rung for rung in entry["climbed"] if rung["error"] <= goal), None)
+
+
+def race(setting: Setting, contest: list[dict], d: int, goal: float) -> None:
+    """Time, side by side, the builds of all methods at the rungs where they reach the goal, in inversions."""
+    task, methods, small = setting.contender(d), setting.methods(), setting.small
+    A = setting.sample(task)[1][setting.timing]
+    found = {e["method"]: reached(e, goal) for e in contest if e["d"] == d and e["method"] in methods}
+    found = {name: rung for name, rung in found.items() if rung}
+    calls = {name: lambda name=name, n=rung["solves"]: methods[name](task, n) for name, rung in found.items()}
+    calls["loop"] = lambda: nm.peers.numpy_loop(A)
+    most = max((rung["solves"] for rung in found.values()), default=0)
+    # Every build has run once, on the ladder; the long ones need no other warm-up.
+    timings = nm.benchmark.compare(calls, rounds=2 if small else 5 if most <= 256 else 3, warm_up=int(most <= 256))
+    for name, rung in found.items():
+        rung.setdefault("build", len(A) / nm.benchmark.speed_up(timings, "loop", name))
+
+
+def contest(record: Record) -> None:
+    """Record how many exact solves, and how much time, each method needs to reach the goals, as ``contest``."""
+    setting, entries = Setting(record), []
+    plans = (
+        {1: (4, 32, 32), 2: (16, 64, 64)}  # d: first rung, last rung of the closed form, last rung of the others
+        if setting.small
+        else {1: (4, 45, 45), 2: (32, 256, 512), 3: (90, 512, 1450), 4: (16, 256, 1296)}
+    )
+    for d, plan in plans.items():
+        for name in (CLOSED, *RIVALS, *[HELPED] * (d > 1)):
+            entries.append(climb(setting, d, name, ladder_of(entries, d, name, plan)))
+        for goal in GOALS:
+            race(setting, entries, d, goal)
+    record.numbers["contest"] = {"tests": setting.tests, "entries": entries}
+
+
+def two_digits(value: float) -> str:
+    """Return a number of inversions with two digits."""
+    return f"{float(f'{value:.1e}'):,.0f}"
+
+
+def family_of(d: int) -> str:
+    """Return what a table calls the family of d parameters."""
+    return f"{d} (slower family)" if d == 4 else str(d)
+
+
+def contest_table(record: Record) -> Table:
+    """Tabulate solves and times of all methods, and glue at how many parameters errors are measured."""
+    numbers = record.numbers
+    provenance.glue("sp-tests", numbers["contest"]["tests"])
+    rows = []
+    for e in numbers["contest"]["entries"]:
+        cells = []
+        for goal in GOALS:
+            rung = reached(e, goal)
+            used = f"{rung['solves']} ({rung['matrices']:,})" if rung else f"over {e['climbed'][-1]['solves']}"
+            cells += [used, two_digits(rung["build"]) if rung and "build" in rung else ""]
+        rows.append([family_of(e["d"]), e["method"], *cells, str(e["terms"]), f"{e['time']:.2f}"])
+    return Table(
+        [
+            "d",
+            "method",
+            "solves to 1e-2 (A(p) used)",
+            "build (inversions)",
+            "solves to 1e-3 (A(p) used)",
+            "build (inversions)",
+            "terms of the last map",
+            "its time per matrix",
+        ],
+        rows,
+    )
+
+
+def interpolated(entry: dict, goal: float) -> float:
+    """Return the solves to the goal, interpolated between two rungs on logarithmic axes; infinite if not reached."""
+    steps = [(math.log(rung["error"]), math.log(rung["solves"])) for rung in entry["climbed"]]
+    for (before, few_solves), (after, more_solves) in pairwise(steps):
+        if after <= math.log(goal) < before:
+            return math.exp(few_solves + (more_solves - few_solves) * (before - math.log(goal)) / (before - after))
+    return math.inf
+
+
+def price(own: dict, rung: dict) -> float:
+    """Return the price of a solve, in inversions, from which on our build is cheaper than a rival's."""
+    saved, extra = rung["solves"] - own["solves"], own["build"] - rung["build"]
+    if saved > 0:
+        return max(0.0, extra / saved)
+    return 0.0 if extra <= 0 and saved == 0 else math.inf
+
+
+def verdict(record: Record) -> list[dict]:
+    """Return, for each number of parameters and each goal, how the closed form compares with its rivals."""
+    contest, result = record.numbers["contest"]["entries"], []
+    for d in sorted({e["d"] for e in contest}):
+        entries = {e["method"]: e for e in contest if e["d"] == d}
+        for goal in GOALS:
+            own, needed = reached(entries[CLOSED], goal), interpolated(entries[CLOSED], goal)
+            found = {name: reached(entries[name], goal) for name in RIVALS}
+            found = {name: rung for name, rung in found.items() if rung}
+            if not own or not found:
+                continue
+            fewest = min(found, key=lambda name: interpolated(entries[name], goal))
+            quickest = min(found, key=lambda name: found[name]["build"])
+            result.append(
+                {
+                    "d": d,
+                    "goal": goal,
+                    "share": needed / interpolated(entries[fewest], goal),
+                    "rival": fewest,
+                    "quickest": quickest,
+                    "slower": own["build"] / found[quickest]["build"],
+                    # Against the rival that asks for the most.
+                    "worth": max(price(own, rung) for rung in found.values()),
+                }
+            )
+    return result
+
+
+def glue_verdict(record: Record) -> None:
+    """Glue what the text says about the contest."""
+    contest = record.numbers["contest"]["entries"]
+    beyond = [v for v in verdict(record) if v["d"] > 1]
+    for key in ("share", "slower", "worth"):
+        values = [v[key] for v in beyond if math.isfinite(v[key])] or [math.nan]
+        provenance.glue(f"sp-{key}-least", float(f"{min(values):.1e}"))
+        provenance.glue(f"sp-{key}-most", float(f"{max(values):.1e}"))
+    near = [
+        e["climbed"][-1]["error"] / e["limit"] for e in contest if e["method"] == "closed form" and e["d"] in (2, 3)
+    ]
+    provenance.glue("sp-near-limit", max(near))
+    for e in contest:
+        if e["d"] == 2 and e["method"] == HELPED:
+            provenance.glue("sp-helped-solves", (reached(e, GOALS[1]) or e["climbed"][-1])["solves"])
+            provenance.glue("sp-helped-terms", e["terms"])
+            provenance.glue("sp-helped-time", e["time"])
+            provenance.glue(
+                "sp-helped-ours", next(o["time"] for o in contest if (o["d"], o["method"]) == (2, "closed form"))
+            )
+
+
+def verdict_table(record: Record) -> Table:
+    """Tabulate how the closed form compares with its rivals."""
+    return Table(
+        [
+            "d",
+            "error",
+            "our solves / fewest of a rival",
+            "that rival",
+            "quickest rival",
+            "our build / its build",
+            "pays if a solve costs more than (inversions)",
+        ],
+        [
+            [
+                family_of(v["d"]),
+                f"{v['goal']:.0e}",
+                f"{v['share']:.2f}",
+                v["rival"],
+                v["quickest"],
+                two_digits(v["slower"]) if v["slower"] >= 10 else f"{v['slower']:.1f}",
+                two_digits(v["worth"]) if math.isfinite(v["worth"]) else "never",
+            ]
+            for v in verdict(record)
+        ],
+    )
+
+
+# Fixed budgets
+
+
+def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) -> dict:
+    """Return errors and costs of all methods on one family of d parameters, from n exact solves.
+
+    Args:
+        setting: What the studies share.
+        d: Number of parameters.
+        n: Number of exact solves.
+        shift: Shift of the family.
+        other: Seed of the family.
+    """
+    task, seed, timing = setting.inverse(d, shift=shift, seed=other), setting.seed, setting.timing
+    q, A, X = setting.sample(task)
+    fitted, build = timed(task, A[timing], setting.ours, n)
+    peers = {name: method(task, n) for name, method in setting.methods().items() if name != CLOSED}
+    peers["POD and radial functions"] = nm.peers.pod_regression(task, n, n // 2, kernel="multiquadric", seed=seed)
+    calls = {"loop": lambda: nm.peers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
+    calls |= {"batched": lambda: nm.peers.scipy_batched(A[timing])}
+    calls |= {name: lambda m=m: m(q[timing]) for name, m in peers.items()}
+    timings = nm.benchmark.compare(calls, rounds=5)
+    share = {name: 1 / nm.benchmark.speed_up(timings, "loop", name) for name in calls}
+    return {
+        "d": d,
+        "solves": n,
+        "shift": shift,
+        "seed": other,
+        "condition": torch.linalg.cond(A).max(),
+        "error": relative_error(fitted(q), X),
+        "rank": fitted.rank,
+        "limit": nm.benchmark.eckart_young(X, fitted.rank),
+        "features": fitted.maps[0].embedding.count(d),
+        "build": build,
+        "time": share["ours"],
+        "batched": share["batched"],
+        "peers": {
+            name: {"error": relative_error(m(q), X), "solves": m.exact_solves, "time": share[name]}
+            for name, m in peers.items()
+        },
+    }
+
+
+def fixed(record: Record) -> None:
+    """Record errors and costs at fixed budgets, as ``fixed``."""
+    setting = Setting(record)
+    cases = [(2, 29), (2, 40)] if setting.small else [(2, 128), (3, 512)]
+    record.numbers["fixed"] = [
+        at_fixed_budget(setting, d, n, shift, other)
+        for d, n in cases
+        for shift in setting.shifts
+        for other in (setting.seed, setting.seed + 1)
+    ]
+
+
+def with_best(record: Record) -> list[dict]:
+    """Return the families at fixed budgets, with the error of the best peer."""
+    return [f | {"best": min(peer["error"] for peer in f["peers"].values())} for f in record.numbers["fixed"]]
+
+
+def glue_fixed(record: Record) -> None:
+    """Glue what the text says about fixed budgets."""
+    fixed = with_best(record)
+    for i, n in enumerate(sorted({f["solves"] for f in fixed})):
+        provenance.glue(f"sp-case-{('first', 'second')[i]}", n)
+    for d in (2, 3):
+        own = [f for f in fixed if f["d"] == min(d, max(f["d"] for f in fixed))]
+        ratios = [f["error"] / f["best"] for f in own]
+        provenance.glue(f"sp-{d}d-ratio-best", min(ratios))
+        provenance.glue(f"sp-{d}d-ratio-worst", max(ratios))
+        provenance.glue(f"sp-{d}d-limit-least", min(f["error"] / f["limit"] for f in own))
+        provenance.glue(f"sp-{d}d-limit-most", max(f["error"] / f["limit"] for f in own))
+        provenance.glue(f"sp-{d}d-features-least", min(f["features"] for f in own))
+        provenance.glue(f"sp-{d}d-features-most", max(f["features"] for f in own))
+        provenance.glue(f"sp-{d}d-error", own[0]["error"])
+        provenance.glue(f"sp-{d}d-rival", own[0]["best"])
+        provenance.glue(f"sp-{d}d-time-least", min(f["time"] for f in own))
+        provenance.glue(f"sp-{d}d-time-most", max(f["time"] for f in own))
+        provenance.glue(f"sp-{d}d-build", float(f"{own[0]['build']:.1e}"))
+        provenance.glue(f"sp-{d}d-batched", max(f["time"] / f["batched"] for f in own))
+
+
+def fixed_table(record: Record) -> Table:
+    """Tabulate errors at fixed budgets."""
+    fixed = with_best(record)
+    short = {
+        "Chebyshev, tensor grid": "Chebyshev",
+        "Chebyshev, stretched grid": "stretched",
+        "radial functions, quintic": "quintic",
+        "radial functions, tuned": "tuned",
+        "POD and radial functions": "POD, half the terms",
+    }
+    return Table(
+        [
+            "d",
+            "shift",
+            "seed",
+            "closed form",
+            "ours / best peer",
+            *short.values(),
+            "largest condition",
+        ],
+        [
+            [
+                str(f["d"]),
+                f"{f['shift']:g}",
+                str(f["seed"]),
+                f"**{f['error']:.1e}**",
+                f"{f['error'] / f['best']:.2f}",
+                *(f"{f['peers'][name]['error']:.1e}" for name in short),
+                f"{f['condition']:.0f}",
+            ]
+            for f in fixed
+        ],
+    )
+
+
+def fixed_costs_table(record: Record) -> Table:
+    """Tabulate terms and times at fixed budgets."""
+    return Table(
+        [
+            "d",
+            "shift",
+            "seed",
+            "terms",
+            "polynomials",
+            "build (inversions)",
+            "time per matrix: closed form",
+            "Chebyshev",
+            "tuned",
+            "exact, batched",
+        ],
+        [
+            [
+                str(f["d"]),
+                f"{f['shift']:g}",
+                str(f["seed"]),
+                str(f["rank"]),
+                str(f["features"]),
+                two_digits(f["build"]),
+                f"{f['time']:.2f}",
+                f"{f['peers']['Chebyshev, tensor grid']['time']:.2f}",
+                f"{f['peers']['radial functions, tuned']['time']:.2f}",
+                f"{f['batched']:.2f}",
+            ]
+            for f in record.numbers["fixed"]
+        ],
+    )
+
+
+# A wireless example
+
+
+def exact_equalisers(channel: nm.wireless.Channel, f: Tensor, s: Tensor, A: Tensor) -> dict[str, Callable]:
+    """Return the exact methods as functions.
+
+    Args:
+        channel: The channel.
+        f: Frequencies, (F,).
+        s: Logarithms of the noise level, (S,).
+        A: The systems at all pairs, (F * S, n, n + m): matrices and right-hand sides.
+    """
+    streams, H = channel.shape[1], channel(f[:, None])
+    G, B = A[:, :, :streams].contiguous(), A[:, :, streams:].contiguous()
+
+    def loop() -> list[np.ndarray]:
+        """One system after the other, as `numpy.linalg.solve` takes it."""
+        return [np.linalg.solve(a, b) for a, b in zip(G.cpu().numpy(), B.cpu().numpy())]
+
+    def decomposed() -> Tensor:
+        """One eigendecomposition for each frequency serves all noise levels."""
+        L, V = torch.linalg.eigh(H.mH @ H)
+        W = (V.mH @ H.mH)[:, None] / (L[:, None] + (10**s).to(L)[:, None])[..., None]
+        return (V[:, None] @ W).flatten(0, 1)
+
+    def factored() -> Tensor:
+        """Batched Cholesky factorisations without any check, on all cores."""
+        return nm.linalg.in_threads(
+            lambda a: torch.cholesky_solve(a[:, :, streams:], torch.linalg.cholesky(a[:, :, :streams])), A
+        )
+
+    return {
+        "NumPy loop": loop,
+        "torch, Cholesky": factored,
+        "eigendecomposition per frequency": decomposed,
+    }
+
+
+def equaliser_maps(
+    setting: Setting, equaliser: nm.Problem, lmmse: nm.Surrogate, method: nm.ClosedForm
+) -> dict[str, Map]:
+    """Return maps of the equaliser from as many exact solves as ``lmmse``, which ``method`` fitted."""
+    small, seed, sides, rank, budget = setting.small, setting.seed, setting.sides, lmmse.rank, method.snapshots
+    fourier = nm.FourierExtension(6 if small else 28)
+    return {
+        "closed form": lmmse,
+        "closed form, Fourier extension": nm.fit(
+            equaliser, rank=rank, budget=budget, method=replace(method, embedding=fourier), seed=seed, progress=False
+        ),
+        "radial functions, tuned": setting.radial(equaliser, budget),
+        TOLD_RADIAL: setting.radial(equaliser, budget, scales=(1, 0.1)),
+        "Chebyshev, equal sides": nm.peers.chebyshev(equaliser, budget),
+        setting.told_grid: nm.peers.chebyshev(equaliser, budget, sides=sides, stretch=(0.95, 0)),
+        "POD and radial functions, tuned": nm.peers.pod_regression(
+            equaliser, budget, rank, kernel="multiquadric", seed=seed
+        ),
+    }
+
+
+def wireless(
+    record: Record, channel: nm.wireless.Channel, equaliser: nm.Problem, lmmse: nm.Surrogate, method: nm.ClosedForm
+) -> None:
+    """Record errors and times of the equaliser along frequency and noise level, as ``wireless``.
+
+    Args:
+        record: The record.
+        channel: The channel.
+        equaliser: The problem of its frequency and the logarithm of the noise level.
+        lmmse: The fitted map.
+        method: The method that fitted it.
+    """
+    setting = Setting(record)
+    small, rank, budget = setting.small, lmmse.rank, method.snapshots
+    f = channel.frequencies[:: 6 if small else 13, 0]
+    s = torch.linspace(-1.5, 0.0, 3 if small else 8, dtype=torch.float64, device=f.device)
+    p = torch.cartesian_prod(f, s)
+    X = equaliser.exact(p).value
+    exact = exact_equalisers(channel, f, s, equaliser.family(p))
+    maps = equaliser_maps(setting, equaliser, lmmse, method)
+    timings = nm.benchmark.compare(exact | {name: lambda m=m: m(p) for name, m in maps.items()}, rounds=3)
+    options = {"rank": rank, "budget": budget, "method": method, "seed": setting.seed, "progress": False}
+    refit = nm.benchmark.compare(
+        {"NumPy loop": exact["NumPy loop"], "fit": lambda: nm.fit(equaliser, **options)},
+        rounds=1 if small else 2,
+        warm_up=0,
+    )
+    relative = {key: 1 / nm.benchmark.speed_up(timings, "NumPy loop", key) for key in timings}
+    cost = len(p) / nm.benchmark.speed_up(refit, "NumPy loop", "fit")
+    record.numbers["wireless"] = {
+        "count": len(p),
+        "frequencies": len(f),
+        "levels": len(s),
+        "subcarriers": len(channel.frequencies),
+        "streams": channel.shape[1],
+        "antennas": channel.shape[0],
+        "rank": rank,
+        "limit": nm.benchmark.eckart_young(X[:: max(1, len(X) // 1024)], rank),
+        "collocation": lmmse.report.collocation,
+        "errors": {name: relative_error(m(p), X) for name, m in maps.items()}
+        | {name: relative_error(exact[name](), X) for name in ("eigendecomposition per frequency", "torch, Cholesky")},
+        "solves": {name: solves(m) for name, m in maps.items()},
+        "terms": {name: terms(m) for name, m in maps.items()},
+        "relative_time": relative,
+        "fit": cost,
+        "break_even": {key: nm.benchmark.break_even(cost, relative[key], relative["closed form"]) for key in exact},
+    }
+
+
+def glue_wireless(record: Record) -> None:
+    """Glue what the text says about the equaliser."""
+    w, setting = record.numbers["wireless"], Setting(record)
+    ours_time, sides = w["relative_time"]["closed form"], setting.sides
+    for key, value in {
+        "count": w["count"],
+        "frequencies": w["frequencies"],
+        "levels": w["levels"],
+        "solves": w["solves"]["closed form"],
+        "rank": w["rank"],
+        "limit": w["limit"],
+        "collocation": w["collocation"],
+        "error": w["errors"]["closed form"],
+        "fourier": w["errors"]["closed form, Fourier extension"],
+        "rbf": w["errors"]["radial functions, tuned"],
+        "chebyshev": w["errors"]["Chebyshev, equal sides"],
+        "rbf-told": w["errors"][TOLD_RADIAL],
+        "chebyshev-told": w["errors"][setting.told_grid],
+        "told-share": w["relative_time"][setting.told_grid] / ours_time,
+        "sides": f"{sides[0]} x {sides[1]}",
+        "subcarriers": w["subcarriers"],
+        "speed": 1 / ours_time,
+        "speed-cholesky": w["relative_time"]["torch, Cholesky"] / ours_time,
+        "speed-eigen": w["relative_time"]["eigendecomposition per frequency"] / ours_time,
+        "fit": float(f"{w['fit']:.1e}"),
+        "even": float(f"{w['break_even']['NumPy loop']:.1e}"),
+        "even-cholesky": float(f"{w['break_even']['torch, Cholesky']:.1e}"),
+        "even-eigen": float(f"{w['break_even']['eigendecomposition per frequency']:.1e}"),
+        "side": round(w["solves"]["Chebyshev, equal sides"] ** 0.5),
+        "full": w["levels"] * w["subcarriers"],
+        "with-fit": w["fit"] / (w["levels"] * w["subcarriers"]) + ours_time,
+    }.items():
+        provenance.glue(f"sp-w-{key}", value)
+
+
+def wireless_table(record: Record) -> Table:
+    """Tabulate errors and times of the equaliser."""
+    w = record.numbers["wireless"]
+    rows = [[name, "each", "", "", f"{w['relative_time'][name]:.2f}"] for name in w["break_even"]]
+    rows += [
+        [
+            name,
+            str(w["solves"][name]),
+            str(w["terms"][name]),
+            f"{w['errors'][name]:.1e}",
+            f"{w['relative_time'][name]:.2f}",
+        ]
+        for name in w["solves"]
+    ]
+    return Table(["LMMSE equaliser", "solves", "terms", "error", "time per matrix (NumPy loop = 1)"], rows)
+
+
+# A tolerance
+
+
+def compared(setting: Setting, task: nm.Problem, tol: float) -> tuple[nm.Report, dict]:
+    """Return the report of the adaptive fit, and its quality beside fits with the default design."""
+    q, _, X = setting.sample(task)
+    options = {"seed": setting.seed, "progress": False}
+
+    def quality(m: nm.Surrogate) -> dict:
+        residual = task.residual(q, m(q))
+        return {
+            "error": relative_error(m(q), X),
+            "residual_max": residual.max(),
+            "failing": (residual > tol).double().mean(),
+            "solves": solves(m),
+            "collocation": m.report.collocation,
+        }
+
+    adaptive = nm.fit(task, tol=tol, **options)
+    n = adaptive.report.exact_solves
+    # Where Newton's values join the snapshots, the report counts both.
+    further = adaptive.report.collocation - (n if isinstance(task.operation, nm.Inverse) else 0)
+    fits = {"adaptive": adaptive}
+    for name, projections in (("default", None), ("as many values", max(1, further))):
+        method = nm.ClosedForm(snapshots=n, projections=projections)
+        fits[name] = nm.fit(task, rank=adaptive.rank, budget=n, method=method, **options)
+    return adaptive.report, {name: quality(m) for name, m in fits.items()}
+
+
+def tolerance(record: Record, key: str, task: nm.Problem, tol: float) -> None:
+    """Record an adaptive fit: its snapshots, where the condition is large, and its quality, as ``tolerance_<key>``.
+
+    Args:
+        record: The record.
+        key: Name of the problem.
+        task: A problem of two parameters.
+        tol: The tolerance.
+    """
+    setting = Setting(record)
+    small, seed = setting.small, setting.seed
+    report, qualities = compared(setting, task, tol)
+    side = torch.linspace(0, 1, 21 if small else 61, dtype=torch.float64)
+    grid = torch.lerp(
+        task.family.lower.double().cpu(), task.family.upper.double().cpu(), torch.cartesian_prod(side, side)
+    )
+    matrices = task.family(grid.to(task.family.lower))
+    n = matrices.shape[1]
+    x, _ = nm.sampling.design(32, 2, seed)
+    start = torch.lerp(task.family.lower.double().cpu(), task.family.upper.double().cpu(), (x + 1) / 2)
+    added = [row for entry in report.rounds for row in entry.added]
+    record.arrays[f"{key}_grid"] = grid
+    record.arrays[f"{key}_condition"] = torch.linalg.cond(matrices[:, :, :n])
+    record.arrays[f"{key}_start"] = start
+    record.arrays[f"{key}_added"] = torch.tensor(added, dtype=torch.float64).view(-1, 2)
+    record.numbers[f"tolerance_{key}"] = {"report": report.to_dict(), "tol": tol, "fits": qualities}
+
+
+def adaptive_figure(record: Record) -> Figure:
+    """Plot where the adaptive fits put their snapshots, over the condition number."""
+    figure, panels = plt.subplots(2, 1, figsize=(4.8, 8.4))
+    labels = {
+        "inverse": ("inverse", "$p_1$", "$p_2$", (1, 1)),
+        "equaliser": ("equaliser", "offset from the carrier (MHz)", "noise level (dB)", (1e-6, 10)),
+    }
+    for axes, (key, (title, xlabel, ylabel, scale)) in zip(panels, labels.items()):
+        grid = record.arrays[f"{key}_grid"] * scale
+        side = round(len(grid) ** 0.5)
+        shown = np.log10(record.arrays[f"{key}_condition"]).reshape(side, side)
+        mesh = axes.pcolormesh(
+            grid[::side, 0], grid[:side, 1], shown.T, cmap="Greys", shading="gouraud", rasterized=True
+        )
+        mesh.set_clim(shown.min() - 0.1, shown.max() + 0.7 * (shown.max() - shown.min()))
+        figure.colorbar(mesh, ax=axes, label="condition number, $\\log_{10}$")
+        axes.plot(
+            *(record.arrays[f"{key}_start"] * scale).T,
+            "o",
+            color=figures.BLUE,
+            mfc="white",
+            ms=4,
+            clip_on=False,
+            in_layout=False,
+            zorder=3,
+            label="at the start",
+        )
+        added = record.arrays[f"{key}_added"] * scale
+        axes.plot(*added.T, "^", color=figures.RED, ms=5, clip_on=False, in_layout=False, zorder=3, label="added")
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.grid(visible=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def glue_tolerance(record: Record) -> None:
+    """Glue what the text says about the adaptive fits."""
+    for key in ("inverse", "equaliser"):
+        own = record.numbers[f"tolerance_{key}"]
+        report, fits = own["report"], own["fits"]
+        final = report["rounds"][-1]
+        lower = record.arrays[f"{key}_added"]
+        for label, value in {
+            "solves": report["exact_solves"],
+            "rank": report["rank"],
+            "estimate": 100 * float(final["failure_probability"]),
+            "uncertainty": 100 * float(final["standard_error"]),
+            "failing": 100 * fits["adaptive"]["failing"],
+            "error": fits["adaptive"]["error"],
+            "default-failing": 100 * fits["default"]["failing"],
+            "same-failing": 100 * fits["as many values"]["failing"],
+            "collocation": report["collocation"],
+            "stop": report["stop_reason"],
+            "added": len(lower),
+            "target": 100 * report["settings"]["failure_probability"],
+            "rounds": len(report["rounds"]),
+            "default-ratio": fits["default"]["error"] / fits["adaptive"]["error"],
+            "same-ratio": fits["as many values"]["error"] / fits["adaptive"]["error"],
+        }.items():
+            provenance.glue(f"sp-{key}-{label}", value)
+    for key in ("start", "added"):  # the outermost 2 of 15 dB at both ends
+        level = record.arrays[f"equaliser_{key}"][:, 1]
+        for end, inside in (("low", level < -1.3), ("high", level > -0.2)):
+            provenance.glue(f"sp-equaliser-{key}-{end}", 100 * float(inside.mean()) if len(level) else 0.0)
+    provenance.glue("sp-shift-easy", record.numbers["fixed"][0]["shift"])
+    provenance.glue("sp-shift-hard", Setting(record).shifts[1])
+
+
+def tolerance_table(record: Record) -> Table:
+    """Tabulate the quality of the adaptive fits."""
+    rows = []
+    names = {
+        "adaptive": "adaptive",
+        "default": "Sobol",
+        "as many values": "Sobol, as many parameters with the residual",
+    }
+    for key, title in (("inverse", "inverse, 1e-3"), ("equaliser", "equaliser, 1e-2")):
+        own = record.numbers[f"tolerance_{key}"]
+        for name, fit in own["fits"].items():
+            if name == "as many values" and fit["collocation"] == own["fits"]["default"]["collocation"]:
+                continue  # the same fit
+            rows.append(
+                [
+                    title,
+                    names[name],
+                    str(fit["solves"]),
+                    f"{fit['collocation']:,}",
+                    f"{fit['error']:.1e}",
+                    f"{fit['residual_max']:.1e}",
+                    f"{100 * fit['failing']:.{0 if fit['failing'] > 0.1 else 2}f} %",
+                ]
+            )
+    return Table(
+        ["problem", "snapshots", "exact solves", "parameters used", "error", "largest residual", "above the tolerance"],
+        rows,
+    )

@@ -1,0 +1,670 @@
+"""Studies of the chapter on the limit of the rank: two linear problems against training and classical methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import neumatc as nm
+from neumatc.benchmark import relative_error
+from studies import provenance
+from studies.provenance import Record, Table
+from studies.texts import in_matrices, title, two_digits
+
+SOLVERS = {
+    "NumPy loop": nm.peers.numpy_loop,
+    "NumPy batched": nm.peers.numpy_batched,
+    "SciPy batched": nm.peers.scipy_batched,
+    "torch, Cholesky": nm.peers.torch_cholesky,
+    "Sionna, Cholesky": nm.peers.sionna_cholesky,
+}
+# Prefix of the costs of a method in the record.
+PREFIXES = {"closed form": "closed_", "closed form, sine network": "network_"}
+
+
+def builders(problem: nm.Problem, *, rank: int, solves: int, network: nm.ClosedForm, seed: int) -> dict[str, Callable]:
+    """Return every method that spends the same exact solves, as functions that build it."""
+    options = {"rank": rank, "seed": seed, "progress": False}
+    return {
+        "closed form": lambda: nm.fit(problem, **options),
+        "closed form, sine network": lambda: nm.fit(problem, method=network, **options),
+        "POD and spline": lambda: nm.peers.pod_spline(problem, solves, rank),
+        "Chebyshev": lambda: nm.peers.chebyshev(problem, solves),
+        "cubic spline": lambda: nm.peers.spline(problem, solves),
+        "AAA": lambda: nm.peers.aaa(problem, solves),
+    }
+
+
+def trigonometric(
+    problem: nm.Problem,
+    wide: nm.Problem,
+    p: Tensor,
+    exact: Tensor,
+    builds: dict[str, Callable],
+    *,
+    rank: int,
+    solves: int,
+    rounds: int,
+    seed: int,
+) -> tuple[dict, float]:
+    """Compare methods that spend the same exact solves, and time the fit against its own solves.
+
+    Args:
+        problem: The inverse of a family of one parameter in [0, 1].
+        wide: The same in double precision.
+        p: Parameters to measure at, (B, 1).
+        exact: The inverses there, (B, n, n).
+        builds: What :func:`builders` returned.
+        rank: Rank of the maps.
+        solves: Number of exact solves that each method spends.
+        rounds: Rounds of the alternating measurement.
+        seed: Seed of the fits.
+
+    Returns:
+        The numbers for the record, and the seconds of one inversion by NumPy.
+    """
+    family = problem.family
+    # The fit against its own exact solves: the same number of matrices, given, and formed from the parameters.
+    nodes = p[:: max(1, len(p) // solves)][:solves]
+    matrices = family(nodes)
+    calls = {
+        "solves": lambda: nm.peers.numpy_loop(matrices),
+        "solves, A formed": lambda: nm.peers.numpy_loop(family(nodes)),
+        "closed form": builds["closed form"],
+        "closed form, sine network": builds["closed form, sine network"],
+    }
+    timings = nm.benchmark.compare(calls, rounds=rounds)
+    inversion = timings["solves"].median / solves
+    interpolation = nm.fit(wide, rank=solves, budget=solves, seed=seed, progress=False)
+    numbers = {
+        "size": family.shape[0],
+        "rank": rank,
+        "solves": solves,
+        "limit": nm.benchmark.eckart_young(exact, rank),
+        "condition": torch.linalg.cond(family(p)).max(),
+        "errors": {name: relative_error(build()(p), exact) for name, build in builds.items()},
+        # In double precision, since rounding is no part of the interpolation error, and with all terms kept.
+        "interpolation": relative_error(interpolation(p.double()), wide.exact(p.double()).value),
+        "fit_over_solves": 1 / nm.benchmark.speed_up(timings, "solves", "closed form"),
+        "fit_over_solves_formed": 1 / nm.benchmark.speed_up(timings, "solves, A formed", "closed form"),
+        "network_over_closed": 1 / nm.benchmark.speed_up(timings, "closed form", "closed form, sine network"),
+        "network_seconds": timings["closed form, sine network"].median,
+    }
+    return numbers, inversion
+
+
+def quality(problem: nm.Problem, p: Tensor, exact: Tensor, fit: nm.Surrogate) -> dict:
+    """Return error and residual of a map at the parameters p (B, 1), where the exact result is known."""
+    value = fit(p)
+    residual = problem.residual(p, value)
+    return {
+        "error": relative_error(value, exact),
+        "residual": residual.double().square().mean().sqrt(),
+        "residual_median": residual.median(),
+    }
+
+
+def trainings(problem: nm.Problem, p: Tensor, exact: Tensor, inversion: float, **fits: nm.Surrogate) -> dict:
+    """Return qualities and costs of maps that were trained, were trained further, or come from the residual alone.
+
+    Args:
+        problem: The inverse of a family.
+        p: Parameters to measure at, (B, 1).
+        exact: The inverses there, (B, n, n).
+        inversion: Seconds of one inversion by NumPy.
+        **fits: ``trained``, ``untrained``, ``start``, ``on_residual``, ``continued`` and ``residual_only``.
+    """
+    numbers = {name: quality(problem, p, exact, fit) for name, fit in fits.items()}
+    report = fits["trained"].report
+    numbers["trained"] |= {
+        "steps": report.steps[-1],
+        "seconds": report.seconds,
+        "solves": report.exact_solves,
+        "rounds": [vars(r) for r in report.rounds],
+    }
+    report = fits["continued"].report
+    numbers["continued"] |= {"steps": report.steps[-1], "seconds": report.seconds}
+    report = fits["residual_only"].report
+    numbers["residual_only"] |= {
+        "seconds": report.seconds,
+        "in_inversions": report.seconds / inversion,
+        "collocation": report.collocation,
+        "solves": report.exact_solves,
+    }
+    return numbers
+
+
+def best_trial(search: Record, name: str, cost: float = math.inf) -> dict:
+    """Return the best trial of the published search on one family, of those below a cost in inversions."""
+    trials = [s for s in search.numbers["trials"] if s["family"] == name and s["cost_in_inversions"] < cost]
+    return min(trials, key=lambda trial: trial["error"])
+
+
+def glue_trigonometric(record: Record, search: Record) -> None:
+    """Glue what the text says about the family with a known limit."""
+    t, limit = record.numbers["trigonometric"], search.numbers["trigonometric_limit"]
+    tuned, short = best_trial(search, "trigonometric"), best_trial(search, "trigonometric", 1e5)
+    random = [s for s in search.numbers["trials"] if s["family"] == "trigonometric" and s["stage"] == 0]
+    stretches = [
+        nm.sampling.widest_stretch(t["solves"], 4 * torch.finfo(d).eps) for d in (torch.float32, torch.float64)
+    ]
+    for key, value in {
+        "stretch": stretches[0],
+        "stretch-double": stretches[1],
+        "per-oscillation": math.pi * stretches[0] / math.asin(stretches[0]),
+        "per-oscillation-double": math.pi * stretches[1] / math.asin(stretches[1]),
+        "size": t["size"],
+        "rank": t["rank"],
+        "solves": t["solves"],
+        "condition": t["condition"],
+        "limit": t["limit"],
+        "error": t["errors"]["closed form"],
+        "gap": t["errors"]["closed form"] / t["limit"],
+        "network-gap": t["errors"]["closed form, sine network"] / t["limit"],
+        "interpolation": t["interpolation"],
+        "fit": t["fit_over_solves"],
+        "fit-formed": t["fit_over_solves_formed"],
+        "network-time": t["network_over_closed"],
+        "train-steps": t["trained"]["steps"],
+        "train-gap": t["trained"]["error"] / t["limit"],
+        "train-residual": t["trained"]["residual"],
+        "untrained-gap": t["untrained"]["error"] / t["limit"],
+        "train-time": two_digits(t["trained"]["seconds"] / t["network_seconds"]),
+        "tuned-gap": tuned["error"] / limit,
+        "tuned-steps": tuned["steps"],
+        "tuned-cost": float(f"{tuned['cost_in_inversions'] / 1e6:.2g}"),
+        "random-trials": len(random),
+        "random-gap": two_digits(sorted(s["error"] for s in random)[len(random) // 2] / limit),
+        "random-steps": random[0]["steps"],
+        "minute-cost": two_digits(short["cost_in_inversions"]),
+        "minute-gap": short["error"] / limit,
+        "alone-gap": t["residual_only"]["error"] / t["limit"],
+        "alone-collocation": t["residual_only"]["collocation"],
+        "alone-cost": two_digits(t["residual_only"]["in_inversions"]),
+        "alone-residual": t["residual_only"]["residual"],
+        "start-residual": t["start"]["residual"],
+        "on-residual-residual": t["on_residual"]["residual"],
+        "on-residual-gap": t["on_residual"]["error"] / t["limit"],
+        "start-gap": t["start"]["error"] / t["limit"],
+        "continued-gap": t["continued"]["error"] / t["limit"],
+        "continued-steps": t["continued"]["steps"],
+        "continued-time": two_digits(t["continued"]["seconds"] / t["network_seconds"]),
+    }.items():
+        provenance.glue(f"tl-{key}", value)
+
+
+def ratio(value: float) -> str:
+    """Return a ratio with two digits, or its order of magnitude if it is small."""
+    return f"{value:.2f}" if value > 0.05 else f"{value:.0e}"
+
+
+def trigonometric_table(record: Record, search: Record) -> Table:
+    """Tabulate the errors of all methods on the family with a known limit."""
+    t = record.numbers["trigonometric"]
+    header = ["fit", "exact solves", "terms", "error", "error / limit"]
+    rows = [["*limit of the rank*", "", str(t["rank"]), f"{t['limit']:.1e}", "1"]]
+    for name, value in t["errors"].items():
+        terms = t["rank"] if "closed" in name or "POD" in name else t["solves"]
+        terms = "up to " + str(terms) if name == "AAA" else str(terms)
+        rows.append([name, str(t["solves"]), terms, f"{value:.1e}", ratio(value / t["limit"])])
+    for name, key in (("closed form, residual alone", "residual_only"), ("gradient training, this run", "trained")):
+        rows.append(
+            [name, str(t[key]["solves"]), str(t["rank"]), f"{t[key]['error']:.1e}", ratio(t[key]["error"] / t["limit"])]
+        )
+    if record.profile != "smoke":  # the search ran at the full size
+        tuned, limit = best_trial(search, "trigonometric"), search.numbers["trigonometric_limit"]
+        rows.append(
+            [
+                f"gradient training, {tuned['steps']:,} steps (search)",
+                "0",
+                str(t["rank"]),
+                f"{tuned['error']:.1e}",
+                ratio(tuned["error"] / limit),
+            ]
+        )
+    return Table(header, rows)
+
+
+def sweep(
+    record: Record,
+    name: str,
+    task: nm.Problem,
+    q: Tensor,
+    X: Tensor,
+    *,
+    ranks: Sequence[int],
+    counts: Sequence[int],
+    rank: int,
+    network: nm.ClosedForm,
+    every: int,
+    trained_error: float | None,
+) -> None:
+    """Record the limit and the errors of one family against the rank and against the number of exact solves.
+
+    Args:
+        record: Gets the numbers under ``name`` and the arrays ``<name>_...``.
+        name: Name of the family.
+        task: The inverse of the family.
+        q: Parameters to measure at, (B, 1).
+        X: The inverses there, (B, n, n).
+        ranks: Ranks to fit.
+        counts: Numbers of exact solves.
+        rank: Rank of the fits whose number of exact solves varies.
+        network: The closed form with a sine network.
+        every: The limit is computed from every so many inverses: the singular values, scaled, have converged by far.
+        trained_error: The error that gradient training reached, if known.
+    """
+    options = {"seed": record.seed, "progress": False}
+    highest = min(48, len(X[::every]) - 1)
+    record.arrays[f"{name}_limits"] = nm.benchmark.eckart_young(X[::every], list(range(1, highest + 1)))
+    record.arrays[f"{name}_ranks"] = torch.tensor(ranks)
+    # As many snapshots for every rank, so that the rank alone decides.
+    for key, method in (
+        ("closed", nm.ClosedForm(snapshots=counts[-1])),
+        ("network", replace(network, snapshots=counts[-1])),
+    ):
+        fits = [nm.fit(task, rank=r, method=method, **options) for r in ranks]
+        record.arrays[f"{name}_errors_{key}"] = torch.tensor([relative_error(fit(q), X) for fit in fits])
+    record.arrays[f"{name}_solves"] = torch.tensor(counts)
+    by_solves = {
+        "closed form": lambda n: nm.fit(task, rank=rank, budget=n, method=nm.ClosedForm(snapshots=n), **options),
+        "POD and spline": lambda n: nm.peers.pod_spline(task, n, rank),
+        "Chebyshev": lambda n: nm.peers.chebyshev(task, n),
+        "cubic spline": lambda n: nm.peers.spline(task, n),
+        "AAA": lambda n: nm.peers.aaa(task, n, terms=64),
+    }
+    record.arrays[f"{name}_errors_by_solves"] = torch.tensor(
+        [[relative_error(build(n)(q), X) for n in counts] for build in by_solves.values()]
+    )
+    record.numbers.setdefault(name, {})
+    record.numbers[name] |= {
+        "rank": rank,
+        "limit": nm.benchmark.eckart_young(X[::every], rank),
+        "trained_error": trained_error,
+    }
+
+
+def residual_only(record: Record, name: str, task: nm.Problem, q: Tensor, X: Tensor, rank: int) -> None:
+    """Record error and cost of a fit from the residual alone; arguments as of :func:`sweep`."""
+    fit = nm.fit(task, rank=rank, budget=0, seed=record.seed, progress=False)
+    record.numbers[name]["residual_only"] = {
+        "error": relative_error(fit(q), X),
+        "seconds": fit.report.seconds,
+        "collocation": fit.report.collocation,
+    }
+
+
+def sweep_table(record: Record) -> Table:
+    """Tabulate the exact solves that each method needs, and glue what the text says about the sweeps."""
+    arrays, families = record.arrays, {"trigonometric": "trig", "cdl_a": "a", "cdl_c": "c"}
+    methods = ["closed form", "POD and spline", "Chebyshev", "cubic spline", "AAA"]
+    needed = {}
+    for name, key in families.items():
+        n, errors = record.numbers[name], arrays[f"{name}_errors_by_solves"]
+        for method, own in zip(methods, errors):
+            beyond = arrays[f"{name}_solves"][own > 1.1 * n["limit"]]
+            reached = [int(count) for count in arrays[f"{name}_solves"] if count > max(beyond, default=0)]
+            needed[method, name] = reached[0] if reached else None
+        few = arrays[f"{name}_solves"] < 64
+        against = (errors[1] / errors[0])[few]
+        provenance.glue(f"tl-{key}-few-best", against.min())
+        provenance.glue(f"tl-{key}-few-worst", against.max())
+        provenance.glue(f"tl-{key}-alone-gap", n["residual_only"]["error"] / n["limit"])
+    ratios = []
+    for name in ("trigonometric", "cdl_a", "cdl_c"):
+        limits = arrays[f"{name}_limits"][arrays[f"{name}_ranks"] - 1]
+        for kind in ("closed", "network"):
+            ratios += (arrays[f"{name}_errors_{kind}"] / limits)[limits > 1e-6].tolist()
+    provenance.glue("tl-worst", max(ratios))
+    provenance.glue("tl-low-rank", int(arrays["cdl_c_ranks"][0]))
+    provenance.glue("tl-high-rank", int(arrays["cdl_c_ranks"][-1]))
+    most = int(arrays["trigonometric_solves"][-1])
+    return Table(
+        ["exact solves to come within a tenth of the limit", "trigonometric", "CDL-A", "CDL-C"],
+        [[method, *(str(needed[method, name] or f"over {most}") for name in families)] for method in methods],
+    )
+
+
+def costs(
+    record: Record,
+    name: str,
+    task: nm.Problem,
+    f: Tensor,
+    X: Tensor,
+    builds: dict[str, Callable],
+    *,
+    rounds: int,
+    whole_rounds: int,
+    training: float | None = None,
+) -> None:
+    """Record errors, times and break-even points of exact methods and of maps on one band.
+
+    Args:
+        record: Gets the numbers under ``name``, which must be there already.
+        name: Name of the channel.
+        task: The inverse of its regularised Gram matrix.
+        f: The frequencies of the band, (B, 1).
+        X: The inverses there, (B, n, n).
+        builds: What :func:`builders` returned.
+        rounds: Rounds of the alternating measurement.
+        whole_rounds: Rounds of the measurement of fit and band together.
+        training: What gradient training costs, in inversions, as the search published it; None to leave it out.
+    """
+    A, out = task.family(f), torch.empty_like(X)
+    maps = {key: build() for key, build in builds.items()}
+    calls = {key: lambda solver=solver: solver(A) for key, solver in SOLVERS.items()}
+    calls |= {key: lambda m=m: m(f) for key, m in maps.items()}
+    calls["closed form, old memory"] = lambda: maps["closed form"](f, out=out)
+    calls |= {f"fit: {key}": build for key, build in builds.items()}
+    timings = nm.benchmark.compare(calls, rounds=rounds)
+    relative = {key: 1 / nm.benchmark.speed_up(timings, "NumPy loop", key) for key in calls}
+    # Fit and band together, which are short, beside the loop alone and more often.
+    whole = {"loop": calls["NumPy loop"], "whole": lambda: builds["closed form"]()(f)}
+    timings = nm.benchmark.compare(whole, rounds=whole_rounds)
+    relative["closed form with its fit"] = 1 / nm.benchmark.speed_up(timings, "loop", "whole")
+    # The reference for the exact methods: the same matrices, inverted in double precision.
+    double = nm.peers.numpy_loop(A.to(torch.complex128))
+    record.numbers[name] |= {
+        "count": len(f),
+        "solves": maps["closed form"].report.exact_solves,
+        "relative_time": relative,
+        "errors": {key: relative_error(solver(A), double) for key, solver in SOLVERS.items()}
+        | {key: relative_error(m(f), X) for key, m in maps.items()},
+        "terms": {key: m.rank if isinstance(m, nm.Surrogate) else m.terms for key, m in maps.items()},
+    }
+    fits = {"closed_": "closed form", "network_": "closed form, sine network"}
+    fits |= {f"{key}_": key for key in ("POD and spline", "Chebyshev", "cubic spline", "AAA")}
+    cost = {prefix: len(f) * relative[f"fit: {key}"] for prefix, key in fits.items()}
+    # Gradient training is evaluated like the sine network.
+    if training is not None:
+        fits["training_"], cost["training_"] = "closed form, sine network", training
+    for prefix, key in fits.items():
+        record.numbers[name] |= {
+            f"{prefix}fit_in_inversions": cost[prefix],
+            f"{prefix}break_even": {
+                exact_method: nm.benchmark.break_even(cost[prefix], relative[exact_method], relative[key])
+                for exact_method in SOLVERS
+            },
+        }
+
+
+def count_text(value: float) -> str:
+    """Return a break-even point as a table shows it."""
+    return f"{two_digits(value):,.0f}" if math.isfinite(value) else "never"
+
+
+def cost_table(record: Record, name: str) -> Table:
+    """Tabulate error, cost of the fit, time per matrix and break-even points on one band."""
+    n = record.numbers[name]
+    rows = [[key, "", f"{n['errors'][key]:.0e}", "0", f"{n['relative_time'][key]:.2f}", "", ""] for key in SOLVERS]
+    for key, terms in n["terms"].items():
+        prefix = PREFIXES.get(key, f"{key}_")
+        rows.append(
+            [
+                key,
+                f"{terms} (4)" if key == "cubic spline" else str(terms),
+                f"{n['errors'][key]:.1e}",
+                count_text(n[f"{prefix}fit_in_inversions"]),
+                f"{n['relative_time'][key]:.3f}",
+                count_text(n[f"{prefix}break_even"]["NumPy loop"]),
+                count_text(n[f"{prefix}break_even"]["torch, Cholesky"]),
+            ]
+        )
+    return Table([title(name), "terms", "error", "fit", "each", "pays (loop)", "pays (torch)"], rows)
+
+
+def glue_costs(record: Record, search: Record) -> None:
+    """Glue what the text says about costs."""
+    for name, key in (("cdl_a", "tl-a"), ("cdl_c", "tl-c")):
+        n = record.numbers[name]
+        times, errors = n["relative_time"], n["errors"]
+        for label, value in {
+            "error": errors["closed form"],
+            "gap": errors["closed form"] / n["limit"],
+            "network-gap": errors["closed form, sine network"] / n["limit"],
+            "speed": 1 / times["closed form"],
+            "speed-fit": 1 / times["closed form with its fit"],
+            "speed-batched": times["NumPy batched"] / times["closed form"],
+            "speed-scipy": times["SciPy batched"] / times["closed form"],
+            "speed-cholesky": times["torch, Cholesky"] / times["closed form"],
+            "speed-sionna": times["Sionna, Cholesky"] / times["closed form"],
+            "fit": two_digits(n["closed_fit_in_inversions"]),
+            "network-fit": two_digits(n["network_fit_in_inversions"]),
+            "even": in_matrices(n["closed_break_even"]["NumPy loop"]),
+            "even-cholesky": in_matrices(n["closed_break_even"]["torch, Cholesky"]),
+            "spline-error": errors["cubic spline"],
+            "spline-gain": errors["closed form"] / errors["cubic spline"],
+            "spline-time": times["cubic spline"] / times["closed form"],
+            "spline-fit": n["cubic spline_fit_in_inversions"] / n["closed_fit_in_inversions"],
+            "aaa-gain": errors["closed form"] / errors["AAA"],
+            "aaa-terms": n["terms"]["AAA"],
+            "aaa-fit": n["AAA_fit_in_inversions"] / n["closed_fit_in_inversions"],
+            "aaa-time": times["AAA"] / times["closed form"],
+            "chebyshev-ratio": errors["Chebyshev"] / errors["closed form"],
+            "chebyshev-fit": n["Chebyshev_fit_in_inversions"] / n["closed_fit_in_inversions"],
+            "pod-fit": n["POD and spline_fit_in_inversions"] / n["closed_fit_in_inversions"],
+            "network-over-solves": n["network_fit_in_inversions"] / n["solves"],
+            "fit-over-solves": n["closed_fit_in_inversions"] / n["solves"],
+            "whole-cholesky": times["torch, Cholesky"] / times["closed form with its fit"],
+            "chebyshev-time": times["Chebyshev"] / times["closed form"],
+            "pod-ratio": errors["POD and spline"] / errors["closed form"],
+            "pod-time": times["POD and spline"] / times["closed form"],
+            "network-each": times["closed form, sine network"] / times["closed form"],
+        }.items():
+            provenance.glue(f"{key}-{label}", value)
+    n = record.numbers["cdl_c"]
+    casual = best_trial(search, "cdl_c", 5e5)
+    provenance.glue("tl-c-casual-cost", two_digits(casual["cost_in_inversions"]))
+    provenance.glue("tl-c-casual-gap", casual["error"] / search.numbers["cdl_c_limit"])
+    provenance.glue("tl-c-train-fit", two_digits(n["training_fit_in_inversions"]))
+    provenance.glue("tl-c-train-even", in_matrices(n["training_break_even"]["NumPy loop"]))
+    provenance.glue("tl-count", n["count"])
+    provenance.glue("tl-c-tuned-gap", best_trial(search, "cdl_c")["error"] / search.numbers["cdl_c_limit"])
+
+
+def products(
+    sizes: Sequence[int], count: int, *, rank: int, shift: float, rounds: int, seed: int, device: str
+) -> list[dict]:
+    """Compare the evaluation of fitted maps with the bare matrix product.
+
+    Args:
+        sizes: Sizes n of the matrices.
+        count: Number of parameters B.
+        rank: Rank of the maps.
+        shift: Multiple of the identity in the family.
+        rounds: Rounds of the alternating measurement.
+        seed: Seed of the family, the fits and the parameters.
+        device: The device to measure on.
+
+    Returns:
+        For each size, ratios of times: ``old`` and ``new`` (product over our evaluation, with ``out=`` and without),
+        ``pass`` (the product over one pass over its output) and ``memory`` (new output over old).
+    """
+    found = []
+    for n in sizes:
+        wide = nm.Problem(nm.families.trigonometric(size=n, shift=shift, seed=seed, device=device), nm.Inverse())
+        fitted = nm.fit(wide, rank=rank, seed=seed, progress=False)
+        q = torch.rand(count, 1, generator=torch.Generator().manual_seed(seed)).to(device)
+        phi, columns = torch.randn(count, rank, device=device), fitted.maps[0].core.flatten(1)
+        out = torch.empty(count, n, n, device=device)
+        flat = out.view(count, -1)
+        timings = nm.benchmark.compare(
+            {
+                "old": lambda s=fitted, q=q, out=out: s(q, out=out),
+                "mm, old": lambda x=phi, y=columns, out=flat: torch.mm(x, y, out=out),
+                "pass": lambda out=out: out.fill_(1.0),
+                "new": lambda s=fitted, q=q: s(q),
+                "mm, new": lambda x=phi, y=columns: torch.mm(x, y),
+            },
+            rounds=rounds,
+        )
+        ratios = {
+            key: nm.benchmark.speed_up(timings, *pair)
+            for key, pair in {
+                "old": ("mm, old", "old"),
+                "new": ("mm, new", "new"),
+                "pass": ("pass", "mm, old"),
+                "memory": ("mm, new", "mm, old"),
+            }.items()
+        }
+        found.append({"size": n, "count": count, **ratios})
+    return found
+
+
+def products_table(record: Record) -> Table:
+    """Tabulate the products, and glue what the text says about them."""
+    products = record.numbers["products"]
+    for i, entry in enumerate(products):
+        for key in ("old", "new", "memory"):
+            provenance.glue(f"tl-mm-{i}-{key}", entry[key])
+    provenance.glue("tl-mm-count", products[0]["count"])
+    provenance.glue("tl-mm-worst", min(entry["old"] for entry in products))
+    provenance.glue("tl-mm-worst-new", min(entry["new"] for entry in products))
+    return Table(
+        [
+            "n",
+            "our speed / torch.mm, with out=",
+            "our speed / torch.mm, new output",
+            "torch.mm: new output / out=, time",
+            "one pass over the output / torch.mm with out=, time",
+        ],
+        [
+            [str(e["size"]), f"{e['old']:.2f}", f"{e['new']:.2f}", f"{e['memory']:.1f}", f"{e['pass']:.2f}"]
+            for e in products
+        ],
+    )
+
+
+def turned(channel: nm.wireless.Channel, count: int, noise: float, seed: int) -> list[nm.Problem]:
+    """Return inverses of the Gram matrices of channels that differ from one in the random phases of its paths."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = []
+    for _ in range(count):
+        angles = 2 * math.pi * torch.rand(channel.coefficients.shape[:2], generator=generator).to(channel.lower.device)
+        turned = channel.coefficients * torch.exp(1j * angles)[:, :, None, None].to(channel.coefficients)
+        box = (float(channel.lower), float(channel.upper))
+        batch.append(nm.Problem(nm.wireless.Channel(turned, channel.delays, *box).gram(noise), nm.Inverse()))
+    return batch
+
+
+def many(batch: list[nm.Problem], f: Tensor, *, rank: int, rounds: int, seed: int) -> dict:
+    """Compare fits of many families at once with one fit after another, and with their exact solves alone.
+
+    Args:
+        batch: The problems.
+        f: Parameters to measure the error at, (B, 1), for sixteen of them.
+        rank: Rank of the maps.
+        rounds: Rounds of the alternating measurement.
+        seed: Seed of the fits.
+    """
+    options = {"rank": rank, "seed": seed, "progress": False}
+    x, _ = nm.sampling.design(2 * rank + 16, 1)  # where the snapshots of a fit are taken
+    x = (x.to(f.device) + 1) / 2
+
+    def solves_alone() -> None:
+        """Form and invert the same matrices, 32 channels at a time, and nothing else."""
+        for i in range(0, len(batch), 32):
+            A = [task.family(torch.lerp(task.family.lower, task.family.upper, x)) for task in batch[i : i + 32]]
+            nm.linalg.inverse(torch.cat(A))
+
+    timings = nm.benchmark.compare(
+        {
+            "many": lambda: nm.fit_many(batch, **options),
+            "separate": lambda: [nm.fit(task, **options) for task in batch],
+            "solves": solves_alone,
+        },
+        rounds=rounds,
+    )
+    together = nm.fit_many(batch, **options)
+    checked = []
+    for i in range(0, len(batch), max(1, len(batch) // 16)):
+        X = batch[i].exact(f).value
+        checked.append(relative_error(together[i](f), X) / float(nm.benchmark.eckart_young(X, rank)))
+    return {
+        "count": len(batch),
+        "gain": nm.benchmark.speed_up(timings, "separate", "many"),
+        "most": nm.benchmark.speed_up(timings, "separate", "solves"),
+        "cores": torch.get_num_threads(),
+        "worst_gap": max(checked),
+        "checked": len(checked),
+    }
+
+
+def glue_many(record: Record, on_gpu: Record) -> None:
+    """Glue what the text says about many families at once, on this machine and in a record from a GPU."""
+    many = record.numbers["many"]
+    for key, value in {
+        "count": many["count"],
+        "gain": many["gain"],
+        "most": many["most"],
+        "cores": many["cores"],
+        "gap": many["worst_gap"],
+        "checked": many["checked"],
+    }.items():
+        provenance.glue(f"tl-many-{key}", value)
+    machine, numbers = on_gpu.provenance["machine"], on_gpu.numbers
+    on_c = numbers["cdl_c"]["relative_time"]
+    for key, value in {
+        "name": machine["gpu"] or machine["cpu"],
+        "cores": machine["cores"],
+        "many-count": numbers["many"]["count"],
+        "many-gain": numbers["many"]["gain"],
+        "many-most": numbers["many"]["most"],
+        "mm-count": numbers["products"][0]["count"],
+        "mm-small": numbers["products"][0]["old"],
+        "mm-large": numbers["products"][-1]["old"],
+        "cholesky": on_c["closed form"] / on_c["torch, Cholesky"],
+        "cholesky-with": on_c["closed form with its fit"] / on_c["torch, Cholesky"],
+    }.items():
+        provenance.glue(f"tl-gpu-{key}", value)
+
+
+def tolerance(problem: nm.Problem, p: Tensor, exact: Tensor, fit: nm.Surrogate, inversion: float) -> dict:
+    """Return report, error, limit and largest residual of a fit to a tolerance, and the seconds of one inversion."""
+    return {
+        "report": fit.report.to_dict(),
+        "error": relative_error(fit(p), exact),
+        "limit": nm.benchmark.eckart_young(exact, fit.report.rank),
+        "residual_max": float(problem.residual(p, fit(p)).max()),
+        "inversion": inversion,
+    }
+
+
+def tolerance_table(record: Record) -> Table:
+    """Tabulate the rounds of a fit to a tolerance, and glue what the text says about it."""
+    adapted = record.numbers["tolerance"]
+    for key, value in {
+        "solves": adapted["report"]["exact_solves"],
+        "rank": adapted["report"]["rank"],
+        "error": adapted["error"],
+        "gap": adapted["error"] / adapted["limit"],
+        "residual": adapted["residual_max"],
+        "evaluations": adapted["report"]["residual_evaluations"],
+        "cost": two_digits(adapted["report"]["seconds"] / adapted["inversion"]),
+        "stop": adapted["report"]["stop_reason"],
+        "tol": adapted["report"]["tol"],
+        "over": adapted["residual_max"] / adapted["report"]["tol"],
+        "target": 100 * adapted["report"]["settings"]["failure_probability"],
+        "draws": adapted["report"]["settings"]["sampling"]["samples"],
+        "uniform": 100 * adapted["report"]["settings"]["sampling"]["defensive"],
+    }.items():
+        provenance.glue(f"tl-adaptive-{key}", value)
+    fitted = nm.Report.from_dict(adapted["report"])
+    return Table(
+        ["round", "exact solves", "rank", "failure probability (estimate)", "largest residual", "snapshots added"],
+        [
+            [
+                str(i),
+                str(entry["exact_solves"]),
+                str(entry["rank"]),
+                fitted.probability(fitted.rounds[i - 1]),
+                f"{float(entry['residual_max']):.1e}",
+                str(len(entry["added"])),
+            ]
+            for i, entry in enumerate(adapted["report"]["rounds"], 1)
+        ],
+    )

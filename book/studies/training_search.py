@@ -1,0 +1,177 @@
+"""The search for training settings: random trials, halved by their error, and changes of one setting at a time."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+import neumatc as nm
+from studies import provenance
+from studies.provenance import Record, Table
+
+TITLES = {"trigonometric": "trigonometric", "cdl_c": "CDL-C"}
+SPACE = {
+    "frequency": [2.5, 5.0, 10.0, 20.0, 40.0, 80.0],
+    "width": [32, 64, 128, 256],
+    "layers": [1, 2, 3, 4],
+    "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2],
+    "batch": [16, 64, 128],
+}
+
+
+def trial(
+    problem: nm.Problem, p: Tensor, exact: Tensor, settings: Mapping[str, object], *, steps: int, rank: int, seed: int
+) -> dict:
+    """Train once; return the error and the cost in exact inversions by NumPy, timed right after it.
+
+    Args:
+        problem: The inverse of a family.
+        p: Parameters to measure at, (B, 1).
+        exact: The inverses there, (B, n, n).
+        settings: A value of every setting in ``SPACE``, perhaps a ``schedule``.
+        steps: Steps of the optimiser.
+        rank: Rank of the map.
+        seed: Seed of the fit.
+    """
+    embedding = nm.SinusoidalMLP(settings["layers"], settings["width"], settings["frequency"])
+    method = nm.ResidualTraining(
+        embedding,
+        steps=steps,
+        batch=settings["batch"],
+        learning_rate=settings["learning_rate"],
+        schedule=settings.get("schedule", "cosine"),
+        rounds=1,
+    )
+    surrogate = nm.fit(problem, rank=rank, method=method, seed=seed, progress=False)
+    matrices = problem.family(p)
+    timing = nm.benchmark.compare({"loop": lambda: nm.peers.numpy_loop(matrices)}, rounds=3)
+    return {
+        "error": nm.benchmark.relative_error(surrogate(p), exact),
+        "cost_in_inversions": surrogate.report.seconds / (timing["loop"].median / len(matrices)),
+        "stop": surrogate.report.stop_reason.name,
+    }
+
+
+def search(
+    record: Record, name: str, problem: nm.Problem, p: Tensor, *, stages: Sequence[tuple[int, int]], rank: int
+) -> None:
+    """Search on one family: random settings first, the best of them with more steps in each stage that follows.
+
+    Args:
+        record: Gets the number ``<name>_limit``, and more ``trials``; it is saved after every stage.
+        name: Name of the family.
+        problem: The inverse of the family.
+        p: Parameters to measure at, (B, 1).
+        stages: Number of trials and their steps.
+        rank: Rank of the maps.
+    """
+    exact = problem.exact(p).value
+    record.numbers[f"{name}_limit"] = nm.benchmark.eckart_young(exact, rank)
+    trials = record.numbers.setdefault("trials", [])
+    draw = random.Random(record.seed)
+    settings = [{key: draw.choice(values) for key, values in SPACE.items()} for _ in range(stages[0][0])]
+    for stage, (count, steps) in enumerate(stages):
+        results = []
+        for chosen in settings[:count]:
+            results.append({"family": name, "stage": stage, "steps": steps, **chosen})
+            results[-1] |= trial(problem, p, exact, chosen, steps=steps, rank=rank, seed=record.seed)
+        results.sort(key=lambda result: result["error"])
+        settings = [{key: result[key] for key in SPACE} for result in results]
+        trials += results
+        record.save()  # a long search keeps what it has
+    print(f"{name}: best error {results[0]['error']:.1e}, limit {record.numbers[f'{name}_limit']:.1e}")
+
+
+def winner(record: Record, name: str) -> dict:
+    """Return the best trial on one family."""
+    return min((t for t in record.numbers["trials"] if t["family"] == name), key=lambda t: t["error"])
+
+
+def glue_search(record: Record) -> None:
+    """Glue what the text says about the search."""
+    trials = record.numbers["trials"]
+    for name, key in (("trigonometric", "ts-t"), ("cdl_c", "ts-c")):
+        best, limit = winner(record, name), record.numbers[f"{name}_limit"]
+        provenance.glue(f"{key}-error", best["error"])
+        provenance.glue(f"{key}-limit", limit)
+        provenance.glue(f"{key}-gap", best["error"] / limit)
+        provenance.glue(f"{key}-steps", best["steps"])
+        provenance.glue(f"{key}-cost", float(f"{best['cost_in_inversions'] / 1e6:.2g}"))
+        provenance.glue(f"{key}-trials", sum(t["family"] == name for t in trials))
+    provenance.glue("ts-settings", math.prod(len(values) for values in SPACE.values()))
+
+
+def best_table(record: Record, count: int = 5) -> Table:
+    """Tabulate the best trials on each family."""
+    trials, rows = record.numbers["trials"], []
+    for name, title in TITLES.items():
+        ranked = sorted((t for t in trials if t["family"] == name), key=lambda t: t["error"])
+        rows += [
+            [
+                title,
+                f"{t['steps']:,}",
+                f"{t['frequency']:g}",
+                str(t["width"]),
+                str(t["layers"]),
+                f"{t['learning_rate']:g}",
+                str(t["batch"]),
+                f"{t['error']:.1e}",
+                f"{t['cost_in_inversions']:.1e}",
+            ]
+            for t in ranked[:count]
+        ]
+    header = [
+        "family",
+        "steps",
+        "frequency",
+        "width",
+        "layers",
+        "learning rate",
+        "batch",
+        "error",
+        "cost in inversions",
+    ]
+    return Table(header, rows)
+
+
+def median_table(record: Record) -> Table:
+    """Tabulate the median errors of the first trials by the value of one setting."""
+    trials, rows = record.numbers["trials"], []
+    for key, values in SPACE.items():
+        for value in values:
+            row = [key.replace("_", " "), f"{value:g}"]
+            for name in TITLES:
+                errors = [t["error"] for t in trials if t["family"] == name and t["stage"] == 0 and t[key] == value]
+                row.append(f"{statistics.median(errors):.1e} ({len(errors)})" if errors else "none")
+            rows.append(row)
+    return Table(["setting", "value", *(f"{title}: median error (trials)" for title in TITLES.values())], rows)
+
+
+def around(
+    record: Record, problem: nm.Problem, p: Tensor, best: Mapping[str, object], *, steps: int, rank: int
+) -> None:
+    """Record the errors when one setting of the best trial is changed, as ``around``; see :func:`search`."""
+    chosen = {key: best[key] for key in SPACE}
+    changes = {
+        "none": {},
+        "constant learning rate": {"schedule": "constant"},
+        "constant, a tenth of the rate": {"schedule": "constant", "learning_rate": chosen["learning_rate"] / 10},
+        "twice the batch": {"batch": 2 * chosen["batch"]},
+        "twice the frequency scale": {"frequency": 2 * chosen["frequency"]},
+    }
+    exact = problem.exact(p).value
+    record.numbers["around"] = []
+    for name, change in changes.items():
+        result = trial(problem, p, exact, chosen | change, steps=steps, rank=rank, seed=record.seed)
+        record.numbers["around"].append({"change": name, **result})
+        print(name)
+
+
+def around_table(record: Record) -> Table:
+    """Tabulate the errors around the best trial."""
+    entries = record.numbers["around"]
+    return Table(["change", "error"], [[entry["change"], f"{entry['error']:.1e}"] for entry in entries])

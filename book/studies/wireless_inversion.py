@@ -1,0 +1,412 @@
+"""Studies of the chapter on wireless inversion: quality, speed and harder channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import neumatc as nm
+from studies import provenance
+from studies.provenance import Record, Table
+from studies.texts import in_matrices, title, two_digits
+
+EXACT = {
+    "NumPy loop": nm.peers.numpy_loop,
+    "NumPy batched": nm.peers.numpy_batched,
+    "Sionna, Cholesky": nm.peers.sionna_cholesky,
+    "torch, Cholesky": nm.peers.torch_cholesky,
+}
+
+
+def percent(lost: float) -> str:
+    """Return a share of the rate in percent; the rate is computed in single precision."""
+    return f"{100 * lost:.2g} %" if lost > 1e-6 else "< 0.0001 %"
+
+
+def quality(
+    record: Record,
+    model: str,
+    channel: nm.wireless.Channel,
+    problem: nm.Problem,
+    X: Tensor,
+    trained: nm.Surrogate,
+    solved: nm.Surrogate,
+    noise: float,
+) -> None:
+    """Record errors, residuals and rates of a trained map and of a closed form along the band of one channel.
+
+    Args:
+        record: Gets the numbers under ``model``, which must be there already, and the arrays ``<model>_...``.
+        model: ``"cdl_a"`` or ``"cdl_c"``.
+        channel: The channel.
+        problem: The inverse of its regularised Gram matrix.
+        X: The exact inverses at the channel's frequencies, (B, n, n).
+        trained: The map from gradient training.
+        solved: The map of the closed form, of the same rank.
+        noise: Variance of the noise.
+    """
+    f, rank = channel.frequencies, trained.rank
+    value, closed = trained(f), solved(f)
+    best = nm.benchmark.best_of_rank(X[::4], rank)
+    least = nm.benchmark.least_residual(problem.family(f[::8]), rank)
+    H = channel(f)
+
+    def rate(inverse: Tensor) -> float:
+        every = round(len(H) / len(inverse))
+        return float(nm.wireless.sum_rate(H[::every], inverse @ H[::every].mH, noise).mean())
+
+    residual = problem.residual(f, value)
+    # For a Hermitian A, the other side's residual X A - I is the residual of the adjoint, conjugated.
+    other_side = problem.residual(f, value.mH)
+    norm = torch.linalg.vector_norm(X[::4], dim=(1, 2))
+    record.numbers[model] |= {
+        "error": nm.benchmark.relative_error(value, X),
+        "residual_median": residual.median(),
+        "residual_max": residual.max(),
+        "rate": rate(X),
+        "other_side": other_side.median(),
+        "rate_lost": 1 - rate(value) / rate(X),
+        "rate_lost_adjoint": 1 - rate(value.mH) / rate(X),
+        "rate_lost_best": 1 - rate(best) / rate(X[::4]),
+        "rate_lost_least": 1 - rate(least) / rate(X[::8]),
+        "least_error": nm.benchmark.relative_error(least, X[::8]),
+        "report": trained.report.to_dict(),
+        "closed": {
+            "error": nm.benchmark.relative_error(closed, X),
+            "residual_median": problem.residual(f, closed).median(),
+            "residual_max": problem.residual(f, closed).max(),
+            "other_side": problem.residual(f, closed.mH).median(),
+            "rate_lost": 1 - rate(closed) / rate(X),
+            "rate_lost_adjoint": 1 - rate(closed.mH) / rate(X),
+            "report": solved.report.to_dict(),
+        },
+    }
+    record.arrays |= {
+        f"{model}_frequency": f[::4, 0],
+        f"{model}_error": problem.error(f[::4], value[::4]),
+        f"{model}_residual": residual[::4],
+        f"{model}_closed_error": problem.error(f[::4], closed[::4]),
+        f"{model}_best_error": torch.linalg.vector_norm(best - X[::4], dim=(1, 2)) / norm,
+    }
+
+
+def quality_table(record: Record, models: Sequence[str]) -> Table:
+    """Tabulate errors and residuals of both fits."""
+    rows = []
+    for model in models:
+        n = record.numbers[model]
+        for fit, values in (("trained", n), ("closed form", n["closed"])):
+            rows.append(
+                [
+                    f"{title(model)}, {fit}",
+                    f"{values['error']:.1e}",
+                    f"{n['limit']:.1e}",
+                    f"{values['residual_median']:.1e}",
+                    f"{values['residual_max']:.1e}",
+                    f"{values['other_side']:.1e}",
+                ]
+            )
+    header = ["channel, fit", "error", "limit", "residual: median", "residual: largest", "of $XA-I$: median"]
+    return Table(header, rows)
+
+
+def glue_quality(record: Record, models: Sequence[str]) -> None:
+    """Glue what the text says about the quality of the fits."""
+    for model in models:
+        n, key = record.numbers[model], model.replace("cdl_", "wi-")
+        provenance.glue(f"{key}-sides", n["other_side"] / n["residual_median"])
+        provenance.glue(f"{key}-bound", n["residual_max"] * record.numbers["size"] ** 0.5)
+        names = (
+            "condition",
+            "error",
+            "limit",
+            "rate",
+            "rate_lost",
+            "rate_lost_adjoint",
+            "rate_lost_best",
+            "least_error",
+        )
+        for name in (*names, "rate_lost_least"):
+            provenance.glue(f"{key}-{name.replace('_', '-')}", n[name] * (100 if "lost" in name else 1))
+        provenance.glue(f"{key}-stream", n["rate"] / record.numbers["size"])
+        provenance.glue(f"{key}-gap", n["error"] / n["limit"])
+        provenance.glue(f"{key}-least-ratio", n["least_error"] / n["limit"])
+        provenance.glue(f"{key}-closed-error", n["closed"]["error"])
+        provenance.glue(f"{key}-closed-gap", n["closed"]["error"] / n["limit"])
+        provenance.glue(f"{key}-closed-solves", n["closed"]["report"]["exact_solves"])
+        provenance.glue(f"{key}-closed-rate-lost", 100 * n["closed"]["rate_lost_adjoint"])
+    provenance.glue("wi-rank", record.numbers["rank"])
+    provenance.glue("wi-slot-matrices", 280 * record.numbers["cdl_c"]["count"])
+    provenance.glue("wi-steps", record.numbers["steps"])
+
+
+def rate_table(record: Record, models: Sequence[str]) -> Table:
+    """Tabulate the share of the sum rate that is lost with each map."""
+    rows = []
+    for name, keys in {
+        "trained": ("rate_lost", "rate_lost_adjoint"),
+        "closed form": ("closed_rate_lost", "closed_rate_lost_adjoint"),
+        "map of least error": ("rate_lost_best",),
+        "map of small $XA-I$": ("rate_lost_least",),
+    }.items():
+        row = [name]
+        for model in models:
+            n = record.numbers[model]
+            flat = n | {f"closed_{key}": value for key, value in n["closed"].items()}
+            lost = [percent(flat[key]) for key in keys]
+            row += [*lost, ""] if len(lost) == 1 else lost
+        rows.append(row)
+    header = ["rate lost", "CDL-A: with $X$", "CDL-A: with $X^H$", "CDL-C: with $X$", "CDL-C: with $X^H$"]
+    return Table(header, rows)
+
+
+def speed(
+    record: Record,
+    model: str,
+    channel: nm.wireless.Channel,
+    problem: nm.Problem,
+    trained: nm.Surrogate,
+    solved: nm.Surrogate,
+    *,
+    noise: float,
+    rounds: int,
+) -> None:
+    """Record times, errors and lost rates of exact methods, interpolation and maps on the band of one channel.
+
+    Args:
+        record: Gets the numbers under ``model``; the rate must be there already (:func:`quality`).
+        model: ``"cdl_a"`` or ``"cdl_c"``.
+        channel: The channel.
+        problem: The inverse of its regularised Gram matrix.
+        trained: The map from gradient training.
+        solved: The map of the closed form, of the same rank.
+        noise: Variance of the noise.
+        rounds: Rounds of the alternating measurement.
+    """
+    f, rank = channel.frequencies, trained.rank
+    A, H = problem.family(f), channel(f)
+    knots = max(4, -(-len(f) // 48) + 1)  # an exact inverse at about every 48th subcarrier
+    few = {  # degree of the spline, and number of exact inverses
+        "held over 24 subcarriers": (0, -(-len(f) // 24)),
+        "held over 48 subcarriers": (0, -(-len(f) // 48)),
+        "linear interpolation": (1, knots),
+        "cubic interpolation": (3, knots),
+    }
+    builds = {name: lambda n=n, k=k: nm.peers.spline(problem, n, k, f) for name, (k, n) in few.items()}
+    builds["closed form"] = lambda: nm.fit(problem, rank=rank, progress=False)
+    maps = {name: build() for name, build in builds.items() if name != "closed form"}
+    maps |= {"trained": trained, "closed form": solved}
+    phi = torch.randn(len(f), rank, device=f.device)
+    columns = torch.randn(rank, 2 * A[0].numel(), device=f.device)
+    out = torch.empty(len(f), columns.shape[1], device=f.device)
+
+    methods = {
+        **{name: lambda solver=solver: solver(A) for name, solver in EXACT.items()},
+        **{name: lambda s=s: s(f) for name, s in maps.items()},
+        **{f"{name}, with its fit": lambda build=build: build()(f) for name, build in builds.items()},
+        "product alone": lambda: torch.mm(phi, columns),
+        "product, old memory": lambda: torch.mm(phi, columns, out=out),
+    }
+    timings = nm.benchmark.compare(methods, rounds=rounds)
+    # The reference for the errors of the exact methods: the same matrices, inverted in double precision.
+    X = torch.from_numpy(np.linalg.inv(A.cpu().numpy().astype(np.complex128))).to(f.device)
+    relative = {name: 1 / nm.benchmark.speed_up(timings, "NumPy loop", name) for name in methods}
+    fit = trained.report.seconds / (timings["NumPy loop"].median / len(f))
+    relative["trained, with its fit"] = relative["trained"] + fit / len(f)
+    # What a method other than the exact ones costs before its first matrix, in inversions.
+    starts = {name: len(f) * (relative[f"{name}, with its fit"] - relative[name]) for name in builds}
+
+    def rate(inverse: Tensor) -> float:
+        return float(nm.wireless.sum_rate(H, inverse @ H.mH, noise).mean())
+
+    record.numbers[model] |= {
+        "relative_time": relative,
+        "fit_in_inversions": fit,
+        "knots": knots,
+        "break_even": {
+            name: nm.benchmark.break_even(fit - starts.get(name, 0), relative[name], relative["trained"])
+            for name in (*EXACT, *builds)
+        },
+        "errors": {name: nm.benchmark.relative_error(methods[name]().to(X), X) for name in (*EXACT, *maps)},
+        "rates_lost": {
+            name: 1 - rate(value.mH if name == "trained" else value) / record.numbers[model]["rate"]
+            for name, value in ((name, s(f)) for name, s in maps.items())
+        },
+    }
+    for prefix, name in (("closed_", "closed form"), ("cubic_", "cubic interpolation")):
+        record.numbers[model] |= {
+            f"{prefix}fit_in_inversions": starts[name],
+            f"{prefix}break_even": {
+                exact: nm.benchmark.break_even(starts[name], relative[exact], relative[name]) for exact in EXACT
+            },
+        }
+
+
+def speed_table(record: Record, model: str) -> Table:
+    """Tabulate speed-up, error and lost rate of every method on the band of one channel."""
+    n = record.numbers[model]
+    times, errors, lost = n["relative_time"], n["errors"], n["rates_lost"]
+    names = [name for name in times if ", with its fit" not in name]
+    rows = []
+    for name in names:
+        with_fit = times.get(f"{name}, with its fit")
+        rows.append(
+            [
+                name,
+                f"{1 / times[name]:.1f}",
+                "" if with_fit is None else f"{1 / with_fit:.1f}" if with_fit < 1 else f"{1 / with_fit:.1g}",
+                f"{errors[name]:.0e}" if name in errors else "",
+                percent(lost[name]) if name in lost else "",
+            ]
+        )
+    return Table([title(model), "speed-up", "with its fit", "error", "rate lost"], rows)
+
+
+def glue_speed(record: Record, models: Sequence[str]) -> None:
+    """Glue what the text says about times."""
+    for model in models:
+        n, key = record.numbers[model], model.replace("cdl_", "wi-")
+        times, errors, lost = n["relative_time"], n["errors"], n["rates_lost"]
+        for name, value in {
+            "speed-up": 1 / times["trained"],
+            "speed-up-batched": times["NumPy batched"] / times["trained"],
+            "speed-up-sionna": times["Sionna, Cholesky"] / times["trained"],
+            "speed-up-cholesky": times["torch, Cholesky"] / times["trained"],
+            "mm": times["trained"] / times["product alone"],
+            "mm-old": times["trained"] / times["product, old memory"],
+            "speed-up-interpolation": 1 / times["cubic interpolation"],
+            "speed-up-interpolation-fit": 1 / times["cubic interpolation, with its fit"],
+            "interpolation-error": errors["cubic interpolation"],
+            "interpolation-gain": n["error"] / errors["cubic interpolation"],
+            "linear-error": errors["linear interpolation"],
+            "linear-lost": percent(lost["linear interpolation"]),
+            "held-error": errors["held over 24 subcarriers"],
+            "held-lost": 100 * lost["held over 24 subcarriers"],
+            "held-wide-lost": 100 * lost["held over 48 subcarriers"],
+            "fit": two_digits(n["fit_in_inversions"]),
+            "closed-fit": two_digits(n["closed_fit_in_inversions"]),
+            "closed-speed-up-with-fit": 1 / times["closed form, with its fit"],
+            "closed-break-even": in_matrices(n["closed_break_even"]["NumPy loop"]),
+            "closed-break-even-cholesky": in_matrices(n["closed_break_even"]["torch, Cholesky"]),
+            "bands": n["break_even"]["NumPy loop"] / n["count"],
+            "break-even": in_matrices(n["break_even"]["NumPy loop"]),
+            "break-even-interpolation": in_matrices(n["break_even"]["cubic interpolation"]),
+            "break-even-cholesky": in_matrices(n["break_even"]["torch, Cholesky"]),
+        }.items():
+            provenance.glue(f"{key}-{name}", value)
+    provenance.glue("wi-knots", record.numbers["cdl_c"]["knots"])
+    provenance.glue("wi-count", record.numbers["cdl_c"]["count"])
+    provenance.glue("wi-cholesky-gain", record.numbers["size"] / record.numbers["rank"])
+    provenance.glue("wi-lu-gain", 2 * record.numbers["size"] / record.numbers["rank"])
+
+
+def paper_table(record: Record, models: Sequence[str]) -> Table:
+    """Tabulate what the paper reports beside what was measured here."""
+    header = ["", "paper (its task, its machine)", "this run, CDL-A", "this run, CDL-C"]
+    both = [record.numbers[model] for model in models]
+    strongest = [n["relative_time"]["torch, Cholesky"] / n["relative_time"]["trained"] for n in both]
+    return Table(
+        header,
+        [
+            [
+                "speed-up over NumPy (here: in a loop)",
+                "over 3",
+                *(f"{1 / n['relative_time']['trained']:.0f}" for n in both),
+            ],
+            ["accuracy", "called acceptable", *(f"relative error {n['error']:.1e}" for n in both)],
+            ["speed-up over the strongest exact method", "not known to us", *(f"{ratio:.1f}" for ratio in strongest)],
+            [
+                "break-even with the loop",
+                "not known to us",
+                *(in_matrices(n["break_even"]["NumPy loop"]) for n in both),
+            ],
+        ],
+    )
+
+
+def harder(
+    record: Record,
+    draw: Callable[..., nm.wireless.Channel],
+    models: Sequence[str],
+    *,
+    rank: int,
+    noise: float,
+    users: int,
+    every: int,
+) -> None:
+    """Record limits and rates of channels with other delay spreads, antennas, sectors and noise, as ``harder``.
+
+    Args:
+        record: The record.
+        draw: Returns a channel for a model and for settings of :func:`neumatc.wireless.cdl`.
+        models: ``"cdl_a"`` and ``"cdl_c"``.
+        rank: Rank of the maps.
+        noise: Variance of the noise where the settings say nothing else.
+        users: Number of users.
+        every: Only every so many subcarriers.
+    """
+    spreads = (30e-9 * np.random.default_rng(record.seed).lognormal(sigma=0.5, size=users)).tolist()
+    variants = {
+        "as above": {},
+        "delay spread 100 ns": {"delay_spread": 100e-9},
+        "delay spread 300 ns": {"delay_spread": 300e-9},
+        "delay spread of each user": {"delay_spread": spreads},
+        "omnidirectional users": {"user_pattern": "omni"},
+        "omnidirectional users, 100 ns": {"user_pattern": "omni", "delay_spread": 100e-9},
+        "all users in one direction": {"sector": 0.0},
+        "noise 0.01": {"noise": 0.01},
+        "noise 0.001": {"noise": 0.001},
+    }
+    found = []
+    for name, settings in variants.items():
+        for model in models:
+            level = settings.get("noise", noise)
+            channel = draw(model, **{key: value for key, value in settings.items() if key != "noise"})
+            f = channel.frequencies[::every]
+            problem, H = nm.Problem(channel.gram(level), nm.Inverse()), channel(f)
+            X = problem.exact(f).value
+            limits = nm.benchmark.eckart_young(X, list(range(1, len(X))))
+            best, least = nm.benchmark.best_of_rank(X, rank), nm.benchmark.least_residual(problem.family(f), rank)
+            rates = [float(nm.wireless.sum_rate(H, inverse @ H.mH, level).mean()) for inverse in (X, best, least)]
+            found.append(
+                {
+                    "channel": model,
+                    "settings": name,
+                    "limit": limits[rank - 1],
+                    "rank_for_1e-2": int((limits > 1e-2).sum()) + 1,
+                    "rate": rates[0],
+                    "rate_lost_best": 1 - rates[1] / rates[0],
+                    "rate_lost_least": 1 - rates[2] / rates[0],
+                }
+            )
+    record.numbers["harder"] = found
+
+
+def glue_harder(record: Record) -> None:
+    """Glue what little noise costs."""
+    for h in record.numbers["harder"]:
+        if h["settings"] == "noise 0.001":
+            key = f"wi-{h['channel'][-1]}-quiet"
+            provenance.glue(f"{key}-best", 100 * h["rate_lost_best"])
+            provenance.glue(f"{key}-least", 100 * h["rate_lost_least"])
+
+
+def harder_table(record: Record, model: str) -> Table:
+    """Tabulate limit, rank and lost rates of the harder channels."""
+    header = ["limit", "rank for 1e-2", "rate (bit/s/Hz)", "lost, least error", "lost, small $XA-I$"]
+    rows = [
+        [
+            h["settings"],
+            f"{h['limit']:.1e}",
+            str(h["rank_for_1e-2"]),
+            f"{h['rate']:.1f}",
+            percent(h["rate_lost_best"]),
+            percent(h["rate_lost_least"]),
+        ]
+        for h in record.numbers["harder"]
+        if h["channel"] == model
+    ]
+    return Table([title(model), *header], rows)

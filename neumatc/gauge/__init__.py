@@ -1,0 +1,127 @@
+"""The gauge: turn frames of vectors, which LAPACK returns in any phase and order, into continuous functions of p."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neumatc.gauge import events, graph, transport
+from neumatc.report import Event
+
+__all__ = ["Alignment", "align"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How frames are to be combined so that they vary continuously.
+
+    Attributes:
+        rotations: Unitary W_i, shape (N, K, J): column j is the vector with label j, or of a block one of its basis.
+        blocks: Labels that are followed together, as sets 0 .. J - 1 in order.
+        events: What was met on the way.
+    """
+
+    rotations: Tensor
+    blocks: tuple[tuple[int, ...], ...]
+    events: tuple[Event, ...]
+
+    @property
+    def separate(self) -> bool:
+        """Whether every vector is followed on its own."""
+        return all(len(block) == 1 for block in self.blocks)
+
+
+def align(
+    frames: Tensor,
+    values: Tensor,
+    x: Tensor,
+    wanted: Tensor,
+    *,
+    together: bool = False,
+    duals: Tensor | None = None,
+    periodic: bool = False,
+) -> Alignment:
+    r"""Align orthonormal frames F_i at parameters x_i: find unitary W_i such that F_i W_i is continuous.
+
+    Along a path (one parameter), or a minimum spanning tree of the parameters (several), each frame is matched with the
+    one before: the order by the assignment of largest overlaps :math:`|f_k^H f_l|^2`, the phase such that
+    :math:`f_k^H f_k` is positive, which is parallel transport. Vectors of equal values are turned within their span,
+    and vectors that turn into each other between two snapshots are followed together, as a block, by orthogonal
+    Procrustes (the polar factor of the overlap). In several parameters the loops which the tree leaves open are closed
+    by every other edge between neighbours, two parameters with no third one in the ball between (Gabriel's graph).
+    Where the transport around one turns a vector by more than 90 degrees it
+    joins a block with the vector of the nearest value: a real one has changed its sign around a degeneracy (Herzberg
+    and Longuet-Higgins, Discuss. Faraday Soc. 35, 1963), and no continuous real vector exists; a complex one has met
+    much curvature, as there is near a degeneracy (Berry, Proc. R. Soc. A 392, 1984), and the gap of the event says
+    whether the values meet. The event's place is where the squared difference of the two values, which is smooth where
+    no third one is near, is least, by a quadratic through the nodes around. Into blocks also go
+    vectors whose values are equal at most parameters. At last all frames F_i are turned towards the mean M of all, such
+    that F_i^H M is Hermitian and positive: that makes them as smooth as their projectors. Where a frame has little in
+    common with the mean, neighbours' phases are averaged before (synchronisation), which spreads what curvature there
+    is evenly; where it then has too little for such a turn, the average stays.
+
+    Args:
+        frames: Orthonormal columns, shape (N, L, K), real or complex.
+        values: The value of each column, shape (N, K), real.
+        x: Parameters in the cube [-1, 1]^d, shape (N, d), float64.
+        wanted: Mask (N, K): columns that the caller needs at this parameter. Labels that are never wanted, nor in a
+            block with one that is, are dropped.
+        together: Follow all columns as one block.
+        duals: For columns that are not orthonormal: D_i with D_i^H F_i = I, which takes the place of F_i in overlaps.
+            Then there are no blocks, and no crossings are looked for.
+        periodic: Whether the one parameter goes around, -1 and 1 being the same. Where a label returns to itself, the
+            phase that a turn gives it (Berry's) is spread evenly over the turn, in proportion to x; of a block the
+            unitary matrix, by its logarithm. Labels that are exchanged become a block, and so do two real ones that
+            change their signs. Where that does not help (a single real vector changes its sign, or one leaves what is
+            followed) a cut stays at the seam, and an event ``"loop"`` at 1 says so.
+
+    Returns:
+        The alignment, on the device and in the dtype of the frames.
+
+    Raises:
+        ValueError: If ``periodic`` is set for several parameters.
+    """
+    if periodic and x.shape[1] > 1:
+        raise ValueError(
+            f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis alone closes a path."
+        )
+    points, F, eps = x.double().cpu().numpy(), _wide(frames), torch.finfo(values.dtype).eps
+    given = transport.Frames.of(F, F if duals is None else _wide(duals), _wide(values), eps, duals is not None)
+    separated, bases = transport.separated(given, points)
+    lattice = graph.connected(points, periodic)
+    followed, met = _followed(separated, lattice, together)
+    W = transport.relaxed(separated, lattice, followed)
+    used = np.zeros(F.shape[2], bool)
+    # A column has the label that it has the largest part of.
+    np.logical_or.at(used, np.abs(W).argmax(axis=2).ravel(), wanted.cpu().numpy().ravel())
+    blocks = [block for block in followed.blocks if used[block].any()]
+    order = np.concatenate(blocks)
+    renamed = {int(old): new for new, old in enumerate(order)}
+    W = torch.from_numpy(np.ascontiguousarray((bases @ W)[:, :, order]))
+    return Alignment(
+        W.to(frames.device, frames.dtype),
+        tuple(tuple(renamed[int(label)] for label in block) for block in blocks),
+        tuple(event for event in met if any(label in renamed for label in event.labels)),
+    )
+
+
+def _followed(frames: transport.Frames, lattice: graph.Graph, together: bool) -> tuple[transport.Followed, list[Event]]:
+    """Transport; merge what is not resolved; begin again, until every loop closes."""
+    raw = transport.overlaps(frames, lattice.edges)
+    joined = np.eye(frames.F.shape[2], dtype=bool) | together
+    met: list[Event] = []
+    while True:
+        followed = transport.follow(frames, lattice, raw, graph.components(joined))
+        pairs, more = events.obstacles(frames, lattice, followed)
+        met += more
+        if frames.alone or not pairs:
+            return followed, events.least(met) + events.crossings(frames, lattice, followed)
+        for a, b in pairs:
+            joined[a, b] = joined[b, a] = True
+
+
+def _wide(x: Tensor) -> np.ndarray:
+    return x.resolve_conj().cpu().to(torch.complex128 if x.is_complex() else torch.float64).numpy()

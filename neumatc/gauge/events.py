@@ -1,0 +1,302 @@
+"""Events: what was met on the way, where, and the pairs of labels that are to be followed together for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from neumatc.gauge.graph import Graph, predictions
+from neumatc.gauge.transport import RESOLVED, Followed, Frames, polar
+from neumatc.report import Event
+
+# Two vectors turn into each other too fast for the snapshots where neighbours predict one with an error above the
+# first number, and above this many times what is usual for it and what neighbours predict the span of the two with.
+_ROUGH, _ROUGHER = 1e-3, 4.0
+# Two vectors that exchange more than this part (13 degrees) at a least gap are at an avoided crossing.
+_MIXING = 0.05
+# A loop between neighbours that turns a vector by more than this (radians) is taken to enclose a degeneracy. A real
+# vector turns by 0 or pi, and by pi only around one; a complex one by any angle, of which that is one cause.
+_LARGEST_TURN = np.pi / 2
+
+Pairs = list[tuple[int, int]]
+
+
+def obstacles(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+    """Return pairs of labels that keep each other from being followed one by one, and what was met."""
+    checks = [_mixing]
+    if len(graph.loops):
+        checks += [_reflected] if graph.closed else [_inseparable, _turning]
+    if graph.x.shape[1] == 1:
+        checks.append(_unresolved)
+    pairs, events = [], []
+    for check in checks:
+        found, met = check(frames, graph, followed)
+        events += met
+        same = followed.same
+        pairs = [(int(a), int(b)) for a, b in found if not same[a, b]]
+        if pairs:
+            break
+    return pairs, events
+
+
+def least(events: Iterable[Event]) -> list[Event]:
+    """Of events of one kind with the same labels, keep that of the least gap."""
+    kept: dict[tuple, Event] = {}
+    for event in events:
+        key = event.kind, event.labels
+        if key not in kept or event.gap < kept[key].gap:
+            kept[key] = event
+    return list(kept.values())
+
+
+def _event(
+    kind: str, labels: Iterable[int], nodes: np.ndarray, frames: Frames, graph: Graph, followed: Followed
+) -> Event:
+    """Return an event between nodes, with the least gap of the labels there; of one label, to all others."""
+    labels = tuple(sorted({int(label) for label in labels}))
+    held = followed.held[nodes]
+    others = np.array(labels if len(labels) > 1 else range(held.shape[1]))
+    gaps = np.abs(held[:, labels, None] - held[:, None, others])
+    gaps[:, np.equal.outer(labels, others)] = np.inf
+    gap = float(gaps.min() / frames.scale) if gaps.min() < np.inf else float("nan")  # a single vector
+    return Event(kind, labels, graph.x[nodes].mean(axis=0).tolist(), gap)
+
+
+def _mixing(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+    """Pairs of labels that turn into each other between two snapshots, and vectors that are lost there."""
+    square = np.abs(followed.overlaps[: len(graph.tree)]) ** 2
+    same = followed.same
+    kept = (square * same).sum(axis=2)
+    pairs, events = [], []
+    for edge, label in np.argwhere(kept < RESOLVED):
+        others = np.where(same[label], 0, square[edge, label])
+        partner = others.argmax()
+        lost = others[partner] < (1 - kept[edge, label]) / 2
+        kind, labels = ("cut", (label,)) if lost else ("avoided crossing", (label, partner))
+        events.append(_event(kind, labels, graph.tree[edge], frames, graph, followed))
+        pairs += [] if lost else [labels]
+    return pairs, events
+
+
+def _inseparable(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+    """Pairs of labels whose values are equal at most nodes: around loops their vectors turn within the span."""
+    held = followed.held
+    equal = (np.abs(held[:, :, None] - held[:, None, :]) <= frames.equal).mean(axis=0) > 0.5
+    return list(zip(*np.nonzero(np.triu(equal, 1)))), []
+
+
+def _turning(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+    """Close the loops: a pair of labels for each block that one of them turns too far, or exchanges."""
+    held, pairs, events = followed.held, [], []
+    for block in followed.blocks:
+        inner = followed.overlaps[len(graph.tree) :, block[:, None], block]
+        turned = inner if len(block) == 1 else np.linalg.eigvals(polar(inner))
+        turns = np.abs(np.angle(turned)).reshape(len(inner), -1).max(axis=1)
+        exchanged = (np.abs(inner) ** 2).sum(axis=2).min(axis=1) < RESOLVED
+        flagged = np.flatnonzero((turns > _LARGEST_TURN) | exchanged)
+        if not len(flagged):
+            continue
+        rest = np.setdiff1d(np.arange(held.shape[1]), block)
+        if not len(rest):
+            event = _event("loop", block, graph.loops[flagged[0]], frames, graph, followed)
+            events.append(replace(event, phase=float(turns[flagged[0]])))
+            continue
+        # The cut across which a vector changes its sign ends at the degeneracy: there the values are closest.
+        ends = held[graph.loops[flagged]]
+        gaps = np.abs(ends[:, :, block][..., None] - ends[:, :, rest][:, :, None]).min(axis=(1, 2))
+        labels = (int(block[0]), int(rest[gaps.min(axis=0).argmin()]))
+        edge = graph.loops[flagged[gaps.min(axis=1).argmin()]]
+        place, gap = _closest(graph, np.abs(held[:, labels[0]] - held[:, labels[1]]), edge)
+        phase = float(np.where(exchanged, 0, turns)[flagged].max())
+        events.append(Event("loop", tuple(sorted(labels)), place.tolist(), float(gap / frames.scale), phase))
+        pairs.append(labels)
+    return pairs, events
+
+
+def _closest(graph: Graph, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return where two values are closest near an edge, and their gap there.
+
+    The square of the gap is smooth where the two meet in a cone or pass each other: from the end of the edge go
+    down to a node with the least gap among its neighbours, and take the least of the quadratic around it.
+    """
+    x, edges, node = graph.x, graph.edges, edge[gap[edge].argmin()]
+    while True:
+        near = edges[(edges == node).any(axis=1)].ravel()
+        lower = near[gap[near].argmin()]
+        if gap[lower] >= gap[node]:
+            break
+        node = lower
+    d = x.shape[1]
+    i, j = np.triu_indices(d)
+    offsets = x - x[node]
+    near = np.linalg.norm(offsets, axis=1).argsort()[: 2 * (1 + d + len(i))]
+    scale = np.linalg.norm(offsets[near], axis=1).max()
+    offsets = offsets[near] / scale
+    terms = np.c_[np.ones(len(near)), offsets, offsets[:, i] * offsets[:, j]]
+    weights = np.exp(-3 * (offsets**2).sum(axis=1))
+    fitted = np.linalg.lstsq(terms * weights[:, None], gap[near] ** 2 * weights)[0]
+    hessian = np.zeros((d, d))
+    hessian[i, j] = fitted[1 + d :]
+    hessian += hessian.T
+    curvatures = np.linalg.eigvalsh(hessian)
+    step = -np.linalg.pinv(hessian, rcond=0.1) @ fitted[1 : 1 + d]
+    if curvatures[0] < -0.1 * abs(curvatures[-1]) or np.linalg.norm(step) > 1:
+        return x[node], gap[node]
+    return (x[node] + step * scale).clip(-1, 1), max(fitted[0] + fitted[1 : 1 + d] @ step / 2, 0.0) ** 0.5
+
+
+def _reflected(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+    """What a turn around a closed path exchanges, or reflects (of real vectors: changes their sign).
+
+    Labels that are exchanged go into a block, and of those reflected two whose values come closest. Where no partner is
+    followed, the event is at the seam, where a cut stays.
+    """
+    pairs, left, reflected = [], [], []
+    for block in followed.blocks:
+        if followed.closes(block):
+            continue
+        square = np.abs(followed.overlaps[-1][block]) ** 2
+        kept = square[:, block].sum(axis=1)
+        if kept.min() >= RESOLVED:
+            reflected.append(block)
+            continue
+        square = square[kept.argmin()]
+        square[block] = 0
+        lost = square.max() < (1 - kept.min()) / 2
+        labels = block if lost else (block[kept.argmin()], square.argmax())
+        (left if lost or frames.alone else pairs).append((labels, 0.0))
+    while len(reflected) > 1 and not frames.alone:
+        block = reflected.pop(0)
+        nearest = min(range(len(reflected)), key=lambda i: _gap(followed.held, block, reflected[i]).min())
+        pairs.append(((block[0], reflected.pop(nearest)[0]), np.pi))
+    events = []
+    for (a, b), phase in pairs:
+        node = _gap(followed.held, [a], [b]).argmin()
+        events.append(replace(_event("loop", (a, b), [node], frames, graph, followed), phase=phase))
+    if not pairs:  # else blocks may yet become whole
+        for labels, phase in left + [(block, np.pi) for block in reflected]:
+            event = _event("loop", labels, graph.loops[0], frames, graph, followed)
+            events.append(replace(event, parameter=[1.0], phase=phase))
+    return [labels for labels, _ in pairs], events
+
+
+def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.ndarray:
+    """Return the least difference of values of two blocks at each node."""
+    return np.abs(held[:, block][:, :, None] - held[:, other][:, None, :]).min(axis=(1, 2))
+
+
+class _Path(NamedTuple):
+    """Aligned vectors along a path: x ascending, the nodes there."""
+
+    x: np.ndarray
+    nodes: np.ndarray
+    frames: Frames
+    followed: Followed
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        return self.frames.F[self.nodes[places]] @ self.followed.W[self.nodes[places]]
+
+    def rough(self, places: np.ndarray) -> np.ndarray:
+        """Error (R, K) with which neighbours predict each vector."""
+        near, weights = predictions(self.x, places)
+        rest = self.vectors(places)
+        for i, weight in zip(near.T, weights.T):
+            rest -= weight[:, None, None] * self.vectors(i)
+        return np.linalg.norm(rest, axis=1)
+
+    def rough_together(self, place: int, columns: np.ndarray) -> float:
+        """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the node."""
+        (near,), (weights,) = predictions(self.x, np.array([place]))
+        middle, near = self.vectors(place)[:, columns], self.vectors(near)[:, :, columns]
+        near = near @ polar(near.conj().transpose(0, 2, 1) @ middle)
+        return float(np.linalg.norm(middle - np.tensordot(weights, near, 1), axis=0).max())
+
+
+def _unresolved(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+    """Pairs of labels on a path that come close and turn into each other too fast for the snapshots."""
+    x, nodes, _ = graph.unrolled(followed.whole)
+    path = _Path(x, nodes, frames, followed)
+    labels = np.argwhere(np.triu(~followed.same))
+    held = followed.held[nodes]
+    close = _passing(held[:, labels[:, 0]] - held[:, labels[:, 1]], frames.equal)
+    places = np.flatnonzero(close.any(axis=1))
+    if not len(places) or path.rough(np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
+        return [], []
+    rough = path.rough(np.arange(len(x)))
+    too = rough > np.maximum(_ROUGH, _ROUGHER * _median(x, rough))
+    pairs, events = [], []
+    for pair, place in np.argwhere(close.T):
+        a, b = labels[pair]
+        columns = np.concatenate([block for block in followed.blocks if a in block or b in block])
+        ends = [place, min(place + 1, len(x) - 1)]
+        if too[ends][:, columns].any():
+            together = max(path.rough_together(end, columns) for end in ends)
+            if rough[ends][:, columns].max() > _ROUGHER * together:
+                events.append(_event("avoided crossing", (a, b), nodes[[place]], frames, graph, followed))
+                pairs.append((a, b))
+    return pairs, events
+
+
+def _median(x: np.ndarray, rough: np.ndarray) -> np.ndarray:
+    """Median of each column along a path: over its length, for over the nodes clusters would outvote the rest."""
+    lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
+    order = rough.argsort(axis=0)
+    middle = (lengths[order].cumsum(axis=0) >= lengths.sum() / 2).argmax(axis=0)[None]
+    return np.take_along_axis(rough, np.take_along_axis(order, middle, axis=0), axis=0)[0]
+
+
+def _passing(gap: np.ndarray, equal: float) -> np.ndarray:
+    """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
+    size = np.abs(gap)
+    passing = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
+    sides = size[:-2], size[2:]
+    # Where it is constant there is none.
+    passing[1:-1] |= (size[1:-1] <= np.minimum(*sides)) & (size[1:-1] + equal < np.maximum(*sides))
+    return passing
+
+
+def crossings(frames: Frames, graph: Graph, followed: Followed) -> list[Event]:
+    """Return the crossings and least gaps of the labels that are followed alone."""
+    if frames.alone:
+        return []
+    single = np.array([block[0] for block in followed.blocks if len(block) == 1], int)
+    a, b = single[np.stack(np.triu_indices(len(single), 1))]
+    gap = followed.held[:, a] - followed.held[:, b]
+    if graph.x.shape[1] == 1:
+        return _along(frames, graph, followed, (a, b), gap)
+    ends, edges = gap[graph.edges], graph.edges
+    changes = (ends.prod(axis=1) < 0) & (np.abs(ends) > frames.equal).any(axis=1)
+    return least(
+        _event("crossing", (a[pair], b[pair]), edges[edge], frames, graph, followed)
+        for pair, edge in np.argwhere(changes.T)
+    )
+
+
+def _along(
+    frames: Frames, graph: Graph, followed: Followed, labels: tuple[np.ndarray, np.ndarray], gap: np.ndarray
+) -> list[Event]:
+    """Return the crossings and avoided crossings of pairs of labels on a path."""
+    x, nodes, edges = graph.unrolled(followed.whole)
+    gap = gap[nodes]
+    size, apart = np.abs(gap), np.abs(gap) > frames.equal
+    a, b = labels
+    events = {}
+    for pair in np.flatnonzero((gap.min(axis=0) < 0) & (gap.max(axis=0) > 0)):
+        seen = np.flatnonzero(apart[:, pair])
+        for i, j in pairwise(seen):
+            if gap[i, pair] * gap[j, pair] < 0:
+                part = size[i, pair] / (size[i, pair] + size[j, pair])
+                place = x[i] + (x[j] - x[i]) * part if j == i + 1 else x[i + 1 : j].mean()
+                if not followed.whole or -1 <= place < 1:
+                    events["crossing", pair, i] = Event("crossing", (int(a[pair]), int(b[pair])), [float(place)], 0.0)
+    exchange = np.abs(followed.overlaps[edges][:, a, b]) ** 2
+    side = gap[:-1] * gap[1:] > 0
+    minimum = (size[1:-1] <= np.minimum(size[:-2], size[2:])) & side[:-1] & side[1:]
+    for pair, i in np.argwhere((minimum & (np.maximum(exchange[:-1], exchange[1:]) > _MIXING)).T):
+        event = _event("avoided crossing", (a[pair], b[pair]), nodes[[i + 1]], frames, graph, followed)
+        events["avoided crossing", pair, nodes[i + 1]] = event
+    return list(events.values())

@@ -1,0 +1,376 @@
+"""The map in pieces: split the box until every piece meets the tolerance, and interpolate each at a few nodes.
+
+What is solved is never thrown away: nodes are nested, halves begin with the nodes of the whole, and neighbours share
+those on their common face.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neumatc import checks, nodes, poles
+from neumatc import piece as tree
+from neumatc.inspection import Inspector
+from neumatc.local import PiecewisePolynomials
+from neumatc.methods import Method, Task
+from neumatc.model import FactorMap
+from neumatc.piece import Piece
+from neumatc.report import StopReason, Unmet
+from neumatc.snapshots import Snapshots
+
+# Nodes per axis with which a piece begins, for one, two and more parameters; with which it says whether its
+# coefficients decay; and those of a piece that seems to hold a jump, where more would be wasted.
+_FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
+# Most nodes per axis for one parameter, and most terms for two and more. Every term costs a multiply-add for each entry
+# at every evaluation; 16 take about as long as writing the entry to memory.
+_MOST_NODES, _MOST_TERMS = 16, (16, 256, 729)
+# A coefficient that falls by less than this (natural logarithm) to the next does not decay.
+_LEAST_RATE = 0.1
+# Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
+_STEP = 2
+# Most exact solves where neither a budget nor a grid says so.
+_MOST_SOLVES = 4096
+# Part of the tolerance that the largest residual at a piece's fresh parameters may have: there are worse ones between.
+_MARGIN = 0.8
+# How far above the goal the coefficients left out may be for the residual to be measured at all, for one parameter and
+# for more: a look costs less than a node too many.
+_LOOKS = (2.0, 8.0)
+# Below so many rounding units coefficients that do not fall when a piece is halved are noise.
+_NOISE_UNITS, _FALLEN = 300.0, 0.3
+# A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump.
+_STEEP, _KEPT, _LEFT = 8, 0.9, 0.1
+# How far a node moves, in lengths of the piece, where the exact solution at it fails; how often; and the least side of
+# a piece that is halved for that reason.
+_MOVE, _MOST_MOVES, _LEAST_SINGULAR = 0.03, 3, 2.0**-8
+# Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
+# operations than a round of refinement has in overhead.
+_SHARE, _ROUND = 0.7, 1e8
+
+
+@dataclass(frozen=True)
+class Pieces(Method):
+    r"""Polynomial interpolation in pieces of the box, to a tolerance: what `fit(problem, tol=...)` does.
+
+    Each piece is a box with :math:`n_i` nodes on axis i. X is solved at their grid and interpolated by polynomials, so
+    a value sums :math:`n_1 \cdots n_d` exact solutions. Where the coefficients along an axis decay, the piece takes the
+    nodes that their rate promises; where they do not, or would need too many, it is halved along that axis. A piece is
+    kept once the residual at fresh parameters is below the tolerance: two uniform ones and two far from the nodes. In
+    the end uniform parameters over the whole box are checked, and pieces that fail are refined further.
+
+    For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
+    (`neumatc.rational`). Where the family has a grid that is solved sooner as a whole, that is done instead.
+
+    Args:
+        most: Most nodes per axis.
+        smallest: The least side of a piece, as a part of the box; what is not resolved there is reported.
+        failure_probability, sampling: As for every `Method`.
+    """
+
+    most: int = _MOST_NODES
+    smallest: float = 2.0**-30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.integer("most", self.most, 2)
+        checks.number("smallest", self.smallest, above=0, at_most=1)
+
+    def run(self, task: Task) -> list[FactorMap]:
+        if task.tol is None:
+            raise ValueError("`tol`: expected a tolerance for nm.Pieces, got None; give one, for example tol=1e-3.")
+        if task.budget is not None and task.budget < 2**task.problem.family.dimension:
+            raise ValueError(
+                f"`budget`: expected at least {2**task.problem.family.dimension}, the corners of the box, with a "
+                f"tolerance, got {task.budget}; raise it."
+            )
+        return _Refinement(self, task).run()
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """What the coefficients of a piece say: sizes of the tails per axis, and the nodes wanted per axis."""
+
+    tails: np.ndarray
+    wanted: np.ndarray
+
+    @property
+    def tail(self) -> float:
+        return float(self.tails.max())
+
+
+class _Refinement:
+    """The state of one fit: the tree of pieces, what is solved, and what is known of the residual."""
+
+    def __init__(self, method: Pieces, task: Task):
+        self.method, self.task = method, task
+        family = task.problem.family
+        self.d, self.box = family.dimension, family.box
+        self.kind = min(self.d, 2) - 1
+        self.terms = min(task.rank or 2**31, method.most ** min(self.d, 2), _MOST_TERMS[min(self.d, 3) - 1])
+        self.snapshots = Snapshots(task)
+        self.inspector = Inspector(task, self.snapshots)
+        self.goal = _MARGIN * task.tol
+        finite = None if family.grid is None else len(family.grid)
+        self.most = min(m for m in (task.budget, finite, _MOST_SOLVES) if m is not None)
+        root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
+        limit = min(self.terms, self.most) ** (1 / self.d)
+        first = max(2, min(_FIRST[min(self.d, 3) - 1], int(limit + 1e-9)))
+        for i in range(self.d):
+            self._extend(root, i, first)
+        self.root = root
+
+    def run(self) -> list[FactorMap]:
+        """Refine until nothing fails, and return the maps."""
+        grid = self.snapshots.grid()
+        if grid is not None and self._small(len(grid)):
+            return self._table(grid)
+        trial = poles.Trial(self.inspector)
+        active = [self.root]
+        while active:
+            if grid is not None and self.snapshots.solved + self._missing(active) > _SHARE * len(grid):
+                return self._table(grid)
+            active = self._round(active)
+            if active and trial.due() and (maps := trial.maps()) is not None:
+                self.task.report.stop_reason = StopReason.TOLERANCE
+                self.task.report.met = True
+                return maps
+            if not active:
+                active = self._failing_in_box()
+        return self._maps()
+
+    def _small(self, count: int) -> bool:
+        family = self.task.problem.family
+        operations = self.task.problem.operation.cost(*family.shape) * (4 if family.dtype.is_complex else 1)
+        return count * operations <= _ROUND and count <= self.task.left()
+
+    def _missing(self, active: list[Piece]) -> int:
+        return self.snapshots.missing(np.concatenate([piece.grid() for piece in active]))
+
+    def _table(self, grid: np.ndarray) -> list[FactorMap]:
+        """Solve at every point of the grid, and interpolate linearly between neighbours."""
+        report, rows = self.task.report, self.snapshots.solve(grid)
+        good = rows >= 0
+        if good.sum() < 2:
+            return self._nothing()
+        report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
+        report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
+        self.task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
+        return self._built(*tree.chain(grid[good, 0]), torch.from_numpy(rows[good]))
+
+    # One round
+
+    def _round(self, active: list[Piece]) -> list[Piece]:
+        """Solve at the nodes of the active pieces, keep what passes, and return what is to be refined further."""
+        active = self._solved(active)
+        if not active:
+            return []
+        if not self.inspector.ratios:
+            self.inspector.calibrate(active[0], self._outlook(active[0]).tail)
+        ready, more = [], []
+        for piece in active:
+            outlook = self._outlook(piece)
+            if (outlook.tails <= _LOOKS[self.kind] * self._allowed(piece)).all():
+                ready.append((piece, outlook))
+            else:
+                more += self._refined(piece, outlook)
+        for (piece, outlook), worst in zip(ready, self.inspector.worst([piece for piece, _ in ready])):
+            self.inspector.learn(worst, outlook.tail)
+            if worst > self.goal:
+                more += self._failed(piece, outlook, worst)
+        return more
+
+    def _solved(self, active: list[Piece]) -> list[Piece]:
+        """Solve exactly at all nodes of the pieces; return those that are complete."""
+        left, kept, grids = min(self.most - self.snapshots.solved, self.task.left()), [], []
+        for piece in sorted(active, key=lambda piece: -piece.tail):
+            grid = piece.grid()
+            left -= self.snapshots.missing(grid)
+            if left < 0:
+                piece.give_up(f"the exact solves are used up ({self.most})")
+                continue
+            grids.append(grid)
+            kept.append(piece)
+        if not kept:
+            return []
+        rows = np.split(self.snapshots.solve(np.concatenate(grids)), np.cumsum(list(map(len, grids)))[:-1])
+        complete, again = [], []
+        for piece, own in zip(kept, rows):
+            piece.rows = own
+            if (own >= 0).all():
+                piece.settle()
+                complete.append(piece)
+            else:
+                again += self._avoiding(piece)
+        return complete + (self._solved(again) if again else [])
+
+    def _avoiding(self, piece: Piece) -> list[Piece]:
+        """Move a node at which the exact solution fails; halve a piece in which many do."""
+        lost = (piece.rows < 0).reshape(piece.counts)
+        if piece.moves >= _MOST_MOVES:
+            axis = int((piece.high - piece.low).argmax())
+            if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, _LEAST_SINGULAR):
+                piece.give_up("exact solutions fail here")
+                return []
+            return self._halved(piece, axis, piece.counts)
+        piece.moves += 1
+        shares = [lost.mean(axis=tuple(j for j in range(self.d) if j != i)) for i in range(self.d)]
+        axis = int(np.argmax([share.max() for share in shares]))
+        own, middle = piece.axes[axis].copy(), (piece.low[axis] + piece.high[axis]) / 2
+        for k in np.flatnonzero(shares[axis] == shares[axis].max()):
+            step = _MOVE * (piece.high[axis] - piece.low[axis]) * (1 if own[k] < middle else -1)
+            own[k] += step * (1 + piece.moves / 3)
+        piece.axes[axis] = self.snapshots.rounded(axis, own)
+        return [piece]
+
+    def _allowed(self, piece: Piece) -> float:
+        """Return the size of the coefficients left out at which the residual should come to the tolerance."""
+        return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
+
+    def _outlook(self, piece: Piece) -> _Outlook:
+        """Read off tails and wanted nodes from the decay along each axis."""
+        values = self.snapshots.sketch()[piece.rows].reshape(*piece.counts, -1)
+        scale = max(float(np.median(np.linalg.norm(values, axis=-1))), np.finfo(float).tiny)
+        found = []
+        for i, own in enumerate(piece.axes):
+            envelope = nodes.decay(np.moveaxis(values, i, 0), piece.relative(i, own)) / scale
+            found.append(_read(envelope, self._allowed(piece)))
+        return _Outlook(*map(np.array, zip(*found)))
+
+    def _failed(self, piece: Piece, outlook: _Outlook, worst: float) -> list[Piece]:
+        """Refine a piece whose residual is too large although its coefficients seemed small enough."""
+        piece.ratio = worst / max(outlook.tail, np.finfo(float).eps) if np.isfinite(worst) else None
+        outlook = self._outlook(piece)
+        if (outlook.wanted <= piece.counts).all():
+            outlook.wanted[int(outlook.tails.argmax())] = max(piece.counts) + 2
+        return self._refined(piece, outlook)
+
+    def _refined(self, piece: Piece, outlook: _Outlook) -> list[Piece]:
+        """Give a piece more nodes, or halve it along the axis that needs it most."""
+        counts, caps = np.array(piece.counts), self._caps(piece, outlook)
+        telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
+        wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
+        if (wanted <= caps).all():
+            # An axis is cut back once only, or two axes could take turns for ever.
+            least = counts if piece.trimmed else 2
+            for i, n in enumerate(np.maximum(least, wanted)):
+                self._extend(piece, i, int(n))
+            piece.trimmed = True
+            return [piece]
+        if why := self._hopeless(piece, outlook):
+            piece.give_up(why)
+            return []
+        axis = int(np.where(wanted > caps, wanted / counts * (outlook.tails > 0), 0).argmax())
+        if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
+            piece.give_up(self._named(piece))
+            return []
+        piece.tail = outlook.tail
+        start = np.minimum(np.maximum(2, wanted), counts)
+        start[axis] = telling[axis] if np.isinf(wanted[axis]) else min(caps[axis], max(5, 0.55 * wanted[axis] + 1))
+        return self._halved(piece, axis, start.astype(int).tolist())
+
+    def _hopeless(self, piece: Piece, outlook: _Outlook) -> str:
+        """Say why no refinement helps: what is left is noise."""
+        unit = torch.finfo(self.task.problem.family.dtype).eps
+        flat = np.isinf(outlook.wanted).any() and _FALLEN * piece.tail < outlook.tail < _NOISE_UNITS * unit
+        return f"the family or its exact solutions carry noise of about {outlook.tail:.0e} here" if flat else ""
+
+    def _caps(self, piece: Piece, outlook: _Outlook) -> np.ndarray:
+        """Return the most nodes per axis: what the terms of a piece allow beside what the other axes need."""
+        need = np.where(np.isinf(outlook.wanted), piece.counts, np.maximum(outlook.wanted, 2))
+        most = self.terms // np.array([np.delete(need, i).prod() for i in range(self.d)])
+        return np.clip(most, 2, self.method.most).astype(int)
+
+    def _extend(self, piece: Piece, axis: int, count: int) -> None:
+        piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
+        piece.axes[axis] = self.snapshots.rounded(axis, piece.axes[axis])
+
+    def _halved(self, piece: Piece, axis: int, counts: list[int]) -> list[Piece]:
+        cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
+        pair = piece.split(axis, float(cut), counts, self.snapshots.along(piece.low[axis], piece.high[axis]))
+        for half in pair:
+            half.axes[axis] = self.snapshots.rounded(axis, half.axes[axis])
+        if self.d == 1 and (piece.rows >= 0).all():
+            self._count_steep(piece, pair)
+        return pair
+
+    def _count_steep(self, piece: Piece, pair: list[Piece]) -> None:
+        """Note where the difference between the ends stays on one side at every halving, as at a jump."""
+        order = np.argsort(piece.axes[0])
+        x, own = piece.axes[0][order], self.snapshots.sketch()[piece.rows[order]]
+        middle = min(max(1, int(np.searchsorted(x, pair[0].high[0]))), len(x) - 2)
+        left, right = np.linalg.norm(own[middle] - own[0]), np.linalg.norm(own[-1] - own[middle])
+        whole = np.linalg.norm(own[-1] - own[0])
+        for half, inside, outside in ((pair[0], left, right), (pair[1], right, left)):
+            half.steep = piece.steep + 1 if inside > _KEPT * whole and outside < _LEFT * whole else 0
+
+    def _named(self, piece: Piece) -> str:
+        middle = self.box.parameters(torch.from_numpy((piece.low + piece.high) / 2)[None])[0].tolist()
+        where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(self.box.names, middle))
+        size = np.linalg.norm(self.snapshots.sketch()[piece.rows], axis=-1)
+        kind = "X jumps" if piece.steep >= _STEEP else "the smallest piece does not resolve X"
+        return f"{'X grows without bound' if size.max() > 1e3 * np.median(size) else kind} at {where}"
+
+    # The end
+
+    def _failing_in_box(self) -> list[Piece]:
+        """Check uniform parameters over the box; refine the pieces that fail there."""
+        tree.collapse(self.root)
+        found = [piece for piece in tree.leaves(self.root) if piece.settled is not None]
+        again = []
+        if found:
+            for piece, worst in self.inspector.in_box(found).items():
+                if not piece.trouble and worst > self.task.tol:
+                    again += self._failed(piece, self._outlook(piece), worst)
+        return again
+
+    def _maps(self) -> list[FactorMap]:
+        report = self.task.report
+        if not len(self.snapshots.x):
+            return self._nothing()
+        tree.collapse(self.root)
+        found = tree.leaves(self.root)
+        report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in found if piece.trouble]
+        report.met = not report.unmet
+        used_up = any("used up" in piece.trouble for piece in found)
+        unmet = StopReason.BUDGET if used_up else StopReason.STALLED
+        report.stop_reason = StopReason.TOLERANCE if report.met else unmet
+        self.inspector.summary()
+        return self._built(*tree.embedded(self.root))
+
+    def _built(self, embedding: PiecewisePolynomials, weights: dict[str, Tensor], rows: Tensor) -> list[FactorMap]:
+        task, report = self.task, self.task.report
+        device = task.problem.family.device
+        weights, rows = {name: weight.to(device) for name, weight in weights.items()}, rows.to(device)
+        values = zip(task.problem.factors, self.snapshots.values())
+        maps = [FactorMap(factor.name, value[rows], embedding, weights) for factor, value in values]
+        report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
+        return maps
+
+    def _nothing(self) -> list[FactorMap]:
+        self.task.report.unmet = [Unmet(*self.root.ends(self.box), "every exact solution fails")]
+        return self.task.zero()
+
+
+def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
+    """Return the size of the first coefficient left out, and the nodes that the decay asks for (Inf: no decay)."""
+    n = len(envelope)
+    if n < 3:
+        return 0.0, n
+    # Of the last two, the larger: every other coefficient of an even or odd function is zero.
+    last, half, span = envelope[n - 2], envelope[n // 2], n - 2 - n // 2
+    if last == 0:
+        return 0.0, int(max(2, np.argmax(envelope <= allowed)))
+    rate = math.log(half / last) / span if span else math.log(envelope[n // 2 - 1] / last)
+    tail = float(last * math.exp(-2 * max(rate, 0)))
+    if tail <= allowed:
+        return tail, int(max(2, np.argmax(envelope <= allowed) if envelope[-1] <= allowed else n))
+    if rate < _LEAST_RATE:
+        return tail, math.inf
+    further = math.log(tail / allowed) / rate
+    if further >= _MOST_NODES:
+        return tail, math.inf
+    return tail, n + min(2 * _STEP if further > 4 * _STEP else _STEP, math.ceil(further))

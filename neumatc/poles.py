@@ -1,0 +1,132 @@
+"""A rational map beside the pieces: tried where the result has peaks, on what is solved already."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from neumatc import rational
+from neumatc.embeddings import real_rows
+from neumatc.inspection import Inspector
+from neumatc.local import Rational
+from neumatc.model import FactorMap
+
+# Samples of which some are so many times larger than usual are taken to lie beside poles.
+_PEAK = 4.0
+# Least samples, and how many times more there must be for another trial.
+_LEAST, _GROWN = 12, 1.2
+# Accuracy at the samples, in rounding units, of functions that are rational; and for others as a part of the tolerance,
+# with at most this part of the samples as support points.
+_UNITS, _PART, _MOST_SUPPORT = 1e4, 0.03, 0.6
+# Accuracy at the samples with which a function is worth more samples.
+_PROMISING = 1e-3
+# Fresh parameters for the residual; and samples that are added to a promising function, as a part of those there are.
+_FRESH, _ADDED = 32, 0.15
+# Poles closer to the box than this, in half widths, the nearest first, are looked at from both sides, at these
+# multiples of their distance.
+_NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
+
+
+class Trial:
+    """Rational functions through all that is solved, at most one for each growth of the samples.
+
+    Args:
+        inspector: Measures residuals; it knows the snapshots and the task.
+    """
+
+    def __init__(self, inspector: Inspector):
+        self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
+        self.tried = 0
+
+    def due(self) -> bool:
+        """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
+        count = len(self.snapshots.x)
+        problem = self.task.problem
+        if problem.family.dimension > 1 or not problem.operation.unique or problem.operation.finishes:
+            return False
+        if problem.family.box.periodic[0] or count < max(_LEAST, _GROWN * self.tried):
+            return False
+        size = np.linalg.norm(self.snapshots.sketch(), axis=1)
+        return bool(size.max() > _PEAK * np.median(size))
+
+    def maps(self) -> list[FactorMap] | None:
+        """Fit, check at fresh parameters and beside the poles, and add samples as long as that helps."""
+        unit = torch.finfo(self.task.problem.family.dtype).eps
+        last = np.inf
+        while True:
+            self.tried = len(self.snapshots.x)
+            x, sketch = self.snapshots.x[:, 0], self.snapshots.sketch()
+            found = rational.fit(x, sketch, _UNITS * unit)
+            exact = found is not None
+            for goal in () if exact else (_PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)):
+                found = found or rational.fit(x, sketch, goal)
+            if found is None:
+                return None
+            places, residuals = self._measured(found)
+            worst = float(residuals.max())
+            sparse = exact or len(found.support) <= _MOST_SUPPORT * len(x)
+            if worst <= self.task.tol and sparse:
+                return self._built(found, residuals)
+            if worst > last / 2 or not self._more(places, residuals):
+                return None
+            last = worst
+
+    def _places(self, found: rational.Barycentric) -> np.ndarray:
+        """Fresh places: uniform ones, some between neighbouring samples, and some beside the poles near the box.
+
+        Samples are dense where X is hard, so a place between two of them counts at the scale of X there.
+        """
+        draw = self.inspector.generator
+        x = np.sort(self.snapshots.x[:, 0])
+        gap = draw.integers(0, len(x) - 1, _FRESH)
+        between = x[gap] + draw.uniform(0.1, 0.9, _FRESH) * (x[gap + 1] - x[gap])
+        nearest = np.clip(found.poles.real, -1, 1)
+        away = np.abs(found.poles - nearest)
+        close = np.argsort(away)[:_MOST_POLES]
+        close = close[away[close] < _NEAR]
+        beside = nearest[close, None] + away[close, None] * _BESIDE * draw.uniform(0.8, 1.2, (len(close), len(_BESIDE)))
+        return np.concatenate([draw.uniform(-1, 1, _FRESH), between, np.clip(beside, -1, 1).ravel()])
+
+    def _measured(self, found: rational.Barycentric) -> tuple[np.ndarray, np.ndarray]:
+        """Return fresh places and the residuals there, where the family is defined."""
+        p = self.task.box(torch.from_numpy(self._places(found))[:, None])
+        x = self.task.place(p)
+        embedding, weights = self._embedding(found)
+        phi = embedding(x, weights)
+        flat = []
+        for value in self.snapshots.values():
+            columns = real_rows(self._core(value, found))
+            flat.append(phi.to(columns) @ columns)
+        r = self.inspector.measured(p, flat)
+        good = ~np.isnan(r)
+        return x[:, 0].numpy()[good], r[good]
+
+    def _more(self, places: np.ndarray, residuals: np.ndarray) -> bool:
+        """Solve where the residual is largest; whether that was possible."""
+        count = min(max(3, int(_ADDED * len(self.snapshots.x))), len(places), self.task.left())
+        worst = places[np.argsort(-residuals)[:count], None]
+        before = len(self.snapshots.x)
+        if count > 0:
+            self.snapshots.solve(worst)
+        return len(self.snapshots.x) > before
+
+    def _embedding(self, found: rational.Barycentric) -> tuple[Rational, dict[str, torch.Tensor]]:
+        w = torch.from_numpy(np.stack([found.weights.real, found.weights.imag]))
+        nodes = torch.from_numpy(self.snapshots.x[found.support, 0])
+        return Rational(np.iscomplexobj(found.weights)), {"nodes": nodes, "w": w / w.abs().max()}
+
+    def _built(self, found: rational.Barycentric, residuals: np.ndarray) -> list[FactorMap]:
+        task, report = self.task, self.task.report
+        embedding, weights = self._embedding(found)
+        weights = {name: weight.to(task.problem.family.device) for name, weight in weights.items()}
+        self.inspector.uniform = residuals
+        values = zip(task.problem.factors, self.snapshots.values())
+        maps = [FactorMap(factor.name, self._core(value, found), embedding, weights) for factor, value in values]
+        report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
+        self.inspector.summary()
+        task.note(f"X has poles near the box: a rational function through {len(found.support)} exact solutions")
+        return maps
+
+    def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:
+        own = value[torch.from_numpy(found.support).to(value.device)]
+        return torch.cat([own, 1j * own]) if np.iscomplexobj(found.weights) else own

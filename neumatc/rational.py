@@ -1,0 +1,127 @@
+r"""Set-valued AAA: one barycentric rational function for all entries of a result, from exact samples.
+
+The entries share support points x_j and weights w_j, :math:`r(x) = \sum_j \frac{w_j F_j}{x - x_j} / \sum_j
+\frac{w_j}{x - x_j}`, as resolvents share their poles. Support points are added where r misses the samples most, and
+the weights are the right singular vector of a Loewner matrix (Nakatsukasa, Sete and Trefethen, SIAM J. Sci. Comput.
+40, 2018; for sets of functions Lietaert, Meerbergen, Perez and Vandereycken, IMA J. Numer. Anal. 42, 2022). Random
+combinations of the entries stand for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+# Part of the support points that is added at once.
+_GROWTH = 8
+# Combinations of the entries with which support points are chosen; for the final weights all are taken.
+_FEW = 4
+# Size of a residue, relative to the samples, below which a pole is spurious.
+_SPURIOUS = 1e-13
+# Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them.
+_EQUATIONS = 1.5
+
+
+@dataclass(frozen=True)
+class Barycentric:
+    """A rational function through some of the samples.
+
+    Attributes:
+        support: Rows of the samples that are support points, shape (m,).
+        weights: Shape (m,), real for real samples.
+        error: The largest error at the other samples, relative to the median norm of a sample.
+        poles: Complex numbers.
+    """
+
+    support: np.ndarray
+    weights: np.ndarray
+    error: float
+    poles: np.ndarray
+
+
+def fit(x: np.ndarray, F: np.ndarray, goal: float) -> Barycentric | None:
+    """Fit samples F (N, s) at x (N,) to a relative error ``goal`` at the samples that are no support points.
+
+    Returns:
+        The function with the fewest support points that comes to the goal; None where none does with enough samples
+        left to check it.
+    """
+    size = np.linalg.norm(F, axis=1)
+    scale = max(float(np.median(size)), np.finfo(float).tiny)
+    # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual.
+    few = F[:, :_FEW]
+    support = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())]
+    while True:
+        found = _weighted(x, few, support)
+        if found is None:
+            return None
+        left, miss = _missed(x, F, support, found, size, scale)
+        if miss.max() <= goal:
+            return _settled(x, F, support, size, scale, goal)
+        count = max(1, len(support) // _GROWTH)
+        if _FEW * (len(x) - len(support) - count) < _EQUATIONS * (len(support) + count):
+            return None
+        support += left[np.argsort(-miss)[:count]].tolist()
+
+
+def _settled(
+    x: np.ndarray, F: np.ndarray, support: list[int], size: np.ndarray, scale: float, goal: float
+) -> Barycentric | None:
+    """Compute the final weights from all combinations, and take support points beside spurious poles away."""
+    while True:
+        w = _weighted(x, F, support)
+        _, miss = _missed(x, F, support, w, size, scale)
+        poles = _poles(x[support], w)
+        spurious = _spurious(poles, x[support], F[support], w, scale)
+        if not len(spurious) or len(support) < 3:
+            return Barycentric(np.array(support), w, float(miss.max()), poles) if miss.max() <= 10 * goal else None
+        nearest = {int(np.abs(x[support] - z).argmin()) for z in spurious}
+        support = [j for k, j in enumerate(support) if k not in nearest]
+        if len(support) < 2:
+            return None
+
+
+def _weighted(x: np.ndarray, F: np.ndarray, support: list[int]) -> np.ndarray | None:
+    left = np.setdiff1d(np.arange(len(x)), support)
+    if not len(left):
+        return None
+    rows = 1 / np.maximum(np.linalg.norm(F[left], axis=1), np.finfo(float).tiny)
+    loewner = (F[left, None, :] - F[None, support, :]) / (x[left, None, None] - x[None, support, None])
+    loewner = (loewner * rows[:, None, None]).transpose(0, 2, 1).reshape(-1, len(support))
+    if len(loewner) > 2 * len(support):
+        loewner = scipy.linalg.qr(loewner, mode="r", check_finite=False)[0][: len(support)]
+    return np.linalg.svd(loewner)[2][-1].conj()
+
+
+def _missed(
+    x: np.ndarray, F: np.ndarray, support: list[int], w: np.ndarray, size: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples that are no support points, and the error at each relative to its own size."""
+    left = np.setdiff1d(np.arange(len(x)), support)
+    cauchy = w / (x[left, None] - x[support])
+    with np.errstate(all="ignore"):
+        values = (cauchy @ F[support]) / cauchy.sum(axis=1, keepdims=True)
+        miss = np.linalg.norm(values - F[left], axis=1) / np.maximum(size[left], scale)
+    return left, np.nan_to_num(miss, nan=np.inf)
+
+
+def _poles(nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Zeros of the denominator: the finite eigenvalues of an arrowhead pencil."""
+    m = len(nodes)
+    pencil, mass = np.zeros((m + 1, m + 1), w.dtype), np.eye(m + 1)
+    pencil[0, 1:], pencil[1:, 0], mass[0, 0] = w, 1, 0
+    pencil[np.arange(1, m + 1), np.arange(1, m + 1)] = nodes
+    poles = scipy.linalg.eigvals(pencil, mass, check_finite=False)
+    return poles[np.isfinite(poles) & (np.abs(poles) < 1e6)]
+
+
+def _spurious(poles: np.ndarray, nodes: np.ndarray, F: np.ndarray, w: np.ndarray, scale: float) -> np.ndarray:
+    """Return the poles near the interval whose residues are rounding."""
+    near = poles[(np.abs(poles.imag) < 1) & (np.abs(poles.real) < 1.5)]
+    if not len(near):
+        return near
+    cauchy = 1 / (near[:, None] - nodes)
+    residues = (cauchy @ (w[:, None] * F)) / -(cauchy**2 @ w)[:, None]
+    return near[np.linalg.norm(residues, axis=1) < _SPURIOUS * scale]

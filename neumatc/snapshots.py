@@ -1,0 +1,111 @@
+"""What is solved exactly, in the order in which it was: the store of a fit in pieces."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neumatc.methods import Task
+
+# Random combinations of the entries of a result by which its decay is judged, and decimals that tell points apart.
+_COMBINATIONS, _DECIMALS = 16, 13
+
+
+class Snapshots:
+    """Exact solutions at points of the cube, each solved once.
+
+    Args:
+        task: Of the fit; it counts the solves.
+    """
+
+    def __init__(self, task: Task):
+        self.task = task
+        self.x = np.empty((0, task.problem.family.dimension))
+        self._rows: dict[bytes, int] = {}
+        self._factors: tuple[Tensor, ...] = ()
+        self._values: tuple[Tensor, ...] | None = None
+        self._sketch: np.ndarray | None = None
+        self._single = task.problem.family.box.dtype == torch.float32
+        self._periodic = np.array(task.problem.family.box.periodic)
+
+    @property
+    def solved(self) -> int:
+        """Points at which a solution was tried."""
+        return len(self._rows)
+
+    def _keys(self, x: np.ndarray) -> list[bytes]:
+        x = np.round(x, _DECIMALS) + 0.0
+        x = np.where(self._periodic & (x == 1), -1.0, x)
+        return [row.tobytes() for row in np.ascontiguousarray(x)]
+
+    def missing(self, x: np.ndarray) -> int:
+        """Return at how many points there is no solution yet."""
+        return len({key for key in self._keys(x) if key not in self._rows})
+
+    def solve(self, x: np.ndarray) -> np.ndarray:
+        """Solve where that was not done yet; return the row of each point (N, d), or -1 where its solution failed."""
+        keys = self._keys(x)
+        new = {key: i for i, key in enumerate(keys) if key not in self._rows}
+        if new:
+            points = x[list(new.values())]
+            factors, good = self.task.solve(self.task.box(torch.from_numpy(points)), aligned=True)
+            good, start = good.cpu().numpy(), len(self.x)
+            numbers = np.where(good, start + np.cumsum(good) - 1, -1)
+            self._rows |= zip(new, numbers.tolist())
+            self.x = np.concatenate([self.x, points[good]])
+            self._factors = tuple(map(torch.cat, zip(self._factors, factors))) if self._factors else tuple(factors)
+            self._values = self._sketch = None
+        return np.array([self._rows[key] for key in keys])
+
+    def values(self) -> tuple[Tensor, ...]:
+        """Return the factors in their gauge, shape (N, *shape) each."""
+        if self._values is None:
+            operation = self.task.problem.operation
+            values = self._factors
+            if not operation.unique:
+                values, events = operation.align(torch.from_numpy(self.x), values)
+                self.task.enter(events)
+            self._values = tuple(v.resolve_conj().contiguous() for v in values)
+        return self._values
+
+    def sketch(self) -> np.ndarray:
+        """Return random combinations of the entries of each factor, shape (N, s), in double precision."""
+        if self._sketch is None:
+            parts = []
+            for value in self.values():
+                flat = value.flatten(1)
+                R = _combinations(flat.shape[1]).to(flat.device, flat.dtype)
+                scale = max(float(torch.linalg.vector_norm(flat)) / len(flat) ** 0.5, np.finfo(float).tiny)
+                parts.append((flat @ R).cpu().numpy().astype(np.complex128 if flat.is_complex() else float) / scale)
+            self._sketch = np.concatenate(parts, axis=1)
+        return self._sketch
+
+    def along(self, low: float, high: float) -> np.ndarray:
+        """Return what is solved between two bounds of one parameter; of several parameters nothing."""
+        x = self.x[:, 0] if self.x.shape[1] == 1 else np.empty(0)
+        return x[(x >= low) & (x <= high)]
+
+    def grid(self) -> np.ndarray | None:
+        """Return the family's grid of one parameter, distinct points of the cube (N, 1), if it has one."""
+        family = self.task.problem.family
+        if family.grid is None or family.dimension > 1:
+            return None
+        return np.unique(family.box.cube(family.grid).cpu().numpy(), axis=0)
+
+    def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
+        """Move coordinates to where the parameters are after rounding in a box of single precision."""
+        if not self._single:
+            return x
+        points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
+        points[:, axis] = torch.from_numpy(x)
+        return self.task.problem.family.box.rounded(points)[:, axis].numpy()
+
+
+@lru_cache(maxsize=16)
+def _combinations(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (count, _COMBINATIONS), generator=generator)
+    return (2.0 * signs - 1) / _COMBINATIONS**0.5

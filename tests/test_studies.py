@@ -1,0 +1,112 @@
+"""Studies of the chapters: each is documented and called, notebooks stay thin, and what has an oracle meets it."""
+
+import ast
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+import neumatc as nm
+from studies import continuity, low_rankness, several_parameters
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted((ROOT / "book" / "studies").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def code(path):
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def functions(path):
+    """Public functions and classes of a module, and the methods of these."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from (n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_is_documented(path):
+    assert [node.name for node in functions(path) if not ast.get_docstring(node)] == []
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_is_called(path):
+    text = "\n".join([*(study.read_text("utf-8") for study in STUDIES), *(s for n in NOTEBOOKS for s in code(n))])
+    assert [node.name for node in functions(path) if len(re.findall(rf"\b{node.name}\b", text)) < 2] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_short(path):
+    """What is longer belongs into a study; thirty-five lines is an operation of one's own with its test."""
+    assert [source for source in code(path) if len(source.splitlines()) > 35] == []
+
+
+def test_limits_are_weighted_singular_values():
+    generator = torch.Generator().manual_seed(0)
+    X, w = torch.randn(9, 4, 3, generator=generator, dtype=torch.float64), torch.rand(9, generator=generator).double()
+    values = np.linalg.svd(((w * 9).sqrt()[:, None] * X.flatten(1)).numpy(), compute_uv=False)
+    expected = np.sqrt([np.sum(values[r:] ** 2) for r in range(1, 10)]) / np.linalg.norm(values)
+    np.testing.assert_allclose(low_rankness.limits(X, w).numpy(), expected, atol=1e-7)
+
+
+def test_a_polynomial_needs_its_own_terms():
+    family = nm.families.trigonometric(size=4, dtype=torch.float64)
+    x, _, w = low_rankness.nodes(family, 33)
+    errors = low_rankness.polynomial_errors(1 + x + 3 * x**4, x, w)
+    assert errors[3] > 0.1
+    assert errors[4] < 1e-13
+
+
+def test_the_eigenvalues_lie_on_the_ellipse():
+    delta = 0.3
+    M = -low_rankness.cyclic(12, delta, device="cpu")(torch.zeros(1, 1, dtype=torch.float64))[0]
+    values = torch.linalg.eigvals(M)
+    rho = delta + math.sqrt(1 + delta**2)
+    distance = (values.real / ((rho + 1 / rho) / 2)) ** 2 + (values.imag / ((rho - 1 / rho) / 2)) ** 2
+    torch.testing.assert_close(distance, torch.ones_like(distance))
+
+
+def test_berry_phase_is_minus_half_the_solid_angle():
+    turns = 2 * math.pi * torch.arange(720, dtype=torch.float64) / 720
+    polar = math.radians(60)
+    loop = torch.stack([math.sin(polar) * turns.cos(), math.sin(polar) * turns.sin()], dim=1)
+    loop = torch.cat([loop, torch.full_like(loop[:, :1], math.cos(polar))], dim=1)
+    phase = continuity.berry_phase(continuity.Cones(0, "cpu").sphere(), loop)
+    expected = -math.pi * (1 - math.cos(polar))
+    assert abs(math.remainder(phase - expected, 2 * math.pi)) < 1e-4
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.25])
+def test_the_least_gap_is_where_it_was_planted(gap):
+    family = continuity.Cones(0, "cpu").line(gap, where=0.4)
+    S = torch.linalg.svdvals(family(torch.tensor([[0.3], [0.4], [0.5]], dtype=torch.float64)))
+    gaps = S[:, 0] - S[:, 1]
+    assert abs(gaps[1] - gap) < 1e-12
+    assert gaps[1] < gaps[[0, 2]].min()
+
+
+def test_solves_between_two_rungs():
+    entry = {"climbed": [{"error": 1e-1, "solves": 10}, {"error": 1e-3, "solves": 40}]}
+    assert several_parameters.interpolated(entry, 1e-2) == pytest.approx(20)
+    assert several_parameters.interpolated(entry, 1e-4) == math.inf
+    assert several_parameters.reached(entry, 1e-2) == entry["climbed"][1]
+
+
+@pytest.mark.parametrize(
+    ("solves", "build", "price"), [(30, 100.0, 10.0), (30, 500.0, 0.0), (20, 500.0, 0.0), (20, 100.0, math.inf)]
+)
+def test_the_price_of_a_solve_from_which_on_a_build_pays(solves, build, price):
+    own = {"solves": 20, "build": 200.0}
+    assert several_parameters.price(own, {"solves": solves, "build": build}) == price
+
+
+def test_budgets_are_powers_or_grids():
+    assert several_parameters.rungs(4, 16) == [4, 6, 8, 11, 16]
+    assert several_parameters.rungs(4, 30, 2) == [4, 9, 16, 25]
