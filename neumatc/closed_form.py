@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neumatc import checks, continuation, lowrank, polynomials, sampling
 from neumatc.continuation import Strategy
-from neumatc.embeddings import Chebyshev, Embedding
+from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding, real_numbers
 from neumatc.model import FactorMap, evaluate
@@ -159,7 +159,7 @@ class ClosedForm(Method):
         """Fit several problems from samples at the same points; what is found for each alone, one by one."""
         task, operation = tasks[0], tasks[0].problem.operation
         if len(samples[0]) == 0:
-            return [_zero(own) for own in tasks]
+            return [own.zero() for own in tasks]
         strategy, count = continuation.choose(task, samples[0], self.projections)
         alone = strategy is not Strategy.INTERPOLATE or not operation.unique
         if alone and len(tasks) > 1:
@@ -254,8 +254,7 @@ def _given(task: Task, rows: Sequence[Sequence[float]]) -> Samples:
 def _aligned(task: Task, samples: Samples) -> Samples:
     """Choose the gauge of samples, and report what was met on the way."""
     factors, events = task.problem.operation.align(samples.x, samples.factors)
-    places = [torch.tensor([e.parameter], dtype=torch.float64) for e in events]
-    task.report.events = [replace(e, parameter=task.box(x)[0].tolist()) for e, x in zip(events, places)]
+    task.enter(events)
     return replace(samples, factors=tuple(x.resolve_conj().contiguous() for x in factors))
 
 
@@ -323,17 +322,4 @@ def _embedded(
             "bias_out": bias.to(family.device, dtype).clone(),
         }
         maps.append(FactorMap(name, core, embedding, hidden | last))
-    return maps
-
-
-def _zero(task: Task) -> list[FactorMap]:
-    """Return the zero map: nothing could be solved."""
-    task.report.stop_reason = StopReason.SINGULAR
-    family, embedding, maps = task.problem.family, Chebyshev(1), []
-    for factor in task.problem.factors:
-        dtype = factor.dtype(family.dtype)
-        weights = embedding.initialise(family.dimension, 1, task.generator)
-        real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
-        core = torch.zeros((1, *factor.shape), dtype=dtype, device=family.device)
-        maps.append(FactorMap(factor.name, core, embedding, real))
     return maps

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neumatc import lowrank
 from neumatc.embeddings import Chebyshev, real_rows
+from neumatc.families import ParametricMatrix
 from neumatc.methods import Task
 from neumatc.operations import checked
 
@@ -98,13 +99,15 @@ def norms(C: Tensor) -> Tensor:
 def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     """Solve exactly at the points for all tasks in one batch, and keep what succeeded, each parameter once.
 
-    The points move to where their parameters are after rounding to the precision of the box. Failures and parameters
-    that coincide are reported.
+    The points move to where their parameters are after rounding to the precision of the box. Failures, of the family or
+    of the operation, and parameters that coincide are reported; a family that is defined nowhere raises.
     """
     operation, count = tasks[0].problem.operation, len(points)
     p = [task.box(points.x) for task in tasks]
-    A = torch.cat([task.problem.family(own).clone() for task, own in zip(tasks, p)])
+    A, defined = zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)])
+    A, defined = torch.cat(A), torch.cat(defined)
     factors, failed = checked(operation.snapshots, A)
+    failed |= ~defined
     result = []
     for i, (task, own) in enumerate(zip(tasks, p)):
         part = slice(i * count, (i + 1) * count)
@@ -123,6 +126,12 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
             )
         result.append(samples)
     return result
+
+
+def _defined(family: ParametricMatrix, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of A(p), as a family may give the same memory again, and where they are defined."""
+    A, defined = family.evaluate(p)
+    return (A if defined.any() else family(p)).clone(), defined
 
 
 def compressed(samples: Sequence[Samples], index: int, rank: int) -> list[Subspace]:

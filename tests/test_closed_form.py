@@ -561,6 +561,7 @@ def test_all_singular_without_exact_solves():
     assert surrogate.report.stop_reason in (StopReason.RANK, StopReason.STALLED)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 @pytest.mark.parametrize("budget", [None, 0])
 def test_nearly_singular(budget, dtype):
     problem = nm.Problem(nm.families.low_rank_plus_shift(12, 3, 1e-4, dtype=dtype), nm.Inverse())
@@ -592,11 +593,27 @@ def test_a_family_that_fails_at_the_check(how):
     assert surrogate(parameters(5)).isfinite().all()
 
 
-@pytest.mark.parametrize("budget", [None, 0])
-def test_nan_in_a_region_raises_at_the_first_snapshots(budget):
+def undefined_away_from(centre, width):
     base = smooth(size=3).family
-    family = nm.ParametricMatrix(lambda p: torch.where(p[:, :, None] > 0.8, torch.nan, base(p)), base.lower, base.upper)
-    problem = nm.Problem(family, nm.Inverse())
+
+    def fn(p):
+        return torch.where((p[:, :, None] - centre).abs() > width, torch.nan, base(p))
+
+    return nm.Problem(nm.ParametricMatrix(fn, base.lower, base.upper), nm.Inverse())
+
+
+def test_a_family_that_is_not_defined_somewhere_costs_those_parameters():
+    problem = undefined_away_from(0.4, 0.4)
+    surrogate = fit(problem, 3)
+    assert all(p > 0.8 for (p,) in surrogate.report.singular) and len(surrogate.report.singular) > 3
+    p = 0.8 * parameters(50)
+    assert problem.error(p, surrogate(p)).median() < 0.1
+
+
+@pytest.mark.parametrize(("budget", "width"), [(None, 1e-9), (0, 0.4)])
+def test_a_family_that_is_not_defined_where_it_must_be_raises(budget, width):
+    """At one snapshot at least; without exact solves at every collocation point."""
+    problem = undefined_away_from(0.5, width)
     assert_raises(nm.FamilyError, ["`fn(p)`", "NaN or Inf", "parameter ["], lambda: fit(problem, 3, budget=budget))
 
 
