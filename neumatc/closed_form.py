@@ -12,10 +12,10 @@ from torch import Tensor
 
 from neumatc import checks, continuation, lowrank, polynomials, sampling
 from neumatc.continuation import Strategy
-from neumatc.embeddings import Chebyshev, Embedding
+from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, check_embedding, real_numbers
-from neumatc.model import FactorMap
+from neumatc.model import FactorMap, evaluate
 from neumatc.operations import LinearOperation
 from neumatc.report import Round, StopReason
 from neumatc.samples import Samples, Subspace, compressed, solved
@@ -107,10 +107,9 @@ class ClosedForm(Method):
         fitted: dict[int, list[FactorMap]] = {}
         for group in alike.values():
             fitted |= zip(group, self._fit([tasks[i] for i in group], [samples[i] for i in group]))
-        for i, task in enumerate(tasks):
-            task.report.rank = max(m.rank for m in fitted[i])
-            self._check(task, fitted[i])
-        return [fitted[i] for i in range(len(tasks))]
+        maps = [fitted[i] for i in range(len(tasks))]
+        self._check(tasks, maps)
+        return maps
 
     def batch_snapshots(self, rank: int | None) -> int:
         """Return how many snapshots a fit of this rank takes if the budget allows."""
@@ -160,7 +159,7 @@ class ClosedForm(Method):
         """Fit several problems from samples at the same points; what is found for each alone, one by one."""
         task, operation = tasks[0], tasks[0].problem.operation
         if len(samples[0]) == 0:
-            return [_zero(own) for own in tasks]
+            return [own.zero() for own in tasks]
         strategy, count = continuation.choose(task, samples[0], self.projections)
         alone = strategy is not Strategy.INTERPOLATE or not operation.unique
         if alone and len(tasks) > 1:
@@ -191,22 +190,33 @@ class ClosedForm(Method):
                 own.append(fitted)
         return maps
 
-    def _check(self, task: Task, maps: list[FactorMap]) -> None:
-        """Report the residuals at a few random parameters."""
-        report = task.report
-        count = min(self.check, task.left()) if task.problem.operation.residual_solves else self.check
-        if count == 0:
+    def _check(self, tasks: Sequence[Task], fitted: Sequence[list[FactorMap]]) -> None:
+        """Report the rank, and the residuals at a few random parameters."""
+        operation = tasks[0].problem.operation
+        count = min(self.check, tasks[0].left()) if operation.residual_solves else self.check
+        checked, A, values = [], [], []
+        for task, maps in zip(tasks, fitted):
+            family, report = task.problem.family, task.report
+            report.rank = max(m.rank for m in maps)
+            if count == 0:
+                continue
+            p = family.box.uniform(count, task.generator)
+            try:
+                A.append(family(p).clone())  # a family may give the same memory again
+            except FamilyError as error:
+                task.note(f"the residual could not be checked: {error}")
+                continue
+            values.append(evaluate(operation, family.shape, maps, task.cube(p)))
+            checked.append((report, p))
+        if not checked:
             return
-        p = task.problem.family.box.uniform(count, task.generator)
-        try:
-            residuals = task.residual(maps, p)
-        except FamilyError as error:
-            task.note(f"the residual could not be checked: {error}")
-            return
-        report.residual_evaluations += count
-        median, largest = float(residuals.median()), float(residuals.max())
-        worst = p[residuals.argmax()].tolist()
-        report.rounds.append(Round(0, math.nan, math.nan, median, largest, [], worst, report.exact_solves, report.rank))
+        residuals = operation.residual(torch.cat(A), [torch.cat(column) for column in zip(*values)])
+        for (report, p), own in zip(checked, residuals.split(count)):
+            report.residual_evaluations += count
+            report.exact_solves += count if operation.residual_solves else 0
+            median, largest, worst = float(own.median()), float(own.max()), p[own.argmax()].tolist()
+            entry = Round(0, math.nan, math.nan, median, largest, [], worst, report.exact_solves, report.rank)
+            report.rounds.append(entry)
 
 
 def _rows(name: str, value: object) -> list[list[float]]:
@@ -244,8 +254,7 @@ def _given(task: Task, rows: Sequence[Sequence[float]]) -> Samples:
 def _aligned(task: Task, samples: Samples) -> Samples:
     """Choose the gauge of samples, and report what was met on the way."""
     factors, events = task.problem.operation.align(samples.x, samples.factors)
-    places = [torch.tensor([e.parameter], dtype=torch.float64) for e in events]
-    task.report.events = [replace(e, parameter=task.box(x)[0].tolist()) for e, x in zip(events, places)]
+    task.enter(events)
     return replace(samples, factors=tuple(x.resolve_conj().contiguous() for x in factors))
 
 
@@ -313,17 +322,4 @@ def _embedded(
             "bias_out": bias.to(family.device, dtype).clone(),
         }
         maps.append(FactorMap(name, core, embedding, hidden | last))
-    return maps
-
-
-def _zero(task: Task) -> list[FactorMap]:
-    """Return the zero map: nothing could be solved."""
-    task.report.stop_reason = StopReason.SINGULAR
-    family, embedding, maps = task.problem.family, Chebyshev(1), []
-    for factor in task.problem.factors:
-        dtype = factor.dtype(family.dtype)
-        weights = embedding.initialise(family.dimension, 1, task.generator)
-        real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
-        core = torch.zeros((1, *factor.shape), dtype=dtype, device=family.device)
-        maps.append(FactorMap(factor.name, core, embedding, real))
     return maps

@@ -24,9 +24,9 @@ from neumatc.samples import Samples, Subspace, norms
 
 # With fewer for each snapshot than this, interpolation is as good.
 _WORTHWHILE = 2
-# Operations of an exact solve of size n: this times n^3, for small factorisations run at a third of the speed of
-# products, and as many for every call as a small product takes.
-_SOLVE, _CALL = 6, 2**16
+# Operations of an exact solve: as the operation counts them, times this, for small factorisations run at a third of the
+# speed of products; and as many for every call as a small product takes.
+_SLOWER, _CALL = 3, 2**16
 # Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core.
 _FREE = 2**32
 # Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, the residual at which its
@@ -66,12 +66,12 @@ def choose(task: Task, samples: Samples, asked: int | None) -> tuple[Strategy, i
     sketch = min(columns, _sketch(terms, numbers))
     each = 2 * field * rows**2 * terms * sketch + 2 * numbers * sketch * terms**2 + 2 * terms**3
     strategy = Strategy.LEAST_RESIDUAL
-    if type(operation).improved is not Operation.improved and field * _NEWTON * rows**3 < each:
+    if operation.newton and field * _NEWTON * rows**3 < each:
         strategy, each = Strategy.NEWTON, field * _NEWTON * rows**3
     if asked is not None:
         return strategy, asked
-    excess = each - field * _SOLVE * rows**3 - _CALL
-    most = max(_WORTHWHILE * count, _MOST) if excess <= 0 else _FREE // excess
+    excess = each - field * _SLOWER * operation.cost(*family.shape) - _CALL
+    most = max(_WORTHWHILE * count, _MOST) if excess <= 0 else int(_FREE // excess)
     further = min(_PER_SNAPSHOT[strategy] * count, max(_MOST, _WORTHWHILE * count), most)
     return (strategy, further) if further >= _WORTHWHILE * count else (Strategy.INTERPOLATE, 0)
 
@@ -139,7 +139,7 @@ def _iterated(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tenso
     In double precision: Gram matrices are no better than the precision they are formed in.
     """
     dtype, enough = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
-    A, X = wide(A), wide(X)
+    A, X = wide(A), wide(X).clone()
     residual = operation.residual(A, [X])
     active = residual < 1
     for _ in range(_NEWTON_STEPS):

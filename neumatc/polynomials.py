@@ -26,12 +26,12 @@ _GROWTH = 1.1
 # Mean square of the error that counts as good as the least: 1.2 times its root.
 _NEARLY = 1.44
 # What a fit to coefficients need not resolve, in rounding units.
-ROUNDING_UNITS = 4
+_ROUNDING_UNITS = 4
 
 
 def penalty(dtype: torch.dtype) -> float:
     """Return the penalty on coefficients that weighs the error of a fit against rounding in its evaluation."""
-    return ROUNDING_UNITS * torch.finfo(dtype).eps
+    return _ROUNDING_UNITS * torch.finfo(dtype).eps
 
 
 def interpolating(count: int, dimension: int, kind: str, dtype: torch.dtype) -> Chebyshev | None:

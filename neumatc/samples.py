@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neumatc import lowrank
 from neumatc.embeddings import Chebyshev, real_rows
+from neumatc.families import ParametricMatrix
 from neumatc.methods import Task
 from neumatc.operations import checked
 
@@ -49,10 +50,12 @@ class Samples:
 
     def distinct(self) -> Samples:
         """Keep the first of those at the same point."""
-        _, which = torch.unique(self.x, dim=0, return_inverse=True)
-        order = torch.arange(len(self))
-        first = torch.full_like(order, len(self)).scatter_reduce(0, which, order, "amin")
-        return self[first[which] == order]
+        first: dict[bytes, int] = {}
+        for i, x in enumerate((self.x + 0.0).numpy()):  # which makes -0.0 the same as 0.0
+            first.setdefault(x.tobytes(), i)
+        kept = torch.zeros(len(self), dtype=torch.bool)
+        kept[list(first.values())] = True
+        return self[kept]
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,20 @@ def norms(C: Tensor) -> Tensor:
 def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     """Solve exactly at the points for all tasks in one batch, and keep what succeeded, each parameter once.
 
-    The points move to where their parameters are after rounding to the precision of the box. Failures and parameters
-    that coincide are reported.
+    The points move to where their parameters are after rounding to the precision of the box. Failures, of the family or
+    of the operation, and parameters that coincide are reported; a family that is defined nowhere raises.
     """
     operation, count = tasks[0].problem.operation, len(points)
     p = [task.box(points.x) for task in tasks]
-    A = torch.cat([task.problem.family(own).clone() for task, own in zip(tasks, p)])
+    A, defined = zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)])
+    A, defined = torch.cat(A), torch.cat(defined)
     factors, failed = checked(operation.snapshots, A)
+    failed |= ~defined
     result = []
     for i, (task, own) in enumerate(zip(tasks, p)):
         part = slice(i * count, (i + 1) * count)
+        task.count(own, ~failed[part])
         good = ~failed[part].cpu()
-        task.count(own, good.to(own.device))
         if len(tasks) > 1 and not good.any():  # an operation that suits none of these matrices says why
             checked(operation.snapshots, A[part])
         if not good.all():
@@ -121,6 +126,12 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
             )
         result.append(samples)
     return result
+
+
+def _defined(family: ParametricMatrix, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of A(p), as a family may give the same memory again, and where they are defined."""
+    A, defined = family.evaluate(p)
+    return (A if defined.any() else family(p)).clone(), defined
 
 
 def compressed(samples: Sequence[Samples], index: int, rank: int) -> list[Subspace]:
