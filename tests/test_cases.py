@@ -1,0 +1,225 @@
+"""Problems that users brought, by the call they type: accurate where they look, in as many solves as that takes."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_raises
+
+import neumatc as nm
+from studies import problems
+
+DOUBLE = torch.float64
+
+
+def sionna(build):
+    """Build a case of a channel, or skip the test."""
+    pytest.importorskip("sionna")
+    return build()
+
+
+def fitted(case):
+    """Fit a case without hearing the warnings, within its solves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        surrogate = case.fitted()
+    assert surrogate.report.exact_solves <= (case.solves or math.inf)
+    return surrogate
+
+
+def assert_met(case):
+    surrogate = fitted(case)
+    assert surrogate.report.met, str(surrogate.report)
+    assert case.right(surrogate), case.failing(surrogate)
+
+
+@pytest.mark.parametrize("damping", ["proportional", "dashpot"])
+def test_resonances(damping):
+    assert_met(problems.resonances(damping))
+
+
+@pytest.mark.slow
+def test_many_resonances():
+    assert_met(problems.many_resonances())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "build",
+    [problems.kernel_cholesky, problems.covariance_eigenpairs, problems.loop_eigenpairs],
+    ids=lambda b: b.__name__,
+)
+def test_a_tolerance_takes_at_most_twice_the_nodes_of_a_plain_interpolation(build):
+    case = build()
+    surrogate = fitted(case)
+    assert surrogate.report.met
+    assert case.right(surrogate), case.failing(surrogate)
+    assert surrogate.report.exact_solves <= 2 * problems.needed_nodes(case)
+
+
+@pytest.mark.parametrize(("scale", "lower"), [("log", 1e-5), ("linear", 1e-5), ("linear", 0.0)])
+def test_an_exponential_over_decades(scale, lower):
+    assert_met(problems.decades_expm(scale, lower))
+
+
+@pytest.mark.parametrize("condition", [470, 1e5, 1e7])
+def test_a_ridge_over_decades(condition):
+    assert_met(problems.decades_ridge(condition, "log"))
+
+
+@pytest.mark.parametrize("condition", [470, 1e5, 1e7])
+def test_a_ridge_over_decades_on_a_linear_axis_is_met_or_the_report_hints(condition):
+    case = problems.decades_ridge(condition, "linear")
+    surrogate = fitted(case)
+    assert case.right(surrogate) or 'scale="log"' in str(surrogate.report)
+
+
+@pytest.mark.parametrize("speed", [3.0, 120.0])
+def test_a_slot_in_time_and_frequency(speed):
+    assert_met(sionna(lambda: problems.slot(speed)))
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("eta", [0.5, 0.2])
+def test_a_function_of_two_parameters(eta, periodic):
+    assert_met(problems.green(eta, periodic))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power_control", [False, True])
+def test_near_and_far_users_keep_their_rate(power_control):
+    case = sionna(lambda: problems.near_far(power_control))
+    surrogate = fitted(case)
+    assert case.right(surrogate), case.failing(surrogate)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [1e-6, 2e-6])
+def test_a_fast_common_phase_is_met_or_solved_exactly(offset):
+    case = sionna(lambda: problems.timing_offset(offset))
+    assert_met(case)
+    assert fitted(case).report.exact_solves <= len(case.problem.family.frequencies)
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_samples_take_no_more_solves_than_there_are(rank):
+    assert_met(problems.finite_grid(rank))
+
+
+def test_noisy_samples_are_solved_exactly_or_the_noise_is_named():
+    case = sionna(problems.noisy_pilots)
+    surrogate = fitted(case)
+    report = surrogate.report
+    said = "exactly" in str(report) if report.met else all(place.reason for place in report.unmet)
+    assert said, str(report)
+    assert case.right(surrogate) == report.met, case.failing(surrogate)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["constant", "random"])
+def test_a_thermal_block_of_four_parameters(source):
+    case = problems.thermal_block(source)
+    surrogate = fitted(case)
+    assert case.right(surrogate), case.failing(surrogate)
+
+
+def within(p, place):
+    """Which parameters lie in a box that a report names."""
+    lower, upper = (torch.tensor(side, dtype=DOUBLE) for side in (place.lower, place.upper))
+    return ((p >= lower) & (p <= upper)).all(dim=1)
+
+
+def test_an_undefined_parameter_costs_the_fit_that_parameter_only():
+    case = problems.grazing()
+    surrogate = fitted(case)
+    assert case.failing(surrogate)[1] <= case.share
+    zero = torch.zeros(1, 1, dtype=DOUBLE)
+    for place in surrogate.report.unmet:
+        assert within(zero, place).all()
+        assert place.upper[0] - place.lower[0] < 1e-2
+
+
+@pytest.fixture(scope="module")
+def grazed():
+    """The problem, a surrogate, and 1,001 parameters of which the last is undefined."""
+    case = problems.grazing()
+    return case.problem, fitted(case), torch.cat([case.parameters, torch.zeros(1, 1, dtype=DOUBLE)])
+
+
+def test_an_undefined_parameter_is_one_failed_row_of_the_exact_solution(grazed):
+    problem, _, p = grazed
+    assert problem.exact(p).failed.nonzero().flatten().tolist() == [1000]
+
+
+def test_an_undefined_parameter_is_one_infinite_residual(grazed):
+    problem, surrogate, p = grazed
+    residual = problem.residual(p, surrogate(p))
+    assert (~torch.isfinite(residual)).nonzero().flatten().tolist() == [1000]
+
+
+def test_an_undefined_parameter_is_one_row_that_is_not_certified(grazed):
+    problem, surrogate, p = grazed
+    certified = nm.certify(surrogate, problem, p, rtol=1e-2)
+    assert not certified.accepted[1000]
+    assert torch.isnan(certified.value[1000]).all()
+    assert torch.isfinite(certified.value[:1000]).all()
+
+
+def test_single_undefined_parameters_at_ends_and_centre_are_lost_alone():
+    """sin(p) / p is 0/0 at the centre, sin(1 -+ p) / (1 -+ p) at the ends: where nodes would be."""
+
+    def fn(p):
+        ratios = [torch.sin(q) / q for q in (p, 1 - p, 1 + p)]
+        return torch.diag_embed(torch.cat(ratios, dim=1)) + 2 * torch.eye(3, dtype=DOUBLE)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [-1.0], [1.0], dtype=DOUBLE), nm.Inverse())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        surrogate = nm.fit(problem, tol=1e-6, progress=False)
+    p = torch.linspace(-0.999, 0.999, 1000, dtype=DOUBLE)[:, None]
+    exact = np.linalg.inv(fn(p).numpy())
+    assert problems.error(surrogate(p), exact).max() <= 1e-5
+    assert problem.exact(torch.tensor([[-1.0], [0.0], [1.0], [0.5]], dtype=DOUBLE)).failed.tolist() == [True] * 3 + [
+        False
+    ]
+
+
+def test_a_fit_that_fails_warns_and_names_the_place():
+    def fn(p):
+        return torch.eye(2, dtype=DOUBLE) * torch.where(p[:, :, None] > 0.3, 2.0, 1.0)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=DOUBLE), nm.Inverse())
+    with pytest.warns(nm.FitWarning):
+        surrogate = nm.fit(problem, tol=1e-3, budget=8, progress=False)
+    assert not surrogate.report.met
+    assert any(place.lower[0] <= 0.3 <= place.upper[0] for place in surrogate.report.unmet)
+
+
+def identity(p):
+    return torch.eye(2, dtype=DOUBLE) * (2 + p.sum(dim=1)[:, None, None])
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "scale", "words"),
+    [
+        (0.0, 1.0, "log", ["`scale`", "above zero"]),
+        (-1.0, 1.0, "log", ["`scale`", "above zero"]),
+        ([1.0, -1.0], [2.0, 1.0], ["linear", "log"], ["`scale`", "above zero"]),
+        (1.0, 2.0, "cubic", ["`scale`", "linear", "log", "cubic"]),
+        ([1.0, 1.0], [2.0, 2.0], ["log"], ["`scale`"]),
+    ],
+)
+def test_a_scale_that_the_box_does_not_allow(lower, upper, scale, words):
+    assert_raises(ValueError, words, lambda: nm.ParametricMatrix(identity, lower, upper, dtype=DOUBLE, scale=scale))
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "periodic"), [(0.0, 1.0, True), ([0.0, 0.0], [1.0, 1.0], [False, True])], ids=["all", "one"]
+)
+def test_periodic_ends_that_differ(lower, upper, periodic):
+    def build():
+        nm.ParametricMatrix(identity, lower, upper, dtype=DOUBLE, periodic=periodic)
+
+    assert_raises(ValueError, ["`periodic`"], build)
