@@ -109,7 +109,8 @@ def fit_many(
 
     The snapshots of a batch of problems are solved in one call, and their subspaces found in one. The embeddings are
     fitted by one least-squares solve where their points are the same: for one parameter, and for operations without
-    projections; what `fit` chooses there from the snapshots (polynomials in several parameters) is chosen once for the batch. Boxes may differ. With a tolerance, without exact solves, or where the snapshots must be
+    projections; what `fit` chooses there from the snapshots (polynomials in several parameters) is chosen once for
+    the batch. Boxes may differ. With a tolerance, without exact solves, or where the snapshots must be
     aligned (singular vectors), every problem needs its own sequence of steps after the snapshots.
 
     Args:
