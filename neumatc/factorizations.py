@@ -96,11 +96,11 @@ class _Spectral(Operation):
         return min(most, self.rank + (_EXTRA if self.gauge == "vectors" else 0))
 
     def _rotations(
-        self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor, periodic: bool
+        self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor, **along: object
     ) -> tuple[Tensor, Tensor, tuple]:
         """Align frames; return the rotations, and the values or the block-diagonal matrices in their place."""
         together = self.gauge == "subspace"
-        alignment = gauge.align(frames, values, x, wanted, together=together, periodic=periodic)
+        alignment = gauge.align(frames, values, x, wanted, together=together, **along)
         W = alignment.rotations
         if alignment.separate:
             return W, torch.einsum("nk,nkj->nj", values, W.abs().square().to(values.dtype)), alignment.events
@@ -216,7 +216,7 @@ class SVD(_Spectral):
         return (U, S, Vh), failed
 
     def align(
-        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+        self, x: Tensor, factors: Sequence[Tensor], **along: object
     ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         U, S, Vh = factors
         square = U.shape[1] == U.shape[2] == Vh.shape[2]
@@ -227,7 +227,7 @@ class SVD(_Spectral):
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
             frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-            W, values, events = self._rotations(frames, S, x, wanted, periodic)
+            W, values, events = self._rotations(frames, S, x, wanted, **along)
             # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
             if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
                 return (U @ W, values, W.mH @ Vh), events
@@ -322,13 +322,13 @@ class Eigh(_Spectral):
         return _selected(values, vectors, k), failed
 
     def align(
-        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+        self, x: Tensor, factors: Sequence[Tensor], **along: object
     ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         values, V = factors
         k = self.rank or values.shape[1]
         wanted = torch.zeros(values.shape, dtype=torch.bool)
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        W, values, events = self._rotations(V, values, x, wanted, periodic)
+        W, values, events = self._rotations(V, values, x, wanted, **along)
         return (values, V @ W), events
 
     def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -410,12 +410,12 @@ class Eig(Operation):
         return tuple(factors), failed
 
     def align(
-        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+        self, x: Tensor, factors: Sequence[Tensor], **along: object
     ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         values, V = factors
         wanted = torch.ones(values.shape, dtype=torch.bool)
         duals = linalg.inverse(V)[0].mH
-        alignment = gauge.align(V, values, x, wanted, duals=duals, periodic=periodic)
+        alignment = gauge.align(V, values, x, wanted, duals=duals, **along)
         W = alignment.rotations
         return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
 
@@ -487,11 +487,11 @@ class Subspace(Operation):
         return ((U[:, :, :k] if self.side == "left" else Vh.mH[:, :, :k]).clone(),), failed
 
     def align(
-        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+        self, x: Tensor, factors: Sequence[Tensor], **along: object
     ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         (U,) = factors
         same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
-        alignment = gauge.align(U, same, x, same.bool(), together=True, periodic=periodic)
+        alignment = gauge.align(U, same, x, same.bool(), together=True, **along)
         return (U @ alignment.rotations,), alignment.events
 
     def residual_cost(self, m: int, n: int) -> float:
@@ -577,7 +577,7 @@ class Projector(Subspace):
         return (U @ U.mH,), failed
 
     def align(
-        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+        self, x: Tensor, factors: Sequence[Tensor], **along: object
     ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         return Operation.align(self, x, factors)
 

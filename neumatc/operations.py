@@ -136,14 +136,16 @@ class Operation(ABC):
         return self.exact(A)
 
     def align(
-        self, x: Tensor, factors: Sequence[Tensor], periodic: bool = False
+        self, x: Tensor, factors: Sequence[Tensor], **along: object
     ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
         """Make snapshots continuous: choose their gauge.
 
         Args:
             x: Parameters in the cube [-1, 1]^d, shape (N, d).
             factors: As `snapshots` gives them, where that succeeded.
-            periodic: Whether the family is the same at -1 and 1 (one parameter only), as the factors are to be.
+            along: ``periodic``: whether the family is the same at -1 and 1 (one parameter only), as the factors are to
+                be; ``anchors``: coordinates of one parameter between which factors are to be smooth. As for
+                `gauge.align`.
 
         Returns:
             Factors to be fitted, of the public shapes or any that `finish` understands, and what was met on the way.

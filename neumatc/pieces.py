@@ -124,7 +124,7 @@ class _Refinement:
         first = max(2, min(_FIRST[min(self.d, 3) - 1], int(limit + 1e-9)))
         for i in range(self.d):
             self._extend(root, i, first)
-        self.root = root
+        self.root, self.cuts = root, []
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
@@ -174,6 +174,8 @@ class _Refinement:
         active = self._solved(active)
         if not active:
             return []
+        self.snapshots.divide(self.cuts)
+        self.cuts = []
         if not self.inspector.ratios:
             self.inspector.calibrate(active[0], self._outlook(active[0]).tail)
         ready, more = [], []
@@ -303,6 +305,7 @@ class _Refinement:
             half.axes[axis] = self.snapshots.rounded(axis, half.axes[axis])
         if self.d == 1 and (piece.rows >= 0).all():
             _count_steep(piece, pair, self.snapshots.sketch()[piece.rows])
+        self.cuts.append(float(cut))
         return pair
 
     # The end

@@ -24,6 +24,7 @@ class Snapshots:
     def __init__(self, task: Task):
         self.task = task
         self.x = np.empty((0, task.problem.family.dimension))
+        self.anchors = np.array([-1.0, 1.0])  # of one parameter: coordinates between which factors are smooth
         self._rows: dict[bytes, int] = {}
         self._factors: tuple[Tensor, ...] = ()
         self._values: tuple[Tensor, ...] | None = None
@@ -66,7 +67,8 @@ class Snapshots:
             operation = self.task.problem.operation
             values = self._factors
             if not operation.unique:
-                values, events = operation.align(torch.from_numpy(self.x), values)
+                along = {"periodic": self._periodic[0], "anchors": self.anchors} if self.x.shape[1] == 1 else {}
+                values, events = operation.align(torch.from_numpy(self.x), values, **along)
                 self.task.enter(events)
             self._values = tuple(v.resolve_conj().contiguous() for v in values)
         return self._values
@@ -82,6 +84,11 @@ class Snapshots:
                 parts.append((flat @ R).cpu().numpy().astype(np.complex128 if flat.is_complex() else float) / scale)
             self._sketch = np.concatenate(parts, axis=1)
         return self._sketch
+
+    def divide(self, cuts: list[float]) -> None:
+        """Add anchors where pieces were divided."""
+        if cuts and not self.task.problem.operation.unique:
+            self.anchors, self._values, self._sketch = np.append(self.anchors, cuts), None, None
 
     def along(self, low: float, high: float) -> np.ndarray:
         """Return what is solved between two bounds of one parameter; of several parameters nothing."""

@@ -43,6 +43,7 @@ def align(
     together: bool = False,
     duals: Tensor | None = None,
     periodic: bool = False,
+    anchors: np.ndarray | None = None,
 ) -> Alignment:
     r"""Align orthonormal frames F_i at parameters x_i: find unitary W_i such that F_i W_i is continuous.
 
@@ -77,6 +78,10 @@ def align(
             unitary matrix, by its logarithm. Labels that are exchanged become a block, and so do two real ones that
             change their signs. Where that does not help (a single real vector changes its sign, or one leaves what is
             followed) a cut stays at the seam, and an event ``"loop"`` at 1 says so.
+        anchors: Coordinates of one parameter, such as the faces of pieces. The transport is exact in the limit only:
+            its phases depend on where the snapshots are. So between two snapshots at anchors, frames are turned towards
+            the straight line between the frames there, which makes them as smooth as their projectors, and keeps those
+            at the anchors.
 
     Returns:
         The alignment, on the device and in the dtype of the frames.
@@ -94,6 +99,8 @@ def align(
     lattice = graph.connected(points, periodic)
     followed, met = _followed(separated, lattice, together)
     W = transport.relaxed(separated, lattice, followed)
+    if anchors is not None and duals is None:
+        W = transport.anchored(separated, W, followed.blocks, points[:, 0], anchors)
     used = np.zeros(F.shape[2], bool)
     # A column has the label that it has the largest part of.
     np.logical_or.at(used, np.abs(W).argmax(axis=2).ravel(), wanted.cpu().numpy().ravel())

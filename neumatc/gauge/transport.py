@@ -21,6 +21,8 @@ _DEGENERATE_UNITS = 1e3
 _SEEN, _CLEARLY, _SWEEPS, _SETTLED = 0.1, 0.5, 30, 1e-3
 # Edges at a time, so that copies of their frames stay in the cache.
 _PART = 64
+# Decimals by which coordinates in the cube are told apart.
+_DECIMALS = 13
 _TINY = np.finfo(float).tiny
 
 
@@ -262,6 +264,24 @@ def relaxed(frames: Frames, graph: Graph, followed: Followed) -> np.ndarray:
             seen, part = _mean(_times(columns, Z))
         Z = np.where((part > _SEEN)[:, None, None], _times(Z, polar(seen)), Z)
         W[:, :, group] = np.moveaxis(_times(np.moveaxis(W[:, :, group], 1, 2), Z), 2, 1)
+    return W
+
+
+def anchored(frames: Frames, W: np.ndarray, blocks: list[np.ndarray], x: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Turn the frames between anchors x on a path towards the straight line between the frames there."""
+    held = np.flatnonzero(np.isin(x.round(_DECIMALS), anchors.round(_DECIMALS)))
+    held = held[np.argsort(x[held])]
+    if len(held) < 2:
+        return W
+    right = np.searchsorted(x[held], x).clip(1, len(held) - 1)
+    a, b = held[right - 1], held[right]
+    t = ((x - x[a]) / (x[b] - x[a])).clip(0, 1)[:, None, None]
+    columns, W = frames.F @ W, W.copy()
+    line = (1 - t) * columns[a] + t * columns[b]
+    for block in blocks:
+        seen = _adjoint(columns[:, :, block]) @ line[:, :, block]
+        clear = np.linalg.svd(seen, compute_uv=False)[:, -1] > _SEEN
+        W[:, :, block] = np.where(clear[:, None, None], W[:, :, block] @ polar(seen), W[:, :, block])
     return W
 
 
