@@ -27,9 +27,10 @@ from neumatc.snapshots import Snapshots
 # Nodes per axis with which a piece begins, for one, two and more parameters; with which it says whether its
 # coefficients decay; and those of a piece that seems to hold a jump, where more would be wasted.
 _FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
-# Most nodes per axis for one parameter, and most terms for two and more. Every term costs a multiply-add for each entry
-# at every evaluation; 16 take about as long as writing the entry to memory.
-_MOST_NODES, _MOST_TERMS = 16, (16, 256, 729)
+# Most nodes per axis: so many for each digit of the tolerance, within limits; and most terms in three and more
+# parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
+# entry to memory. Few digits want small pieces, many digits large ones.
+_NODES_PER_DIGIT, _FEWEST, _MOST_NODES, _MOST_TERMS = 3, 16, 32, 729
 # A coefficient that falls by less than this (natural logarithm) to the next does not decay.
 _LEAST_RATE = 0.1
 # Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
@@ -69,17 +70,18 @@ class Pieces(Method):
     (`neumatc.rational`). Where the family has a grid that is solved sooner as a whole, that is done instead.
 
     Args:
-        most: Most nodes per axis.
+        most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
         smallest: The least side of a piece, as a part of the box; what is not resolved there is reported.
         failure_probability, sampling: As for every `Method`.
     """
 
-    most: int = _MOST_NODES
+    most: int | None = None
     smallest: float = 2.0**-30
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.integer("most", self.most, 2)
+        if self.most is not None:
+            checks.integer("most", self.most, 2)
         checks.number("smallest", self.smallest, above=0, at_most=1)
 
     def run(self, task: Task) -> list[FactorMap]:
@@ -113,7 +115,9 @@ class _Refinement:
         family = task.problem.family
         self.d, self.box = family.dimension, family.box
         self.kind = min(self.d, 2) - 1
-        self.terms = min(task.rank or 2**31, method.most ** min(self.d, 2), _MOST_TERMS[min(self.d, 3) - 1])
+        digits = math.ceil(-_NODES_PER_DIGIT * math.log10(task.tol))
+        self.nodes = method.most or min(max(_FEWEST, digits), _MOST_NODES)
+        self.terms = min(task.rank or 2**31, self.nodes ** min(self.d, 2), _MOST_TERMS)
         self.snapshots = Snapshots(task)
         self.inspector = Inspector(task, self.snapshots)
         self.goal = _MARGIN * task.tol
@@ -292,7 +296,7 @@ class _Refinement:
         """Return the most nodes per axis: what the terms of a piece allow beside what the other axes need."""
         need = np.where(np.isinf(outlook.wanted), piece.counts, np.maximum(outlook.wanted, 2))
         most = self.terms // np.array([np.delete(need, i).prod() for i in range(self.d)])
-        return np.clip(most, 2, self.method.most).astype(int)
+        return np.clip(most, 2, self.nodes).astype(int)
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
         piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
@@ -388,6 +392,6 @@ def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
     if rate < _LEAST_RATE:
         return tail, math.inf
     further = math.log(tail / allowed) / rate
-    if further >= _MOST_NODES:
+    if further >= _FEWEST:
         return tail, math.inf
     return tail, n + min(2 * _STEP if further > 4 * _STEP else _STEP, math.ceil(further))
