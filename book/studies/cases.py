@@ -107,7 +107,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def run(words: list[str] | None = None) -> list[Outcome]:
-    """Measure the cases whose names hold one of the words, by default all; without Sionna, those that can do without."""
+    """Measure the cases whose names hold one of the words, by default all; without Sionna, those that need none."""
     outcomes = []
     for build in problems.all_cases():
         try:

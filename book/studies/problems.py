@@ -345,7 +345,7 @@ def near_far(power_control: bool = False) -> Case:
     return Case(
         "near and far users" + (", power control" if power_control else ""),
         nm.Problem(channel, nm.LMMSE(noise=noise)),
-        {"tol": 1e-3, "budget": 600},
+        {"tol": 1e-2, "budget": 600},
         q,
         lambda W: np.array([1 - rate(np.asarray(W).astype(complex)) / exact]),
         1e-2,
