@@ -19,8 +19,8 @@ from neumatc.snapshots import Snapshots
 # and for more, as a part of the exact solves.
 _FRESH, _FRESH_IN_BOX, _SHARE = 4, 64, (0.0, 0.25)
 # Residual over the size of the coefficients left out: the most that is believed of the first measurement, where nothing
-# is resolved; and the last measurements of which the median is taken.
-_MOST_RATIO, _LAST = 4.0, 32
+# is resolved, and how often it counts; and the last measurements of which the median is taken.
+_MOST_RATIO, _FIRST, _LAST = 4.0, 4, 32
 
 
 class Inspector:
@@ -35,21 +35,27 @@ class Inspector:
         self.task, self.snapshots = task, snapshots
         self.generator = np.random.default_rng(task.report.seed)
         self.ratios: list[float] = []
+        self._ratio = 1.0
         self.uniform = np.empty(0)
 
     def ratio(self) -> float:
         """Return the residual over the size of the coefficients left out, as it usually is."""
-        return float(np.median(self.ratios[-_LAST:])) if self.ratios else 1.0
+        return self._ratio
 
     def learn(self, worst: float, tail: float) -> None:
         """Enter a residual and the size of the coefficients left out, unless that is rounding."""
         if np.isfinite(worst) and tail > 64 * np.finfo(float).eps:
-            self.ratios.append(worst / tail)
+            self._enter(worst / tail)
 
     def calibrate(self, root: Piece, tail: float) -> None:
         """Measure the whole box, for a first idea."""
         (worst,) = self.worst([root])
-        self.ratios = [float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO))] * 4
+        for _ in range(_FIRST):
+            self._enter(float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO)))
+
+    def _enter(self, ratio: float) -> None:
+        self.ratios = [*self.ratios[1 - _LAST :], ratio]
+        self._ratio = sorted(self.ratios)[len(self.ratios) // 2]
 
     def worst(self, pieces: Sequence[Piece]) -> list[float]:
         """Return the largest residual of each piece at fresh parameters; Inf where the family is defined at none."""

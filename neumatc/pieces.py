@@ -246,8 +246,9 @@ class _Refinement:
 
     def _outlook(self, piece: Piece) -> _Outlook:
         """Read off tails and wanted nodes from the decay along each axis."""
-        values = self.snapshots.sketch()[piece.rows].reshape(*piece.counts, -1)
-        scale = max(float(np.median(np.linalg.norm(values, axis=-1))), np.finfo(float).tiny)
+        values = self.snapshots.sketch()[piece.rows]
+        sizes = np.sort(np.linalg.norm(values, axis=1))
+        scale, values = max(sizes[len(sizes) // 2], np.finfo(float).tiny), values.reshape(*piece.counts, -1)
         found = []
         for i, own in enumerate(piece.axes):
             envelope = nodes.decay(np.moveaxis(values, i, 0), piece.relative(i, own)) / scale

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neumatc.linalg import norm
 from neumatc.methods import Task
 
 # Random combinations of the entries of a result by which its decay is judged, and decimals that tell points apart.
@@ -29,6 +30,7 @@ class Snapshots:
         self._factors: tuple[Tensor, ...] = ()
         self._values: tuple[Tensor, ...] | None = None
         self._sketch: np.ndarray | None = None
+        self._sizes: list[float] | None = None
         self._single = task.problem.family.box.dtype == torch.float32
         self._periodic = np.array(task.problem.family.box.periodic)
 
@@ -58,7 +60,9 @@ class Snapshots:
             self._rows |= zip(new, numbers.tolist())
             self.x = np.concatenate([self.x, points[good]])
             self._factors = tuple(map(torch.cat, zip(self._factors, factors))) if self._factors else tuple(factors)
-            self._values = self._sketch = None
+            self._values = None
+            if not self.task.problem.operation.unique:
+                self._sketch = None
         return np.array([self._rows[key] for key in keys])
 
     def values(self) -> tuple[Tensor, ...]:
@@ -76,13 +80,15 @@ class Snapshots:
     def sketch(self) -> np.ndarray:
         """Return random combinations of the entries of each factor, shape (N, s), in double precision."""
         if self._sketch is None:
-            parts = []
-            for value in self.values():
-                flat = value.reshape(len(value), -1)
-                R = _combinations(flat.shape[1]).to(flat.device, flat.dtype)
-                scale = max(float(torch.linalg.vector_norm(flat)) / len(flat) ** 0.5, np.finfo(float).tiny)
-                parts.append((flat @ R).cpu().numpy().astype(np.complex128 if flat.is_complex() else float) / scale)
-            self._sketch = np.concatenate(parts, axis=1)
+            self._sketch, self._sizes = np.empty((0, 0)), None
+        first = len(self._sketch)
+        if first < len(self.x):
+            parts = [value[first:].reshape(len(self.x) - first, -1) for value in self.values()]
+            if self._sizes is None:  # of the first solutions: each factor counts alike
+                self._sizes = [max(float(norm(part).square().mean()) ** 0.5, np.finfo(float).tiny) for part in parts]
+            new = [_combined(part) / size for part, size in zip(parts, self._sizes)]
+            new = np.concatenate(new, axis=1)
+            self._sketch = np.concatenate([self._sketch, new]) if first else new
         return self._sketch
 
     def divide(self, cuts: list[float]) -> None:
@@ -109,6 +115,12 @@ class Snapshots:
         points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
         points[:, axis] = torch.from_numpy(x)
         return self.task.problem.family.box.rounded(points)[:, axis].numpy()
+
+
+def _combined(rows: Tensor) -> np.ndarray:
+    """Return random combinations of the columns, in double precision."""
+    combined = rows @ _combinations(rows.shape[1]).to(rows.device, rows.dtype)
+    return combined.cpu().numpy().astype(np.complex128 if rows.is_complex() else float)
 
 
 @lru_cache(maxsize=16)
