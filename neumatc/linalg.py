@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, threads
 
 # Multiplications (m n min(m, n) for each matrix) that a thread must have for its start to pay.
 _LEAST_PER_THREAD = 2**22
@@ -391,13 +390,10 @@ def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Ten
     Returns:
         What the function returns for the whole.
     """
-    parts = min(torch.get_num_threads(), len(A), A.numel() * min(A.shape[1:]) // _LEAST_PER_THREAD)
+    parts = min(threads.count(), len(A), A.numel() * min(A.shape[1:]) // _LEAST_PER_THREAD)
     if parts < 2 or A.device.type != "cpu":
         return function(A)
-    own, *others = A.tensor_split(parts)
-    with ThreadPoolExecutor(parts - 1) as pool:
-        futures = [pool.submit(function, other) for other in others]
-        results = [function(own), *(future.result() for future in futures)]
+    results = threads.each(function, A.tensor_split(parts))
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from neumatc import checks
+from neumatc import checks, threads
 from neumatc.box import Box
 from neumatc.embeddings import Embedding, Piece, followed, real_rows
 from neumatc.operations import Operation
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
+# Numbers of an output from which threads pay, and parts that each thread takes: one that lost its core takes fewer.
+_LEAST_IN_THREADS, _PARTS = 2**20, 4
 
 
 class FactorMap(nn.Module):
@@ -256,12 +258,23 @@ class Surrogate(nn.Module):
         self, p: Tensor, rows: int, outputs: list[Tensor] | None, orthonormal: bool
     ) -> Tensor | tuple[Tensor, ...]:
         outputs = empty(self.operation, self.shape, self.maps, p) if outputs is None else outputs
-        for start in range(0, len(p), rows):
-            x = self.box.cube(p[start : start + rows])
-            pieces = [output[start : start + rows] for output in outputs]
-            evaluate(self.operation, self.shape, self.maps, x, pieces)
+
+        def work(part: slice) -> None:
+            own = [output[part] for output in outputs]
+            evaluate(self.operation, self.shape, self.maps, self.box.cube(p[part]), own)
             if orthonormal:
-                self.operation.orthonormalize_(pieces)
+                self.operation.orthonormalize_(own)
+
+        large = p.device.type == "cpu" and sum(map(Tensor.numel, outputs)) >= _LEAST_IN_THREADS
+        many = threads.count() if large else 1
+        if many > 1:
+            rows = max(1, min(rows // many, -(-len(p) // (_PARTS * many))))
+        parts = [slice(start, start + rows) for start in range(0, len(p), rows)]
+        if many > 1:
+            threads.each(work, parts)
+        else:
+            with threads.alone():
+                list(map(work, parts))
         return self.operation.pack(outputs)
 
     def to(self, *args: object, **kwargs: object) -> Surrogate:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, nodes, poles
+from neumatc import checks, nodes, poles, threads
 from neumatc import piece as tree
 from neumatc.box import Box
 from neumatc.inspection import Inspector
@@ -92,7 +92,8 @@ class Pieces(Method):
                 f"`budget`: expected at least {2**task.problem.family.dimension}, the corners of the box, with a "
                 f"tolerance, got {task.budget}; raise it."
             )
-        return _Refinement(self, task).run()
+        with threads.alone():  # its steps are small
+            return _Refinement(self, task).run()
 
 
 @dataclass(frozen=True)
