@@ -60,7 +60,12 @@ def each(function: Callable[[object], object], parts: Sequence[object]) -> list[
 @cache
 def _pool(size: int) -> ThreadPoolExecutor:
     """Keep threads for the next time: their start costs more than a small evaluation."""
-    return ThreadPoolExecutor(size, thread_name_prefix="neumatc")
+    return ThreadPoolExecutor(size, "neumatc", initializer=_enter)
+
+
+def _enter() -> None:
+    """Mark a thread of the pool: what it calls must not wait for the pool."""
+    _given.count = 1
 
 
 # A child process inherits the pool, but not its threads.
