@@ -92,6 +92,12 @@ class Pieces(Method):
                 f"`budget`: expected at least {2**task.problem.family.dimension}, the corners of the box, with a "
                 f"tolerance, got {task.budget}; raise it."
             )
+        operation = task.problem.operation
+        if operation.residual_solves and task.budget is not None:
+            raise ValueError(
+                f"`budget`: expected None with a tolerance for {operation}, whose residual takes an exact solve, got "
+                f"{task.budget}; give a rank instead of the tolerance."
+            )
         with threads.alone():  # its steps are small
             return _Refinement(self, task).run()
 
@@ -266,7 +272,7 @@ class _Refinement:
 
     def _refined(self, piece: Piece, outlook: _Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
-        counts, caps = np.array(piece.counts), self._caps(piece, outlook)
+        counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
         if (wanted <= caps).all():
@@ -276,7 +282,7 @@ class _Refinement:
                 self._extend(piece, i, int(n))
             piece.trimmed = True
             return [piece]
-        if why := self._hopeless(piece, outlook):
+        if why := _hopeless(piece, outlook, self.task.problem.family.dtype):
             piece.give_up(why)
             return []
         axis = int(np.where(wanted > caps, wanted / counts * (outlook.tails > 0), 0).argmax())
@@ -287,18 +293,6 @@ class _Refinement:
         start = np.minimum(np.maximum(2, wanted), counts)
         start[axis] = telling[axis] if np.isinf(wanted[axis]) else min(caps[axis], max(5, 0.55 * wanted[axis] + 1))
         return self._halved(piece, axis, start.astype(int).tolist())
-
-    def _hopeless(self, piece: Piece, outlook: _Outlook) -> str:
-        """Say why no refinement helps: what is left is noise."""
-        unit = torch.finfo(self.task.problem.family.dtype).eps
-        flat = np.isinf(outlook.wanted).any() and _FALLEN * piece.tail < outlook.tail < _NOISE_UNITS * unit
-        return f"the family or its exact solutions carry noise of about {outlook.tail:.0e} here" if flat else ""
-
-    def _caps(self, piece: Piece, outlook: _Outlook) -> np.ndarray:
-        """Return the most nodes per axis: what the terms of a piece allow beside what the other axes need."""
-        need = np.where(np.isinf(outlook.wanted), piece.counts, np.maximum(outlook.wanted, 2))
-        most = self.terms // np.array([np.delete(need, i).prod() for i in range(self.d)])
-        return np.clip(most, 2, self.nodes).astype(int)
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
         piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
@@ -355,6 +349,20 @@ def _nothing(task: Task) -> list[FactorMap]:
     box = task.problem.family.box
     task.report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), "every exact solution fails")]
     return task.zero()
+
+
+def _hopeless(piece: Piece, outlook: _Outlook, dtype: torch.dtype) -> str:
+    """Say why no refinement helps: what is left is noise."""
+    unit = torch.finfo(dtype).eps
+    flat = np.isinf(outlook.wanted).any() and _FALLEN * piece.tail < outlook.tail < _NOISE_UNITS * unit
+    return f"the family or its exact solutions carry noise of about {outlook.tail:.0e} here" if flat else ""
+
+
+def _caps(piece: Piece, outlook: _Outlook, terms: int, nodes: int) -> np.ndarray:
+    """Return the most nodes per axis: what the terms of a piece allow beside what the other axes need."""
+    need = np.where(np.isinf(outlook.wanted), piece.counts, np.maximum(outlook.wanted, 2))
+    most = terms // np.array([np.delete(need, i).prod() for i in range(len(need))])
+    return np.clip(most, 2, nodes).astype(int)
 
 
 def _count_steep(piece: Piece, pair: list[Piece], values: np.ndarray) -> None:
