@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -74,72 +73,6 @@ def ridge(psi: Tensor, Y: Tensor, weights: Tensor, penalty: float) -> tuple[Tens
     Q, R = torch.linalg.qr(matrix)
     solution = torch.linalg.solve_triangular(R, Q[: len(psi)].T @ (root * Y), upper=True)
     return solution[1:], solution[0]
-
-
-def refine(
-    features: Callable[[Tensor, dict[str, Tensor]], Tensor],
-    hidden: dict[str, Tensor],
-    x: Tensor,
-    Y: Tensor,
-    weights: Tensor,
-    penalty: float,
-    steps: int,
-) -> dict[str, Tensor]:
-    r"""Move the weights theta of the features so that :math:`\min_{W, b} \|\psi_\theta(x) W + b - Y\|` falls.
-
-    Variable projection: W and b are eliminated by `ridge` (Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973), and what
-    is left is minimised over theta by Gauss-Newton steps with Kaufman's approximation of the Jacobian,
-    :math:`-P^\perp (\partial\psi / \partial\theta) W` (BIT 15, 1975), damped as by Levenberg and Marquardt.
-
-    Args:
-        features: psi, a function of x and of the weights.
-        hidden: theta, float64; its number of entries times the points should fit in memory some hundred times.
-        x: Points, shape (N, d), float64.
-        Y: Values, shape (N, R), float64, scaled by their importance.
-        weights: Positive, shape (N,), summing to one.
-        penalty: As for `ridge`.
-        steps: Most steps; fewer where the error no longer falls.
-
-    Returns:
-        The new theta.
-    """
-    names, shapes = list(hidden), [w.shape for w in hidden.values()]
-    theta = torch.cat([w.flatten() for w in hidden.values()])
-    root = weights.sqrt()[:, None]
-
-    def psi(theta: Tensor) -> Tensor:
-        parts = theta.split([shape.numel() for shape in shapes])
-        return features(x, {name: part.view(shape) for name, part, shape in zip(names, parts, shapes)})
-
-    def defect(theta: Tensor) -> tuple[Tensor, Tensor]:
-        value = psi(theta)
-        W, b = ridge(value, Y, weights, penalty)
-        return root * (Y - value @ W - b), W
-
-    damping, (R, W) = 1e-3, defect(theta)
-    for _ in range(steps):
-        Q, _ = torch.linalg.qr(torch.cat([root, root * psi(theta)], dim=1))
-        slope = torch.func.jacfwd(lambda theta, W=W: root * (psi(theta) @ W))(theta).flatten(1).view(len(x), -1)
-        J = (slope - Q @ (Q.T @ slope)).view(R.numel(), -1)
-        H, g = J.T @ J, J.T @ R.flatten()
-        while damping < 1e9:
-            scale = H.diagonal().clamp_min(torch.finfo(H.dtype).tiny) + 1e-12 * H.diagonal().max()
-            root_H, info = torch.linalg.cholesky_ex(H + damping * torch.diag(scale))
-            if info == 0:
-                trial = theta + torch.cholesky_solve(g[:, None], root_H)[:, 0]
-                trial_R, trial_W = defect(trial)
-                if trial_R.norm() < R.norm():
-                    break
-            damping *= 8
-        else:
-            break
-        gain = 1 - float(trial_R.norm() / R.norm())
-        theta, R, W, damping = trial, trial_R, trial_W, damping / 8
-        if gain < 1e-5:
-            break
-    return {
-        name: part.view(shape) for name, part, shape in zip(names, theta.split([s.numel() for s in shapes]), shapes)
-    }
 
 
 def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, int]:

@@ -132,6 +132,18 @@ def in_pieces(function, d=1, dtype=torch.float64, box=None, shape=(3, 3), **sett
     return nm.Surrogate(nm.Inverse(), shape, maps, box, nm.Report("Pieces", {}, 1, 0))
 
 
+def rational(is_complex=False, count=7, size=3, dtype=None):
+    """The surrogate of an inverse by a random rational function of one parameter."""
+    x = torch.linspace(-1, 1, count, dtype=torch.float64)
+    w = gaussian(2, count, dtype=torch.float64) * torch.tensor([[1.0], [float(is_complex)]])
+    dtype = (torch.complex128 if is_complex else torch.float64) if dtype is None else dtype
+    core = gaussian(count, size, size, dtype=dtype, seed=1)
+    core = torch.cat([core, 1j * core]) if is_complex else core
+    maps = [nm.FactorMap("X", core, nm.Rational(is_complex), {"nodes": x, "w": w})]
+    box = nm.Box(-1.0, 1.0, dtype=torch.float64)
+    return nm.Surrogate(nm.Inverse(), (size, size), maps, box, nm.Report("Rational", {}, count, 0))
+
+
 def tensors_of(surrogate):
     """Every tensor of a surrogate, by name."""
     maps = {f"{m.name}.{k}": t for m in surrogate.maps for k, t in {"core": m.core, **m.weights}.items()}

@@ -5,8 +5,7 @@ import pytest
 import torch
 from conftest import DTYPES, assert_close, conditioned, eps, gaussian, generator, parameters
 
-from neumatc import lowrank, sampling
-from neumatc.embeddings import SinusoidalMLP
+from neumatc import lowrank
 
 REAL = [torch.float32, torch.float64]
 real_dtypes = pytest.mark.parametrize("dtype", REAL, ids=str)
@@ -255,35 +254,3 @@ def test_project_marks_what_is_not_determined(dtype):
     found = lowrank.project(L, L @ X, basis, gaussian(5, 2, dtype=eps_real(dtype), seed=2))
     assert torch.isfinite(found).all(dim=1).tolist() == [True, True, False, True]
     assert (found - c)[[0, 1, 3]].abs().max() < 1e4 * eps(dtype)
-
-
-# Variable projection
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-def test_variable_projection_lowers_the_error(layers):
-    """A narrow network with random features misses a function that the refined one fits far better."""
-    x, weights = sampling.design(128, 1)
-    Y = torch.cat([torch.sin(5 * x + 1), torch.cos(7 * x) * torch.exp(x)], dim=1)
-    embedding = SinusoidalMLP(layers=layers, width=6, frequency=8.0)
-    hidden = embedding.hidden(1, generator(3))
-    before = {name: w.clone() for name, w in hidden.items()}
-
-    def error(hidden):
-        psi = embedding.features(x, hidden)
-        W, b = lowrank.ridge(psi, Y, weights, 1e-10)
-        return float((weights @ (psi @ W + b - Y).square()).sum().sqrt())
-
-    refined = lowrank.refine(embedding.features, hidden, x, Y, weights, 1e-10, steps=30)
-    assert error(refined) < 0.1 * error(before)
-    assert all(torch.equal(hidden[name], before[name]) for name in hidden)
-    assert {name: w.shape for name, w in refined.items()} == {name: w.shape for name, w in hidden.items()}
-
-
-def test_variable_projection_stops_at_a_perfect_fit():
-    x, weights = sampling.design(64, 1)
-    embedding = SinusoidalMLP(width=4, frequency=3.0)
-    hidden = embedding.hidden(1, generator(0))
-    Y = embedding.features(x, hidden) @ torch.ones(4, 1, dtype=torch.float64)
-    refined = lowrank.refine(embedding.features, hidden, x, Y, weights, 1e-12, steps=10)
-    assert all(w.isfinite().all() for w in refined.values())

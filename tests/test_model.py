@@ -144,8 +144,11 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("d", "p_dtype"), [(1, torch.float32), (3, torch.float64)], ids=str)
-@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 32), (torch.complex128, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "width", "d", "p_dtype"),
+    [(torch.float32, 32, 1, torch.float32), (torch.complex128, 1, 3, torch.float64)],
+    ids=str,
+)
 @pytest.mark.parametrize(("operation", "shape", "shapes"), CASES, ids=str)
 def test_budget_is_kept_on_the_allocator(operation, shape, shapes, dtype, width, d, p_dtype, tmp_path):
     """The peak never exceeds the budget, whether the working memory or the output is the larger part."""
