@@ -132,7 +132,7 @@ class Box:
         """Scale parameters (B, d) to the cube [-1, 1]^d, in double precision: exact at the ends."""
         lower, upper, p = self.lower.double(), self.upper.double(), p.double()
         x = ((p - lower) - (upper - p)) / (upper - lower)
-        if self._logs.any():
+        if "log" in self.scale:
             safe = torch.where(self._logs, p, 1.0)
             low, up = torch.where(self._logs, lower, 1.0).log(), torch.where(self._logs, upper, 2.0).log()
             x = torch.where(self._logs, ((safe.log() - low) - (up - safe.log())) / (up - low), x)
@@ -143,7 +143,7 @@ class Box:
         lower, upper = self.lower.double(), self.upper.double()
         t = (x.to(self.device).double() + 1) / 2
         p = torch.lerp(lower, upper, t)
-        if self._logs.any():
+        if "log" in self.scale:
             low, up = torch.where(self._logs, lower, 1.0).log(), torch.where(self._logs, upper, 2.0).log()
             p = torch.where(self._logs, torch.lerp(low, up, t).exp(), p)
             p = torch.where(t == 0, lower, torch.where(t == 1, upper, p))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -157,17 +158,18 @@ class Surrogate(nn.Module):
 
     def forward(
         self,
-        p: Tensor,
+        p: Tensor | np.ndarray | float,
         *,
         out: Tensor | tuple[Tensor, ...] | None = None,
         extrapolate: bool = False,
         memory_budget: int | None = None,
         orthonormal: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> Tensor | np.ndarray | tuple[Tensor | np.ndarray, ...]:
         """Evaluate at a batch of parameters.
 
         Args:
-            p: Shape (B, d), float32 or float64, on the surrogate's device; for d = 1 also (B,) or a number.
+            p: Shape (B, d), float32 or float64, on the surrogate's device; for d = 1 also (B,) or a number. An array
+                gives arrays.
             out: Memory for the result, of its shape, dtype and device, contiguous; a tuple for several factors. Memory
                 that is fresh from the system costs as much as the product (its pages are set up at the first touch),
                 so reuse it in a loop.
@@ -191,7 +193,7 @@ class Surrogate(nn.Module):
         """
         if isinstance(p, Tensor) and followed(p) and out is None and not orthonormal:
             return self._followed(p)
-        p = self.box.points(p, extrapolate=extrapolate)
+        given, p = p, self.box.points(p, extrapolate=extrapolate)
         row, working = self._bytes_per_row
         if out is not None:
             outputs, row = _checked_out(self, out, p), 0
@@ -205,7 +207,11 @@ class Surrogate(nn.Module):
                     f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
-        return self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
+        value = self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
+        if isinstance(given, np.ndarray) and out is None:
+            factors = (value,) if isinstance(value, Tensor) else value
+            return self.operation.pack([x.numpy(force=True) for x in factors])
+        return value
 
     def _followed(self, p: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
@@ -282,11 +288,16 @@ class Surrogate(nn.Module):
 
         float32 and float64, or complex64 and complex128, name the precision: what is real stays real, what is complex
         stays complex. The box keeps its precision.
+
+        Raises:
+            TypeError: For another dtype.
         """
-        real = [checks.real_dtype(a) if isinstance(a, torch.dtype) else a for a in args]
-        if isinstance(kwargs.get("dtype"), torch.dtype):
-            kwargs["dtype"] = checks.real_dtype(kwargs["dtype"])
-        return super().to(*real, **kwargs)
+
+        def real(value: object) -> object:
+            is_dtype = isinstance(value, torch.dtype)
+            return checks.real_dtype(checks.matrix_dtype("dtype", value)) if is_dtype else value
+
+        return super().to(*map(real, args), **{name: real(value) for name, value in kwargs.items()})
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
         box = self.box

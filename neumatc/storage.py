@@ -55,7 +55,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         "report": surrogate.report.to_dict(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    header["sha256"] = _digest(tensors, header)
+    header["sha256"] = digest(tensors, header)
     metadata = _json(header)
     path = Path(path)
     if not path.parent.is_dir():
@@ -120,7 +120,7 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
             f"expected format {_FORMAT} up to version {_VERSION}, got {header['format']} version {header['version']}; "
             "update neumatc"
         )
-    if header.pop("sha256") != _digest(tensors, header):
+    if header.pop("sha256") != digest(tensors, header):
         raise ValueError("they are damaged: their checksum differs from the one in the file")
     operation = _build(Operation.registry, header["operation"])
     maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
@@ -133,12 +133,13 @@ def _json(header: dict) -> str:
     return json.dumps(header, allow_nan=False, sort_keys=True, default=lambda value: value.item())
 
 
-def _digest(tensors: dict[str, Tensor], header: dict) -> str:
-    digest = hashlib.sha256(_json(header).encode())
+def digest(tensors: dict[str, Tensor], header: dict) -> str:
+    """Return the checksum of a file: of its tensors and of its header, in hexadecimal digits."""
+    found = hashlib.sha256(_json(header).encode())
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(memoryview(tensors[name].numpy().reshape(-1)).cast("B"))
-    return digest.hexdigest()
+        found.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        found.update(memoryview(tensors[name].numpy().reshape(-1)).cast("B"))
+    return found.hexdigest()
 
 
 def _describe(part: Operation | Embedding) -> dict[str, object]:

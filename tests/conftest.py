@@ -1,5 +1,6 @@
 """Shared by the tests of the core: dtypes, devices, conditioned matrices, small surrogates, and assertions."""
 
+import math
 import os
 import random
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import neumatc as nm
+from neumatc import piece as tree
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 CUDA = pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))
@@ -97,16 +99,65 @@ def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8,
         maps.append(
             nm.FactorMap(factor.name, core, embedding, {k: w.to(device, real(dtype)) for k, w in weights.items()})
         )
-    lower = torch.full((d,), -1.0, dtype=real(dtype), device=device)
-    report = nm.Report("Random", {}, rank, seed)
     names = [f"p{i}" for i in range(d)]
-    return nm.Surrogate(operation, (m, n), maps, lower, lower + 3, names, ["Hz"] * d, report)
+    box = nm.Box([-1.0] * d, [2.0] * d, names=names, units=["Hz"] * d, dtype=real(dtype), device=device)
+    return nm.Surrogate(operation, (m, n), maps, box, nm.Report("Random", {}, rank, seed))
+
+
+def tree_of(d, cuts=3, count=5):
+    """A tree of ``cuts + 1`` pieces of the cube: its embedding, the weights, and the node of each row of a core."""
+    empty = np.empty(0)
+    root = tree.Piece(-np.ones(d), np.ones(d), [empty] * d)
+    for axis in range(d):
+        root.extend(axis, count - axis, empty)
+    for k in range(cuts):
+        whole, axis = tree.leaves(root)[-1 - k // 2], k % d
+        cut = whole.low[axis] + (0.5 - 0.1 * (k % 2)) * (whole.high[axis] - whole.low[axis])
+        whole.split(axis, cut, [max(2, n - (k + i) % 2) for i, n in enumerate(whole.counts)], empty)
+    pieces = tree.leaves(root)
+    points, rows = np.unique(np.concatenate([piece.grid() for piece in pieces]), axis=0, return_inverse=True)
+    ends = np.cumsum([math.prod(piece.counts) for piece in pieces])
+    for piece, own in zip(pieces, np.split(rows.ravel(), ends[:-1])):
+        piece.rows = own
+    embedding, weights, order = tree.embedded(root)
+    return embedding, weights, torch.from_numpy(points)[order]
+
+
+def in_pieces(function, d=1, dtype=torch.float64, box=None, shape=(3, 3), **settings):
+    """The surrogate of an inverse in pieces that interpolates ``function``, x (N, d) of the cube -> (N, *shape)."""
+    embedding, weights, nodes = tree_of(d, **settings)
+    box = nm.Box([-1.0] * d, [1.0] * d, dtype=real(dtype)) if box is None else box
+    core = function(nodes).to(dtype)
+    maps = [nm.FactorMap("X", core, embedding, weights)]
+    return nm.Surrogate(nm.Inverse(), shape, maps, box, nm.Report("Pieces", {}, 1, 0))
+
+
+def rational(is_complex=False, count=7, size=3, dtype=None):
+    """The surrogate of an inverse by a random rational function of one parameter."""
+    x = torch.linspace(-1, 1, count, dtype=torch.float64)
+    w = gaussian(2, count, dtype=torch.float64) * torch.tensor([[1.0], [float(is_complex)]])
+    dtype = (torch.complex128 if is_complex else torch.float64) if dtype is None else dtype
+    core = gaussian(count, size, size, dtype=dtype, seed=1)
+    core = torch.cat([core, 1j * core]) if is_complex else core
+    maps = [nm.FactorMap("X", core, nm.Rational(is_complex), {"nodes": x, "w": w})]
+    box = nm.Box(-1.0, 1.0, dtype=torch.float64)
+    return nm.Surrogate(nm.Inverse(), (size, size), maps, box, nm.Report("Rational", {}, count, 0))
 
 
 def tensors_of(surrogate):
     """Every tensor of a surrogate, by name."""
     maps = {f"{m.name}.{k}": t for m in surrogate.maps for k, t in {"core": m.core, **m.weights}.items()}
     return {"lower": surrogate.lower, "upper": surrogate.upper, **maps}
+
+
+def pieced(problem, tol=1e-6, seed=0, **settings):
+    """Fit in pieces, to a tolerance."""
+    return nm.fit(problem, tol=tol, seed=seed, progress=False, **settings)
+
+
+def factors_of(value):
+    """The factors of a value, also where there is one only."""
+    return (value,) if isinstance(value, torch.Tensor) else tuple(value)
 
 
 def trained(problem, rank=4, *, seed=0, steps=40, tol=None, budget=None, start=None, **settings):
@@ -151,7 +202,7 @@ def solved():
 
 def grid_of(family, count=1000, seed=99):
     """Uniform random parameters of a family's box that no fit has seen."""
-    return nm.sampling.uniform(count, family.lower, family.upper, generator(seed))
+    return family.box.uniform(count, generator(seed))
 
 
 def singular_where(condition, dtype=torch.float64):

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_raises
@@ -70,6 +71,53 @@ def test_a_half_default_dtype_does_not_count(default):
     assert (lower.dtype, upper.tolist()) == (torch.float32, torch.tensor([0.7]).tolist())
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (3, torch.float64),
+        ([[0.5, 1.0]], torch.float64),
+        (np.float32([0.5]), torch.float32),
+        (np.float64([0.5]), torch.float64),
+        (np.arange(3), torch.float64),
+    ],
+    ids=repr,
+)
+def test_numbers_are_real_and_double_unless_single(value, dtype):
+    found = checks.numbers("p", value, "cpu")
+    assert found.dtype == dtype
+    assert found.tolist() == np.asarray(value).tolist()
+
+
+@pytest.mark.parametrize("value", ["a", None, [1j], [True], [[1.0], [2.0, 3.0]], object()], ids=repr)
+def test_what_is_no_number_is_refused(value):
+    assert_raises(TypeError, ["`p`", "real numbers", type(value).__name__], lambda: checks.numbers("p", value, "cpu"))
+
+
+def test_points_are_returned_as_they_came():
+    p = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    assert checks.points(p, torch.zeros(1), torch.ones(1)) is p
+
+
+@pytest.mark.parametrize(
+    ("p", "error", "words"),
+    [
+        ([0.5], TypeError, ["`p`", "torch.Tensor", "list", "torch.as_tensor(p)"]),
+        (torch.zeros(2, 1, dtype=torch.int64), TypeError, ["`p`", "float32 or float64", "int64"]),
+        (torch.zeros(2), ValueError, ["`p`", "(B, 1)", "(2,)", "p[:, None]"]),
+        (torch.zeros(0, 1), ValueError, ["`p`", "at least one", "(0, 1)"]),
+        (torch.tensor([[0.0], [math.nan]]), ValueError, ["`p`", "finite", "nan", "row 1"]),
+        (torch.tensor([[0.0], [1.1]]), ValueError, ["`p`", "box [0.0] to [1.0]", "1.1", "row 1", "extrapolate=True"]),
+    ],
+)
+def test_points_refuse(p, error, words):
+    assert_raises(error, words, lambda: checks.points(p, torch.zeros(1), torch.ones(1)))
+
+
+def test_points_outside_are_taken_on_request():
+    p = torch.tensor([[7.0]])
+    assert checks.points(p, torch.zeros(1), torch.ones(1), extrapolate=True) is p
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_autocast_is_off_inside_and_on_again_after(fails):
     @checks.full_precision
@@ -134,9 +182,16 @@ def test_public_methods_are_documented(value):
 
 
 def test_settings_of_dataclasses_are_documented():
-    embeddings = (nm.SinusoidalMLP, nm.Chebyshev, nm.FourierExtension, nm.Spline, nm.RadialBasis)
-    methods = (nm.Method, nm.ClosedForm, nm.ResidualTraining, nm.FailureInformedSampling, nm.Task)
-    operations = [value for value in vars(nm).values() if isinstance(value, type) and issubclass(value, nm.Operation)]
-    for cls in (*embeddings, *methods, *operations, nm.Report, nm.Round, nm.Event):
+    embeddings = (
+        nm.SinusoidalMLP,
+        nm.Chebyshev,
+        nm.FourierExtension,
+        nm.RadialBasis,
+        nm.PiecewisePolynomials,
+        nm.Rational,
+    )
+    methods = (nm.Method, nm.ClosedForm, nm.Pieces, nm.ResidualTraining, nm.FailureInformedSampling, nm.Task)
+    ours = [value for value in values if issubclass(value, nm.Operation | nm.Embedding)]
+    for cls in (*ours, *methods, nm.Report, nm.Round, nm.Event, nm.Unmet):
         for name in getattr(cls, "__dataclass_fields__", {}):
             assert re.search(rf"\b{name}\b", inspect.getdoc(cls)), f"{cls.__name__}: {name} is not described"

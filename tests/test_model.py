@@ -1,11 +1,25 @@
 """The model: the mode-3 product, memory budgets measured on the allocator, batches, and every refusal."""
 
+import copy
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
-from conftest import DTYPES, assert_close, assert_raises, generator, parameters, random_surrogate, real, tensors_of
+from conftest import (
+    DTYPES,
+    assert_close,
+    assert_raises,
+    eps,
+    factors_of,
+    gaussian,
+    in_pieces,
+    parameters,
+    random_surrogate,
+    real,
+    tensors_of,
+)
 from torch.profiler import ProfilerActivity, profile
 
 import neumatc as nm
@@ -23,8 +37,7 @@ def mode_3(surrogate, p):
     """The factors by definition, X(p)[...] = sum_k C[..., k] Phi(p)[k], in double precision."""
     values = []
     for m in surrogate.maps:
-        x = ((2 * p.double() - (surrogate.lower + surrogate.upper)) / (surrogate.upper - surrogate.lower)).double()
-        phi = m.embedding(x, {name: weight.double() for name, weight in m.weights.items()})
+        phi = m.embedding(surrogate.box.cube(p), {name: weight.double() for name, weight in m.weights.items()})
         wide = torch.complex128 if m.latent.is_complex() else torch.float64
         values.append(torch.einsum("...k,bk->b...", m.latent.to(wide), phi.to(wide)))
     return values
@@ -38,9 +51,8 @@ def test_evaluation_is_the_mode_3_product(operation, d, dtype, device):
     expected = mode_3(surrogate, p)
     operation.finish(expected, expected)
     value = surrogate(p)
-    factors = [value] if isinstance(value, torch.Tensor) else value
-    assert [x.dtype for x in factors] == [m.core.dtype for m in surrogate.maps]
-    for x, y, m in zip(factors, expected, surrogate.maps):
+    assert [x.dtype for x in factors_of(value)] == [m.core.dtype for m in surrogate.maps]
+    for x, y, m in zip(factors_of(value), expected, surrogate.maps):
         assert not x.requires_grad
         assert x.device == p.device
         assert m.latent.shape == (*m.core.shape[1:], surrogate.rank)
@@ -70,35 +82,6 @@ def test_factor_map_has_gradients_without_out_and_equals_itself_with_out(complex
     with torch.no_grad():
         assert m(x, out=out) is out
     assert_close(out, value.detach())
-
-
-def test_embedding_is_its_formula():
-    embedding = nm.SinusoidalMLP(layers=3, width=6, frequency=5.0)
-    weights = embedding.initialise(2, 4, generator())
-    x = 2 * parameters(9, 2) - 1
-    h = torch.sin(x @ weights["weight1"].T + weights["bias1"])
-    for layer in (2, 3):
-        h = torch.sin(h @ weights[f"weight{layer}"].T + weights[f"bias{layer}"])
-    assert_close(embedding(x, weights), h @ weights["weight_out"].T + weights["bias_out"])
-    assert weights["weight1"].abs().max() <= 5.0
-    assert weights["bias1"].abs().max() <= math.pi
-    assert weights["weight2"].abs().max() <= 1.0  # sqrt(6 / width)
-    assert nm.SinusoidalMLP(**embedding.settings()) == embedding
-    again = embedding.initialise(2, 4, generator())
-    assert all(torch.equal(again[name], weights[name]) for name in weights)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"layers": 0}, ["`layers`", "at least 1", "got 0"]),
-        ({"width": 2.5}, ["`width`", "integer", "2.5"]),
-        ({"frequency": 0.0}, ["`frequency`", "above 0", "got 0.0"]),
-        ({"frequency": math.inf}, ["`frequency`", "finite", "inf"]),
-    ],
-)
-def test_embedding_refuses(settings, words):
-    assert_raises((ValueError, TypeError), words, lambda: nm.SinusoidalMLP(**settings))
 
 
 def peak_bytes(function, path):
@@ -161,10 +144,12 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("d", "p_dtype"), [(1, torch.float32), (3, torch.float64)], ids=str)
-@pytest.mark.parametrize("width", [1, 32])
+@pytest.mark.parametrize(
+    ("dtype", "width", "d", "p_dtype"),
+    [(torch.float32, 32, 1, torch.float32), (torch.complex128, 1, 3, torch.float64)],
+    ids=str,
+)
 @pytest.mark.parametrize(("operation", "shape", "shapes"), CASES, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 def test_budget_is_kept_on_the_allocator(operation, shape, shapes, dtype, width, d, p_dtype, tmp_path):
     """The peak never exceeds the budget, whether the working memory or the output is the larger part."""
     surrogate = random_surrogate(operation, *shape, dtype, d, rank=3, width=width, shapes=shapes)
@@ -185,8 +170,8 @@ def test_budgets_do_not_change_values(operation, dtype, device):
     pieces = list(surrogate.batches(p, 5000))
     assert len(pieces) > 5
     assert torch.equal(torch.cat([q for q, _ in pieces]), p)
-    joined = operation.pack([torch.cat(x) for x in zip(*[v if isinstance(v, tuple) else (v,) for _, v in pieces])])
-    for x, y, z in zip(*[v if isinstance(v, tuple) else (v,) for v in (value, tight, joined)]):
+    joined = operation.pack([torch.cat(x) for x in zip(*[factors_of(v) for _, v in pieces])])
+    for x, y, z in zip(*map(factors_of, (value, tight, joined))):
         assert_close(x, y)
         assert_close(z, y)
 
@@ -234,7 +219,7 @@ def test_parameters_in_single_precision_in_a_box_of_double(low):
     """Their numbers count as they are; the box, in which float32 sees a few points or none, is not rounded."""
     base = random_surrogate(nm.Inverse(), 3, 3, torch.float64)
     box = torch.tensor([low], dtype=torch.float64), torch.tensor([low + 1.5], dtype=torch.float64)
-    surrogate = nm.Surrogate(base.operation, (3, 3), base.maps, *box, ["p"], [""], base.report)
+    surrogate = nm.Surrogate(base.operation, (3, 3), base.maps, nm.Box(*box), base.report)
     p = torch.tensor([[low], [low + 1]], dtype=torch.float32)
     p = p[(p[:, 0] >= box[0]) & (p[:, 0] <= box[1])]
     assert_close(surrogate(p), surrogate(p.double()))
@@ -244,7 +229,7 @@ def test_parameters_in_single_precision_in_a_box_of_double(low):
 @pytest.mark.parametrize(
     ("p", "error", "words"),
     [
-        ([[0.5, 0.5]], TypeError, ["`p`", "torch.Tensor", "list", "torch.as_tensor(p)"]),
+        ([["a", 0.5]], TypeError, ["`p`", "real numbers", "list"]),
         (torch.zeros(3, 2).long(), TypeError, ["`p`", "float32 or float64", "int64", "convert"]),
         (torch.zeros(3, 2).cfloat(), TypeError, ["`p`", "float32 or float64", "complex64", "convert"]),
         (torch.zeros(3, 2).half(), TypeError, ["`p`", "float32 or float64", "float16", "convert"]),
@@ -284,26 +269,24 @@ def test_bad_budgets_are_refused():
 
 @pytest.mark.parametrize("target", DTYPES, ids=str)
 @operations
-def test_to_another_precision(operation, target, dtype):
-    surrogate = random_surrogate(operation, 4, 4, dtype)
-    if target.is_complex != dtype.is_complex:
-        assert_raises(
-            TypeError,
-            ["`dtype`", "complex" if dtype.is_complex else "real", str(target)],
-            lambda: surrogate.to(dtype=target),
-        )
-        return
-    moved, p = surrogate.to(dtype=target), inside(20, 1)
-    assert (moved.dtype, surrogate.dtype) == (target, dtype)
-    assert [m.core.dtype for m in moved.maps] == [factor.dtype(target) for factor in operation.factors(4, 4)]
-    low = max((dtype, target), key=lambda t: torch.finfo(t).eps)
-    for x, y in zip(operation_values(moved, p), operation_values(surrogate, p)):
-        assert (x - y).abs().max() <= 500 * torch.finfo(low).eps * y.abs().max()
+def test_to_another_precision_keeps_real_and_complex(operation, target, dtype):
+    surrogate, p = random_surrogate(operation, 4, 4, dtype), inside(20, 1)
+    before, kinds = factors_of(surrogate(p)), [x.is_complex for x in surrogate.dtypes]
+    bounds = surrogate.lower.dtype
+    assert surrogate.to(dtype=target) is surrogate
+    assert [real(x) for x in surrogate.dtypes] == [real(target)] * len(kinds)
+    assert [x.is_complex for x in surrogate.dtypes] == kinds
+    assert (surrogate.lower.dtype, surrogate.box.dtype) == (bounds, bounds)
+    low = max((dtype, target), key=eps)
+    for x, y in zip(factors_of(surrogate(p)), before):
+        assert (x - y).abs().max() <= 500 * eps(low) * y.abs().max()
 
 
-def operation_values(surrogate, p):
-    value = surrogate(p)
-    return (value,) if isinstance(value, torch.Tensor) else value
+def test_to_refuses_half_precision():
+    surrogate = random_surrogate(nm.Inverse(), 4, 4, torch.float64)
+    for call in (lambda: surrogate.to(torch.float16), lambda: surrogate.to("cpu", dtype=torch.bfloat16)):
+        assert_raises(TypeError, ["`dtype`", "complex128", "float16"], call)
+    assert surrogate.dtype == torch.float64
 
 
 @pytest.mark.parametrize("shapes", [None, [(3, 3), (4, 3)]], ids=str)
@@ -314,26 +297,204 @@ def test_real_values_before_complex_vectors(shapes, dtype, device):
     values, vectors = surrogate(inside(9, 1, device=device))
     assert (surrogate.dtype, values.dtype, vectors.dtype) == (dtype, real(dtype), dtype)
     assert (tuple(values.shape), tuple(vectors.shape)) == ((9, 2), (9, 4, 2))
-    single = torch.complex64 if dtype.is_complex else torch.float32
-    moved = surrogate.to(device, dtype=single)
-    assert moved.dtype == single
-    assert [m.core.is_complex() for m in moved.maps] == [m.core.is_complex() for m in surrogate.maps]
-    assert_close(moved(inside(9, 1, device=device)).eigenvalues.cpu(), values.cpu().to(torch.float64), units=500)
 
 
 def test_to_another_device(device, dtype):
-    surrogate = random_surrogate(nm.SVD(rank=2), 4, 4, dtype)
-    moved = surrogate.to(device)
-    assert all(t.device == torch.device(device) for t in tensors_of(moved).values())
-    assert moved.device == torch.device(device)
-    p = inside(20, 1)
-    for x, y in zip(moved(p.to(device)), surrogate(p)):
+    surrogate, p = random_surrogate(nm.SVD(rank=2), 4, 4, dtype), inside(20, 1)
+    before = surrogate(p)
+    assert surrogate.to(device) is surrogate
+    assert {t.device for t in tensors_of(surrogate).values()} == {torch.device(device)}
+    assert (surrogate.device, surrogate.box.device) == (torch.device(device),) * 2
+    for x, y in zip(surrogate(p.to(device)), before):
         assert_close(x.cpu(), y)
-    assert_raises(
-        (TypeError, ValueError), ["`dtype`", "complex128", "float16"], lambda: surrogate.to(dtype=torch.float16)
-    )
 
 
 def test_representation_names_the_factors():
     text = repr(random_surrogate(nm.SVD(rank=2), 5, 4, torch.complex64))
     assert text == "Surrogate(SVD(rank=2, gauge='vectors'), U (5, 2, 3), S (2, 3), Vh (2, 4, 3), torch.complex64, cpu)"
+
+
+def test_maps_that_do_not_belong_to_the_operation_are_refused():
+    base = random_surrogate(nm.Inverse(), 4, 4, torch.float64)
+    words = ["`maps`", "'U'", "SVD(rank=2", "(4, 4)", "got [('X', (4, 4))]"]
+    assert_raises(ValueError, words, lambda: nm.Surrogate(nm.SVD(rank=2), (4, 4), base.maps, base.box, base.report))
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("p", [0.5, [0.5], np.array([0.5]), torch.tensor([0.5]), torch.tensor(0.5)], ids=repr)
+def test_one_parameter_may_be_a_number_or_a_row(p):
+    surrogate = random_surrogate(nm.Inverse(), 3, 3, torch.float64)
+    assert torch.equal(torch.as_tensor(surrogate(p)), surrogate(torch.tensor([[0.5]])))
+
+
+@operations
+def test_numpy_gives_numpy(operation):
+    surrogate, p = random_surrogate(operation, 4, 4, torch.complex128, 2), inside(9, 2)
+    value, expected = surrogate(p.numpy()), surrogate(p)
+    assert type(value) is (np.ndarray if isinstance(expected, torch.Tensor) else type(expected))
+    for x, y in zip((value,) if isinstance(value, np.ndarray) else value, factors_of(expected)):
+        assert np.array_equal(x, y.numpy())
+
+
+def test_parameters_on_a_logarithmic_axis_are_scaled():
+    base = random_surrogate(nm.Inverse(), 3, 3, torch.float64)
+    box = nm.Box(1e-4, 1e4, scale="log", dtype=torch.float64)
+    surrogate = nm.Surrogate(base.operation, (3, 3), base.maps, box, base.report)
+    decades = torch.linspace(-4, 4, 9, dtype=torch.float64)
+    assert_close(surrogate(10**decades), base(1.5 * decades / 4 + 0.5), units=1000)
+
+
+def test_parameters_on_a_periodic_axis_repeat():
+    base = random_surrogate(nm.Inverse(), 3, 3, torch.float64)
+    box = nm.Box(-1.0, 2.0, periodic=True, dtype=torch.float64)
+    surrogate, p = nm.Surrogate(base.operation, (3, 3), base.maps, box, base.report), inside(9, 1)
+    assert torch.equal(surrogate(p), base(p))
+    for turns in (-7, 1, 2):
+        assert_close(surrogate(p + 3 * turns), base(p), units=2000)
+
+
+# Modules
+
+
+def test_a_surrogate_is_a_module_without_parameters():
+    surrogate = random_surrogate(nm.SVD(rank=2), 5, 4, torch.complex128)
+    assert isinstance(surrogate, torch.nn.Module)
+    assert not list(surrogate.parameters())
+    assert {"lower", "upper", "maps.0.numbers", "maps.2.phi_weight1"} <= set(surrogate.state_dict())
+    assert not any(t.is_complex() for t in surrogate.state_dict().values())
+
+
+@pytest.fixture(params=["one piece", "pieces"])
+def kind(request):
+    """Makes a surrogate of 3 x 3 matrices on [-1, 1]^2; those of another seed differ."""
+
+    def smooth(seed):
+        R = gaussian(2, 9, dtype=torch.complex128, seed=seed)
+        return lambda x: torch.cos(x.to(R.dtype) @ R).view(-1, 3, 3)
+
+    if request.param == "pieces":
+        return lambda seed=0: in_pieces(smooth(seed), 2, torch.complex128)
+    return lambda seed=0: random_surrogate(nm.Inverse(), 3, 3, torch.complex128, 2, seed=seed)
+
+
+def test_a_state_dict_goes_round(kind):
+    first, second, p = kind(), kind(1), cube(20, 2)
+    assert not torch.equal(first(p), second(p))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(p), second(p))
+
+
+def test_a_deep_copy_is_of_its_own(kind):
+    first, p = kind(), cube(20, 2)
+    value, second = first(p), copy.deepcopy(first)
+    assert torch.equal(second(p), value)
+    second.to(torch.float32)
+    assert (first.dtype, second.dtype) == (torch.complex128, torch.complex64)
+    assert torch.equal(first(p), value)
+
+
+def cube(count, d, dtype=torch.float64):
+    return 2 * parameters(count, d, dtype) - 1
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_value_follows_the_parameters(kind, d):
+    surrogate = kind() if d == 2 else random_surrogate(nm.Inverse(), 3, 3, torch.float64)
+    p = cube(4, d).requires_grad_()
+    assert_close(surrogate(p).detach(), surrogate(p.detach()))
+    assert torch.autograd.gradcheck(surrogate, (p,))
+
+
+def test_autograd_and_torch_func_agree(kind):
+    surrogate, p = kind(), cube(5, 2)
+    single = lambda q: torch.view_as_real(surrogate(q[None])[0])  # noqa: E731
+    derivative = torch.func.vmap(torch.func.jacrev(single))(p)
+    assert_close(torch.func.vmap(torch.func.jacfwd(single))(p), derivative)
+    whole = torch.autograd.functional.jacobian(lambda q: torch.view_as_real(surrogate(q)), p)
+    assert_close(torch.stack([whole[i, ..., i, :] for i in range(5)]), derivative)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_surrogate_compiles_without_breaks(kind, backend):
+    surrogate, p = kind(), cube(12, 2)
+    torch._dynamo.reset()
+    try:
+        value = torch.compile(surrogate, fullgraph=True, backend=backend)(p)
+    except torch._inductor.exc.InductorError as error:
+        pytest.skip(f"torch.compile finds no working C++ compiler: {error}")
+    assert_close(value, surrogate(p))
+
+
+def test_parameters_with_gradients_are_refused_where_factors_are_finished():
+    surrogate, p = random_surrogate(nm.SVD(rank=2), 4, 4, torch.float64), inside(3, 1).requires_grad_()
+    assert_raises(ValueError, ["`p`", "without gradients", "SVD", "p.detach()"], lambda: surrogate(p))
+    with torch.no_grad():
+        assert surrogate(p).S.shape == (3, 2)
+
+
+# Pieces
+
+
+def test_the_papers_map_is_one_piece():
+    surrogate = random_surrogate(nm.SVD(rank=2), 5, 4, torch.float64, 2)
+    assert surrogate.pieces == [nm.Piece([-1.0, -1.0], [2.0, 2.0], [], 3)]
+    assert surrogate.rank == 3
+
+
+def waves(x):
+    return torch.cos(x.sum(dim=1)[:, None, None] * torch.arange(1.0, 10).view(3, 3))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_pieces_tile_the_box(d):
+    surrogate = in_pieces(waves, d, box=nm.Box([2.0] * d, [5.0] * d, dtype=torch.float64), cuts=5)
+    pieces, p = surrogate.pieces, 2 + 3 * parameters(500, d)
+    assert len(pieces) == 6
+    inside = [((p >= torch.tensor(x.lower)) & (p <= torch.tensor(x.upper))).all(dim=1) for x in pieces]
+    assert (torch.stack(inside).sum(dim=0) == 1).all()
+    assert math.isclose(sum(math.prod(b - a for a, b in zip(x.lower, x.upper)) for x in pieces), 3.0**d)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("d", [1, 2])
+def test_nodes_of_pieces_are_in_the_units_of_the_parameters(d, scale):
+    """At each the value is the row of the latent tensor that was solved for there."""
+    surrogate = in_pieces(waves, d, box=nm.Box([0.5] * d, [8.0] * d, scale=scale, dtype=torch.float64))
+    for piece in surrogate.pieces:
+        assert piece.terms == math.prod(map(len, piece.nodes))
+        assert all(a <= x <= b for a, b, own in zip(piece.lower, piece.upper, piece.nodes) for x in own)
+        grid = torch.cartesian_prod(*(torch.tensor(own, dtype=torch.float64) for own in piece.nodes)).view(-1, d)
+        low, high = torch.tensor([piece.lower, piece.upper], dtype=torch.float64)
+        at_start, at_end = low == surrogate.lower, high == surrogate.upper
+        # On a face between two pieces the other one may answer.
+        own = grid[((grid > 1.001 * low) | at_start).all(dim=1) & ((grid < 0.999 * high) | at_end).all(dim=1)]
+        assert_close(surrogate(own), waves(surrogate.box.cube(own)), units=500)
+
+
+def test_the_rank_counts_the_terms_of_one_value():
+    surrogate = in_pieces(waves, 2)
+    assert surrogate.rank == max(piece.terms for piece in surrogate.pieces) < len(surrogate.maps[0].core)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+def test_pieces_keep_the_memory_budget(dtype, d, ordered, tmp_path):
+    surrogate, p = in_pieces(waves, d, dtype), cube(400, d)
+    if ordered:
+        p = p[p[:, 0].argsort()]
+    for working in (20_000, 200_000):
+        budget = output_bytes(surrogate, len(p)) + working
+        assert peak_bytes(lambda budget=budget: surrogate(p, memory_budget=budget), tmp_path / "trace.json") <= budget
+    assert peak_bytes(lambda: consume(surrogate.batches(p, 60_000)), tmp_path / "trace.json") <= 60_000
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_batches_of_a_surrogate_in_pieces_are_the_whole(d):
+    surrogate, p = in_pieces(waves, d), cube(300, d)
+    pairs = list(surrogate.batches(p, 20_000))
+    assert len(pairs) > 3
+    assert torch.equal(torch.cat([q for q, _ in pairs]), p)
+    assert_close(torch.cat([value for _, value in pairs]), surrogate(p))
