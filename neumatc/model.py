@@ -80,7 +80,7 @@ class FactorMap(nn.Module):
         a complex product.
         """
         x = x if self.embedding.precise else x.to(self.numbers.dtype)
-        columns = self.numbers.flatten(1)
+        columns = self.numbers.reshape(len(self.numbers), -1)
         if out is not None:
             self.embedding.contract(x, self.weights, columns, real_rows(out))
             return out

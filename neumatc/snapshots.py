@@ -76,7 +76,7 @@ class Snapshots:
         if self._sketch is None:
             parts = []
             for value in self.values():
-                flat = value.flatten(1)
+                flat = value.reshape(len(value), -1)
                 R = _combinations(flat.shape[1]).to(flat.device, flat.dtype)
                 scale = max(float(torch.linalg.vector_norm(flat)) / len(flat) ** 0.5, np.finfo(float).tiny)
                 parts.append((flat @ R).cpu().numpy().astype(np.complex128 if flat.is_complex() else float) / scale)
