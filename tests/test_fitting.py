@@ -708,22 +708,38 @@ def test_a_family_that_reuses_its_memory_changes_nothing(settings):
     assert_close(many[1](grid_of(family, 9)), nm.fit(problem, rank=4, progress=False)(grid_of(family, 9)), units=1e4)
 
 
-@pytest.mark.parametrize(
-    "settings", [WAYS["tolerance"] | {"tol": 1e-9}, WAYS["training"]], ids=["tolerance", "training"]
-)
-def test_a_family_that_raises_later_ends_the_fit_with_what_there_is(settings):
-    family, calls = easy(nm.Inverse()).family, []
+def gone_after(calls, family):
+    """A family that raises at every call after some."""
+    seen = []
 
     def fn(p):
-        calls.append(len(p))
-        if len(calls) > 4:
+        seen.append(len(p))
+        if len(seen) > calls:
             raise RuntimeError("the simulator is gone")
         return family(p)
 
-    surrogate = nm.fit(nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), nm.Inverse()), **settings)
+    return nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), nm.Inverse())
+
+
+def test_a_family_that_raises_later_ends_a_training_with_what_there_is():
+    family = easy(nm.Inverse()).family
+    surrogate = nm.fit(gone_after(4, family), **WAYS["training"])
     assert surrogate.report.stop_reason == StopReason.FAMILY
     assert "RuntimeError: the simulator is gone" in surrogate.report.message
     assert surrogate(grid_of(family, 9)).isfinite().all()
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_family_that_raises_later_ends_a_fit_to_a_tolerance_with_what_there_is(d):
+    """Of few parameters each is tried alone and counts as undefined; at many, the family has failed."""
+    problem = easy(nm.Inverse(), d=d)
+    with pytest.warns(nm.FitWarning, match="the tolerance 1e-12 is not met"):
+        surrogate = nm.fit(gone_after(4, problem.family), tol=1e-12, progress=False)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.FAMILY and report.unmet and not report.met
+    assert "RuntimeError: the simulator is gone" in report.message
+    p = grid_of(problem.family, 200)
+    assert problem.error(p, surrogate(p)).median() < 0.1
 
 
 def test_surrogates_of_a_batch_are_saved_alone(tmp_path):
