@@ -44,6 +44,8 @@ class Trial:
         problem = self.task.problem
         if problem.family.dimension > 1 or not problem.operation.unique or problem.operation.finishes:
             return False
+        if problem.operation.residual_solves and self.task.budget is not None:
+            return False
         if problem.family.box.periodic[0] or count < max(_LEAST, _GROWN * self.tried):
             return False
         size = np.linalg.norm(self.snapshots.sketch(), axis=1)
