@@ -143,7 +143,7 @@ def fit_many(
         raise TypeError(
             f"`method`: expected nm.ClosedForm(), got {checks.describe(method)}; call nm.fit for each problem."
         )
-    return _fit(problems, rank, tol, budget, method or ClosedForm(), None, seed, progress)
+    return _fit(problems, rank, tol, budget, method, None, seed, progress)
 
 
 @checks.full_precision

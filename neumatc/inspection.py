@@ -69,6 +69,9 @@ class Inspector:
         count = max(least, int(_SHARE[min(d, 2) - 1] * self.snapshots.solved))
         x = self.generator.uniform(-1, 1, (count, d))
         own = located(pieces, x)
+        x, own = x[own >= 0], own[own >= 0]
+        if not len(x):
+            return {}
         chosen = [pieces[k] for k in np.unique(own)]
         found = self.residuals(chosen, [x[own == k] for k in np.unique(own)])
         self.uniform = np.concatenate(found)
@@ -89,6 +92,8 @@ class Inspector:
             return []
         bounds = np.cumsum([0, *map(len, places)])
         x = np.concatenate(places)
+        if self.task.problem.operation.residual_solves and len(x) > self.task.left():
+            return [np.full(len(own), np.inf) for own in places]  # nothing is known where the budget ends
         p = self.task.problem.family.box.parameters(torch.from_numpy(x))
         x = self.task.place(p).numpy()
         values = self.snapshots.values()

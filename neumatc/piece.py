@@ -143,21 +143,21 @@ def leaves(root: Piece) -> list[Piece]:
 
 
 def collapse(root: Piece) -> None:
-    """Undo halvings whose halves were never solved: the whole, which was, stands for both."""
+    """Undo halvings whose halves were never solved, where the whole was: it stands for both."""
     if root.halves is None:
         return
     pair = root.halves[2:]
     for half in pair:
         collapse(half)
     hollow = [half for half in pair if half.halves is None and half.settled is None]
-    if hollow:
+    if hollow and root.settled is not None:
         root.halves = None
         root.give_up(hollow[0].trouble)
 
 
 def located(pieces: Sequence[Piece], x: np.ndarray) -> np.ndarray:
-    """Return the number of the piece in which each point lies."""
-    result = np.zeros(len(x), int)
+    """Return the number of the piece in which each point lies, or -1."""
+    result = np.full(len(x), -1)
     for k, piece in enumerate(pieces):
         result[((x >= piece.low) & (x <= piece.high)).all(axis=1)] = k
     return result

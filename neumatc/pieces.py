@@ -16,6 +16,7 @@ from torch import Tensor
 from neumatc import checks, nodes, poles, threads
 from neumatc import piece as tree
 from neumatc.box import Box
+from neumatc.families import FamilyError
 from neumatc.inspection import Inspector
 from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Method, Task
@@ -92,14 +93,18 @@ class Pieces(Method):
                 f"`budget`: expected at least {2**task.problem.family.dimension}, the corners of the box, with a "
                 f"tolerance, got {task.budget}; raise it."
             )
-        operation = task.problem.operation
-        if operation.residual_solves and task.budget is not None:
+        corners = 2**task.problem.family.dimension
+        if task.rank is not None and task.rank < corners:
             raise ValueError(
-                f"`budget`: expected None with a tolerance for {operation}, whose residual takes an exact solve, got "
-                f"{task.budget}; give a rank instead of the tolerance."
+                f"`rank`: expected at least {corners}, the corners of a piece, with a tolerance, got {task.rank}; "
+                "raise it."
             )
+        refinement = _Refinement(self, task)
         with threads.alone():  # its steps are small
-            return _Refinement(self, task).run()
+            try:
+                return refinement.run()
+            except FamilyError as error:
+                return refinement.ended(error)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,17 @@ class _Refinement:
                 active = self._failing_in_box()
         return self._finished()
 
+    def ended(self, error: FamilyError) -> list[FactorMap]:
+        """Return the maps of what was solved before the family failed; raise if that is nothing."""
+        if not len(self.snapshots.x):
+            raise error
+        for piece in tree.leaves(self.root):
+            piece.give_up(piece.trouble or "the family failed at a new parameter")
+        maps = self._finished()
+        self.task.report.stop_reason = StopReason.FAMILY
+        self.task.note(str(error))
+        return maps
+
     def _small(self, count: int) -> bool:
         family = self.task.problem.family
         operations = self.task.problem.operation.cost(*family.shape) * (4 if family.dtype.is_complex else 1)
@@ -170,7 +186,11 @@ class _Refinement:
         if not len(self.snapshots.x):
             return _nothing(self.task)
         tree.collapse(self.root)
-        troubled = [piece for piece in tree.leaves(self.root) if piece.trouble]
+        found = tree.leaves(self.root)
+        for piece in found:
+            if piece.settled is None:  # nothing better is known there
+                piece.rows = self.snapshots.nearest(piece.grid())
+        troubled = [piece for piece in found if piece.trouble]
         report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in troubled]
         report.met = not troubled
         unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
@@ -229,6 +249,9 @@ class _Refinement:
     def _avoiding(self, piece: Piece) -> list[Piece]:
         """Move a node at which the exact solution fails; halve a piece in which many do."""
         lost = (piece.rows < 0).reshape(piece.counts)
+        if lost.all() and piece.moves:
+            piece.give_up("exact solutions fail here")
+            return []
         if piece.moves >= _MOST_MOVES:
             axis = int((piece.high - piece.low).argmax())
             if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, _LEAST_SINGULAR):
@@ -275,24 +298,28 @@ class _Refinement:
         counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
-        if (wanted <= caps).all():
-            # An axis is cut back once only, or two axes could take turns for ever.
-            least = counts if piece.trimmed else 2
-            for i, n in enumerate(np.maximum(least, wanted)):
+        # An axis is cut back once only, or two axes could take turns for ever.
+        asked = np.maximum(counts if piece.trimmed else 2, wanted)
+        if (asked <= caps).all() and asked.prod() <= self.terms:
+            for i, n in enumerate(asked):
                 self._extend(piece, i, int(n))
             piece.trimmed = True
             return [piece]
         if why := _hopeless(piece, outlook, self.task.problem.family.dtype):
             piece.give_up(why)
             return []
-        axis = int(np.where(wanted > caps, wanted / counts * (outlook.tails > 0), 0).argmax())
+        over = wanted > caps if (wanted > caps).any() else np.full(self.d, True)
+        axis = int(np.where(over, wanted / counts * (outlook.tails > 0), 0).argmax())
         if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
             piece.give_up(_named(piece, self.box, self.snapshots.sketch()[piece.rows]))
             return []
         piece.tail = outlook.tail
         start = np.minimum(np.maximum(2, wanted), counts)
         start[axis] = telling[axis] if np.isinf(wanted[axis]) else min(caps[axis], max(5, 0.55 * wanted[axis] + 1))
-        return self._halved(piece, axis, start.astype(int).tolist())
+        start = start.astype(int)
+        while start.prod() > self.terms:
+            start[start.argmax()] -= 1
+        return self._halved(piece, axis, start.tolist())
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
         piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))

@@ -25,6 +25,8 @@ _FRESH, _ADDED = 32, 0.15
 # Poles closer to the box than this, in half widths, the nearest first, are looked at from both sides, at these
 # multiples of their distance.
 _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
+# Least distance of a pole, in half widths: closer ones are in the box, and X does not exist there.
+_INSIDE = 1e-6
 
 
 class Trial:
@@ -43,6 +45,8 @@ class Trial:
         count = len(self.snapshots.x)
         problem = self.task.problem
         if problem.family.dimension > 1 or not problem.operation.unique or problem.operation.finishes:
+            return False
+        if problem.operation.residual_solves and self.task.budget is not None:
             return False
         if problem.family.box.periodic[0] or count < max(_LEAST, _GROWN * self.tried):
             return False
@@ -83,7 +87,7 @@ class Trial:
         nearest = np.clip(found.poles.real, -1, 1)
         away = np.abs(found.poles - nearest)
         close = np.argsort(away)[:_MOST_POLES]
-        close = close[away[close] < _NEAR]
+        close, away = close[away[close] < _NEAR], np.maximum(away, _INSIDE)
         beside = nearest[close, None] + away[close, None] * _BESIDE * draw.uniform(0.8, 1.2, (len(close), len(_BESIDE)))
         return np.concatenate([draw.uniform(-1, 1, _FRESH), between, np.clip(beside, -1, 1).ravel()])
 
@@ -125,6 +129,10 @@ class Trial:
         report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
         self.inspector.summary()
         task.note(f"X has poles near the box: a rational function through {len(found.support)} exact solutions")
+        inside = np.sort(found.poles.real[np.abs(found.poles - np.clip(found.poles.real, -1, 1)) < _INSIDE])
+        if len(inside):
+            at = ", ".join(f"{p:.6g}" for p in task.box(torch.from_numpy(inside[:, None]))[:, 0].tolist())
+            task.note(f"X grows without bound at {task.problem.family.box.names[0]} = {at}")
         return maps
 
     def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:

@@ -122,6 +122,7 @@ def _spurious(poles: np.ndarray, nodes: np.ndarray, F: np.ndarray, w: np.ndarray
     near = poles[(np.abs(poles.imag) < 1) & (np.abs(poles.real) < 1.5)]
     if not len(near):
         return near
-    cauchy = 1 / (near[:, None] - nodes)
-    residues = (cauchy @ (w[:, None] * F)) / -(cauchy**2 @ w)[:, None]
+    with np.errstate(all="ignore"):  # a pole at a node is not spurious
+        cauchy = 1 / (near[:, None] - nodes)
+        residues = (cauchy @ (w[:, None] * F)) / -(cauchy**2 @ w)[:, None]
     return near[np.linalg.norm(residues, axis=1) < _SPURIOUS * scale]

@@ -65,6 +65,10 @@ class Snapshots:
                 self._sketch = None
         return np.array([self._rows[key] for key in keys])
 
+    def nearest(self, x: np.ndarray) -> np.ndarray:
+        """Return the row of the nearest solution for each point (N, d)."""
+        return np.array([int(np.square(self.x - point).sum(axis=1).argmin()) for point in x])
+
     def values(self) -> tuple[Tensor, ...]:
         """Return the factors in their gauge, shape (N, *shape) each."""
         if self._values is None:

@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -86,8 +87,10 @@ def test_fit_refuses(arguments, error, words):
 
 
 @pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2), nm.QR(), nm.LogDet()], ids=str)
-def test_the_default_method_is_the_closed_form(operation):
+def test_the_default_method_is_the_closed_form_and_pieces_with_a_tolerance(operation):
     assert nm.fit(easy(operation), rank=1).report.method == "ClosedForm"
+    report = nm.fit(easy(operation), tol=1e-2).report
+    assert (report.method, report.met) == ("Pieces", True)
     method = nm.ResidualTraining(steps=2, collocation=8)
     assert nm.fit(easy(operation), rank=1, method=method).report.method == "ResidualTraining"
 
@@ -121,7 +124,9 @@ class Fixed(nm.Method):
 
 def test_a_method_of_the_user(solved):
     problem = nm.Problem(easy(nm.Inverse()).family, CountedInverse())
-    surrogate = nm.fit(problem, rank=3, tol=1e-1, budget=9, method=Fixed(failure_probability=0.5), progress=False)
+    method = Fixed(failure_probability=0.5)
+    with pytest.warns(nm.FitWarning, match="0.1 is not met"):  # nothing says that it is
+        surrogate = nm.fit(problem, rank=3, tol=1e-1, budget=9, method=method, progress=False)
     report = surrogate.report
     assert (report.method, report.rank, report.tol, report.budget) == ("Fixed", 3, 1e-1, 9)
     assert report.settings["count"] == 3
@@ -172,21 +177,36 @@ def closed(problem, rank=6, **settings):
     return nm.fit(problem, rank=rank, method=nm.ClosedForm(**settings), progress=False)
 
 
+@dataclass(frozen=True)
+class Recorded(nm.FailureInformedSampling):
+    """A sampler that keeps the parameters it has drawn: training judges every round at the first of them."""
+
+    drawn: ClassVar[list[torch.Tensor]] = []
+
+    def estimate(self, *arguments):
+        found = super().estimate(*arguments)
+        Recorded.drawn.append(found.candidates)
+        return found
+
+
 @pytest.mark.parametrize("rate", [1e-12, 1e-6, 1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("rounds", [1, 5])
 @pytest.mark.parametrize("goal", ["residual", "error", None])
 def test_training_never_ends_above_its_start(goal, rate, rounds):
+    """By the measure of the goal, where it is judged: median residual, or error against a Newton step of the start."""
     problem = nm.Problem(nm.families.trigonometric(6, 4, 4.0, dtype=torch.float64), nm.Inverse())
     start = closed(problem, 8, embedding=nm.SinusoidalMLP(width=64, frequency=8.0))
     kept = {name: t.clone() for name, t in tensors_of(start).items()}
-    surrogate = trained(problem, None, start=start, learning_rate=rate, rounds=rounds, steps=30, goal=goal)
-    p = grid_of(problem.family, 2000)
-    exact = problem.exact(p).value
+    Recorded.drawn.clear()
+    settings = {"learning_rate": rate, "rounds": rounds, "steps": 30, "goal": goal}
+    surrogate = trained(problem, None, start=start, sampling=Recorded(40, 60, stages=2), **settings)
+    p = Recorded.drawn[0]
     if goal == "residual":
         before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
     else:
-        before, after = (nm.benchmark.relative_error(s(p), exact) for s in (start, surrogate))
-    assert after <= 1.02 * before  # judged at other parameters than these
+        (target,) = problem.operation.improved(problem.family(p), [start(p)])
+        before, after = (nm.benchmark.relative_error(s(p), target) for s in (start, surrogate))
+    assert after <= (1 + 1e-9) * before
     assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
     assert not any(t.requires_grad for t in tensors_of(surrogate).values())
     assert surrogate.maps[0].embedding == start.maps[0].embedding
@@ -213,7 +233,8 @@ def test_training_on_the_error_mends_a_disturbed_map(dtype):
     p = grid_of(problem.family, 200)
     exact = problem.exact(p).value
     assert problem.residual(p, start(p)).max() < 0.1
-    surrogate = trained(problem, None, start=start, goal="error", steps=200, learning_rate=3e-3, tol=1e-9)
+    with pytest.warns(nm.FitWarning, match="train for more steps"):
+        surrogate = trained(problem, None, start=start, goal="error", steps=200, learning_rate=3e-3, tol=1e-9)
     assert surrogate.report.exact_solves == 0
     before, after = (nm.benchmark.relative_error(s(p), exact) for s in (start, surrogate))
     assert after < 0.3 * before
@@ -230,9 +251,7 @@ def test_the_error_as_goal_where_it_cannot_be(operation):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    "embedding", [None, nm.Spline(12), nm.RadialBasis(20), nm.FourierExtension(12), nm.SinusoidalMLP()], ids=str
-)
+@pytest.mark.parametrize("embedding", [None, nm.RadialBasis(20), nm.FourierExtension(12), nm.SinusoidalMLP()], ids=str)
 def test_a_start_of_every_kind(embedding, dtype):
     problem = easy(nm.Inverse(), dtype)
     start = closed(problem, 4, embedding=embedding)
@@ -249,7 +268,7 @@ def test_a_start_of_every_kind(embedding, dtype):
 
 def test_a_tolerance_is_not_claimed_for_a_map_that_misses_it():
     problem = nm.Problem(nm.families.trigonometric(6, 4, 4.0, dtype=torch.float64), nm.Inverse())
-    start = closed(problem, 12, embedding=nm.Spline(24))
+    start = closed(problem, 12, embedding=nm.Chebyshev(24))
     start.maps[0].weights["weight_out"][:, 5] += 0.5  # good except in a small part of the box
     p = grid_of(problem.family, 3000)
     for rate in (1e-3, 1e-2):
@@ -570,7 +589,7 @@ def test_more_problems_than_a_batch_holds(monkeypatch, solved):
     assert_same_fits(many, problems, rank=3)
 
 
-@pytest.mark.parametrize("settings", [{}, {"tol": 1e-2}, {"budget": 0}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"budget": 0}], ids=str)
 def test_families_that_fail_among_many_are_named_and_the_others_are_fitted(settings):
     good = families(4)
 
@@ -681,22 +700,38 @@ def test_a_family_that_reuses_its_memory_changes_nothing(settings):
     assert_close(many[1](grid_of(family, 9)), nm.fit(problem, rank=4, progress=False)(grid_of(family, 9)), units=1e4)
 
 
-@pytest.mark.parametrize(
-    "settings", [WAYS["tolerance"] | {"tol": 1e-9}, WAYS["training"]], ids=["tolerance", "training"]
-)
-def test_a_family_that_raises_later_ends_the_fit_with_what_there_is(settings):
-    family, calls = easy(nm.Inverse()).family, []
+def gone_after(calls, family):
+    """A family that raises at every call after some."""
+    seen = []
 
     def fn(p):
-        calls.append(len(p))
-        if len(calls) > 4:
+        seen.append(len(p))
+        if len(seen) > calls:
             raise RuntimeError("the simulator is gone")
         return family(p)
 
-    surrogate = nm.fit(nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), nm.Inverse()), **settings)
+    return nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), nm.Inverse())
+
+
+def test_a_family_that_raises_later_ends_a_training_with_what_there_is():
+    family = easy(nm.Inverse()).family
+    surrogate = nm.fit(gone_after(4, family), **WAYS["training"])
     assert surrogate.report.stop_reason == StopReason.FAMILY
     assert "RuntimeError: the simulator is gone" in surrogate.report.message
     assert surrogate(grid_of(family, 9)).isfinite().all()
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_family_that_raises_later_ends_a_fit_to_a_tolerance_with_what_there_is(d):
+    """Of few parameters each is tried alone and counts as undefined; at many, the family has failed."""
+    problem = easy(nm.Inverse(), d=d)
+    with pytest.warns(nm.FitWarning, match="the tolerance 1e-12 is not met"):
+        surrogate = nm.fit(gone_after(4, problem.family), tol=1e-12, progress=False)
+    report = surrogate.report
+    assert report.stop_reason == StopReason.FAMILY and report.unmet and not report.met
+    assert "RuntimeError: the simulator is gone" in report.message
+    p = grid_of(problem.family, 200)
+    assert problem.error(p, surrogate(p)).median() < 0.1
 
 
 def test_surrogates_of_a_batch_are_saved_alone(tmp_path):
@@ -794,9 +829,14 @@ def hermitian_up_to(edge, skew=0.3):
 
 
 def test_a_part_that_is_not_hermitian_does_not_end_a_fit_to_a_tolerance():
-    report = nm.fit(nm.Problem(hermitian_up_to(0.9), nm.Cholesky()), tol=1e-3, budget=100, progress=False).report
-    assert report.stop_reason is not StopReason.FAMILY
+    problem = nm.Problem(hermitian_up_to(0.9), nm.Cholesky())
+    with pytest.warns(nm.FitWarning, match=r"the tolerance 0\.001 is not met: \["):
+        surrogate = nm.fit(problem, tol=1e-3, budget=100, progress=False)
+    report = surrogate.report
     assert report.exact_solves > 16 and all(p > 0.9 for (p,) in report.singular)
+    assert all(unmet.upper[0] > 0.9 for unmet in report.unmet)
+    p = 0.8 * parameters(200)
+    assert problem.residual(p, surrogate(p)).max() < 1e-3
 
 
 def test_fit_many_names_a_family_that_does_not_suit_the_operation():
@@ -804,32 +844,6 @@ def test_fit_many_names_a_family_that_does_not_suit_the_operation():
     with pytest.raises(nm.FamilyError, match=r"problem 1: .*expected Hermitian") as caught:
         nm.fit_many(problems, rank=2)
     assert [s is not None for s in caught.value.surrogates] == [True, False, True]
-
-
-def test_a_map_that_meets_the_tolerance_is_kept_when_the_family_fails_after_it():
-    base, calls = nm.families.trigonometric(8, 4, 2.0, dtype=torch.float64), []
-
-    def fn(p):
-        if len(calls) == 1 and len(p) > 100:
-            raise RuntimeError("gone")
-        return base(p)
-
-    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), nm.Inverse())
-    estimate = nm.ClosedForm.estimate
-
-    def counted(self, task, maps, tol):
-        result = estimate(self, task, maps, tol)
-        if result.probability <= self.failure_probability and not calls:
-            calls.append(1)  # from here on, when the rank is lowered, the family fails
-        return result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nm.ClosedForm, "estimate", counted)
-        surrogate = nm.fit(problem, tol=1e-3, progress=False)
-    assert calls and surrogate.report.stop_reason is StopReason.FAMILY
-    calls.clear()
-    p = torch.linspace(0, 1, 200, dtype=torch.float64)[:, None]
-    assert (problem.residual(p, surrogate(p)) <= 1e-3).double().mean() > 0.95
 
 
 def test_memory_that_runs_out_is_no_failure_of_the_family():

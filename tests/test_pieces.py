@@ -1,0 +1,549 @@
+"""`nm.fit(problem, tol=...)`: what holds where it says that a tolerance is met, and what it says where it is not."""
+
+import itertools
+import math
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from conftest import DTYPES, CountedInverse, assert_close, assert_raises, eps, real, tensors_of, trained
+
+import neumatc as nm
+from neumatc import StopReason
+
+F64 = torch.float64
+CYCLES = {1: 2.0, 2: 1.0, 3: 0.4}
+
+
+def waves(d=1, dtype=F64, size=4, cycles=None, seed=0):
+    """A well-conditioned trigonometric family."""
+    cycles = CYCLES[d] if cycles is None else cycles
+    return nm.families.trigonometric(size, 3, 3.0, seed, cycles=cycles, dimension=d, dtype=dtype)
+
+
+def diagonal(*entries, d=1, lower=0.0, upper=1.0, dtype=F64, **axes):
+    """The family of diagonal matrices with the given functions of the columns of p."""
+
+    def fn(p):
+        return torch.diag_embed(torch.stack([entry(*p.T) for entry in entries], dim=1))
+
+    return nm.ParametricMatrix(fn, [lower] * d, [upper] * d, dtype=dtype, **axes)
+
+
+def fresh(family, count=2000, seed=99):
+    return family.box.uniform(count, torch.Generator().manual_seed(seed))
+
+
+def fitted(problem, tol, **settings):
+    """Fit without a bar; a tolerance that is not met warns, which is what some tests are about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nm.FitWarning)
+        return nm.fit(problem, tol=tol, progress=False, **settings)
+
+
+def failing(problem, surrogate, tol, p=None):
+    """The share of fresh parameters at which the residual is above the tolerance."""
+    p = fresh(problem.family) if p is None else p
+    return float((problem.residual(p, surrogate(p)) > tol).double().mean())
+
+
+def outside(unmet, p):
+    """Which parameters lie in none of the boxes in which the report says that the tolerance is not met."""
+    inside = [((p >= torch.tensor(u.lower)) & (p <= torch.tensor(u.upper))).all(dim=1) for u in unmet]
+    return ~torch.stack(inside).any(dim=0) if inside else torch.ones(len(p), dtype=torch.bool)
+
+
+# Where the tolerance is met
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("tol", [1e-2, 1e-4])
+def test_the_tolerance_is_met_at_fresh_parameters(d, dtype, tol):
+    problem = nm.Problem(waves(d, dtype), nm.Inverse())
+    surrogate = fitted(problem, tol)
+    assert surrogate.report.met and surrogate.report.stop_reason == StopReason.TOLERANCE
+    assert surrogate.report.unmet == []
+    assert failing(problem, surrogate, tol) <= 0.02
+    assert surrogate(fresh(problem.family, 3)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [nm.SVD(rank=2), nm.SVD(), nm.QR(), nm.Subspace(rank=2), nm.LogDet(), nm.PseudoInverse(), nm.LMMSE(0.1)],
+    ids=str,
+)
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_tolerance_is_met_for_every_operation(operation, d):
+    problem = nm.Problem(waves(d, cycles=0.7), operation)
+    surrogate = fitted(problem, 1e-3)
+    assert surrogate.report.met
+    assert failing(problem, surrogate, 1e-3) <= 0.02
+
+
+def test_a_tighter_tolerance_takes_more_solves_and_gives_less_error():
+    problem, p = nm.Problem(waves(), nm.Inverse()), fresh(waves())
+    found = [fitted(problem, tol) for tol in (1e-2, 1e-5, 1e-8)]
+    errors = [float(problem.error(p, s(p)).max()) for s in found]
+    counts = [s.report.exact_solves for s in found]
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_a_smooth_result_takes_few_solves():
+    report = fitted(nm.Problem(waves(cycles=0.5), nm.Inverse()), 1e-3).report
+    assert report.exact_solves <= 20
+
+
+def test_an_axis_that_does_not_matter_takes_few_nodes():
+    family = diagonal(lambda a, b: 2 + torch.sin(9 * a), lambda a, b: 3 + 0.01 * b, d=2)
+    report = fitted(nm.Problem(family, nm.Inverse()), 1e-4).report
+    assert report.met and report.exact_solves <= 150
+
+
+def test_no_warning_where_the_tolerance_is_met():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert nm.fit(nm.Problem(waves(), nm.Inverse()), tol=1e-3, progress=False).report.met
+
+
+@pytest.mark.parametrize("settings", [{"seed": 0}, {"seed": 7}, {"seed": 7, "budget": 90}])
+def test_a_seed_makes_it_repeatable(settings):
+    problem = nm.Problem(waves(), nm.Inverse())
+    first, second = (fitted(problem, 1e-5, **settings) for _ in range(2))
+    for a, b in zip(tensors_of(first).values(), tensors_of(second).values(), strict=True):
+        assert torch.equal(a, b)
+    assert first.report.exact_solves == second.report.exact_solves
+
+
+# What is solved
+
+
+@dataclass(frozen=True)
+class Logged(nm.Inverse):
+    """The inverse, which keeps the first entry of every matrix it has solved exactly."""
+
+    seen: ClassVar[list[float]] = []
+
+    def exact(self, A):
+        Logged.seen.extend(A[:, 0, 0].tolist())
+        return super().exact(A)
+
+
+def identified(d, hard=False):
+    """A family whose first entry tells every parameter apart; with a kink where it is hard."""
+    direction = torch.tensor([1.0, math.e / 3, math.pi / 5], dtype=F64)[:d]
+
+    def fn(p):
+        key = 2 + (p * direction).sum(dim=1)
+        smooth = 2 + torch.sin(4 * p.sum(dim=1)) + ((p[:, 0] - 0.337).abs() if hard else 0)
+        return torch.diag_embed(torch.stack([key, smooth], dim=1))
+
+    return nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=F64)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("hard", [False, True])
+def test_no_parameter_is_solved_twice_and_all_are_counted(d, hard):
+    Logged.seen.clear()
+    report = fitted(nm.Problem(identified(d, hard), Logged()), 1e-4 if d < 3 else 1e-2).report
+    assert report.exact_solves == len(Logged.seen)
+    assert max(Counter(round(x, 11) for x in Logged.seen).values()) == 1
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_every_row_of_the_latent_tensor_is_an_exact_solution(d):
+    """So at the nodes of its pieces the map is exact."""
+    problem = nm.Problem(waves(d), nm.Inverse())
+    surrogate = fitted(problem, 1e-2)
+    for piece in surrogate.pieces:
+        p = torch.tensor(list(itertools.product(*piece.nodes)), dtype=F64)
+        assert problem.error(p, surrogate(p)).max() < 1e-9
+
+
+@pytest.mark.parametrize(("d", "budgets"), [(1, (2, 5, 20, 60)), (2, (4, 20, 60, 200)), (3, (8, 100))])
+def test_the_budget_is_kept(d, budgets, solved):
+    for budget in budgets:
+        solved.clear()
+        problem = nm.Problem(waves(d), CountedInverse())
+        surrogate = fitted(problem, 1e-9, budget=budget)
+        report = surrogate.report
+        assert sum(solved) == report.exact_solves <= budget
+        assert (report.met, report.stop_reason, report.budget) == (False, StopReason.BUDGET, budget)
+        assert all("used up" in unmet.reason for unmet in report.unmet)
+        assert surrogate(fresh(problem.family, 50)).isfinite().all()
+
+
+@pytest.mark.parametrize("budget", [20, 40, 90])
+@pytest.mark.parametrize("operation", [nm.LogDet(), nm.MatrixFunction("exp")], ids=str)
+def test_the_budget_holds_where_residuals_take_exact_solves(operation, budget):
+    report = fitted(nm.Problem(waves(), operation), 1e-9, budget=budget).report
+    assert report.exact_solves <= budget and not report.met
+
+
+def test_a_budget_that_ends_a_fit_warns_and_names_the_remedy():
+    with pytest.warns(nm.FitWarning, match=r"the tolerance 1e-06 is not met: \[.*raise the budget or the tolerance"):
+        nm.fit(nm.Problem(waves(), nm.Inverse()), tol=1e-6, budget=20, progress=False)
+
+
+def test_a_larger_budget_is_no_worse():
+    problem = nm.Problem(waves(), nm.Inverse())
+    p = fresh(problem.family)
+    worst = [float(problem.error(p, fitted(problem, 1e-7, budget=b)(p)).median()) for b in (9, 40, 160)]
+    assert worst[0] > worst[1] > worst[2]
+
+
+@pytest.mark.parametrize(("d", "rank"), [(1, 2), (1, 6), (1, 12), (2, 9), (2, 20), (2, 60), (3, 30)])
+def test_a_rank_limits_the_terms_of_each_piece(d, rank):
+    problem = nm.Problem(waves(d, cycles=0.5), nm.Inverse())
+    surrogate = fitted(problem, 3e-2, rank=rank)
+    assert max(piece.terms for piece in surrogate.pieces) == surrogate.report.rank <= rank
+    if surrogate.report.met:
+        assert failing(problem, surrogate, 3e-2) <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("d", "settings", "words"),
+    [
+        (2, {"budget": 3}, ["`budget`", "at least 4", "got 3"]),
+        (3, {"budget": 0}, ["`budget`", "at least 8", "got 0"]),
+        (1, {"rank": 1}, ["`rank`", "at least 2", "got 1"]),
+        (3, {"rank": 7}, ["`rank`", "at least 8", "got 7"]),
+    ],
+)
+def test_less_than_the_corners_is_refused(d, settings, words):
+    problem = nm.Problem(waves(d), nm.Inverse())
+    assert_raises(ValueError, words, lambda: nm.fit(problem, tol=1e-2, **settings))
+
+
+# Faces
+
+
+def test_values_are_continuous_across_the_cuts_of_one_parameter(dtype):
+    problem = nm.Problem(waves(dtype=dtype), nm.Inverse())
+    surrogate = fitted(problem, 1e-4)
+    cuts = torch.tensor([piece.lower for piece in surrogate.pieces[1:]], dtype=real(dtype))
+    assert len(cuts) > 1
+    left = torch.nextafter(cuts, torch.zeros_like(cuts))
+    assert_close(surrogate(left), surrogate(cuts), units=5000)
+
+
+def test_values_are_continuous_across_faces_up_to_the_tolerance():
+    problem = nm.Problem(waves(2, cycles=2.0), nm.Inverse())
+    surrogate = fitted(problem, 1e-3)
+    assert surrogate.report.met
+    faces = 0
+    for piece in surrogate.pieces:
+        for i in range(2):
+            if piece.lower[i] == 0:
+                continue
+            p = torch.tensor(piece.lower) + torch.rand(50, 2, dtype=F64) * torch.tensor(
+                [b - a for a, b in zip(piece.lower, piece.upper)]
+            )
+            p[:, i] = piece.lower[i]
+            other = p.clone()
+            other[:, i] = math.nextafter(piece.lower[i], 0)
+            gap = torch.linalg.matrix_norm(surrogate(p) - surrogate(other))
+            assert (gap <= 10 * 1e-3 * torch.linalg.matrix_norm(surrogate(p))).all()
+            faces += 1
+    assert faces > 0
+
+
+def test_pieces_tile_the_box():
+    for d in (1, 2):
+        pieces = fitted(nm.Problem(waves(d, cycles=2.0), nm.Inverse()), 1e-3).pieces
+        assert len(pieces) > 1
+        volume = sum(math.prod(b - a for a, b in zip(piece.lower, piece.upper)) for piece in pieces)
+        assert volume == pytest.approx(1, rel=1e-9)
+
+
+# Where X is not smooth, does not exist, or is not defined
+
+
+def test_a_jump_is_named_and_costs_only_its_place():
+    family = diagonal(lambda p: 2 + torch.sin(3 * p) + (p > 0.337), lambda p: 3 + p)
+    problem = nm.Problem(family, nm.Inverse())
+    with pytest.warns(nm.FitWarning, match=r"X jumps at p = 0\.337"):
+        surrogate = nm.fit(problem, tol=1e-6, progress=False)
+    (unmet,) = surrogate.report.unmet
+    assert unmet.lower[0] <= 0.337 <= unmet.upper[0]
+    assert unmet.upper[0] - unmet.lower[0] < 1e-6
+    p = fresh(family)
+    assert failing(problem, surrogate, 1e-6, p[outside([unmet], p)]) <= 0.02
+    assert surrogate.report.exact_solves < 400
+
+
+def test_a_jump_in_two_parameters_costs_only_a_strip():
+    family = diagonal(lambda a, b: 2 + b + (a > 0.37), lambda a, b: 3 + a, d=2)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fitted(problem, 1e-3)
+    assert surrogate.report.unmet
+    for unmet in surrogate.report.unmet:
+        assert unmet.lower[0] <= 0.37 <= unmet.upper[0]
+        assert unmet.upper[0] - unmet.lower[0] < 1e-2
+    p = fresh(family)
+    assert failing(problem, surrogate, 1e-3, p[outside(surrogate.report.unmet, p)]) <= 0.02
+
+
+@pytest.mark.parametrize(("d", "tol"), [(1, 1e-6), (2, 1e-3)])
+def test_a_kink_is_resolved(d, tol):
+    family = diagonal(lambda a, *_: 2 + torch.sin(3 * a) + (a - 0.337).abs(), lambda a, *_: 3 + a, d=d)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fitted(problem, tol)
+    assert failing(problem, surrogate, tol) <= 0.02
+    assert surrogate.report.exact_solves < 400
+
+
+@pytest.mark.parametrize("pole", [0.337, 0.5])
+def test_a_singular_parameter_is_named(pole):
+    """Beside it X is a rational function, which is exact; at it there is nothing to find."""
+    problem = nm.Problem(diagonal(lambda p: p - pole, lambda p: 3 + p), nm.Inverse())
+    surrogate = fitted(problem, 1e-6)
+    report = surrogate.report
+    assert f"X grows without bound at p = {pole}" in report.message
+    assert report.exact_solves < 60
+    assert failing(problem, surrogate, 1e-6) <= 0.02
+
+
+def test_a_singular_curve_in_two_parameters_is_named():
+    problem = nm.Problem(diagonal(lambda a, b: a - 0.37 + b / 10, lambda a, b: 3 + a, d=2), nm.Inverse())
+    surrogate = fitted(problem, 1e-2, budget=1000)
+    b = torch.linspace(0, 1, 50, dtype=F64)
+    curve = torch.stack([0.37 - b / 10, b], dim=1)
+    assert not surrogate.report.met
+    assert not outside(surrogate.report.unmet, curve).any()
+    p = fresh(problem.family)
+    assert failing(problem, surrogate, 1e-2, p[outside(surrogate.report.unmet, p)]) <= 0.02
+
+
+@pytest.mark.parametrize("distance", [1e-2, 1e-4])
+def test_a_pole_beside_the_box_takes_few_solves(distance):
+    """A resonance: a rational function does what takes hundreds of polynomial nodes."""
+    family = diagonal(lambda p: p - 0.4 - 1j * distance, lambda p: 2 - p + 0j, lambda p: p + distance + 0j)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fitted(problem, 1e-6)
+    assert surrogate.report.met and surrogate.report.exact_solves < 300
+    assert failing(problem, surrogate, 1e-6) <= 0.02
+    p = (0.4 + distance * torch.linspace(-5, 5, 101, dtype=F64))[:, None]
+    assert problem.residual(p, surrogate(p)).max() < 1e-5
+
+
+def without(family, hole):
+    """The family, undefined where ``hole`` says so."""
+    fn = lambda p: torch.where(hole(p)[:, None, None], torch.nan, family(p))  # noqa: E731
+    return nm.ParametricMatrix(fn, family.lower, family.upper)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("place", [0.5, 0.0, 1.0, 0.337], ids=["centre", "lower", "upper", "elsewhere"])
+@pytest.mark.parametrize("width", [0.0, 1e-3])
+def test_an_undefined_parameter_costs_only_itself(d, place, width):
+    whole = waves(d, cycles=0.5)
+    problem = nm.Problem(without(whole, lambda p: ((p - place).abs() <= width).all(dim=1)), nm.Inverse())
+    surrogate = fitted(problem, 1e-4)
+    assert surrogate.report.met
+    assert all(abs(x - place) <= width for row in surrogate.report.singular for x in row)
+    assert surrogate.report.exact_solves < 1.5 * fitted(nm.Problem(whole, nm.Inverse()), 1e-4).report.exact_solves + 60
+    assert failing(nm.Problem(whole, nm.Inverse()), surrogate, 1e-4) <= 0.02
+
+
+def test_a_matrix_that_is_singular_at_a_node_costs_only_itself():
+    family = diagonal(lambda p: torch.where((p - 0.5).abs() < 1e-12, 0.0, 2 + torch.sin(p)), lambda p: 3 + p)
+    surrogate = fitted(nm.Problem(family, nm.Inverse()), 1e-6)
+    assert surrogate.report.met
+    assert failing(nm.Problem(family, nm.Inverse()), surrogate, 1e-6) <= 0.02
+
+
+def test_an_undefined_interval_costs_only_itself():
+    whole = waves(cycles=0.5)
+    problem = nm.Problem(without(whole, lambda p: (p[:, 0] - 0.5).abs() < 0.1), nm.Inverse())
+    surrogate = fitted(problem, 1e-4)
+    assert not surrogate.report.met
+    assert all(unmet.lower[0] > 0.39 and unmet.upper[0] < 0.61 for unmet in surrogate.report.unmet)
+    p = fresh(whole)
+    p = p[(p[:, 0] - 0.5).abs() > 0.11]
+    assert failing(problem, surrogate, 1e-4, p) <= 0.02
+    assert surrogate.report.exact_solves < 700
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_family_that_is_singular_everywhere_gives_the_zero_map(d):
+    family = nm.ParametricMatrix(lambda p: torch.ones(len(p), 2, 2, dtype=F64), [0.0] * d, [1.0] * d, dtype=F64)
+    with pytest.warns(nm.FitWarning, match="every exact solution fails; .*check the family"):
+        surrogate = nm.fit(nm.Problem(family, nm.Inverse()), tol=1e-2, progress=False)
+    assert surrogate.report.stop_reason == StopReason.SINGULAR
+    assert surrogate.report.exact_solves == len(surrogate.report.singular) < 300
+    assert (surrogate(fresh(family, 20)) == 0).all()
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_tolerance_below_the_rounding_of_the_family_stops_early(d):
+    problem = nm.Problem(waves(d, torch.float32, cycles=0.5), nm.Inverse())
+    surrogate = fitted(problem, 1e-9)
+    report = surrogate.report
+    assert not report.met
+    assert any("noise" in unmet.reason for unmet in report.unmet)
+    assert report.exact_solves < (300 if d == 1 else 2500)
+    p = fresh(problem.family)
+    assert problem.residual(p, surrogate(p)).max() < 100 * eps(torch.float32)
+
+
+@pytest.mark.parametrize("width", [1e-3, 1e-6])
+def test_single_precision_boxes_far_from_zero(width):
+    """Nodes are where the parameters are after rounding: about 1e4 or 20 of them fit into such a box."""
+    low = torch.tensor([100.0], dtype=torch.float32)
+    high = low + torch.tensor([1.0 if width == 1e-3 else 0.01])
+    fn = lambda p: torch.diag_embed(torch.cat([2 + torch.sin(3 * (p - 100)), 3 + p - 100], dim=1))  # noqa: E731
+    problem = nm.Problem(nm.ParametricMatrix(fn, low, high), nm.Inverse())
+    surrogate = fitted(problem, 1e-4)
+    assert surrogate.report.met
+    assert failing(problem, surrogate, 1e-4) <= 0.02
+
+
+# Axes and grids
+
+
+def test_a_logarithmic_axis_is_met_at_parameters_of_every_decade():
+    family = diagonal(lambda p: 1 / (1 + p), lambda p: 2 + torch.cos(p.log()), lower=1e-5, upper=1e4, scale="log")
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fitted(problem, 1e-3)
+    assert surrogate.report.met
+    p = torch.logspace(-5, 4, 2000, dtype=F64)[:, None].clamp(1e-5, 1e4)
+    assert failing(problem, surrogate, 1e-3, p) <= 0.02
+
+
+def test_a_linear_axis_over_decades_is_hinted_at():
+    family = diagonal(lambda p: 2 + torch.sin(1 / p), lambda p: 3 + p, lower=1e-3, upper=1.0)
+    with pytest.warns(nm.FitWarning, match="scale='log'"):
+        nm.fit(nm.Problem(family, nm.Inverse()), tol=1e-6, budget=60, progress=False)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_periodic_axis_closes(d):
+    entries = (lambda a, *_: 2 + torch.sin(a), lambda a, *b: 3 + torch.cos(2 * a) + sum(b) / 10)
+    family = diagonal(*entries, d=d, upper=2 * math.pi, periodic=[True, False][:d])
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fitted(problem, 1e-5)
+    assert failing(problem, surrogate, 1e-5) <= 0.02
+    ends = torch.full((2, d), 0.3, dtype=F64)
+    ends[0, 0], ends[1, 0] = 0, 2 * math.pi
+    X = surrogate(ends)
+    assert torch.linalg.matrix_norm(X[0] - X[1]) < (1e-12 if d == 1 else 2e-5)
+
+
+def test_a_small_grid_is_solved_exactly(solved):
+    p = torch.linspace(0, 1, 50, dtype=F64)[:, None]
+    family = nm.families.from_samples(p, waves()(p))
+    problem = nm.Problem(family, CountedInverse())
+    surrogate = fitted(problem, 1e-3)
+    assert (surrogate.report.stop_reason, surrogate.report.met) == (StopReason.TABLE, True)
+    assert sum(solved) == surrogate.report.exact_solves == 50
+    assert "all 50 points" in surrogate.report.message
+    assert problem.error(p, surrogate(p)).max() < 1e-10
+
+
+def on_grid(count, cycles, size=40):
+    p = torch.linspace(0, 1, count, dtype=F64)[:, None]
+    return nm.ParametricMatrix(waves(size=size, cycles=cycles).fn, [0.0], [1.0], dtype=F64, grid=p)
+
+
+def test_a_large_grid_of_a_smooth_family_is_not_solved_as_a_whole(solved):
+    family = on_grid(4000, 1.0)
+    surrogate = fitted(nm.Problem(family, CountedInverse()), 1e-3)
+    assert surrogate.report.met and sum(solved) < 100
+
+
+@pytest.mark.xfail(strict=True, reason="nodes are no points of the grid: solves before it becomes a table are lost")
+def test_a_grid_takes_no_more_solves_than_it_has_points(solved):
+    family = on_grid(1000, 200.0)
+    problem = nm.Problem(family, CountedInverse())
+    surrogate = fitted(problem, 1e-6)
+    assert surrogate.report.met
+    assert failing(problem, surrogate, 1e-6, family.grid) == 0
+    assert sum(solved) <= 1000
+
+
+def test_subcarriers_of_a_channel():
+    draws = torch.Generator().manual_seed(0)
+    paths = torch.randn(1, 6, 4, 2, dtype=torch.complex128, generator=draws)
+    delays = 300e-9 * torch.rand(1, 6, dtype=F64, generator=draws)
+    tones = torch.arange(-300, 301, dtype=F64)[:, None] * 30e3
+    channel = nm.wireless.Channel(paths, delays, -9e6, 9e6, frequencies=tones)
+    problem = nm.Problem(channel, nm.LMMSE(0.1))
+    surrogate = fitted(problem, 1e-3)
+    assert surrogate.report.met and surrogate.report.exact_solves <= 601
+    assert failing(problem, surrogate, 1e-3, tones) <= 0.02
+
+
+# Vectors
+
+
+def separated(p):
+    """Hermitian matrices whose eigenvalues stay apart and whose eigenvectors turn."""
+    turn = torch.matrix_exp(
+        torch.stack([torch.stack([0 * p, -2 * p], 1), torch.stack([2 * p, 0 * p], 1)], 1)[..., 0]
+    ).to(F64)
+    values = torch.diag_embed(torch.cat([1 + 0.2 * torch.sin(p), 3 + p], dim=1))
+    return turn @ values @ turn.mH
+
+
+@pytest.mark.parametrize(
+    ("operation", "vectors"),
+    [
+        (nm.SVD(), lambda value: [value[0], value[2].mH]),
+        (nm.SVD(rank=1), lambda value: [value[0], value[2].mH]),
+        (nm.Eigh(), lambda value: [value[1]]),
+        (nm.Eigh(rank=1), lambda value: [value[1]]),
+        (nm.Subspace(rank=1), lambda value: [value]),
+    ],
+    ids=str,
+)
+def test_vectors_are_continuous_where_values_stay_apart(operation, vectors):
+    problem = nm.Problem(nm.ParametricMatrix(separated, [0.0], [3.0], dtype=F64), operation)
+    surrogate = fitted(problem, 1e-4)
+    assert surrogate.report.met
+    p = torch.linspace(0, 3, 3001, dtype=F64)[:, None]
+    for V in vectors(surrogate(p)):
+        assert torch.linalg.matrix_norm(V[1:] - V[:-1]).max() < 0.01  # the vectors turn by 2e-3 at each step
+    assert failing(problem, surrogate, 1e-4) <= 0.02
+
+
+# Methods
+
+
+def test_the_closed_form_has_no_tolerance():
+    problem = nm.Problem(waves(), nm.Inverse())
+    for settings in ({}, {"rank": 8}):
+        words = ["`tol`", "expected None", "nm.ClosedForm", "0.001", "leave the method out"]
+        assert_raises(ValueError, words, lambda kw=settings: nm.fit(problem, tol=1e-3, method=nm.ClosedForm(), **kw))
+
+
+def test_pieces_take_a_tolerance():
+    words = ["`tol`", "nm.Pieces", "None", "tol=1e-3"]
+    problem = nm.Problem(waves(), nm.Inverse())
+    assert_raises(ValueError, words, lambda: nm.fit(problem, rank=4, method=nm.Pieces()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"most": 1}, ["`most`", "at least 2", "1"]), ({"smallest": 0}, ["`smallest`", "above 0", "0"])],
+)
+def test_pieces_refuse(settings, words):
+    assert_raises(ValueError, words, lambda: nm.Pieces(**settings))
+
+
+def test_the_smallest_piece_is_that_of_the_method():
+    problem = nm.Problem(diagonal(lambda p: 2 + (p > 0.337), lambda p: 3 + p), nm.Inverse())
+    report = fitted(problem, 1e-6, method=nm.Pieces(smallest=0.01)).report
+    assert all(0.005 < unmet.upper[0] - unmet.lower[0] < 0.2 for unmet in report.unmet)
+
+
+def test_training_says_whether_its_tolerance_is_met():
+    problem = nm.Problem(waves(size=2, cycles=0.2), nm.Inverse())
+    assert trained(problem, 4, tol=0.9, steps=100).report.met
+    with pytest.warns(nm.FitWarning, match="train for more steps"):
+        report = trained(problem, 4, tol=1e-9, steps=5).report
+    assert not report.met and report.stop_reason == StopReason.STEPS

@@ -1,0 +1,154 @@
+"""Rational functions through samples of matrix functions: exact where these are rational, and nothing elsewhere."""
+
+import numpy as np
+import pytest
+
+from neumatc import rational
+
+
+def samples(poles, residues, x, constant=0.0):
+    """Values at x of a constant and a sum of residues over x - pole, shape (N, s)."""
+    return constant + (1 / (x[:, None] - np.asarray(poles))) @ np.asarray(residues)
+
+
+def value(found, x, F, t):
+    """The barycentric function at t, shape (B, s)."""
+    cauchy = found.weights / (t[:, None] - x[found.support])
+    return cauchy @ F[found.support] / cauchy.sum(axis=1, keepdims=True)
+
+
+def worst(found, x, F, expected, t):
+    """Largest error at t, relative to the size of the result there."""
+    miss = np.linalg.norm(value(found, x, F, t) - expected, axis=1)
+    return float((miss / np.linalg.norm(expected, axis=1)).max())
+
+
+CASES = {
+    "real, outside": ([1.2, -1.5, 3.0], False),
+    "real, inside": ([0.31, -0.52], False),
+    "conjugate pairs": ([0.2 + 0.01j, 0.2 - 0.01j, -0.6 + 0.05j, -0.6 - 0.05j], False),
+    "one side": ([0.2 - 0.01j, -0.6 - 0.003j, 0.9 - 0.2j], True),
+    "at infinity": ([40.0], False),
+}
+
+
+def of_case(name, count, seed=0):
+    """Samples of a case, and of the same function at other places."""
+    poles, one_sided = CASES[name]
+    rng = np.random.default_rng(seed)
+    residues = rng.standard_normal((len(poles), 16)).astype(complex)
+    if one_sided:
+        residues = residues + 1j * rng.standard_normal(residues.shape)
+    elif np.iscomplexobj(np.array(poles)):
+        residues[1::2] = residues[::2].conj()
+    x = np.sort(rng.uniform(-1, 1, count))
+    t = np.linspace(-0.9997, 0.9991, 997)
+    F, expected = (samples(poles, residues, at, 1.0) for at in (x, t))
+    return (x, F, t, expected) if one_sided else (x, F.real, t, expected.real)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rational_functions_are_recovered(name):
+    x, F, t, expected = of_case(name, 24)
+    found = rational.fit(x, F, 1e-12)
+    assert worst(found, x, F, expected, t) < 1e-8
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_poles_are_recovered(name):
+    x, F, _, _ = of_case(name, 24)
+    found = rational.fit(x, F, 1e-12)
+    for pole in CASES[name][0]:
+        assert np.abs(found.poles - pole).min() < 1e-6 * max(1, abs(pole)) ** 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_few_support_points_as_the_degree_takes(name):
+    """A function of p poles and a constant is determined by p + 1 support points; a few more do no harm."""
+    x, F, _, _ = of_case(name, 40)
+    assert len(rational.fit(x, F, 1e-11).support) <= len(CASES[name][0]) + 3
+
+
+@pytest.mark.parametrize("name", ["real, outside", "conjugate pairs"])
+def test_weights_of_real_samples_are_real(name):
+    x, F, _, _ = of_case(name, 24)
+    assert not np.iscomplexobj(rational.fit(x, F, 1e-12).weights)
+
+
+def test_a_resolvent_of_a_matrix():
+    """(K - x I)^-1 has poles at the eigenvalues of K, all entries the same."""
+    rng = np.random.default_rng(1)
+    K = np.diag([-0.7, -0.1, 0.4, 0.95]) + 0.01j * np.eye(4) + 0.001 * rng.standard_normal((4, 4))
+    inverse = lambda at: np.linalg.inv(K - at[:, None, None] * np.eye(4)).reshape(len(at), -1)  # noqa: E731
+    x, t = np.cos(np.pi * np.arange(24) / 23), np.linspace(-0.9997, 0.9991, 501)
+    F = inverse(x)
+    found = rational.fit(x, F, 1e-12)
+    assert worst(found, x, F, inverse(t), t) < 1e-9
+    for eigenvalue in np.linalg.eigvals(K):
+        assert np.abs(found.poles - eigenvalue).min() < 1e-8
+
+
+def test_the_error_that_is_named_holds_at_the_samples():
+    rng = np.random.default_rng(2)
+    x = np.sort(rng.uniform(-1, 1, 60))
+    F = np.stack([np.tanh(4 * x), np.exp(x), 1 / (1.1 - x), x], axis=1)
+    found = rational.fit(x, F, 1e-6)
+    left = np.setdiff1d(np.arange(60), found.support)
+    scale = np.maximum(np.linalg.norm(F[left], axis=1), np.median(np.linalg.norm(F, axis=1)))
+    miss = np.linalg.norm(value(found, x, F, x[left]) - F[left], axis=1) / scale
+    assert found.error == pytest.approx(miss.max(), rel=1e-6)
+    assert found.error <= 1e-5
+
+
+def test_a_looser_goal_takes_no_more_support_points():
+    x = np.linspace(-1, 1, 80)
+    F = np.stack([np.tanh(9 * x), np.exp(x)], axis=1)
+    counts = [len(rational.fit(x, F, goal).support) for goal in (1e-2, 1e-5, 1e-8)]
+    assert counts == sorted(counts) and counts[0] < counts[2]
+
+
+@pytest.mark.parametrize("count", [3, 5, 6])
+def test_nothing_where_samples_are_too_few(count):
+    """Of eight poles; what fits so few samples says nothing between them."""
+    rng = np.random.default_rng(3)
+    x = np.sort(rng.uniform(-1, 1, count))
+    F = samples(np.linspace(-0.9, 0.9, 8) + 0.01j, rng.standard_normal((8, 16)), x)
+    assert rational.fit(x, F, 1e-10) is None
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_nothing_where_the_samples_have_no_structure(count):
+    rng = np.random.default_rng(5)
+    assert rational.fit(np.linspace(-1, 1, count), rng.standard_normal((count, 16)), 1e-3) is None
+
+
+def test_a_jump_takes_many_support_points():
+    """Rational functions do approach a jump, but slowly: poles gather at it."""
+    x = np.linspace(-1, 1, 60)
+    jump = np.sign(x - 0.137)
+    F = np.stack([jump * (1 + x), np.exp(x), jump + x**2, 1 + jump * x], axis=1)
+    found = rational.fit(x, F, 1e-8)
+    assert found is None or len(found.support) > 12
+    assert found is None or np.abs(found.poles - 0.137).min() < 0.1
+
+
+def test_spurious_poles_are_taken_away():
+    """Noise at rounding level makes pairs of poles and zeros in the interval; a smooth function has none there."""
+    rng = np.random.default_rng(4)
+    x = np.cos(np.pi * np.arange(60) / 59)
+    F = np.stack([np.exp(x), np.sin(2 * x), 1 / (2 - x), np.cosh(x)], axis=1)
+    F = F * (1 + 1e-14 * rng.standard_normal(F.shape))
+    for goal in (1e-11, 1e-13):
+        found = rational.fit(x, F, goal)
+        inside = [] if found is None else found.poles
+        assert not any(abs(z.imag) < 1e-3 and abs(z.real) < 1 for z in inside)
+    found = rational.fit(x, F, 1e-11)
+    t = np.linspace(-0.9997, 0.9991, 997)
+    expected = np.stack([np.exp(t), np.sin(2 * t), 1 / (2 - t), np.cosh(t)], axis=1)
+    assert worst(found, x, F, expected, t) < 1e-9
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-30, 1e30, 1e100])
+def test_the_unit_of_the_samples_does_not_matter(scale):
+    x, F, t, expected = of_case("conjugate pairs", 24)
+    assert worst(rational.fit(x, scale * F, 1e-12), x, F, expected, t) < 1e-8
