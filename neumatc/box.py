@@ -168,7 +168,7 @@ class Box:
     def hints(self) -> list[str]:
         """Say where a logarithmic scale would suit: positive bounds over two decades and more."""
         return [
-            f"{name} spans {np.log10(up / low):.0f} decades and is sampled uniformly; scale='log' weighs all alike"
+            f"{name} spans {np.log10(up / low):.0f} decades and is sampled uniformly, scale='log' weighs all alike"
             for name, s, low, up in zip(self.names, self.scale, self.lower.tolist(), self.upper.tolist())
             if s == "linear" and low > 0 and up / low >= 100
         ]

@@ -185,6 +185,8 @@ def _fit(
                     surrogates.append(None)
                     continue
                 task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
+                for hint in task.problem.family.box.hints() if tol is not None else ():
+                    task.note(hint)
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
                 surrogates.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))

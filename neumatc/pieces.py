@@ -140,17 +140,19 @@ class _Refinement:
         first = max(2, min(_FIRST[min(self.d, 3) - 1], int(limit + 1e-9)))
         for i in range(self.d):
             self._extend(root, i, first)
-        self.root, self.cuts = root, []
+        self.root, self.cuts, self.full = root, [], False
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
-        grid = self.snapshots.grid()
+        grid = self.snapshots.grid
+        if grid is not None and self.task.budget is not None and len(grid) > self.task.budget:
+            grid = None  # it cannot be solved as a whole
         if grid is not None and self._small(len(grid)):
             return _table(self.task, self.snapshots, grid)
         trial = poles.Trial(self.inspector)
         active = [self.root]
-        while active:
-            if grid is not None and self.snapshots.solved + self._missing(active) > _SHARE * len(grid):
+        while active or (self.full and grid is not None):
+            if grid is not None and (self.full or self.snapshots.solved + self._missing(active) > _SHARE * len(grid)):
                 return _table(self.task, self.snapshots, grid)
             active = self._round(active)
             if active and trial.due() and (maps := trial.maps()) is not None:
@@ -175,7 +177,7 @@ class _Refinement:
     def _small(self, count: int) -> bool:
         family = self.task.problem.family
         operations = self.task.problem.operation.cost(*family.shape) * (4 if family.dtype.is_complex else 1)
-        return count * operations <= _ROUND and count <= self.task.left()
+        return count * operations <= _ROUND
 
     def _missing(self, active: list[Piece]) -> int:
         return self.snapshots.missing(np.concatenate([piece.grid() for piece in active]))
@@ -304,7 +306,7 @@ class _Refinement:
             for i, n in enumerate(asked):
                 self._extend(piece, i, int(n))
             piece.trimmed = True
-            return [piece]
+            return self._grown(piece, counts)
         if why := _hopeless(piece, outlook, self.task.problem.family.dtype):
             piece.give_up(why)
             return []
@@ -321,12 +323,22 @@ class _Refinement:
             start[start.argmax()] -= 1
         return self._halved(piece, axis, start.tolist())
 
+    def _grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:
+        """Return a piece that has got nodes; where its grid or its precision has no more, it ends."""
+        if (np.array(piece.counts) > before).any():
+            return [piece]
+        self.full = self.snapshots.grid is not None
+        piece.give_up(f"there are no more parameters in {self.box.dtype}")
+        return []
+
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
         piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
         piece.axes[axis] = self.snapshots.rounded(axis, piece.axes[axis])
 
     def _halved(self, piece: Piece, axis: int, counts: list[int]) -> list[Piece]:
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
+        if not piece.low[axis] < cut < piece.high[axis]:
+            return self._grown(piece, np.array(piece.counts))
         pair = piece.split(axis, float(cut), counts, self.snapshots.along(piece.low[axis], piece.high[axis]))
         for half in pair:
             half.axes[axis] = self.snapshots.rounded(axis, half.axes[axis])

@@ -25,7 +25,7 @@ _FRESH, _ADDED = 32, 0.15
 # Poles closer to the box than this, in half widths, the nearest first, are looked at from both sides, at these
 # multiples of their distance.
 _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
-# Least distance of a pole, in half widths: closer ones are in the box, and X does not exist there.
+# Distance from the real axis, as a part of that from the ends of the box, below which a pole is in the box.
 _INSIDE = 1e-6
 
 
@@ -87,7 +87,8 @@ class Trial:
         nearest = np.clip(found.poles.real, -1, 1)
         away = np.abs(found.poles - nearest)
         close = np.argsort(away)[:_MOST_POLES]
-        close, away = close[away[close] < _NEAR], np.maximum(away, _INSIDE)
+        close = close[away[close] < _NEAR]
+        away = np.where(_inside(found.poles), _INSIDE, away)  # at a pole itself there is nothing to compare
         beside = nearest[close, None] + away[close, None] * _BESIDE * draw.uniform(0.8, 1.2, (len(close), len(_BESIDE)))
         return np.concatenate([draw.uniform(-1, 1, _FRESH), between, np.clip(beside, -1, 1).ravel()])
 
@@ -108,7 +109,7 @@ class Trial:
     def _more(self, places: np.ndarray, residuals: np.ndarray) -> bool:
         """Solve where the residual is largest; whether that was possible."""
         count = min(max(3, int(_ADDED * len(self.snapshots.x))), len(places), self.task.left())
-        worst = places[np.argsort(-residuals)[:count], None]
+        worst = self.snapshots.rounded(0, places[np.argsort(-residuals)[:count]])[:, None]
         before = len(self.snapshots.x)
         if count > 0:
             self.snapshots.solve(worst)
@@ -129,7 +130,7 @@ class Trial:
         report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
         self.inspector.summary()
         task.note(f"X has poles near the box: a rational function through {len(found.support)} exact solutions")
-        inside = np.sort(found.poles.real[np.abs(found.poles - np.clip(found.poles.real, -1, 1)) < _INSIDE])
+        inside = np.sort(found.poles.real[_inside(found.poles)])
         if len(inside):
             at = ", ".join(f"{p:.6g}" for p in task.box(torch.from_numpy(inside[:, None]))[:, 0].tolist())
             task.note(f"X grows without bound at {task.problem.family.box.names[0]} = {at}")
@@ -138,3 +139,8 @@ class Trial:
     def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:
         own = value[torch.from_numpy(found.support).to(value.device)]
         return torch.cat([own, 1j * own]) if np.iscomplexobj(found.weights) else own
+
+
+def _inside(poles: np.ndarray) -> np.ndarray:
+    """Mask of the poles in the box, up to rounding."""
+    return (np.abs(poles.real) < 1) & (np.abs(poles.imag) < _INSIDE * (1 - np.abs(poles.real)))

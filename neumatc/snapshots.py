@@ -31,6 +31,7 @@ class Snapshots:
         self._values: tuple[Tensor, ...] | None = None
         self._sketch: np.ndarray | None = None
         self._sizes: list[float] | None = None
+        self.grid = _grid(task)  # of one parameter, if the family has one
         self._single = task.problem.family.box.dtype == torch.float32
         self._periodic = np.array(task.problem.family.box.periodic)
 
@@ -105,20 +106,28 @@ class Snapshots:
         x = self.x[:, 0] if self.x.shape[1] == 1 else np.empty(0)
         return x[(x >= low) & (x <= high)]
 
-    def grid(self) -> np.ndarray | None:
-        """Return the family's grid of one parameter, distinct points of the cube (N, 1), if it has one."""
-        family = self.task.problem.family
-        if family.grid is None or family.dimension > 1:
-            return None
-        return np.unique(family.box.cube(family.grid).cpu().numpy(), axis=0)
-
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
-        """Move coordinates to where the parameters are after rounding in a box of single precision."""
-        if not self._single:
+        """Move coordinates to where a solution may be: to points of the grid, or of single precision; each once."""
+        if self.grid is not None:
+            after = np.searchsorted(self.grid[:, 0], x).clip(1, len(self.grid) - 1)
+            low, high = self.grid[after - 1, 0], self.grid[after, 0]
+            x = np.where(x - low < high - x, low, high)
+        elif self._single:
+            points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
+            points[:, axis] = torch.from_numpy(x)
+            x = self.task.problem.family.box.rounded(points)[:, axis].numpy()
+        else:
             return x
-        points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
-        points[:, axis] = torch.from_numpy(x)
-        return self.task.problem.family.box.rounded(points)[:, axis].numpy()
+        _, first = np.unique(x, return_index=True)
+        return x[np.sort(first)]
+
+
+def _grid(task: Task) -> np.ndarray | None:
+    """Return the family's grid of one parameter, distinct points of the cube (N, 1), rising, if it has one."""
+    family = task.problem.family
+    if family.grid is None or family.dimension > 1:
+        return None
+    return np.unique(family.box.cube(family.grid).cpu().numpy(), axis=0)
 
 
 def _combined(rows: Tensor) -> np.ndarray:
