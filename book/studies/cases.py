@@ -29,7 +29,7 @@ class Outcome:
         solves, most_solves: Exact solves, and the bar, None where there is none.
         defect, bar: Largest defect where the user looks, and what is right.
         failing: Share of the parameters there above the bar; ``allowed``: what is right.
-        met: What the report says of the tolerance.
+        met: What the report says of the tolerance; None where none was given.
         seconds: Wall time of the fit.
         exact_seconds: Wall time of one exact solve, A(p) included, in batches, in the same run.
         note: Why the fit stopped.
@@ -42,7 +42,7 @@ class Outcome:
     bar: float
     failing: float
     allowed: float
-    met: bool
+    met: bool | None
     seconds: float
     exact_seconds: float
     note: str
@@ -64,30 +64,31 @@ class Outcome:
         return few and self.failing <= self.allowed and self.multiple <= self.most
 
 
-def exact_seconds(problem: nm.Problem) -> float:
-    """Time one exact solve: the median over batches of fresh parameters."""
+def exact_seconds(problem: nm.Problem) -> list[float]:
+    """Time one exact solve, in batches of fresh parameters."""
     family, times = problem.family, []
     for seed in range(REPEATS + 1):  # the first warms up
         p = nm.sampling.sobol(BATCH, family.lower, family.upper, seed)
         begin = time.perf_counter()
         problem.exact(p)
         times.append((time.perf_counter() - begin) / BATCH)
-    return statistics.median(times[1:])
+    return times[1:]
 
 
 def measured(case: problems.Case) -> Outcome:
     """Fit a case once and measure it."""
-    one = exact_seconds(case.problem)
+    before = exact_seconds(case.problem)  # and after, so that a machine that is busy for a while is so for both
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         begin = time.perf_counter()
         surrogate = case.fitted()
         seconds = time.perf_counter() - begin
+    one = statistics.median(before + exact_seconds(case.problem))
     report = surrogate.report
     defect, failing = case.failing(surrogate)
     note = "; ".join(x for x in (report.stop_reason.name.lower(), report.message) if x)
-    found = (defect, case.bar, failing, case.share)
-    return Outcome(case.name, report.exact_solves, case.solves, *found, report.met, seconds, one, note)
+    found = (defect, case.bar, failing, case.share, report.met if "tol" in case.fit else None)
+    return Outcome(case.name, report.exact_solves, case.solves, *found, seconds, one, note)
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -99,7 +100,7 @@ def table(outcomes: list[Outcome]) -> str:
         shares = f"{x.failing:.1%} / {x.allowed:.0%}"
         times = f"{x.multiple:,.0f} / {x.most:,.0f}"
         mark = "" if x.right else "!"
-        met = "yes" if x.met else "no"
+        met = {True: "yes", False: "no", None: "-"}[x.met]
         first = (x.name, f"{x.solves}{most}", f"{x.defect:.1e} / {x.bar:g}", shares, met)
         rows.append((*first, times, f"{1e3 * x.seconds:.0f}", mark))
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
