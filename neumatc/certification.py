@@ -15,7 +15,7 @@ from neumatc.operations import wide
 from neumatc.problem import Problem
 
 # Numbers of A at a time that are taken to double precision.
-_NUMBERS = 2**22
+NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def certify(
     Args:
         surrogate: A fitted surrogate.
         problem: The problem that it stands for.
-        p: Parameters, shape (B, d), inside the box.
+        p: Parameters inside the box, as for the surrogate's call.
         rtol: Largest relative error that is accepted, in the measure of ``problem.error``.
         orthonormal: As for the surrogate's call.
 
@@ -101,6 +101,7 @@ def certify(
     if expected != found:
         raise ValueError(f"`surrogate`: expected one of the problem, {expected}, got one of {found}.")
     dtypes = [factor.dtype(family.dtype) for factor in problem.factors]
+    p = surrogate.box.points(p)
     value = surrogate(p, orthonormal=orthonormal)
     factors = (value,) if isinstance(value, Tensor) else tuple(value)
     if [x.dtype for x in factors] != dtypes or surrogate.device != family.device:
@@ -109,7 +110,7 @@ def certify(
             f"{[x.dtype for x in factors]} on {surrogate.device}; convert it with `.to(...)`."
         )
     residual, bound, failed = (torch.empty(len(p), dtype=t, device=p.device) for t in (torch.float64,) * 2 + (bool,))
-    rows = max(1, _NUMBERS // (family.shape[0] * family.shape[1]))
+    rows = max(1, NUMBERS // (family.shape[0] * family.shape[1]))
     for start in range(0, len(p), rows):
         piece = slice(start, start + rows)
         A, good = family.evaluate(p[piece])

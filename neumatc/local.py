@@ -62,7 +62,7 @@ class PiecewisePolynomials(_Nodal):
         x = x.detach()
         if x.shape[1] == 1:
             return (x >= weights["low"][1:, 0]).sum(dim=1) if followed(x) else _after(x, weights["low"])
-        at = torch.zeros_like(x[:, 0], dtype=torch.long)
+        at = torch.full_like(x[:, 0], 0 if self.depth else -1, dtype=torch.long)
         for _ in range(self.depth):
             inner = at.clamp_min(0)
             axis, cut = weights["axis"][inner], weights["cut"][inner]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +96,7 @@ class Problem:
 
         Inf where the family is not defined.
         """
+        p = self.family.box.points(p)
         A, good = self.family.evaluate(p)
         return torch.where(good, self.operation.residual(A, self.unpack(value, p)), torch.inf)
 
@@ -105,13 +107,15 @@ class Problem:
         In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse and for
         receivers (whose residual is row by row), U S V^H for the SVD.
         """
+        p = self.family.box.points(p)
         return self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p))
 
     def unpack(self, value: Tensor | Sequence[Tensor], p: Tensor) -> tuple[Tensor, ...]:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
-        if not isinstance(value, (Tensor, Sequence)):
+        if not isinstance(value, (Tensor, np.ndarray, Sequence)):
             raise TypeError(f"`value`: expected a torch.Tensor or a tuple of them, got {checks.describe(value)}.")
-        factors = (value,) if isinstance(value, Tensor) else tuple(value)
+        factors = (value,) if isinstance(value, (Tensor, np.ndarray)) else tuple(value)
+        factors = tuple(torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in factors)
         for x in factors:
             if not isinstance(x, Tensor):
                 raise TypeError(f"`value`: expected torch.Tensor factors, got {type(x).__name__}.")

@@ -104,7 +104,7 @@ def random_surrogate(operation, m, n, dtype, d=1, rank=3, device="cpu", width=8,
     return nm.Surrogate(operation, (m, n), maps, box, nm.Report("Random", {}, rank, seed))
 
 
-def tree_of(d, cuts=3, count=5):
+def tree_of(d, cuts=3, count=6):
     """A tree of ``cuts + 1`` pieces of the cube: its embedding, the weights, and the node of each row of a core."""
     empty = np.empty(0)
     root = tree.Piece(-np.ones(d), np.ones(d), [empty] * d)
@@ -113,7 +113,7 @@ def tree_of(d, cuts=3, count=5):
     for k in range(cuts):
         whole, axis = tree.leaves(root)[-1 - k // 2], k % d
         cut = whole.low[axis] + (0.5 - 0.1 * (k % 2)) * (whole.high[axis] - whole.low[axis])
-        whole.split(axis, cut, [max(2, n - (k + i) % 2) for i, n in enumerate(whole.counts)], empty)
+        whole.split(axis, cut, [max(3, n - (k + i) % 2) for i, n in enumerate(whole.counts)], empty)
     pieces = tree.leaves(root)
     points, rows = np.unique(np.concatenate([piece.grid() for piece in pieces]), axis=0, return_inverse=True)
     ends = np.cumsum([math.prod(piece.counts) for piece in pieces])

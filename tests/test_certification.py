@@ -11,8 +11,11 @@ from conftest import (
     conditioned,
     easy,
     eps,
+    factors_of,
     gaussian,
+    grid_of,
     parameters,
+    pieced,
     random_surrogate,
     real,
     singular_where,
@@ -68,10 +71,6 @@ def fitted(problem, rank=4, **settings):
     numbers = 2 if problem.family.dtype.is_complex else 1
     most = max(torch.Size(factor.shape).numel() * numbers for factor in problem.factors)
     return nm.fit(problem, rank=min(rank, most), method=nm.ClosedForm(**settings), progress=False)
-
-
-def factors_of(value):
-    return (value,) if isinstance(value, torch.Tensor) else tuple(value)
 
 
 def wide(x):
@@ -275,7 +274,7 @@ def test_large_batches_go_piece_by_piece(operation, monkeypatch):
     whole = nm.certify(surrogate, problem, p, rtol=rtol)
     sizes, fn = [], problem.family.fn
     monkeypatch.setattr(problem.family, "fn", lambda p: sizes.append(len(p)) or fn(p))
-    monkeypatch.setattr(certification, "_NUMBERS", 5 * problem.family.shape[0] * problem.family.shape[1] + 1)
+    monkeypatch.setattr(certification, "NUMBERS", 5 * problem.family.shape[0] * problem.family.shape[1] + 1)
     pieces = nm.certify(surrogate, problem, p, rtol=rtol)
     assert sizes == [5, 5, 5, 5, 3]
     # A(p) of another batch may round otherwise, in the precision of the family.
@@ -291,7 +290,7 @@ def test_large_batches_go_piece_by_piece(operation, monkeypatch):
         assert torch.equal(x[kept], y[kept])
     found, expected = ([x[solved] for x in factors_of(v)] for v in (pieces.value, whole.value))
     assert operation.error(found, expected).max() <= single
-    monkeypatch.setattr(certification, "_NUMBERS", 1)  # less than one matrix: one at a time
+    monkeypatch.setattr(certification, "NUMBERS", 1)  # less than one matrix: one at a time
     assert nm.certify(surrogate, problem, p[:3], rtol=rtol).bound.shape == (3,)
 
 
@@ -314,6 +313,24 @@ def test_single_precision_parameters_and_double_precision_matrices():
     problem = problem_of(nm.Inverse(), torch.float64)
     surrogate, p = fitted(problem, rank=12), parameters(6, dtype=torch.float32)
     checked = nm.certify(surrogate, problem, p)
+    assert checked.accepted.all()
+    assert_never_below(checked, true_error(problem, p, surrogate(p)))
+
+
+def test_certify_takes_parameters_as_a_surrogate_does():
+    problem = problem_of(nm.Inverse(), torch.float64)
+    surrogate, p = fitted(problem, rank=12), parameters(6)
+    expected = nm.certify(surrogate, problem, p)
+    for points in (p[:, 0], p.numpy(), p[:, 0].tolist()):
+        assert torch.equal(nm.certify(surrogate, problem, points).bound, expected.bound)
+    assert torch.equal(nm.certify(surrogate, problem, float(p[0])).bound, nm.certify(surrogate, problem, p[:1]).bound)
+
+
+def test_a_surrogate_in_pieces_is_certified(dtype):
+    """Fitted to a tolerance far below the one that is asked for here, it is accepted everywhere, rightly."""
+    problem = problem_of(nm.Inverse(), dtype)
+    surrogate, p = pieced(problem, 1e-4), grid_of(problem.family, 200)
+    checked = nm.certify(surrogate, problem, p, rtol=1e-1)
     assert checked.accepted.all()
     assert_never_below(checked, true_error(problem, p, surrogate(p)))
 
@@ -343,7 +360,7 @@ def test_certify_refuses_wrong_arguments():
     for rtol in ("1e-2", None, True):
         assert_raises(TypeError, ["`rtol`", "number", "got"], certify(rtol=rtol))
     assert_raises(ValueError, ["`p`", "box", "got", "extrapolate"], certify(points=p + 2))
-    assert_raises(ValueError, ["`p`", "shape (B, 1)", "got"], certify(points=p[:, 0]))
+    assert_raises(ValueError, ["`p`", "shape (B, 1)", "got"], certify(points=torch.zeros(2, 3)))
     assert_raises(ValueError, ["`p`", "at least one"], certify(points=p[:0]))
     assert_raises(ValueError, ["`orthonormal`", "False", "Inverse()", "got True"], certify(orthonormal=True))
 

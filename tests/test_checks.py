@@ -182,9 +182,9 @@ def test_public_methods_are_documented(value):
 
 
 def test_settings_of_dataclasses_are_documented():
+    values = [value for value in vars(nm).values() if isinstance(value, type)]
     methods = (nm.Method, nm.ClosedForm, nm.Pieces, nm.ResidualTraining, nm.FailureInformedSampling, nm.Task)
-    kinds = [value for value in vars(nm).values() if isinstance(value, type)]
-    ours = [kind for kind in kinds if issubclass(kind, (nm.Operation, nm.Embedding))]
+    ours = [value for value in values if issubclass(value, nm.Operation | nm.Embedding)]
     for cls in (*ours, *methods, nm.Report, nm.Round, nm.Event, nm.Unmet):
         for name in getattr(cls, "__dataclass_fields__", {}):
             assert re.search(rf"\b{name}\b", inspect.getdoc(cls)), f"{cls.__name__}: {name} is not described"

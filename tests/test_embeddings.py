@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import DTYPES, assert_close, assert_raises, eps, gaussian, generator, parameters, real
-from scipy.interpolate import BSpline
 from test_model import output_bytes, peak_bytes
 
 import neumatc as nm
@@ -24,8 +23,6 @@ ALL = {
     "chebyshev hyperbolic": (nm.Chebyshev(9, "hyperbolic"), (1, 2, 3)),
     "fourier": (nm.FourierExtension(8), (1, 2, 3)),
     "fourier tensor": (nm.FourierExtension(3, 2.0, "tensor"), (1, 2, 3)),
-    "spline": (nm.Spline(10), (1,)),
-    "spline linear": (nm.Spline(1, 1), (1,)),
     "radial": (nm.RadialBasis(11), (1, 2, 3)),
     "radial quintic": (nm.RadialBasis(5, 5), (1, 2, 3)),
     "radial one": (nm.RadialBasis(1, 1), (1, 2, 3)),
@@ -45,11 +42,9 @@ def surrogate_of(embedding, d, dtype=torch.float64, rank=3, size=4, seed=0, devi
     weights = embedding.initialise(d, rank, generator(seed))
     weights = {name: w.to(device, real(dtype)) for name, w in weights.items()}
     core = gaussian(rank, size, size, dtype=dtype, seed=seed).to(device)
-    lower = torch.full((d,), -1.0, dtype=real(dtype), device=device)
+    box = nm.Box([-1.0] * d, [2.0] * d, dtype=real(dtype), device=device)
     maps = [nm.FactorMap("X", core, embedding, weights)]
-    names = [f"p{i}" for i in range(d)]
-    report = nm.Report("Random", {}, rank, seed)
-    return nm.Surrogate(nm.Inverse(), (size, size), maps, lower, lower + 3, names, [""] * d, report)
+    return nm.Surrogate(nm.Inverse(), (size, size), maps, box, nm.Report("Random", {}, rank, seed))
 
 
 # What all promise
@@ -106,12 +101,11 @@ def test_every_embedding_is_stored_and_moved(embedding, d, tmp_path):
     assert loaded.maps[0].embedding == embedding
     assert all(torch.equal(loaded.maps[0].weights[name], w) for name, w in surrogate.maps[0].weights.items())
     assert_close(loaded(p), surrogate(p), units=1000)  # the same numbers, in memory of another alignment
+    expected = surrogate(p)
     low = surrogate.to(dtype=torch.float32)
     assert low.dtype == torch.float32
-    error = (low(p).double() - surrogate(p)).abs().max()
-    assert error <= 1e-4 * surrogate(p).abs().max()
-    back = low.to("cpu", torch.float64)
-    assert back(p).dtype == torch.float64
+    assert (low(p).double() - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert low.to("cpu", torch.float64)(p).dtype == torch.float64
 
 
 @each
@@ -138,6 +132,20 @@ def test_every_embedding_keeps_the_memory_budget(embedding, d, dtype, tmp_path):
 
 
 @each
+def test_every_embedding_follows_the_parameters(embedding, d):
+    """Derivatives in p through autograd and torch.func, of the values that a call without them gives."""
+    surrogate = surrogate_of(embedding, d)
+    p = 3 * parameters(4, d) - 1
+    assert_close(surrogate(p.clone().requires_grad_()).detach(), surrogate(p), units=1000)
+    derivative = torch.func.vmap(torch.func.jacrev(lambda q: surrogate(q[None])[0]))(p)
+    h = 1e-6
+    steps = h * torch.eye(d, dtype=torch.float64)
+    evaluate = lambda q: surrogate(q, extrapolate=True)  # noqa: E731
+    slopes = torch.stack([(evaluate(p + s) - evaluate(p - s)) / (2 * h) for s in steps], dim=-1)
+    assert (derivative - slopes).abs().max() < 1e-6 * max(1, float(slopes.abs().max()))
+
+
+@each
 def test_trainable_weights_exist_and_have_gradients(embedding, d):
     weights = embedding.initialise(d, 2, generator())
     names = set(weights) if embedding.trainable is None else set(embedding.trainable)
@@ -150,11 +158,11 @@ def test_trainable_weights_exist_and_have_gradients(embedding, d):
 
 
 def test_what_gradient_training_moves():
-    """The centres and the spline's table are no weights to be trained."""
+    """The centres are no weights to be trained."""
     names = {name: embedding.trainable for name, (embedding, _) in ALL.items()}
     assert all(names[name] == ("weight_out", "bias_out") for name in names if "sine" not in name)
     assert names["sine"] is None
-    for name in ("radial", "spline", "chebyshev", "fourier", "sine"):
+    for name in ("radial", "chebyshev", "fourier", "sine"):
         embedding = ALL[name][0]
         problem = nm.Problem(nm.families.trigonometric(3, 2, 3.0, cycles=0.3, dtype=torch.float64), nm.Inverse())
         method = nm.ResidualTraining(embedding, steps=3, collocation=16, batch=8, rounds=1)
@@ -165,6 +173,25 @@ def test_what_gradient_training_moves():
         initial = embedding.initialise(1, 3, draws)
         moved = {name for name, w in surrogate.maps[0].weights.items() if not torch.equal(w, initial[name])}
         assert moved == (set(initial) if embedding.trainable is None else {"weight_out", "bias_out"})
+
+
+# The sine network
+
+
+def test_the_sine_network_is_its_formula():
+    embedding = nm.SinusoidalMLP(layers=3, width=6, frequency=5.0)
+    weights = embedding.initialise(2, 4, generator())
+    x = 2 * parameters(9, 2) - 1
+    h = torch.sin(x @ weights["weight1"].T + weights["bias1"])
+    for layer in (2, 3):
+        h = torch.sin(h @ weights[f"weight{layer}"].T + weights[f"bias{layer}"])
+    assert_close(embedding(x, weights), h @ weights["weight_out"].T + weights["bias_out"])
+    assert weights["weight1"].abs().max() <= 5.0
+    assert weights["bias1"].abs().max() <= math.pi
+    assert weights["weight2"].abs().max() <= 1.0  # sqrt(6 / width)
+    assert nm.SinusoidalMLP(**embedding.settings()) == embedding
+    again = embedding.initialise(2, 4, generator())
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
 
 
 # Chebyshev polynomials
@@ -251,34 +278,6 @@ def test_fourier_extension_takes_products_in_several_parameters():
     assert_close(embedding.features(x, {}), expected)
 
 
-# Splines
-
-
-@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("intervals", [1, 2, 7, 64])
-def test_spline_is_scipys(intervals, degree):
-    embedding = nm.Spline(intervals, degree)
-    knots = np.r_[[-1.0] * degree, np.linspace(-1, 1, intervals + 1), [1.0] * degree]
-    x = torch.cat([torch.from_numpy(knots)[:, None], cube(200, 1)]).unique()[:, None]
-    psi = embedding.features(x, embedding.hidden(1, generator())).numpy()
-    basis = BSpline.design_matrix(x[:, 0].numpy(), knots, degree).toarray()
-    assert basis.shape[1] == embedding.count(1) + 1 == intervals + degree
-    assert np.abs(psi - basis[:, 1:]).max() < 1e-13
-    assert np.abs(psi.sum(axis=1) + basis[:, 0] - 1).max() < 1e-13  # the partition of unity
-    assert (psi >= -1e-14).all()
-    if degree > 1:  # continuous over the knots
-        nudged = torch.from_numpy(np.nextafter(knots, -2).clip(-1, 1))[:, None]
-        both = [
-            embedding.features(y, embedding.hidden(1, generator())) for y in (nudged, torch.from_numpy(knots)[:, None])
-        ]
-        assert (both[0] - both[1]).abs().max() < 1e-12
-
-
-def test_spline_has_one_parameter():
-    for call in (lambda: nm.Spline().count(2), lambda: nm.Spline().initialise(2, 3, generator())):
-        assert_raises(ValueError, ["`embedding`", "one parameter", "nm.Spline", "got 2", "nm.Chebyshev"], call)
-
-
 # Radial basis functions
 
 
@@ -302,6 +301,10 @@ def test_radial_basis_is_its_formula(power, d):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: nm.SinusoidalMLP(layers=0), ["`layers`", "at least 1", "got 0"]),
+        (lambda: nm.SinusoidalMLP(width=2.5), ["`width`", "integer", "2.5"]),
+        (lambda: nm.SinusoidalMLP(frequency=0.0), ["`frequency`", "above 0", "got 0.0"]),
+        (lambda: nm.SinusoidalMLP(frequency=math.inf), ["`frequency`", "finite", "inf"]),
         (lambda: nm.Chebyshev(0), ["`degree`", "at least 1", "got 0"]),
         (lambda: nm.Chebyshev(2.0), ["`degree`", "integer", "2.0"]),
         (lambda: nm.Chebyshev(True), ["`degree`", "integer", "True"]),
@@ -313,9 +316,6 @@ def test_radial_basis_is_its_formula(power, d):
         (lambda: nm.FourierExtension(3, 1.0), ["`extension`", "above 1", "got 1.0"]),
         (lambda: nm.FourierExtension(3, math.nan), ["`extension`", "finite", "nan"]),
         (lambda: nm.FourierExtension(3, index="x"), ["`index`", "'x'"]),
-        (lambda: nm.Spline(0), ["`intervals`", "at least 1"]),
-        (lambda: nm.Spline(4, 6), ["`degree`", "at most 5", "got 6"]),
-        (lambda: nm.Spline(4, 0), ["`degree`", "at least 1"]),
         (lambda: nm.RadialBasis(0), ["`centres`", "at least 1"]),
         (lambda: nm.RadialBasis(4, 2), ["`power`", "1, 3 or 5", "got 2"]),
         (lambda: nm.RadialBasis(4, "3"), ["`power`", "1, 3 or 5", "got '3'"]),
@@ -332,11 +332,8 @@ def test_a_copy_with_other_arguments_is_another_embedding(dtype):
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 7, 8, 9, 63, 64, 65])
-def test_chebyshev_polynomials_are_cosines(degree):
-    x = torch.linspace(-1, 1, 301, dtype=torch.float64)
-    expected = torch.cos(torch.arange(1, degree + 1)[:, None] * x.acos())
-    assert (nm.Chebyshev(degree).univariate(x) - expected).abs().max() < 1e-15 * max(30, degree**2)
-    x.requires_grad_()
+def test_chebyshev_polynomials_have_their_slopes(degree):
+    x = torch.linspace(-1, 1, 301, dtype=torch.float64).requires_grad_()
     slope = torch.autograd.grad(nm.Chebyshev(degree).univariate(x)[-1].sum(), x)[0]
     inside = slice(1, -1)
     theta = x.detach().acos()[inside]

@@ -1,0 +1,358 @@
+"""Polynomials in pieces and rational functions: cardinal, exact where they should be, and with their derivatives."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    assert_close,
+    assert_raises,
+    easy,
+    eps,
+    factors_of,
+    gaussian,
+    generator,
+    grid_of,
+    in_pieces,
+    parameters,
+    pieced,
+    rational,
+    tree_of,
+)
+
+import neumatc as nm
+
+dimensions = pytest.mark.parametrize("d", [1, 2, 3])
+CUTS = 6  # seven pieces
+LEAST = 3  # nodes on any axis of them
+
+
+def cube(count, d, dtype=torch.float64, seed=0):
+    return 2 * parameters(count, d, dtype, seed) - 1
+
+
+def polynomial(d, degree, seed=0):
+    """A random polynomial of a degree in each of d variables, with matrices for values: x (B, d) -> (B, 3, 3)."""
+    powers = torch.tensor(list(itertools.product(range(degree + 1), repeat=d)))
+    C = gaussian(len(powers), 9, dtype=torch.float64, seed=seed)
+    return lambda x: ((x[:, None, :] ** powers).prod(dim=2) @ C).view(len(x), 3, 3)
+
+
+def wave(x):
+    return torch.sin(x.sum(dim=1)[:, None, None] * torch.arange(1.0, 10.0).view(3, 3))
+
+
+# Polynomials in pieces
+
+
+@dimensions
+@pytest.mark.parametrize("cuts", [0, CUTS])
+def test_functions_are_one_at_their_node_and_zero_at_the_others(d, cuts):
+    embedding, weights, _ = tree_of(d, cuts)
+    for k, (first, counts) in enumerate(zip(weights["first"].tolist(), weights["counts"].tolist())):
+        axes = [weights["nodes"][k, i, :n] for i, n in enumerate(counts)]
+        grid = torch.cartesian_prod(*axes).view(-1, d)
+        own = embedding.locate(grid, weights) == k  # on a face the next piece answers
+        assert own.sum() >= (torch.tensor(counts) - 1).prod()
+        expected = torch.zeros(len(grid), weights["first"][-1] + weights["counts"][-1].prod(), dtype=torch.float64)
+        expected[torch.arange(len(grid)), first + torch.arange(len(grid))] = 1
+        assert (embedding(grid, weights) - expected)[own].abs().max() <= 8 * eps(torch.float64)
+
+
+@dimensions
+def test_functions_sum_to_one(d):
+    embedding, weights, _ = tree_of(d, CUTS)
+    assert (embedding(cube(300, d), weights).sum(dim=1) - 1).abs().max() < 100 * eps(torch.float64)
+
+
+@dimensions
+def test_few_functions_are_not_zero(d):
+    embedding, weights, nodes = tree_of(d, CUTS)
+    phi = embedding(cube(300, d), weights)
+    terms = (phi != 0).sum(dim=1)
+    assert phi.shape[1] == len(nodes)
+    assert int(terms.max()) == embedding.terms(len(nodes), weights) < len(nodes)
+
+
+@dimensions
+def test_polynomials_of_the_degree_of_the_pieces_are_reproduced(d):
+    truth = polynomial(d, LEAST - 1)
+    surrogate, p = in_pieces(truth, d, cuts=CUTS), cube(300, d)
+    assert_close(surrogate(p), truth(p), units=200)
+
+
+def test_single_precision_is_accurate_in_small_pieces():
+    """Differences to nodes are taken in double precision: a million units from zero the result is as good."""
+    function = lambda x: torch.sin(9 * x)[:, :, None] * torch.ones(3, 3)  # noqa: E731
+    box = nm.Box(1e6, 1e6 + 2, dtype=torch.float64)
+    low, high = (in_pieces(function, 1, dtype, box, cuts=CUTS, count=9) for dtype in (torch.float32, torch.float64))
+    p = box.uniform(500, generator())
+    assert_close(low(p).double(), high(p), units=20 * eps(torch.float32) / eps(torch.float64))
+
+
+@dimensions
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128], ids=str)
+def test_the_value_is_the_dense_product(d, dtype):
+    surrogate, p = in_pieces(wave, d, dtype, cuts=CUTS), cube(200, d)
+    m = surrogate.maps[0]
+    phi = m.embedding(surrogate.box.cube(p), m.weights).to(dtype)
+    assert_close(surrogate(p), torch.einsum("bk,kij->bij", phi, m.core), units=200)
+
+
+@dimensions
+@pytest.mark.parametrize("order", ["as drawn", "sorted", "reversed", "one piece"])
+def test_order_does_not_change_values(d, order):
+    surrogate, p = in_pieces(wave, d, cuts=CUTS), cube(200, d)
+    p = p[p[:, 0].argsort(descending=order == "reversed")] if order in ("sorted", "reversed") else p
+    p = p * 1e-3 + 0.3 if order == "one piece" else p
+    alone = torch.cat([surrogate(row) for row in p.split(1)])
+    assert_close(surrogate(p), alone)
+
+
+@dimensions
+@pytest.mark.parametrize("ordered", [True, False])
+def test_out_gets_the_value(d, ordered):
+    surrogate, p = in_pieces(wave, d, torch.complex128, cuts=CUTS), cube(200, d)
+    p = p[p[:, 0].argsort()] if ordered else p
+    out = torch.full((200, 3, 3), torch.nan, dtype=torch.complex128)
+    assert surrogate(p, out=out) is out
+    assert torch.equal(out, surrogate(p))
+
+
+@dimensions
+def test_followed_values_are_the_same(d):
+    """Under autograd each value gathers its own rows; without, those of a piece share one product."""
+    surrogate, p = in_pieces(wave, d, cuts=CUTS), cube(200, d)
+    assert_close(surrogate(p.clone().requires_grad_()).detach(), surrogate(p))
+    assert_close(torch.func.vmap(lambda q: surrogate(q[None])[0])(p), surrogate(p))
+
+
+def derivative(surrogate, p):
+    """dX/dp, shape (B, 3, 3, d)."""
+    return torch.func.vmap(torch.func.jacrev(lambda q: surrogate(q[None])[0]))(p)
+
+
+@dimensions
+def test_the_derivative_is_that_of_the_polynomial(d):
+    truth = polynomial(d, LEAST - 1)
+    surrogate, p = in_pieces(truth, d, cuts=CUTS), cube(50, d)
+    exact = torch.func.vmap(torch.func.jacrev(lambda q: truth(q[None])[0]))(p)
+    assert_close(derivative(surrogate, p), exact, units=1000)
+
+
+@dimensions
+def test_the_derivative_is_the_limit_of_differences(d):
+    surrogate, p, h = in_pieces(wave, d, cuts=CUTS), 0.99 * cube(50, d), 1e-5
+    steps = h * torch.eye(d, dtype=torch.float64)
+    slopes = torch.stack([(surrogate(p + s) - surrogate(p - s)) / (2 * h) for s in steps], dim=-1)
+    assert (derivative(surrogate, p) - slopes).abs().max() < 1e-6
+
+
+@dimensions
+def test_every_way_of_differentiating_agrees(d):
+    surrogate, p = in_pieces(wave, d, cuts=CUTS), cube(20, d)
+    expected, single = derivative(surrogate, p), lambda q: surrogate(q[None])[0]
+    assert_close(torch.func.vmap(torch.func.jacfwd(single))(p), expected)
+    jacobian = torch.autograd.functional.jacobian(surrogate, p)
+    assert_close(torch.stack([jacobian[i, ..., i, :] for i in range(20)]), expected)
+    live = p.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(surrogate(live).sum(), live)
+    assert_close(slope, expected.sum(dim=(1, 2)))
+
+
+def test_at_a_node_the_derivative_is_finite_and_exact():
+    """A quotient by the distance to the node would give NaN."""
+    truth = polynomial(1, 3)
+    surrogate = in_pieces(truth, 1, cuts=2)
+    p = torch.tensor(surrogate.pieces[1].nodes[0][:-1], dtype=torch.float64)[:, None]
+    exact = torch.func.vmap(torch.func.jacrev(lambda q: truth(q[None])[0]))(p)
+    assert_close(derivative(surrogate, p), exact, units=500)
+
+
+def test_the_second_derivative_is_that_of_the_polynomial():
+    truth = polynomial(2, 2)
+    surrogate, p = in_pieces(truth, 2, cuts=CUTS), 0.9 * cube(9, 2)
+    one = lambda f: torch.func.vmap(torch.func.hessian(lambda q: f(q[None])[0, 0, 0]))(p)  # noqa: E731
+    assert_close(one(surrogate), one(truth), units=1e4)
+
+
+def test_a_chain_rule_through_the_box():
+    """On a logarithmic axis the derivative is with respect to p, not to its logarithm."""
+    box = nm.Box(1e-2, 1e2, scale="log", dtype=torch.float64)
+    surrogate = in_pieces(lambda x: (1 + 2 * x)[:, :, None] * torch.ones(3, 3), 1, box=box)
+    p = torch.tensor([[0.05], [1.0], [70.0]], dtype=torch.float64)
+    assert_close(derivative(surrogate, p)[:, 0, 0], 2 / (p * math.log(100)), units=200)
+
+
+@dimensions
+def test_outside_the_box_the_nearest_piece_goes_on(d):
+    truth = polynomial(d, LEAST - 1)
+    surrogate, p = in_pieces(truth, d, cuts=CUTS), 1.2 * cube(50, d)
+    assert_close(surrogate(p, extrapolate=True), truth(p), units=2000)
+
+
+@pytest.mark.parametrize("count", [4, 5, 16, 17])
+def test_a_trigonometric_axis_reproduces_its_frequencies(count):
+    """n equally spaced nodes of a period hold the frequencies below n / 2."""
+    k = torch.arange(-((count - 1) // 2), (count - 1) // 2 + 1, dtype=torch.float64)
+    a = gaussian(len(k), dtype=torch.complex128)
+    truth = lambda x: (torch.exp(1j * math.pi * k * x) @ a).real  # noqa: E731
+    nodes = torch.arange(count, dtype=torch.float64) * (2 / count) - 1
+    products = torch.sin((nodes[:, None] - nodes + torch.eye(count)) * math.pi / 2) + 0 * nodes
+    weights = {
+        "low": -torch.ones(1, 1, dtype=torch.float64),
+        "high": torch.ones(1, 1, dtype=torch.float64),
+        "nodes": nodes[None, None],
+        "bary": (1 / (products - torch.diag(products.diag()) + torch.eye(count)).prod(dim=1))[None, None],
+        "counts": torch.tensor([[count]]),
+        "first": torch.tensor([0]),
+    }
+    x = cube(100, 1)
+    phi = nm.PiecewisePolynomials((True,))(x, weights)
+    assert (phi @ truth(nodes[:, None]) - truth(x)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_derivative_of_a_fitted_inverse(d):
+    """It is -X (dA/dp) X."""
+    K = gaussian(d, 3, 3, dtype=torch.float64)
+
+    def fn(p):
+        return 4 * torch.eye(3, dtype=p.dtype) + torch.einsum("bd,dij->bij", torch.sin(2 * p), K)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0] * d, [1.0] * d, dtype=torch.float64), nm.Inverse())
+    surrogate, p = pieced(problem, 1e-7), grid_of(problem.family, 20)
+    X = problem.exact(p).value
+    dA = torch.func.vmap(torch.func.jacrev(lambda q: fn(q[None])[0]))(p)
+    exact = -torch.einsum("bij,bjkd,bkl->bild", X, dA, X)
+    assert (derivative(surrogate, p) - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+def test_a_fit_interpolates_what_was_solved():
+    problem = easy(nm.Inverse())
+    surrogate = pieced(problem, 1e-8)
+    nodes = torch.tensor([x for piece in surrogate.pieces for x in piece.nodes[0]], dtype=torch.float64)
+    assert_close(surrogate(nodes), problem.exact(nodes[:, None]).value, units=100)
+
+
+# Rational functions
+
+
+kinds = pytest.mark.parametrize("is_complex", [False, True])
+
+
+def barycentric(surrogate, p):
+    """The quotient of sums by definition, in complex double precision."""
+    m = surrogate.maps[0]
+    nodes, w = m.weights["nodes"], torch.complex(m.weights["w"][0], m.weights["w"][1])
+    cauchy = w / (p - nodes)
+    return torch.einsum("bk,kij->bij", cauchy, m.core[: len(nodes)].to(w)) / cauchy.sum(dim=1)[:, None, None]
+
+
+@kinds
+def test_rational_functions_are_their_formula(is_complex):
+    surrogate, p = rational(is_complex), cube(200, 1)
+    value = barycentric(surrogate, p)
+    error = (surrogate(p) - value).abs().amax(dim=(1, 2)) / value.abs().amax(dim=(1, 2))
+    assert error.median() < 100 * eps(torch.float64)
+    assert error.max() < 1e-10  # beside a zero of the denominator
+
+
+@kinds
+def test_rational_functions_are_one_at_their_support_point(is_complex):
+    m = rational(is_complex).maps[0]
+    nodes = m.weights["nodes"]
+    phi, count = m.embedding(nodes[:, None], m.weights), len(nodes)
+    assert (phi[:, :count] - torch.eye(count)).abs().max() < 8 * eps(torch.float64)
+    assert phi[:, count:].numel() == 0 or phi[:, count:].abs().max() < 8 * eps(torch.float64)
+
+
+@kinds
+def test_rational_functions_have_their_derivative_at_support_points_and_beside(is_complex):
+    """Differentiated by hand: the quotient of the products, against central differences in between."""
+    surrogate = rational(is_complex)
+    at = surrogate.maps[0].weights["nodes"][1:-1, None]
+    p = torch.cat([at, at + 1e-9, at + 1e-3, at - 0.05])
+    slope = torch.func.vmap(
+        torch.func.jacrev(lambda q: torch.view_as_real(surrogate(q[None])[0].to(torch.complex128)))
+    )(p)
+    slope = torch.view_as_complex(slope[..., 0].contiguous())
+    h = 1e-5
+    difference = (surrogate(p + h) - surrogate(p - h)) / (2 * h)
+    assert slope.isfinite().all()
+    assert (slope - difference).abs().max() < 1e-4 * difference.abs().max()
+
+
+@kinds
+def test_rational_functions_with_poles_of_their_own_are_reproduced(is_complex):
+    """Weights 1 / prod(x_j - z) prod(x_j - x_k)^-1 put the poles at z, where x is real or complex."""
+    nodes = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    poles = torch.tensor([1.5, -2.0, 1.1 + 0.3j if is_complex else 3.0], dtype=torch.complex128)
+    gaps = (nodes[:, None] - nodes + torch.eye(4)).prod(dim=1)
+    w = (nodes[:, None] - poles).prod(dim=1) / gaps
+    embedding = nm.Rational(is_complex)
+    x = cube(50, 1)
+    truth = lambda x: ((1 + x) / (x - poles).prod(dim=1, keepdim=True))[:, 0]  # noqa: E731
+    phi = embedding(x, {"nodes": nodes, "w": torch.stack([w.real, w.imag])})
+    core = truth(nodes[:, None])
+    core = torch.cat([core, 1j * core]) if is_complex else core
+    assert_close(phi.to(core.dtype) @ core, truth(x), units=500)
+
+
+def test_a_resonance_is_fitted_by_a_rational_function():
+    """Poles close to the box: the first call finds them, and the derivative follows."""
+    K = torch.diag(torch.tensor([1.0, 2.0, 5.0], dtype=torch.complex128)) + 0.1
+
+    def fn(p):
+        return K - p[:, :, None].square() * torch.eye(3) + 1e-3j * p[:, :, None] * torch.eye(3)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, 0.5, 2.5, dtype=torch.float64), nm.Inverse())
+    surrogate = pieced(problem, 1e-6)
+    assert isinstance(surrogate.maps[0].embedding, nm.Rational)
+    assert len(surrogate.pieces) == 1
+    p = grid_of(problem.family, 200)
+    X = problem.exact(p).value
+    error = (surrogate(p) - X).flatten(1).norm(dim=1) / X.flatten(1).norm(dim=1)
+    assert error.max() < 1e-4
+    single = lambda q: torch.view_as_real(surrogate(q[None])[0])  # noqa: E731
+    slope = torch.view_as_complex(torch.func.vmap(torch.func.jacrev(single))(p)[..., 0].contiguous())
+    exact = -X @ (-2 * p[:, :, None] * torch.eye(3) + 1e-3j * torch.eye(3)) @ X
+    assert ((slope - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).max() < 1e-3
+
+
+@pytest.mark.parametrize("embedding", [nm.PiecewisePolynomials(), nm.Rational()], ids=repr)
+def test_functions_of_nodes_cannot_be_fitted_to_snapshots(embedding):
+    words = ["`embedding`", "fitted to snapshots", type(embedding).__name__, "tol=", "nm.Chebyshev"]
+    assert_raises(ValueError, words, lambda: nm.fit(easy(nm.Inverse()), rank=3, method=nm.ClosedForm(embedding)))
+
+
+@pytest.mark.parametrize("make", [lambda: in_pieces(wave, 2, cuts=CUTS), rational], ids=["pieces", "rational"])
+def test_weights_of_nodes_stay_double_in_single_precision(make):
+    surrogate = make().to(torch.float32)
+    assert surrogate.maps[0].core.dtype == torch.float32
+    weights = surrogate.maps[0].weights.values()
+    assert {w.dtype for w in weights} <= {torch.float64, torch.int64}
+    expected, p = make(), make().box.uniform(100, generator())
+    assert (surrogate(p) - expected(p)).abs().max() <= 100 * eps(torch.float32) * expected(p).abs().max()
+
+
+def test_pieces_are_found_alike_where_the_batch_is_followed():
+    """`locate` on one axis is a bisection; where the batch is followed it counts instead."""
+    embedding, weights, _ = tree_of(1, CUTS)
+    x = torch.cat([cube(300, 1), weights["low"], weights["high"]])
+    found = embedding.locate(x, weights)
+    assert torch.equal(embedding.locate(x.clone().requires_grad_(), weights), found)
+    low, high = weights["low"][found, 0], weights["high"][found, 0]
+    assert ((x[:, 0] >= low) & ((x[:, 0] < high) | (high == 1))).all()
+    assert found.tolist() == np.searchsorted(weights["low"][1:, 0].numpy(), x[:, 0].numpy(), side="right").tolist()
+
+
+def test_factors_of_several_maps_share_their_pieces():
+    problem = easy(nm.SVD(rank=2))
+    surrogate, p = pieced(problem, 1e-4), grid_of(problem.family, 50)
+    exact = problem.exact(p).value
+    assert len({m.rank for m in surrogate.maps}) == 1
+    assert (surrogate(p).S - exact.S).abs().max() < 1e-3
+    assert len(factors_of(surrogate(p))) == 3
