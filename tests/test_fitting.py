@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -280,9 +281,11 @@ def test_a_tolerance_is_not_claimed_for_a_map_that_misses_it():
     start.maps[0].weights["weight_out"][:, 5] += 0.5  # good except in a small part of the box
     p = grid_of(problem.family, 3000)
     for rate in (1e-3, 1e-2):
-        surrogate = trained(
-            problem, None, start=start, goal="residual", steps=60, rounds=4, learning_rate=rate, tol=1e-2
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", nm.FitWarning)  # it may be met or not
+            surrogate = trained(
+                problem, None, start=start, goal="residual", steps=60, rounds=4, learning_rate=rate, tol=1e-2
+            )
         failing = float((problem.residual(p, surrogate(p)) > 1e-2).double().mean())
         assert surrogate.report.stop_reason != StopReason.TOLERANCE or failing < 0.02
 

@@ -10,6 +10,10 @@ from neumatc import nodes
 NONE = np.empty(0)
 
 
+def extended(taken, count, offered):
+    return nodes.extended(taken, count, offered)
+
+
 def lebesgue(x):
     """The largest sum of absolute Lagrange polynomials on [-1, 1], on a fine grid."""
     w = nodes.barycentric(np.asarray(x))
@@ -22,30 +26,30 @@ def lebesgue(x):
 
 @pytest.mark.parametrize("count", [2, 3, 9, 16])
 def test_nodes_are_distinct_and_begin_with_the_ends(count):
-    x = nodes.extended(NONE, count, NONE)
+    x = extended(NONE, count, NONE)
     assert len(set(x)) == count
     assert sorted(x[:2]) == [-1.0, 1.0]
     assert max(map(abs, x)) == 1.0
 
 
 def test_more_nodes_keep_those_there_are():
-    x = nodes.extended(NONE, 5, NONE)
+    x = extended(NONE, 5, NONE)
     for count in (7, 11, 16):
-        more = nodes.extended(np.array(x), count, NONE)
+        more = extended(np.array(x), count, NONE)
         assert more[: len(x)] == x
         x = more
 
 
 @pytest.mark.parametrize("count", range(2, 17))
 def test_lebesgue_constants_are_small(count):
-    assert lebesgue(nodes.extended(NONE, count, NONE)) < 5
+    assert lebesgue(extended(NONE, count, NONE)) < 5
 
 
 @pytest.mark.parametrize("steps", [[3, 5, 7, 9, 11, 13, 16], [9, 12, 16], [2, 3, 4, 5, 6, 7, 8, 9, 10]])
 def test_lebesgue_constants_stay_small_when_nodes_are_added_in_steps(steps):
     x = []
     for count in steps:
-        x = nodes.extended(np.array(x), count, NONE)
+        x = extended(np.array(x), count, NONE)
         assert lebesgue(x) < 12  # each step is bound to those before: four times Chebyshev's at 16 nodes
 
 
@@ -54,22 +58,22 @@ def test_lebesgue_constants_stay_small_when_nodes_are_added_in_steps(steps):
 def test_lebesgue_constants_stay_small_after_many_halvings(counts, side):
     """Each half takes the nodes of the whole that it holds where they are well placed."""
     first, later = counts
-    x = np.array(nodes.extended(NONE, first, NONE))
+    x = np.array(extended(NONE, first, NONE))
     for _ in range(12):
         kept = x[side * x >= 0]
-        x = np.array(nodes.extended(NONE, later, 2 * kept - side))
+        x = np.array(extended(NONE, later, 2 * kept - side))
         assert lebesgue(x) < 8
 
 
 def test_points_that_are_offered_are_taken_as_they_are():
     offered = np.array([-0.71, 0.0, 0.7100000001])
-    x = nodes.extended(NONE, 5, offered)
+    x = extended(NONE, 5, offered)
     assert set(offered) <= set(x)
 
 
 def test_points_that_are_badly_placed_are_not_taken():
     offered = np.linspace(-0.01, 0.01, 9)
-    x = nodes.extended(NONE, 9, offered)
+    x = extended(NONE, 9, offered)
     assert len(set(offered) & set(x)) <= 1
     assert lebesgue(x) < 8
 
@@ -83,7 +87,7 @@ def test_equidistant_nodes_of_a_period_are_nested(count):
 
 @pytest.mark.parametrize("trigonometric", [False, True])
 def test_barycentric_weights_interpolate(trigonometric):
-    x = np.array(nodes.equidistant(8)[:7] if trigonometric else nodes.extended(NONE, 7, NONE))
+    x = np.array(nodes.equidistant(8)[:7] if trigonometric else extended(NONE, 7, NONE))
     half = np.pi / 2
     f = (lambda t: np.sin(2 * np.pi * t) + np.cos(np.pi * t)) if trigonometric else (lambda t: t**6 - 2 * t**3 + 1)
     t = np.linspace(-0.99, 0.93, 40)
@@ -96,7 +100,7 @@ def test_barycentric_weights_interpolate(trigonometric):
 
 @pytest.mark.parametrize("count", [5, 9, 16])
 def test_a_polynomial_has_no_coefficients_above_its_degree(count):
-    x = np.array(nodes.extended(NONE, count, NONE))
+    x = np.array(extended(NONE, count, NONE))
     values = np.stack([np.cos(3 * np.arccos(x)), 0 * x], axis=-1)
     envelope = nodes.decay(values, x)
     assert np.allclose(envelope[:4], 1, atol=1e-11)
@@ -104,7 +108,7 @@ def test_a_polynomial_has_no_coefficients_above_its_degree(count):
 
 
 def test_envelopes_never_rise():
-    x = np.array(nodes.extended(NONE, 16, NONE))
+    x = np.array(extended(NONE, 16, NONE))
     envelope = nodes.decay(np.stack([np.cos(9 * x), np.abs(x)], axis=-1), x)
     assert (np.diff(envelope) <= 0).all()
 
@@ -112,14 +116,14 @@ def test_envelopes_never_rise():
 @pytest.mark.parametrize("pole", [1.3, 2.0, 4.0])
 def test_a_pole_says_how_fast_coefficients_decay(pole):
     """Bernstein: coefficients of 1 / (a - x) fall by a + sqrt(a^2 - 1) each."""
-    x = np.array(nodes.extended(NONE, 13, NONE))
+    x = np.array(extended(NONE, 13, NONE))
     envelope = nodes.decay((1 / (pole - x))[:, None], x)
     rate = math.log(envelope[2] / envelope[9]) / 7
     assert rate == pytest.approx(math.log(pole + math.sqrt(pole**2 - 1)), rel=0.05)
 
 
 def test_decay_along_one_axis_of_a_grid():
-    x, y = (np.array(nodes.extended(NONE, n, NONE)) for n in (8, 5))
+    x, y = (np.array(extended(NONE, n, NONE)) for n in (8, 5))
     values = (x[:, None] ** 2 * np.exp(y))[:, :, None]
     assert (nodes.decay(values, x)[3:] < 1e-12).all()
     assert nodes.decay(np.moveaxis(values, 1, 0), y)[3] > 1e-3
