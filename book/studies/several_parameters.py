@@ -309,7 +309,7 @@ def designs_table(record: Record) -> Table:
 class InverseInSpan(nm.Inverse):
     """The inverse without its Newton step: what is left is least squares in the span of the snapshots."""
 
-    improved = nm.Operation.improved
+    newton = False
 
 
 def in_span(plane: nm.Problem, q: Tensor, X: Tensor, n: int, seed: int) -> float:
