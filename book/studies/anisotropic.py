@@ -15,7 +15,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import figures, problems, provenance
 from studies.provenance import Record, Table
-from studies.several_parameters import Map, Setting, solves, terms
+from studies.several_parameters import PIECES, Map, Setting, solves, terms
 
 # Radial functions through more exact solutions than this take minutes.
 _MOST_CENTRES = 1000
@@ -23,7 +23,7 @@ _MOST_CENTRES = 1000
 _FEW, _MOST_NODES = range(2, 9), 128
 # Parameters at which grids are tried out: fresh for the grids as for the fits.
 _TRIED = 500
-PIECES, PERIODIC, GLOBAL = "pieces, `tol`", "pieces, `tol`, periodic axes", "global map"
+PERIODIC, GLOBAL = "pieces, `tol`, periodic axes", "global map"
 FEWEST, STRETCHED, WAVES = "fewest Chebyshev nodes", "fewest Chebyshev nodes, stretched", "fewest trigonometric nodes"
 REDUCED, TANGENTS = "reduced basis", "reduced basis, with derivatives"
 
