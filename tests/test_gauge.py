@@ -399,6 +399,23 @@ def test_periodic_vectors_are_continuous_over_the_seam(ends, operation, dtype):
             assert_close(factor[-1], factor[0], units=1e4)
 
 
+def test_vectors_of_pieces_are_as_smooth_over_the_seam_as_elsewhere():
+    B = torch.randn(3, 6, 6, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    B, D = B + B.mH, torch.diag(12.0 * torch.arange(6, dtype=torch.float64))
+    solves = []
+    for periodic in (False, True):
+        family = nm.ParametricMatrix(
+            lambda p: D + B[0] + B[1] * p.cos()[:, :, None] + B[2] * p.sin()[:, :, None],
+            *(0.0, 2 * math.pi),
+            periodic=periodic,
+            dtype=torch.float64,
+        )
+        report = nm.fit(nm.Problem(family, nm.Eigh()), tol=1e-9, progress=False).report
+        assert report.met
+        solves.append(report.exact_solves)
+    assert solves[1] <= solves[0]
+
+
 @pytest.mark.parametrize("place", [0.3, 1.0])
 def test_crossings_of_a_periodic_family_are_found_once_also_at_the_seam(place):
     x = ring(41)

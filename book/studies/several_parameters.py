@@ -1,4 +1,4 @@
-"""Studies of the chapter on several parameters: designs, embeddings, exact solves, a wireless example, a tolerance."""
+"""Studies of the chapter on several parameters: designs, embeddings, exact solves, a wireless example."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from studies.provenance import Record, Table
 Map = nm.Surrogate | nm.peers.Peer
 KINDS = ("sobol", "tensor", "sparse")
 GOALS = (1e-2, 1e-3)
+PIECES = "pieces, `tol`"
 CLOSED, HELPED = "closed form", "radial functions, quintic, 9 n values"
 RIVALS = (
     "Chebyshev, tensor grid",
@@ -309,7 +310,7 @@ def designs_table(record: Record) -> Table:
 class InverseInSpan(nm.Inverse):
     """The inverse without its Newton step: what is left is least squares in the span of the snapshots."""
 
-    improved = nm.Operation.improved
+    newton = False
 
 
 def in_span(plane: nm.Problem, q: Tensor, X: Tensor, n: int, seed: int) -> float:
@@ -709,6 +710,7 @@ def with_best(record: Record) -> list[dict]:
 def glue_fixed(record: Record) -> None:
     """Glue what the text says about fixed budgets."""
     fixed = with_best(record)
+    provenance.glue("sp-shift-easy", fixed[0]["shift"])
     for i, n in enumerate(sorted({f["solves"] for f in fixed})):
         provenance.glue(f"sp-case-{('first', 'second')[i]}", n)
     for d in (2, 3):
@@ -842,6 +844,7 @@ def equaliser_maps(
     fourier = nm.FourierExtension(6 if small else 28)
     return {
         "closed form": lmmse,
+        PIECES: nm.fit(equaliser, tol=1e-2, seed=seed, progress=False),
         "closed form, Fourier extension": nm.fit(
             equaliser, rank=rank, budget=budget, method=replace(method, embedding=fourier), seed=seed, progress=False
         ),
@@ -918,6 +921,9 @@ def glue_wireless(record: Record) -> None:
         "collocation": w["collocation"],
         "error": w["errors"]["closed form"],
         "fourier": w["errors"]["closed form, Fourier extension"],
+        "pieces": w["errors"][PIECES],
+        "pieces-solves": w["solves"][PIECES],
+        "pieces-terms": w["terms"][PIECES],
         "rbf": w["errors"]["radial functions, tuned"],
         "chebyshev": w["errors"]["Chebyshev, equal sides"],
         "rbf-told": w["errors"][TOLD_RADIAL],
@@ -954,158 +960,3 @@ def wireless_table(record: Record) -> Table:
         for name in w["solves"]
     ]
     return Table(["LMMSE equaliser", "solves", "terms", "error", "time per matrix (NumPy loop = 1)"], rows)
-
-
-# A tolerance
-
-
-def compared(setting: Setting, task: nm.Problem, tol: float) -> tuple[nm.Report, dict]:
-    """Return the report of the adaptive fit, and its quality beside fits with the default design."""
-    q, _, X = setting.sample(task)
-    options = {"seed": setting.seed, "progress": False}
-
-    def quality(m: nm.Surrogate) -> dict:
-        residual = task.residual(q, m(q))
-        return {
-            "error": relative_error(m(q), X),
-            "residual_max": residual.max(),
-            "failing": (residual > tol).double().mean(),
-            "solves": solves(m),
-            "collocation": m.report.collocation,
-        }
-
-    adaptive = nm.fit(task, tol=tol, **options)
-    n = adaptive.report.exact_solves
-    # Where Newton's values join the snapshots, the report counts both.
-    further = adaptive.report.collocation - (n if isinstance(task.operation, nm.Inverse) else 0)
-    fits = {"adaptive": adaptive}
-    for name, projections in (("default", None), ("as many values", max(1, further))):
-        method = nm.ClosedForm(snapshots=n, projections=projections)
-        fits[name] = nm.fit(task, rank=adaptive.rank, budget=n, method=method, **options)
-    return adaptive.report, {name: quality(m) for name, m in fits.items()}
-
-
-def tolerance(record: Record, key: str, task: nm.Problem, tol: float) -> None:
-    """Record an adaptive fit: its snapshots, where the condition is large, and its quality, as ``tolerance_<key>``.
-
-    Args:
-        record: The record.
-        key: Name of the problem.
-        task: A problem of two parameters.
-        tol: The tolerance.
-    """
-    setting = Setting(record)
-    small, seed = setting.small, setting.seed
-    report, qualities = compared(setting, task, tol)
-    side = torch.linspace(0, 1, 21 if small else 61, dtype=torch.float64)
-    grid = torch.lerp(
-        task.family.lower.double().cpu(), task.family.upper.double().cpu(), torch.cartesian_prod(side, side)
-    )
-    matrices = task.family(grid.to(task.family.lower))
-    n = matrices.shape[1]
-    x, _ = nm.sampling.design(32, 2, seed)
-    start = torch.lerp(task.family.lower.double().cpu(), task.family.upper.double().cpu(), (x + 1) / 2)
-    added = [row for entry in report.rounds for row in entry.added]
-    record.arrays[f"{key}_grid"] = grid
-    record.arrays[f"{key}_condition"] = torch.linalg.cond(matrices[:, :, :n])
-    record.arrays[f"{key}_start"] = start
-    record.arrays[f"{key}_added"] = torch.tensor(added, dtype=torch.float64).view(-1, 2)
-    record.numbers[f"tolerance_{key}"] = {"report": report.to_dict(), "tol": tol, "fits": qualities}
-
-
-def adaptive_figure(record: Record) -> Figure:
-    """Plot where the adaptive fits put their snapshots, over the condition number."""
-    figure, panels = plt.subplots(2, 1, figsize=(4.8, 8.4))
-    labels = {
-        "inverse": ("inverse", "$p_1$", "$p_2$", (1, 1)),
-        "equaliser": ("equaliser", "offset from the carrier (MHz)", "noise level (dB)", (1e-6, 10)),
-    }
-    for axes, (key, (title, xlabel, ylabel, scale)) in zip(panels, labels.items()):
-        grid = record.arrays[f"{key}_grid"] * scale
-        side = round(len(grid) ** 0.5)
-        shown = np.log10(record.arrays[f"{key}_condition"]).reshape(side, side)
-        mesh = axes.pcolormesh(
-            grid[::side, 0], grid[:side, 1], shown.T, cmap="Greys", shading="gouraud", rasterized=True
-        )
-        mesh.set_clim(shown.min() - 0.1, shown.max() + 0.7 * (shown.max() - shown.min()))
-        figure.colorbar(mesh, ax=axes, label="condition number, $\\log_{10}$")
-        axes.plot(
-            *(record.arrays[f"{key}_start"] * scale).T,
-            "o",
-            color=figures.BLUE,
-            mfc="white",
-            ms=4,
-            clip_on=False,
-            in_layout=False,
-            zorder=3,
-            label="at the start",
-        )
-        added = record.arrays[f"{key}_added"] * scale
-        axes.plot(*added.T, "^", color=figures.RED, ms=5, clip_on=False, in_layout=False, zorder=3, label="added")
-        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        axes.grid(visible=False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-def glue_tolerance(record: Record) -> None:
-    """Glue what the text says about the adaptive fits."""
-    for key in ("inverse", "equaliser"):
-        own = record.numbers[f"tolerance_{key}"]
-        report, fits = own["report"], own["fits"]
-        final = report["rounds"][-1]
-        lower = record.arrays[f"{key}_added"]
-        for label, value in {
-            "solves": report["exact_solves"],
-            "rank": report["rank"],
-            "estimate": 100 * float(final["failure_probability"]),
-            "uncertainty": 100 * float(final["standard_error"]),
-            "failing": 100 * fits["adaptive"]["failing"],
-            "error": fits["adaptive"]["error"],
-            "default-failing": 100 * fits["default"]["failing"],
-            "same-failing": 100 * fits["as many values"]["failing"],
-            "collocation": report["collocation"],
-            "stop": report["stop_reason"],
-            "added": len(lower),
-            "target": 100 * report["settings"]["failure_probability"],
-            "rounds": len(report["rounds"]),
-            "default-ratio": fits["default"]["error"] / fits["adaptive"]["error"],
-            "same-ratio": fits["as many values"]["error"] / fits["adaptive"]["error"],
-        }.items():
-            provenance.glue(f"sp-{key}-{label}", value)
-    for key in ("start", "added"):  # the outermost 2 of 15 dB at both ends
-        level = record.arrays[f"equaliser_{key}"][:, 1]
-        for end, inside in (("low", level < -1.3), ("high", level > -0.2)):
-            provenance.glue(f"sp-equaliser-{key}-{end}", 100 * float(inside.mean()) if len(level) else 0.0)
-    provenance.glue("sp-shift-easy", record.numbers["fixed"][0]["shift"])
-    provenance.glue("sp-shift-hard", Setting(record).shifts[1])
-
-
-def tolerance_table(record: Record) -> Table:
-    """Tabulate the quality of the adaptive fits."""
-    rows = []
-    names = {
-        "adaptive": "adaptive",
-        "default": "Sobol",
-        "as many values": "Sobol, as many parameters with the residual",
-    }
-    for key, title in (("inverse", "inverse, 1e-3"), ("equaliser", "equaliser, 1e-2")):
-        own = record.numbers[f"tolerance_{key}"]
-        for name, fit in own["fits"].items():
-            if name == "as many values" and fit["collocation"] == own["fits"]["default"]["collocation"]:
-                continue  # the same fit
-            rows.append(
-                [
-                    title,
-                    names[name],
-                    str(fit["solves"]),
-                    f"{fit['collocation']:,}",
-                    f"{fit['error']:.1e}",
-                    f"{fit['residual_max']:.1e}",
-                    f"{100 * fit['failing']:.{0 if fit['failing'] > 0.1 else 2}f} %",
-                ]
-            )
-    return Table(
-        ["problem", "snapshots", "exact solves", "parameters used", "error", "largest residual", "above the tolerance"],
-        rows,
-    )

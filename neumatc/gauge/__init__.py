@@ -100,7 +100,7 @@ def align(
     followed, met = _followed(separated, lattice, together)
     W = transport.relaxed(separated, lattice, followed)
     if anchors is not None and duals is None:
-        W = transport.anchored(separated, W, followed.blocks, points[:, 0], anchors)
+        W = transport.anchored(separated, W, followed.blocks, points[:, 0], anchors, periodic)
     used = np.zeros(F.shape[2], bool)
     # A column has the label that it has the largest part of.
     np.logical_or.at(used, np.abs(W).argmax(axis=2).ravel(), wanted.cpu().numpy().ravel())

@@ -267,15 +267,20 @@ def relaxed(frames: Frames, graph: Graph, followed: Followed) -> np.ndarray:
     return W
 
 
-def anchored(frames: Frames, W: np.ndarray, blocks: list[np.ndarray], x: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+def anchored(
+    frames: Frames, W: np.ndarray, blocks: list[np.ndarray], x: np.ndarray, anchors: np.ndarray, periodic: bool
+) -> np.ndarray:
     """Turn the frames between anchors x on a path towards the straight line between the frames there."""
     held = np.flatnonzero(np.isin(x.round(_DECIMALS), anchors.round(_DECIMALS)))
     held = held[np.argsort(x[held])]
+    places = x[held]
+    if periodic and len(held) and places[-1] - places[0] < 2:  # the path goes on beyond both ends
+        held, places = np.r_[held[-1:], held, held[:1]], np.r_[places[-1:] - 2, places, places[:1] + 2]
     if len(held) < 2:
         return W
-    right = np.searchsorted(x[held], x).clip(1, len(held) - 1)
+    right = np.searchsorted(places, x).clip(1, len(held) - 1)
     a, b = held[right - 1], held[right]
-    t = ((x - x[a]) / (x[b] - x[a])).clip(0, 1)[:, None, None]
+    t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
     columns, W = frames.F @ W, W.copy()
     line = (1 - t) * columns[a] + t * columns[b]
     for block in blocks:

@@ -1,0 +1,319 @@
+"""Axes that differ: pieces, the global map and the peers on problems of two and four parameters."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import neumatc as nm
+from studies import figures, problems, provenance
+from studies.provenance import Record, Table
+from studies.several_parameters import PIECES, Map, Setting, solves, terms
+
+# Radial functions through more exact solutions than this take minutes.
+_MOST_CENTRES = 1000
+# Nodes tried for an axis that hardly matters, and most nodes tried for the others.
+_FEW, _MOST_NODES = range(2, 9), 128
+# Parameters at which grids are tried out: fresh for the grids as for the fits.
+_TRIED = 500
+PERIODIC, GLOBAL = "pieces, `tol`, periodic axes", "global map"
+FEWEST, STRETCHED, WAVES = "fewest Chebyshev nodes", "fewest Chebyshev nodes, stretched", "fewest trigonometric nodes"
+REDUCED, TANGENTS = "reduced basis", "reduced basis, with derivatives"
+
+
+def quality(case: problems.Case, fitted: Map, tol: float) -> dict:
+    """Return exact solves, terms, errors and residuals of a map where the user of the case looks."""
+    X = fitted(case.parameters)
+    residual = case.problem.residual(case.parameters, X)
+    error = case.problem.error(case.parameters, X)
+    return {
+        "solves": solves(fitted),
+        "terms": terms(fitted),
+        "error": error.square().mean().sqrt(),
+        "residual": residual.max(),
+        "failing": (residual > tol).double().mean(),
+    }
+
+
+def functions(x: Tensor, count: int, stretch: float | None) -> Tensor:
+    """Return so many functions of x in [-1, 1]: Chebyshev polynomials, stretched, or waves (an odd number) for None."""
+    k = torch.arange(count, dtype=x.dtype)
+    if stretch is None:
+        angle = math.pi * x[:, None] * ((k + 1) // 2)
+        return torch.where(k % 2 == 0, torch.cos(angle), torch.sin(angle))
+    y = torch.sin(x * math.asin(stretch)) / stretch if stretch else x
+    return torch.cos(k * torch.acos(y.clamp(-1, 1))[:, None])
+
+
+def on_grid(problem: nm.Problem, sides: tuple[int, int], stretches: tuple, p: Tensor) -> tuple[Tensor, ...]:
+    """Interpolate exact solutions at a tensor grid of two parameters, and evaluate at p (B, 2).
+
+    Args:
+        problem: An operation with one factor.
+        sides: Nodes of each axis.
+        stretches: For each axis the stretch of Chebyshev nodes, or None for waves through equidistant ones.
+        p: Parameters.
+    """
+    family, axes = problem.family, []
+    for m, a in zip(sides, stretches):
+        even = 2 * torch.arange(m, dtype=torch.float64) / m - 1
+        axes.append(even if a is None else nm.sampling.design(m, 1, stretch=a)[0][:, 0])
+    X = problem.exact(family.box.parameters(torch.cartesian_prod(*axes))).value
+    values, x = X.flatten(1).view(*sides, -1), family.box.cube(p)
+    first, second = (
+        torch.linalg.solve(functions(own, m, a).T, functions(y, m, a).T).T.to(values.dtype)
+        for own, y, m, a in zip(axes, x.T, sides, stretches)
+    )
+    return torch.einsum("bi,bj,ijk->bk", first, second, values).view(-1, *X.shape[1:])
+
+
+def frobenius(problem: nm.Problem, p: Tensor, X: Tensor) -> Tensor:
+    """Return the residual of LMMSE filters as a whole, where `problem.residual` takes the worst of the users."""
+    H = problem.family(p)
+    L = H.mH @ H + problem.operation.noise * torch.eye(H.shape[2], dtype=H.dtype)
+    return (L @ X - H.mH).flatten(1).norm(dim=1) / H.flatten(1).norm(dim=1)
+
+
+def fewest(
+    case: problems.Case, tol: float, stretches: tuple, first: Iterator[int] | None, measure: Callable | None = None
+) -> dict:
+    """Find the smallest tensor grid whose residual is above the tolerance at no more than the share allowed.
+
+    Args:
+        case: A case of two parameters.
+        tol: The tolerance.
+        stretches: As for `on_grid`.
+        first: Nodes of the first axis that are tried; None for as many as on the second.
+        measure: From problem, parameters and values to residuals; default that of the operation.
+    """
+    p, problem, best = case.parameters[:_TRIED], case.problem, None
+    step = 2 if None in stretches else 1  # an odd number of waves
+
+    def passes(sides: tuple[int, int]) -> bool:
+        X = on_grid(problem, sides, stretches, p)
+        residual = measure(problem, p, X) if measure else problem.residual(p, X)
+        return float((residual > tol).double().mean()) <= problems.TARGET
+
+    for few in first or [None]:
+        low, high = 1, _MOST_NODES // step
+        if best:
+            high = min(high, (math.prod(best) - 1) // few)
+        if high <= low or not passes((few or step * high + step - 1, step * high + step - 1)):
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            m = step * middle + step - 1
+            low, high = (low, middle) if passes((few or m, m)) else (middle, high)
+        m = step * high + step - 1
+        best = (few or m, m)
+    if best is None:
+        return {"solves": None}
+    X = on_grid(problem, best, stretches, case.parameters)
+    residual = problem.residual(case.parameters, X)
+    return {
+        "solves": math.prod(best),
+        "sides": best,
+        "terms": math.prod(best),
+        "error": problem.error(case.parameters, X).square().mean().sqrt(),
+        "residual": residual.max(),
+        "failing": (residual > tol).double().mean(),
+    }
+
+
+def shape(surrogate: nm.Surrogate) -> dict:
+    """Return the pieces of a fit: their bounds, nodes, and least and most nodes by axis."""
+    counts = [[len(axis) for axis in piece.nodes] for piece in surrogate.pieces]
+    return {
+        "pieces": len(counts),
+        "nodes": [[min(axis), max(axis)] for axis in zip(*counts)],
+        "met": surrogate.report.met,
+        "boxes": [[*piece.lower, *piece.upper] for piece in surrogate.pieces],
+    }
+
+
+def fitted(case: problems.Case, setting: Setting, tol: float, budget: int | None = None) -> nm.Surrogate:
+    """Fit to a tolerance; the warning of one that is not met is for the table to tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nm.FitWarning)
+        return nm.fit(case.problem, tol=tol, budget=budget, seed=setting.seed, progress=False)
+
+
+def common(case: problems.Case, setting: Setting, tol: float, rank: int) -> tuple[dict, dict, nm.Surrogate]:
+    """Return the qualities of pieces and, from as many exact solves, of the global map and the peers."""
+    pieces = fitted(case, setting, tol)
+    n = min(solves(pieces), 64) if setting.small else solves(pieces)
+    maps = {
+        PIECES: pieces,
+        GLOBAL: setting.ours(case.problem, n, rank),
+        "Chebyshev, equal sides": nm.peers.chebyshev(case.problem, n),
+    }
+    if n <= _MOST_CENTRES:
+        maps["radial functions, tuned"] = setting.radial(case.problem, n)
+    return {name: quality(case, m, tol) for name, m in maps.items()}, shape(pieces), pieces
+
+
+def slot(record: Record, speed: float) -> dict:
+    """Return how the methods do on a slot of time and frequency with users that move at a speed in km/h."""
+    case, setting, tol = problems.slot(speed), Setting(record), 1e-2
+    rows, pieces, surrogate = common(case, setting, tol, 64)
+    tried = _FEW if not setting.small else (2,)
+    rows[FEWEST] = fewest(case, tol, (0.0, 0.0), tried)
+    rows[STRETCHED] = fewest(case, tol, (0.0, 0.95), tried)
+    whole = fewest(case, tol, (0.0, 0.0), tried, frobenius)
+    keep(record, f"slot_{speed:g}", surrogate)
+    return {"name": f"slot, {speed:g} km/h", "tol": tol, "rows": rows, "shape": pieces, "whole": whole}
+
+
+def green(record: Record, eta: float) -> dict:
+    """Return how the methods do on a Green's function over the Brillouin zone, with damping eta."""
+    case, setting, tol = problems.green(eta), Setting(record), 1e-2
+    rows, pieces, surrogate = common(case, setting, tol, 8)
+    closed = problems.green(eta, periodic=True)
+    rows[PERIODIC] = quality(closed, fitted(closed, setting, tol), tol)
+    rows[FEWEST] = fewest(case, tol, (0.0, 0.0), None)
+    rows[WAVES] = fewest(case, tol, (None, None), None)
+    keep(record, f"green_{eta:g}", surrogate)
+    return {"name": f"Green's function, $\\eta = {eta:g}$", "tol": tol, "rows": rows, "shape": pieces}
+
+
+def waves(record: Record) -> dict:
+    """Return how the methods do on the family of the sections above, which prefers no direction."""
+    setting, tol = Setting(record), 1e-2
+    task = setting.contender(2)
+    case = problems.Case("waves", task, {"tol": tol}, setting.sample(task)[0], lambda X: X, tol)
+    rows, pieces, _ = common(case, setting, tol, setting.solves[0])
+    rows[FEWEST] = fewest(case, tol, (0.0, 0.0), None)
+    return {"name": "oblique waves", "tol": tol, "rows": rows, "shape": pieces}
+
+
+def thermal(record: Record, source: str) -> dict:
+    """Return how the methods do on the temperatures of a plate of four blocks, four logarithmic axes."""
+    case, setting, tol = problems.thermal_block(source), Setting(record), 1e-3
+    problem, rank, budget = case.problem, case.fit["rank"], case.fit["budget"]
+    pieces = fitted(case, setting, tol, 64 if setting.small else None)
+    maps = {
+        PIECES: pieces,
+        GLOBAL: nm.fit(problem, rank=rank, budget=budget, seed=setting.seed, progress=False),
+        "Chebyshev, equal sides": nm.peers.chebyshev(problem, 3**4),
+        "radial functions, tuned": setting.radial(problem, budget),
+        REDUCED: nm.peers.reduced_basis(problem, 20, seed=setting.seed),
+        TANGENTS: nm.peers.reduced_basis(problem, 16, tangents=True, seed=setting.seed),
+    }
+    rows = {name: quality(case, m, tol) for name, m in maps.items()}
+    return {"name": f"thermal block, {source} source", "tol": tol, "rows": rows, "shape": shape(pieces)}
+
+
+def keep(record: Record, key: str, surrogate: nm.Surrogate) -> None:
+    """Keep the nodes of all pieces, each once, as the array ``nodes_<key>``."""
+    found = {p for piece in surrogate.pieces for p in itertools.product(*piece.nodes)}
+    record.arrays[f"nodes_{key}"] = torch.tensor(sorted(found), dtype=torch.float64)
+
+
+def study(record: Record) -> None:
+    """Record all of it, as ``anisotropic``: by case its rows, pieces and tolerance."""
+    small = record.profile == "smoke"
+    found = {"waves": waves(record)}
+    for speed in (3.0,) if small else (3.0, 120.0):
+        found[f"slot_{speed:g}"] = slot(record, speed)
+    for eta in (0.5,) if small else (0.5, 0.2):
+        found[f"green_{eta:g}"] = green(record, eta)
+    for source in ("constant",) if small else ("constant", "random"):
+        found[f"thermal_{source}"] = thermal(record, source)
+    record.numbers["anisotropic"] = found
+
+
+def pieces_figure(record: Record) -> Figure:
+    """Draw pieces and nodes of the fits with two parameters."""
+    found = record.numbers["anisotropic"]
+    labels = {
+        "slot": ("time (ms)", "offset from the carrier (MHz)", (1e3, 1e-6)),
+        "green": ("$k_1$", "$k_2$", (1, 1)),
+    }
+    keys = [key for key in found if key.split("_")[0] in labels]
+    keys = [key for key in keys if key != "green_0.5" or record.profile == "smoke"]
+    figure, panels = plt.subplots(len(keys), 1, figsize=(4.8, 3.9 * len(keys)), squeeze=False)
+    for axes, key in zip(panels[:, 0], keys):
+        xlabel, ylabel, scale = labels[key.split("_")[0]]
+        for a, b, c, d in found[key]["shape"]["boxes"]:
+            x, y = [a, c, c, a, a], [b, b, d, d, b]
+            axes.plot([scale[0] * v for v in x], [scale[1] * v for v in y], color=figures.GREY, lw=1)
+        nodes = record.arrays[f"nodes_{key}"] * scale
+        axes.plot(*nodes.T, ".", color=figures.BLUE, ms=2.5, clip_on=False)
+        axes.set(title=f"{found[key]['name']}: {found[key]['shape']['pieces']} pieces", xlabel=xlabel, ylabel=ylabel)
+        axes.grid(visible=False)
+    return figure
+
+
+def span(pair: list[int]) -> str:
+    """Return a range of numbers of nodes."""
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]} to {pair[1]}"
+
+
+def shapes_table(record: Record) -> Table:
+    """Tabulate the pieces and the nodes per axis."""
+    rows = []
+    for own in record.numbers["anisotropic"].values():
+        found = own["shape"]
+        each = " × ".join(span(pair) for pair in found["nodes"])
+        met = "yes" if found["met"] else "no"
+        rows.append([own["name"], f"{own['tol']:g}", str(found["pieces"]), each, met])
+    return Table(["problem", "tolerance", "pieces", "nodes of a piece, axis by axis", "met"], rows)
+
+
+def methods_table(record: Record) -> Table:
+    """Tabulate exact solves, errors and residuals of all methods."""
+    rows = []
+    for own in record.numbers["anisotropic"].values():
+        for name, row in own["rows"].items():
+            if row["solves"] is None:
+                rows.append([own["name"], name, "over the grids tried", "", "", "", ""])
+                continue
+            sides = f" = {' × '.join(map(str, row['sides']))}" if "sides" in row else ""
+            rows.append(
+                [
+                    own["name"],
+                    name,
+                    f"{row['solves']:,}{sides}",
+                    f"{row['terms']:,}",
+                    f"{row['error']:.0e}",
+                    f"{row['residual']:.0e}",
+                    f"{100 * row['failing']:.1f} %",
+                ]
+            )
+    return Table(
+        ["problem", "method", "exact solves", "terms", "error", "largest residual", "above the tolerance"], rows
+    )
+
+
+def glue(record: Record) -> None:
+    """Glue what the text says about all this."""
+    found = record.numbers["anisotropic"]
+    for key, own in found.items():
+        label = f"sp-{key.replace('_', '-').replace('.', '')}"
+        for name, short in {
+            PIECES: "pieces",
+            PERIODIC: "periodic",
+            GLOBAL: "global",
+            FEWEST: "fewest",
+            STRETCHED: "stretched",
+            WAVES: "waves",
+            REDUCED: "reduced",
+            TANGENTS: "tangents",
+        }.items():
+            if row := own["rows"].get(name):
+                for what in ("solves", "terms", "error", "residual"):
+                    value = row.get(what)
+                    provenance.glue(f"{label}-{short}-{what}", float("nan") if value is None else value)
+        for i, pair in enumerate(own["shape"]["nodes"]):
+            provenance.glue(f"{label}-axis-{i}", span(pair))
+        provenance.glue(f"{label}-count", own["shape"]["pieces"])
+        provenance.glue(f"{label}-met", "yes" if own["shape"]["met"] else "no")
+        if "whole" in own:
+            provenance.glue(f"{label}-whole", own["whole"]["solves"] or float("nan"))
