@@ -490,7 +490,7 @@ def test_the_rank_counts_the_terms_of_one_value():
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 def test_pieces_keep_the_memory_budget(dtype, d, ordered, tmp_path):
-    surrogate, p = in_pieces(waves, d, dtype), cube(400, d)
+    surrogate, p = in_pieces(waves, d, dtype), cube(120, d)
     if ordered:
         p = p[p[:, 0].argsort()]
     for working in (20_000, 200_000):
