@@ -15,9 +15,9 @@ from neumatc.piece import Piece, located
 from neumatc.report import Round
 from neumatc.snapshots import Snapshots
 
-# Fresh parameters for each piece; over the box, half as many where each takes an exact solve; and, for one parameter
-# and for more, as a part of the exact solves.
-_FRESH, _FRESH_IN_BOX, _SHARE = 4, 64, (0.0, 0.25)
+# Fresh parameters for each piece; over the box, for one parameter and for more, half as many where each takes an exact
+# solve; and as a part of the exact solves.
+_FRESH, _FRESH_IN_BOX, _SHARE = 4, (64, 192), (0.0, 0.25)
 # Residual over the size of the coefficients left out: the most that is believed of the first measurement, where nothing
 # is resolved, and how often it counts; and the last measurements of which the median is taken.
 _MOST_RATIO, _FIRST, _LAST = 4.0, 4, 32
@@ -65,8 +65,9 @@ class Inspector:
     def in_box(self, pieces: Sequence[Piece]) -> dict[Piece, float]:
         """Return the largest residual of those pieces in which uniform parameters of the box lie."""
         d = len(pieces[0].low)
-        least = _FRESH_IN_BOX // 2 if self.task.problem.operation.residual_solves else _FRESH_IN_BOX
-        count = max(least, int(_SHARE[min(d, 2) - 1] * self.snapshots.solved))
+        kind = min(d, 2) - 1
+        least = _FRESH_IN_BOX[kind] // (2 if self.task.problem.operation.residual_solves else 1)
+        count = max(least, int(_SHARE[kind] * self.snapshots.solved))
         x = self.generator.uniform(-1, 1, (count, d))
         own = located(pieces, x)
         x, own = x[own >= 0], own[own >= 0]

@@ -192,7 +192,7 @@ class Surrogate(nn.Module):
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
         if isinstance(p, Tensor) and followed(p) and out is None and not orthonormal:
-            return self._followed(p)
+            return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
         row, working = self._bytes_per_row
         if out is not None:
@@ -212,16 +212,6 @@ class Surrogate(nn.Module):
             factors = (value,) if isinstance(value, Tensor) else value
             return self.operation.pack([x.numpy(force=True) for x in factors])
         return value
-
-    def _followed(self, p: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
-        if self.operation.finishes:
-            raise ValueError(
-                f"`p`: expected parameters without gradients for {self.operation}, whose factors are finished in "
-                "place, got some under autograd or torch.func; take `p.detach()`."
-            )
-        x = self.box.cube(p.reshape(-1, 1) if self.box.dimension == 1 and p.ndim < 2 else p)
-        return self.operation.pack([m(x) for m in self.maps])
 
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False, orthonormal: bool = False
@@ -309,6 +299,17 @@ class Surrogate(nn.Module):
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
+    if surrogate.operation.finishes:
+        raise ValueError(
+            f"`p`: expected parameters without gradients for {surrogate.operation}, whose factors are finished in "
+            "place, got some under autograd or torch.func; take `p.detach()`."
+        )
+    x = surrogate.box.cube(p.reshape(-1, 1) if surrogate.box.dimension == 1 and p.ndim < 2 else p)
+    return surrogate.operation.pack([m(x) for m in surrogate.maps])
 
 
 def _checked_out(surrogate: Surrogate, out: Tensor | tuple[Tensor, ...], p: Tensor) -> list[Tensor]:

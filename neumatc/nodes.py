@@ -95,7 +95,8 @@ def barycentric(nodes: np.ndarray, trigonometric: bool = False) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def _transform(nodes: tuple[float, ...]) -> np.ndarray:
-    return np.linalg.inv(np.polynomial.chebyshev.chebvander(np.array(nodes), len(nodes) - 1))
+    # Nodes that coincide, as in the precision of a small piece, share a coefficient.
+    return np.linalg.pinv(np.polynomial.chebyshev.chebvander(np.array(nodes), len(nodes) - 1))
 
 
 def decay(values: np.ndarray, nodes: np.ndarray, trigonometric: bool = False) -> np.ndarray:

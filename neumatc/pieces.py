@@ -104,7 +104,7 @@ class Pieces(Method):
             try:
                 return refinement.run()
             except FamilyError as error:
-                return refinement.ended(error)
+                return _ended(refinement, error)
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,14 @@ class _Refinement:
         grid = self.snapshots.grid
         if grid is not None and self.task.budget is not None and len(grid) > self.task.budget:
             grid = None  # it cannot be solved as a whole
-        if grid is not None and self._small(len(grid)):
+        if grid is not None and _small(self.task, len(grid)):
             return _table(self.task, self.snapshots, grid)
         trial = poles.Trial(self.inspector)
         active = [self.root]
         while active or (self.full and grid is not None):
-            if grid is not None and (self.full or self.snapshots.solved + self._missing(active) > _SHARE * len(grid)):
+            if grid is not None and (
+                self.full or self.snapshots.solved + _missing(self.snapshots, active) > _SHARE * len(grid)
+            ):
                 return _table(self.task, self.snapshots, grid)
             active = self._round(active)
             if active and trial.due() and (maps := trial.maps()) is not None:
@@ -161,44 +163,7 @@ class _Refinement:
                 return maps
             if not active:
                 active = self._failing_in_box()
-        return self._finished()
-
-    def ended(self, error: FamilyError) -> list[FactorMap]:
-        """Return the maps of what was solved before the family failed; raise if that is nothing."""
-        if not len(self.snapshots.x):
-            raise error
-        for piece in tree.leaves(self.root):
-            piece.give_up(piece.trouble or "the family failed at a new parameter")
-        maps = self._finished()
-        self.task.report.stop_reason = StopReason.FAMILY
-        self.task.note(str(error))
-        return maps
-
-    def _small(self, count: int) -> bool:
-        family = self.task.problem.family
-        operations = self.task.problem.operation.cost(*family.shape) * (4 if family.dtype.is_complex else 1)
-        return count * operations <= _ROUND
-
-    def _missing(self, active: list[Piece]) -> int:
-        return self.snapshots.missing(np.concatenate([piece.grid() for piece in active]))
-
-    def _finished(self) -> list[FactorMap]:
-        """Report what is met, and return the maps."""
-        report = self.task.report
-        if not len(self.snapshots.x):
-            return _nothing(self.task)
-        tree.collapse(self.root)
-        found = tree.leaves(self.root)
-        for piece in found:
-            if piece.settled is None:  # nothing better is known there
-                piece.rows = self.snapshots.nearest(piece.grid())
-        troubled = [piece for piece in found if piece.trouble]
-        report.unmet = [Unmet(*piece.ends(self.box), piece.trouble) for piece in troubled]
-        report.met = not troubled
-        unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
-        report.stop_reason = StopReason.TOLERANCE if report.met else unmet
-        self.inspector.summary()
-        return _built(self.task, self.snapshots, *tree.embedded(self.root))
+        return _finished(self)
 
     # One round
 
@@ -359,6 +324,48 @@ class _Refinement:
                 if not piece.trouble and worst > self.task.tol:
                     again += self._failed(piece, self._outlook(piece), worst)
         return again
+
+
+def _ended(fit: _Refinement, error: FamilyError) -> list[FactorMap]:
+    """Return the maps of what was solved before the family failed; raise if that is nothing."""
+    if not len(fit.snapshots.x):
+        raise error
+    for piece in tree.leaves(fit.root):
+        piece.give_up(piece.trouble or "the family failed at a new parameter")
+    maps = _finished(fit)
+    fit.task.report.stop_reason = StopReason.FAMILY
+    fit.task.note(str(error))
+    return maps
+
+
+def _finished(fit: _Refinement) -> list[FactorMap]:
+    """Report what is met, and return the maps."""
+    report = fit.task.report
+    if not len(fit.snapshots.x):
+        return _nothing(fit.task)
+    tree.collapse(fit.root)
+    found = tree.leaves(fit.root)
+    for piece in found:
+        if piece.settled is None:  # nothing better is known there
+            piece.rows = fit.snapshots.nearest(piece.grid())
+    troubled = [piece for piece in found if piece.trouble]
+    report.unmet = [Unmet(*piece.ends(fit.box), piece.trouble) for piece in troubled]
+    report.met = not troubled
+    unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
+    report.stop_reason = StopReason.TOLERANCE if report.met else unmet
+    fit.inspector.summary()
+    return _built(fit.task, fit.snapshots, *tree.embedded(fit.root))
+
+
+def _small(task: Task, count: int) -> bool:
+    """Whether so many exact solves cost less than a round of refinement."""
+    family = task.problem.family
+    operations = task.problem.operation.cost(*family.shape) * (4 if family.dtype.is_complex else 1)
+    return count * operations <= _ROUND
+
+
+def _missing(snapshots: Snapshots, active: list[Piece]) -> int:
+    return snapshots.missing(np.concatenate([piece.grid() for piece in active]))
 
 
 def _table(task: Task, snapshots: Snapshots, grid: np.ndarray) -> list[FactorMap]:

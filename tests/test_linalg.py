@@ -659,7 +659,13 @@ def lu_calls(source):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in LU:
             ours = ("linalg",) if imports(tree, "neumatc", "linalg") else ()
-            counted = (node.attr, ast.unparse(node.value)) == ("solve", "task")  # neumatc's: through the operation
+            owner = ast.unparse(node.value).split(".")[-1]
+            counted = node.attr == "solve" and owner in (
+                "task",
+                "problem",
+                "snapshots",
+                "self",
+            )  # through the operation
             trusted = ("np.linalg", "numpy.linalg", "scipy.linalg", "nm.linalg", *ours)
             if not counted and ast.unparse(node.value) not in trusted:
                 lines.append(node.lineno)

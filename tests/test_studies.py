@@ -38,7 +38,8 @@ def test_every_study_is_documented(path):
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_is_called(path):
-    text = "\n".join([*(study.read_text("utf-8") for study in STUDIES), *(s for n in NOTEBOOKS for s in code(n))])
+    files = [*STUDIES, *Path(__file__).parent.glob("*.py")]
+    text = "\n".join([*(file.read_text("utf-8") for file in files), *(s for n in NOTEBOOKS for s in code(n))])
     assert [node.name for node in functions(path) if len(re.findall(rf"\b{node.name}\b", text)) < 2] == []
 
 
