@@ -127,20 +127,17 @@ class _Refinement:
         family = task.problem.family
         self.d, self.box = family.dimension, family.box
         self.kind = min(self.d, 2) - 1
-        digits = math.ceil(-_NODES_PER_DIGIT * math.log10(task.tol))
-        self.nodes = method.most or min(max(_FEWEST, digits), _MOST_NODES)
+        self.nodes = method.most or _most_nodes(task.tol)
         self.terms = min(task.rank or 2**31, self.nodes ** min(self.d, 2), _MOST_TERMS)
         self.snapshots = Snapshots(task)
         self.inspector = Inspector(task, self.snapshots)
         self.goal = _MARGIN * task.tol
         finite = None if family.grid is None else len(family.grid)
         self.most = min(m for m in (task.budget, finite, _MOST_SOLVES) if m is not None)
-        root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
-        limit = min(self.terms, self.most) ** (1 / self.d)
-        first = max(2, min(_FIRST[min(self.d, 3) - 1], int(limit + 1e-9)))
+        self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
         for i in range(self.d):
-            self._extend(root, i, first)
-        self.root, self.cuts, self.full = root, [], False
+            self._extend(self.root, i, _first_nodes(self.d, min(self.terms, self.most)))
+        self.cuts, self.full = [], False
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
@@ -355,6 +352,15 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
     fit.inspector.summary()
     return _built(fit.task, fit.snapshots, *tree.embedded(fit.root))
+
+
+def _most_nodes(tol: float) -> int:
+    return min(max(_FEWEST, math.ceil(-_NODES_PER_DIGIT * math.log10(tol))), _MOST_NODES)
+
+
+def _first_nodes(d: int, limit: int) -> int:
+    """Return the nodes per axis of the whole box, whose grid has at most so many."""
+    return max(2, min(_FIRST[min(d, 3) - 1], int(limit ** (1 / d) + 1e-9)))
 
 
 def _small(task: Task, count: int) -> bool:
