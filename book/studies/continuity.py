@@ -933,6 +933,7 @@ class TransportAlone(nm.Eigh):
     """Eigenvectors whose phases are those of the transport from node to node, whatever the pieces."""
 
     def align(self, x: Tensor, factors: Sequence[Tensor], *, anchors: np.ndarray | None = None, **along: object):
+        """Align as `nm.Eigh` does, without a word of the faces of pieces."""
         return super().align(x, factors, **along)
 
 
