@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -925,6 +926,109 @@ def hard_table(record: Record) -> Table:
     )
 
 
+# Pieces and closed paths
+
+
+class TransportAlone(nm.Eigh):
+    """Eigenvectors whose phases are those of the transport from node to node, whatever the pieces."""
+
+    def align(self, x: Tensor, factors: Sequence[Tensor], *, anchors: np.ndarray | None = None, **along: object):
+        """Align as `nm.Eigh` does, without a word of the faces of pieces."""
+        return super().align(x, factors, **along)
+
+
+def levels(seed: int) -> Callable[[Tensor], Tensor]:
+    """Return Hermitian matrices of size six along a circle, whose eigenvalues stay well apart."""
+    B = torch.randn(3, 6, 6, dtype=torch.complex128, generator=torch.Generator().manual_seed(seed))
+    B, D = B + B.mH, torch.diag(12.0 * torch.arange(6, dtype=torch.float64))
+    return lambda p: D + B[0] + B[1] * p.cos()[:, :, None] + B[2] * p.sin()[:, :, None]
+
+
+def around_meeting(p: Tensor) -> Tensor:
+    """Return real symmetric 2 x 2 matrices along a circle around a conical intersection."""
+    a, b = p[:, 0].cos(), p[:, 0].sin()
+    return torch.stack([a, b, b, -a], dim=-1).view(-1, 2, 2)
+
+
+def in_pieces(family: nm.ParametricMatrix, operation: nm.Operation, tol: float, seed: int) -> dict:
+    """Return exact solves, pieces, error and events of a fit to a tolerance, and how far vectors jump at the seam."""
+    problem = nm.Problem(family, operation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nm.FitWarning)
+        fit = nm.fit(problem, tol=tol, seed=seed, progress=False)
+    q = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(seed + 1))
+    first, last = fit(torch.stack([family.lower, family.upper]))[1 if isinstance(operation, nm.Eigh) else 0]
+    return {
+        "solves": fit.report.exact_solves,
+        "pieces": len(fit.pieces),
+        "met": fit.report.met,
+        "error": problem.error(q, fit(q)).max(),
+        "seam": torch.linalg.vector_norm(first - last, dim=0).max(),
+        "events": [str(event) for event in fit.report.events],
+        "unmet": [str(box) for box in fit.report.unmet],
+    }
+
+
+def paths(record: Record, channel: nm.wireless.Channel, as_returned: type[nm.SVD]) -> None:
+    """Record fits in pieces, as ``paths``: phases for pieces or not, closed paths, vectors as returned."""
+    found, tol = {}, 1e-9
+
+    def circle(matrices: Callable[[Tensor], Tensor], periodic: bool) -> nm.ParametricMatrix:
+        return nm.ParametricMatrix(matrices, 0.0, 2 * math.pi, periodic=periodic, dtype=torch.float64)
+
+    own = levels(record.seed)
+    for name, matrices, operation, periodic in (
+        ("six levels", own, nm.Eigh(), False),
+        ("six levels, transport alone", own, TransportAlone(), False),
+        ("six levels, periodic", own, nm.Eigh(), True),
+        ("real circle", around_meeting, nm.Eigh(), False),
+        ("real circle, periodic", around_meeting, nm.Eigh(), True),
+    ):
+        found[name] = {"tol": tol} | in_pieces(circle(matrices, periodic), operation, tol, record.seed)
+    # The band as an interval, without its tones: those could be solved one by one.
+    band = nm.ParametricMatrix(lambda p: channel(p), channel.lower, channel.upper, device=record.device)
+    streams = 2 if record.profile == "smoke" else 4
+    for name, kind in (("channel", nm.SVD), ("channel, as returned", as_returned)):
+        found[name] = {"tol": 1e-3} | in_pieces(band, kind(rank=streams), 1e-3, record.seed)
+    record.numbers["paths"] = found
+
+
+def paths_table(record: Record) -> Table:
+    """Tabulate the fits in pieces, and glue what the text says about them."""
+    found = record.numbers["paths"]
+    for name, row in found.items():
+        label = "cg-path-" + name.replace(", ", "-").replace(" ", "-")
+        for key in ("solves", "pieces", "seam", "error"):
+            provenance.glue(f"{label}-{key}", row[key])
+        provenance.glue(f"{label}-unmet", len(row["unmet"]))
+        provenance.glue(f"{label}-tol", row["tol"])
+    return Table(
+        [
+            "family and gauge",
+            "tolerance",
+            "exact solves",
+            "pieces",
+            "largest error",
+            "jump at the seam",
+            "events",
+            "met",
+        ],
+        [
+            [
+                name,
+                f"{row['tol']:g}",
+                str(row["solves"]),
+                str(row["pieces"]),
+                f"{row['error']:.0e}",
+                "" if name.startswith("channel") else f"{row['seam']:.0e}",
+                str(len(row["events"])),
+                "yes" if row["met"] else f"no, {len(row['unmet'])} places",
+            ]
+            for name, row in found.items()
+        ],
+    )
+
+
 def check(record: Record) -> None:
     """Assert what must hold at every size."""
     n = record.numbers
@@ -940,5 +1044,10 @@ def check(record: Record) -> None:
     assert abs(abs(n["planes"]["around"]["around"]) - math.pi) < 1e-9 and abs(n["planes"]["around"]["beside"]) < 1e-9
     assert max(n["lipschitz"]["shares"].values()) < 1 + 1e-6, "a constant is too small"
     assert {event["kind"] for event in n["winding"]["SVD()"]["events"]} == {"loop"}
+    paths = n["paths"]
+    assert paths["six levels"]["solves"] < paths["six levels, transport alone"]["solves"], "smooth as their projectors"
+    assert max(row["seam"] for name, row in paths.items() if name.endswith("periodic")) < 1e-9
+    assert paths["six levels, periodic"]["solves"] <= paths["six levels"]["solves"]
+    assert paths["channel"]["met"]
     for row in n["sphere"]:
         assert abs(math.remainder(row["phase"] + row["solid"] / 2, 2 * math.pi)) < 1e-2, "Berry's phase"

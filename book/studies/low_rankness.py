@@ -111,6 +111,7 @@ def poles(record: Record) -> None:
         poles[-1]["ratio"] = (polynomial[above] / errors[above])[: size * 2 // 3].max()
     pair_nodes = int(16 / near)
     X, x, w, condition = inverses(cyclic(size - 2, far, near, device=device), pair_nodes)
+    fit = nm.fit(nm.Problem(cyclic(size - 2, far, near, device=device), nm.Inverse()), tol=1e-3, progress=False)
     record.arrays["pair"], record.arrays["pair_polynomial"] = limits(X, w), polynomial_errors(X, x, w)
     A0 = nm.families.trigonometric(size=size, shift=3.0, seed=seed, dtype=torch.float64, device=device)
     A0 = A0(torch.zeros(1, 1, dtype=torch.float64, device=device))[0]
@@ -129,6 +130,12 @@ def poles(record: Record) -> None:
         "pair_nodes": pair_nodes,
         "pair_rank": [terms(record.arrays["pair"], t) for t in (1e-2, 1e-3)],
         "pair_polynomial": terms(record.arrays["pair_polynomial"], 1e-3),
+        "pair_fit": {
+            "solves": fit.report.exact_solves,
+            "pieces": len(fit.pieces),
+            "rational": isinstance(fit.maps[0].embedding, nm.Rational),
+            "met": fit.report.met,
+        },
         "pair_rate": rate(record.arrays["pair"][: size // 2]),
         "update": limits(X, w)[:3].tolist(),
     }
@@ -184,6 +191,8 @@ def glue_poles(record: Record) -> None:
         "polynomial": counted(n["pair_polynomial"], n["pair_nodes"]),
         "rate": n["pair_rate"],
         "far-rate": math.log(n["far"] + math.sqrt(1 + n["far"] ** 2)),
+        "fit-solves": n["pair_fit"]["solves"],
+        "fit-kind": "one rational function" if n["pair_fit"]["rational"] else f"{n['pair_fit']['pieces']} pieces",
         "update-1": n["update"][0],
         "update-2": n["update"][1],
     }.items():

@@ -31,6 +31,9 @@ RIVALS = (
     "radial functions, quintic",
     "radial functions, tuned",
 )
+# From so many exact solves on, for three parameters, the closed form is given more polynomials than it tries by itself:
+# this part of the number of values.
+MANY, POLYNOMIALS = 128, 0.3
 TOLD_RADIAL = "radial functions, tuned, noise axis times 0.1"
 
 
@@ -114,6 +117,8 @@ class Setting:
         **changes: object,
     ) -> nm.Surrogate:
         """Fit the closed form from n exact solves, with as many terms unless told otherwise."""
+        if embedding is None and task.family.dimension == 3 and n >= MANY:
+            embedding = nm.Chebyshev(degree(int(POLYNOMIALS * 9 * n), 3), stretch=0.95)
         rank = min(rank or n, self.family["size"] ** 2)
         method = nm.ClosedForm(embedding, snapshots=n, **changes)
         return nm.fit(task, rank=rank, budget=n, method=method, seed=self.seed, progress=False)
@@ -131,6 +136,16 @@ class Setting:
             RIVALS[2]: lambda task, n: nm.peers.rbf(task, n, seed=self.seed),
             RIVALS[3]: self.radial,
         }
+
+
+def degree(terms: int, d: int) -> int:
+    """Return the largest total degree of at most so many polynomials in d parameters.
+
+    Example:
+        >>> degree(10, 2), degree(9, 2)
+        (3, 2)
+    """
+    return next(k for k in range(terms + 1) if math.comb(k + 1 + d, d) > terms)
 
 
 def solves(fitted: Map) -> int:

@@ -295,7 +295,10 @@ def _along(
                     events["crossing", pair, i] = Event("crossing", (int(a[pair]), int(b[pair])), [float(place)], 0.0)
     exchange = np.abs(followed.overlaps[edges][:, a, b]) ** 2
     side = gap[:-1] * gap[1:] > 0
-    minimum = (size[1:-1] <= np.minimum(size[:-2], size[2:])) & side[:-1] & side[1:]
+    sides = size[:-2], size[2:]
+    # Where the gap is constant there is no minimum.
+    minimum = (size[1:-1] <= np.minimum(*sides)) & (size[1:-1] + frames.equal < np.maximum(*sides))
+    minimum &= side[:-1] & side[1:]
     for pair, i in np.argwhere((minimum & (np.maximum(exchange[:-1], exchange[1:]) > _MIXING)).T):
         event = _event("avoided crossing", (a[pair], b[pair]), nodes[[i + 1]], frames, graph, followed)
         events["avoided crossing", pair, nodes[i + 1]] = event
