@@ -132,8 +132,8 @@ class _Refinement:
         self.snapshots = Snapshots(task)
         self.inspector = Inspector(task, self.snapshots)
         self.goal = _MARGIN * task.tol
-        finite = None if family.grid is None else len(family.grid)
-        self.most = min(m for m in (task.budget, finite, _MOST_SOLVES) if m is not None)
+        limits = (task.budget, None if family.grid is None else len(family.grid), _MOST_SOLVES)
+        self.most = min(limit for limit in limits if limit is not None)
         self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
         for i in range(self.d):
             self._extend(self.root, i, _first_nodes(self.d, min(self.terms, self.most)))
@@ -156,7 +156,6 @@ class _Refinement:
             active = self._round(active)
             if active and trial.due() and (maps := trial.maps()) is not None:
                 self.task.report.stop_reason = StopReason.TOLERANCE
-                self.task.report.met = True
                 return maps
             if not active:
                 active = self._failing_in_box()
@@ -316,10 +315,9 @@ class _Refinement:
         tree.collapse(self.root)
         found = [piece for piece in tree.leaves(self.root) if piece.settled is not None]
         again = []
-        if found:
-            for piece, worst in self.inspector.in_box(found).items():
-                if not piece.trouble and worst > self.task.tol:
-                    again += self._failed(piece, self._outlook(piece), worst)
+        for piece, worst in self.inspector.in_box(found).items() if found else ():
+            if not piece.trouble and worst > self.task.tol:
+                again += self._failed(piece, self._outlook(piece), worst)
         return again
 
 
