@@ -59,6 +59,28 @@ def quality(
     }
 
 
+def local(record: Record, problem: nm.Problem, surrogate: nm.Surrogate) -> None:
+    """Record the functions and the error of a map in pieces of one parameter in [0, 1]; arguments as of `quality`."""
+    p = torch.linspace(0, 1, 1001, device=problem.family.device)[:, None]
+    (fitted,), pieces = surrogate.maps, surrogate.pieces
+    inner = p[p[:, 0] < 1]  # the last node is that of the last function alone
+    phi = fitted.embedding(problem.family.box.cube(inner), fitted.weights)
+    record.numbers["local"] = {
+        "tol": surrogate.report.tol,
+        "pieces": len(pieces),
+        "slices": len(fitted.core),
+        "terms": surrogate.rank,
+        "solves": surrogate.report.exact_solves,
+        "error": nm.benchmark.relative_error(surrogate(p), problem.exact(p).value),
+    }
+    record.arrays |= {
+        "local_x": inner[:, 0],
+        "local_phi": phi,
+        "local_cuts": torch.tensor([piece.upper[0] for piece in pieces[:-1]]),
+        "local_nodes": torch.tensor(sorted({node for piece in pieces for node in piece.nodes[0]})),
+    }
+
+
 def glue_quality(record: Record, search: Record) -> None:
     """Glue what the text says about the fit, and about the best trial of the published search."""
     numbers = record.numbers
@@ -91,3 +113,5 @@ def glue_quality(record: Record, search: Record) -> None:
         "arch-closed-share": 1 / numbers["closed_form_time"],
     }.items():
         provenance.glue(key, value)
+    for key, value in numbers["local"].items():
+        provenance.glue(f"arch-local-{key}", value)

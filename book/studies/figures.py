@@ -288,6 +288,44 @@ def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
     return figure
 
 
+def pieces(record: Record, panels: Mapping[str, Mapping[str, str]]) -> Figure:
+    """Plot errors of maps in pieces against the slices they store, beside the limits; panels: title, name, label."""
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.9), squeeze=False, sharey=True)
+    for axes, (title, names) in zip(all_axes[0], panels.items()):
+        for (name, label), colour in zip(names.items(), (BLUE, ORANGE, PURPLE)):
+            numbers, limits = record.numbers["pieces"][name], record.arrays[f"pieces_{name}_limits"]
+            axes.loglog(np.arange(1, len(limits) + 1), limits, color=colour, lw=4, alpha=0.35)
+            axes.loglog(numbers["rank"], numbers["whole_error"], "s", color=colour, mfc="white", ms=6)
+            slices, errors = ([fit[key] for fit in numbers["fits"]] for key in ("slices", "error"))
+            axes.loglog(slices, errors, "o-", color=colour, ms=4.5, label=label)
+        axes.set(title=title, xlabel="slices stored")
+        axes.legend(loc="upper right", fontsize=8)
+        axes.set_ylim(1e-7, 2)
+    all_axes[0, 0].set_ylabel("relative error")
+    marks = [
+        plt.Line2D([], [], color=GREY, lw=4, alpha=0.5, label="limit of as many slices"),
+        plt.Line2D([], [], color=GREY, marker="s", mfc="white", ls="", label="one map for the box"),
+        plt.Line2D([], [], color=GREY, marker="o", ms=4.5, label="map in pieces"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8.5)
+    return figure
+
+
+def local_functions(record: Record, *, xlabel: str) -> Figure:
+    """Plot the functions Phi of a map in pieces along the parameter, with cuts and nodes."""
+    arrays = record.arrays
+    x, phi, cuts = arrays["local_x"], arrays["local_phi"], arrays["local_cuts"]
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
+    for k, values in enumerate(phi.T):
+        shown = np.where(values == 0, np.nan, values)
+        axes.plot(x, shown, lw=1.1, color=(BLUE, ORANGE, GREEN, SKY, PURPLE)[k % 5])
+    for cut in cuts:
+        axes.axvline(cut, color=BLACK, lw=1.0, ls="--")
+    axes.plot(arrays["local_nodes"], np.zeros(len(arrays["local_nodes"])), "o", color=BLACK, ms=3.5, zorder=3)
+    axes.set(xlabel=xlabel, ylabel="entries of $\\Phi$")
+    return figure
+
+
 def search(record: Record, family: str) -> Figure:
     """Plot the error of every trial of the search against its steps, with the limit of the rank."""
     trials = [trial for trial in record.numbers["trials"] if trial["family"] == family]

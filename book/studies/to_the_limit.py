@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
+from neumatc import rational
 from neumatc.benchmark import relative_error
 from studies import provenance
 from studies.provenance import Record, Table
@@ -623,48 +624,252 @@ def glue_many(record: Record, on_gpu: Record) -> None:
         provenance.glue(f"tl-gpu-{key}", value)
 
 
-def tolerance(problem: nm.Problem, p: Tensor, exact: Tensor, fit: nm.Surrogate, inversion: float) -> dict:
-    """Return report, error, limit and largest residual of a fit to a tolerance, and the seconds of one inversion."""
-    return {
-        "report": fit.report.to_dict(),
-        "error": relative_error(fit(p), exact),
-        "limit": nm.benchmark.eckart_young(exact, fit.report.rank),
-        "residual_max": float(problem.residual(p, fit(p)).max()),
-        "inversion": inversion,
+def joined(problem: nm.Problem, p: Tensor, exact: Tensor, pieces: int, nodes: int) -> float:
+    """Return the error of Chebyshev interpolation in equal pieces of the box.
+
+    Args:
+        problem: A problem of one parameter.
+        p: Parameters to measure at, (B, 1).
+        exact: The results there, (B, m, n).
+        pieces: Their number.
+        nodes: Chebyshev nodes of each.
+    """
+    family = problem.family
+    cuts = torch.linspace(float(family.lower), float(family.upper), pieces + 1, dtype=p.dtype, device=p.device)
+    inner = torch.bucketize(p[:, 0].contiguous(), cuts[1:-1])
+    value = torch.empty_like(exact)
+    for k in range(pieces):
+        part = nm.ParametricMatrix(family.fn, cuts[k : k + 1], cuts[k + 1 : k + 2])
+        own = inner == k
+        value[own] = nm.peers.chebyshev(nm.Problem(part, problem.operation), nodes)(p[own])
+    return relative_error(value, exact)
+
+
+def growth(record: Record, problem: nm.Problem, p: Tensor, counts: Sequence[int], nodes: Sequence[int]) -> None:
+    """Record by what factor a further node lowers the error in each piece, beside what theory promises.
+
+    Args:
+        record: Gets under ``growth`` the ``distance`` of the nearest pole to the box, from a rational function through
+            161 results; and for each number of pieces the ``measured`` factor, from the first and the last error that
+            is neither large nor near rounding, and the ``promised`` one.
+        problem: A problem of one parameter in [0, 1], in double precision.
+        p: Parameters to measure at, (B, 1).
+        counts: Numbers of pieces.
+        nodes: Numbers of nodes of each piece, rising.
+    """
+    p, exact = p.double(), problem.exact(p.double()).value
+    y = -torch.cos(torch.linspace(0, math.pi, 161, dtype=torch.float64))
+    samples = problem.exact(((y + 1) / 2)[:, None].to(p)).value.flatten(1)
+    found = rational.fit(y.numpy(), samples[:, :: max(1, samples.shape[1] // 40)].cpu().numpy(), 1e-8)
+    # Zero weights have "poles" in their own nodes.
+    away = abs(found.poles - found.poles.real.clip(-1, 1)) / 2
+    distance = float(min(away[away > 1e-3]))
+    rows = []
+    for m in counts:
+        errors = {n: joined(problem, p, exact, m, n) for n in nodes}
+        clear = {n: error for n, error in errors.items() if 1e-11 < error < 0.3}
+        first, last = min(clear), max(clear)
+        slope = 2 * m * distance
+        rows.append(
+            {
+                "pieces": m,
+                "measured": (clear[first] / clear[last]) ** (1 / (last - first)) if last > first else math.nan,
+                "promised": slope + math.sqrt(slope**2 + 1),
+            }
+        )
+    record.numbers["growth"] = {"distance": distance, "rows": rows}
+
+
+def in_pieces(
+    record: Record,
+    name: str,
+    problem: nm.Problem,
+    p: Tensor,
+    exact: Tensor,
+    *,
+    tols: Sequence[float],
+    rank: int,
+    every: int,
+    rounds: int,
+) -> None:
+    """Record maps in pieces for several tolerances beside one map of a rank for the whole box, and the limits.
+
+    Args:
+        record: Gets the numbers under ``pieces`` and the array ``pieces_<name>_limits``.
+        name: Name of the family.
+        problem: The inverse of the family.
+        p: Parameters to measure at, (B, 1), rising.
+        exact: The inverses there, (B, n, n).
+        tols: Tolerances; times are taken for the middle one.
+        rank: Rank of the global map.
+        every: The limits are computed from every so many inverses.
+        rounds: Rounds of the alternating measurement.
+    """
+    options = {"seed": record.seed, "progress": False}
+    whole = nm.fit(problem, rank=rank, **options)
+    highest = min(400, len(exact[::every]) - 1)
+    limits = nm.benchmark.eckart_young(exact[::every], list(range(1, highest + 1)))
+    record.arrays[f"pieces_{name}_limits"] = limits
+    found = []
+    for tol in tols:
+        fitted = nm.fit(problem, tol=tol, **options)
+        error = relative_error(fitted(p), exact)
+        found.append(
+            {
+                "tol": tol,
+                "solves": fitted.report.exact_solves,
+                "met": fitted.report.met,
+                "pieces": len(fitted.pieces),
+                "terms": fitted.rank,
+                "slices": len(fitted.maps[0].core),
+                "error": error,
+                "gain": float(limits[rank - 1]) / error if error else math.inf,  # a table of all points is exact
+                "worst": problem.error(p, fitted(p)).max(),
+                "residual": problem.residual(p, fitted(p)).max(),
+            }
+        )
+    tol, out, A = tols[len(tols) // 2], torch.empty_like(exact), problem.family(p)
+    local = nm.fit(problem, tol=tol, **options)
+    timings = nm.benchmark.compare(
+        {
+            "loop": lambda: nm.peers.numpy_loop(A),
+            "copy": lambda: out.copy_(exact),
+            "whole": lambda: whole(p, out=out),
+            "local": lambda: local(p, out=out),
+            "fit whole": lambda: nm.fit(problem, rank=rank, **options),
+            "fit local": lambda: nm.fit(problem, tol=tol, **options),
+        },
+        rounds=rounds,
+    )
+    names = ("copy", "whole", "local", "fit whole", "fit local")
+    record.numbers.setdefault("pieces", {})[name] = {
+        "fits": found,
+        "rank": rank,
+        "limit": limits[rank - 1],
+        "whole_error": relative_error(whole(p), exact),
+        "whole_solves": whole.report.exact_solves,
+        "count": len(p),
+        "timed": tol,
+        "relative_time": {key: 1 / nm.benchmark.speed_up(timings, "loop", key) for key in names},
+        "local_over_copy": 1 / nm.benchmark.speed_up(timings, "copy", "local"),
+        "local_over_whole": 1 / nm.benchmark.speed_up(timings, "whole", "local"),
     }
 
 
-def tolerance_table(record: Record) -> Table:
-    """Tabulate the rounds of a fit to a tolerance, and glue what the text says about it."""
-    adapted = record.numbers["tolerance"]
-    for key, value in {
-        "solves": adapted["report"]["exact_solves"],
-        "rank": adapted["report"]["rank"],
-        "error": adapted["error"],
-        "gap": adapted["error"] / adapted["limit"],
-        "residual": adapted["residual_max"],
-        "evaluations": adapted["report"]["residual_evaluations"],
-        "cost": two_digits(adapted["report"]["seconds"] / adapted["inversion"]),
-        "stop": adapted["report"]["stop_reason"],
-        "tol": adapted["report"]["tol"],
-        "over": adapted["residual_max"] / adapted["report"]["tol"],
-        "target": 100 * adapted["report"]["settings"]["failure_probability"],
-        "draws": adapted["report"]["settings"]["sampling"]["samples"],
-        "uniform": 100 * adapted["report"]["settings"]["sampling"]["defensive"],
-    }.items():
-        provenance.glue(f"tl-adaptive-{key}", value)
-    fitted = nm.Report.from_dict(adapted["report"])
-    return Table(
-        ["round", "exact solves", "rank", "failure probability (estimate)", "largest residual", "snapshots added"],
-        [
+def few_nodes(record: Record, channel: nm.wireless.Channel, problem: nm.Problem, X: Tensor, split: tuple) -> None:
+    """Record what is left of a channel with many oscillations when there are few exact solves.
+
+    Args:
+        record: Gets the numbers under ``few_nodes``.
+        channel: The channel.
+        problem: The inverse of its regularised Gram matrix.
+        X: The inverses on its subcarriers.
+        split: Pieces, and Chebyshev nodes in each.
+    """
+    f, solves = channel.frequencies, split[0] * split[1]
+    record.numbers["few_nodes"] = {
+        "oscillations": float((channel.delays.max() - channel.delays.min()) * (channel.upper - channel.lower)),
+        "solves": solves,
+        "pieces": split[0],
+        "nodes": split[1],
+        "limit": nm.benchmark.eckart_young(X[::4], min(solves, len(X[::4]) - 1)),
+        "split": joined(problem, f, X, *split),
+        "one": joined(problem, f, X, 1, solves),
+        "spline": relative_error(nm.peers.spline(problem, solves)(f), X),
+    }
+
+
+def pieces_name(name: str) -> str:
+    """Return the name of a family with its delay spread, as tables and figures show it."""
+    return name if name == "trigonometric" else f"CDL-C, {name.removeprefix('cdl_c_')} ns"
+
+
+def pieces_table(record: Record) -> Table:
+    """Tabulate maps in pieces beside the global map of one rank."""
+    rows = []
+    for name, n in record.numbers["pieces"].items():
+        rank, label = str(n["rank"]), pieces_name(name)
+        rows.append([label, f"rank {rank}", str(n["whole_solves"]), "1", rank, rank, f"{n['whole_error']:.1e}", ""])
+        rows += [
             [
-                str(i),
-                str(entry["exact_solves"]),
-                str(entry["rank"]),
-                fitted.probability(fitted.rounds[i - 1]),
-                f"{float(entry['residual_max']):.1e}",
-                str(len(entry["added"])),
+                "",
+                f"tol {fit['tol']:g}" + ("" if fit["met"] else " (not met)"),
+                f"{fit['solves']:,}",
+                str(fit["pieces"]),
+                str(fit["terms"]),
+                f"{fit['slices']:,}",
+                f"{fit['error']:.1e}",
+                f"{fit['gain']:.2g}",
             ]
-            for i, entry in enumerate(adapted["report"]["rounds"], 1)
-        ],
+            for fit in n["fits"]
+        ]
+    rank = next(iter(record.numbers["pieces"].values()))["rank"]
+    header = ["family", "asked for", "exact solves", "pieces", "terms of a value", "slices stored", "error"]
+    return Table([*header, f"limit of rank {rank} / error"], rows)
+
+
+def growth_table(record: Record) -> Table:
+    """Tabulate the factor by which a further node in each piece lowers the error."""
+    rows = record.numbers["growth"]["rows"]
+    return Table(
+        ["pieces", "factor promised, at least", "factor measured"],
+        [[str(row["pieces"]), f"{row['promised']:.2f}", f"{row['measured']:.2f}"] for row in rows],
     )
+
+
+def pieces_times_table(record: Record) -> Table:
+    """Tabulate times of maps in pieces and of the global map, in inversions by the NumPy loop."""
+    rows = []
+    for name, n in record.numbers["pieces"].items():
+        times, count = n["relative_time"], n["count"]
+        fits = (f"{two_digits(count * times[key]):,.0f}" for key in ("fit whole", "fit local"))
+        each = (f"{times[key]:.3f}" for key in ("copy", "whole", "local"))
+        rows.append([pieces_name(name), *fits, *each, f"{n['local_over_copy']:.1f}"])
+    n = next(iter(record.numbers["pieces"].values()))
+    whole, local = f"rank {n['rank']}", f"tol {n['timed']:g}"
+    columns = [f"fit, {whole}", f"fit, {local}", "a copy, each", f"{whole}, each", f"{local}, each", f"{local} / copy"]
+    return Table(["", *columns], rows)
+
+
+def glue_pieces(record: Record) -> None:
+    """Glue what the text says about maps in pieces."""
+    numbers = record.numbers
+    few = numbers["few_nodes"]
+    for key in ("oscillations", "solves", "pieces", "nodes", "limit", "split", "one", "spline"):
+        provenance.glue(f"tl-few-{key}", few[key])
+    provenance.glue("tl-few-best", min(few[key] for key in ("split", "one", "spline")))
+    provenance.glue("tl-few-best-gap", min(few[key] for key in ("split", "one", "spline")) / few["limit"])
+    provenance.glue("tl-few-per", few["solves"] / few["oscillations"])
+    provenance.glue("tl-growth-distance", numbers["growth"]["distance"])
+    for name, n in numbers["pieces"].items():
+        key = "tl-pieces-" + ("trig" if name == "trigonometric" else name.removeprefix("cdl_c_"))
+        timed = next(fit for fit in n["fits"] if fit["tol"] == n["timed"])
+        for label, value in {
+            "limit": n["limit"],
+            "whole-error": n["whole_error"],
+            "whole-solves": n["whole_solves"],
+            "tol": n["timed"],
+            "solves": timed["solves"],
+            "error": timed["error"],
+            "worst": timed["worst"],
+            "residual": timed["residual"],
+            "over": timed["residual"] / n["timed"],
+            "terms": timed["terms"],
+            "slices": timed["slices"],
+            "memory": timed["slices"] / n["rank"],
+            "gain": timed["gain"],
+            "over-copy": n["local_over_copy"],
+            "over-whole": n["local_over_whole"],
+        }.items():
+            provenance.glue(f"{key}-{label}", value)
+    glue_coarse(numbers["pieces"])
+
+
+def glue_coarse(pieces: dict) -> None:
+    """Glue what the coarsest maps in pieces take beside the global map."""
+    for name, n in pieces.items():
+        key, fit = name.removeprefix("cdl_c_"), n["fits"][0]
+        if name != "trigonometric":
+            provenance.glue(f"tl-coarse-{key}-solves", fit["solves"])
+            provenance.glue(f"tl-coarse-{key}-error", fit["error"])
+    provenance.glue("tl-coarse-tol", next(iter(pieces.values()))["fits"][0]["tol"])
