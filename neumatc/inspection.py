@@ -84,7 +84,7 @@ class Inspector:
         if len(r):
             share = float((r > self.task.tol).mean())
             entry = Round(0, share, (share * (1 - share) / len(r)) ** 0.5, float(np.median(r)), float(r.max()))
-            entry.exact_solves, entry.rank = report.exact_solves, report.rank
+            entry.exact_solves, entry.rank, entry.draws = report.exact_solves, report.rank, len(r)
             report.rounds.append(entry)
 
     def residuals(self, pieces: Sequence[Piece], places: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -165,6 +165,7 @@ class Method(ABC):
                 worst=estimate.candidates[estimate.residuals.argmax()].tolist(),
                 exact_solves=report.exact_solves,
                 rank=max(m.rank for m in maps),
+                draws=self.sampling.samples,
             )
         )
         return estimate

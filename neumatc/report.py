@@ -36,6 +36,7 @@ class Round:
         worst: The candidate with the largest residual.
         exact_solves: Exact solves so far.
         rank: Rank of the map.
+        draws: Parameters from which the probability is estimated.
     """
 
     step: int
@@ -47,6 +48,7 @@ class Round:
     worst: list[float] = field(default_factory=list)
     exact_solves: int = 0
     rank: int = 0
+    draws: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,8 @@ class Report:
 
         It stays an estimate: a bound would be several times larger.
         """
-        draws = self.settings.get("sampling", {}).get("samples")
-        none = entry.failure_probability == 0 and draws
-        return f"< 1/{draws:,}" if none else f"{entry.failure_probability:.2g}"
+        none = entry.failure_probability == 0 and entry.draws
+        return f"< 1/{entry.draws:,}" if none else f"{entry.failure_probability:.2g}"
 
     def __str__(self) -> str:
         last = ""

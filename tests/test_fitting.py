@@ -811,8 +811,8 @@ def test_progress_is_quiet_on_request_and_never_on_stdout(capsys):
 
 @pytest.mark.parametrize(("value", "text"), [(0.0, "< 1/1,000"), (0.0123, "0.012"), (1.0, "1")])
 def test_no_failure_among_the_draws_is_not_shown_as_zero(value, text):
-    entry = nm.Round(0, value, 0.0, 1e-4, 1e-3)
-    report = nm.Report("ClosedForm", {"sampling": {"samples": 1000}}, 3, 0, rounds=[entry])
+    entry = nm.Round(0, value, 0.0, 1e-4, 1e-3, draws=1000)
+    report = nm.Report("Pieces", {}, 3, 0, rounds=[entry])
     assert report.probability(entry) == text
     assert f"failure probability {text} (estimate)" in str(report)
     assert nm.Report("Method", {}, 3, 0).probability(nm.Round(0, 0.0, 0.0, 1.0, 1.0)) == "0"
