@@ -4,7 +4,7 @@ The model is X(p) = C x_3 Phi(p): a latent tensor times a small embedding of the
 parameters as one matrix product (arXiv 2511.22934).
 """
 
-from neumatc import benchmark, families, gauge, linalg, lowrank, peers, sampling, wireless
+from neumatc import families, gauge, linalg, lowrank, peers, sampling, wireless
 from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
@@ -108,7 +108,6 @@ __all__ = [
     "Surrogate",
     "Task",
     "Unmet",
-    "benchmark",
     "certify",
     "families",
     "fit",

@@ -237,7 +237,7 @@ def _check_periods(family: ParametricMatrix) -> None:
             )
 
 
-def _gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     # Drawn in double precision on the CPU, so that a seed means the same family in every dtype, on every device.
     wide = torch.complex128 if dtype.is_complex else torch.float64
     return torch.randn(shape, dtype=wide, generator=generator)
@@ -287,7 +287,7 @@ def trigonometric(
     shift, cycles = checks.number("shift", shift), checks.number("cycles", cycles, above=0)
     dtype = checks.matrix_dtype("dtype", dtype)
     generator = torch.Generator().manual_seed(seed)
-    waves = _gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5
+    waves = gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5
     directions = torch.randn((terms, dimension), dtype=torch.float64, generator=generator)
     directions = directions / directions.norm(dim=1, keepdim=True) if dimension > 1 else torch.ones_like(directions)
     speeds = torch.arange(1, terms + 1, dtype=torch.float64) / terms
@@ -347,51 +347,6 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
         return torch.cat([left._values(p, anything=True), B], dim=2)
 
     return ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
-
-
-def low_rank_plus_shift(
-    size: int = 64,
-    inner: int = 4,
-    shift: float = 1e-3,
-    seed: int = 0,
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-) -> ParametricMatrix:
-    r"""Nearly singular stress case on [0, 1]: an affine product of low rank plus a small shift.
-
-    .. math:: A(p) = (U_0 + p U_1) (V_0 + p V_1)^H + \epsilon I
-
-    with independent Gaussian n x k factors of variance 1 / n. On the null space of the product (k < n) A(p) is
-    epsilon I, so the condition number is at least ||A(p)||_2 / epsilon everywhere. Left and right factors being
-    unrelated, it can be far larger at some p, where the inverse has a pole close to the interval, or on it. No
-    surrogate of that inverse should be trusted; the family is here to test that this is noticed.
-
-    Args:
-        size: Rows and columns n of A.
-        inner: k, rank of the product, at most n.
-        shift: The multiple epsilon of the identity.
-        seed: Seed of the factors.
-        dtype: Dtype of A. Default: torch's default dtype.
-        device: Device of the parameters and of A.
-
-    Returns:
-        A family of shape (n, n).
-    """
-    size, inner, seed = checks.integer("size", size, 1), checks.integer("inner", inner, 1), checks.seed(seed)
-    if inner > size:
-        raise ValueError(f"`inner`: expected at most `size` = {size}, got {inner}.")
-    shift, dtype = checks.number("shift", shift), checks.matrix_dtype("dtype", dtype)
-    generator = torch.Generator().manual_seed(seed)
-    factors = (_gaussian((4, size, inner), dtype, generator) / size**0.5).to(device, dtype)
-    identity = shift * torch.eye(size, dtype=dtype, device=device)
-
-    def fn(p: Tensor) -> Tensor:
-        q = p.to(checks.real_dtype(dtype))[:, :, None]
-        left, right = factors[0] + q * factors[1], factors[2] + q * factors[3]
-        return left @ right.mH + identity
-
-    return ParametricMatrix(fn, [0.0], [1.0], dtype=checks.real_dtype(dtype), device=device)
 
 
 def _interpolation(x: np.ndarray, values: np.ndarray, allowed: float) -> Callable[[np.ndarray], np.ndarray]:

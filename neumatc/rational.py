@@ -73,7 +73,7 @@ def _settled(
     while True:
         w = _weighted(x, F, support)
         _, miss = _missed(x, F, support, w, size, scale)
-        poles = _poles(x[support], w)
+        poles = zeros(x[support], w)
         spurious = _spurious(poles, x[support], F[support], w, scale)
         if not len(spurious) or len(support) < 3:
             return Barycentric(np.array(support), w, float(miss.max()), poles) if miss.max() <= 10 * goal else None
@@ -107,7 +107,7 @@ def _missed(
     return left, np.nan_to_num(miss, nan=np.inf)
 
 
-def _poles(nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
+def zeros(nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Zeros of the denominator: the finite eigenvalues of an arrowhead pencil."""
     m = len(nodes)
     pencil, mass = np.zeros((m + 1, m + 1), w.dtype), np.eye(m + 1)

@@ -39,11 +39,9 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     """
     if not isinstance(surrogate, Surrogate):
         raise TypeError(f"`surrogate`: expected an nm.Surrogate, got {checks.describe(surrogate)}.")
-    tensors = {"lower": surrogate.lower, "upper": surrogate.upper}
-    maps = []
+    tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
     for i, m in enumerate(surrogate.maps):
-        tensors[f"{i}.core"] = m.numbers
-        tensors |= {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
+        tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
         maps.append({"name": m.name, "complex": m.is_complex, "embedding": _describe(m.embedding)})
     header = {
         "format": _FORMAT,
@@ -56,16 +54,13 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header["sha256"] = digest(tensors, header)
-    metadata = _json(header)
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"`path`: expected an existing folder, got {str(path.parent)!r}; make it first.")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, {"neumatc": metadata})
+        save_file(tensors, part, {"neumatc": _json(header)})
         part.replace(path)
     except safetensors.SafetensorError as error:
-        raise OSError(f"`path`: could not write {str(path)!r}: {error}") from error
+        raise OSError(f"`path`: could not write {str(path)!r}: {error}; does its folder exist?") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -86,45 +81,45 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
             an operation or embedding whose class is not imported.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}, which does not exist.")
-    if path.is_dir():
-        raise ValueError(f"`path`: expected a file written by nm.save, got the folder {str(path)!r}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: a folder, or nothing.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get("neumatc")
+            header = json.loads((file.metadata() or {}).get("neumatc", "{}"))
             # Cloned to memory that torch aligned: products round otherwise elsewhere, in the last bit.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except safetensors.SafetensorError as error:
+        surrogate = _assemble(header, tensors)
+    except (safetensors.SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"`path`: expected a file written by nm.save, got {str(path)!r}, which is damaged or of another kind "
-            f"({error}); save the surrogate again."
-        ) from error
-    if metadata is None:
-        raise ValueError(
-            f"`path`: expected a file written by nm.save, got {str(path)!r}, a safetensors file of another program."
-        )
-    try:
-        surrogate = _assemble(json.loads(metadata), tensors)
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"`path`: expected a complete file written by nm.save, got {str(path)!r}, whose contents do not fit "
-            f"together ({type(error).__name__}: {error}); save the surrogate again."
+            f"({type(error).__name__}: {error}); save the surrogate again."
         ) from error
     return surrogate.to(device)
 
 
 def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
-    if header["format"] != _FORMAT or header["version"] > _VERSION:
-        raise ValueError(
-            f"expected format {_FORMAT} up to version {_VERSION}, got {header['format']} version {header['version']}; "
-            "update neumatc"
-        )
+    kind, version = header.get("format"), header.get("version")
+    if kind != _FORMAT or version > _VERSION:
+        raise ValueError(f"expected {_FORMAT} up to version {_VERSION}, got {kind} version {version}; update neumatc")
     if header.pop("sha256") != digest(tensors, header):
-        raise ValueError("they are damaged: their checksum differs from the one in the file")
-    operation = _build(Operation.registry, header["operation"])
-    maps = [_factor_map(i, entry, tensors) for i, entry in enumerate(header["maps"])]
-    box = Box(tensors["lower"], tensors["upper"], **header["box"])
+        raise ValueError("its checksum differs from the one in the file")
+    maps = []
+    for i, entry in enumerate(header["maps"]):
+        prefix, core = f"{i}.weights.", tensors[f"{i}.core"]
+        weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        embedding = _build(Embedding.registry, entry["embedding"])
+        if core.dtype not in checks.REAL or any(w.dtype not in (*checks.REAL, torch.int64) for w in weights.values()):
+            raise TypeError(f"the tensors of factor {entry['name']!r} are neither float32, float64 nor int64")
+        # One evaluation shows that the weights are all there and fit the embedding and the rank.
+        x = torch.zeros((1, len(tensors["lower"])), dtype=torch.float64 if embedding.precise else core.dtype)
+        if embedding(x, weights).shape != (1, len(core)):
+            raise ValueError(f"the weights of factor {entry['name']!r} do not give rank {len(core)}")
+        core = torch.view_as_complex(core) if entry["complex"] else core
+        maps.append(FactorMap(entry["name"], core, embedding, weights))
+    operation, box = (
+        _build(Operation.registry, header["operation"]),
+        Box(tensors["lower"], tensors["upper"], **header["box"]),
+    )
     return Surrogate(operation, tuple(header["shape"]), maps, box, Report.from_dict(header["report"]))
 
 
@@ -147,25 +142,6 @@ def _describe(part: Operation | Embedding) -> dict[str, object]:
 
 
 def _build(registry: dict[str, type], description: dict) -> Operation | Embedding:
-    name = description["class"]
-    if name not in registry:
-        raise ValueError(
-            f"expected one of {sorted(registry)}, got {name!r}; import the module that defines that class first"
-        )
+    if (name := description["class"]) not in registry:
+        raise ValueError(f"expected one of {sorted(registry)}, got {name!r}; import the module that defines it first")
     return registry[name](**description["settings"])
-
-
-def _factor_map(index: int, entry: dict, tensors: dict[str, Tensor]) -> FactorMap:
-    core = tensors[f"{index}.core"]
-    prefix = f"{index}.weights."
-    weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    embedding = _build(Embedding.registry, entry["embedding"])
-    if core.dtype not in checks.REAL or any(w.dtype not in (*checks.REAL, torch.int64) for w in weights.values()):
-        raise TypeError(f"the tensors of factor {entry['name']!r} are neither float32, float64 nor int64")
-    rank = core.shape[0]
-    # One evaluation shows that the weights are all there and fit the embedding and the rank.
-    precision = torch.float64 if embedding.precise else core.dtype
-    x = torch.zeros((1, tensors["lower"].numel()), dtype=precision, device=core.device)
-    if embedding(x, weights).shape != (1, rank):
-        raise RuntimeError(f"the weights of factor {entry['name']!r} do not give rank {rank}")
-    return FactorMap(entry["name"], torch.view_as_complex(core) if entry["complex"] else core, embedding, weights)

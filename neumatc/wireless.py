@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 
@@ -226,13 +227,8 @@ def cdl(
         upper = checks.number("bandwidth", bandwidth, above=0.0) / 2
         lower = -upper
 
-    # Importing Sionna seeds torch's global generators anew.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            from sionna.phy import config
-            from sionna.phy.channel.tr38901 import CDL, PanelArray
-        except ImportError as error:
-            raise ImportError('`wireless.cdl` needs Sionna: run `pip install "neumatc[wireless]"`.') from error
+    (config,) = from_sionna("sionna.phy", "config")
+    CDL, PanelArray = from_sionna("sionna.phy.channel.tr38901", "CDL", "PanelArray")
     room = {"precision": "double", "device": "cpu"}
     base, user = (PanelArray(**panel, carrier_frequency=carrier_frequency, **room) for panel in panels)
     azimuths = math.radians(sector) * ((torch.arange(users, dtype=torch.float64) + 0.5) / users - 0.5)
@@ -306,37 +302,14 @@ def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
     return torch.log1p(signal / disturbance.clamp_min(torch.finfo(gains.dtype).tiny)).sum(dim=1) / math.log(2.0)
 
 
-def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
-    r"""Return the achievable rate of one user's downlink with the precoder V, in bit/s/Hz.
-
-    .. math:: R = \log_2 \det\!\Bigl(I + \frac{1}{s \|V\|_F^2} (H V) (H V)^H\Bigr)
-
-    for y = H V x + w with V scaled to unit transmit power, symbols x of equal power and E[w w^H] = s I: what the best
-    receiver can reach. Among orthonormal columns the leading right singular vectors of H maximise it.
-
-    Args:
-        H: Channels, shape (B, m, n), m receive and n transmit antennas.
-        V: Precoders, shape (B, n, k).
-        noise: s, above zero: noise power per receive antenna over the total transmit power.
-
-    Returns:
-        R, shape (B,), float64.
-
-    Raises:
-        TypeError: If H or V is not a complex tensor with three dimensions.
-        ValueError: For shapes that do not fit, or a ``noise`` that is not finite and above zero.
-    """
-    noise = checks.number("noise", noise, above=0.0)
-    for name, x in (("H", H), ("V", V)):
-        if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_complex():
-            raise TypeError(f"`{name}`: expected a complex tensor with three dimensions, got {checks.describe(x)}.")
-    if (len(V), V.shape[1]) != (len(H), H.shape[2]):
-        raise ValueError(f"`V`: expected shape ({len(H)}, {H.shape[2]}, k) for `H`, got {tuple(V.shape)}.")
-    V = V.to(torch.complex128)
-    G = H.to(torch.complex128) @ V
-    energies = torch.linalg.eigvalsh(G.mH @ G).clamp_min(0)
-    power = torch.linalg.matrix_norm(V).square()[:, None]
-    return torch.log1p(energies / (power * noise)).sum(dim=1) / math.log(2.0)
+def from_sionna(module: str, *names: str) -> list:
+    """Import names from a module of Sionna's, or say how to install it."""
+    # Importing Sionna seeds torch's global generators anew.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            return [getattr(importlib.import_module(module), name) for name in names]
+        except ImportError as error:
+            raise ImportError(f'`{module}` is not there: run `pip install "neumatc[wireless]"`.') from error
 
 
 def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:

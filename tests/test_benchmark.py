@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neumatc as nm
-from neumatc import benchmark
+from studies import benchmark
 
 SHAPES = [(12, 3, 4), (5, 3, 4), (9, 6), (4, 2, 2, 2)]
 

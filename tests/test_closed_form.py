@@ -26,6 +26,7 @@ import neumatc as nm
 from neumatc import StopReason
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Factor
+from studies import benchmark, interpolants, low_rankness
 
 EMBEDDINGS = {
     "default": None,
@@ -50,8 +51,8 @@ def assert_near_limit(surrogate, problem, rank, factor):
     """Error on unseen parameters at most ``factor`` times that of the best map of the rank (or rounding)."""
     p = grid_of(problem.family, 1500)
     exact = problem.exact(p).value
-    limit = float(nm.benchmark.eckart_young(exact, rank))
-    error = nm.benchmark.relative_error(surrogate(p), exact)
+    limit = float(benchmark.eckart_young(exact, rank))
+    error = benchmark.relative_error(surrogate(p), exact)
     assert error <= max(factor * limit, 30 * eps(problem.family.dtype)), f"{error / limit:.4g} times the limit"
 
 
@@ -118,8 +119,8 @@ def test_no_worse_than_a_spline_through_the_coefficients(count, rank, cycles):
     problem = smooth(torch.float32, cycles=cycles)
     p = grid_of(problem.family)
     exact = problem.exact(p).value
-    ours = nm.benchmark.relative_error(fit(problem, rank, snapshots=count)(p), exact)
-    assert ours <= 1.05 * nm.benchmark.relative_error(nm.peers.pod_spline(problem, count, rank)(p), exact)
+    ours = benchmark.relative_error(fit(problem, rank, snapshots=count)(p), exact)
+    assert ours <= 1.05 * benchmark.relative_error(interpolants.pod_spline(problem, count, rank)(p), exact)
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
@@ -230,7 +231,7 @@ def test_the_residual_improves_several_parameters():
     p = grid_of(problem.family)
     exact = problem.exact(p).value
     without, with_it = (fit(problem, 32, snapshots=60, projections=count) for count in (0, None))
-    errors = [nm.benchmark.relative_error(s(p), exact) for s in (without, with_it)]
+    errors = [benchmark.relative_error(s(p), exact) for s in (without, with_it)]
     assert errors[1] < 0.2 * errors[0]
     assert without.report.collocation == 60 < with_it.report.collocation
 
@@ -564,7 +565,7 @@ def test_all_singular_without_exact_solves():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 @pytest.mark.parametrize("budget", [None, 0])
 def test_nearly_singular(budget, dtype):
-    problem = nm.Problem(nm.families.low_rank_plus_shift(12, 3, 1e-4, dtype=dtype), nm.Inverse())
+    problem = nm.Problem(low_rankness.low_rank_plus_shift(12, 3, 1e-4, dtype=dtype), nm.Inverse())
     assert_degrades(problem, rank=8, budget=budget)
 
 
@@ -740,8 +741,8 @@ def test_parameters_count_as_they_are_rounded(budget, place):
 
     problem = nm.Problem(nm.ParametricMatrix(fn, low, high), nm.Inverse())
     p = grid_of(problem.family)
-    error = nm.benchmark.relative_error(fit(problem, 14, budget=budget)(p), problem.exact(p).value)
-    limit = float(nm.benchmark.eckart_young(problem.exact(p).value, 14))
+    error = benchmark.relative_error(fit(problem, 14, budget=budget)(p), problem.exact(p).value)
+    limit = float(benchmark.eckart_young(problem.exact(p).value, 14))
     assert error < 2 * limit + 2e-6
 
 

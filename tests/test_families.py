@@ -8,12 +8,13 @@ import torch
 from conftest import DTYPES, assert_close, assert_raises, eps, gaussian, parameters, real
 
 import neumatc as nm
+from studies import low_rankness
 
 FAMILIES = {
     "trigonometric": lambda dtype, device: nm.families.trigonometric(5, 3, dtype=dtype, device=device),
     "trigonometric 2-D": lambda dtype, device: nm.families.trigonometric(5, dimension=2, dtype=dtype, device=device),
     "trigonometric 3-D": lambda dtype, device: nm.families.trigonometric(5, dimension=3, dtype=dtype, device=device),
-    "low rank": lambda dtype, device: nm.families.low_rank_plus_shift(5, 2, dtype=dtype, device=device),
+    "low rank": lambda dtype, device: low_rankness.low_rank_plus_shift(5, 2, dtype=dtype, device=device),
     "samples": lambda dtype, device: samples(1, dtype, device)[2],
     "samples 2-D": lambda dtype, device: samples(2, dtype, device)[2],
 }
@@ -58,7 +59,7 @@ def test_a_seed_means_the_same_family_in_every_precision(name, low):
 
 def test_seed_changes_the_family():
     p = parameters(3, dtype=torch.float32)
-    for make in (nm.families.trigonometric, nm.families.low_rank_plus_shift):
+    for make in (nm.families.trigonometric, low_rankness.low_rank_plus_shift):
         assert not torch.equal(make(4, 2, seed=1)(p), make(4, 2, seed=2)(p))
 
 
@@ -95,7 +96,7 @@ def test_trigonometric_frequencies_in_several_dimensions(dimension):
 def test_low_rank_plus_shift_formula(dtype):
     """A(p) - eps I has rank k and is quadratic in p, and A(p) has a condition number of at least the order 1 / eps."""
     shift, p = 1e-3, torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
-    A = nm.families.low_rank_plus_shift(12, 3, shift, dtype=dtype)(p)
+    A = low_rankness.low_rank_plus_shift(12, 3, shift, dtype=dtype)(p)
     product = (A - shift * torch.eye(12, dtype=dtype)).numpy()
     assert (np.linalg.matrix_rank(product, tol=1e-12) == 3).all()
     assert np.abs(np.diff(product, n=3, axis=0)).max() < 1e-14
@@ -392,8 +393,7 @@ def test_a_family_beside_another_keeps_what_is_defined():
         (lambda: nm.families.trigonometric(shift=math.nan), ["`shift`", "a finite number, got nan"]),
         (lambda: nm.families.trigonometric(dtype=torch.float16), ["`dtype`", "complex128", "float16"]),
         (lambda: nm.families.trigonometric(seed=1.5), ["`seed`", "integer", "1.5"]),
-        (lambda: nm.families.low_rank_plus_shift(size=3, inner=4), ["`inner`", "at most `size` = 3", "got 4"]),
-        (lambda: nm.families.low_rank_plus_shift(seed="x"), ["`seed`", "integer", "'x'"]),
+        (lambda: low_rankness.low_rank_plus_shift(size=3, inner=4), ["`inner`", "at most `size` = 3", "got 4"]),
     ],
 )
 def test_made_families_refuse(make, words):

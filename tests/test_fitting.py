@@ -27,6 +27,7 @@ from conftest import (
 
 import neumatc as nm
 from neumatc import StopReason, fitting
+from studies import benchmark
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_training_never_ends_above_its_start(goal, rate, rounds):
         before, after = (float(problem.residual(p, s(p)).median()) for s in (start, surrogate))
     else:
         (target,) = problem.operation.improved(problem.family(p), [start(p)])
-        before, after = (nm.benchmark.relative_error(s(p), target) for s in (start, surrogate))
+        before, after = (benchmark.relative_error(s(p), target) for s in (start, surrogate))
     assert after <= (1 + 1e-9) * before
     assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
     assert not any(t.requires_grad for t in tensors_of(surrogate).values())
@@ -237,7 +238,7 @@ def test_training_on_the_error_mends_a_disturbed_map(dtype):
     with pytest.warns(nm.FitWarning, match="train for more steps"):
         surrogate = trained(problem, None, start=start, goal="error", steps=200, learning_rate=3e-3, tol=1e-9)
     assert surrogate.report.exact_solves == 0
-    before, after = (nm.benchmark.relative_error(s(p), exact) for s in (start, surrogate))
+    before, after = (benchmark.relative_error(s(p), exact) for s in (start, surrogate))
     assert after < 0.3 * before
 
 
@@ -299,7 +300,7 @@ def test_training_is_not_led_by_newton_steps_from_where_the_start_is_poor():
     surrogate = trained(problem, None, start=flat, steps=200, rounds=3, collocation=64, learning_rate=1e-3)
     p = grid_of(problem.family, 3000)
     exact = problem.exact(p).value
-    before, after = (nm.benchmark.relative_error(s(p), exact) for s in (flat, surrogate))
+    before, after = (benchmark.relative_error(s(p), exact) for s in (flat, surrogate))
     assert after <= 1.02 * before
 
 

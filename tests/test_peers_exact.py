@@ -6,9 +6,9 @@ from conftest import assert_close, assert_raises, conditioned, real
 
 import neumatc as nm
 from neumatc import peers
-from neumatc.peers.exact import from_sionna
+from studies import practice
 
-SOLVERS = [peers.numpy_loop, peers.numpy_batched, peers.scipy_batched, peers.torch_cholesky, peers.sionna_cholesky]
+SOLVERS = [peers.numpy_loop, peers.numpy_batched, peers.scipy_batched, peers.torch_cholesky, practice.sionna_cholesky]
 
 
 def definite(dtype, size=5):
@@ -19,7 +19,7 @@ def definite(dtype, size=5):
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.__name__)
 def test_exact_methods_invert(solver, dtype, device):
-    if solver is peers.sionna_cholesky:
+    if solver is practice.sionna_cholesky:
         pytest.importorskip("sionna.phy")
     A = definite(dtype).to(device)
     X = solver(A)
@@ -40,10 +40,9 @@ def test_cholesky_raises_where_a_matrix_is_not_definite():
 
 def test_importing_sionna_leaves_the_random_state_as_it_is():
     pytest.importorskip("sionna.phy")
-    from_sionna.cache_clear()
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    peers.sionna_cholesky(definite(torch.complex64))
+    practice.sionna_cholesky(definite(torch.complex64))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -72,9 +71,9 @@ def test_svd_by_gram_is_finite_for_lost_values_and_refuses_ranks():
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=str)
-@pytest.mark.parametrize("peer", [peers.lmmse_loop, peers.sionna_lmmse, peers.torch_lmmse])
+@pytest.mark.parametrize("peer", [practice.lmmse_loop, practice.sionna_lmmse, peers.torch_lmmse])
 def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
-    if peer is peers.sionna_lmmse:
+    if peer is practice.sionna_lmmse:
         pytest.importorskip("sionna")
         if not dtype.is_complex:
             pytest.skip("complex channels only")
@@ -97,7 +96,7 @@ def _projectors(V):
 @pytest.mark.parametrize("interpolated", [False, True])
 def test_a_group_of_one_has_its_own_precoder(interpolated, shape, dtype):
     H = conditioned(5, *shape, dtype, condition=10)
-    V = peers.group_precoders(H, 2, 1, interpolated=interpolated)
+    V = practice.group_precoders(H, 2, 1, interpolated=interpolated)
     right = torch.linalg.svd(H.to(torch.complex128), full_matrices=False)[2][:, :2].mH
     assert V.dtype == dtype
     assert_close(_projectors(V), _projectors(right), units=2000)
@@ -105,7 +104,7 @@ def test_a_group_of_one_has_its_own_precoder(interpolated, shape, dtype):
 
 def test_a_group_has_the_precoder_of_its_middle():
     H = conditioned(11, 3, 7, torch.complex128, condition=10)
-    V, own = peers.group_precoders(H, 2, 4), peers.group_precoders(H, 2, 1)
+    V, own = practice.group_precoders(H, 2, 4), practice.group_precoders(H, 2, 1)
     assert_close(V, own[[2] * 4 + [6] * 4 + [9] * 3])
 
 
@@ -113,16 +112,16 @@ def test_interpolated_precoders_meet_the_middles_and_are_of_second_order():
     family = nm.families.trigonometric(6, 3, 0.0, cycles=0.5, dtype=torch.complex128)
     fixed = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64)).to(torch.complex128)
     H = fixed[:4] + 0.3 * family(torch.linspace(0, 1, 161, dtype=torch.float64)[:, None])[:, :4]
-    exact = _projectors(peers.group_precoders(H, 2, 1))
+    exact = _projectors(practice.group_precoders(H, 2, 1))
     inner = slice(20, 140)  # beyond the outer middles it is constant
     errors = {}
     for size in (8, 16):
-        V = peers.group_precoders(H, 2, size, interpolated=True)
+        V = practice.group_precoders(H, 2, size, interpolated=True)
         assert_close(V.mH @ V, torch.eye(2, dtype=V.dtype).expand(len(V), 2, 2), units=100)
         middles = torch.arange(size // 2, 160, size)
         assert_close(_projectors(V)[middles], exact[middles], units=1000)
         errors[size] = float((_projectors(V) - exact)[inner].abs().max())
-        flat = _projectors(peers.group_precoders(H, 2, size)) - exact
+        flat = _projectors(practice.group_precoders(H, 2, size)) - exact
         assert errors[size] < 0.2 * float(flat[inner].abs().max())
     assert errors[8] < 0.3 * errors[16]
 
@@ -130,11 +129,11 @@ def test_interpolated_precoders_meet_the_middles_and_are_of_second_order():
 def test_interpolated_precoders_do_not_depend_on_phases():
     H = conditioned(40, 3, 5, torch.complex128, condition=10)[:1] + 0.02 * conditioned(40, 3, 5, torch.complex128)
     turned = torch.exp(1j * torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 6)
-    pair = [peers.group_precoders(x, 2, 6, interpolated=True) for x in (H, H * turned[:, None, None])]
+    pair = [practice.group_precoders(x, 2, 6, interpolated=True) for x in (H, H * turned[:, None, None])]
     assert_close(*map(_projectors, pair), units=1000)
 
 
 def test_groups_of_no_subcarrier_are_refused():
     H = conditioned(4, 3, 5, torch.complex64, condition=10)
-    assert_raises(ValueError, ["`size`", "at least 1", "got 0"], lambda: peers.group_precoders(H, 2, 0))
-    assert len(peers.group_precoders(H, 2, 9, interpolated=True)) == 4  # one group
+    assert_raises(ValueError, ["`size`", "at least 1", "got 0"], lambda: practice.group_precoders(H, 2, 0))
+    assert len(practice.group_precoders(H, 2, 9, interpolated=True)) == 4  # one group

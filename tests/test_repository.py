@@ -32,20 +32,19 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = (
     "checks threads box report linalg lowrank sampling failure families embeddings local polynomials gauge operations "
     "factorizations model problem methods samples continuation closed_form training nodes piece snapshots inspection "
-    "rational poles pieces fitting certification storage peers benchmark wireless"
+    "rational poles pieces fitting certification storage peers wireless"
 )
 ONLY = {
     "peers": {
+        "box",
         "checks",
         "factorizations",
-        "families",
         "linalg",
-        "lowrank",
         "operations",
         "problem",
+        "rational",
         "sampling",
     },
-    "benchmark": {"checks", "linalg"},
     "wireless": {"checks", "families"},
 }
 SOURCES = sorted((ROOT / "neumatc").rglob("*.py"))
@@ -210,7 +209,7 @@ def code_lines(source):
 
 def test_the_library_stays_small():
     """The aim is 4,900 lines; until the rooms are tidied after the rebuilding, it must not grow."""
-    assert sum(code_lines(path.read_text("utf-8")) for path in SOURCES) <= 6600
+    assert sum(code_lines(path.read_text("utf-8")) for path in SOURCES) <= 6300
 
 
 def test_no_function_is_complex():

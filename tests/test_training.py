@@ -22,6 +22,7 @@ from conftest import (
 import neumatc as nm
 from neumatc import StopReason
 from neumatc.operations import Factor
+from studies import benchmark
 
 OPERATIONS = [nm.Inverse(), nm.SVD(rank=2)]
 
@@ -191,8 +192,8 @@ def test_default_settings_come_near_the_limit_in_every_dimension(d):
     surrogate = nm.fit(problem, rank=16, method=nm.ResidualTraining(steps=1500, rounds=2), progress=False)
     p = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(9))
     exact = problem.exact(p).value
-    limit = float(nm.benchmark.eckart_young(exact, 16))
-    assert nm.benchmark.relative_error(surrogate(p), exact) < max(3 * limit, 5e-3)
+    limit = float(benchmark.eckart_young(exact, 16))
+    assert benchmark.relative_error(surrogate(p), exact) < max(3 * limit, 5e-3)
 
 
 def test_a_constant_learning_rate_is_a_schedule_too():

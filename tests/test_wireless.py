@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from neumatc import wireless
+from studies import practice
 
 sionna_phy = pytest.importorskip("sionna.phy", reason='needs Sionna: pip install "neumatc[wireless]"')
 SMALL = {"subcarriers": 64, "base_antennas": (2, 3), "user_antennas": 2}
@@ -237,6 +238,7 @@ def test_importing_sionna_leaves_torch_random_state():
     code = """
 import torch
 from neumatc import wireless
+from studies import practice
 torch.manual_seed(5)
 before = torch.get_rng_state()
 wireless.cdl("A", subcarriers=8, base_antennas=1, user_antennas=1)
@@ -355,18 +357,18 @@ def test_precoded_rate_is_that_of_water_without_filling():
     _, S, Vh = torch.linalg.svd(H, full_matrices=False)
     k = 2
     V, noise = Vh.mH[:, :, :k], 0.05
-    best = wireless.precoded_rate(H, V, noise)
+    best = practice.precoded_rate(H, V, noise)
     expected = torch.log2(1 + S[:, :k] ** 2 / (k * noise)).sum(dim=1)
     torch.testing.assert_close(best, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(wireless.precoded_rate(H, 3j * V, noise), best, rtol=1e-12, atol=0)  # power is scaled
+    torch.testing.assert_close(practice.precoded_rate(H, 3j * V, noise), best, rtol=1e-12, atol=0)  # power is scaled
     for seed in range(5):
         draw = torch.randn(V.shape, dtype=V.dtype, generator=torch.Generator().manual_seed(seed))
-        assert (wireless.precoded_rate(H, torch.linalg.qr(draw).Q, noise) < best).all()
+        assert (practice.precoded_rate(H, torch.linalg.qr(draw).Q, noise) < best).all()
     for wrong, error in ((V.real, TypeError), (V[0], TypeError), (V[:2], ValueError), (V.mT, ValueError)):
         with pytest.raises(error, match="`V`"):
-            wireless.precoded_rate(H, wrong, noise)
+            practice.precoded_rate(H, wrong, noise)
     with pytest.raises(ValueError, match="`noise`"):
-        wireless.precoded_rate(H, V, 0.0)
+        practice.precoded_rate(H, V, 0.0)
 
 
 def test_sum_rate_rejects_bad_input():

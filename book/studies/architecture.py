@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import neumatc as nm
-from studies import provenance
+from studies import benchmark, provenance
 from studies.provenance import Record
 
 
@@ -35,16 +35,16 @@ def quality(
         "size": family.shape[0],
         "rank": rank,
         "steps": report.steps[-1],
-        "error": nm.benchmark.relative_error(value, exact),
-        "limit": nm.benchmark.eckart_young(exact, rank),
+        "error": benchmark.relative_error(value, exact),
+        "limit": benchmark.eckart_young(exact, rank),
         "condition": torch.linalg.cond(family(p)).max(),
         "residual_max": problem.residual(p, value).max(),
-        "closed_form_error": nm.benchmark.relative_error(solved, exact),
+        "closed_form_error": benchmark.relative_error(solved, exact),
         "closed_form_report": closed_form.report.to_dict(),
         "closed_form_time": closed_form.report.seconds / report.seconds,
         "report": report.to_dict(),
     }
-    best = nm.benchmark.best_of_rank(exact, rank)
+    best = benchmark.best_of_rank(exact, rank)
     norm = torch.linalg.vector_norm(exact, dim=(1, 2))
     initial = nm.sampling.sobol(method.collocation, family.lower, family.upper, record.seed)
     added = [(point[0], i) for i, entry in enumerate(report.rounds, 1) for point in entry.added]
@@ -71,7 +71,7 @@ def local(record: Record, problem: nm.Problem, surrogate: nm.Surrogate) -> None:
         "slices": len(fitted.core),
         "terms": surrogate.rank,
         "solves": surrogate.report.exact_solves,
-        "error": nm.benchmark.relative_error(surrogate(p), problem.exact(p).value),
+        "error": benchmark.relative_error(surrogate(p), problem.exact(p).value),
     }
     record.arrays |= {
         "local_x": inner[:, 0],

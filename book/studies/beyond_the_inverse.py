@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import provenance
+from studies import benchmark, interpolants, practice, provenance
 from studies.provenance import Record, Table
 from studies.texts import times
 
@@ -112,7 +112,7 @@ def svd(
         snapshots: Exact decompositions that a fit spends.
         streams: Number of leading triplets.
         noise: Variance of the noise in the rates.
-        groups: Arguments of :func:`neumatc.peers.group_precoders` by name.
+        groups: Arguments of :func:`studies.practice.group_precoders` by name.
         rounds: Rounds of the alternating measurement.
         seed: Seed of the fits.
 
@@ -138,20 +138,20 @@ def svd(
         "map, block": lambda: block(f, out=out),
         "fit and map": lambda: fit()(f),
     }
-    calls |= {name: lambda group=group: nm.peers.group_precoders(H, streams, **group) for name, group in groups.items()}
-    timings = nm.benchmark.compare(calls, rounds=rounds)
+    calls |= {name: lambda group=group: practice.group_precoders(H, streams, **group) for name, group in groups.items()}
+    timings = benchmark.compare(calls, rounds=rounds)
     invariant, eye = operation.invariant(exact), torch.eye(streams, device=f.device)
     value, tidy = surrogate(f), surrogate(f, orthonormal=True)
 
     def error(factors: nm.SVDFactors) -> Tensor:
-        return nm.benchmark.relative_error(operation.invariant(factors), invariant)
+        return benchmark.relative_error(operation.invariant(factors), invariant)
 
     def defect(factors: nm.SVDFactors) -> float:
         return max(float((x.mH @ x - eye).abs().max()) for x in (factors.U, factors.Vh.mH))
 
     def rate(V: Tensor) -> Tensor:
         wide = H.to(torch.complex128)
-        return nm.wireless.precoded_rate(wide, V.to(torch.complex128), noise).mean()
+        return practice.precoded_rate(wide, V.to(torch.complex128), noise).mean()
 
     best = rate(exact.Vh.mH)
     return {
@@ -164,14 +164,14 @@ def svd(
         "error_former": error(former(f)),
         "error_block": error(block(f)),
         "error_gram": error(calls["Gram matrix"]()),
-        "values": nm.benchmark.relative_error(value.S, exact.S),
+        "values": benchmark.relative_error(value.S, exact.S),
         "defect": defect(value),
         "defect_orthonormal": defect(tidy),
         "loss": 1 - rate(value.Vh.mH) / best,
         "loss_orthonormal": 1 - rate(tidy.Vh.mH) / best,
         "losses": {name: 1 - rate(calls[name]()) / best for name in groups},
         "faster": {
-            slow: {name: nm.benchmark.speed_up(timings, slow, name) for name in calls}
+            slow: {name: benchmark.speed_up(timings, slow, name) for name in calls}
             for slow in ("NumPy loop", "NumPy", "Gram matrix")
         },
     }
@@ -303,11 +303,11 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
         return nm.fit(task, rank=terms, method=nm.ClosedForm(snapshots=budget), seed=seed, progress=False)
 
     matrices, surrogate = channel(f), fit()
-    reference = nm.peers.lmmse_loop(matrices.to(torch.complex128), level)
+    reference = practice.lmmse_loop(matrices.to(torch.complex128), level)
     out, lines = surrogate(f), nm.peers.spline(task, knots, degree=1)
     calls = {
-        "NumPy loop": lambda: nm.peers.lmmse_loop(matrices, level),
-        "Sionna": lambda: nm.peers.sionna_lmmse(matrices, level),
+        "NumPy loop": lambda: practice.lmmse_loop(matrices, level),
+        "Sionna": lambda: practice.sionna_lmmse(matrices, level),
         "Cholesky": lambda: nm.peers.torch_lmmse(matrices, level),
         "map": lambda: surrogate(f, out=out),
         "map, new memory": lambda: surrogate(f),
@@ -316,24 +316,24 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
         "solves and linear": lambda: nm.peers.spline(task, knots, degree=1)(f),
         "solves and cubic": lambda: nm.peers.spline(task, budget)(f),
     }
-    timings = nm.benchmark.compare(calls, rounds=rounds)
+    timings = benchmark.compare(calls, rounds=rounds)
 
     # Errors and rates on every fourth subcarrier.
     H, reference = matrices[::4].to(torch.complex128), reference[::4]
     names = ("Sionna", "Cholesky", "map, new memory", "linear", "solves and cubic")
     values = {name: calls[name]()[::4].to(reference) for name in names}
-    values["POD and spline"] = nm.peers.pod_spline(task, budget, terms)(f[::4]).to(reference)
+    values["POD and spline"] = interpolants.pod_spline(task, budget, terms)(f[::4]).to(reference)
     best = nm.wireless.sum_rate(H, reference, level).mean()
     return {
         "shape": list(channel.shape),
         "rank": terms,
         "solves": surrogate.report.exact_solves,
         "knots": knots,
-        "limit": nm.benchmark.eckart_young(reference, terms),
-        "errors": {name: nm.benchmark.relative_error(value, reference) for name, value in values.items()},
+        "limit": benchmark.eckart_young(reference, terms),
+        "errors": {name: benchmark.relative_error(value, reference) for name, value in values.items()},
         "losses": {name: 1 - nm.wireless.sum_rate(H, value, level).mean() / best for name, value in values.items()},
         "faster": {
-            slow: {name: nm.benchmark.speed_up(timings, slow, name) for name in calls}
+            slow: {name: benchmark.speed_up(timings, slow, name) for name in calls}
             for slow in ("NumPy loop", "Sionna", "Cholesky")
         },
     }
@@ -496,7 +496,7 @@ def certificates(
 
 def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> dict:
     """Return how many times faster exact inverses and the map are than a certificate of the map."""
-    timings = nm.benchmark.compare(
+    timings = benchmark.compare(
         {
             "certify": lambda: nm.certify(surrogate, task, f, rtol=1.0),
             "solve": lambda: nm.peers.numpy_batched(task.family(f)),
@@ -505,8 +505,8 @@ def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> di
         rounds=5,
     )
     return {
-        "solve": nm.benchmark.speed_up(timings, "certify", "solve"),
-        "map": nm.benchmark.speed_up(timings, "certify", "map"),
+        "solve": benchmark.speed_up(timings, "certify", "solve"),
+        "map": benchmark.speed_up(timings, "certify", "map"),
     }
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import figures, provenance
+from studies import benchmark, figures, provenance
 from studies.provenance import Record, Table
 
 # Of the operations whose constants are checked: rank and noise.
@@ -207,14 +207,13 @@ def before_after(record: Record, channel: nm.wireless.Channel, gauges: Mapping[s
         operation = kind(rank=streams)
         (U, _, Vh), _ = operation.align(x, operation.snapshots(H)[0])
         limits = {
-            key: nm.benchmark.eckart_young(factor, list(range(1, most + 1)))
-            for key, factor in {"U": U, "V": Vh}.items()
+            key: benchmark.eckart_young(factor, list(range(1, most + 1))) for key, factor in {"U": U, "V": Vh}.items()
         }
         fits = [nm.fit(nm.Problem(channel, operation), rank=r, method=method, **options) for r in ranks]
         entries[name] = {
             "turned": int(turned(U).sum()),
             "ranks": {key: [int((e > tol).sum()) + 1 for tol in (1e-2, 1e-3)] for key, e in limits.items()},
-            "errors": [nm.benchmark.relative_error(operation.invariant(fit(f)), product) for fit in fits],
+            "errors": [benchmark.relative_error(operation.invariant(fit(f)), product) for fit in fits],
         }
         dense[name] = U
         record.arrays[f"limits_{list(gauges).index(name)}"] = limits["U"]
@@ -821,14 +820,14 @@ def cost(record: Record, channel: nm.wireless.Channel) -> None:
             label = name + (", orthonormal=True" if orthonormal else "")
             value = fit(band, orthonormal=orthonormal)
             rows[label] = {
-                "error": nm.benchmark.relative_error(operation.invariant(task.unpack(value, band)), reference),
+                "error": benchmark.relative_error(operation.invariant(task.unpack(value, band)), reference),
                 "defect": defect(operation, value),
                 "numbers": sum(math.prod(factor.shape) for factor in task.factors),
             }
             calls[label] = lambda fit=fit, orthonormal=orthonormal: fit(band, orthonormal=orthonormal)
-    timings = nm.benchmark.compare(calls, rounds=3 if small else 7)
+    timings = benchmark.compare(calls, rounds=3 if small else 7)
     for label, row in rows.items():
-        row["time"] = nm.benchmark.speed_up(timings, label, next(iter(rows)))
+        row["time"] = benchmark.speed_up(timings, label, next(iter(rows)))
     record.numbers["cost"] = {"rank": rank, "solves": fit.report.exact_solves, "count": len(band), "rows": rows}
 
 

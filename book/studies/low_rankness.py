@@ -13,11 +13,56 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import figures, provenance
+from neumatc import checks
+from neumatc.families import gaussian
+from studies import benchmark, figures, provenance
 from studies.provenance import Record, Table
 
 # Variances of the noise in the regularised inverses of the channels.
 NOISES = (1.0, 0.1, 0.01)
+
+
+def low_rank_plus_shift(
+    size: int = 64,
+    inner: int = 4,
+    shift: float = 1e-3,
+    seed: int = 0,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> nm.ParametricMatrix:
+    r"""Nearly singular stress case on [0, 1]: an affine product of low rank plus a small shift.
+
+    .. math:: A(p) = (U_0 + p U_1) (V_0 + p V_1)^H + \epsilon I
+
+    with independent Gaussian n x k factors of variance 1 / n. On the null space of the product (k < n) A(p) is
+    epsilon I, so the condition number is at least ||A(p)||_2 / epsilon everywhere. Left and right factors being
+    unrelated, it can be far larger at some p, where the inverse has a pole close to the interval, or on it. No
+    surrogate of that inverse should be trusted; the family is here to test that this is noticed.
+
+    Args:
+        size: Rows and columns n of A.
+        inner: k, rank of the product, at most n.
+        shift: The multiple epsilon of the identity.
+        seed: Seed of the factors.
+        dtype: Dtype of A. Default: torch's default dtype.
+        device: Device of the parameters and of A.
+
+    Returns:
+        A family of shape (n, n).
+    """
+    if inner > size:
+        raise ValueError(f"`inner`: expected at most `size` = {size}, got {inner}.")
+    dtype = checks.matrix_dtype("dtype", dtype)
+    factors = (gaussian((4, size, inner), dtype, torch.Generator().manual_seed(seed)) / size**0.5).to(device, dtype)
+    identity = shift * torch.eye(size, dtype=dtype, device=device)
+
+    def fn(p: Tensor) -> Tensor:
+        q = p.to(checks.real_dtype(dtype))[:, :, None]
+        left, right = factors[0] + q * factors[1], factors[2] + q * factors[3]
+        return left @ right.mH + identity
+
+    return nm.ParametricMatrix(fn, [0.0], [1.0], dtype=checks.real_dtype(dtype), device=device)
 
 
 def nodes(family: nm.ParametricMatrix, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,7 +80,7 @@ def limits(X: Tensor, w: Tensor, field: str = "real") -> Tensor:
         field: ``"real"`` or ``"complex"`` coefficients.
     """
     root = (w * len(w)).sqrt().to(X.dtype).view(-1, *[1] * (X.ndim - 1))
-    return nm.benchmark.eckart_young(X * root, range(1, len(X) + 1), field=field)
+    return benchmark.eckart_young(X * root, range(1, len(X) + 1), field=field)
 
 
 def polynomial_errors(X: Tensor, x: Tensor, w: Tensor) -> Tensor:
@@ -576,7 +621,7 @@ def glue_sweep(record: Record) -> None:
 def stress(record: Record) -> None:
     """Record the ranks of inverses with a pole in the box, and with many poles near it, as ``stress``."""
     small, seed, device = record.profile == "smoke", record.seed, record.device
-    stress = nm.families.low_rank_plus_shift(size=8 if small else 32, seed=seed, dtype=torch.float64, device=device)
+    stress = low_rank_plus_shift(size=8 if small else 32, seed=seed, dtype=torch.float64, device=device)
     inner = 4
     # The family is real: it is singular where its determinant changes sign.
     fine = torch.linspace(0, 1, 4001, dtype=torch.float64, device=device)[:, None]
@@ -652,10 +697,10 @@ def noise(record: Record, generator: torch.Generator) -> None:
         E = torch.randn(A.shape, generator=generator, dtype=torch.float64).to(A.device)
         measured = A + level * E * torch.linalg.vector_norm(A) / torch.linalg.vector_norm(E)
         X, _ = nm.linalg.inverse(measured)
-        floor = nm.benchmark.relative_error(X, truth)
+        floor = benchmark.relative_error(X, truth)
         problem = nm.Problem(nm.families.from_samples(p, measured), nm.Inverse())
-        record.arrays[f"noise_limit_{i}"] = nm.benchmark.eckart_young(X, range(1, 65))
-        errors = [nm.benchmark.relative_error(nm.benchmark.best_of_rank(X, r), truth) for r in ranks]
+        record.arrays[f"noise_limit_{i}"] = benchmark.eckart_young(X, range(1, 65))
+        errors = [benchmark.relative_error(benchmark.best_of_rank(X, r), truth) for r in ranks]
         chosen = ranks[int(np.argmin(errors))]
         options = {"rank": chosen, "seed": record.seed, "progress": False}
         few = nm.ClosedForm(nm.Chebyshev(16), snapshots=p.tolist())
@@ -668,8 +713,8 @@ def noise(record: Record, generator: torch.Generator) -> None:
                 "rank": chosen,
                 "best": min(errors),
                 "guess": floor * math.sqrt(chosen / N + chosen / n**2),
-                "clean": nm.benchmark.eckart_young(truth, chosen),
-                **{key: nm.benchmark.relative_error(fit(p), truth) for key, fit in fits.items()},
+                "clean": benchmark.eckart_young(truth, chosen),
+                **{key: benchmark.relative_error(fit(p), truth) for key, fit in fits.items()},
                 "default_solves": fits["default"].report.exact_solves,
             }
         )
@@ -785,7 +830,7 @@ def dimensions(record: Record) -> None:
         )
         q = nm.sampling.sobol(many, family.lower, family.upper, seed)
         X, _ = nm.linalg.inverse(family(q))
-        full, half = (nm.benchmark.eckart_young(Y, range(1, many // 2)) for Y in (X, X[: many // 2]))
+        full, half = (benchmark.eckart_young(Y, range(1, many // 2)) for Y in (X, X[: many // 2]))
         dimensions.append({"d": d, "ranks": summary(full), "half": summary(half)})
     record.numbers["dimensions"] = {"entries": dimensions, "samples": many}
 

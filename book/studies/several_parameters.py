@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from neumatc.benchmark import relative_error
-from studies import figures, provenance
+from studies import benchmark, figures, interpolants, provenance
+from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 
 # A map: a surrogate or a peer.
@@ -125,7 +125,7 @@ class Setting:
 
     def radial(self, task: nm.Problem, n: int, **changes: object) -> nm.peers.Peer:
         """Fit the strongest radial functions that we know: multiquadrics, their shape tuned by leave-one-out."""
-        return nm.peers.rbf(task, n, kernel="multiquadric", seed=self.seed, **changes)
+        return interpolants.rbf(task, n, kernel="multiquadric", seed=self.seed, **changes)
 
     def methods(self) -> dict[str, Callable[[nm.Problem, int], Map]]:
         """Return the methods that compete, as functions of a problem and a number of exact solves."""
@@ -133,7 +133,7 @@ class Setting:
             CLOSED: self.ours,
             RIVALS[0]: nm.peers.chebyshev,
             RIVALS[1]: lambda task, n: nm.peers.chebyshev(task, n, stretch=0.9),
-            RIVALS[2]: lambda task, n: nm.peers.rbf(task, n, seed=self.seed),
+            RIVALS[2]: lambda task, n: interpolants.rbf(task, n, seed=self.seed),
             RIVALS[3]: self.radial,
         }
 
@@ -183,7 +183,7 @@ def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
         }
     for name, peer in (("chebyshev", nm.peers.chebyshev(plane, few)), ("rbf", setting.radial(plane, few))):
         found[name] = {"solves": solves(peer), "error": relative_error(peer(q), X)}
-    found["limit"] = float(nm.benchmark.eckart_young(X, few))
+    found["limit"] = float(benchmark.eckart_young(X, few))
     record.numbers["designs"] = found
     record.numbers["counts"] = {
         index: [nm.Chebyshev(degree, index).count(d) + 1 for d in (1, 2, 3, 4)]
@@ -259,7 +259,7 @@ def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tenso
     fits = {name: setting.ours(plane, many, embedding=embedding) for name, embedding in choices.items()}
     plain = nm.Chebyshev(next(iter(fits.values())).maps[0].embedding.degree)
     fits["Chebyshev, total, as many as the default's"] = setting.ours(plane, many, embedding=plain)
-    timings = nm.benchmark.compare(
+    timings = benchmark.compare(
         {name: lambda m=m: m(q) for name, m in fits.items()} | {"loop": lambda: nm.peers.numpy_loop(A)}, rounds=5
     )
     record.numbers["embeddings"] = [
@@ -267,11 +267,11 @@ def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tenso
             "name": name,
             "features": fitted.maps[0].embedding.count(2),
             "error": relative_error(fitted(q), X),
-            "time": 1 / nm.benchmark.speed_up(timings, "loop", name),
+            "time": 1 / benchmark.speed_up(timings, "loop", name),
         }
         for name, fitted in fits.items()
     ]
-    record.numbers["embeddings_limit"] = float(nm.benchmark.eckart_young(X, many))
+    record.numbers["embeddings_limit"] = float(benchmark.eckart_young(X, many))
 
 
 def embeddings_table(record: Record) -> Table:
@@ -355,7 +355,7 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
 
     spanned = nm.Problem(plane.family, InverseInSpan())
     ladder = [16, 29] if small else [32, 45, 64, 90, 128, 181, 256]
-    limits = dict(zip(ladder, nm.benchmark.eckart_young(X, ladder).tolist()))
+    limits = dict(zip(ladder, benchmark.eckart_young(X, ladder).tolist()))
     cheap = [n for n in ladder if n <= 128]  # what follows takes too long for more terms
     part = slice(0, 50 if small else 200)
     lines = {
@@ -372,13 +372,13 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
         name: {"solves": own, "errors": [measure(n) for n in own]} for name, (own, measure) in lines.items()
     }
     projected = nm.peers.residual_projection(plane, cheap[-1], seed=seed)
-    nine = nm.peers.rbf(plane, 9 * many, seed=seed)
-    timings = nm.benchmark.compare(
+    nine = interpolants.rbf(plane, 9 * many, seed=seed)
+    timings = benchmark.compare(
         {"projection": lambda: projected(q[part]), "loop": lambda: nm.peers.numpy_loop(A[part])}, rounds=3
     )
     record.numbers["projection"] = {
         "solves": cheap[-1],
-        "time": 1 / nm.benchmark.speed_up(timings, "loop", "projection"),
+        "time": 1 / benchmark.speed_up(timings, "loop", "projection"),
     }
     record.numbers["nine"] = {"error": error(nine), "terms": nine.terms}
     record.numbers["double"] = {"rank": 2 * many, "error": error(ours(plane, many, 2 * many))}
@@ -454,8 +454,8 @@ def timed(task: nm.Problem, A: Tensor, build: Callable[[nm.Problem, int], Map], 
     """Build a map from n exact solves; return it and its time, in inversions by the NumPy loop."""
     built = {}
     calls = {"loop": lambda: nm.peers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
-    timings = nm.benchmark.compare(calls, rounds=3 if n <= 256 else 1, warm_up=int(n <= 256))
-    return built["map"], len(A) / nm.benchmark.speed_up(timings, "loop", "build")
+    timings = benchmark.compare(calls, rounds=3 if n <= 256 else 1, warm_up=int(n <= 256))
+    return built["map"], len(A) / benchmark.speed_up(timings, "loop", "build")
 
 
 def rungs(first: int, last: int, d: int | None = None) -> list[int]:
@@ -470,18 +470,20 @@ def climb(setting: Setting, d: int, name: str, ladder: list[int]) -> dict:
     q, A, X = setting.sample(task)
     climbed = []
     for n in ladder:
-        fitted = nm.peers.rbf(task, 9 * n, seed=setting.seed) if name == HELPED else setting.methods()[name](task, n)
+        fitted = (
+            interpolants.rbf(task, 9 * n, seed=setting.seed) if name == HELPED else setting.methods()[name](task, n)
+        )
         matrices = fitted.report.collocation if isinstance(fitted, nm.Surrogate) else solves(fitted)
         spent = n if name == HELPED else solves(fitted)
         climbed.append({"solves": spent, "error": relative_error(fitted(q), X), "matrices": matrices})
         if climbed[-1]["error"] <= GOALS[-1]:
             break
     timing = setting.timing
-    timings = nm.benchmark.compare(
+    timings = benchmark.compare(
         {"loop": lambda: nm.peers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
     )
-    share = 1 / nm.benchmark.speed_up(timings, "loop", "map")
-    limit = nm.benchmark.eckart_young(X, terms(fitted)) if name == "closed form" else None
+    share = 1 / benchmark.speed_up(timings, "loop", "map")
+    limit = benchmark.eckart_young(X, terms(fitted)) if name == "closed form" else None
     return {"d": d, "method": name, "climbed": climbed, "terms": terms(fitted), "time": share, "limit": limit}
 
 
@@ -510,9 +512,9 @@ def race(setting: Setting, contest: list[dict], d: int, goal: float) -> None:
     calls["loop"] = lambda: nm.peers.numpy_loop(A)
     most = max((rung["solves"] for rung in found.values()), default=0)
     # Every build has run once, on the ladder; the long ones need no other warm-up.
-    timings = nm.benchmark.compare(calls, rounds=2 if small else 5 if most <= 256 else 3, warm_up=int(most <= 256))
+    timings = benchmark.compare(calls, rounds=2 if small else 5 if most <= 256 else 3, warm_up=int(most <= 256))
     for name, rung in found.items():
-        rung.setdefault("build", len(A) / nm.benchmark.speed_up(timings, "loop", name))
+        rung.setdefault("build", len(A) / benchmark.speed_up(timings, "loop", name))
 
 
 def contest(record: Record) -> None:
@@ -679,12 +681,12 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
     q, A, X = setting.sample(task)
     fitted, build = timed(task, A[timing], setting.ours, n)
     peers = {name: method(task, n) for name, method in setting.methods().items() if name != CLOSED}
-    peers["POD and radial functions"] = nm.peers.pod_regression(task, n, n // 2, kernel="multiquadric", seed=seed)
+    peers["POD and radial functions"] = interpolants.pod_regression(task, n, n // 2, kernel="multiquadric", seed=seed)
     calls = {"loop": lambda: nm.peers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
     calls |= {"batched": lambda: nm.peers.scipy_batched(A[timing])}
     calls |= {name: lambda m=m: m(q[timing]) for name, m in peers.items()}
-    timings = nm.benchmark.compare(calls, rounds=5)
-    share = {name: 1 / nm.benchmark.speed_up(timings, "loop", name) for name in calls}
+    timings = benchmark.compare(calls, rounds=5)
+    share = {name: 1 / benchmark.speed_up(timings, "loop", name) for name in calls}
     return {
         "d": d,
         "solves": n,
@@ -693,7 +695,7 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
         "condition": torch.linalg.cond(A).max(),
         "error": relative_error(fitted(q), X),
         "rank": fitted.rank,
-        "limit": nm.benchmark.eckart_young(X, fitted.rank),
+        "limit": benchmark.eckart_young(X, fitted.rank),
         "features": fitted.maps[0].embedding.count(d),
         "build": build,
         "time": share["ours"],
@@ -867,7 +869,7 @@ def equaliser_maps(
         TOLD_RADIAL: setting.radial(equaliser, budget, scales=(1, 0.1)),
         "Chebyshev, equal sides": nm.peers.chebyshev(equaliser, budget),
         setting.told_grid: nm.peers.chebyshev(equaliser, budget, sides=sides, stretch=(0.95, 0)),
-        "POD and radial functions, tuned": nm.peers.pod_regression(
+        "POD and radial functions, tuned": interpolants.pod_regression(
             equaliser, budget, rank, kernel="multiquadric", seed=seed
         ),
     }
@@ -893,15 +895,15 @@ def wireless(
     X = equaliser.exact(p).value
     exact = exact_equalisers(channel, f, s, equaliser.family(p))
     maps = equaliser_maps(setting, equaliser, lmmse, method)
-    timings = nm.benchmark.compare(exact | {name: lambda m=m: m(p) for name, m in maps.items()}, rounds=3)
+    timings = benchmark.compare(exact | {name: lambda m=m: m(p) for name, m in maps.items()}, rounds=3)
     options = {"rank": rank, "budget": budget, "method": method, "seed": setting.seed, "progress": False}
-    refit = nm.benchmark.compare(
+    refit = benchmark.compare(
         {"NumPy loop": exact["NumPy loop"], "fit": lambda: nm.fit(equaliser, **options)},
         rounds=1 if small else 2,
         warm_up=0,
     )
-    relative = {key: 1 / nm.benchmark.speed_up(timings, "NumPy loop", key) for key in timings}
-    cost = len(p) / nm.benchmark.speed_up(refit, "NumPy loop", "fit")
+    relative = {key: 1 / benchmark.speed_up(timings, "NumPy loop", key) for key in timings}
+    cost = len(p) / benchmark.speed_up(refit, "NumPy loop", "fit")
     record.numbers["wireless"] = {
         "count": len(p),
         "frequencies": len(f),
@@ -910,7 +912,7 @@ def wireless(
         "streams": channel.shape[1],
         "antennas": channel.shape[0],
         "rank": rank,
-        "limit": nm.benchmark.eckart_young(X[:: max(1, len(X) // 1024)], rank),
+        "limit": benchmark.eckart_young(X[:: max(1, len(X) // 1024)], rank),
         "collocation": lmmse.report.collocation,
         "errors": {name: relative_error(m(p), X) for name, m in maps.items()}
         | {name: relative_error(exact[name](), X) for name in ("eigendecomposition per frequency", "torch, Cholesky")},
@@ -918,7 +920,7 @@ def wireless(
         "terms": {name: terms(m) for name, m in maps.items()},
         "relative_time": relative,
         "fit": cost,
-        "break_even": {key: nm.benchmark.break_even(cost, relative[key], relative["closed form"]) for key in exact},
+        "break_even": {key: benchmark.break_even(cost, relative[key], relative["closed form"]) for key in exact},
     }
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc import rational
-from neumatc.benchmark import relative_error
-from studies import provenance
+from studies import benchmark, interpolants, practice, provenance
+from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 from studies.texts import in_matrices, title, two_digits
 
@@ -21,7 +21,7 @@ SOLVERS = {
     "NumPy batched": nm.peers.numpy_batched,
     "SciPy batched": nm.peers.scipy_batched,
     "torch, Cholesky": nm.peers.torch_cholesky,
-    "Sionna, Cholesky": nm.peers.sionna_cholesky,
+    "Sionna, Cholesky": practice.sionna_cholesky,
 }
 # Prefix of the costs of a method in the record.
 PREFIXES = {"closed form": "closed_", "closed form, sine network": "network_"}
@@ -33,7 +33,7 @@ def builders(problem: nm.Problem, *, rank: int, solves: int, network: nm.ClosedF
     return {
         "closed form": lambda: nm.fit(problem, **options),
         "closed form, sine network": lambda: nm.fit(problem, method=network, **options),
-        "POD and spline": lambda: nm.peers.pod_spline(problem, solves, rank),
+        "POD and spline": lambda: interpolants.pod_spline(problem, solves, rank),
         "Chebyshev": lambda: nm.peers.chebyshev(problem, solves),
         "cubic spline": lambda: nm.peers.spline(problem, solves),
         "AAA": lambda: nm.peers.aaa(problem, solves),
@@ -78,21 +78,21 @@ def trigonometric(
         "closed form": builds["closed form"],
         "closed form, sine network": builds["closed form, sine network"],
     }
-    timings = nm.benchmark.compare(calls, rounds=rounds)
+    timings = benchmark.compare(calls, rounds=rounds)
     inversion = timings["solves"].median / solves
     interpolation = nm.fit(wide, rank=solves, budget=solves, seed=seed, progress=False)
     numbers = {
         "size": family.shape[0],
         "rank": rank,
         "solves": solves,
-        "limit": nm.benchmark.eckart_young(exact, rank),
+        "limit": benchmark.eckart_young(exact, rank),
         "condition": torch.linalg.cond(family(p)).max(),
         "errors": {name: relative_error(build()(p), exact) for name, build in builds.items()},
         # In double precision, since rounding is no part of the interpolation error, and with all terms kept.
         "interpolation": relative_error(interpolation(p.double()), wide.exact(p.double()).value),
-        "fit_over_solves": 1 / nm.benchmark.speed_up(timings, "solves", "closed form"),
-        "fit_over_solves_formed": 1 / nm.benchmark.speed_up(timings, "solves, A formed", "closed form"),
-        "network_over_closed": 1 / nm.benchmark.speed_up(timings, "closed form", "closed form, sine network"),
+        "fit_over_solves": 1 / benchmark.speed_up(timings, "solves", "closed form"),
+        "fit_over_solves_formed": 1 / benchmark.speed_up(timings, "solves, A formed", "closed form"),
+        "network_over_closed": 1 / benchmark.speed_up(timings, "closed form", "closed form, sine network"),
         "network_seconds": timings["closed form, sine network"].median,
     }
     return numbers, inversion
@@ -261,7 +261,7 @@ def sweep(
     """
     options = {"seed": record.seed, "progress": False}
     highest = min(48, len(X[::every]) - 1)
-    record.arrays[f"{name}_limits"] = nm.benchmark.eckart_young(X[::every], list(range(1, highest + 1)))
+    record.arrays[f"{name}_limits"] = benchmark.eckart_young(X[::every], list(range(1, highest + 1)))
     record.arrays[f"{name}_ranks"] = torch.tensor(ranks)
     # As many snapshots for every rank, so that the rank alone decides.
     for key, method in (
@@ -273,7 +273,7 @@ def sweep(
     record.arrays[f"{name}_solves"] = torch.tensor(counts)
     by_solves = {
         "closed form": lambda n: nm.fit(task, rank=rank, budget=n, method=nm.ClosedForm(snapshots=n), **options),
-        "POD and spline": lambda n: nm.peers.pod_spline(task, n, rank),
+        "POD and spline": lambda n: interpolants.pod_spline(task, n, rank),
         "Chebyshev": lambda n: nm.peers.chebyshev(task, n),
         "cubic spline": lambda n: nm.peers.spline(task, n),
         "AAA": lambda n: nm.peers.aaa(task, n, terms=64),
@@ -284,7 +284,7 @@ def sweep(
     record.numbers.setdefault(name, {})
     record.numbers[name] |= {
         "rank": rank,
-        "limit": nm.benchmark.eckart_young(X[::every], rank),
+        "limit": benchmark.eckart_young(X[::every], rank),
         "trained_error": trained_error,
     }
 
@@ -361,12 +361,12 @@ def costs(
     calls |= {key: lambda m=m: m(f) for key, m in maps.items()}
     calls["closed form, old memory"] = lambda: maps["closed form"](f, out=out)
     calls |= {f"fit: {key}": build for key, build in builds.items()}
-    timings = nm.benchmark.compare(calls, rounds=rounds)
-    relative = {key: 1 / nm.benchmark.speed_up(timings, "NumPy loop", key) for key in calls}
+    timings = benchmark.compare(calls, rounds=rounds)
+    relative = {key: 1 / benchmark.speed_up(timings, "NumPy loop", key) for key in calls}
     # Fit and band together, which are short, beside the loop alone and more often.
     whole = {"loop": calls["NumPy loop"], "whole": lambda: builds["closed form"]()(f)}
-    timings = nm.benchmark.compare(whole, rounds=whole_rounds)
-    relative["closed form with its fit"] = 1 / nm.benchmark.speed_up(timings, "loop", "whole")
+    timings = benchmark.compare(whole, rounds=whole_rounds)
+    relative["closed form with its fit"] = 1 / benchmark.speed_up(timings, "loop", "whole")
     # The reference for the exact methods: the same matrices, inverted in double precision.
     double = nm.peers.numpy_loop(A.to(torch.complex128))
     record.numbers[name] |= {
@@ -387,7 +387,7 @@ def costs(
         record.numbers[name] |= {
             f"{prefix}fit_in_inversions": cost[prefix],
             f"{prefix}break_even": {
-                exact_method: nm.benchmark.break_even(cost[prefix], relative[exact_method], relative[key])
+                exact_method: benchmark.break_even(cost[prefix], relative[exact_method], relative[key])
                 for exact_method in SOLVERS
             },
         }
@@ -493,7 +493,7 @@ def products(
         phi, columns = torch.randn(count, rank, device=device), fitted.maps[0].core.flatten(1)
         out = torch.empty(count, n, n, device=device)
         flat = out.view(count, -1)
-        timings = nm.benchmark.compare(
+        timings = benchmark.compare(
             {
                 "old": lambda s=fitted, q=q, out=out: s(q, out=out),
                 "mm, old": lambda x=phi, y=columns, out=flat: torch.mm(x, y, out=out),
@@ -504,7 +504,7 @@ def products(
             rounds=rounds,
         )
         ratios = {
-            key: nm.benchmark.speed_up(timings, *pair)
+            key: benchmark.speed_up(timings, *pair)
             for key, pair in {
                 "old": ("mm, old", "old"),
                 "new": ("mm, new", "new"),
@@ -572,7 +572,7 @@ def many(batch: list[nm.Problem], f: Tensor, *, rank: int, rounds: int, seed: in
             A = [task.family(torch.lerp(task.family.lower, task.family.upper, x)) for task in batch[i : i + 32]]
             nm.linalg.inverse(torch.cat(A))
 
-    timings = nm.benchmark.compare(
+    timings = benchmark.compare(
         {
             "many": lambda: nm.fit_many(batch, **options),
             "separate": lambda: [nm.fit(task, **options) for task in batch],
@@ -584,11 +584,11 @@ def many(batch: list[nm.Problem], f: Tensor, *, rank: int, rounds: int, seed: in
     checked = []
     for i in range(0, len(batch), max(1, len(batch) // 16)):
         X = batch[i].exact(f).value
-        checked.append(relative_error(together[i](f), X) / float(nm.benchmark.eckart_young(X, rank)))
+        checked.append(relative_error(together[i](f), X) / float(benchmark.eckart_young(X, rank)))
     return {
         "count": len(batch),
-        "gain": nm.benchmark.speed_up(timings, "separate", "many"),
-        "most": nm.benchmark.speed_up(timings, "separate", "solves"),
+        "gain": benchmark.speed_up(timings, "separate", "many"),
+        "most": benchmark.speed_up(timings, "separate", "solves"),
         "cores": torch.get_num_threads(),
         "worst_gap": max(checked),
         "checked": len(checked),
@@ -708,7 +708,7 @@ def in_pieces(
     options = {"seed": record.seed, "progress": False}
     whole = nm.fit(problem, rank=rank, **options)
     highest = min(400, len(exact[::every]) - 1)
-    limits = nm.benchmark.eckart_young(exact[::every], list(range(1, highest + 1)))
+    limits = benchmark.eckart_young(exact[::every], list(range(1, highest + 1)))
     record.arrays[f"pieces_{name}_limits"] = limits
     found = []
     for tol in tols:
@@ -730,7 +730,7 @@ def in_pieces(
         )
     tol, out, A = tols[len(tols) // 2], torch.empty_like(exact), problem.family(p)
     local = nm.fit(problem, tol=tol, **options)
-    timings = nm.benchmark.compare(
+    timings = benchmark.compare(
         {
             "loop": lambda: nm.peers.numpy_loop(A),
             "copy": lambda: out.copy_(exact),
@@ -750,9 +750,9 @@ def in_pieces(
         "whole_solves": whole.report.exact_solves,
         "count": len(p),
         "timed": tol,
-        "relative_time": {key: 1 / nm.benchmark.speed_up(timings, "loop", key) for key in names},
-        "local_over_copy": 1 / nm.benchmark.speed_up(timings, "copy", "local"),
-        "local_over_whole": 1 / nm.benchmark.speed_up(timings, "whole", "local"),
+        "relative_time": {key: 1 / benchmark.speed_up(timings, "loop", key) for key in names},
+        "local_over_copy": 1 / benchmark.speed_up(timings, "copy", "local"),
+        "local_over_whole": 1 / benchmark.speed_up(timings, "whole", "local"),
     }
 
 
@@ -772,7 +772,7 @@ def few_nodes(record: Record, channel: nm.wireless.Channel, problem: nm.Problem,
         "solves": solves,
         "pieces": split[0],
         "nodes": split[1],
-        "limit": nm.benchmark.eckart_young(X[::4], min(solves, len(X[::4]) - 1)),
+        "limit": benchmark.eckart_young(X[::4], min(solves, len(X[::4]) - 1)),
         "split": joined(problem, f, X, *split),
         "one": joined(problem, f, X, 1, solves),
         "spline": relative_error(nm.peers.spline(problem, solves)(f), X),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 import neumatc as nm
-from studies import provenance
+from studies import benchmark, provenance
 from studies.provenance import Record, Table
 
 TITLES = {"trigonometric": "trigonometric", "cdl_c": "CDL-C"}
@@ -48,9 +48,9 @@ def trial(
     )
     surrogate = nm.fit(problem, rank=rank, method=method, seed=seed, progress=False)
     matrices = problem.family(p)
-    timing = nm.benchmark.compare({"loop": lambda: nm.peers.numpy_loop(matrices)}, rounds=3)
+    timing = benchmark.compare({"loop": lambda: nm.peers.numpy_loop(matrices)}, rounds=3)
     return {
-        "error": nm.benchmark.relative_error(surrogate(p), exact),
+        "error": benchmark.relative_error(surrogate(p), exact),
         "cost_in_inversions": surrogate.report.seconds / (timing["loop"].median / len(matrices)),
         "stop": surrogate.report.stop_reason.name,
     }
@@ -70,7 +70,7 @@ def search(
         rank: Rank of the maps.
     """
     exact = problem.exact(p).value
-    record.numbers[f"{name}_limit"] = nm.benchmark.eckart_young(exact, rank)
+    record.numbers[f"{name}_limit"] = benchmark.eckart_young(exact, rank)
     trials = record.numbers.setdefault("trials", [])
     draw = random.Random(record.seed)
     settings = [{key: draw.choice(values) for key, values in SPACE.items()} for _ in range(stages[0][0])]

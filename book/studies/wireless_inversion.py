@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import provenance
+from studies import benchmark, practice, provenance
 from studies.provenance import Record, Table
 from studies.texts import in_matrices, title, two_digits
 
 EXACT = {
     "NumPy loop": nm.peers.numpy_loop,
     "NumPy batched": nm.peers.numpy_batched,
-    "Sionna, Cholesky": nm.peers.sionna_cholesky,
+    "Sionna, Cholesky": practice.sionna_cholesky,
     "torch, Cholesky": nm.peers.torch_cholesky,
 }
 
@@ -50,8 +50,8 @@ def quality(
     """
     f, rank = channel.frequencies, trained.rank
     value, closed = trained(f), solved(f)
-    best = nm.benchmark.best_of_rank(X[::4], rank)
-    least = nm.benchmark.least_residual(problem.family(f[::8]), rank)
+    best = benchmark.best_of_rank(X[::4], rank)
+    least = benchmark.least_residual(problem.family(f[::8]), rank)
     H = channel(f)
 
     def rate(inverse: Tensor) -> float:
@@ -63,7 +63,7 @@ def quality(
     other_side = problem.residual(f, value.mH)
     norm = torch.linalg.vector_norm(X[::4], dim=(1, 2))
     record.numbers[model] |= {
-        "error": nm.benchmark.relative_error(value, X),
+        "error": benchmark.relative_error(value, X),
         "residual_median": residual.median(),
         "residual_max": residual.max(),
         "rate": rate(X),
@@ -72,10 +72,10 @@ def quality(
         "rate_lost_adjoint": 1 - rate(value.mH) / rate(X),
         "rate_lost_best": 1 - rate(best) / rate(X[::4]),
         "rate_lost_least": 1 - rate(least) / rate(X[::8]),
-        "least_error": nm.benchmark.relative_error(least, X[::8]),
+        "least_error": benchmark.relative_error(least, X[::8]),
         "report": trained.report.to_dict(),
         "closed": {
-            "error": nm.benchmark.relative_error(closed, X),
+            "error": benchmark.relative_error(closed, X),
             "residual_median": problem.residual(f, closed).median(),
             "residual_max": problem.residual(f, closed).max(),
             "other_side": problem.residual(f, closed.mH).median(),
@@ -210,10 +210,10 @@ def speed(
         "product alone": lambda: torch.mm(phi, columns),
         "product, old memory": lambda: torch.mm(phi, columns, out=out),
     }
-    timings = nm.benchmark.compare(methods, rounds=rounds)
+    timings = benchmark.compare(methods, rounds=rounds)
     # The reference for the errors of the exact methods: the same matrices, inverted in double precision.
     X = torch.from_numpy(np.linalg.inv(A.cpu().numpy().astype(np.complex128))).to(f.device)
-    relative = {name: 1 / nm.benchmark.speed_up(timings, "NumPy loop", name) for name in methods}
+    relative = {name: 1 / benchmark.speed_up(timings, "NumPy loop", name) for name in methods}
     fit = trained.report.seconds / (timings["NumPy loop"].median / len(f))
     relative["trained, with its fit"] = relative["trained"] + fit / len(f)
     # What a method other than the exact ones costs before its first matrix, in inversions.
@@ -227,10 +227,10 @@ def speed(
         "fit_in_inversions": fit,
         "knots": knots,
         "break_even": {
-            name: nm.benchmark.break_even(fit - starts.get(name, 0), relative[name], relative["trained"])
+            name: benchmark.break_even(fit - starts.get(name, 0), relative[name], relative["trained"])
             for name in (*EXACT, *builds)
         },
-        "errors": {name: nm.benchmark.relative_error(methods[name]().to(X), X) for name in (*EXACT, *maps)},
+        "errors": {name: benchmark.relative_error(methods[name]().to(X), X) for name in (*EXACT, *maps)},
         "rates_lost": {
             name: 1 - rate(value.mH if name == "trained" else value) / record.numbers[model]["rate"]
             for name, value in ((name, s(f)) for name, s in maps.items())
@@ -240,7 +240,7 @@ def speed(
         record.numbers[model] |= {
             f"{prefix}fit_in_inversions": starts[name],
             f"{prefix}break_even": {
-                exact: nm.benchmark.break_even(starts[name], relative[exact], relative[name]) for exact in EXACT
+                exact: benchmark.break_even(starts[name], relative[exact], relative[name]) for exact in EXACT
             },
         }
 
@@ -368,8 +368,8 @@ def harder(
             f = channel.frequencies[::every]
             problem, H = nm.Problem(channel.gram(level), nm.Inverse()), channel(f)
             X = problem.exact(f).value
-            limits = nm.benchmark.eckart_young(X, list(range(1, len(X))))
-            best, least = nm.benchmark.best_of_rank(X, rank), nm.benchmark.least_residual(problem.family(f), rank)
+            limits = benchmark.eckart_young(X, list(range(1, len(X))))
+            best, least = benchmark.best_of_rank(X, rank), benchmark.least_residual(problem.family(f), rank)
             rates = [float(nm.wireless.sum_rate(H, inverse @ H.mH, level).mean()) for inverse in (X, best, least)]
             found.append(
                 {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
-from neumatc import checks, sampling
-from neumatc.families import ParametricMatrix
+from neumatc import checks
+from neumatc.box import Box
 from neumatc.problem import Problem
 
 
@@ -25,7 +25,7 @@ class Peer:
         name: Name of the method, for tables.
         exact_solves: Exact solves spent on building it, failed ones included.
         terms: Matrices (or vectors, or frames) that one evaluation sums, the rank of its map.
-        lower, upper: The box of parameters, shape (d,).
+        box: The box of parameters.
         evaluate: The map p -> X on parameters that were checked.
         seconds: Wall time of building it, exact solves included.
         details: What else the method found, by name; its function says what.
@@ -34,11 +34,10 @@ class Peer:
     name: str
     exact_solves: int
     terms: int
-    lower: Tensor = field(repr=False)
-    upper: Tensor = field(repr=False)
+    box: Box = field(repr=False)
     evaluate: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = field(repr=False)
-    seconds: float = 0.0
     details: Mapping[str, object] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @checks.full_precision
     @torch.no_grad()
@@ -55,86 +54,94 @@ class Peer:
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box.
-            TypeError: If p is not a real floating tensor.
+            TypeError: If p is not made of real floating numbers.
         """
-        return self.evaluate(checks.points(p, self.lower, self.upper, extrapolate=extrapolate))
+        return self.evaluate(self.box.points(p, extrapolate=extrapolate))
 
 
-def timed(build: Callable[..., Peer], *, several: bool = False) -> Callable[..., Peer]:
-    """Decorate a builder: check the problem before, and enter the time that building took.
+def builder(*, several: bool = False, axis: bool = False) -> Callable:
+    """Decorate a builder, problem -> peer: check the problem before, and enter the time that building took.
 
     Args:
-        build: Takes a problem with one factor, and returns the peer.
         several: Allow operations with several factors.
+        axis: Refuse families of several parameters.
     """
 
-    @checks.full_precision
-    @functools.wraps(build)
-    def wrapper(problem: Problem, *args: object, **options: object) -> Peer:
-        if not isinstance(problem, Problem):
-            raise TypeError(f"`problem`: expected a nm.Problem, got {checks.describe(problem)}.")
-        if len(problem.factors) != 1 and not several:
-            names = ", ".join(factor.name for factor in problem.factors)
-            raise ValueError(
-                f"`problem`: expected an operation with one factor, such as nm.Inverse(), got {problem.operation} "
-                f"with the factors {names}; interpolation does not align the gauges that several factors need, "
-                "`reduced_basis` does without."
-            )
-        start = time.perf_counter()
-        with torch.no_grad():
+    def decorate(build: Callable[..., Peer]) -> Callable[..., Peer]:
+        @checks.full_precision
+        @torch.no_grad()
+        @functools.wraps(build)
+        def wrapper(problem: Problem, *args: object, **options: object) -> Peer:
+            if not isinstance(problem, Problem):
+                raise TypeError(f"`problem`: expected a nm.Problem, got {checks.describe(problem)}.")
+            names, d = [factor.name for factor in problem.factors], problem.family.dimension
+            if len(names) > 1 and not several:
+                raise ValueError(
+                    f"`problem`: expected an operation with one factor, got {', '.join(names)}: interpolation does not "
+                    "align the gauges of several factors; take `reduced_basis`."
+                )
+            if d > 1 and axis:
+                raise ValueError(f"`problem`: expected a family of one parameter, got {d}; take `chebyshev`.")
+            start = time.perf_counter()
             peer = build(problem, *args, **options)
-        if problem.family.device.type == "cuda":
-            torch.cuda.synchronize(problem.family.device)
-        return replace(peer, seconds=time.perf_counter() - start)
+            if problem.family.device.type == "cuda":
+                torch.cuda.synchronize(problem.family.device)
+            return replace(peer, seconds=time.perf_counter() - start)
 
-    return wrapper
+        return wrapper
 
-
-def one_parameter(problem: Problem) -> ParametricMatrix:
-    """Return the family, if it has one parameter."""
-    if problem.family.dimension != 1:
-        raise ValueError(
-            f"`problem`: expected a family of one parameter, got {problem.family.dimension}; take `chebyshev`, `rbf` "
-            "or `pod_regression`."
-        )
-    return problem.family
+    return decorate
 
 
-def unit(family: ParametricMatrix, p: Tensor) -> Tensor:
-    """Scale parameters from the box to [0, 1]^d, in double precision."""
-    lower = family.lower.double()
-    return (p.double() - lower) / (family.upper.double() - lower)
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """The exact solutions that succeeded, X (N, ...) at x (N, d) of the cube, and how many failed beside them."""
+
+    problem: Problem
+    x: Tensor
+    X: Tensor
+    failed: int
+
+    @property
+    def rows(self) -> Tensor:
+        """The solutions as real rows."""
+        return rows(self.X)
+
+    def map(self, name: str, basis: Callable[[Tensor], Tensor | np.ndarray | csr_array], values: Tensor, **details):
+        """Return the peer phi(x) @ values, rows like those of the solutions; phi: a tensor, or a (sparse) array."""
+        box, X, failed = self.problem.family.box, self.X, self.failed
+        values = values.to(X.device, checks.real_dtype(X.dtype)).contiguous()
+
+        def evaluate(p: Tensor) -> Tensor:
+            phi = basis(box.cube(p))
+            if issparse(phi) and values.device.type == "cpu":
+                flat = torch.from_numpy(phi.astype(values.numpy().dtype) @ values.numpy())
+            else:
+                flat = torch.as_tensor(phi.toarray() if issparse(phi) else phi).to(values) @ values
+            return from_rows(flat, X)
+
+        return Peer(name, len(X) + failed, len(values), box, evaluate, details)
 
 
-def from_unit(family: ParametricMatrix, x: Tensor) -> Tensor:
-    """Scale x in [0, 1]^d to the box, in the precision of its bounds."""
-    return torch.lerp(family.lower.double(), family.upper.double(), x.to(family.device)).to(family.lower)
-
-
-def scattered(family: ParametricMatrix, count: int, seed: int) -> Tensor:
-    """Return parameters for scattered snapshots, those of `sampling.design`."""
-    return from_unit(family, (1 + sampling.design(count, family.dimension, checks.seed(seed))[0]) / 2)
-
-
-def solve(problem: Problem, p: Tensor, needed: int) -> tuple[Tensor, Tensor, int]:
-    """Solve at p (N, d): the parameters and solutions that succeeded, and how many failed."""
+def solve(problem: Problem, p: Tensor, needed: int) -> Solved:
+    """Solve at p (N, d), of which at least ``needed`` must succeed."""
+    box = problem.family.box
     if len(torch.unique(p, dim=0)) < len(p):
         raise ValueError(
-            f"`problem`: expected a box that holds {len(p)} parameters of the design that differ in {p.dtype}, got "
-            f"{problem.family.lower.tolist()} to {problem.family.upper.tolist()}; give the box in double precision."
+            f"`problem`: expected a box in which {len(p)} parameters differ in {p.dtype}, got {box}; give its bounds "
+            "in double precision."
         )
     X, failed = problem.exact(p)
-    count = int(failed.sum())
-    enough(p, count, needed)
-    return (p[~failed], X[~failed], count) if count else (p, X, 0)
+    enough(p, failed, needed)
+    return Solved(problem, box.cube(p[~failed]), X[~failed], int(failed.sum()))
 
 
-def enough(p: Tensor, failures: int, needed: int) -> None:
+def enough(p: Tensor, failed: Tensor, needed: int) -> None:
     """Raise ValueError if fewer than ``needed`` exact solutions came from the parameters p (N, d)."""
-    if len(p) - failures < needed:
+    if (count := int((~failed).sum())) < needed:
         raise ValueError(
-            f"`problem`: expected at least {needed} exact solutions, got {len(p) - failures} from {len(p)} parameters "
-            f"between {p.amin(dim=0).tolist()} and {p.amax(dim=0).tolist()}; restrict the box to where A(p) is regular."
+            f"`problem`: expected at least {needed} exact solutions, got {count} from {len(p)} parameters between "
+            f"{p.amin(dim=0).tolist()} and {p.amax(dim=0).tolist()}; restrict the box to where A(p) is regular."
         )
 
 
@@ -143,26 +150,7 @@ def rows(X: Tensor) -> Tensor:
     return (torch.view_as_real(X.resolve_conj()) if X.is_complex() else X).reshape(len(X), -1)
 
 
-def from_rows(flat: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """View real rows as X (N, *shape), of the dtype of the solutions that they stand for."""
-    X = torch.view_as_complex(flat.view(len(flat), -1, 2)) if dtype.is_complex else flat
-    return X.view(len(flat), *shape)
-
-
-def linear(
-    name: str, problem: Problem, X: Tensor, failed: int, basis: Callable, values: Tensor, **details: object
-) -> Peer:
-    """Return the map phi(p) @ values, rows like those of the samples X; phi: a tensor, an array, or a sparse array."""
-    family = problem.family
-    values = values.to(family.device, checks.real_dtype(X.dtype)).contiguous()
-
-    def evaluate(p: Tensor) -> Tensor:
-        phi = basis(unit(family, p))
-        if issparse(phi) and family.device.type == "cpu":
-            flat = torch.from_numpy(phi.astype(values.numpy().dtype) @ values.numpy())
-        else:
-            phi = phi.toarray() if issparse(phi) else phi
-            flat = torch.as_tensor(np.asarray(phi) if not isinstance(phi, Tensor) else phi).to(values) @ values
-        return from_rows(flat, X.shape[1:], X.dtype)
-
-    return Peer(name, len(X) + failed, len(values), family.lower, family.upper, evaluate, details=details)
+def from_rows(flat: Tensor, like: Tensor) -> Tensor:
+    """View real rows as solutions of the shape and kind of ``like`` (N, ...)."""
+    X = torch.view_as_complex(flat.view(len(flat), -1, 2)) if like.is_complex() else flat
+    return X.view(len(flat), *like.shape[1:])

@@ -1,13 +1,9 @@
-"""Exact solvers of a batch of matrices that were formed already: what SciPy, NumPy, torch and Sionna offer.
+"""Exact solvers of a batch of matrices that were formed already: what SciPy, NumPy and torch offer.
 
 torch's own inverse is not here: its batched LU on the CPU returns wrong numbers (pytorch issue 142815).
 """
 
 from __future__ import annotations
-
-import functools
-import importlib
-from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
@@ -15,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
+from neumatc.operations import gram
 
 
 def numpy_loop(A: Tensor) -> Tensor:
@@ -78,33 +75,17 @@ def torch_cholesky(A: Tensor) -> Tensor:
     return linalg.in_threads(lambda a: torch.cholesky_inverse(torch.linalg.cholesky(a)), A)
 
 
-def sionna_cholesky(A: Tensor) -> Tensor:
-    """Invert Hermitian positive definite matrices as L^{-H} L^{-1}, with L^{-1} from Sionna's `inv_cholesky`.
+def torch_lmmse(H: Tensor, noise: float) -> Tensor:
+    """Compute the LMMSE receivers by torch's batched Cholesky factorisation of H^H H + s I, on all cores.
 
     Args:
-        A: Shape (B, n, n). Sionna does not check that the factorisation succeeded.
+        H: Channels, shape (B, m, n).
+        noise: s, the power of the noise.
 
     Returns:
-        The inverses, of the shape, dtype and device of A.
+        Shape (B, n, m), of the dtype and device of H, in whose precision all is computed.
     """
-    invert = from_sionna("sionna.phy.utils", "inv_cholesky")
-
-    def solve(a: Tensor) -> Tensor:
-        L = invert(a)
-        return L.mH @ L
-
-    return linalg.in_threads(solve, A)
-
-
-@functools.cache
-def from_sionna(module: str, name: str) -> Callable[..., Tensor]:
-    """Import a function of Sionna's, or say how to install it."""
-    # Importing Sionna seeds torch's global generators anew.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            return getattr(importlib.import_module(module), name)
-        except ImportError as error:
-            raise ImportError(f'`{name}` needs Sionna: run `pip install "neumatc[wireless]"`.') from error
+    return linalg.in_threads(lambda h: torch.cholesky_solve(h.mH, torch.linalg.cholesky(gram(h, noise))), H)
 
 
 def svd_by_gram(H: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.peers.base import Peer, enough, from_rows, from_unit, one_parameter, rows, timed, unit
+from neumatc.peers.base import Peer, builder, enough, from_rows, rows
 from neumatc.peers.interpolation import polynomials
 from neumatc.problem import Problem
 
@@ -23,7 +23,7 @@ _UNITS = 16
 
 
 class _Piece(NamedTuple):
-    """From a to b in the unit interval, with so many nodes."""
+    """From a to b in [-1, 1], with so many nodes."""
 
     a: float
     b: float
@@ -35,14 +35,9 @@ class _Piece(NamedTuple):
         inner = self.a + (self.b - self.a) * (1 - y) / 2
         return [self.a, *inner[1:-1].tolist(), self.b]
 
-    def coordinates(self, x: Tensor) -> Tensor:
-        """Scale from the piece to [-1, 1]."""
-        return (2 * x - self.a - self.b) / (self.b - self.a)
-
-    def coefficients(self, values: Tensor) -> Tensor:
-        """Chebyshev coefficients of rows of values at the points."""
-        V = polynomials(self.coordinates(torch.tensor(self.points(), dtype=torch.float64)), self.nodes)
-        return linalg.inverse(V[None])[0][0].to(values.device) @ values.double()
+    def basis(self, x: Tensor) -> Tensor:
+        """Chebyshev polynomials at x (B,), shape (B, nodes)."""
+        return polynomials((2 * x - self.a - self.b) / (self.b - self.a), self.nodes)
 
     def finer(self, decay: float, tol: float, nodes: int) -> list[_Piece]:
         """Twice as many nodes, if at its rate of decay at most ``nodes`` reach the tolerance; otherwise two halves."""
@@ -52,33 +47,7 @@ class _Piece(NamedTuple):
         return [_Piece(self.a, middle, _FIRST), _Piece(middle, self.b, _FIRST)]
 
 
-class _Samples:
-    """Exact solutions at points of the unit interval, each computed once, and the scale of every entry."""
-
-    def __init__(self, problem: Problem):
-        self.problem, self.values = problem, {}
-
-    def missing(self, pieces: list[_Piece]) -> list[float]:
-        return list(dict.fromkeys(x for piece in pieces for x in piece.points() if x not in self.values))
-
-    def add(self, x: list[float]) -> None:
-        p = from_unit(self.problem.family, torch.tensor(x, dtype=torch.float64)[:, None])
-        X, failed = self.problem.exact(p)
-        if not self.values:
-            enough(p, int(failed.sum()), 1)
-            self.shape, self.dtype = X.shape[1:], X.dtype
-        self.values |= dict(zip(x, rows(X)))
-
-    def of(self, piece: _Piece) -> Tensor:
-        return torch.stack([self.values[x] for x in piece.points()])
-
-    def scales(self) -> Tensor:
-        """Largest size of each entry so far, above zero."""
-        sizes = torch.stack(list(self.values.values())).double().abs().nan_to_num(0).amax(dim=0)
-        return sizes.clamp_min(torch.finfo(torch.float64).tiny)
-
-
-@timed
+@builder(axis=True)
 def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget: int = 4096) -> Peer:
     r"""Chebyshev interpolation of every entry in adaptive pieces, as by Chebfun with "splitting on".
 
@@ -109,49 +78,63 @@ def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget
         ValueError: For several factors or parameters, another tolerance, number of nodes or budget, or no exact
             solution that succeeds.
     """
-    family, tol = one_parameter(problem), checks.number("tol", tol, above=0)
+    family, box, tol = problem.family, problem.family.box, checks.number("tol", tol, above=0)
     nodes, budget = checks.integer("nodes", nodes, _FIRST), checks.integer("budget", budget, _FIRST)
     if (nodes - 1) & (nodes - 2):
         raise ValueError(f"`nodes`: expected 2^k + 1, such as 17 or 33, got {nodes}.")
-    spacing = torch.finfo(family.lower.dtype).eps * max(family.lower.abs().item(), family.upper.abs().item())
-    narrowest = max(_NARROWEST, _SPACINGS * spacing / (family.upper - family.lower).item())
-    samples, waiting, done, unresolved = _Samples(problem), [_Piece(0.0, 1.0, _FIRST)], {}, 0
+    spacing = torch.finfo(box.dtype).eps * max(box.lower.abs().item(), box.upper.abs().item())
+    narrowest = 2 * max(_NARROWEST, _SPACINGS * spacing / (box.upper - box.lower).item())
+    known: dict[float, Tensor] = {}  # the solution at each point, as a row, NaN where it failed
+    waiting, done, unresolved = [_Piece(-1.0, 1.0, _FIRST)], {}, 0
+
+    def missing(pieces: list[_Piece]) -> list[float]:
+        return list(dict.fromkeys(x for piece in pieces for x in piece.points() if x not in known))
+
     while waiting:
-        samples.add(samples.missing(waiting))
-        scales, following = samples.scales(), []
+        x = missing(waiting)
+        p = box.parameters(torch.tensor(x, dtype=torch.float64)[:, None])
+        X, failed = problem.exact(p)
+        if not known:
+            enough(p, failed, 1)
+        known |= dict(zip(x, rows(X)))
+        sizes = torch.stack(list(known.values())).double().abs().nan_to_num(0).amax(dim=0)
+        scales = sizes.clamp_min(torch.finfo(torch.float64).tiny)
         floor = _UNITS * torch.finfo(family.dtype).eps * scales.max() / scales
+        following = []
         for piece in waiting:
-            values = samples.of(piece)
-            coefficients = piece.coefficients(values)
+            points = piece.points()
+            values = torch.stack([known[x] for x in points]).double()
+            V = piece.basis(torch.tensor(points, dtype=torch.float64, device=values.device))
+            coefficients = linalg.inverse(V[None])[0][0] @ values
             tail = coefficients[-_TAIL:].abs().amax(dim=0) / scales
             decay = float(torch.where(tail <= floor, 0, tail).max())
             resolved, finer = decay <= tol, piece.finer(decay, tol, nodes)
             hopeless = finer[0].b - finer[0].a <= narrowest or bool(values.isnan().all())
-            affordable = len(samples.values) + len(samples.missing(following + finer)) <= budget
+            affordable = len(known) + len(missing(following + finer)) <= budget
             if resolved or hopeless or not affordable:
-                done[piece] = coefficients.to(checks.real_dtype(samples.dtype))
+                done[piece] = coefficients.to(checks.real_dtype(X.dtype))
                 unresolved += not resolved
             else:
                 following += finer
         waiting = following
     pieces = sorted(done)
-    starts = torch.tensor([piece.a for piece in pieces[1:]], dtype=torch.float64, device=family.device)
+    starts = torch.tensor([piece.a for piece in pieces], dtype=torch.float64, device=family.device)
 
     def evaluate(p: Tensor) -> Tensor:
-        x = unit(family, p)[:, 0]
-        place, order = torch.searchsorted(starts, x).sort(stable=True)
-        flat, first = next(iter(done.values())).new_empty(len(p), done[pieces[0]].shape[1]), 0
+        x = box.cube(p)[:, 0]
+        place, order = torch.searchsorted(starts[1:], x).sort(stable=True)
+        flat, first = done[pieces[0]].new_empty(len(p), done[pieces[0]].shape[1]), 0
         for piece, count in zip(pieces, torch.bincount(place, minlength=len(pieces)).tolist()):
-            if count:
-                own = slice(first, first := first + count)
-                phi = polynomials(piece.coordinates(x[order[own]]), piece.nodes)
-                torch.mm(phi.to(flat), done[piece], out=flat[own])
+            own = slice(first, first := first + count)
+            torch.mm(piece.basis(x[order[own]]).to(flat), done[piece], out=flat[own])
         if (order.diff() < 0).any():
             flat = flat[order.argsort()]
-        return from_rows(flat, samples.shape, samples.dtype)
+        return from_rows(flat, X)
 
-    edges = from_unit(family, torch.tensor([piece.a for piece in pieces] + [1.0], dtype=torch.float64)[:, None])[:, 0]
-    details = {"edges": edges, "nodes": [piece.nodes for piece in pieces], "unresolved": unresolved}
-    terms = max(details["nodes"])
-    lower, upper = family.lower, family.upper
-    return Peer("piecewise_chebyshev", len(samples.values), terms, lower, upper, evaluate, details=details)
+    ends = torch.cat([starts, starts.new_ones(1)])
+    details = {
+        "edges": box.parameters(ends[:, None])[:, 0],
+        "nodes": [piece.nodes for piece in pieces],
+        "unresolved": unresolved,
+    }
+    return Peer("piecewise_chebyshev", len(known), max(details["nodes"]), box, evaluate, details)

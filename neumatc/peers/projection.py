@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from neumatc import checks, linalg, sampling
 from neumatc.factorizations import SVD, Eigh
 from neumatc.linalg import norm
 from neumatc.operations import Inverse, Solve, wide
-from neumatc.peers.base import Peer, enough, scattered, solve, timed
+from neumatc.peers.base import Peer, builder, enough, solve
 from neumatc.problem import Problem
 
 # Working memory of an evaluation in pieces, beside the output.
@@ -28,7 +27,7 @@ _FRESH, _UNITS = 16, 1000
 _NOISE, _DEPENDENT = 64, 4
 
 
-@timed
+@builder()
 def residual_projection(problem: Problem, budget: int, *, sketch: int | None = None, seed: int = 0) -> Peer:
     r"""Interpolate the inverse by projecting the identity: the combination of exact inverses with the least residual.
 
@@ -60,17 +59,16 @@ def residual_projection(problem: Problem, budget: int, *, sketch: int | None = N
     """
     family = problem.family
     if not isinstance(problem.operation, Inverse):
-        raise ValueError(f"`problem`: expected the operation nm.Inverse(), got {problem.operation}; take `rbf`.")
+        raise ValueError(f"`problem`: expected the operation nm.Inverse(), got {problem.operation}; take `chebyshev`.")
     n, budget = family.shape[0], checks.integer("budget", budget, 1)
     sketch = None if sketch is None else checks.integer("sketch", sketch, 1, n)
-    _, X, failed = solve(problem, scattered(family, budget, seed), 1)
-    modes = _span(X.flatten(1).T).T.to(family.dtype).contiguous()
+    solved = solve(problem, _pool(problem, budget, seed), 1)
+    modes = _span(solved.X.flatten(1).T).T.to(family.dtype).contiguous()
     r = len(modes)
     s = sketch or min(n, -(-2 * r // n))
     if n * s < r:
         raise ValueError(f"`sketch`: expected at least {-(-r // n)} columns of length {n} for {r} terms, got {s}.")
-    generator = torch.Generator().manual_seed(checks.seed(seed))
-    signs = torch.randint(0, 2, (n, s), generator=generator) * 2 - 1
+    signs = torch.randint(0, 2, (n, s), generator=torch.Generator().manual_seed(seed)) * 2 - 1
     omega = (torch.eye(n) if s == n else signs).to(family.device, family.dtype)
     # (r, n, s) -> (n, s r): then A times it is, row by row, the equations of shape (n s, r).
     sketched = (modes.view(r, n, n) @ omega).permute(1, 2, 0).reshape(n, -1)
@@ -80,13 +78,11 @@ def residual_projection(problem: Problem, budget: int, *, sketch: int | None = N
         c = _least_squares((A.flatten(0, 1) @ sketched).view(len(A), -1, r), omega.reshape(1, -1, 1))
         return ((c[:, :, 0] @ modes).view(-1, n, n),)
 
-    def in_pieces(p: Tensor) -> Tensor:
-        return _in_pieces(evaluate, p, sketched.numel())[0]
-
-    return Peer("residual_projection", len(X) + failed, r, family.lower, family.upper, in_pieces)
+    solves = len(solved.X) + solved.failed
+    return Peer("residual_projection", solves, r, family.box, lambda p: _in_pieces(evaluate, p, sketched.numel())[0])
 
 
-@partial(timed, several=True)
+@builder(several=True)
 def reduced_basis(
     problem: Problem,
     budget: int,
@@ -115,7 +111,7 @@ def reduced_basis(
     A_q selects (Barrault, Maday, Nguyen, Patera, C. R. Math. 339, 2004; Drmac, Gugercin, SIAM J. Sci. Comput. 38,
     2016). Where that reproduces A at fresh parameters to rounding, an evaluation multiplies and solves matrices whose
     size does not depend on n, and multiplies by V. But a family is a function for all of A(p), so **all of A(p) is
-    still formed**, for a few entries (details: ``family_seconds``), unless you give ``theta``. Where it is not affine,
+    still formed**, for a few entries, unless you give ``theta``. Where it is not affine,
     A(p) itself is projected: about 2 n^2 r operations, little beside an exact solve if r is far below n.
 
     Sources: Hesthaven, Rozza, Stamm, Certified Reduced Basis Methods for Parametrized Partial Differential Equations,
@@ -136,9 +132,7 @@ def reduced_basis(
     Returns:
         The peer, with as many terms as V has columns. Its details: ``projection``, ``"Galerkin"``, ``"least residual"``
         or ``"Rayleigh-Ritz"``; ``residual``, the largest at the training parameters; ``affine_terms``, Q, or None
-        where A(p) is projected; ``affine_error``, the largest relative error of the affine form at fresh parameters;
-        ``family_seconds``, the time in which the family forms one A(p), which an evaluation contains unless ``theta``
-        is given.
+        where A(p) is projected; ``affine_error``, the largest relative error of the affine form at fresh parameters.
 
     Raises:
         ValueError: For another operation, a budget below 1 (with tangents 2) or above ``training``, ``theta`` that does
@@ -147,72 +141,79 @@ def reduced_basis(
     family, operation = problem.family, problem.operation
     if not isinstance(operation, (Solve, Inverse, Eigh, SVD)):
         raise ValueError(
-            f"`problem`: expected nm.Solve, nm.Inverse, nm.Eigh or nm.SVD, got {operation}; take `chebyshev` or `rbf`."
+            f"`problem`: expected nm.Solve, nm.Inverse, nm.Eigh or nm.SVD, got {operation}; take `chebyshev`."
         )
     if tangents and not isinstance(operation, Solve):
         raise ValueError(f"`tangents`: expected False for {operation}, got True; only nm.Solve has them.")
     budget, tol = checks.integer("budget", budget, 1 + tangents), checks.number("tol", tol, at_least=0)
-    pool = scattered(family, checks.integer("training", training, budget), seed)
-    start = time.perf_counter()
+    pool = _pool(problem, checks.integer("training", training, budget), seed)
     A = family(pool).clone()  # a family may give the same memory again
-    details = {"family_seconds": (time.perf_counter() - start) / training}
     form = _affine(problem, pool, A, theta)
-    exact = form.error <= _UNITS * torch.finfo(family.dtype).eps
+    exact, error = form.error <= _UNITS * torch.finfo(family.dtype).eps, form.error
     if theta is not None and not exact:
         raise ValueError(
-            f"`theta`: expected coefficients with which A is affine, got a relative error of {form.error:.2g}; add "
-            "what is missing, such as a constant, or leave `theta` out."
+            f"`theta`: expected coefficients with which A is affine, got a relative error of {error:.2g}; add what is "
+            "missing, such as a constant, or leave `theta` out."
         )
     if (isinstance(operation, Inverse) or tangents) and not exact:
         raise ValueError(
-            f"`problem`: expected an affine family with at most {training} terms for nm.Inverse() or `tangents`, "
-            f"got an error of {form.error:.2g}; raise `training`, or take `residual_projection` or tangents=False."
+            f"`problem`: expected an affine family with at most {training} terms for nm.Inverse() or `tangents`, got "
+            f"an error of {error:.2g}; raise `training`, or take `residual_projection` or tangents=False."
         )
-    details |= {"affine_error": form.error, "affine_terms": len(form.terms) if exact else None}
-    form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)).clone(), form.error)
+    form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)).clone(), error)
     spectral = isinstance(operation, (Eigh, SVD))
     definite = not spectral and _definite(A[:, :, : len(A[0])])
-    details["projection"] = "Rayleigh-Ritz" if spectral else "Galerkin" if definite else "least residual"
     build = _ritz if spectral else partial(_projected, definite=definite)
-
-    model, count, details["residual"] = _greedy(problem, pool, A, build, form, budget, tol, tangents)
+    model, solves, residual = _greedy(
+        problem, pool, A, lambda factors: build(problem, factors, form), form, budget, tol, tangents
+    )
 
     def evaluate(p: Tensor) -> Tensor | tuple[Tensor, ...]:
         return operation.pack(_in_pieces(lambda q: model.solve(form.weights(q)), p, model.numbers))
 
-    return Peer("reduced_basis", count, model.terms, family.lower, family.upper, evaluate, details=details)
+    details = {
+        "projection": "Rayleigh-Ritz" if spectral else "Galerkin" if definite else "least residual",
+        "residual": residual,
+        "affine_error": error,
+        "affine_terms": len(form.terms) if exact else None,
+    }
+    return Peer("reduced_basis", solves, model.terms, family.box, evaluate, details)
+
+
+def _pool(problem: Problem, count: int, seed: int) -> Tensor:
+    """Scattered parameters of `sampling.design`."""
+    return problem.family.box.parameters(sampling.design(count, problem.family.dimension, checks.seed(seed))[0])
 
 
 def _greedy(
     problem: Problem,
     pool: Tensor,
     A: Tensor,
-    build: Callable[..., _Model],
+    build: Callable[[list[Tensor]], _Model],
     form: _Form,
     budget: int,
     tol: float,
     tangents: bool,
 ) -> tuple[_Model, int, float]:
     """Solve where the residual is largest: the model, the exact solves spent, and the largest residual left."""
-    solutions, residual, model, failures = [], torch.ones(len(pool), device=pool.device), None, 0
-    taken, price = torch.zeros(len(pool), dtype=torch.bool, device=pool.device), 1 + tangents
-    weights = form.weights(pool)
-    while price * int(taken.sum()) <= budget - price:
+    solutions, model, residual, price = [], None, torch.ones(len(pool), device=pool.device), 1 + tangents
+    failed, taken, weights = [], torch.zeros(len(pool), dtype=torch.bool, device=pool.device), form.weights(pool)
+    while price * len(failed) <= budget - price:
         i = int(residual.masked_fill(taken, -1).argmax())
         taken[i] = True  # a parameter is used once, also where it failed
-        value, failed = problem.exact(pool[i : i + 1])
-        if failed:
-            failures += 1
+        solution = problem.exact(pool[i : i + 1])
+        failed.append(solution.failed)
+        if solution.failed:
             continue
-        factors = problem.unpack(value, pool[i : i + 1])
+        factors = problem.unpack(solution.value, pool[i : i + 1])
         solutions.append((_with_tangents(A[i], factors[0], form),) if tangents else factors)
-        known, model = model, build(problem, [torch.cat(x) for x in zip(*solutions)], form)
+        known, model = model, build([torch.cat(x) for x in zip(*solutions)])
         residual = problem.operation.residual(A, _in_pieces(model.solve, weights, model.numbers))
         residual = torch.where(residual.isfinite(), residual, torch.inf)
         if residual.max() <= tol or (known and known.terms == model.terms):
             break
-    enough(pool[taken], failures, 1)
-    return model, price * (len(solutions)) + failures, float(residual.max())
+    enough(pool[taken], torch.cat(failed), 1)
+    return model, len(failed) + tangents * len(solutions), float(residual.max())
 
 
 def _with_tangents(A: Tensor, X: Tensor, form: _Form) -> Tensor:
@@ -230,20 +231,19 @@ class _Form(NamedTuple):
     weights: Callable[[Tensor], Tensor]
     error: float
 
-    def project(self, left: Tensor, right: Tensor, columns: slice = slice(None)) -> Callable[[Tensor], Tensor]:
-        """Return weights -> left^H (A[:, columns] right), shape (B, f, r).
+    def project(self, left: Tensor, right: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return weights -> left^H (A right), shape (B, f, r).
 
         The rows of ``right``, (c n, r), run through the rows of A's columns first, so that A can act on c blocks.
         """
         f, r = left.shape[1], right.shape[1]
 
         def times(A: Tensor) -> Tensor:
-            A = A[:, :, columns]
             return left.mH @ (A @ right.reshape(A.shape[2], -1)).reshape(len(A), -1, r)
 
         if self.terms is None:
             return times
-        small = times(self.terms).reshape(len(self.terms), -1)
+        small = times(self.terms).flatten(1)
         return lambda weights: (weights @ small).view(-1, f, r)
 
 
@@ -258,7 +258,7 @@ class _Model(NamedTuple):
 def _affine(problem: Problem, pool: Tensor, A: Tensor, theta: Callable[[Tensor], Tensor] | None) -> _Form:
     """Find the affine form of a family from its matrices at the pool; with its error at fresh parameters."""
     family, n = problem.family, A.shape[1]
-    # The right-hand sides of `Solve` have a form of their own, since their size may be another.
+    # The right-hand sides of `Solve` may be of another size.
     parts = [slice(0, n), slice(n, None)] if isinstance(problem.operation, Solve) else [slice(None)]
     if theta is not None:
 
@@ -270,22 +270,16 @@ def _affine(problem: Problem, pool: Tensor, A: Tensor, theta: Callable[[Tensor],
             raise ValueError(f"`theta`: expected shape ({len(pool)}, Q), got {tuple(found.shape)}.")
         terms = (torch.linalg.pinv(found) @ wide(A).flatten(1)).view(-1, *family.shape)
     else:
-        selected = [_magic(A[:, :, part].flatten(1)) for part in parts]
-        terms = wide(A).new_zeros(sum(len(modes) for modes, _, _ in selected), *family.shape)
-        first = 0
-        for part, (modes, _, _) in zip(parts, selected):
-            terms[first : first + len(modes), :, part] = modes.view(len(modes), n, -1)
-            first += len(modes)
+        size = torch.cat([norm(A[None, :, :, part]).expand(n, A[0, :, part].shape[1]) for part in parts], dim=1)
+        size = size.clamp_min(torch.finfo(size.dtype).tiny).double()
+        modes, places, inverse = _magic((A / size).flatten(1), torch.finfo(A.dtype).eps)
+        terms, inverse = modes.view(-1, *family.shape) * size, inverse / size.flatten()[places, None]
 
         def weights(p: Tensor) -> Tensor:
-            A = family(p, extrapolate=True)
-            found = [
-                wide(A[:, :, part].flatten(1)[:, places]) @ inverse
-                for part, (_, places, inverse) in zip(parts, selected)
-            ]
-            return torch.cat(found, dim=1)
+            return wide(family(p, extrapolate=True).flatten(1)[:, places]) @ inverse
 
-    fresh = sampling.sobol(_FRESH, family.lower, family.upper, len(pool))
+    fresh = sampling.sobol(_FRESH, -torch.ones(family.dimension), torch.ones(family.dimension), len(pool))
+    fresh = family.box.parameters(fresh)
     exact = wide(family(fresh).clone())
     defect = (weights(fresh) @ terms.flatten(1)).view(exact.shape) - exact
     tiny = torch.finfo(defect.dtype).tiny
@@ -293,11 +287,11 @@ def _affine(problem: Problem, pool: Tensor, A: Tensor, theta: Callable[[Tensor],
     return _Form(terms, weights, float(torch.stack(errors).max()))
 
 
-def _magic(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _magic(rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Modes (Q, M) of rows, Q places, and the inverse of the modes there, by which entries give coefficients."""
     _, S, Vh = torch.linalg.svd(wide(rows), full_matrices=False)
     # The rows carry the rounding of the family, not of double precision alone.
-    modes = Vh[: max(1, int((S / S[0] > _NOISE * torch.finfo(rows.dtype).eps).sum()))]
+    modes = Vh[: max(1, int((S / S[0] > _NOISE * eps).sum()))]
     pivots = scipy.linalg.qr(modes.cpu().numpy(), mode="r", pivoting=True)[1][: len(modes)].copy()
     places = torch.from_numpy(pivots).to(rows.device, torch.int64)
     return modes, places, linalg.inverse(modes[None, :, places])[0][0]
@@ -321,29 +315,25 @@ def _projected(problem: Problem, factors: list[Tensor], form: _Form, definite: b
     (X,), n, dtype = factors, problem.family.shape[0], problem.family.dtype
     whole = isinstance(problem.operation, Inverse)
     V = _span(X.flatten(1).T if whole else X.transpose(0, 1).flatten(1))
-    r, right = V.shape[1], slice(n, None)
+    r, columns = V.shape[1], problem.family.shape[1] - n
     if definite:
         frame = V
     elif form.terms is None:
-        frame = torch.eye(len(V), dtype=V.dtype, device=V.device)
+        frame = torch.eye(len(V)).to(V)
     else:  # what A can make of V, in coordinates of its own
         images = form.terms[:, :, :n] @ V.reshape(n, -1)
         frame = torch.linalg.qr(images.reshape(len(images), -1, r).transpose(0, 1).flatten(1))[0]
-    matrix = form.project(frame, V, slice(0, n))
-    identity = torch.eye(n, dtype=V.dtype, device=V.device)
-    if whole:
-        goal = frame.mH @ identity.reshape(-1, 1)
-    else:
-        columns = problem.family.shape[1] - n
-        goal = form.project(frame, torch.eye(columns, dtype=V.dtype, device=V.device), right)
+    project = form.project(frame, torch.block_diag(V, torch.eye(columns).to(V)))
+    goal = frame.mH @ torch.eye(n).to(V).reshape(-1, 1) if whole else None
     basis = V.to(dtype)
 
     def lift(weights: Tensor) -> tuple[Tensor]:
-        E, F = matrix(weights), goal.expand(len(weights), -1, -1) if whole else goal(weights)
-        c = (linalg.solve(E, F.contiguous())[0] if definite else _least_squares(E, F)).to(dtype)
+        E, F = project(weights).split([r, columns], dim=2)
+        F = goal.expand(len(E), -1, -1) if whole else F
+        c = (linalg.solve(E.contiguous(), F.contiguous())[0] if definite else _least_squares(E, F)).to(dtype)
         return ((c[:, :, 0] @ basis.T).view(-1, n, n) if whole else basis @ c,)
 
-    return _Model(lift, frame.shape[1] * r, r)
+    return _Model(lift, frame.shape[1] * (r + columns), r)
 
 
 def _ritz(problem: Problem, factors: list[Tensor], form: _Form) -> _Model:

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.operations import gram
-from neumatc.peers.exact import from_sionna, host, svd_by_gram
+from neumatc.peers import svd_by_gram
+from neumatc.peers.exact import host
+from neumatc.wireless import from_sionna
+
+
+def sionna_cholesky(A: Tensor) -> Tensor:
+    """Invert Hermitian positive definite matrices as L^{-H} L^{-1}, with L^{-1} from Sionna's `inv_cholesky`.
+
+    Args:
+        A: Shape (B, n, n). Sionna does not check that the factorisation succeeded.
+
+    Returns:
+        The inverses, of the shape, dtype and device of A.
+    """
+    (invert,) = from_sionna("sionna.phy.utils", "inv_cholesky")
+
+    def solve(a: Tensor) -> Tensor:
+        L = invert(a)
+        return L.mH @ L
+
+    return linalg.in_threads(solve, A)
 
 
 def lmmse_loop(H: Tensor, noise: float) -> Tensor:
@@ -41,28 +62,15 @@ def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
     Returns:
         Shape (B, n, m), of the dtype and device of H. Sionna does not check that the factorisation succeeded.
     """
-    solve, scale = from_sionna("sionna.phy.mimo", "lmmse_matrix"), noise**-0.5
+    (solve,), scale = from_sionna("sionna.phy.mimo", "lmmse_matrix"), noise**-0.5
     precision = "single" if H.dtype == torch.complex64 else "double"
     return linalg.in_threads(lambda h: solve(scale * h, precision=precision) * scale, H)
-
-
-def torch_lmmse(H: Tensor, noise: float) -> Tensor:
-    """Compute the LMMSE receivers by torch's batched Cholesky factorisation of H^H H + s I, on all cores.
-
-    Args:
-        H: Channels, shape (B, m, n).
-        noise: s, the power of the noise.
-
-    Returns:
-        Shape (B, n, m), of the dtype and device of H, in whose precision all is computed.
-    """
-    return linalg.in_threads(lambda h: torch.cholesky_solve(h.mH, torch.linalg.cholesky(gram(h, noise))), H)
 
 
 def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = False) -> Tensor:
     """Precode as 5G base stations do: one precoder, that of the middle subcarrier, for each group of subcarriers.
 
-    It consists of the leading right singular vectors there (`svd_by_gram`). Rates such as `wireless.precoded_rate`
+    It consists of the leading right singular vectors there (`svd_by_gram`). Rates such as `precoded_rate`
     depend on their span only, and so does the interpolation, whose columns are no singular vectors.
 
     Args:
@@ -93,3 +101,36 @@ def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = Fal
     weight = (place - middles[after - 1]) / (middles[after] - middles[after - 1])
     weight = weight.clamp(0, 1).to(checks.real_dtype(H.dtype))[:, None, None]
     return linalg.orthonormalized(torch.lerp(V[after - 1], V[after], weight.to(H.dtype)))
+
+
+def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
+    r"""Return the achievable rate of one user's downlink with the precoder V, in bit/s/Hz.
+
+    .. math:: R = \log_2 \det\!\Bigl(I + \frac{1}{s \|V\|_F^2} (H V) (H V)^H\Bigr)
+
+    for y = H V x + w with V scaled to unit transmit power, symbols x of equal power and E[w w^H] = s I: what the best
+    receiver can reach. Among orthonormal columns the leading right singular vectors of H maximise it.
+
+    Args:
+        H: Channels, shape (B, m, n), m receive and n transmit antennas.
+        V: Precoders, shape (B, n, k).
+        noise: s, above zero: noise power per receive antenna over the total transmit power.
+
+    Returns:
+        R, shape (B,), float64.
+
+    Raises:
+        TypeError: If H or V is not a complex tensor with three dimensions.
+        ValueError: For shapes that do not fit, or a ``noise`` that is not finite and above zero.
+    """
+    noise = checks.number("noise", noise, above=0.0)
+    for name, x in (("H", H), ("V", V)):
+        if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_complex():
+            raise TypeError(f"`{name}`: expected a complex tensor with three dimensions, got {checks.describe(x)}.")
+    if (len(V), V.shape[1]) != (len(H), H.shape[2]):
+        raise ValueError(f"`V`: expected shape ({len(H)}, {H.shape[2]}, k) for `H`, got {tuple(V.shape)}.")
+    V = V.to(torch.complex128)
+    G = H.to(torch.complex128) @ V
+    energies = torch.linalg.eigvalsh(G.mH @ G).clamp_min(0)
+    power = torch.linalg.matrix_norm(V).square()[:, None]
+    return torch.log1p(energies / (power * noise)).sum(dim=1) / math.log(2.0)
