@@ -8,7 +8,7 @@ from neumatc import families, gauge, linalg, lowrank, peers, sampling, wireless
 from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
-from neumatc.embeddings import Chebyshev, Embedding, FourierExtension, Piece, RadialBasis, SinusoidalMLP
+from neumatc.embeddings import Chebyshev, Embedding, Piece, SinusoidalMLP
 from neumatc.factorizations import (
     QR,
     SVD,
@@ -75,7 +75,6 @@ __all__ = [
     "FailureInformedSampling",
     "FamilyError",
     "FitWarning",
-    "FourierExtension",
     "Inverse",
     "LinearOperation",
     "LogDet",
@@ -93,7 +92,6 @@ __all__ = [
     "Projector",
     "PseudoInverse",
     "QRFactors",
-    "RadialBasis",
     "Rational",
     "RegularizedInverse",
     "Report",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neumatc import checks, sampling
+from neumatc import checks
 from neumatc.box import Box
 
 
@@ -152,27 +152,22 @@ class SinusoidalMLP(Embedding):
 
     def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
         frequency = self.frequency or (40.0 if dimension == 1 else 5.0)
-        weights = {
-            "weight1": _uniform(frequency, generator, self.width, dimension),
-            "bias1": _uniform(torch.pi, generator, self.width),
-        }
-        limit = (6 / self.width) ** 0.5
-        for layer in range(2, self.layers + 1):
-            weights[f"weight{layer}"] = _uniform(limit, generator, self.width, self.width)
-            weights[f"bias{layer}"] = _uniform(self.width**-0.5, generator, self.width)
+        weights, columns, limit, phases = {}, dimension, frequency, torch.pi
+        for layer in range(1, self.layers + 1):
+            weights[f"weight{layer}"] = _uniform(limit, generator, self.width, columns)
+            weights[f"bias{layer}"] = _uniform(phases, generator, self.width)
+            columns, limit, phases = self.width, (6 / self.width) ** 0.5, self.width**-0.5
         return weights
 
     def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        if x.shape[1] == 1:  # an outer product, for which a matrix product is several times slower
-            h = torch.addcmul(weights["bias1"], x, weights["weight1"].T).sin_()
-        else:
-            h = torch.addmm(weights["bias1"], x, weights["weight1"].T).sin_()
-        for layer in range(2, self.layers + 1):
-            h = torch.addmm(weights[f"bias{layer}"], h, weights[f"weight{layer}"].T).sin_()
-        return h
+        for layer in range(1, self.layers + 1):
+            # One column makes an outer product, for which a matrix product is several times slower.
+            product = torch.addcmul if x.shape[1] == 1 else torch.addmm
+            x = product(weights[f"bias{layer}"], x, weights[f"weight{layer}"].T).sin_()
+        return x
 
 
-class _Product(Embedding):
+class Products(Embedding):
     """Products of functions of one parameter each: u_k1(x_1) ... u_kd(x_d), with u_0 = 1, over a set of indices k."""
 
     degree: int
@@ -227,7 +222,7 @@ def _indices(degree: int, index: str, dimension: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Chebyshev(_Product):
+class Chebyshev(Products):
     r"""Chebyshev polynomials, and their products in several parameters.
 
     .. math:: \psi_k(x) = T_{k_1}(x_1) \cdots T_{k_d}(x_d), \qquad T_k(\cos\theta) = \cos k\theta,
@@ -285,69 +280,3 @@ class Chebyshev(_Product):
             torch.addcmul(minus_x, T[m:odd], T[m + 1 : odd + 1], value=2, out=T[2 * m + 1 : 2 * odd + 1 : 2])
             m *= 2
         return T[1:]
-
-
-@dataclass(frozen=True)
-class FourierExtension(_Product):
-    r"""Sines and cosines of a period longer than the box, and their products in several parameters.
-
-    .. math:: u_{2k-1}(x) = \sin(\pi k x / T), \qquad u_{2k}(x) = \cos(\pi k x / T), \qquad x \in [-1, 1], \ T > 1.
-
-    X need not be periodic. The functions are nearly dependent on the box, so their coefficients are found by
-    regularised least squares, which is stable for the values though not for the coefficients (Adcock, Huybrechs,
-    Martin-Vaquero, Found. Comput. Math. 14, 2014, doi 10.1007/s10208-013-9158-8). For oscillating results it needs
-    fewer terms than polynomials: in the limit 2 T for each oscillation across the box instead of pi.
-
-    Args:
-        degree: Number of functions per parameter: frequencies up to about pi degree / (2 T) over half the box.
-        extension: T, above 1.
-        index: As for `Chebyshev`.
-    """
-
-    degree: int = 64
-    extension: float = 1.5
-    index: str = "total"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.number("extension", self.extension, above=1)
-
-    def univariate(self, x: Tensor) -> Tensor:
-        k = (torch.arange(2, self.degree + 2, device=x.device) // 2).to(x.dtype)
-        phase = (k * (math.pi / self.extension))[:, None] * x
-        phase[1::2] += math.pi / 2
-        return phase.sin_()
-
-
-@dataclass(frozen=True)
-class RadialBasis(Embedding):
-    r"""Radial basis functions around quasi-random centres, plus a linear polynomial.
-
-    .. math:: \psi_k(x) = \|x - c_k\|^s, \quad k = 1, \dots, K - d, \qquad \psi_{K-d+i}(x) = x_i .
-
-    Args:
-        centres: Number of centres c_k, a scrambled Sobol sequence.
-        power: s, odd: 1, 3 (cubic) or 5 (quintic).
-    """
-
-    centres: int = 256
-    power: int = 3
-
-    def __post_init__(self) -> None:
-        checks.integer("centres", self.centres, 1)
-        checks.choice("power", self.power, (1, 3, 5))
-
-    def count(self, dimension: int) -> int:
-        return self.centres + dimension
-
-    def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
-        ones = torch.ones(dimension, dtype=torch.float64)
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        return {"centres": sampling.sobol(self.centres, -ones, ones, seed)}
-
-    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        distances = (x[:, None, :] - weights["centres"]).square_().sum(dim=-1)
-        return torch.cat([distances.pow_(self.power / 2), x], dim=1)
-
-    def working_numbers(self, dimension: int, rank: int) -> int:
-        return (2 + dimension) * self.count(dimension) + rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -50,7 +51,8 @@ class ParametricMatrix:
         device: Device of the parameters; default that of ``lower``.
 
     Attributes:
-        box: The box, a `neumatc.box.Box`.
+        box: The box, a `neumatc.box.Box`; its ``lower``, ``upper``, ``names``, ``units``, ``dimension`` and ``device``
+            are attributes of the family too.
         grid: As given, or None.
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
@@ -86,8 +88,16 @@ class ParametricMatrix:
         if not callable(fn):
             raise TypeError(f"`fn`: expected a function p (B, d) -> A (B, m, n), got {type(fn).__name__}.")
         self.fn = fn
-        labels = {"names": names, "units": units}
-        self.box = Box(lower, upper, scale=scale, periodic=periodic, dtype=dtype, device=device, **labels)
+        self.box = Box(
+            lower, upper, scale=scale, periodic=periodic, names=names, units=units, dtype=dtype, device=device
+        )
+        self.lower, self.upper, self.dimension, self.device = (
+            self.box.lower,
+            self.box.upper,
+            self.box.dimension,
+            self.box.device,
+        )
+        self.names, self.units = self.box.names, self.box.units
         self.grid = None if grid is None else self.box.points(grid)
         A = self._tried()
         if A.device != self.device:
@@ -95,39 +105,8 @@ class ParametricMatrix:
                 f"`fn`: expected A on the device of the parameters, {self.device}, got {A.device}; "
                 f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`."
             )
-        self.shape = tuple(A.shape[1:])
-        self.dtype = A.dtype
+        self.shape, self.dtype = tuple(A.shape[1:]), A.dtype
         _check_periods(self)
-
-    @property
-    def lower(self) -> Tensor:
-        """Lower bounds of the box, shape (d,)."""
-        return self.box.lower
-
-    @property
-    def upper(self) -> Tensor:
-        """Upper bounds of the box, shape (d,)."""
-        return self.box.upper
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One name per parameter."""
-        return self.box.names
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """One unit per parameter."""
-        return self.box.units
-
-    @property
-    def dimension(self) -> int:
-        """d, the number of parameters."""
-        return self.box.dimension
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the parameters and of A."""
-        return self.box.device
 
     def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
         """Evaluate A(p).
@@ -167,16 +146,12 @@ class ParametricMatrix:
         except FamilyError:
             if len(p) > _ALONE:
                 raise
-            A = torch.cat([self._alone(row) for row in p.split(1)])
+            A = torch.full((len(p), *self.shape), torch.nan, dtype=self.dtype, device=self.device)
+            for i in range(len(p)):
+                with contextlib.suppress(FamilyError):
+                    A[i] = self._values(p[i : i + 1], anything=True)[0]
         good = checks.finite(A.detach())
         return (A if good.all() else torch.where(good[:, None, None], A, 0)), good
-
-    def _alone(self, p: Tensor) -> Tensor:
-        """Return a copy of A at one parameter, NaN where ``fn`` raises."""
-        try:
-            return self._values(p, anything=True).clone()
-        except FamilyError:
-            return torch.full((1, *self.shape), torch.nan, dtype=self.dtype, device=self.device)
 
     def _tried(self) -> Tensor:
         """Return A at the centre of the box, or at the first of some other parameters at which it is defined."""
@@ -185,8 +160,6 @@ class ParametricMatrix:
         for p in self.box.parameters(x).split(1):
             try:
                 return self._checked(p)
-            except (MemoryError, torch.OutOfMemoryError):
-                raise
             except Exception as error:  # whatever the user's function raises
                 first = first or error
         raise first
@@ -223,11 +196,9 @@ class ParametricMatrix:
 
 def _check_periods(family: ParametricMatrix) -> None:
     """Raise where the ends of a periodic axis differ by more than rounding."""
-    for i, turning in enumerate(family.box.periodic):
-        if not turning:
-            continue
+    for i in np.flatnonzero(family.box.periodic):
         ends = torch.zeros(2, family.dimension, dtype=torch.float64)
-        ends[0, i], ends[1, i] = -1, 1
+        ends[:, i] = torch.tensor([-1.0, 1.0])
         A = family._checked(family.box.parameters(ends))
         gap = float(torch.linalg.vector_norm(A[1] - A[0]) / torch.linalg.vector_norm(A))
         if not gap <= torch.finfo(A.dtype).eps ** 0.5:
@@ -325,22 +296,15 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
         (8, 10)
     """
     if not isinstance(left, ParametricMatrix) or not isinstance(right, (ParametricMatrix, Tensor)):
-        raise TypeError(
-            "`left`, `right`: expected a ParametricMatrix, and a ParametricMatrix or a tensor, got "
-            f"{type(left).__name__} and {type(right).__name__}."
-        )
-    constant = isinstance(right, Tensor)
-    if constant and right.ndim != 2:
-        raise ValueError(f"`right`: expected a matrix of shape (m, k), got shape {tuple(right.shape)}.")
-    expected = (left.shape[0], left.dtype, left.device)
-    found = (right.shape[0], right.dtype, right.device)
-    if found != expected:
+        kinds = f"{type(left).__name__} and {type(right).__name__}"
+        raise TypeError(f"`left`, `right`: expected a ParametricMatrix, and one or a tensor, got {kinds}.")
+    constant, box = isinstance(right, Tensor), left.box if isinstance(right, Tensor) else right.box
+    expected, found = (left.dtype, left.device, left.box), (right.dtype, right.device, box)
+    if found != expected or len(right.shape) != 2 or right.shape[0] != left.shape[0]:
         raise ValueError(
-            f"`right`: expected {expected[0]} rows of {expected[1]} on {expected[2]} as in `left`, got {found[0]} rows "
-            f"of {found[1]} on {found[2]}; convert it."
+            f"`right`: expected shape ({left.shape[0]}, k), dtype, device and box {expected} as in `left`, got "
+            f"{tuple(right.shape)}, {found}; convert it."
         )
-    if not constant and left.box != right.box:
-        raise ValueError(f"`right`: expected the box of `left`, {left.box}, got {right.box}.")
 
     def fn(p: Tensor) -> Tensor:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
@@ -349,25 +313,13 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
     return ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
 
 
-def _interpolation(x: np.ndarray, values: np.ndarray, allowed: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Interpolate values (N, M) at points x (N, d) of the unit box; ValueError where it does not pass through them."""
-    if x.shape[1] == 1:
-        order = np.argsort(x[:, 0])
-        spline = make_interp_spline(x[order, 0], values[order], k=min(3, len(x) - 1))
-
-        def interpolate(y: np.ndarray) -> np.ndarray:
-            return spline(y[:, 0])
-    else:
-        try:
-            interpolate = RBFInterpolator(x, values, kernel="cubic", degree=1)
-        except np.linalg.LinAlgError:
-            interpolate = None
-    if interpolate is None or not np.abs(interpolate(x) - values).max() <= allowed:
-        raise ValueError(
-            "`p`: expected samples that determine an interpolation, got some that are too close to each other, or to a "
-            "line or plane: it does not pass through them in double precision; average or drop them, or add others."
-        )
-    return interpolate
+def _interpolation(x: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Interpolate values (N, M) at distinct points x (N, d) of the unit box."""
+    if x.shape[1] > 1:
+        return RBFInterpolator(x, values, kernel="cubic", degree=1)
+    order = np.argsort(x[:, 0])
+    spline = make_interp_spline(x[order, 0], values[order], k=min(3, len(x) - 1))
+    return lambda y: spline(y[:, 0])
 
 
 def from_samples(
@@ -411,33 +363,31 @@ def from_samples(
     if not torch.isfinite(p).all():
         raise ValueError("`p`: expected finite parameters, got NaN or Inf; drop those samples.")
     p, A = p.detach(), checks.matrices("A", A, p)
-    count, d = p.shape
-    needed = 2 if d == 1 else d + 1
-    if count < needed:
-        raise ValueError(f"`p`: expected at least {needed} samples for {d} parameter(s), got {count}; add samples.")
-    lower, upper = p.amin(dim=0), p.amax(dim=0)
-    if not (lower < upper).all():
+    (count, d), lower, upper = p.shape, p.amin(dim=0), p.amax(dim=0)
+    offsets = (p.double() - p.double().mean(dim=0)) / (upper - lower).double().clamp_min(
+        torch.finfo(torch.float64).tiny
+    )
+    if (rank := np.linalg.matrix_rank(offsets.cpu().numpy())) < d:
         raise ValueError(
-            f"`p`: expected samples that vary in every parameter, got the bounding box {lower.tolist()} to "
-            f"{upper.tolist()}; leave the constant parameter out."
+            f"`p`: expected at least {d + 1} samples that vary in {d} direction(s), got {count} that vary in {rank}; "
+            "add others, or leave a parameter that is constant out."
         )
     lower, upper = checks.box(lower, upper, None, None)
 
     def scaled(q: Tensor) -> np.ndarray:
         return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()
 
-    x = scaled(p)
-    if (distinct := len(np.unique(x, axis=0))) < count:
+    x, values = scaled(p), A.detach().resolve_conj().cpu().numpy().reshape(count, -1)
+    try:
+        interpolate = _interpolation(x, values)
+        missed = np.abs(interpolate(x) - values).max()
+    except ValueError:  # NumPy's LinAlgError is one
+        missed = np.inf
+    if len(np.unique(x, axis=0)) < count or not missed <= torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max():
         raise ValueError(
-            f"`p`: expected distinct parameters, got {count - distinct} repeated in the scale of the box; average or "
-            "drop them."
+            "`p`: expected distinct samples, got some that are equal or too close to each other, or to a line or "
+            "plane: no interpolation passes through them in double precision; average or drop them, or add others."
         )
-    if np.linalg.matrix_rank(x - x.mean(axis=0)) < d:
-        raise ValueError(
-            f"`p`: expected samples that span all {d} directions, got samples on a line or plane; add others."
-        )
-    values = A.detach().resolve_conj().cpu().numpy().reshape(count, -1)
-    interpolate = _interpolation(x, values, torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max())
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.families import ParametricMatrix
+from neumatc.operations import gram
 
 
 class Channel(ParametricMatrix):
@@ -27,11 +28,10 @@ class Channel(ParametricMatrix):
         lower: Lower end of the band, in Hz from the carrier.
         upper: Upper end of the band, above ``lower``.
         direction: ``"uplink"`` or ``"downlink"``.
-        carrier_frequency: Carrier in Hz, for reports: H depends on it through ``coefficients`` only.
         frequencies: The subcarriers in Hz from the carrier, shape (N, 1), if the band has a grid.
 
     Attributes:
-        coefficients, delays, direction, carrier_frequency, frequencies: As above, delays and frequencies in float64.
+        coefficients, delays, direction, frequencies: As above, delays and frequencies in float64.
 
     Raises:
         ValueError: For a wrong shape or direction, an empty band, or NaN or Inf in H at the centre of the band.
@@ -46,17 +46,14 @@ class Channel(ParametricMatrix):
         upper: float,
         *,
         direction: str = "uplink",
-        carrier_frequency: float | None = None,
         frequencies: Tensor | None = None,
     ):
         if coefficients.dtype not in checks.COMPLEX.values():
             raise TypeError(f"`coefficients`: expected complex64 or complex128, got {coefficients.dtype}.")
-        if coefficients.ndim != 4:
-            raise ValueError(f"`coefficients`: expected shape (users, L, m, n), got {tuple(coefficients.shape)}.")
-        if delays.shape != coefficients.shape[:2]:
+        if coefficients.ndim != 4 or delays.shape != coefficients.shape[:2]:
             raise ValueError(
-                f"`delays`: expected shape {tuple(coefficients.shape[:2])}, one for each user and path of "
-                f"`coefficients`, got {tuple(delays.shape)}."
+                "`coefficients`, `delays`: expected shapes (users, L, m, n) and (users, L), got "
+                f"{tuple(coefficients.shape)} and {tuple(delays.shape)}."
             )
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
@@ -64,7 +61,6 @@ class Channel(ParametricMatrix):
         # Users of one table and delay spread have the same delays: then one product serves all.
         self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
         self._joint = self._stacked(coefficients)
-        self.carrier_frequency = carrier_frequency
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
         labels = {"names": ("frequency",), "units": ("Hz",), "grid": self.frequencies}
         super().__init__(self._response, [lower], [upper], dtype=torch.float64, device=device, **labels)
@@ -106,10 +102,7 @@ class Channel(ParametricMatrix):
         noise = checks.number("noise", noise, above=0.0)
 
         def fn(f: Tensor) -> Tensor:
-            H = self._response(f)
-            G = H.mH @ H
-            G.diagonal(dim1=1, dim2=2).add_(noise)
-            return G
+            return gram(self._response(f), noise)
 
         return ParametricMatrix(fn, self.lower, self.upper, grid=self.grid, **self.box.settings())
 
@@ -248,15 +241,8 @@ def cdl(
     if power_control:
         energy = a.abs().square().sum(dim=(1, 2, 3)) / a.shape[3 if direction == "uplink" else 2]
         a = a / energy.sqrt()[:, None, None, None]
-    return Channel(
-        a.to(device, dtype),
-        tau * torch.tensor(spreads, dtype=torch.float64)[:, None],
-        lower,
-        upper,
-        direction=direction,
-        carrier_frequency=carrier_frequency,
-        frequencies=frequencies,
-    )
+    a, tau = a.to(device, dtype), tau * torch.tensor(spreads, dtype=torch.float64)[:, None]
+    return Channel(a, tau, lower, upper, direction=direction, frequencies=frequencies)
 
 
 def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
@@ -280,19 +266,15 @@ def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
         TypeError: If H or W is not a tensor of a supported dtype, or their dtypes differ.
         ValueError: For wrong shapes, different devices, or a ``noise`` that is not finite and above zero.
     """
-    for name, value in (("H", H), ("W", W)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"`{name}`: expected a torch.Tensor, got {type(value).__name__}.")
-        checks.matrix_dtype(name, value.dtype)
-    if H.ndim != 3:
-        raise ValueError(f"`H`: expected shape (B, M, K), got {tuple(H.shape)}.")
-    B, M, K = H.shape
-    if W.shape != (B, K, M):
-        raise ValueError(f"`W`: expected shape {(B, K, M)} for `H` of shape {(B, M, K)}, got {tuple(W.shape)}.")
+    H = checks.matrices("H", H, H, anything=True)
+    W = checks.matrices("W", W, H, anything=True)
     if W.dtype != H.dtype:
-        raise TypeError(f"`W`: expected {H.dtype} like `H`, got {W.dtype}; convert it with `W.to(H.dtype)`.")
-    if W.device != H.device:
-        raise ValueError(f"`W`: expected device {H.device} like `H`, got {W.device}; move it with `W.to(H.device)`.")
+        raise TypeError(f"`W`: expected {H.dtype} like `H`, got {W.dtype}; convert it with `W.to(H)`.")
+    K, expected = H.shape[2], (len(H), H.shape[2], H.shape[1])
+    if W.shape != expected or W.device != H.device:
+        raise ValueError(
+            f"`W`: expected shape {expected} on {H.device} for `H`, got {tuple(W.shape)} on {W.device}; convert it."
+        )
     noise = checks.number("noise", noise, above=0.0)
     gains = (W @ H).abs().square()
     signal = gains.diagonal(dim1=1, dim2=2)

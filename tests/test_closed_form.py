@@ -26,15 +26,15 @@ import neumatc as nm
 from neumatc import StopReason
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Factor
-from studies import benchmark, interpolants, low_rankness
+from studies import bases, benchmark, interpolants, low_rankness
 
 EMBEDDINGS = {
     "default": None,
     "chebyshev": nm.Chebyshev(60),
     "sine": nm.SinusoidalMLP(width=128, frequency=10.0),
     "deep sine": nm.SinusoidalMLP(layers=2, width=128, frequency=4.0),
-    "fourier": nm.FourierExtension(48),
-    "radial": nm.RadialBasis(96, 5),
+    "fourier": bases.FourierExtension(48),
+    "radial": bases.RadialBasis(96, 5),
 }
 
 
@@ -162,8 +162,8 @@ def test_embeddings_in_two_parameters(name):
     embedding = {
         "chebyshev": nm.Chebyshev(16, "tensor"),
         "sine": nm.SinusoidalMLP(width=256, frequency=3.0),
-        "fourier": nm.FourierExtension(18),
-        "radial": nm.RadialBasis(400, 5),
+        "fourier": bases.FourierExtension(18),
+        "radial": bases.RadialBasis(400, 5),
     }[name]
     surrogate = fit(problem, 10, embedding=embedding, snapshots=80)
     assert surrogate.maps[0].embedding == embedding
@@ -319,7 +319,7 @@ def test_a_seed_decides_everything(budget, d):
 @pytest.mark.parametrize("d", [1, 2])
 def test_global_state_is_untouched(budget, d):
     before = state_of_the_process()
-    fit(smooth(torch.complex64, 4, d, cycles=0.3), 5, budget=budget, embedding=nm.RadialBasis(64))
+    fit(smooth(torch.complex64, 4, d, cycles=0.3), 5, budget=budget, embedding=bases.RadialBasis(64))
     assert state_of_the_process() == before
 
 
@@ -923,7 +923,7 @@ def test_an_embedding_that_cannot_be_fitted_is_refused_before_the_exact_solves(b
 
 @pytest.mark.parametrize("budget", [None, 0])
 def test_a_fit_can_be_saved_and_loaded(budget, tmp_path):
-    surrogate = fit(smooth(torch.complex64, 4), 4, budget=budget, embedding=nm.FourierExtension(20))
+    surrogate = fit(smooth(torch.complex64, 4), 4, budget=budget, embedding=bases.FourierExtension(20))
     nm.save(surrogate, tmp_path / "map")
     loaded = nm.load(tmp_path / "map")
     assert loaded.report.to_dict() == surrogate.report.to_dict()  # NaN as a word, equal to itself

@@ -12,6 +12,7 @@ from test_model import output_bytes, peak_bytes
 
 import neumatc as nm
 from neumatc import sampling
+from studies import bases
 
 # name: (embedding, dimensions that it has)
 ALL = {
@@ -21,11 +22,11 @@ ALL = {
     "chebyshev stretched": (nm.Chebyshev(9, stretch=0.9), (1, 2, 3)),
     "chebyshev tensor": (nm.Chebyshev(3, "tensor"), (1, 2, 3)),
     "chebyshev hyperbolic": (nm.Chebyshev(9, "hyperbolic"), (1, 2, 3)),
-    "fourier": (nm.FourierExtension(8), (1, 2, 3)),
-    "fourier tensor": (nm.FourierExtension(3, 2.0, "tensor"), (1, 2, 3)),
-    "radial": (nm.RadialBasis(11), (1, 2, 3)),
-    "radial quintic": (nm.RadialBasis(5, 5), (1, 2, 3)),
-    "radial one": (nm.RadialBasis(1, 1), (1, 2, 3)),
+    "fourier": (bases.FourierExtension(8), (1, 2, 3)),
+    "fourier tensor": (bases.FourierExtension(3, 2.0, "tensor"), (1, 2, 3)),
+    "radial": (bases.RadialBasis(11), (1, 2, 3)),
+    "radial quintic": (bases.RadialBasis(5, 5), (1, 2, 3)),
+    "radial one": (bases.RadialBasis(1, 1), (1, 2, 3)),
 }
 CASES = [pytest.param(e, d, id=f"{name}-{d}") for name, (e, ds) in ALL.items() for d in ds]
 each = pytest.mark.parametrize(("embedding", "d"), CASES)
@@ -240,7 +241,7 @@ def test_chebyshev_is_the_cosine_in_single_precision(degree):
 )
 def test_counts(degree, d, counts):
     for index, count in zip(("tensor", "total", "hyperbolic"), counts):
-        for kind in (nm.Chebyshev(degree, index), nm.FourierExtension(degree, index=index)):
+        for kind in (nm.Chebyshev(degree, index), bases.FourierExtension(degree, index=index)):
             assert kind.count(d) == count == len(index_set(degree, index, d))
 
 
@@ -249,10 +250,10 @@ def test_counts(degree, d, counts):
 
 def test_fourier_extension_does_not_depend_on_the_default_dtype():
     x = cube(50, 1)
-    expected = nm.FourierExtension(9).features(x, {})
+    expected = bases.FourierExtension(9).features(x, {})
     torch.set_default_dtype(torch.float64)
     try:
-        psi = nm.FourierExtension(9).features(x, {})
+        psi = bases.FourierExtension(9).features(x, {})
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(psi, expected)
@@ -261,7 +262,7 @@ def test_fourier_extension_does_not_depend_on_the_default_dtype():
 @pytest.mark.parametrize(("degree", "extension"), [(1, 1.5), (2, 1.5), (7, 2.0), (64, 1.01)])
 def test_fourier_extension_is_its_formula(degree, extension):
     x = cube(50, 1)
-    psi = nm.FourierExtension(degree, extension).features(x, {})
+    psi = bases.FourierExtension(degree, extension).features(x, {})
     for j in range(1, degree + 1):
         k = (j + 1) // 2
         function = torch.sin if j % 2 else torch.cos
@@ -269,7 +270,7 @@ def test_fourier_extension_is_its_formula(degree, extension):
 
 
 def test_fourier_extension_takes_products_in_several_parameters():
-    embedding = nm.FourierExtension(5)
+    embedding = bases.FourierExtension(5)
     x = cube(20, 3)
     one = torch.cat(
         [torch.ones(len(x), 3, 1).double(), torch.stack([embedding.features(y[:, None], {}) for y in x.T], 1)], 2
@@ -284,7 +285,7 @@ def test_fourier_extension_takes_products_in_several_parameters():
 @pytest.mark.parametrize("power", [1, 3, 5])
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_radial_basis_is_its_formula(power, d):
-    embedding = nm.RadialBasis(9, power)
+    embedding = bases.RadialBasis(9, power)
     hidden = embedding.hidden(d, generator())
     centres = hidden["centres"]
     assert centres.shape == (9, d)
@@ -312,13 +313,13 @@ def test_radial_basis_is_its_formula(power, d):
         (lambda: nm.Chebyshev(3, None), ["`index`", "None"]),
         (lambda: nm.Chebyshev(3, stretch=1.0), ["`stretch`", "below 1", "1.0"]),
         (lambda: nm.Chebyshev(3, stretch=-0.1), ["`stretch`", "at least 0", "-0.1"]),
-        (lambda: nm.FourierExtension(0), ["`degree`", "at least 1"]),
-        (lambda: nm.FourierExtension(3, 1.0), ["`extension`", "above 1", "got 1.0"]),
-        (lambda: nm.FourierExtension(3, math.nan), ["`extension`", "finite", "nan"]),
-        (lambda: nm.FourierExtension(3, index="x"), ["`index`", "'x'"]),
-        (lambda: nm.RadialBasis(0), ["`centres`", "at least 1"]),
-        (lambda: nm.RadialBasis(4, 2), ["`power`", "1, 3 or 5", "got 2"]),
-        (lambda: nm.RadialBasis(4, "3"), ["`power`", "1, 3 or 5", "got '3'"]),
+        (lambda: bases.FourierExtension(0), ["`degree`", "at least 1"]),
+        (lambda: bases.FourierExtension(3, 1.0), ["`extension`", "above 1", "got 1.0"]),
+        (lambda: bases.FourierExtension(3, math.nan), ["`extension`", "finite", "nan"]),
+        (lambda: bases.FourierExtension(3, index="x"), ["`index`", "'x'"]),
+        (lambda: bases.RadialBasis(0), ["`centres`", "at least 1"]),
+        (lambda: bases.RadialBasis(4, 2), ["`power`", "1, 3 or 5", "got 2"]),
+        (lambda: bases.RadialBasis(4, "3"), ["`power`", "1, 3 or 5", "got '3'"]),
     ],
 )
 def test_embeddings_refuse(make, words):

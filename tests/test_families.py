@@ -148,8 +148,8 @@ def test_samples_in_awkward_memory():
 @pytest.mark.parametrize(
     ("p", "A", "words"),
     [
-        (torch.tensor([[0.0], [1.0], [0.0]]), None, ["`p`", "distinct", "1 repeated"]),
-        (torch.tensor([[-1.0], [1.0], [1e-30], [0.0]]), None, ["`p`", "distinct", "1 repeated", "average"]),
+        (torch.tensor([[0.0], [1.0], [0.0]]), None, ["`p`", "distinct", "equal"]),
+        (torch.tensor([[-1.0], [1.0], [1e-30], [0.0]]), None, ["`p`", "distinct", "equal", "average"]),
         (
             torch.tensor([[1.0, 0], [0, 0], [0, 1], [1e-200, 0]], dtype=torch.float64),
             None,
@@ -160,7 +160,7 @@ def test_samples_in_awkward_memory():
         (torch.tensor([[1e8], [1e8 + 64]]), None, ["`upper`", "spacing of torch.float32", "double precision"]),
         (torch.tensor([[0.0], [torch.nan]]), None, ["`p`", "finite", "drop"]),
         (torch.tensor([[0.0]]), None, ["`p`", "at least 2", "got 1"]),
-        (torch.tensor([[0.0, 0.0], [1.0, 1.0]]), None, ["`p`", "at least 3", "2 parameter", "got 2"]),
+        (torch.tensor([[0.0, 0.0], [1.0, 1.0]]), None, ["`p`", "at least 3", "2 direction", "got 2"]),
         (torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), None, ["`p`", "got"]),  # flat box
         (
             torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]),

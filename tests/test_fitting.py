@@ -27,7 +27,7 @@ from conftest import (
 
 import neumatc as nm
 from neumatc import StopReason, fitting
-from studies import benchmark
+from studies import bases, benchmark
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,9 @@ def test_the_error_as_goal_where_it_cannot_be(operation):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("embedding", [None, nm.RadialBasis(20), nm.FourierExtension(12), nm.SinusoidalMLP()], ids=str)
+@pytest.mark.parametrize(
+    "embedding", [None, bases.RadialBasis(20), bases.FourierExtension(12), nm.SinusoidalMLP()], ids=str
+)
 def test_a_start_of_every_kind(embedding, dtype):
     problem = easy(nm.Inverse(), dtype)
     start = closed(problem, 4, embedding=embedding)
@@ -517,7 +519,7 @@ def test_many_fits_to_a_tolerance_or_a_budget(settings):
 
 
 @pytest.mark.parametrize(
-    "embedding", [nm.SinusoidalMLP(width=64, frequency=6.0), nm.RadialBasis(50), nm.Chebyshev(30)], ids=str
+    "embedding", [nm.SinusoidalMLP(width=64, frequency=6.0), bases.RadialBasis(50), nm.Chebyshev(30)], ids=str
 )
 @pytest.mark.parametrize("d", [1, 2])
 def test_many_fits_with_drawn_features(embedding, d):

@@ -45,7 +45,7 @@ ONLY = {
         "rational",
         "sampling",
     },
-    "wireless": {"checks", "families"},
+    "wireless": {"checks", "families", "operations"},
 }
 SOURCES = sorted((ROOT / "neumatc").rglob("*.py"))
 PLACES = {

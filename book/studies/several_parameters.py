@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, figures, interpolants, provenance
+from studies import bases, benchmark, figures, interpolants, provenance
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 
@@ -252,8 +252,8 @@ def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tenso
         "Chebyshev, tensor": nm.Chebyshev(4 if small else 20, "tensor"),
         "Chebyshev, hyperbolic": nm.Chebyshev(9 if small else 92, "hyperbolic"),
         "Chebyshev, smolyak": nm.Chebyshev(8 if small else 64, "smolyak"),
-        "Fourier extension, total": nm.FourierExtension(5 if small else 28),
-        "radial functions, cubic": nm.RadialBasis(20 if small else 432, 3),
+        "Fourier extension, total": bases.FourierExtension(5 if small else 28),
+        "radial functions, cubic": bases.RadialBasis(20 if small else 432, 3),
         "sine network, two layers": nm.SinusoidalMLP(2, 20 if small else 434, 5.0),
     }
     fits = {name: setting.ours(plane, many, embedding=embedding) for name, embedding in choices.items()}
@@ -858,7 +858,7 @@ def equaliser_maps(
 ) -> dict[str, Map]:
     """Return maps of the equaliser from as many exact solves as ``lmmse``, which ``method`` fitted."""
     small, seed, sides, rank, budget = setting.small, setting.seed, setting.sides, lmmse.rank, method.snapshots
-    fourier = nm.FourierExtension(6 if small else 28)
+    fourier = bases.FourierExtension(6 if small else 28)
     return {
         "closed form": lmmse,
         PIECES: nm.fit(equaliser, tol=1e-2, seed=seed, progress=False),

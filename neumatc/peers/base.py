@@ -95,17 +95,13 @@ def builder(*, several: bool = False, axis: bool = False) -> Callable:
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """The exact solutions that succeeded, X (N, ...) at x (N, d) of the cube, and how many failed beside them."""
+    """The exact solutions that succeeded, X (N, ...) at x (N, d) of the cube, as real rows too; and how many failed."""
 
     problem: Problem
     x: Tensor
     X: Tensor
+    rows: Tensor
     failed: int
-
-    @property
-    def rows(self) -> Tensor:
-        """The solutions as real rows."""
-        return rows(self.X)
 
     def map(self, name: str, basis: Callable[[Tensor], Tensor | np.ndarray | csr_array], values: Tensor, **details):
         """Return the peer phi(x) @ values, rows like those of the solutions; phi: a tensor, or a (sparse) array."""
@@ -133,7 +129,8 @@ def solve(problem: Problem, p: Tensor, needed: int) -> Solved:
         )
     X, failed = problem.exact(p)
     enough(p, failed, needed)
-    return Solved(problem, box.cube(p[~failed]), X[~failed], int(failed.sum()))
+    X = X[~failed]
+    return Solved(problem, box.cube(p[~failed]), X, rows(X), int(failed.sum()))
 
 
 def enough(p: Tensor, failed: Tensor, needed: int) -> None:

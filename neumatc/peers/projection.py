@@ -61,13 +61,10 @@ def residual_projection(problem: Problem, budget: int, *, sketch: int | None = N
     if not isinstance(problem.operation, Inverse):
         raise ValueError(f"`problem`: expected the operation nm.Inverse(), got {problem.operation}; take `chebyshev`.")
     n, budget = family.shape[0], checks.integer("budget", budget, 1)
-    sketch = None if sketch is None else checks.integer("sketch", sketch, 1, n)
     solved = solve(problem, _pool(problem, budget, seed), 1)
     modes = _span(solved.X.flatten(1).T).T.to(family.dtype).contiguous()
     r = len(modes)
-    s = sketch or min(n, -(-2 * r // n))
-    if n * s < r:
-        raise ValueError(f"`sketch`: expected at least {-(-r // n)} columns of length {n} for {r} terms, got {s}.")
+    s = min(n, -(-2 * r // n)) if sketch is None else checks.integer("sketch", sketch, -(-r // n), n)
     signs = torch.randint(0, 2, (n, s), generator=torch.Generator().manual_seed(seed)) * 2 - 1
     omega = (torch.eye(n) if s == n else signs).to(family.device, family.dtype)
     # (r, n, s) -> (n, s r): then A times it is, row by row, the equations of shape (n s, r).
@@ -150,15 +147,11 @@ def reduced_basis(
     A = family(pool).clone()  # a family may give the same memory again
     form = _affine(problem, pool, A, theta)
     exact, error = form.error <= _UNITS * torch.finfo(family.dtype).eps, form.error
-    if theta is not None and not exact:
+    if not exact and (theta is not None or tangents or isinstance(operation, Inverse)):
         raise ValueError(
-            f"`theta`: expected coefficients with which A is affine, got a relative error of {error:.2g}; add what is "
-            "missing, such as a constant, or leave `theta` out."
-        )
-    if (isinstance(operation, Inverse) or tangents) and not exact:
-        raise ValueError(
-            f"`problem`: expected an affine family with at most {training} terms for nm.Inverse() or `tangents`, got "
-            f"an error of {error:.2g}; raise `training`, or take `residual_projection` or tangents=False."
+            f"`{'problem' if theta is None else 'theta'}`: expected A affine in at most {training} terms for "
+            f"nm.Inverse(), `tangents` or `theta`, got an error of {error:.2g}; raise `training`, add what `theta` "
+            "lacks, such as a constant, or take `residual_projection` or tangents=False."
         )
     form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)).clone(), error)
     spectral = isinstance(operation, (Eigh, SVD))
