@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -93,6 +93,14 @@ def choice(name: str, value: object, choices: tuple) -> object:
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"`{name}`: expected {expected}, got {value!r}.")
     return value
+
+
+def each(name: str, value: object, count: int) -> list:
+    """Return ``count`` values: those given, or the one given."""
+    values = list(value) if isinstance(value, Sequence) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"`{name}`: expected one value or {count}, got {len(values)}: {value!r}.")
+    return values
 
 
 def number(

@@ -91,12 +91,8 @@ class ParametricMatrix:
         self.box = Box(
             lower, upper, scale=scale, periodic=periodic, names=names, units=units, dtype=dtype, device=device
         )
-        self.lower, self.upper, self.dimension, self.device = (
-            self.box.lower,
-            self.box.upper,
-            self.box.dimension,
-            self.box.device,
-        )
+        self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
+        self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
         self.grid = None if grid is None else self.box.points(grid)
         A = self._tried()
@@ -258,13 +254,11 @@ def trigonometric(
     shift, cycles = checks.number("shift", shift), checks.number("cycles", cycles, above=0)
     dtype = checks.matrix_dtype("dtype", dtype)
     generator = torch.Generator().manual_seed(seed)
-    waves = gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5
+    waves = (gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5).to(device, dtype)
     directions = torch.randn((terms, dimension), dtype=torch.float64, generator=generator)
     directions = directions / directions.norm(dim=1, keepdim=True) if dimension > 1 else torch.ones_like(directions)
-    speeds = torch.arange(1, terms + 1, dtype=torch.float64) / terms
-    real = checks.real_dtype(dtype)
+    speeds, real = torch.arange(1, terms + 1, dtype=torch.float64) / terms, checks.real_dtype(dtype)
     frequencies = (2 * torch.pi * cycles * speeds[:, None] * directions).to(device, real)
-    waves = waves.to(device, dtype)
     identity = shift * torch.eye(size, dtype=dtype, device=device)
 
     def fn(p: Tensor) -> Tensor:
@@ -323,11 +317,7 @@ def _interpolation(x: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], 
 
 
 def from_samples(
-    p: Tensor,
-    A: Tensor,
-    *,
-    names: Sequence[str] | None = None,
-    units: Sequence[str] | None = None,
+    p: Tensor, A: Tensor, *, names: Sequence[str] | None = None, units: Sequence[str] | None = None
 ) -> ParametricMatrix:
     """Family through measured matrices, interpolated entry by entry with SciPy.
 
@@ -364,10 +354,8 @@ def from_samples(
         raise ValueError("`p`: expected finite parameters, got NaN or Inf; drop those samples.")
     p, A = p.detach(), checks.matrices("A", A, p)
     (count, d), lower, upper = p.shape, p.amin(dim=0), p.amax(dim=0)
-    offsets = (p.double() - p.double().mean(dim=0)) / (upper - lower).double().clamp_min(
-        torch.finfo(torch.float64).tiny
-    )
-    if (rank := np.linalg.matrix_rank(offsets.cpu().numpy())) < d:
+    offsets, width = p.double() - p.double().mean(dim=0), (upper - lower).double()
+    if (rank := int(torch.linalg.matrix_rank(offsets / torch.where(width > 0, width, 1)))) < d:
         raise ValueError(
             f"`p`: expected at least {d + 1} samples that vary in {d} direction(s), got {count} that vary in {rank}; "
             "add others, or leave a parameter that is constant out."

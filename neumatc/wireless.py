@@ -200,12 +200,8 @@ def cdl(
     carrier_frequency = checks.number("carrier_frequency", carrier_frequency, above=0.0)
     if dtype not in checks.COMPLEX.values():
         raise TypeError(f"`dtype`: expected torch.complex64 or torch.complex128, got {dtype}.")
-    users = checks.integer("users", users, 1)
-    seed = checks.seed(seed)
-    spreads = list(delay_spread) if isinstance(delay_spread, Sequence) else [delay_spread] * users
-    if len(spreads) != users:
-        raise ValueError(f"`delay_spread`: expected one number or {users}, one for each user, got {len(spreads)}.")
-    spreads = [checks.number("delay_spread", spread, above=0.0) for spread in spreads]
+    users, seed = checks.integer("users", users, 1), checks.seed(seed)
+    spreads = [checks.number("delay_spread", s, above=0.0) for s in checks.each("delay_spread", delay_spread, users)]
     sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)
     panels = [_panel("base", base_antennas, base_pattern), _panel("user", user_antennas, user_pattern)]
     if bandwidth is None:
@@ -298,10 +294,7 @@ def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
     """Return the arguments of Sionna's PanelArray for N, (rows, columns) or (rows, columns, polarisations)."""
     sizes = tuple(antennas) if isinstance(antennas, Sequence) else (1, antennas)
     if len(sizes) not in (2, 3) or sizes[2:] not in ((), (1,), (2,)):
-        raise ValueError(
-            f"`{side}_antennas`: expected a number, (rows, columns) or (rows, columns, polarisations) with 1 or 2 "
-            f"polarisations, got {antennas!r}."
-        )
+        raise ValueError(f"`{side}_antennas`: expected a number, (rows, columns[, 1 or 2 each]), got {antennas!r}.")
     dual = sizes[2:] == (2,)
     return {
         "num_rows_per_panel": checks.integer(f"{side}_antennas", sizes[0], 1),

@@ -408,7 +408,7 @@ def test_problems_that_no_peer_takes(build):
         (lambda p: peers.chebyshev(p, 0), 1, ["`budget`", "at least 1", "got 0"]),
         (lambda p: peers.chebyshev(p, 2.5), 1, ["`budget`", "integer", "2.5"]),
         (lambda p: peers.chebyshev(p, 4, stretch=1), 1, ["`stretch`", "below 1", "got 1"]),
-        (lambda p: peers.chebyshev(p, 9, stretch=(0.9,)), 2, ["`stretch`", "2 parameters", "(0.9,)"]),
+        (lambda p: peers.chebyshev(p, 9, stretch=(0.9,)), 2, ["`stretch`", "one value or 2", "(0.9,)"]),
         (lambda p: peers.chebyshev(p, 9, sides=(3, 4)), 2, ["`sides`", "at most 9", "got 12", "`budget`"]),
         (lambda p: interpolants.rbf(p, 20, scales=(1, 0)), 2, ["`scales`", "above 0", "got 0"]),
         (lambda p: peers.spline(p, 3), 1, ["`budget`", "at least 4", "got 3"]),

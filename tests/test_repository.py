@@ -209,7 +209,7 @@ def code_lines(source):
 
 def test_the_library_stays_small():
     """The aim is 4,900 lines; until the rooms are tidied after the rebuilding, it must not grow."""
-    assert sum(code_lines(path.read_text("utf-8")) for path in SOURCES) <= 6300
+    assert sum(code_lines(path.read_text("utf-8")) for path in SOURCES) <= 6150
 
 
 def test_no_function_is_complex():

@@ -258,7 +258,7 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"model": "F"}, "`model`: expected 'A', 'B', 'C', 'D' or 'E', got 'F'"),
         ({"direction": "up"}, "`direction`: expected 'uplink' or 'downlink', got 'up'"),
         ({"delay_spread": -1e-9}, "`delay_spread`: expected a finite number above 0"),
-        ({"delay_spread": [1e-7, 2e-7], "users": 3}, "`delay_spread`: expected one number or 3"),
+        ({"delay_spread": [1e-7, 2e-7], "users": 3}, "`delay_spread`: expected one value or 3"),
         ({"subcarriers": 64, "bandwidth": 1e6}, "`bandwidth`: expected None beside `subcarriers` = 64"),
         ({"bandwidth": 0.0}, "`bandwidth`: expected a finite number above 0"),
         ({"subcarriers": 1}, "`subcarriers`: expected at least 2, got 1"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from neumatc import checks, lowrank, sampling
 from neumatc.peers import Peer
 from neumatc.peers.base import Solved, builder, solve
-from neumatc.peers.interpolation import each, equispaced
+from neumatc.peers.interpolation import equispaced
 from neumatc.problem import Problem
 
 # Degree of the polynomial that each kernel needs beside it. The multiquadric has a shape parameter, in units of the
@@ -89,7 +89,7 @@ def rbf(
             not positive or not one for each parameter, or too few exact solutions that succeed.
     """
     d = problem.family.dimension
-    scales = [checks.number("scales", a, above=0) for a in each("scales", 1 if scales is None else scales, d)]
+    scales = [checks.number("scales", a, above=0) for a in checks.each("scales", 1 if scales is None else scales, d)]
     solved = _scattered(problem, budget, kernel, seed)
     values, S = solved.rows, None
     weights = torch.eye(len(values), dtype=torch.float64)

@@ -49,9 +49,9 @@ def chebyshev(
             not that of the parameters, or no exact solution that succeeds.
     """
     box, d, budget = problem.family.box, problem.family.dimension, checks.integer("budget", budget, 1)
-    stretches = [checks.number("stretch", a, at_least=0, below=1) for a in each("stretch", stretch, d)]
+    stretches = [checks.number("stretch", a, at_least=0, below=1) for a in checks.each("stretch", stretch, d)]
     sides = sampling.tensor_side(budget, d) if sides is None else sides
-    sides = [checks.integer("sides", m, 1) for m in each("sides", sides, d)]
+    sides = [checks.integer("sides", m, 1) for m in checks.each("sides", sides, d)]
     if math.prod(sides) > budget:
         raise ValueError(f"`sides`: expected at most {budget} nodes in all, got {math.prod(sides)}; raise `budget`.")
     nodes = [-sampling.design(m, 1, stretch=a)[0][:, 0] for m, a in zip(sides, stretches)]
@@ -168,11 +168,8 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
     _, error, support, w, poles = min(models, key=lambda model: model[:2])
     nodes, box, place = x[support], problem.family.box, (1 + poles) / 2
     low, high = box.lower.item(), box.upper.item()
-    details = {
-        "sample_error": error,
-        "poles": low * (high / low) ** place if "log" in box.scale else low + (high - low) * place,
-        "rejected": sum(model[0] for model in models),
-    }
+    poles = low * (high / low) ** place if "log" in box.scale else low + (high - low) * place
+    details = {"sample_error": error, "poles": poles, "rejected": sum(model[0] for model in models)}
 
     def basis(x: Tensor) -> np.ndarray:
         return _barycentric(x[:, 0].cpu().numpy(), nodes, w)
@@ -186,14 +183,6 @@ def polynomials(y: Tensor, count: int) -> Tensor:
     for _ in range(count - 2):
         T.append(2 * y * T[-1] - T[-2])
     return torch.stack(T[:count], dim=1)
-
-
-def each(name: str, values: float | Sequence[float], d: int) -> tuple:
-    """Return one value for each of d parameters: those given, or the one given."""
-    values = (values,) * d if np.ndim(values) == 0 else tuple(values)
-    if len(values) != d:
-        raise ValueError(f"`{name}`: expected one for each of the {d} parameters, got {values}.")
-    return values
 
 
 def equispaced(problem: Problem, budget: int, needed: int, *, middles: bool = False) -> Tensor:

@@ -132,9 +132,6 @@ def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget
         return from_rows(flat, X)
 
     ends = torch.cat([starts, starts.new_ones(1)])
-    details = {
-        "edges": box.parameters(ends[:, None])[:, 0],
-        "nodes": [piece.nodes for piece in pieces],
-        "unresolved": unresolved,
-    }
-    return Peer("piecewise_chebyshev", len(known), max(details["nodes"]), box, evaluate, details)
+    edges, counts = box.parameters(ends[:, None])[:, 0], [piece.nodes for piece in pieces]
+    details = {"edges": edges, "nodes": counts, "unresolved": unresolved}
+    return Peer("piecewise_chebyshev", len(known), max(counts), box, evaluate, details)

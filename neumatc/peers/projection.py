@@ -137,9 +137,7 @@ def reduced_basis(
     """
     family, operation = problem.family, problem.operation
     if not isinstance(operation, (Solve, Inverse, Eigh, SVD)):
-        raise ValueError(
-            f"`problem`: expected nm.Solve, nm.Inverse, nm.Eigh or nm.SVD, got {operation}; take `chebyshev`."
-        )
+        raise ValueError(f"`problem`: expected nm.Solve, Inverse, Eigh or SVD, got {operation}; take `chebyshev`.")
     if tangents and not isinstance(operation, Solve):
         raise ValueError(f"`tangents`: expected False for {operation}, got True; only nm.Solve has them.")
     budget, tol = checks.integer("budget", budget, 1 + tangents), checks.number("tol", tol, at_least=0)
@@ -153,23 +151,18 @@ def reduced_basis(
             f"nm.Inverse(), `tangents` or `theta`, got an error of {error:.2g}; raise `training`, add what `theta` "
             "lacks, such as a constant, or take `residual_projection` or tangents=False."
         )
+    found = len(form.terms) if exact else None
     form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)).clone(), error)
     spectral = isinstance(operation, (Eigh, SVD))
     definite = not spectral and _definite(A[:, :, : len(A[0])])
-    build = _ritz if spectral else partial(_projected, definite=definite)
-    model, solves, residual = _greedy(
-        problem, pool, A, lambda factors: build(problem, factors, form), form, budget, tol, tangents
-    )
+    kind = "Rayleigh-Ritz" if spectral else "Galerkin" if definite else "least residual"
+    build = partial(_ritz, problem, form) if spectral else partial(_projected, problem, form, definite)
+    model, solves, residual = _greedy(problem, pool, A, form, build, budget, tol, tangents)
 
     def evaluate(p: Tensor) -> Tensor | tuple[Tensor, ...]:
         return operation.pack(_in_pieces(lambda q: model.solve(form.weights(q)), p, model.numbers))
 
-    details = {
-        "projection": "Rayleigh-Ritz" if spectral else "Galerkin" if definite else "least residual",
-        "residual": residual,
-        "affine_error": error,
-        "affine_terms": len(form.terms) if exact else None,
-    }
+    details = {"projection": kind, "residual": residual, "affine_error": error, "affine_terms": found}
     return Peer("reduced_basis", solves, model.terms, family.box, evaluate, details)
 
 
@@ -182,8 +175,8 @@ def _greedy(
     problem: Problem,
     pool: Tensor,
     A: Tensor,
-    build: Callable[[list[Tensor]], _Model],
     form: _Form,
+    build: Callable[[list[Tensor]], _Model],
     budget: int,
     tol: float,
     tangents: bool,
@@ -271,8 +264,7 @@ def _affine(problem: Problem, pool: Tensor, A: Tensor, theta: Callable[[Tensor],
         def weights(p: Tensor) -> Tensor:
             return wide(family(p, extrapolate=True).flatten(1)[:, places]) @ inverse
 
-    fresh = sampling.sobol(_FRESH, -torch.ones(family.dimension), torch.ones(family.dimension), len(pool))
-    fresh = family.box.parameters(fresh)
+    fresh = family.box.uniform(_FRESH, torch.Generator().manual_seed(len(pool)))
     exact = wide(family(fresh).clone())
     defect = (weights(fresh) @ terms.flatten(1)).view(exact.shape) - exact
     tiny = torch.finfo(defect.dtype).tiny
@@ -303,7 +295,7 @@ def _span(columns: Tensor) -> Tensor:
     return U[:, S / S[0] > _DEPENDENT * torch.finfo(columns.dtype).eps]
 
 
-def _projected(problem: Problem, factors: list[Tensor], form: _Form, definite: bool) -> _Model:
+def _projected(problem: Problem, form: _Form, definite: bool, factors: list[Tensor]) -> _Model:
     """Linear equations in the span of solutions X (N, n, k)."""
     (X,), n, dtype = factors, problem.family.shape[0], problem.family.dtype
     whole = isinstance(problem.operation, Inverse)
@@ -329,26 +321,21 @@ def _projected(problem: Problem, factors: list[Tensor], form: _Form, definite: b
     return _Model(lift, frame.shape[1] * (r + columns), r)
 
 
-def _ritz(problem: Problem, factors: list[Tensor], form: _Form) -> _Model:
+def _ritz(problem: Problem, form: _Form, factors: list[Tensor]) -> _Model:
     """The operation on its projection onto the span of exact singular vectors or eigenvectors."""
     two_sided = isinstance(problem.operation, SVD)
-    frames = (factors[0], factors[2].mH) if two_sided else (factors[1],)
-    frames = [_span(x.transpose(0, 1).flatten(1)) for x in frames]
-    left, right = frames[0], frames[-1]
+    frames = (factors[0], factors[2].mH) if two_sided else (factors[1], factors[1])
+    left, right = (_span(x.transpose(0, 1).flatten(1)) for x in frames)
     project = form.project(left, right)
     dtypes = [factor.dtype(problem.family.dtype) for factor in problem.factors]
 
     def lift(weights: Tensor) -> tuple[Tensor, ...]:
         small = project(weights)
-        if two_sided:
-            U, S, Vh = problem.operation.exact(small)[0]
-            found = left @ U, S, Vh @ right.mH
-        else:
-            values, vectors = problem.operation.exact((small + small.mH) / 2)[0]
-            found = values, right @ vectors
+        found, _ = problem.operation.exact(small if two_sided else (small + small.mH) / 2)
+        found = (left @ found[0], found[1], found[2] @ right.mH) if two_sided else (found[0], right @ found[1])
         return tuple(x.to(dtype) for x, dtype in zip(found, dtypes))
 
-    return _Model(lift, left.shape[1] * right.shape[1], max(x.shape[1] for x in frames))
+    return _Model(lift, left.shape[1] * right.shape[1], max(left.shape[1], right.shape[1]))
 
 
 def _in_pieces(evaluate: Callable[[Tensor], tuple[Tensor, ...]], p: Tensor, numbers: int) -> tuple[Tensor, ...]:
