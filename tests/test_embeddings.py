@@ -62,6 +62,7 @@ def test_features_have_the_promised_shape_and_are_deterministic(embedding, d, dt
     psi = embedding.features(x, hidden)
     assert torch.equal(x, kept)
     assert psi.shape == (len(x), embedding.count(d))
+    assert embedding.working_numbers(d, 5) >= embedding.count(d) + 5
     assert (psi.dtype, psi.device) == (dtype, x.device)
     assert psi.isfinite().all()  # at the corners of the cube too
     for row in (0, len(x) - 1):  # a batch of one

@@ -38,6 +38,7 @@ class FourierExtension(Products):
         checks.number("extension", self.extension, above=1)
 
     def univariate(self, x: Tensor) -> Tensor:
+        """Evaluate u_1 to u_degree at x of shape (B,); returns shape (degree, B)."""
         k = (torch.arange(2, self.degree + 2, device=x.device) // 2).to(x.dtype)
         phase = (k * (math.pi / self.extension))[:, None] * x
         phase[1::2] += math.pi / 2
@@ -63,16 +64,20 @@ class RadialBasis(Embedding):
         checks.choice("power", self.power, (1, 3, 5))
 
     def count(self, dimension: int) -> int:
+        """Return K: the centres, and the parameters themselves."""
         return self.centres + dimension
 
     def hidden(self, dimension: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the centres."""
         ones = torch.ones(dimension, dtype=torch.float64)
         seed = int(torch.randint(2**31, (1,), generator=generator))
         return {"centres": sampling.sobol(self.centres, -ones, ones, seed)}
 
     def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Evaluate psi at x of shape (B, d); returns shape (B, K)."""
         distances = (x[:, None, :] - weights["centres"]).square_().sum(dim=-1)
         return torch.cat([distances.pow_(self.power / 2), x], dim=1)
 
     def working_numbers(self, dimension: int, rank: int) -> int:
+        """Return the real numbers that one parameter needs at the peak, differences to the centres included."""
         return (2 + dimension) * self.count(dimension) + rank
