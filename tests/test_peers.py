@@ -18,12 +18,12 @@ APPROXIMATIONS = {
     "linear": (lambda problem, budget: peers.spline(problem, budget, degree=1), (1,)),
     "spline": (lambda problem, budget: peers.spline(problem, budget), (1,)),
     "pod_spline": (lambda problem, budget: interpolants.pod_spline(problem, budget, rank=budget), (1,)),
-    "pod_regression": (lambda problem, budget: interpolants.pod_regression(problem, budget, rank=budget), (1, 2, 3)),
-    "rbf": (lambda problem, budget: interpolants.rbf(problem, budget), (1, 2, 3)),
-    "residual_projection": (lambda problem, budget: peers.residual_projection(problem, budget), (1, 2, 3)),
+    "pod_regression": (lambda problem, budget: interpolants.pod_regression(problem, budget, rank=budget), (2,)),
+    "rbf": (lambda problem, budget: interpolants.rbf(problem, budget), (1, 3)),
+    "residual_projection": (lambda problem, budget: peers.residual_projection(problem, budget), (1, 3)),
     "reduced_basis": (
         lambda problem, budget: peers.reduced_basis(problem, budget, training=max(128, budget)),
-        (1, 2, 3),
+        (2,),
     ),
     "piecewise_chebyshev": (
         lambda problem, budget: peers.piecewise_chebyshev(problem, 1e-5, budget=max(9, budget)),
