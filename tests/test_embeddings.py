@@ -128,9 +128,8 @@ def test_every_embedding_serves_one_parameter_the_ends_and_out(embedding, d, dty
 def test_every_embedding_keeps_the_memory_budget(embedding, d, dtype, tmp_path):
     surrogate = surrogate_of(embedding, d, dtype)
     p = 3 * parameters(150, d) - 1
-    for working in (20_000, 100_000):
-        budget = output_bytes(surrogate, len(p)) + working
-        assert peak_bytes(lambda budget=budget: surrogate(p, memory_budget=budget), tmp_path / "trace.json") <= budget
+    budget = output_bytes(surrogate, len(p)) + 20_000
+    assert peak_bytes(lambda: surrogate(p, memory_budget=budget), tmp_path / "trace.json") <= budget
 
 
 @each

@@ -383,6 +383,20 @@ def test_a_family_beside_another_keeps_what_is_defined():
 
 
 @pytest.mark.parametrize(
+    ("right", "error", "words"),
+    [
+        (3, TypeError, ["`right`", "a tensor", "int"]),
+        (torch.ones(2), ValueError, ["`right`", "(2, k)", "(2,)"]),
+        (torch.ones(3, 1), ValueError, ["`right`", "(2, k)", "(3, 1)", "convert"]),
+        (torch.ones(2, 1).double(), ValueError, ["`right`", "float32", "float64"]),
+        (nm.ParametricMatrix(eye, 0.0, 2.0), ValueError, ["`right`", "[0, 1]", "[0, 2]"]),
+    ],
+)
+def test_beside_refuses(right, error, words):
+    assert_raises(error, words, lambda: nm.families.beside(nm.ParametricMatrix(eye, 0.0, 1.0), right))
+
+
+@pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: nm.families.trigonometric(size=0), ["`size`", "at least 1", "got 0"]),

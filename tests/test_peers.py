@@ -149,6 +149,16 @@ def test_chebyshev_reproduces_polynomials(d, budget, m):
     assert_close(peer(beyond, extrapolate=True), fn(beyond), units=1e5)
 
 
+@pytest.mark.parametrize("build", [peers.chebyshev, peers.spline, peers.aaa])
+def test_a_logarithmic_axis_is_that_of_the_interpolation(build):
+    def family(p):
+        return torch.eye(2, dtype=torch.float64) / (2 + p[:, :, None].log() ** 2 / 100)
+
+    problem = nm.Problem(nm.ParametricMatrix(family, 1e-6, 1e2, scale="log", dtype=torch.float64), nm.Inverse())
+    p = torch.logspace(-6, 2, 60, dtype=torch.float64)[:, None]
+    assert_close(build(problem, 6)(p), problem.exact(p).value, units=1e4)
+
+
 def test_a_stretched_grid_is_exact_for_stretched_polynomials_and_better_for_oscillations():
     def stretched(p):
         y = torch.sin((2 * p - 1) * math.asin(0.9)) / 0.9

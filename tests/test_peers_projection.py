@@ -108,7 +108,7 @@ def test_projection_minimises_the_residual(dtype, monkeypatch):
 def test_reduced_basis_of_linear_equations(operation, definite, dtype, device):
     family = affine(dtype, definite=definite, device=device)
     problem = solving(family, 2) if operation == "Solve" else nm.Problem(family, nm.Inverse())
-    peer, p = peers.reduced_basis(problem, 30), uniform(family, 40)
+    peer, p = peers.reduced_basis(problem, 30, training=64), uniform(family, 40)
     X = peer(p)
     assert (X.dtype, X.device) == (dtype, family.device)
     # The inverses span more than thirty solutions do.
@@ -218,7 +218,7 @@ def oscillators(dtype=torch.float64, size=40):
 @pytest.mark.parametrize("operation", [nm.Eigh(rank=4), nm.SVD(rank=4)], ids=["Eigh", "SVD"])
 def test_eight_exact_eigenproblems_give_all_others(operation, dtype):
     problem = nm.Problem(oscillators(dtype), operation)
-    peer, p = peers.reduced_basis(problem, 8), uniform(problem.family, 50)
+    peer, p = peers.reduced_basis(problem, 8, training=32), uniform(problem.family, 50)
     found, exact = peer(p), problem.exact(p).value
     assert type(found) is type(exact)
     assert [x.dtype for x in found] == [x.dtype for x in exact]
