@@ -413,9 +413,6 @@ def test_exact_solutions_are_reproduced_at_the_snapshots():
     assert_close(surrogate(nodes), problem.exact(nodes).value, units=1e4)
 
 
-# The tolerance
-
-
 # Bad input
 
 
@@ -558,7 +555,7 @@ def test_all_singular_without_exact_solves():
     p = grid_of(problem.family)
     # The pseudo-inverse has the least residual, sqrt(1 / 2) at every parameter.
     assert (problem.residual(p, surrogate(p)) - 0.5**0.5).abs().max() < 0.05
-    assert surrogate.report.stop_reason in (StopReason.RANK, StopReason.STALLED)
+    assert surrogate.report.stop_reason == StopReason.RANK
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
@@ -859,8 +856,6 @@ def test_a_family_that_fails_at_the_projections_degrades_the_fit():
         ({"projections": "many"}, TypeError, ["`projections`", "'many'"]),
         ({"check": -1}, ValueError, ["`check`", "at least 0"]),
         ({"check": 1.5}, TypeError, ["`check`", "1.5"]),
-        ({"failure_probability": 1.0}, ValueError, ["`failure_probability`", "below 1"]),
-        ({"sampling": 3}, TypeError, ["`sampling`", "FailureInformedSampling"]),
     ],
 )
 def test_the_method_refuses(settings, error, words):

@@ -75,11 +75,8 @@ def test_failure_probability_is_unbiased(name):
     for result in results:
         assert result.candidates.shape == (SMALL.candidates, d)
         assert result.residuals.shape == (SMALL.candidates,)
-        assert result.evaluations in [sampler.candidates * stages + sampler.samples for stages in (1, 2, 3)]
         assert ((result.failures >= -1) & (result.failures <= 3)).all()
         assert ((result.candidates >= -1) & (result.candidates <= 3)).all()
-        assert result.proposal_mean.shape == (d,)
-        assert result.proposal_covariance.shape == (d, d)
         assert (result.standard_error == 0) == (len(result.failures) in (0, sampler.samples))
 
 
