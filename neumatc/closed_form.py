@@ -172,10 +172,12 @@ class ClosedForm(Method):
                 subspaces = [continuation.least_residual(task, index, subspaces[0], count).truncated(asked)]
             else:
                 subspaces = compressed(samples, index, asked)
-            for own, subspace in zip(tasks, subspaces):
-                _tell(own, index, asked, subspace, len(samples[0]))
             for own, fitted in zip(maps, _embedded(tasks, index, subspaces, self.embedding, samples[0])):
                 own.append(fitted)
+            for own, found in zip(tasks, (len(subspace.C) for subspace in subspaces)):
+                if found < asked:
+                    name = task.problem.factors[index].name
+                    own.note(f"{name} has rank {found} instead of {asked}: the snapshots span no more above rounding")
         return maps
 
     def _check(self, task: Task, maps: list[FactorMap]) -> None:
@@ -185,7 +187,7 @@ class ClosedForm(Method):
         if count:
             p = task.problem.family.box.uniform(count, task.generator)
             try:
-                task.judge(p, task.residual(maps, p), task.report.rank)
+                task.judge(p, task.residual(maps, p), rank=task.report.rank)
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
 
@@ -233,15 +235,6 @@ def _collocated(task: Task) -> Samples:
         task.note("the least-squares iteration had not converged: the matrices are ill-conditioned")
     X = X if tuple(X.shape[1:]) == task.problem.factors[0].shape else X.mH.resolve_conj().contiguous()
     return Samples(x, weights, (X,), space)
-
-
-def _tell(task: Task, index: int, asked: int, subspace: Subspace, count: int) -> None:
-    """Report a rank that the snapshots do not have."""
-    found, factors = len(subspace.C), task.problem.factors
-    if found < asked:
-        why = "the snapshots" if found >= count else "those above rounding among the snapshots' directions"
-        of = f" of {factors[index].name}" if len(factors) > 1 else ""
-        task.note(f"rank{of} {found} instead of {asked}: {why} are no more")
 
 
 def _embedded(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from neumatc import lowrank, polynomials, sampling
@@ -26,19 +25,16 @@ _WORTHWHILE = 2
 # Operations of an exact solve: as the operation counts them, times this, for small factorisations run at a third of the
 # speed of products; and as many for every call as a small product takes.
 _SLOWER, _CALL = 3, 2**16
-# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core; some seconds
+# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core; a few seconds
 # where it has a budget, since solves beyond that cannot be had at any price.
-_FREE, _FREE_IN_BUDGET = 2**32, 2**36
-# Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, the residual at which its
-# result counts as solved, and how often it is tried again from the nearest solution where it fails.
-_NEWTON, _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS = 18, 20, 1e-3, 3
+_FREE, _FREE_IN_BUDGET = 2**32, 2**34
+# Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, and the residual at which its
+# result counts as solved.
+_NEWTON, _NEWTON_STEPS, _NEWTON_SOLVED = 18, 20, 1e-3
 # Most bytes of matrices or equations at once.
 _BYTES = 2**26
-
-
-# Further parameters for each snapshot, in the span and by Newton's iteration (whose values join a decomposition at the
-# price of their square). And the most, unless the caller asks for more: what they gain is less than what the polynomials
-# through them cost.
+# Further parameters for each snapshot, in the span and by Newton's iteration, whose values join a decomposition at the
+# price of their square. And the most, unless the caller asks for more: it costs more than it gains.
 _PER_SNAPSHOT, _MOST = (16, 8), 4096
 
 
@@ -102,19 +98,9 @@ def newton(task: Task, samples: Samples, guess: Callable[[Tensor], Tensor], coun
     solved = torch.zeros(count, dtype=torch.bool)
     batch = max(1, _BYTES // (known[0].numel() * known.element_size()))
     try:
-        for sweep in range(1 + _NEWTON_SWEEPS):
-            left = torch.nonzero(~solved)[:, 0]
-            if sweep:  # from the nearest solution
-                places = torch.cat([samples.x, points.x[solved]])
-                nearest = torch.from_numpy(cKDTree(places.numpy()).query(points.x[left].numpy())[1])
-                starts = torch.cat([known, X[solved]])
-            for piece in torch.arange(len(left)).split(batch):
-                where = left[piece]
-                start = starts[nearest[piece]] if sweep else guess(task.cube(p[where]))
-                X[where], residual = _iterated(operation, family(p[where]), start)
-                solved[where] = (residual < _NEWTON_SOLVED).cpu()
-            if solved.all() or not solved.any():
-                break
+        for where in torch.arange(count).split(batch):
+            X[where], residual = _iterated(operation, family(p[where]), guess(task.cube(p[where])))
+            solved[where] = (residual < _NEWTON_SOLVED).cpu()
     except FamilyError as error:
         task.note(f"no values from the residual: {error}")
         return samples

@@ -1,6 +1,5 @@
 """What every way of fitting shares: the task it is given, and its arguments."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -120,20 +119,11 @@ class Task:
         if message not in self.report.message:
             self.report.message += "; " * bool(self.report.message) + message
 
-    def judge(
-        self,
-        p: Tensor,
-        residuals: Tensor,
-        rank: int,
-        step: int = 0,
-        probability: float = math.nan,
-        standard_error: float = math.nan,
-        draws: int = 0,
-    ) -> None:
-        """Report a round: residuals (B,) at fresh parameters p (B, d), and the failure probability if it is known."""
-        median, most, worst = float(residuals.median()), float(residuals.max()), p[residuals.argmax()].tolist()
-        known = (worst, self.report.exact_solves, rank, draws)
-        self.report.rounds.append(Round(step, probability, standard_error, median, most, [], *known))
+    def judge(self, p: Tensor, residuals: Tensor, **known: object) -> None:
+        """Report a round: residuals (B,) at fresh parameters p (B, d), and what else is `known` of it (see `Round`)."""
+        known |= {"residual_median": float(residuals.median()), "residual_max": float(residuals.max())}
+        known |= {"worst": p[residuals.argmax()].tolist(), "exact_solves": self.report.exact_solves}
+        self.report.rounds.append(Round(**known))
 
 
 @dataclass(frozen=True)

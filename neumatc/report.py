@@ -39,11 +39,11 @@ class Round:
         draws: Parameters from which the probability is estimated.
     """
 
-    step: int
-    failure_probability: float
-    standard_error: float
-    residual_median: float
-    residual_max: float
+    step: int = 0
+    failure_probability: float = math.nan
+    standard_error: float = math.nan
+    residual_median: float = math.nan
+    residual_max: float = math.nan
     added: list[list[float]] = field(default_factory=list)
     worst: list[float] = field(default_factory=list)
     exact_solves: int = 0

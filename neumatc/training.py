@@ -94,11 +94,8 @@ class ResidualTraining(Method):
     def run(self, task: Task) -> list[FactorMap]:
         self._accept(task)
         task.report.rank = task.rank if task.start is None else task.start.rank
-        training = _Training(self, task)
-        ends = sorted({-(-self.steps * i // self.rounds) for i in range(1, self.rounds + 1)})
         with tqdm(total=self.steps, disable=not task.progress, delay=2, unit="step", desc="residual training") as bar:
-            training.run(ends, bar)
-        return training.good
+            return _Training(self, task, bar).run()
 
     def _accept(self, task: Task) -> None:
         """Raise ValueError for what a task can ask of training too much."""
@@ -121,8 +118,9 @@ class ResidualTraining(Method):
         """Estimate how often the residual of the maps exceeds the tolerance, on fresh parameters; report the round."""
         tolerance, box = _TOLERANCE if task.tol is None else task.tol, task.problem.family.box
         found = self.sampling.estimate(lambda p: task.residual(maps, p), tolerance, box, task.generator)
-        known = (step, found.probability, found.standard_error, self.sampling.samples)
-        task.judge(found.candidates, found.residuals, max(m.rank for m in maps), *known)
+        known = {"failure_probability": found.probability, "standard_error": found.standard_error, "step": step}
+        known |= {"draws": self.sampling.samples, "rank": max(m.rank for m in maps)}
+        task.judge(found.candidates, found.residuals, **known)
         return found
 
 
@@ -138,14 +136,14 @@ class _Training:
         steps: Taken so far.
     """
 
-    def __init__(self, method: ResidualTraining, task: Task):
-        family, self.method, self.task, self.steps = task.problem.family, method, task, 0
+    def __init__(self, method: ResidualTraining, task: Task, bar: tqdm):
+        family, self.method, self.task, self.bar, self.steps = task.problem.family, method, task, bar, 0
         p = sampling.sobol(method.collocation, family.lower, family.upper, task.report.seed)
         self.A = family(p).clone()  # kept, while the family may write its next matrices into the same memory
         self.x, self.targets = task.cube(p), None
         task.report.collocation = len(p)
         scales = task.problem.operation.scales(self.A)
-        self.good = task.start.maps if task.start else task.maps(method.embedding, task.rank, scales)
+        self.good = _copied(task.start.maps) if task.start else task.maps(method.embedding, task.rank, scales)
         self.maps, self.judge, self.best = _copied(self.good), lambda maps: 0.0, 0.0
         # The latent tensors move as if their factors were of the size of unitary matrices: Adam with a rate of lr * u
         # and eps / u takes u times the steps that it takes for u times the gradient. So the unit of A does not matter.
@@ -162,19 +160,20 @@ class _Training:
         cosine = method.schedule == "cosine"
         self.schedule = CosineAnnealingLR(self.optimiser, method.steps) if cosine else ConstantLR(self.optimiser, 1.0)
 
-    def run(self, ends: Sequence[int], bar: tqdm) -> None:
-        """Train in rounds that end at these steps; where the family fails, keep what there is."""
-        report = self.task.report
+    def run(self) -> list[FactorMap]:
+        """Train in rounds; where the family fails, keep what there is."""
+        steps, rounds = self.method.steps, self.method.rounds
         try:
             self._begin()
-            for end in ends:
-                if not self._descend(end, bar) or self._judged(bar):
+            for end in sorted({-(-steps * i // rounds) for i in range(1, rounds + 1)}):
+                if not self._descend(end) or self._judged():
                     break
         except FamilyError as error:
-            report.stop_reason = StopReason.FAMILY
+            self.task.report.stop_reason = StopReason.FAMILY
             self.task.note(str(error))
             if self.task.start is None and all(torch.isfinite(m(self.x)).all() for m in self.maps):
                 self.good = _copied(self.maps)
+        return self.good
 
     def _begin(self) -> None:
         """Choose what to make small; a start is reported as round zero."""
@@ -200,13 +199,13 @@ class _Training:
         """Take a Newton step from the start: what the maps are to become where the goal is the error."""
         return list(self.task.problem.operation.improved(A, [m(x) for m in self.task.start.maps]))
 
-    def _descend(self, end: int, bar: tqdm) -> bool:
+    def _descend(self, end: int) -> bool:
         """Take steps up to ``end``. Return whether the loss stayed finite."""
         report, losses, every = self.task.report, [], max(1, self.method.steps // _LOSSES)
         while self.steps < end:
             losses.append(self._step())
             self.steps += 1
-            bar.update()
+            self.bar.update()
             if self.steps % every == 0 or self.steps == end:
                 report.steps.append(self.steps)
                 report.losses.append(float(torch.stack(losses).mean()))
@@ -234,7 +233,7 @@ class _Training:
         self.schedule.step()
         return loss.detach()
 
-    def _judged(self, bar: tqdm) -> bool:
+    def _judged(self) -> bool:
         """Keep maps that are the best so far, and add points where they fail. Return whether to stop."""
         task, method = self.task, self.method
         estimate = method.estimate(task, self.maps, self.steps)
@@ -246,7 +245,7 @@ class _Training:
         better = value <= self.best
         if better:
             self.good, self.best = _copied(self.maps), value
-        bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
+        self.bar.set_postfix_str(f"failure probability {estimate.probability:.2g}")
         if estimate.probability <= method.failure_probability and better:
             task.report.stop_reason = StopReason.TOLERANCE
             return True

@@ -119,7 +119,7 @@ class Fixed(nm.Method):
         task.note("first")
         task.note("second")
         maps = list(nm.fit(task.problem, rank=task.rank, progress=task.progress).maps)
-        task.judge(p, task.residual(maps, p), maps[0].rank, step=2)
+        task.judge(p, task.residual(maps, p), rank=maps[0].rank, step=2)
         return maps
 
 
