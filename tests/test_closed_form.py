@@ -72,7 +72,7 @@ def assert_sound(surrogate, problem):
 # Accuracy
 
 
-@pytest.mark.parametrize("rank", [1, 6, 14])
+@pytest.mark.parametrize("rank", [1, 14])
 def test_the_default_reaches_the_limit_in_every_dtype(rank, dtype, device):
     problem = smooth(dtype, device=device)
     surrogate = fit(problem, rank)
@@ -122,6 +122,7 @@ def test_no_worse_than_a_spline_through_the_coefficients(count, rank, cycles):
     assert ours <= 1.05 * nm.benchmark.relative_error(nm.peers.pod_spline(problem, count, rank)(p), exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
 @pytest.mark.parametrize("name", EMBEDDINGS)
 def test_without_any_exact_solve_near_the_limit(name, dtype, solved):
     """The residual alone, and the operation's exact solution is not called once."""
@@ -237,8 +238,8 @@ def test_the_residual_improves_several_parameters():
 
 @pytest.mark.parametrize("source", ["constant", "random"])
 def test_four_diffusivities_from_80_solves(source):
-    """The thermal block: 2 x 2 diffusivities over a decade, 64 unknowns, in their logarithms."""
-    side, width = 8, 1 / 9
+    """The thermal block: 2 x 2 diffusivities over a decade, 36 unknowns, in their logarithms."""
+    side, width = 6, 1 / 7
     stiffness = torch.zeros(4, side, side, side, side, dtype=torch.float64)
     for i, j in product(range(side), repeat=2):
         for di, dj in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -336,8 +337,8 @@ def test_every_gradient_mode_gives_the_same(mode, budget):
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_the_default_dtype_does_not_matter(name, dtype):
-    problem = smooth(dtype, 5)
+def test_the_default_dtype_does_not_matter(name):
+    problem = smooth(torch.complex64, 5)
     p = grid_of(problem.family, 20)
     expected = fit(problem, 4, embedding=EMBEDDINGS[name])
     before = expected(p)
@@ -486,7 +487,7 @@ def test_repeated_snapshots(solved):
     fit(problem, 4, snapshots=points, budget=5)  # five, not eight
 
 
-@pytest.mark.parametrize("d", [1, 2, 4])
+@pytest.mark.parametrize("d", [1, 4])
 @pytest.mark.parametrize("settings", [{"budget": 1}, {"snapshots": 1}, {"snapshots": "centre"}], ids=str)
 def test_a_single_snapshot(d, settings, solved):
     problem = smooth(torch.float64, 4, d, CountedInverse(), cycles=0.1)
@@ -561,8 +562,8 @@ def test_all_singular_without_exact_solves():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 @pytest.mark.parametrize("budget", [None, 0])
 def test_nearly_singular(budget, dtype):
-    problem = nm.Problem(nm.families.low_rank_plus_shift(12, 3, 1e-4, dtype=dtype), nm.Inverse())
-    assert_degrades(problem, rank=8, budget=budget)
+    problem = nm.Problem(nm.families.low_rank_plus_shift(6, 3, 1e-4, dtype=dtype), nm.Inverse())
+    assert_degrades(problem, rank=4, budget=budget)
 
 
 def failing_later(call, how):
@@ -939,19 +940,18 @@ def test_a_result_that_is_zero_everywhere_is_fitted(d, settings, dtype):
     assert nm.certify(surrogate, problem, p).residual.tolist() == [0] * 7
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD()], ids=str)
 def test_snapshots_that_coincide_in_the_precision_of_the_box_are_left_out_and_reported(operation):
     """In float32 there are few numbers in this box: neighbouring nodes are rounded to one."""
-    half, slope = 3e5, torch.tensor([[0.0, 1.0], [-1.0, 0.5]], dtype=torch.float64)
+    half, slope = 1.5e5, torch.tensor([[0.0, 1.0], [-1.0, 0.5]], dtype=torch.float64)
 
     def fn(p):
         return 2 * torch.eye(2, dtype=torch.float64) + ((p.double() - 3.5e9) / half)[:, :, None] * slope
 
     family = nm.ParametricMatrix(fn, [3.5e9 - half], [3.5e9 + half], dtype=torch.float32)
     problem = nm.Problem(family, operation)
-    surrogate = fit(problem, 4, snapshots=2400)
-    assert "of 2400 snapshots coincide with others in the precision of the box" in surrogate.report.message
+    surrogate = fit(problem, 4, snapshots=1200)
+    assert "of 1200 snapshots coincide with others in the precision of the box" in surrogate.report.message
     p = torch.linspace(3.5e9 - half, 3.5e9 + half, 201, dtype=torch.float64).float()[:, None]
     assert problem.error(p, surrogate(p)).max() < 1e-4
 
