@@ -64,9 +64,8 @@ class Box:
         d = self.lower.numel()
         self.scale = tuple(checks.choice("scale", s, SCALES) for s in self._each("scale", scale, str))
         self.periodic = self._each("periodic", periodic, bool)
-        self.names = self._each(
-            "names", (["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]) if names is None else names, str
-        )
+        default = ["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]
+        self.names = self._each("names", default if names is None else names, str)
         self.units = self._each("units", [""] * d if units is None else units, str)
         for name, s, low in zip(self.names, self.scale, self.lower.tolist()):
             expected = f"'linear' for {name}, whose lower bound {low:g} is not above zero"

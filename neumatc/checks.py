@@ -171,7 +171,7 @@ def numbers(name: str, value: object, device: torch.device) -> Tensor:
         raise TypeError(f"`{name}`: expected real numbers, got {type(value).__name__}.") from None
 
 
-def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
+def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
     """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
     A few units of rounding outside the box are allowed, at the coarser precision of p and the box and at most a
@@ -179,7 +179,6 @@ def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     grows with B unless there is something to complain of.
     """
     d, device = lower.numel(), lower.device
-    require(isinstance(p, Tensor), "p", "a torch.Tensor", type(p).__name__, "`torch.as_tensor(p)` makes one", TypeError)
     require(p.dtype in REAL, "p", "float32 or float64", p.dtype, "convert with `p.to(torch.float64)`", TypeError)
     shape = tuple(p.shape)
     require(shape[1:] == (d,), "p", f"shape (B, {d}), one row per parameter", shape, f"reshape it to (B, {d})")

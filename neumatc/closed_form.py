@@ -57,7 +57,8 @@ class ClosedForm(Method):
     Args:
         embedding: Phi, with its features as they are drawn. None: Chebyshev polynomials, for one parameter as many as
             there are snapshots; for several as many, and so stretched, as predict left-out coefficients best.
-        snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less.
+        snapshots: N, or the parameters themselves, as a surrogate takes them. Default: 2 r + 16, or the budget if that
+            is less.
         design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
             `sampling.design`. Grids have as many points as fit into the number asked for.
         projections: Number of further parameters in step 2; 0 leaves them out. Default: 0 where the Chebyshev series
@@ -72,7 +73,7 @@ class ClosedForm(Method):
     """
 
     embedding: Embedding | None = None
-    snapshots: int | Sequence[Sequence[float]] | None = None
+    snapshots: int | Sequence[float] | Sequence[Sequence[float]] | None = None
     design: str = "sobol"
     projections: int | None = None
     check: int = 16
@@ -81,7 +82,7 @@ class ClosedForm(Method):
         if self.embedding is not None:
             checks.instance("embedding", self.embedding, Embedding, "an embedding such as nm.SinusoidalMLP()")
         if isinstance(self.snapshots, (Tensor, Sequence, np.ndarray)):
-            object.__setattr__(self, "snapshots", _rows(self.snapshots))
+            object.__setattr__(self, "snapshots", checks.numbers("snapshots", self.snapshots, "cpu").tolist())
         elif self.snapshots is not None:
             checks.integer("snapshots", self.snapshots, 1)
         if self.projections is not None:
@@ -164,7 +165,7 @@ class ClosedForm(Method):
             further = continuation.newton(task, samples[0], guess, count)
             least = 2 * (len(further) - len(samples[0])) < count
             samples = [further]
-        maps: list[list[FactorMap]] = [[] for _ in tasks]
+        maps: list[list[FactorMap]] = []
         for index in range(len(samples[0].factors)):
             asked = min(task.rank, real_numbers(task.problem, index) if operation.unique else task.rank)
             if least:
@@ -172,13 +173,12 @@ class ClosedForm(Method):
                 subspaces = [continuation.least_residual(task, index, subspaces[0], count).truncated(asked)]
             else:
                 subspaces = compressed(samples, index, asked)
-            for own, fitted in zip(maps, _embedded(tasks, index, subspaces, self.embedding, samples[0])):
-                own.append(fitted)
+            maps.append(_embedded(tasks, index, subspaces, self.embedding, samples[0]))
             for own, found in zip(tasks, (len(subspace.C) for subspace in subspaces)):
                 if found < asked:
                     name = task.problem.factors[index].name
                     own.note(f"{name} has rank {found} instead of {asked}: the snapshots span no more above rounding")
-        return maps
+        return [list(own) for own in zip(*maps)]
 
     def _check(self, task: Task, maps: list[FactorMap]) -> None:
         """Report the rank, and the residuals at a few random parameters."""
@@ -192,25 +192,14 @@ class ClosedForm(Method):
                 task.note(f"the residual could not be checked: {error}")
 
 
-def _rows(value: object) -> list[list[float]]:
-    """Return parameters as rows of numbers."""
-    try:
-        rows = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        rows = torch.empty(0)
-    expected, remedy = "an integer, or parameters of shape (N, d)", "`[[0.0], [0.5]]` are two of a single parameter"
-    checks.require(rows.ndim == 2 and rows.numel(), "snapshots", expected, repr(value), remedy)
-    return rows.tolist()
-
-
-def _given(task: Task, rows: Sequence[Sequence[float]]) -> Samples:
+def _given(task: Task, given: Sequence) -> Samples:
     """Return the points of the caller's parameters, each once."""
     box = task.problem.family.box
-    p = torch.tensor(rows, dtype=torch.float64, device=box.device)
     try:
-        distinct = torch.unique(box.points(p).to(box.dtype), dim=0)
+        p = box.points(given).to(box.dtype)
     except ValueError as error:
         raise ValueError(str(error).replace("`p`", "`snapshots`").partition("; ")[0] + ".") from None
+    distinct = torch.unique(p, dim=0)
     count = len(distinct)
     if count < len(p):
         task.note(f"{len(p) - count} of {len(p)} snapshots are repeated and were left out")

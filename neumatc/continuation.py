@@ -117,16 +117,13 @@ def _iterated(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tenso
     dtype, enough = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
     A, X = wide(A), wide(X).clone()
     residual = operation.residual(A, [X])
-    active = residual < 1
-    for _ in range(_NEWTON_STEPS):
-        rows = torch.nonzero(active)[:, 0]
-        if len(rows) == 0:
-            break
+    rows, steps = torch.nonzero(residual < 1)[:, 0], 0
+    while len(rows) and steps < _NEWTON_STEPS:
         (better,) = operation.improved(A[rows], [X[rows]])
         new = operation.residual(A[rows], [better])
         gained = new < residual[rows]
         X[rows[gained]], residual[rows[gained]] = better[gained], new[gained]  # a failing step is not taken
-        active[rows] = gained & (new > enough)
+        rows, steps = rows[gained & (new > enough)], steps + 1
     return X.to(dtype), residual
 
 

@@ -136,11 +136,9 @@ class Method(ABC):
 
     def settings(self) -> dict[str, object]:
         """Return the arguments as plain numbers, for the report."""
-        settings = asdict(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Embedding):
-                settings[name] = {"class": type(value).__name__, **value.settings()}
-        return settings
+        embeddings = {name: value for name, value in vars(self).items() if isinstance(value, Embedding)}
+        named = {name: {"class": type(value).__name__, **value.settings()} for name, value in embeddings.items()}
+        return asdict(self) | named
 
 
 def real_numbers(problem: Problem, index: int) -> int:

@@ -43,11 +43,12 @@ class ResidualTraining(Method):
     candidates, as far as the budget allows, to tell singular matrices.
 
     The fit can begin from another surrogate (``start``). The least residual is not the least error: from a start that
-    is good already, training on the residual lowers it and raises the error. So ``goal="error"`` trains on the relative
-    error against a Newton step from the start (``operation.improved``; for the inverse X (2 I - A X)), taken once at
-    every collocation point: the step has about the square of the start's error, and needs no exact solve. In both cases
-    the start counts as round zero, and of all rounds the map that is best by the goal is returned (its median residual,
-    or its error against the step, at parameters not trained on).
+    is good already, training on the residual lowers it and raises the error. So from a start with residuals below 0.1,
+    the goal is the relative error against a Newton step from it (``operation.improved``; for the inverse X (2 I - AX)),
+    taken once at every collocation point: it has about the square of the start's error, and needs no exact solve. From
+    others, and for operations without a Newton step, the goal is the residual. The start counts as round zero, and of
+    all rounds the map that is best by the goal is returned (its error against the step, or its median residual, at
+    parameters not trained on).
 
     Args:
         embedding: Phi, one per factor; a fit that begins from a surrogate keeps that surrogate's.
@@ -59,8 +60,6 @@ class ResidualTraining(Method):
         collocation: Initial points, a scrambled Sobol sequence, at least the rank.
         rounds: Rounds of training, at least 1; between them points are added.
         added: Most points added after a round.
-        goal: ``"residual"``, or ``"error"`` for a start with residuals below 0.1. Default: the latter where it is
-            possible.
         failure_probability: Training ends early when the estimated probability that the residual exceeds the tolerance,
             at a uniformly random parameter, is at most this.
         sampling: How that probability is estimated, and failing parameters are found.
@@ -76,7 +75,6 @@ class ResidualTraining(Method):
     collocation: int = 256
     rounds: int = 5
     added: int = 64
-    goal: str | None = None
     failure_probability: float = 1e-2
     sampling: FailureInformedSampling = field(default_factory=FailureInformedSampling)
 
@@ -89,7 +87,6 @@ class ResidualTraining(Method):
         checks.number("learning_rate", self.learning_rate, above=0)
         checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
         checks.choice("schedule", self.schedule, ("cosine", "constant"))
-        checks.choice("goal", self.goal, ("residual", "error", None))
 
     def run(self, task: Task) -> list[FactorMap]:
         self._accept(task)
@@ -164,7 +161,8 @@ class _Training:
         """Train in rounds; where the family fails, keep what there is."""
         steps, rounds = self.method.steps, self.method.rounds
         try:
-            self._begin()
+            if self.task.start:
+                self._begin()
             for end in sorted({-(-steps * i // rounds) for i in range(1, rounds + 1)}):
                 if not self._descend(end) or self._judged():
                     break
@@ -176,22 +174,15 @@ class _Training:
         return self.good
 
     def _begin(self) -> None:
-        """Choose what to make small; a start is reported as round zero."""
+        """Choose what to make small from a start, and report it as round zero."""
         task, maps, operation = self.task, self.maps, self.task.problem.operation
-        poor = "no start"
-        if task.start:
-            first = self.method.estimate(task, maps)
-            p, near = first.candidates, task.measure(self.A, [m(self.x) for m in maps])
-            largest = max(float(first.residuals.max()), float(near.max()))
-            poor = "" if largest < _LARGE_RESIDUAL else f"a start with residuals up to {largest:.1e}"
-        poor = poor if operation.newton else f"{operation}, which has no Newton step"
-        expected = f"a start with residuals below {_LARGE_RESIDUAL} and an operation with a Newton step for 'error'"
-        checks.require(self.method.goal != "error" or not poor, "goal", expected, poor, "take goal='residual'")
-        if task.start and self.method.goal != "residual" and not poor:
+        first = self.method.estimate(task, maps)
+        p, near = first.candidates, task.measure(self.A, [m(self.x) for m in maps])
+        if operation.newton and first.residuals.max() < _LARGE_RESIDUAL and near.max() < _LARGE_RESIDUAL:
             y, self.targets = task.cube(p), self._step_from_start(self.x, self.A)
             improved = self._step_from_start(y, task.problem.family(p))
             self.judge = lambda maps: _relative_square([m(y) for m in maps], improved).item()
-        elif task.start:
+        else:
             self.judge = lambda maps: float(task.residual(maps, p).median())
         self.best = self.judge(maps)
 
