@@ -16,6 +16,7 @@ COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 DTYPES = (*REAL, *COMPLEX.values())
 # The least width of a box, in spacings of floating-point numbers at its far end.
 _LEAST_NUMBERS = 1000
+_LIMITS = {"above": operator.gt, "at_least": operator.ge, "at_most": operator.le, "below": operator.lt}
 
 
 def full_precision(function: Callable) -> Callable:
@@ -31,9 +32,7 @@ def full_precision(function: Callable) -> Callable:
     return wrapper
 
 
-def require(
-    good: object, name: str, expected: str, got: object, remedy: str = "", error: type[Exception] = ValueError
-) -> None:
+def require(good: object, name: str, expected: str, got: object, remedy: str = "", error: type = ValueError) -> None:
     """Raise an error unless ``good``: it names the argument, what was expected, what came, and the remedy."""
     if not good:
         raise error(f"`{name}`: expected {expected}, got {got}{remedy and '; '}{remedy}.")
@@ -61,7 +60,7 @@ def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
     """Return a supported matrix dtype; None means `default_dtype`."""
     dtype = default_dtype() if dtype is None else dtype
     remedy = "convert the data first, as by `.to(torch.float64)`"
-    require(dtype in DTYPES, name, "float32, float64, complex64 or complex128", dtype, remedy, TypeError)
+    require(dtype in DTYPES, name, "one of float32, float64, complex64, complex128", dtype, remedy, TypeError)
     return dtype
 
 
@@ -97,30 +96,15 @@ def choice(name: str, value: object, choices: tuple) -> object:
     return value
 
 
-def number(
-    name: str,
-    value: object,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-) -> float:
-    """Return ``value`` as a finite float within the limits given."""
+def number(name: str, value: object, **limits: float) -> float:
+    """Return ``value`` as a finite float within limits: ``above``, ``at_least``, ``at_most``, ``below``."""
     try:
         result = None if isinstance(value, (str, bytes, bool)) else float(value)
     except (TypeError, ValueError):
         result = None
     require(result is not None, name, "a number", describe(value), error=TypeError)
-    limits = (
-        ("above", above, operator.gt),
-        ("at least", at_least, operator.ge),
-        ("at most", at_most, operator.le),
-        ("below", below, operator.lt),
-    )
-    given = [(word, limit, kept) for word, limit, kept in limits if limit is not None]
-    said = " and ".join(f"{word} {limit:g}" for word, limit, _ in given)
-    good = math.isfinite(result) and all(kept(result, limit) for _, limit, kept in given)
+    good = math.isfinite(result) and all(_LIMITS[word](result, limit) for word, limit in limits.items())
+    said = " and ".join(f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items())
     require(good, name, f"a finite number {said}".rstrip(), repr(value))
     return result
 
