@@ -113,7 +113,7 @@ class FailureInformedSampling:
         from_prior = int((torch.rand(self.samples, dtype=torch.float64, generator=generator) < share).sum())
         x = torch.cat([prior(from_prior), proposal.draw(self.samples - from_prior, generator)])
         failed = rho(x) > tolerance
-        terms = failed / (share + (1 - share) * proposal.density(x))
+        terms = failed.double() / (share + (1 - share) * proposal.density(x) if share < 1 else 1.0)
         error = float(terms.std(correction=0)) / self.samples**0.5
         failures, candidates = (box.parameters(2 * u - 1) for u in (x[failed], first))
         return FailureEstimate(float(terms.mean()), error, failures, candidates, first_residuals)
@@ -124,20 +124,21 @@ class _TruncatedGaussian:
 
     def __init__(self, points: Tensor):
         x, self.d = points.numpy(), points.shape[1]
-        spread = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(self.d)  # points may be one
-        # Quasi-Monte Carlo, seeded, in three or more dimensions; an error of 1e-4 is far below that of the samples.
-        self._gaussian = multivariate_normal(x.mean(axis=0), spread, seed=0, abseps=1e-4, releps=1e-4)
-        self._mean, self._root = torch.from_numpy(x.mean(axis=0)), torch.from_numpy(np.linalg.cholesky(spread))
+        self.mean = x.mean(axis=0)
+        self.covariance = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(self.d)  # points may be one
+        self._root = torch.from_numpy(np.linalg.cholesky(self.covariance))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw by rejection: the mean lies in the cube and so do the points, so a good part of the mass does."""
         x = torch.empty((0, self.d), dtype=torch.float64)
         while len(x) < count:
             z = torch.randn((2 * count + 16, self.d), dtype=torch.float64, generator=generator)
-            new = self._mean + z @ self._root.T
+            new = torch.from_numpy(self.mean) + z @ self._root.T
             x = torch.cat([x, new[((new >= 0) & (new <= 1)).all(dim=1)]])
         return x[:count]
 
     def density(self, x: Tensor) -> Tensor:
-        mass = self._gaussian.cdf(np.ones(self.d), lower_limit=np.zeros(self.d))
-        return torch.from_numpy(np.atleast_1d(self._gaussian.pdf(x.numpy())) / mass)
+        # Quasi-Monte Carlo, seeded, in three or more dimensions; an error of 1e-4 is far below that of the samples.
+        gaussian = multivariate_normal(self.mean, self.covariance, seed=0, abseps=1e-4, releps=1e-4)
+        mass = gaussian.cdf(np.ones(self.d), lower_limit=np.zeros(self.d))
+        return torch.from_numpy(np.atleast_1d(gaussian.pdf(x.numpy())) / mass)
