@@ -64,27 +64,24 @@ class Box:
         d = self.lower.numel()
         self.scale = tuple(checks.choice("scale", s, SCALES) for s in self._each("scale", scale, str))
         self.periodic = self._each("periodic", periodic, bool)
-        self.names = self._each(
-            "names", (["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]) if names is None else names, str
-        )
+        default = ["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]
+        self.names = self._each("names", default if names is None else names, str)
         self.units = self._each("units", [""] * d if units is None else units, str)
         for name, s, low in zip(self.names, self.scale, self.lower.tolist()):
-            if s == "log" and low <= 0:
-                raise ValueError(
-                    f"`scale`: expected 'linear' for {name}, whose lower bound {low:g} is not above zero, got 'log'; "
-                    "raise the bound, or leave the scale linear."
-                )
+            expected = f"'linear' for {name}, whose lower bound {low:g} is not above zero"
+            checks.require(s != "log" or low > 0, "scale", expected, "'log'", "raise the bound, or leave it linear")
         self._logs = torch.tensor([s == "log" for s in self.scale], device=self.lower.device)
+        self._ends = [self._linear(bound) for bound in (self.lower, self.upper)]
 
     def _each(self, name: str, value: object, kind: type) -> tuple:
         """Return one value per axis; scales and flags may be given once for all."""
         d = self.dimension
         if isinstance(value, kind) and name in ("scale", "periodic"):
             value = [value] * d
-        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, kind) for v in value):
-            raise TypeError(f"`{name}`: expected {d} values of type {kind.__name__}, one per axis, got {value!r}.")
-        if len(value) != d:
-            raise ValueError(f"`{name}`: expected {d}, one per axis, got {value!r}.")
+        good = isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, kind) for v in value)
+        expected = f"{d} values of type {kind.__name__}, one per axis"
+        checks.require(good, name, expected, repr(value), error=TypeError)
+        checks.require(len(value) == d, name, expected, repr(value))
         return tuple(value)
 
     @property
@@ -128,25 +125,23 @@ class Box:
         outside = ((p < lower) | (p > upper)) & torch.tensor(self.periodic, device=p.device)
         return torch.where(outside, p - turns * (upper - lower), p)
 
+    def _linear(self, p: Tensor) -> Tensor:
+        """Return what is linear in the cube, in double precision: parameters, or their logarithms."""
+        p = p.double()
+        return torch.where(self._logs, torch.where(self._logs, p, 1.0).log(), p) if "log" in self.scale else p
+
     def cube(self, p: Tensor) -> Tensor:
         """Scale parameters (B, d) to the cube [-1, 1]^d, in double precision: exact at the ends."""
-        lower, upper, p = self.lower.double(), self.upper.double(), p.double()
-        x = ((p - lower) - (upper - p)) / (upper - lower)
-        if "log" in self.scale:
-            safe = torch.where(self._logs, p, 1.0)
-            low, up = torch.where(self._logs, lower, 1.0).log(), torch.where(self._logs, upper, 2.0).log()
-            x = torch.where(self._logs, ((safe.log() - low) - (up - safe.log())) / (up - low), x)
-        return x
+        (low, up), t = self._ends, self._linear(p)
+        return ((t - low) - (up - t)) / (up - low)
 
     def parameters(self, x: Tensor) -> Tensor:
         """Scale points of the cube (B, d) to parameters, in the precision and on the device of the box."""
-        lower, upper = self.lower.double(), self.upper.double()
         t = (x.to(self.device).double() + 1) / 2
-        p = torch.lerp(lower, upper, t)
+        p = torch.lerp(*self._ends, t)
         if "log" in self.scale:
-            low, up = torch.where(self._logs, lower, 1.0).log(), torch.where(self._logs, upper, 2.0).log()
-            p = torch.where(self._logs, torch.lerp(low, up, t).exp(), p)
-            p = torch.where(t == 0, lower, torch.where(t == 1, upper, p))
+            p = torch.where(self._logs, torch.where(self._logs, p, 0.0).exp(), p)
+            p = torch.where(t == 0, self.lower.double(), torch.where(t == 1, self.upper.double(), p))
         return p.to(self.dtype)
 
     def rounded(self, x: Tensor) -> Tensor:

@@ -42,11 +42,8 @@ class Certified:
 
     def __str__(self) -> str:
         kept, count = int(self.accepted.sum()), len(self.accepted)
-        return (
-            f"{kept} of {count} values accepted by {'an' if self.certainty == 'estimate' else 'a'} {self.certainty} of "
-            "the relative error; "
-            f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
-        )
+        rest = f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
+        return f"{kept} of {count} values accepted by the {self.certainty} of their relative error; {rest}"
 
 
 @checks.full_precision
@@ -91,24 +88,19 @@ def certify(
         >>> bool((problem.error(p, checked.value) <= 1e-2).all())
         True
     """
-    if not isinstance(surrogate, Surrogate):
-        raise TypeError(f"`surrogate`: expected an nm.Surrogate, got {checks.describe(surrogate)}.")
-    if not isinstance(problem, Problem):
-        raise TypeError(f"`problem`: expected an nm.Problem, got {checks.describe(problem)}.")
+    checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
+    checks.instance("problem", problem, Problem, "an nm.Problem")
     rtol = checks.number("rtol", rtol, above=0)
     operation, family = problem.operation, problem.family
     expected, found = (operation, family.shape), (surrogate.operation, surrogate.shape)
-    if expected != found:
-        raise ValueError(f"`surrogate`: expected one of the problem, {expected}, got one of {found}.")
-    dtypes = [factor.dtype(family.dtype) for factor in problem.factors]
+    checks.require(expected == found, "surrogate", f"one of the problem, {expected}", f"one of {found}")
     p = surrogate.box.points(p)
     value = surrogate(p, orthonormal=orthonormal)
     factors = (value,) if isinstance(value, Tensor) else tuple(value)
-    if [x.dtype for x in factors] != dtypes or surrogate.device != family.device:
-        raise TypeError(
-            f"`surrogate`: expected values of {dtypes} on {family.device} as the problem's, got "
-            f"{[x.dtype for x in factors]} on {surrogate.device}; convert it with `.to(...)`."
-        )
+    expected = ([factor.dtype(family.dtype) for factor in problem.factors], family.device)
+    found = ([x.dtype for x in factors], surrogate.device)
+    same = expected == found
+    checks.require(same, "surrogate", f"values of {expected}", found, "convert it with `.to(...)`", TypeError)
     residual, bound, failed = (torch.empty(len(p), dtype=t, device=p.device) for t in (torch.float64,) * 2 + (bool,))
     rows = max(1, NUMBERS // (family.shape[0] * family.shape[1]))
     for start in range(0, len(p), rows):

@@ -16,6 +16,7 @@ COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 DTYPES = (*REAL, *COMPLEX.values())
 # The least width of a box, in spacings of floating-point numbers at its far end.
 _LEAST_NUMBERS = 1000
+_LIMITS = {"above": operator.gt, "at_least": operator.ge, "at_most": operator.le, "below": operator.lt}
 
 
 def full_precision(function: Callable) -> Callable:
@@ -23,16 +24,25 @@ def full_precision(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapper(*arguments: object, **options: object) -> object:
-        devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-        for device in devices:
-            torch.set_autocast_enabled(device, False)
-        try:
+        if not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):  # the contexts take longer than a small evaluation
             return function(*arguments, **options)
-        finally:
-            for device in devices:
-                torch.set_autocast_enabled(device, True)
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*arguments, **options)
 
     return wrapper
+
+
+def require(good: object, name: str, expected: str, got: object, remedy: str = "", error: type = ValueError) -> None:
+    """Raise an error unless ``good``: it names the argument, what was expected, what came, and the remedy."""
+    if not good:
+        raise error(f"`{name}`: expected {expected}, got {got}{remedy and '; '}{remedy}.")
+
+
+def instance(name: str, value: object, kind: type, example: str) -> object:
+    """Return ``value`` if it is of a type, of which the message gives an example."""
+    if not isinstance(value, kind):
+        raise TypeError(f"`{name}`: expected {example}, got {describe(value)}.")
+    return value
 
 
 def default_dtype() -> torch.dtype:
@@ -49,36 +59,29 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
     """Return a supported matrix dtype; None means `default_dtype`."""
     dtype = default_dtype() if dtype is None else dtype
-    if dtype not in DTYPES:
-        raise TypeError(
-            f"`{name}`: expected one of float32, float64, complex64, complex128, got {dtype}; "
-            "convert the data first, for example with `.to(torch.float64)`."
-        )
+    remedy = "convert the data first, as by `.to(torch.float64)`"
+    require(dtype in DTYPES, name, "one of float32, float64, complex64, complex128", dtype, remedy, TypeError)
     return dtype
 
 
 def register(registry: dict[str, type], cls: type) -> None:
     """Enter a class under its name, by which files refer to it; only its own redefinition may replace an entry."""
-    known = registry.setdefault(cls.__name__, cls)
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise TypeError(f"`{cls.__name__}`: expected a new name, got that of {known!r}; rename the class.")
+    known = registry.get(cls.__name__, cls)
+    same = (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+    require(same, cls.__name__, "a new name", f"that of {known!r}", "rename the class", TypeError)
     registry[cls.__name__] = cls
 
 
 def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return ``value`` as an int from ``minimum`` to ``maximum``."""
-    given = value
     try:
-        value = None if isinstance(value, bool) else operator.index(value)
+        result = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        value = None
-    if value is None:
-        raise TypeError(f"`{name}`: expected an integer, got {given!r} of type {type(given).__name__}.")
-    if value < minimum:
-        raise ValueError(f"`{name}`: expected at least {minimum}, got {value}.")
-    if maximum is not None and value > maximum:
-        raise ValueError(f"`{name}`: expected at most {maximum}, got {value}.")
-    return value
+        result = None
+    require(result is not None, name, "an integer", describe(value), error=TypeError)
+    require(result >= minimum, name, f"at least {minimum}", result)
+    require(maximum is None or result <= maximum, name, f"at most {maximum}", result)
+    return result
 
 
 def seed(value: object) -> int:
@@ -88,10 +91,8 @@ def seed(value: object) -> int:
 
 def choice(name: str, value: object, choices: tuple) -> object:
     """Return ``value`` if it is one of ``choices``."""
-    if value not in choices:
-        *others, last = map(repr, choices)
-        expected = f"{', '.join(others)} or {last}" if others else last
-        raise ValueError(f"`{name}`: expected {expected}, got {value!r}.")
+    *others, last = map(repr, choices)
+    require(value in choices, name, f"{', '.join(others)} or {last}" if others else last, repr(value))
     return value
 
 
@@ -103,31 +104,16 @@ def each(name: str, value: object, count: int) -> list:
     return values
 
 
-def number(
-    name: str,
-    value: object,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-) -> float:
-    """Return ``value`` as a finite float within the limits given."""
+def number(name: str, value: object, **limits: float) -> float:
+    """Return ``value`` as a finite float within limits: ``above``, ``at_least``, ``at_most``, ``below``."""
     try:
         result = None if isinstance(value, (str, bytes, bool)) else float(value)
     except (TypeError, ValueError):
         result = None
-    if result is None:
-        raise TypeError(f"`{name}`: expected a number, got {value!r} of type {type(value).__name__}.")
-    limits = {
-        "above": (above, above is None or result > above),
-        "at least": (at_least, at_least is None or result >= at_least),
-        "at most": (at_most, at_most is None or result <= at_most),
-        "below": (below, below is None or result < below),
-    }
-    if not (math.isfinite(result) and all(kept for _, kept in limits.values())):
-        said = " and ".join(f"{word} {limit:g}" for word, (limit, _) in limits.items() if limit is not None)
-        raise ValueError(f"`{name}`: expected a finite number{' ' + said if said else ''}, got {value!r}.")
+    require(result is not None, name, "a number", describe(value), error=TypeError)
+    good = math.isfinite(result) and all(_LIMITS[word](result, limit) for word, limit in limits.items())
+    said = " and ".join(f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items())
+    require(good, name, f"a finite number {said}".rstrip(), repr(value))
     return result
 
 
@@ -137,42 +123,32 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     The box must hold a thousand numbers of its precision in every direction, and its width must be one.
     Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
     """
-    if dtype is not None and dtype not in REAL:
-        raise TypeError(f"`dtype`: expected torch.float32 or torch.float64 for the parameters, got {dtype}.")
+    require(dtype in (None, *REAL), "dtype", "torch.float32 or torch.float64 for parameters", dtype, error=TypeError)
     low = _bound("lower", lower, dtype, device)
     high = _bound("upper", upper, dtype, device).to(low)
-    if low.shape != high.shape:
-        raise ValueError(f"`upper`: expected shape {tuple(low.shape)} like `lower`, got {tuple(high.shape)}.")
-    if not (low < high).all():
-        raise ValueError(
-            f"`upper`: expected values above `lower` = {low.tolist()}, got {high.tolist()}; swap them, or pass "
-            "`dtype=torch.float64` if float32 cannot tell them apart."
-        )
+    require(low.shape == high.shape, "upper", f"shape {tuple(low.shape)} like `lower`", tuple(high.shape))
+    remedy = "swap them, or pass `dtype=torch.float64` if float32 cannot tell them apart"
+    require((low < high).all(), "upper", f"values above `lower` = {low.tolist()}", high.tolist(), remedy)
     width, size = high - low, torch.maximum(low.abs(), high.abs())
-    spacing = size - torch.nextafter(size, torch.zeros_like(size))
-    if not (torch.isfinite(width) & (width >= _LEAST_NUMBERS * spacing)).all():
-        remedy = "give them in double precision, or " if low.dtype == torch.float32 else ""
-        raise ValueError(
-            f"`upper`: expected a box that is wide against the spacing of {low.dtype} numbers there, and no wider than "
-            f"the largest of them, got {low.tolist()} to {high.tolist()}; {remedy}shift or scale the parameters."
-        )
+    wide = width >= _LEAST_NUMBERS * (size - torch.nextafter(size, torch.zeros_like(size)))
+    expected = f"a box that is wide against the spacing of {low.dtype} numbers there, and finite"
+    remedy = "give it in double precision, or shift or scale the parameters"
+    require((width.isfinite() & wide).all(), "upper", expected, f"{low.tolist()} to {high.tolist()}", remedy)
     return low, high
 
 
 def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> Tensor:
     if isinstance(bound, Tensor):
-        if bound.is_complex():
-            raise TypeError(f"`{name}`: expected real bounds, got {bound.dtype}.")
+        require(not bound.is_complex(), name, "real bounds", bound.dtype, error=TypeError)
         dtype = dtype or (bound.dtype if bound.dtype in REAL else None)
     try:
         tensor = torch.as_tensor(bound, dtype=dtype or default_dtype(), device=device).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"`{name}`: expected one number per parameter, got {bound!r}.") from None
-    tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor
-    if tensor.ndim != 1 or tensor.numel() == 0:
-        raise ValueError(f"`{name}`: expected one bound per parameter, shape (d,), got shape {tuple(tensor.shape)}.")
-    if not torch.isfinite(tensor).all():
-        raise ValueError(f"`{name}`: expected finite bounds, got {tensor.tolist()}.")
+    tensor = torch.atleast_1d(tensor)
+    shape = tuple(tensor.shape)
+    require(tensor.ndim == 1 and tensor.numel(), name, "one bound per parameter, shape (d,)", f"shape {shape}")
+    require(tensor.isfinite().all(), name, "finite bounds", tensor.tolist())
     return tensor
 
 
@@ -187,43 +163,35 @@ def numbers(name: str, value: object, device: torch.device) -> Tensor:
         raise TypeError(f"`{name}`: expected real numbers, got {type(value).__name__}.") from None
 
 
-def points(p: object, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
+def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
     """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
     A few units of rounding outside the box are allowed, at the coarser precision of p and the box and at most a
     thousandth of the box, so that bounds computed in another precision still count as inside. Needs no memory that
     grows with B unless there is something to complain of.
     """
-    if not isinstance(p, Tensor):
-        raise TypeError(f"`p`: expected a torch.Tensor, got {type(p).__name__}; convert with `torch.as_tensor(p)`.")
-    if p.dtype not in REAL:
-        raise TypeError(f"`p`: expected float32 or float64, got {p.dtype}; convert with `p.to(torch.float64)`.")
-    d = lower.numel()
-    if p.ndim != 2 or p.shape[1] != d:
-        hint = "write `p[:, None]`" if p.ndim == 1 and d == 1 else f"reshape it to (B, {d})"
-        raise ValueError(f"`p`: expected shape (B, {d}), one row per parameter, got {tuple(p.shape)}; {hint}.")
-    if p.shape[0] == 0:
-        raise ValueError(f"`p`: expected at least one parameter, got an empty batch of shape {tuple(p.shape)}.")
-    if p.device != lower.device:
-        raise ValueError(f"`p`: expected device {lower.device}, got {p.device}; move it with `p.to('{lower.device}')`.")
+    d, device = lower.numel(), lower.device
+    require(p.dtype in REAL, "p", "float32 or float64", p.dtype, "convert with `p.to(torch.float64)`", TypeError)
+    shape = tuple(p.shape)
+    require(shape[1:] == (d,), "p", f"shape (B, {d}), one row per parameter", shape, f"reshape it to (B, {d})")
+    require(shape[0], "p", "at least one parameter", f"an empty batch of shape {shape}")
+    require(p.device == device, "p", f"device {device}", p.device, f"move it with `p.to('{device}')`")
     # Python numbers: this runs before every evaluation, and a dozen operations on tiny tensors would cost more than it.
     # They come in one piece, since a GPU is waited for each time. Both extremes are NaN where an entry is.
     extremes = torch.cat([lower, upper, p.detach().amin(dim=0), p.detach().amax(dim=0)]).tolist()
     low, high, smallest, largest = (extremes[i : i + d] for i in range(0, 4 * d, d))
     if not all(map(math.isfinite, smallest + largest)):
         row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
-        raise ValueError(f"`p`: expected finite parameters, got {p[row].tolist()} in row {row}.")
+        require(False, "p", "finite parameters", f"{p[row].tolist()} in row {row}")
     eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
     slack = [min(8 * eps * max(abs(a), abs(b)), 1e-3 * (b - a)) for a, b in zip(low, high)]
-    allowed = [(a - s, b + s) for a, b, s in zip(low, high, slack)]
-    if not extrapolate and not all(a <= least and most <= b for (a, b), least, most in zip(allowed, smallest, largest)):
-        limits = torch.tensor(allowed, dtype=torch.float64, device=p.device)
-        inside = ((p >= limits[:, 0]) & (p <= limits[:, 1])).all(dim=1)
-        row = int(torch.argmin(inside.int()))
-        raise ValueError(
-            f"`p`: expected parameters in the box {low} to {high}, got {p[row].tolist()} in row {row} "
-            f"({int((~inside).sum())} of {p.shape[0]} rows are outside); pass `extrapolate=True` to allow it."
-        )
+    inside = [a - s <= x and y <= b + s for a, b, s, x, y in zip(low, high, slack, smallest, largest)]
+    if not extrapolate and not all(inside):
+        s = torch.tensor(slack, dtype=torch.float64, device=device)
+        outside = ((p < lower - s) | (p > upper + s)).any(dim=1)
+        row = int(torch.argmax(outside.int()))
+        got = f"{p[row].tolist()} in row {row} ({int(outside.sum())} of {shape[0]} rows are outside)"
+        require(False, "p", f"parameters in the box {low} to {high}", got, "pass `extrapolate=True` to allow it")
     return p
 
 
@@ -232,19 +200,15 @@ def matrices(name: str, A: object, p: Tensor, *, anything: bool = False) -> Tens
 
     Its entries must be finite, unless ``anything`` goes.
     """
-    if not isinstance(A, Tensor):
-        raise TypeError(f"`{name}`: expected a torch.Tensor of shape (B, m, n), got {type(A).__name__}.")
+    expected, count = "a torch.Tensor of shape (B, m, n)", len(p)
+    require(isinstance(A, Tensor), name, expected, type(A).__name__, error=TypeError)
     matrix_dtype(name, A.dtype)
-    if A.ndim != 3 or A.shape[0] != p.shape[0] or 0 in A.shape:
-        raise ValueError(
-            f"`{name}`: expected shape ({p.shape[0]}, m, n), one matrix per parameter, got {tuple(A.shape)}."
-        )
+    good = A.ndim == 3 and len(A) == count and 0 not in A.shape
+    require(good, name, f"shape ({count}, m, n), one matrix per parameter", tuple(A.shape))
     if not anything and not (good := finite(A.detach())).all():
         row = int(torch.argmin(good.int()))
-        raise ValueError(
-            f"`{name}`: expected finite entries, got NaN or Inf at parameter {p[row].tolist()} "
-            f"({int((~good).sum())} of {p.shape[0]} matrices); restrict the box or mend the function."
-        )
+        got = f"NaN or Inf at parameter {p[row].tolist()} ({int((~good).sum())} of {count} matrices)"
+        require(False, name, "finite entries", got, "restrict the box or mend the function")
     return A.resolve_conj().resolve_neg()
 
 

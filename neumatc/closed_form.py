@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, continuation, lowrank, polynomials, sampling
-from neumatc.continuation import Strategy
 from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
-from neumatc.methods import Method, Task, check_embedding, real_numbers
-from neumatc.model import FactorMap, evaluate
+from neumatc.methods import Method, Task, real_numbers
+from neumatc.model import FactorMap
 from neumatc.operations import LinearOperation
-from neumatc.report import Round, StopReason
+from neumatc.report import StopReason
 from neumatc.samples import Samples, Subspace, compressed, solved
 
 # Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
@@ -45,7 +44,8 @@ class ClosedForm(Method):
        Newton's iteration from a first map, whose results join the snapshots; else the coefficients of least sketched
        residual in the span of the snapshots (`lowrank.project`). Those are taken only if, at the snapshots, they come
        nearer to the known ones than interpolation does to held-out ones. Where all this costs more operations than
-       the exact solves that it replaces (and an allowance), polynomials through the snapshots serve.
+       the exact solves that it replaces (and an allowance, which is larger where a budget forbids those), polynomials
+       through the snapshots serve.
     3. Proper orthogonal decomposition: the r matrices C_k that span the samples best, and the coefficients of each
        sample in them (`lowrank.pod`).
     4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
@@ -57,14 +57,14 @@ class ClosedForm(Method):
     Args:
         embedding: Phi, with its features as they are drawn. None: Chebyshev polynomials, for one parameter as many as
             there are snapshots; for several as many, and so stretched, as predict left-out coefficients best.
-        snapshots: N, or the parameters themselves, one row each. Default: 2 r + 16, or the budget if that is less.
+        snapshots: N, or the parameters themselves, as a surrogate takes them. Default: 2 r + 16, or the budget if that
+            is less.
         design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
             `sampling.design`. Grids have as many points as fit into the number asked for.
         projections: Number of further parameters in step 2; 0 leaves them out. Default: 0 where the Chebyshev series
             serves; else 8 N for Newton's iteration and 16 N in the span, at most 4,096 (or 2 N if that is more), fewer
             where they would cost too much.
         check: Random parameters, not used in the fit, at which the residual is reported.
-        failure_probability, sampling: As for every `Method`; not used.
 
     Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
     below about 5e-7 are out of reach. Where X(p) is not smooth (a pole of the inverse near the box, kinks), many
@@ -73,17 +73,16 @@ class ClosedForm(Method):
     """
 
     embedding: Embedding | None = None
-    snapshots: int | Sequence[Sequence[float]] | None = None
+    snapshots: int | Sequence[float] | Sequence[Sequence[float]] | None = None
     design: str = "sobol"
     projections: int | None = None
     check: int = 16
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.embedding is not None:
-            check_embedding(self.embedding)
+            checks.instance("embedding", self.embedding, Embedding, "an embedding such as nm.SinusoidalMLP()")
         if isinstance(self.snapshots, (Tensor, Sequence, np.ndarray)):
-            object.__setattr__(self, "snapshots", _rows("snapshots", self.snapshots))
+            object.__setattr__(self, "snapshots", checks.numbers("snapshots", self.snapshots, "cpu").tolist())
         elif self.snapshots is not None:
             checks.integer("snapshots", self.snapshots, 1)
         if self.projections is not None:
@@ -101,161 +100,110 @@ class ClosedForm(Method):
         for task in tasks:
             task.report.stop_reason = StopReason.RANK
         samples = [_collocated(task) for task in tasks] if first.budget == 0 else solved(tasks, self._points(first))
-        alike: dict[bytes, list[int]] = {}  # at the same points, so nothing failed at some of them alone
+        alike: dict[bytes, list[int]] = defaultdict(list)  # at the same points, so nothing failed at some of them alone
         for i, own in enumerate(samples):
-            alike.setdefault(own.x.numpy().tobytes(), []).append(i)
+            alike[own.x.numpy().tobytes()].append(i)
         fitted: dict[int, list[FactorMap]] = {}
         for group in alike.values():
             fitted |= zip(group, self._fit([tasks[i] for i in group], [samples[i] for i in group]))
-        maps = [fitted[i] for i in range(len(tasks))]
-        self._check(tasks, maps)
-        return maps
+        for i, task in enumerate(tasks):
+            self._check(task, fitted[i])
+        return [fitted[i] for i in range(len(tasks))]
 
-    def batch_snapshots(self, rank: int | None) -> int:
+    def batch_snapshots(self, rank: int) -> int:
         """Return how many snapshots a fit of this rank takes if the budget allows."""
-        if isinstance(self.snapshots, Sequence):
-            return len(self.snapshots)
-        return self.snapshots or continuation.width(rank or 1)
+        given = self.snapshots
+        return len(given) if isinstance(given, Sequence) else given or continuation.width(rank)
 
     def _accept(self, task: Task) -> None:
         """Raise ValueError for what the closed form cannot do, before anything is solved."""
-        operation = task.problem.operation
-        if task.start is not None:
-            raise ValueError(
-                "`start`: expected None for nm.ClosedForm, which has nothing to begin from, got a surrogate; take "
-                "nm.ResidualTraining()."
-            )
-        if task.tol is not None:
-            raise ValueError(
-                f"`tol`: expected None for nm.ClosedForm, one map of a given rank for the whole box, got {task.tol:g}; "
-                "leave the method out, or give a rank in the place of the tolerance."
-            )
-        if task.budget == 0 and not isinstance(operation, LinearOperation):
-            raise ValueError(
-                f"`budget`: expected at least 1 for {operation}, whose residual is not linear, got 0; raise it, or "
-                "take nm.ResidualTraining()."
-            )
+        operation, none = task.problem.operation, "None for nm.ClosedForm, "
+        expected, remedy = none + "which has nothing to begin from", "take nm.ResidualTraining()"
+        checks.require(task.start is None, "start", expected, "a surrogate", remedy)
+        expected, remedy = none + "one map of a given rank for the whole box", "leave the method out, or give a rank"
+        checks.require(task.tol is None, "tol", expected, task.tol, remedy)
         if self.embedding is not None:
             self.embedding.count(task.problem.family.dimension)  # raises where there is no such embedding
-        if task.budget == 0 and self.snapshots is not None:
-            raise ValueError(
-                f"`snapshots`: expected None with `budget=0`, got {self.snapshots!r}; leave one of them out."
-            )
+        if task.budget == 0:
+            expected, remedy = f"at least 1 for {operation}, whose residual is not linear", "take nm.ResidualTraining()"
+            checks.require(isinstance(operation, LinearOperation), "budget", expected, 0, remedy)
+            expected, remedy = "None with `budget=0`", "leave one of them out"
+            checks.require(self.snapshots is None, "snapshots", expected, repr(self.snapshots), remedy)
 
     def _points(self, task: Task) -> Samples:
         """Choose where to solve: the caller's parameters, or as many of a design as asked for."""
         family, given = task.problem.family, self.snapshots
         if isinstance(given, Sequence):
-            return _given(task, given)
-        if given is not None and given > task.left():
-            raise ValueError(f"`snapshots`: expected at most `budget` = {task.budget}, got {given}; raise the budget.")
-        count = min(self.batch_snapshots(task.rank), task.left())
-        space = polynomials.interpolating(count, family.dimension, self.design, family.dtype)
-        stretch = space.stretch if space else 0.0
-        x, weights = sampling.design(count, family.dimension, task.report.seed, kind=self.design, stretch=stretch)
-        return Samples(x, weights, space=space)
+            points = _given(task, given)
+        else:
+            count = given or min(self.batch_snapshots(task.rank), task.left())
+            space = polynomials.interpolating(count, family.dimension, self.design, family.dtype)
+            stretch = space.stretch if space else 0.0
+            x, weights = sampling.design(count, family.dimension, task.report.seed, kind=self.design, stretch=stretch)
+            points = Samples(x, weights, space=space)
+        enough, expected = len(points) <= task.left(), f"at most `budget` = {task.budget}"
+        checks.require(enough, "snapshots", expected, len(points), "raise the budget")
+        return points
 
     def _fit(self, tasks: list[Task], samples: list[Samples]) -> list[list[FactorMap]]:
         """Fit several problems from samples at the same points; what is found for each alone, one by one."""
         task, operation = tasks[0], tasks[0].problem.operation
         if len(samples[0]) == 0:
             return [own.zero() for own in tasks]
-        strategy, count = continuation.choose(task, samples[0], self.projections)
-        alone = strategy is not Strategy.INTERPOLATE or not operation.unique
-        if alone and len(tasks) > 1:
+        newton, count = continuation.choose(task, samples[0], self.projections)
+        if (count or not operation.unique) and len(tasks) > 1:
             return [self._fit([own], [values])[0] for own, values in zip(tasks, samples)]
-        if alone:
-            samples = [_aligned(task, samples[0])]
+        if not operation.unique:
+            factors, events = operation.align(samples[0].x, samples[0].factors)
+            task.enter(events)
+            samples = [replace(samples[0], factors=tuple(x.resolve_conj().contiguous() for x in factors))]
         for own in tasks:
             own.report.collocation = len(samples[0]) + count
-        if strategy is Strategy.NEWTON:
-            first = compressed(samples, 0, len(samples[0]))
-            (guess,) = _embedded(tasks, 0, first, None, samples[0])
+        least = count > 0
+        if newton:
+            (guess,) = _embedded(tasks, 0, compressed(samples, 0, len(samples[0])), None, samples[0])
             further = continuation.newton(task, samples[0], guess, count)
-            strategy = Strategy.INTERPOLATE
-            if 2 * (len(further) - len(samples[0])) < count:
-                strategy = Strategy.LEAST_RESIDUAL
+            least = 2 * (len(further) - len(samples[0])) < count
             samples = [further]
-        maps: list[list[FactorMap]] = [[] for _ in tasks]
+        maps: list[list[FactorMap]] = []
         for index in range(len(samples[0].factors)):
             asked = min(task.rank, real_numbers(task.problem, index) if operation.unique else task.rank)
-            if strategy is Strategy.LEAST_RESIDUAL:
+            if least:
                 subspaces = compressed(samples, index, continuation.width(asked))
                 subspaces = [continuation.least_residual(task, index, subspaces[0], count).truncated(asked)]
             else:
                 subspaces = compressed(samples, index, asked)
-            for own, subspace in zip(tasks, subspaces):
-                _tell(own, index, asked, subspace, len(samples[0]))
-            for own, fitted in zip(maps, _embedded(tasks, index, subspaces, self.embedding, samples[0])):
-                own.append(fitted)
-        return maps
+            maps.append(_embedded(tasks, index, subspaces, self.embedding, samples[0]))
+            for own, found in zip(tasks, (len(subspace.C) for subspace in subspaces)):
+                if found < asked:
+                    name = task.problem.factors[index].name
+                    own.note(f"{name} has rank {found} instead of {asked}: the snapshots span no more above rounding")
+        return [list(own) for own in zip(*maps)]
 
-    def _check(self, tasks: Sequence[Task], fitted: Sequence[list[FactorMap]]) -> None:
+    def _check(self, task: Task, maps: list[FactorMap]) -> None:
         """Report the rank, and the residuals at a few random parameters."""
-        operation = tasks[0].problem.operation
-        count = min(self.check, tasks[0].left()) if operation.residual_solves else self.check
-        checked, A, values = [], [], []
-        for task, maps in zip(tasks, fitted):
-            family, report = task.problem.family, task.report
-            report.rank = max(m.rank for m in maps)
-            if count == 0:
-                continue
-            p = family.box.uniform(count, task.generator)
+        task.report.rank = max(m.rank for m in maps)
+        count = min(self.check, task.left()) if task.problem.operation.residual_solves else self.check
+        if count:
+            p = task.problem.family.box.uniform(count, task.generator)
             try:
-                A.append(family(p).clone())  # a family may give the same memory again
+                task.judge(p, task.residual(maps, p), rank=task.report.rank)
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
-                continue
-            values.append(evaluate(operation, family.shape, maps, task.cube(p)))
-            checked.append((report, p))
-        if not checked:
-            return
-        residuals = operation.residual(torch.cat(A), [torch.cat(column) for column in zip(*values)])
-        for (report, p), own in zip(checked, residuals.split(count)):
-            report.residual_evaluations += count
-            report.exact_solves += count if operation.residual_solves else 0
-            median, largest, worst = float(own.median()), float(own.max()), p[own.argmax()].tolist()
-            entry = Round(0, math.nan, math.nan, median, largest, [], worst, report.exact_solves, report.rank)
-            report.rounds.append(entry)
 
 
-def _rows(name: str, value: object) -> list[list[float]]:
-    """Return parameters as rows of numbers."""
-    try:
-        rows = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        rows = None
-    if rows is None or rows.ndim != 2 or rows.numel() == 0:
-        raise ValueError(
-            f"`{name}`: expected an integer, or parameters of shape (N, d), got {value!r}; write `[[0.0], [0.5]]` for "
-            "two values of a single parameter."
-        )
-    return rows.tolist()
-
-
-def _given(task: Task, rows: Sequence[Sequence[float]]) -> Samples:
+def _given(task: Task, given: Sequence) -> Samples:
     """Return the points of the caller's parameters, each once."""
     box = task.problem.family.box
-    p = torch.tensor(rows, dtype=torch.float64, device=box.device)
     try:
-        distinct = torch.unique(box.points(p).to(box.dtype), dim=0)
+        p = box.points(given).to(box.dtype)
     except ValueError as error:
         raise ValueError(str(error).replace("`p`", "`snapshots`").partition("; ")[0] + ".") from None
+    distinct = torch.unique(p, dim=0)
     count = len(distinct)
-    if count > task.left():
-        raise ValueError(
-            f"`snapshots`: expected at most `budget` = {task.budget} parameters, got {count}; raise the budget."
-        )
     if count < len(p):
         task.note(f"{len(p) - count} of {len(p)} snapshots are repeated and were left out")
     return Samples(task.place(distinct), torch.full((count,), 1 / count, dtype=torch.float64))
-
-
-def _aligned(task: Task, samples: Samples) -> Samples:
-    """Choose the gauge of samples, and report what was met on the way."""
-    factors, events = task.problem.operation.align(samples.x, samples.factors)
-    task.enter(events)
-    return replace(samples, factors=tuple(x.resolve_conj().contiguous() for x in factors))
 
 
 def _collocated(task: Task) -> Samples:
@@ -276,15 +224,6 @@ def _collocated(task: Task) -> Samples:
         task.note("the least-squares iteration had not converged: the matrices are ill-conditioned")
     X = X if tuple(X.shape[1:]) == task.problem.factors[0].shape else X.mH.resolve_conj().contiguous()
     return Samples(x, weights, (X,), space)
-
-
-def _tell(task: Task, index: int, asked: int, subspace: Subspace, count: int) -> None:
-    """Report a rank that the snapshots do not have."""
-    found, factors = len(subspace.C), task.problem.factors
-    if found < asked:
-        why = "the snapshots" if found >= count else "those above rounding among the snapshots' directions"
-        of = f" of {factors[index].name}" if len(factors) > 1 else ""
-        task.note(f"rank{of} {found} instead of {asked}: {why} are no more")
 
 
 def _embedded(
@@ -317,9 +256,7 @@ def _embedded(
     for s, weight, bias in zip(subspaces, W.T.contiguous().split(parts), b.split(parts)):
         shape = (len(s.C), *like.shape[1:])
         core = torch.view_as_complex(s.C.reshape(*shape, 2)) if like.is_complex() else s.C.reshape(shape)
-        last = {
-            "weight_out": weight.to(family.device, dtype).clone(),
-            "bias_out": bias.to(family.device, dtype).clone(),
-        }
+        last = {"weight_out": weight, "bias_out": bias}
+        last = {key: w.to(family.device, dtype).clone() for key, w in last.items()}
         maps.append(FactorMap(name, core, embedding, hidden | last))
     return maps

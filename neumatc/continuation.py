@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from enum import Enum
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from neumatc import lowrank, polynomials, sampling
@@ -27,57 +25,45 @@ _WORTHWHILE = 2
 # Operations of an exact solve: as the operation counts them, times this, for small factorisations run at a third of the
 # speed of products; and as many for every call as a small product takes.
 _SLOWER, _CALL = 3, 2**16
-# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core.
-_FREE = 2**32
-# Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, the residual at which its
-# result counts as solved, and how often it is tried again from the nearest solution where it fails.
-_NEWTON, _NEWTON_STEPS, _NEWTON_SOLVED, _NEWTON_SWEEPS = 18, 20, 1e-3, 3
+# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core; a few seconds
+# where it has a budget, since solves beyond that cannot be had at any price.
+_FREE, _FREE_IN_BUDGET = 2**32, 2**34
+# Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, and the residual at which its
+# result counts as solved.
+_NEWTON, _NEWTON_STEPS, _NEWTON_SOLVED = 18, 20, 1e-3
 # Most bytes of matrices or equations at once.
 _BYTES = 2**26
+# Further parameters for each snapshot, in the span and by Newton's iteration, whose values join a decomposition at the
+# price of their square. And the most, unless the caller asks for more: it costs more than it gains.
+_PER_SNAPSHOT, _MOST = (16, 8), 4096
 
 
-class Strategy(Enum):
-    """How snapshots are continued."""
-
-    INTERPOLATE = "interpolation"
-    NEWTON = "Newton's iteration"
-    LEAST_RESIDUAL = "least residual in the span of the snapshots"
-
-
-# Further parameters for each snapshot: Newton's values join a decomposition whose price grows with their square. And
-# the most, unless the caller asks for more: what they gain is less than what the polynomials through them cost.
-_PER_SNAPSHOT, _MOST = {Strategy.NEWTON: 8, Strategy.LEAST_RESIDUAL: 16}, 4096
-
-
-def choose(task: Task, samples: Samples, asked: int | None) -> tuple[Strategy, int]:
-    """Choose the strategy of fewest operations, and the number of further parameters.
+def choose(task: Task, samples: Samples, asked: int | None) -> tuple[bool, int]:
+    """Choose Newton's iteration or the least residual, by fewest operations, and the number of further parameters.
 
     Unless the caller asks for a number, all further parameters together never cost more than the exact solves there
-    would, and a fixed allowance.
+    would, and an allowance.
+
+    Returns:
+        Whether Newton's iteration serves, and the number; 0 where the snapshots are interpolated as they are.
     """
     operation, family, count = task.problem.operation, task.problem.family, len(samples)
     interpolated = samples.space is not None and family.dimension == 1
     if not isinstance(operation, LinearOperation) or asked == 0 or (asked is None and (interpolated or count < 2)):
-        return Strategy.INTERPOLATE, 0
-    field = 4 if family.dtype.is_complex else 1
+        return False, 0
+    field, real = (4, 2) if family.dtype.is_complex else (1, 1)
     rows, columns = task.problem.factors[0].shape
-    terms = _terms(task, count)
-    numbers = rows * (2 if family.dtype.is_complex else 1)
+    terms, numbers = min(width(task.rank), count), rows * real
     sketch = min(columns, _sketch(terms, numbers))
     each = 2 * field * rows**2 * terms * sketch + 2 * numbers * sketch * terms**2 + 2 * terms**3
-    strategy = Strategy.LEAST_RESIDUAL
-    if operation.newton and field * _NEWTON * rows**3 < each:
-        strategy, each = Strategy.NEWTON, field * _NEWTON * rows**3
+    newton = operation.newton and field * _NEWTON * rows**3 < each
+    each = field * _NEWTON * rows**3 if newton else each
     if asked is not None:
-        return strategy, asked
+        return newton, asked
     excess = each - field * _SLOWER * operation.cost(*family.shape) - _CALL
-    most = max(_WORTHWHILE * count, _MOST) if excess <= 0 else int(_FREE // excess)
-    further = min(_PER_SNAPSHOT[strategy] * count, max(_MOST, _WORTHWHILE * count), most)
-    return (strategy, further) if further >= _WORTHWHILE * count else (Strategy.INTERPOLATE, 0)
-
-
-def _terms(task: Task, count: int) -> int:
-    return min(width(task.rank or count), count)
+    allowed = (_FREE if task.budget is None else _FREE_IN_BUDGET) // max(excess, 1)
+    further = min(_PER_SNAPSHOT[newton] * count, max(_MOST, _WORTHWHILE * count), int(allowed))
+    return (newton, further) if further >= _WORTHWHILE * count else (False, 0)
 
 
 def width(rank: int) -> int:
@@ -112,19 +98,9 @@ def newton(task: Task, samples: Samples, guess: Callable[[Tensor], Tensor], coun
     solved = torch.zeros(count, dtype=torch.bool)
     batch = max(1, _BYTES // (known[0].numel() * known.element_size()))
     try:
-        for sweep in range(1 + _NEWTON_SWEEPS):
-            left = torch.nonzero(~solved)[:, 0]
-            if sweep:  # from the nearest solution
-                places = torch.cat([samples.x, points.x[solved]])
-                nearest = torch.from_numpy(cKDTree(places.numpy()).query(points.x[left].numpy())[1])
-                starts = torch.cat([known, X[solved]])
-            for piece in torch.arange(len(left)).split(batch):
-                where = left[piece]
-                start = starts[nearest[piece]] if sweep else guess(task.cube(p[where]))
-                X[where], residual = _iterated(operation, family(p[where]), start)
-                solved[where] = (residual < _NEWTON_SOLVED).cpu()
-            if solved.all() or not solved.any():
-                break
+        for where in torch.arange(count).split(batch):
+            X[where], residual = _iterated(operation, family(p[where]), guess(task.cube(p[where])))
+            solved[where] = (residual < _NEWTON_SOLVED).cpu()
     except FamilyError as error:
         task.note(f"no values from the residual: {error}")
         return samples
@@ -141,16 +117,13 @@ def _iterated(operation: Operation, A: Tensor, X: Tensor) -> tuple[Tensor, Tenso
     dtype, enough = X.dtype, 16 * A.shape[-1] * torch.finfo(A.dtype).eps
     A, X = wide(A), wide(X).clone()
     residual = operation.residual(A, [X])
-    active = residual < 1
-    for _ in range(_NEWTON_STEPS):
-        rows = torch.nonzero(active)[:, 0]
-        if len(rows) == 0:
-            break
+    rows, steps = torch.nonzero(residual < 1)[:, 0], 0
+    while len(rows) and steps < _NEWTON_STEPS:
         (better,) = operation.improved(A[rows], [X[rows]])
         new = operation.residual(A[rows], [better])
         gained = new < residual[rows]
         X[rows[gained]], residual[rows[gained]] = better[gained], new[gained]  # a failing step is not taken
-        active[rows] = gained & (new > enough)
+        rows, steps = rows[gained & (new > enough)], steps + 1
     return X.to(dtype), residual
 
 

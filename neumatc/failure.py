@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from neumatc import checks
@@ -25,8 +25,6 @@ class FailureEstimate:
         failures: The samples that failed, shape (F, d).
         candidates: The uniform candidates of the first stage, shape (N1, d).
         residuals: Their residuals, shape (N1,).
-        evaluations: Residual evaluations spent.
-        proposal_mean, proposal_covariance: The last Gaussian proposal, in coordinates of the cube [0, 1]^d.
     """
 
     probability: float
@@ -34,9 +32,6 @@ class FailureEstimate:
     failures: Tensor
     candidates: Tensor
     residuals: Tensor
-    evaluations: int
-    proposal_mean: np.ndarray
-    proposal_covariance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,11 +76,7 @@ class FailureInformedSampling:
         checks.number("defensive", self.defensive, above=0, at_most=1)
 
     def estimate(
-        self,
-        residual: Callable[[Tensor], Tensor],
-        tolerance: float,
-        box: Box,
-        generator: torch.Generator,
+        self, residual: Callable[[Tensor], Tensor], tolerance: float, box: Box, generator: torch.Generator
     ) -> FailureEstimate:
         """Estimate the failure probability of ``residual`` (p (B, d) -> (B,)) over the box, and find failing points.
 
@@ -98,81 +89,56 @@ class FailureInformedSampling:
 
         def rho(x: Tensor) -> Tensor:
             r = residual(box.parameters(2 * x - 1)).detach().double().cpu()
-            if r.shape != x.shape[:1]:
-                raise ValueError(f"`residual`: expected values of shape ({len(x)},), got {tuple(r.shape)}.")
+            checks.require(r.shape == x.shape[:1], "residual", f"values of shape ({len(x)},)", tuple(r.shape))
             return torch.where(torch.isfinite(r), r, torch.inf)
 
-        x = torch.rand((self.candidates, d), dtype=torch.float64, generator=generator)
-        first, first_residuals = x, rho(x)
-        residuals, evaluations = first_residuals, self.candidates
+        def prior(count: int) -> Tensor:
+            return torch.rand((count, d), dtype=torch.float64, generator=generator)
+
+        x = first = prior(self.candidates)
+        residuals = first_residuals = rho(x)
         needed = max(2, int(np.ceil(self.quantile * self.candidates)))
         for stage in range(1, self.stages + 1):
             failing = residuals > tolerance
             enough = int(failing.sum()) >= needed
             elite = x[failing] if enough else x[residuals.topk(needed).indices]
-            proposal = _TruncatedGaussian.of(elite)
+            proposal = _TruncatedGaussian(elite)
             if enough or stage == self.stages:
                 break
             x = proposal.draw(self.candidates, generator)
-            residuals, evaluations = rho(x), evaluations + self.candidates
+            residuals = rho(x)
         # Where the prior itself fails often enough, it is the best proposal, and the estimate a plain fraction.
         share = 1.0 if stage == 1 and enough else self.defensive
-        from_prior = int((torch.rand(self.samples, dtype=torch.float64, generator=generator) < share).sum())
-        x = torch.cat(
-            [
-                torch.rand((from_prior, d), dtype=torch.float64, generator=generator),
-                proposal.draw(self.samples - from_prior, generator),
-            ]
-        )
-        failed = rho(x) > tolerance
         # The prior has density 1 on the unit cube. How many draws come from it is random: each has the mixture's law.
-        density = share + (1 - share) * proposal.density(x)
-        terms = failed / density
-        return FailureEstimate(
-            probability=float(terms.mean()),
-            standard_error=float(terms.std(correction=0)) / self.samples**0.5,
-            failures=box.parameters(2 * x[failed] - 1),
-            candidates=box.parameters(2 * first - 1),
-            residuals=first_residuals,
-            evaluations=evaluations + self.samples,
-            proposal_mean=proposal.mean,
-            proposal_covariance=proposal.covariance,
-        )
+        from_prior = int((torch.rand(self.samples, dtype=torch.float64, generator=generator) < share).sum())
+        x = torch.cat([prior(from_prior), proposal.draw(self.samples - from_prior, generator)])
+        failed = rho(x) > tolerance
+        terms = failed.double() / (share + (1 - share) * proposal.density(x) if share < 1 else 1.0)
+        error = float(terms.std(correction=0)) / self.samples**0.5
+        failures, candidates = (box.parameters(2 * u - 1) for u in (x[failed], first))
+        return FailureEstimate(float(terms.mean()), error, failures, candidates, first_residuals)
 
 
 class _TruncatedGaussian:
-    """Gaussian restricted to the unit cube and normalised there."""
+    """The Gaussian of some points, restricted to the unit cube and normalised there."""
 
-    def __init__(self, mean: np.ndarray, covariance: np.ndarray):
-        self.mean, self.covariance = mean, covariance
-        self._root = torch.from_numpy(np.linalg.cholesky(covariance))
-
-    def mass(self) -> float:
-        """Return the Gaussian's probability of the cube."""
-        d = len(self.mean)
-        if d == 1:
-            return float(np.diff(norm.cdf([0.0, 1.0], self.mean[0], self.covariance[0, 0] ** 0.5))[0])
-        # Quasi-Monte Carlo, seeded, in three or more dimensions; an error of 1e-4 is far below that of the samples.
-        gaussian = multivariate_normal(self.mean, self.covariance, seed=0, abseps=1e-4, releps=1e-4)
-        return float(gaussian.cdf(np.ones(d), lower_limit=np.zeros(d)))
-
-    @classmethod
-    def of(cls, points: Tensor) -> _TruncatedGaussian:
-        x = points.numpy()
-        spread = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(x.shape[1])  # an elite may sit on one point
-        return cls(x.mean(axis=0), spread)
+    def __init__(self, points: Tensor):
+        x, self.d = points.numpy(), points.shape[1]
+        self.mean = x.mean(axis=0)
+        self.covariance = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(self.d)  # points may be one
+        self._root = torch.from_numpy(np.linalg.cholesky(self.covariance))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw by rejection: the mean lies in the cube and so do the elite, so a good part of the mass does."""
-        d, kept, total = len(self.mean), [], 0
-        while total < count:
-            z = torch.randn((2 * count + 16, d), dtype=torch.float64, generator=generator)
-            x = torch.from_numpy(self.mean) + z @ self._root.T
-            x = x[((x >= 0) & (x <= 1)).all(dim=1)]
-            kept.append(x)
-            total += len(x)
-        return torch.cat(kept)[:count] if kept else torch.empty((0, d), dtype=torch.float64)
+        """Draw by rejection: the mean lies in the cube and so do the points, so a good part of the mass does."""
+        x = torch.empty((0, self.d), dtype=torch.float64)
+        while len(x) < count:
+            z = torch.randn((2 * count + 16, self.d), dtype=torch.float64, generator=generator)
+            new = torch.from_numpy(self.mean) + z @ self._root.T
+            x = torch.cat([x, new[((new >= 0) & (new <= 1)).all(dim=1)]])
+        return x[:count]
 
     def density(self, x: Tensor) -> Tensor:
-        log = multivariate_normal(self.mean, self.covariance).logpdf(x.numpy())
-        return torch.from_numpy(np.exp(np.atleast_1d(log)) / self.mass())
+        # Quasi-Monte Carlo, seeded, in three or more dimensions; an error of 1e-4 is far below that of the samples.
+        gaussian = multivariate_normal(self.mean, self.covariance, seed=0, abseps=1e-4, releps=1e-4)
+        mass = gaussian.cdf(np.ones(self.d), lower_limit=np.zeros(self.d))
+        return torch.from_numpy(np.atleast_1d(gaussian.pdf(x.numpy())) / mass)

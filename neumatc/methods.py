@@ -1,16 +1,14 @@
-"""What every way of fitting shares: the task it is given, the surrogate's measure of failure, and its arguments."""
+"""What every way of fitting shares: the task it is given, and its arguments."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
 from neumatc import checks
 from neumatc.embeddings import Chebyshev, Embedding
-from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError
 from neumatc.model import FactorMap, Surrogate, evaluate
 from neumatc.operations import checked
@@ -94,17 +92,22 @@ class Task:
         if not good.all():
             self.report.singular += p[~good].tolist()
 
+    def maps(self, embedding: Embedding, rank: int, scales: Sequence[float]) -> list[FactorMap]:
+        """Return random maps of factors whose entries have these root mean squares, their rank at most its numbers."""
+        family, maps = self.problem.family, []
+        for i, (factor, scale) in enumerate(zip(self.problem.factors, scales)):
+            r, dtype = min(rank, real_numbers(self.problem, i)), factor.dtype(family.dtype)
+            wide = torch.complex128 if dtype.is_complex else torch.float64
+            core = torch.randn((r, *factor.shape), dtype=wide, generator=self.generator) * (scale / r**0.5)
+            weights = embedding.initialise(family.dimension, r, self.generator)
+            real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
+            maps.append(FactorMap(factor.name, core.to(family.device, dtype), embedding, real))
+        return maps
+
     def zero(self) -> list[FactorMap]:
         """Return the zero map, where nothing could be solved."""
         self.report.stop_reason, self.report.rank = StopReason.SINGULAR, 1
-        family, embedding, maps = self.problem.family, Chebyshev(1), []
-        for factor in self.problem.factors:
-            dtype = factor.dtype(family.dtype)
-            weights = embedding.initialise(family.dimension, 1, self.generator)
-            real = {name: w.to(family.device, checks.real_dtype(dtype)) for name, w in weights.items()}
-            core = torch.zeros((1, *factor.shape), dtype=dtype, device=family.device)
-            maps.append(FactorMap(factor.name, core, embedding, real))
-        return maps
+        return self.maps(Chebyshev(1), 1, [0.0] * len(self.problem.factors))
 
     def enter(self, events: Sequence[Event]) -> None:
         """Report what aligning the snapshots has met, in the units of the parameters."""
@@ -112,32 +115,20 @@ class Task:
         self.report.events = [replace(e, parameter=self.box(x)[0].tolist()) for e, x in zip(events, places)]
 
     def note(self, message: str) -> None:
-        """Add to the report's message, in the place of what says the same of other numbers."""
-        message = message.replace("; ", ", ")  # what separates notes
-        kind = re.sub(r"[\d.]+", "", message)
-        said = [part for part in self.report.message.split("; ") if part and re.sub(r"[\d.]+", "", part) != kind]
-        self.report.message = "; ".join([*said, message])
+        """Add to the report's message what it does not say yet."""
+        if message not in self.report.message:
+            self.report.message += "; " * bool(self.report.message) + message
+
+    def judge(self, p: Tensor, residuals: Tensor, **known: object) -> None:
+        """Report a round: residuals (B,) at fresh parameters p (B, d), and what else is `known` of it (see `Round`)."""
+        known |= {"residual_median": float(residuals.median()), "residual_max": float(residuals.max())}
+        known |= {"worst": p[residuals.argmax()].tolist(), "exact_solves": self.report.exact_solves}
+        self.report.rounds.append(Round(**known))
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A way to fit: arguments as data, and one function from a task to the factor maps.
-
-    Args:
-        failure_probability: A tolerance is met when the estimated probability that the residual exceeds it, at a
-            uniformly random parameter, is at most this.
-        sampling: How that probability is estimated, and failing parameters are found.
-    """
-
-    failure_probability: float = field(default=1e-2, kw_only=True)
-    sampling: FailureInformedSampling = field(default_factory=FailureInformedSampling, kw_only=True)
-
-    def __post_init__(self) -> None:
-        checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
-        if not isinstance(self.sampling, FailureInformedSampling):
-            raise TypeError(
-                f"`sampling`: expected an nm.FailureInformedSampling(), got {checks.describe(self.sampling)}."
-            )
+    """A way to fit: arguments as data, and one function from a task to the factor maps."""
 
     @abstractmethod
     def run(self, task: Task) -> list[FactorMap]:
@@ -145,38 +136,9 @@ class Method(ABC):
 
     def settings(self) -> dict[str, object]:
         """Return the arguments as plain numbers, for the report."""
-        settings = asdict(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Embedding):
-                settings[name] = {"class": type(value).__name__, **value.settings()}
-        return settings
-
-    def estimate(self, task: Task, maps: Sequence[FactorMap], tol: float, step: int = 0) -> FailureEstimate:
-        """Estimate how often the residual of the maps exceeds ``tol``, on fresh parameters, and report the round."""
-        family, report = task.problem.family, task.report
-        estimate = self.sampling.estimate(lambda p: task.residual(maps, p), tol, family.box, task.generator)
-        report.rounds.append(
-            Round(
-                step,
-                estimate.probability,
-                estimate.standard_error,
-                float(estimate.residuals.median()),
-                float(estimate.residuals.max()),
-                worst=estimate.candidates[estimate.residuals.argmax()].tolist(),
-                exact_solves=report.exact_solves,
-                rank=max(m.rank for m in maps),
-                draws=self.sampling.samples,
-            )
-        )
-        return estimate
-
-
-def check_embedding(embedding: object) -> None:
-    """Raise TypeError for anything that is not an embedding."""
-    if not isinstance(embedding, Embedding):
-        raise TypeError(
-            f"`embedding`: expected an embedding such as nm.SinusoidalMLP(), got {checks.describe(embedding)}."
-        )
+        embeddings = {name: value for name, value in vars(self).items() if isinstance(value, Embedding)}
+        named = {name: {"class": type(value).__name__, **value.settings()} for name, value in embeddings.items()}
+        return asdict(self) | named
 
 
 def real_numbers(problem: Problem, index: int) -> int:

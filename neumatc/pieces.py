@@ -73,14 +73,12 @@ class Pieces(Method):
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
         smallest: The least side of a piece, as a part of the box; what is not resolved there is reported.
-        failure_probability, sampling: As for every `Method`.
     """
 
     most: int | None = None
     smallest: float = 2.0**-30
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.most is not None:
             checks.integer("most", self.most, 2)
         checks.number("smallest", self.smallest, above=0, at_most=1)

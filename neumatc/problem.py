@@ -45,15 +45,8 @@ class Problem:
     """
 
     def __init__(self, family: ParametricMatrix, operation: Operation):
-        if not isinstance(family, ParametricMatrix):
-            raise TypeError(
-                f"`family`: expected a ParametricMatrix, got {type(family).__name__}; wrap the function in one."
-            )
-        if not isinstance(operation, Operation):
-            raise TypeError(
-                f"`operation`: expected an operation such as nm.Inverse(), got {checks.describe(operation)}."
-            )
-        self.family, self.operation = family, operation
+        self.family = checks.instance("family", family, ParametricMatrix, "a ParametricMatrix around the function")
+        self.operation = checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
         self.factors: tuple[Factor, ...] = operation.factors(*family.shape)
 
     @checks.full_precision
@@ -112,24 +105,18 @@ class Problem:
 
     def unpack(self, value: Tensor | Sequence[Tensor], p: Tensor) -> tuple[Tensor, ...]:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
-        if not isinstance(value, (Tensor, np.ndarray, Sequence)):
-            raise TypeError(f"`value`: expected a torch.Tensor or a tuple of them, got {checks.describe(value)}.")
-        factors = (value,) if isinstance(value, (Tensor, np.ndarray)) else tuple(value)
-        factors = tuple(torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in factors)
-        for x in factors:
-            if not isinstance(x, Tensor):
-                raise TypeError(f"`value`: expected torch.Tensor factors, got {type(x).__name__}.")
-            if checks.real_dtype(x.dtype) != checks.real_dtype(self.family.dtype) or x.device != self.family.device:
-                raise TypeError(
-                    f"`value`: expected factors of the precision and device of the family, {self.family.dtype} on "
-                    f"{self.family.device}, got {x.dtype} on {x.device}; convert them with `.to(...)`."
-                )
-        if [tuple(x.shape) for x in factors] != [(len(p), *factor.shape) for factor in self.factors]:
-            names = ", ".join(f"{factor.name} (B, {', '.join(map(str, factor.shape))})" for factor in self.factors)
-            raise ValueError(
-                f"`value`: expected {names} with B = {len(p)}, the rows of `p`, got shapes "
-                f"{[tuple(x.shape) for x in factors]}."
-            )
+        kinds = (Tensor, np.ndarray)
+        checks.instance("value", value, (*kinds, Sequence), "a torch.Tensor or a tuple of them")
+        value = (value,) if isinstance(value, kinds) else value
+        factors = tuple(torch.as_tensor(checks.instance("value", x, kinds, "torch.Tensor factors")) for x in value)
+        own = (checks.real_dtype(self.family.dtype), self.family.device)
+        came = [(checks.real_dtype(x.dtype), x.device) for x in factors]
+        expected = f"factors of the precision and device of the family, {own}"
+        checks.require({*came} <= {own}, "value", expected, came, "convert them with `.to(...)`", TypeError)
+        shapes = [tuple(x.shape) for x in factors]
+        names = ", ".join(f"{factor.name} (B, {', '.join(map(str, factor.shape))})" for factor in self.factors)
+        same = shapes == [(len(p), *factor.shape) for factor in self.factors]
+        checks.require(same, "value", f"{names} with B = {len(p)}, the rows of `p`", f"shapes {shapes}")
         return factors
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -17,7 +18,6 @@ class StopReason(StrEnum):
     TABLE = "every point of the grid is solved exactly"
     BUDGET = "the exact solves of the budget are used up before the tolerance is met"
     STALLED = "neither more parameters nor a larger embedding brings the residual down"
-    SMALL = "the rank asked for is too small for the tolerance"
     SINGULAR = "every exact solve failed; the map returned is zero"
     STEPS = "the steps are used up"
     DIVERGED = "the loss or a residual became NaN or Inf"
@@ -30,7 +30,7 @@ class Round:
 
     Attributes:
         step: Optimiser steps so far; 0 in a closed form.
-        failure_probability, standard_error: See `neumatc.sampling.FailureEstimate`; NaN where there is no tolerance.
+        failure_probability, standard_error: See `FailureEstimate`; NaN where there is no tolerance.
         residual_median, residual_max: Over the uniform candidates.
         added: Parameters added, to the collocation points or to the snapshots, after this round.
         worst: The candidate with the largest residual.
@@ -39,11 +39,11 @@ class Round:
         draws: Parameters from which the probability is estimated.
     """
 
-    step: int
-    failure_probability: float
-    standard_error: float
-    residual_median: float
-    residual_max: float
+    step: int = 0
+    failure_probability: float = math.nan
+    standard_error: float = math.nan
+    residual_median: float = math.nan
+    residual_max: float = math.nan
     added: list[list[float]] = field(default_factory=list)
     worst: list[float] = field(default_factory=list)
     exact_solves: int = 0
@@ -75,6 +75,9 @@ class Event:
     parameter: list[float]
     gap: float
     phase: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))  # a file has lists
 
     def __str__(self) -> str:
         where = ", ".join(f"{x:.4g}" for x in self.parameter)
@@ -118,8 +121,7 @@ class Report:
             with large residuals, the worst candidates.
         collocation: Number of collocation points at the end: parameters at which the fit used A(p).
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
-        rounds: One entry per round of adaptive sampling; at the end that of the map returned once more, if it is an
-            earlier one.
+        rounds: One entry per round of adaptive sampling, or check at fresh parameters.
         events: What was met in aligning the factors of the snapshots: crossings, Berry phases.
         version: Version of this library.
     """
@@ -147,27 +149,14 @@ class Report:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain numbers, strings, lists and dictionaries; NaN and Inf, which JSON lacks, as strings."""
-        return _finite(asdict(self))
+        return _mapped(asdict(self), lambda x: str(x) if isinstance(x, float) and not math.isfinite(x) else x)
 
     @classmethod
     def from_dict(cls, data: dict) -> Report:
         """Rebuild a report from `to_dict`."""
-        rounds = [
-            Round(**{k: float(v) if isinstance(v, str) else v for k, v in entry.items()}) for entry in data["rounds"]
-        ]
-        losses = [float(loss) for loss in data["losses"]]
-        events = [
-            Event(**{**entry, "labels": tuple(entry["labels"]), "gap": float(entry["gap"])}) for entry in data["events"]
-        ]
-        unmet = [Unmet(**entry) for entry in data["unmet"]]
-        plain = {
-            "unmet": unmet,
-            "stop_reason": StopReason(data["stop_reason"]),
-            "rounds": rounds,
-            "losses": losses,
-            "events": events,
-        }
-        return cls(**{**data, **plain})
+        data = _mapped(data, lambda x: float(x) if x in _NOT_FINITE else x)
+        rebuilt = {name: [kind(**entry) for entry in data[name]] for name, kind in _PARTS.items()}
+        return cls(**{**data, **rebuilt, "stop_reason": StopReason(data["stop_reason"])})
 
     def probability(self, entry: Round) -> str:
         """Return the failure probability of a round as a text: ``"< 1/N"``, not 0, where none of the N draws failed.
@@ -178,20 +167,22 @@ class Report:
         return f"< 1/{entry.draws:,}" if none else f"{entry.failure_probability:.2g}"
 
     def __str__(self) -> str:
-        last = ""
-        if self.rounds:
-            final = self.rounds[-1]
-            last = f", residual up to {final.residual_max:.2g} on fresh parameters"
+        solves = f"{self.exact_solves} exact solves, {self.collocation} collocation points"
+        parts = [f"{self.method}, rank {self.rank}: {self.seconds:.2g} s, {solves}"]
+        for final in self.rounds[-1:]:
+            parts[0] += f", residual up to {final.residual_max:.2g} on fresh parameters"
             if not math.isnan(final.failure_probability):
-                last += f", failure probability {self.probability(final)} (estimate)"
-        return (
-            f"{self.method}, rank {self.rank}: {self.seconds:.2g} s, {self.exact_solves} exact solves, "
-            f"{self.collocation} collocation points{last}"
-            + (f"; {'; '.join(map(str, self.events[:3]))}" if self.events else "")
-            + (f" and {len(self.events) - 3} more" if len(self.events) > 3 else "")
-            + f"; stopped because {self.stop_reason}"
-            + (f" ({self.message})" if self.message else "")
-        )
+                parts[0] += f", failure probability {self.probability(final)} (estimate)"
+        parts += map(str, self.events[:3])
+        if len(self.events) > 3:
+            parts.append(f"and {len(self.events) - 3} more")
+        message = f" ({self.message})" if self.message else ""
+        return "; ".join([*parts, f"stopped because {self.stop_reason}{message}"])
+
+
+# What a report holds lists of, and how JSON writes the numbers that it lacks.
+_PARTS = {"rounds": Round, "events": Event, "unmet": Unmet}
+_NOT_FINITE = ("nan", "inf", "-inf")
 
 
 @cache
@@ -203,10 +194,8 @@ def library_version() -> str:
         return "unknown"
 
 
-def _finite(value: object) -> object:
-    """Replace every NaN and Inf in nested lists and dictionaries by its name."""
+def _mapped(value: object, leaf: Callable[[object], object]) -> object:
+    """Apply a function to what nested lists and dictionaries hold."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return {key: _mapped(entry, leaf) for key, entry in value.items()}
+    return [_mapped(entry, leaf) for entry in value] if isinstance(value, list) else leaf(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,12 +51,8 @@ class Samples:
 
     def distinct(self) -> Samples:
         """Keep the first of those at the same point."""
-        first: dict[bytes, int] = {}
-        for i, x in enumerate((self.x + 0.0).numpy()):  # which makes -0.0 the same as 0.0
-            first.setdefault(x.tobytes(), i)
-        kept = torch.zeros(len(self), dtype=torch.bool)
-        kept[list(first.values())] = True
-        return self[kept]
+        _, first = np.unique(self.x.numpy(), axis=0, return_index=True)
+        return self[torch.isin(torch.arange(len(self)), torch.from_numpy(first))]
 
 
 @dataclass(frozen=True)
@@ -104,27 +101,23 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     """
     operation, count = tasks[0].problem.operation, len(points)
     p = [task.box(points.x) for task in tasks]
-    A, defined = zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)])
-    A, defined = torch.cat(A), torch.cat(defined)
+    A, defined = map(torch.cat, zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)]))
     factors, failed = checked(operation.snapshots, A)
-    failed |= ~defined
+    succeeded = ~failed & defined
     result = []
     for i, (task, own) in enumerate(zip(tasks, p)):
         part = slice(i * count, (i + 1) * count)
-        task.count(own, ~failed[part])
-        good = ~failed[part].cpu()
+        task.count(own, succeeded[part])
+        good = succeeded[part].cpu()
         if len(tasks) > 1 and not good.any():  # an operation that suits none of these matrices says why
             checked(operation.snapshots, A[part])
         if not good.all():
             task.note(f"{int((~good).sum())} of {count} exact solves failed")
-        succeeded = replace(points, x=task.place(own), factors=tuple(x[part] for x in factors))[good]
-        samples = succeeded.distinct()
-        if len(samples) < len(succeeded):
-            task.note(
-                f"{len(succeeded) - len(samples)} of {count} snapshots coincide with others in the precision of the "
-                f"box, {task.problem.family.box.dtype}; give it in double precision"
-            )
-        result.append(samples)
+        samples = replace(points, x=task.place(own), factors=tuple(x[part] for x in factors))[good]
+        result.append(samples.distinct())
+        if lost := len(samples) - len(result[-1]):
+            where = f"the precision of the box, {task.problem.family.box.dtype}, give it in double precision"
+            task.note(f"{lost} of {count} snapshots coincide with others in {where}")
     return result
 
 

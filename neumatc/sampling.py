@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import torch
@@ -78,12 +78,11 @@ def design(
         angles = (torch.arange(count, dtype=torch.float64) + 0.5) * (torch.pi / count)
         j = torch.arange(1, count // 2 + 1, dtype=torch.float64)
         weights = (1 - 2 * (torch.cos(2 * j * angles[:, None]) / (4 * j**2 - 1)).sum(dim=1)) / count
-        y = torch.cos(angles)
+        x = torch.cos(angles)
         if checks.number("stretch", stretch, at_least=0, below=1):
-            x = torch.asin(stretch * y) / math.asin(stretch)
-            weights = weights / torch.sqrt(1 - (stretch * y) ** 2)
-            return x[:, None], weights / weights.sum()
-        return y[:, None], weights
+            weights = weights / torch.sqrt(1 - (stretch * x) ** 2)
+            x, weights = torch.asin(stretch * x) / math.asin(stretch), weights / weights.sum()
+        return x[:, None], weights
     if kind == "tensor":
         x, weights = design(tensor_side(count, dimension), 1)
         grid = torch.cartesian_prod(*[x[:, 0]] * dimension)
@@ -128,10 +127,7 @@ def tensor_side(count: int, dimension: int) -> int:
     Returns:
         The largest k with k^d <= count.
     """
-    side = 1
-    while (side + 1) ** dimension <= count:
-        side += 1
-    return side
+    return int(count ** (1 / dimension) + 1e-9)  # the root may be rounded down
 
 
 def sparse_level(count: int, dimension: int) -> int:
@@ -144,10 +140,7 @@ def sparse_level(count: int, dimension: int) -> int:
     Returns:
         The largest level whose `sparse_grid` has at most ``count`` points.
     """
-    level = 0
-    while len(sparse_grid(level + 1, dimension)) <= count:
-        level += 1
-    return level
+    return next(level for level in itertools.count() if len(sparse_grid(level + 1, dimension)) > count)
 
 
 @lru_cache(maxsize=64)
@@ -164,8 +157,8 @@ def sparse_grid(level: int, dimension: int) -> Tensor:
     new = [[0.0], [-1.0, 1.0]]
     for finer in range(2, level + 1):
         new.append(np.cos(np.arange(1, 2**finer, 2) * np.pi / 2**finer).tolist())
-    levels = [k for k in product(range(level + 1), repeat=dimension) if sum(k) <= level]
-    points = [point for k in levels for point in product(*(new[i] for i in k))]
+    levels = [k for k in itertools.product(range(level + 1), repeat=dimension) if sum(k) <= level]
+    points = [point for k in levels for point in itertools.product(*(new[i] for i in k))]
     return torch.tensor(points, dtype=torch.float64)
 
 

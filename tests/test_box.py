@@ -246,7 +246,7 @@ def test_hints_name_the_axes_over_decades():
         ({"lower": 0.0, "scale": "log"}, ValueError, ["`scale`", "'linear' for p", "bound 0", "'log'", "raise"]),
         ({"lower": -1.0, "scale": "log"}, ValueError, ["`scale`", "'linear' for p", "bound -1", "'log'", "raise"]),
         ({"scale": "cubic"}, ValueError, ["`scale`", "'linear' or 'log'", "'cubic'"]),
-        ({"scale": ["log", "log"]}, ValueError, ["`scale`", "expected 1, one per axis", "['log', 'log']"]),
+        ({"scale": ["log", "log"]}, ValueError, ["`scale`", "expected 1 values", "one per axis", "['log', 'log']"]),
         ({"scale": None}, TypeError, ["`scale`", "type str", "None"]),
         ({"periodic": 1}, TypeError, ["`periodic`", "type bool", "1"]),
         ({"periodic": [True, False]}, ValueError, ["`periodic`", "expected 1", "[True, False]"]),

@@ -50,6 +50,8 @@ GENERAL = [
 HERMITIAN = [nm.Eigh(), nm.Eigh(2), nm.Cholesky()]
 OPERATIONS = [*GENERAL, *HERMITIAN, nm.Solve(2)]
 operations = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda x: str(x).replace(" ", ""))
+# One of each precision and each kind, for what has a test in every dtype elsewhere.
+kinds = pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 
 
 def problem_of(operation, dtype):
@@ -89,11 +91,11 @@ def assert_never_below(checked, error):
     assert (checked.bound >= error)[known].all(), f"the error is {worst:.17g} times its bound"
 
 
-@pytest.mark.parametrize("rank", [1, 4])
 @operations
-def test_kept_values_are_the_surrogates_and_the_others_exact_bit_for_bit(operation, rank, dtype):
+@kinds
+def test_kept_values_are_the_surrogates_and_the_others_exact_bit_for_bit(operation, dtype):
     problem = problem_of(operation, dtype)
-    surrogate, p = fitted(problem, rank), parameters(40, dtype=real(dtype))
+    surrogate, p = fitted(problem), parameters(40, dtype=real(dtype))
     before, value = surrogate(p), nm.certify(surrogate, problem, p, rtol=1e9)
     rtol = float(value.bound.median())  # about a half is rejected, wherever the bound lies
     rtol = rtol if 0 < rtol < torch.inf else 1e-2
@@ -172,6 +174,7 @@ def test_all_accepted_and_all_rejected(operation):
 
 
 @pytest.mark.parametrize("operation", [nm.SVD(2), nm.QR(), nm.Polar(), nm.Eigh(2), nm.Subspace(2)], ids=str)
+@kinds
 def test_orthonormal_values_are_certified_as_they_are(operation, dtype):
     problem = problem_of(operation, dtype)
     surrogate, p = fitted(problem, rank=3), parameters(20, dtype=real(dtype))
@@ -204,6 +207,7 @@ def test_singular_matrices_are_rejected_and_failed(dtype):
 
 
 @operations
+@kinds
 def test_where_the_family_is_undefined_nothing_is_accepted(operation, dtype):
     problem, p = problem_of(operation, dtype), parameters(6, dtype=real(dtype))
     surrogate, fn, bad = fitted(problem), problem.family.fn, torch.tensor([False, True, False, False, True, False])
@@ -436,7 +440,7 @@ def perturbed(x, size, seed):
 
 
 @pytest.mark.parametrize("kind", LINEAR, ids=lambda kind: kind.__name__)
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @cases
 def test_bounds_of_linear_operations_hold_in_exact_arithmetic(kind, seed, shape, dtype, condition, scale, size):
     m, n = shape if kind is not nm.Inverse else (shape[0],) * 2
@@ -454,7 +458,7 @@ def test_bounds_of_linear_operations_hold_in_exact_arithmetic(kind, seed, shape,
         assert bound < 1  # of use, if pessimistic by the condition number
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.integers(2, 4), st.sampled_from(DTYPES[1::2]), st.floats(0, 8), st.floats(-18, 0))
 def test_estimate_of_the_determinant_is_its_error_up_to_rounding(seed, n, dtype, condition, size):
     A = conditioned(1, n, n, dtype, condition=10**condition, seed=seed % 997)
@@ -469,7 +473,7 @@ def test_estimate_of_the_determinant_is_its_error_up_to_rounding(seed, n, dtype,
 
 
 @pytest.mark.parametrize("kind", [nm.SVD, nm.Eigh], ids=lambda kind: kind.__name__)
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(cases=st.data())
 def test_bounds_of_spectral_decompositions_hold_in_exact_arithmetic(kind, cases):
     seed, dtype = cases.draw(st.integers(0, 2**31)), cases.draw(st.sampled_from(DTYPES))
@@ -485,7 +489,7 @@ def test_bounds_of_spectral_decompositions_hold_in_exact_arithmetic(kind, cases)
     assert measured(operation, A, factors) >= mp_error(operation, A[0], [x[0] for x in factors])
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 2**31), st.sampled_from(DTYPES[1::2]), st.floats(-8, 0), st.floats(-8, 0))
 def test_bound_of_the_svd_holds_near_a_lost_gap(seed, dtype, gap, size):
     """Values of a nearby matrix, whose leading vectors may be others altogether."""

@@ -49,7 +49,7 @@ def fit(problem, rank, *, seed=0, budget=None, **settings):
 
 def assert_near_limit(surrogate, problem, rank, factor):
     """Error on unseen parameters at most ``factor`` times that of the best map of the rank (or rounding)."""
-    p = grid_of(problem.family, 1500)
+    p = grid_of(problem.family, 800)
     exact = problem.exact(p).value
     limit = float(benchmark.eckart_young(exact, rank))
     error = benchmark.relative_error(surrogate(p), exact)
@@ -73,7 +73,7 @@ def assert_sound(surrogate, problem):
 # Accuracy
 
 
-@pytest.mark.parametrize("rank", [1, 6, 14])
+@pytest.mark.parametrize("rank", [1, 14])
 def test_the_default_reaches_the_limit_in_every_dtype(rank, dtype, device):
     problem = smooth(dtype, device=device)
     surrogate = fit(problem, rank)
@@ -123,6 +123,7 @@ def test_no_worse_than_a_spline_through_the_coefficients(count, rank, cycles):
     assert ours <= 1.05 * benchmark.relative_error(interpolants.pod_spline(problem, count, rank)(p), exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
 @pytest.mark.parametrize("name", EMBEDDINGS)
 def test_without_any_exact_solve_near_the_limit(name, dtype, solved):
     """The residual alone, and the operation's exact solution is not called once."""
@@ -204,7 +205,7 @@ def ill_conditioned(shape, condition, dtype):
         (nm.PseudoInverse(), (5, 7), 1e9, torch.float64, 1.0),
         (nm.PseudoInverse(), (7, 5), 1e4, torch.float32, 1.0),
         (nm.LMMSE(1e-8), (7, 5), 1e9, torch.float64, 2.0),
-        (nm.LMMSE(1e-8), (5, 7), 1e6, torch.complex64, 1.0),
+        (nm.LMMSE(1e-8), (3, 4), 1e6, torch.complex64, 1.0),
         (nm.RegularizedInverse(1e-6), (5, 5), 1e4, torch.float32, 1.0),
         (nm.Inverse(), (6, 6), 1e6, torch.float64, 2.0),
         (nm.Inverse(), (6, 6), 1e9, torch.float64, 2.0),
@@ -337,8 +338,8 @@ def test_every_gradient_mode_gives_the_same(mode, budget):
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_the_default_dtype_does_not_matter(name, dtype):
-    problem = smooth(dtype, 5)
+def test_the_default_dtype_does_not_matter(name):
+    problem = smooth(torch.complex64, 5)
     p = grid_of(problem.family, 20)
     expected = fit(problem, 4, embedding=EMBEDDINGS[name])
     before = expected(p)
@@ -405,6 +406,7 @@ def test_snapshots_are_as_many_as_asked_for(solved):
     assert_raises(ValueError, words, lambda: fit(problem, 3, snapshots=11, budget=6))
     array = torch.tensor(given, dtype=torch.float64).numpy()
     assert fit(problem, 3, snapshots=array).report.settings["snapshots"] == given
+    assert fit(problem, 3, snapshots=[x for (x,) in given]).report.exact_solves == 4
 
 
 def test_exact_solutions_are_reproduced_at_the_snapshots():
@@ -412,9 +414,6 @@ def test_exact_solutions_are_reproduced_at_the_snapshots():
     nodes = snapshots_of(12)
     surrogate = fit(problem, 12, snapshots=12)
     assert_close(surrogate(nodes), problem.exact(nodes).value, units=1e4)
-
-
-# The tolerance
 
 
 # Bad input
@@ -490,7 +489,7 @@ def test_repeated_snapshots(solved):
     fit(problem, 4, snapshots=points, budget=5)  # five, not eight
 
 
-@pytest.mark.parametrize("d", [1, 2, 4])
+@pytest.mark.parametrize("d", [1, 4])
 @pytest.mark.parametrize("settings", [{"budget": 1}, {"snapshots": 1}, {"snapshots": "centre"}], ids=str)
 def test_a_single_snapshot(d, settings, solved):
     problem = smooth(torch.float64, 4, d, CountedInverse(), cycles=0.1)
@@ -559,14 +558,15 @@ def test_all_singular_without_exact_solves():
     p = grid_of(problem.family)
     # The pseudo-inverse has the least residual, sqrt(1 / 2) at every parameter.
     assert (problem.residual(p, surrogate(p)) - 0.5**0.5).abs().max() < 0.05
-    assert surrogate.report.stop_reason in (StopReason.RANK, StopReason.STALLED)
+    assert surrogate.report.stop_reason == StopReason.RANK
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize(
+    ("budget", "dtype"), [(None, torch.complex128), (None, torch.float32), (0, torch.float32)], ids=str
+)
 def test_nearly_singular(budget, dtype):
-    problem = nm.Problem(low_rankness.low_rank_plus_shift(12, 3, 1e-4, dtype=dtype), nm.Inverse())
-    assert_degrades(problem, rank=8, budget=budget)
+    problem = nm.Problem(low_rankness.low_rank_plus_shift(6, 3, 1e-4, dtype=dtype), nm.Inverse())
+    assert_degrades(problem, rank=4, budget=budget)
 
 
 def failing_later(call, how):
@@ -854,14 +854,11 @@ def test_a_family_that_fails_at_the_projections_degrades_the_fit():
         ({"snapshots": 0}, ValueError, ["`snapshots`", "at least 1", "got 0"]),
         ({"snapshots": True}, TypeError, ["`snapshots`", "integer", "True"]),
         ({"snapshots": 2.5}, TypeError, ["`snapshots`", "2.5"]),
-        ({"snapshots": []}, ValueError, ["`snapshots`"]),
         ({"snapshots": "abc"}, (TypeError, ValueError), ["`snapshots`"]),
         ({"projections": -1}, ValueError, ["`projections`", "at least 0"]),
         ({"projections": "many"}, TypeError, ["`projections`", "'many'"]),
         ({"check": -1}, ValueError, ["`check`", "at least 0"]),
         ({"check": 1.5}, TypeError, ["`check`", "1.5"]),
-        ({"failure_probability": 1.0}, ValueError, ["`failure_probability`", "below 1"]),
-        ({"sampling": 3}, TypeError, ["`sampling`", "FailureInformedSampling"]),
     ],
 )
 def test_the_method_refuses(settings, error, words):
@@ -873,7 +870,7 @@ def test_the_method_refuses(settings, error, words):
     [
         ([[0.5], [1.5]], ["`snapshots`", "box [0.0] to [1.0]", "[1.5]", "row 1"]),
         ([[0.5, 0.5]], ["`snapshots`", "(B, 1)", "(1, 2)"]),
-        ([0.5, 0.6], ["`snapshots`", "(N, d)", "[0.5, 0.6]"]),
+        ([], ["`snapshots`", "at least one"]),
         ([[0.5], [math.nan]], ["`snapshots`", "finite", "nan", "row 1"]),
         ([[0.5], [0.5, 0.6]], ["`snapshots`"]),
         ([["a"]], ["`snapshots`"]),
@@ -945,19 +942,18 @@ def test_a_result_that_is_zero_everywhere_is_fitted(d, settings, dtype):
     assert nm.certify(surrogate, problem, p).residual.tolist() == [0] * 7
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD()], ids=str)
 def test_snapshots_that_coincide_in_the_precision_of_the_box_are_left_out_and_reported(operation):
     """In float32 there are few numbers in this box: neighbouring nodes are rounded to one."""
-    half, slope = 3e5, torch.tensor([[0.0, 1.0], [-1.0, 0.5]], dtype=torch.float64)
+    half, slope = 1.5e5, torch.tensor([[0.0, 1.0], [-1.0, 0.5]], dtype=torch.float64)
 
     def fn(p):
         return 2 * torch.eye(2, dtype=torch.float64) + ((p.double() - 3.5e9) / half)[:, :, None] * slope
 
     family = nm.ParametricMatrix(fn, [3.5e9 - half], [3.5e9 + half], dtype=torch.float32)
     problem = nm.Problem(family, operation)
-    surrogate = fit(problem, 4, snapshots=2400)
-    assert "of 2400 snapshots coincide with others in the precision of the box" in surrogate.report.message
+    surrogate = fit(problem, 4, snapshots=1200)
+    assert "of 1200 snapshots coincide with others in the precision of the box" in surrogate.report.message
     p = torch.linspace(3.5e9 - half, 3.5e9 + half, 201, dtype=torch.float64).float()[:, None]
     assert problem.error(p, surrogate(p)).max() < 1e-4
 

@@ -5,15 +5,16 @@ import torch
 
 import neumatc as nm
 from neumatc import continuation
-from neumatc.continuation import Strategy
 from neumatc.samples import Samples, solved
 
+NEWTON, LEAST_RESIDUAL, INTERPOLATE = (True, True), (False, True), (False, False)
 
-def task_of(operation, size=8, d=2, rank=8):
+
+def task_of(operation, size=8, d=2, rank=8, budget=None):
     family = nm.families.trigonometric(size, 3, 4.0, dimension=d, cycles=0.3, dtype=torch.float64)
     report = nm.Report("Test", {}, rank, 0)
     return nm.Task(
-        nm.Problem(family, operation), rank, None, None, None, torch.Generator().manual_seed(0), report, False
+        nm.Problem(family, operation), rank, None, budget, None, torch.Generator().manual_seed(0), report, False
     )
 
 
@@ -25,35 +26,40 @@ def points(count, d=2, space=None):
 @pytest.mark.parametrize(
     ("operation", "size", "expected"),
     [
-        (nm.Inverse(), 8, Strategy.NEWTON),
-        (nm.Inverse(), 512, Strategy.LEAST_RESIDUAL),  # a sketch costs less than a product
-        (nm.LMMSE(0.1), 8, Strategy.LEAST_RESIDUAL),
-        (nm.SVD(2), 8, Strategy.INTERPOLATE),  # no linear system
+        (nm.Inverse(), 8, NEWTON),
+        (nm.Inverse(), 512, LEAST_RESIDUAL),  # a sketch costs less than a product
+        (nm.LMMSE(0.1), 8, LEAST_RESIDUAL),
+        (nm.SVD(2), 8, INTERPOLATE),  # no linear system
     ],
     ids=str,
 )
 def test_the_strategy_of_fewest_operations(operation, size, expected):
-    strategy, count = continuation.choose(task_of(operation, size), points(32), None)
-    assert strategy is expected
-    assert (count > 0) == (strategy is not Strategy.INTERPOLATE)
+    newton, count = continuation.choose(task_of(operation, size), points(32), None)
+    assert (newton, count > 0) == expected
 
 
 def test_points_of_one_parameter_that_interpolate_need_no_more():
     task = task_of(nm.Inverse(), d=1)
-    assert continuation.choose(task, points(32, 1, nm.Chebyshev(31)), None) == (Strategy.INTERPOLATE, 0)
-    assert continuation.choose(task, points(32, 1), None)[0] is Strategy.NEWTON
+    assert continuation.choose(task, points(32, 1, nm.Chebyshev(31)), None) == (False, 0)
+    assert continuation.choose(task, points(32, 1), None)[0]
 
 
 def test_the_caller_decides_the_number():
     task = task_of(nm.Inverse())
-    assert continuation.choose(task, points(32), 5) == (Strategy.NEWTON, 5)
-    assert continuation.choose(task, points(32), 0) == (Strategy.INTERPOLATE, 0)
+    assert continuation.choose(task, points(32), 5) == (True, 5)
+    assert continuation.choose(task, points(32), 0) == (False, 0)
 
 
 def test_what_costs_far_more_than_the_solves_that_it_replaces_is_left_out():
     """Many directions in small systems: thousands of operations for each of an exact solve."""
     task = task_of(nm.LMMSE(0.1), size=12, rank=200)
-    assert continuation.choose(task, points(400), None) == (Strategy.INTERPOLATE, 0)
+    assert continuation.choose(task, points(400), None) == (False, 0)
+
+
+def test_solves_beyond_the_budget_cannot_be_had_so_the_residual_may_cost_more_than_they_would():
+    tasks = [task_of(nm.LMMSE(0.1), size=64, rank=72, budget=budget) for budget in (None, 160)]
+    found = [continuation.choose(task, points(160), None)[1] for task in tasks]
+    assert found[0] == 0 and found[1] >= 2 * 160
 
 
 def test_newton_adds_solutions_to_rounding():

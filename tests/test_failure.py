@@ -10,7 +10,7 @@ from conftest import assert_raises, generator
 import neumatc as nm
 from neumatc import FailureInformedSampling
 
-SEEDS = {1: 150, 2: 100, 3: 40}  # by dimension: fewer where one estimate costs more
+SEEDS = {1: 100, 2: 60, 3: 30}  # by dimension: fewer where one estimate costs more
 SMALL = FailureInformedSampling(candidates=60, samples=120, stages=3)
 
 
@@ -75,16 +75,13 @@ def test_failure_probability_is_unbiased(name):
     for result in results:
         assert result.candidates.shape == (SMALL.candidates, d)
         assert result.residuals.shape == (SMALL.candidates,)
-        assert result.evaluations in [sampler.candidates * stages + sampler.samples for stages in (1, 2, 3)]
         assert ((result.failures >= -1) & (result.failures <= 3)).all()
         assert ((result.candidates >= -1) & (result.candidates <= 3)).all()
-        assert result.proposal_mean.shape == (d,)
-        assert result.proposal_covariance.shape == (d, d)
         assert (result.standard_error == 0) == (len(result.failures) in (0, sampler.samples))
 
 
 def test_standard_error_is_the_spread_over_seeds():
-    results = estimates("middle 2-D")
+    results = estimates("middle 2-D", seeds=100)
     spread = np.std([result.probability for result in results], ddof=1)
     assert np.mean([result.standard_error for result in results]) == pytest.approx(spread, rel=0.3)
 
@@ -93,7 +90,7 @@ def test_importance_sampling_beats_plain_monte_carlo_on_a_rare_region():
     plain = FailureInformedSampling(candidates=60, samples=120, stages=3, defensive=1.0)
     spreads = [np.std([r.probability for r in estimates("rare", sampler)]) for sampler in (SMALL, plain)]
     assert spreads[0] < spreads[1] / 2
-    assert_unbiased(estimates("rare", plain, seeds=300), 1e-3)
+    assert_unbiased(estimates("rare", plain, seeds=150), 1e-3)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -120,25 +120,23 @@ class Fixed(nm.Method):
         task.note("first")
         task.note("second")
         maps = list(nm.fit(task.problem, rank=task.rank, progress=task.progress).maps)
-        self.estimate(task, maps, task.tol or 1e-2)
+        task.judge(p, task.residual(maps, p), rank=maps[0].rank, step=2)
         return maps
 
 
 def test_a_method_of_the_user(solved):
     problem = nm.Problem(easy(nm.Inverse()).family, CountedInverse())
-    method = Fixed(failure_probability=0.5)
+    method = Fixed()
     with pytest.warns(nm.FitWarning, match="0.1 is not met"):  # nothing says that it is
         surrogate = nm.fit(problem, rank=3, tol=1e-1, budget=9, method=method, progress=False)
     report = surrogate.report
     assert (report.method, report.rank, report.tol, report.budget) == ("Fixed", 3, 1e-1, 9)
-    assert report.settings["count"] == 3
-    assert report.settings["failure_probability"] == 0.5
-    assert report.settings["sampling"]["candidates"] == 300
+    assert report.settings == {"count": 3}
     assert report.exact_solves == 3
     assert report.message == "first; second"
     assert report.residual_evaluations > 0
     (entry,) = report.rounds
-    assert (entry.rank, entry.exact_solves) == (3, 3)
+    assert (entry.rank, entry.exact_solves, entry.step) == (3, 3, 2)
     assert len(entry.worst) == 1
 
 
@@ -152,12 +150,9 @@ def test_a_task_says_how_much_is_left():
     assert replace(task, budget=None).left() > 10**9
     x = 2 * parameters(5) - 1
     assert_close(task.cube(task.box(x)), x)
-    for note in ("fails at 3 of 80 parameters", "something else", "fails at 12.5 of 160 parameters", "something else"):
+    for note in ("fails at 3 of 80 parameters", "something else", "fails at 3 of 80 parameters"):
         task.note(note)
-    assert report.message == "fails at 12.5 of 160 parameters; something else"
-    for note in ("3 are equal; give others", "4 are equal; give others"):
-        task.note(note)
-    assert report.message == "fails at 12.5 of 160 parameters; something else; 4 are equal, give others"
+    assert report.message == "fails at 3 of 80 parameters; something else"
 
 
 # Budgets, for gradient training
@@ -191,16 +186,16 @@ class Recorded(nm.FailureInformedSampling):
         return found
 
 
-@pytest.mark.parametrize("rate", [1e-12, 1e-6, 1e-4, 1e-2, 1.0])
-@pytest.mark.parametrize("rounds", [1, 5])
-@pytest.mark.parametrize("goal", ["residual", "error", None])
+@pytest.mark.parametrize(("rate", "rounds"), [(1e-12, 5), (1e-6, 1), (1e-4, 5), (1e-2, 1), (1.0, 5)])
+@pytest.mark.parametrize("goal", ["residual", "error"])
 def test_training_never_ends_above_its_start(goal, rate, rounds):
     """By the measure of the goal, where it is judged: median residual, or error against a Newton step of the start."""
     problem = nm.Problem(nm.families.trigonometric(6, 4, 4.0, dtype=torch.float64), nm.Inverse())
     start = closed(problem, 8, embedding=nm.SinusoidalMLP(width=64, frequency=8.0))
+    start.maps[0].core.mul_(1.0 if goal == "error" else 0.7)  # a good start, or a poor one
     kept = {name: t.clone() for name, t in tensors_of(start).items()}
     Recorded.drawn.clear()
-    settings = {"learning_rate": rate, "rounds": rounds, "steps": 30, "goal": goal}
+    settings = {"learning_rate": rate, "rounds": rounds, "steps": 30}
     surrogate = trained(problem, None, start=start, sampling=Recorded(40, 60, stages=2), **settings)
     p = Recorded.drawn[0]
     if goal == "residual":
@@ -226,7 +221,7 @@ def test_training_improves_a_poor_start():
     assert after < 0.5 * before
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
 def test_training_on_the_error_mends_a_disturbed_map(dtype):
     problem = easy(nm.Inverse(), dtype)
     start = closed(problem)
@@ -236,23 +231,13 @@ def test_training_on_the_error_mends_a_disturbed_map(dtype):
     exact = problem.exact(p).value
     assert problem.residual(p, start(p)).max() < 0.1
     with pytest.warns(nm.FitWarning, match="train for more steps"):
-        surrogate = trained(problem, None, start=start, goal="error", steps=200, learning_rate=3e-3, tol=1e-9)
+        surrogate = trained(problem, None, start=start, steps=200, learning_rate=3e-3, tol=1e-9)
     assert surrogate.report.exact_solves == 0
     before, after = (benchmark.relative_error(s(p), exact) for s in (start, surrogate))
     assert after < 0.3 * before
 
 
-@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(2)], ids=str)
-def test_the_error_as_goal_where_it_cannot_be(operation):
-    problem = easy(operation)
-    assert_raises(ValueError, ["`goal`", "start", "goal='residual'"], lambda: trained(problem, goal="error"))
-    poor = trained(problem, steps=1)
-    expected = ["`goal`", "residuals" if operation == nm.Inverse() else "no Newton step", "goal='residual'"]
-    assert_raises(ValueError, expected, lambda: trained(problem, None, start=poor, goal="error"))
-    assert trained(problem, None, start=poor).report.stop_reason == StopReason.STEPS
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
 @pytest.mark.parametrize(
     "embedding", [None, bases.RadialBasis(20), bases.FourierExtension(12), nm.SinusoidalMLP()], ids=str
 )
@@ -261,7 +246,7 @@ def test_a_start_of_every_kind(embedding, dtype):
     start = closed(problem, 4, embedding=embedding)
     start.maps[0].weights["weight_out"].mul_(1.02)
     kept = {name: t.clone() for name, t in tensors_of(start).items()}
-    surrogate = trained(problem, 4, start=start, learning_rate=3e-5, steps=100, goal="error")
+    surrogate = trained(problem, 4, start=start, learning_rate=3e-5, steps=100)
     assert all(torch.equal(t, kept[name]) for name, t in tensors_of(start).items())
     moved = {name for name, t in surrogate.maps[0].weights.items() if not torch.equal(t, start.maps[0].weights[name])}
     if start.maps[0].embedding.trainable is not None:
@@ -278,9 +263,7 @@ def test_a_tolerance_is_not_claimed_for_a_map_that_misses_it():
     for rate in (1e-3, 1e-2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", nm.FitWarning)  # it may be met or not
-            surrogate = trained(
-                problem, None, start=start, goal="residual", steps=60, rounds=4, learning_rate=rate, tol=1e-2
-            )
+            surrogate = trained(problem, None, start=start, steps=60, rounds=4, learning_rate=rate, tol=1e-2)
         failing = float((problem.residual(p, surrogate(p)) > 1e-2).double().mean())
         assert surrogate.report.stop_reason != StopReason.TOLERANCE or failing < 0.02
 
@@ -500,8 +483,7 @@ def assert_same_fits(many, problems, units=1e4, **settings):
             assert (ours.exact_solves, ours.rank) == (theirs.exact_solves, theirs.rank)
 
 
-@pytest.mark.parametrize("boxes", [False, True])
-@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize(("d", "boxes"), [(1, True), (2, False)])
 def test_many_fits_are_those_one_by_one(d, boxes, dtype, solved):
     problems = families(4, dtype, d, boxes=boxes)
     settings = {"rank": 5, "method": nm.ClosedForm(snapshots=24)}

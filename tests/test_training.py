@@ -30,9 +30,9 @@ OPERATIONS = [nm.Inverse(), nm.SVD(rank=2)]
 LOOKS = 8  # exact solves at the worst candidates of a fit that ends with large residuals
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dtype, device):
+def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, dtype, device):
+    d = {torch.float32: 2, torch.complex64: 3}.get(dtype, 1)
     problem = easy(operation, dtype, d, device)
     surrogate = trained(problem, steps=60, rounds=1, learning_rate=2e-2)
     report = surrogate.report
@@ -59,7 +59,7 @@ def test_training_lowers_the_loss_in_every_dtype_and_dimension(operation, d, dty
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_more_training_is_accurate(operation):
     problem = easy(operation)
-    surrogate = trained(problem, rank=6, steps=1500, rounds=1, learning_rate=2e-2, batch=32)
+    surrogate = trained(problem, rank=6, steps=500, rounds=1, learning_rate=2e-2, batch=32)
     p = parameters(100)
     assert problem.error(p, surrogate(p)).median() < 0.03
     assert_close(
@@ -68,6 +68,7 @@ def test_more_training_is_accurate(operation):
     )
 
 
+@pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_a_seed_decides_everything(operation, dtype, device):
     problem = easy(operation, dtype, d=2, device=device)
@@ -184,7 +185,7 @@ def test_singular_matrices_are_found_where_residuals_stay_large():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("d", [1, 3])
 def test_default_settings_come_near_the_limit_in_every_dimension(d):
     """On parameters not trained on, against the best map of the rank."""
     family = nm.families.trigonometric(size=12, shift=3.0, dimension=d)
@@ -289,13 +290,14 @@ class Adjoint(Square):
         return (float(A.abs().square().mean().sqrt()),)
 
 
-@pytest.mark.parametrize("dtype", DTYPES[1::2])
-@pytest.mark.parametrize(("operation", "shape"), [(Square(), (3, 3)), (Adjoint(), (3, 2))], ids=str)
+@pytest.mark.parametrize(
+    ("operation", "shape", "dtype"), [(Square(), (3, 3), torch.complex128), (Adjoint(), (3, 2), torch.float64)], ids=str
+)
 def test_an_operation_of_the_user_is_fitted(operation, shape, dtype):
     base = nm.families.trigonometric(3, 2, 3.0, cycles=0.3, dtype=dtype)
     family = nm.ParametricMatrix(lambda p: base(p)[:, : shape[0], : shape[1]], base.lower, base.upper)
     problem = nm.Problem(family, operation)
-    surrogate = trained(problem, rank=5, steps=600, rounds=1, learning_rate=2e-2)
+    surrogate = trained(problem, rank=5, steps=400, rounds=1, learning_rate=2e-2)
     p = parameters(50)
     assert surrogate(p).shape == (50, *problem.factors[0].shape)
     assert problem.error(p, surrogate(p)).median() < 0.05
@@ -322,7 +324,6 @@ def test_method_refuses(settings, words):
     assert_raises((ValueError, TypeError), words, lambda: nm.ResidualTraining(**settings))
 
 
-@pytest.mark.parametrize("unit", [2.0**10, 2.0**-20])
 @pytest.mark.parametrize(
     ("operation", "powers"),
     [
@@ -338,8 +339,8 @@ def test_method_refuses(settings, words):
     ],
     ids=str,
 )
-def test_the_unit_of_the_matrices_does_not_matter(operation, powers, unit):
-    family = easy(operation).family
+def test_the_unit_of_the_matrices_does_not_matter(operation, powers):
+    family, unit = easy(operation).family, 2.0**-20 if sum(powers) < 0 else 2.0**10
     scaled = nm.ParametricMatrix(lambda p: unit * family(p), family.lower, family.upper)
     p = grid_of(family, 20)
     values = [trained(nm.Problem(f, operation), rank=3)(p) for f in (family, scaled)]
