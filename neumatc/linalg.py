@@ -316,27 +316,22 @@ def _on_the_cut(a: np.ndarray, eps: float) -> bool:
     return bool(((values.real < 0) & (np.abs(values.imag) <= len(a) * eps * np.abs(values).max())).any())
 
 
-def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
-    r"""Return the nearest matrices with orthonormal columns: the factor Q of the polar form U = Q P.
+def orthonormalized(U: Tensor) -> Tensor:
+    r"""Return the nearest matrices with orthonormal columns, of wide ones rows: the factor Q of the polar form U = Q P.
 
     By :math:`Q = U (I + E)^{-1/2}`, E = U^H U - I, k x k, with as many terms of the binomial series in E as rounding
     asks for: two or three where U is orthonormal to 1e-3. Where the norm of E is not below 0.3, by a singular value
     decomposition.
 
     Args:
-        U: Shape (B, m, k), m >= k, of full column rank; with ``rows`` (B, k, m).
-        rows: Make the rows orthonormal instead.
+        U: Shape (B, m, k), of full rank.
 
     Returns:
         The shape of U, orthonormal to a few units of rounding.
-
-    Raises:
-        ValueError: If there are more vectors than they have entries.
     """
-    long, many = U.shape[1:][::-1] if rows else U.shape[1:]
-    if many > long:
-        raise ValueError(f"`U`: expected at most {long} vectors of {long} numbers, got {many}; set or drop `rows`.")
-    E = U @ U.mH if rows else U.mH @ U
+    if U.shape[1] < U.shape[2]:
+        return orthonormalized(U.mH).mH
+    E = U.mH @ U
     E.diagonal(dim1=1, dim2=2).sub_(1)
     defect = torch.linalg.vector_norm(E.flatten(1), dim=1)
     far = defect >= 0.3
@@ -344,7 +339,7 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
         left, _, right, _ = svd(U[far])
         nearest = U.clone()
         nearest[far] = left @ right
-        return orthonormalized(nearest, rows=rows)  # the Jacobi iteration on CUDA leaves some twenty units of rounding
+        return orthonormalized(nearest)  # the Jacobi iteration on CUDA leaves some twenty units of rounding
     worst, eps = float(defect.nan_to_num(0).max()), torch.finfo(U.dtype).eps
     terms = [1.0]
     while abs(terms[-1]) * worst ** (len(terms) - 1) > eps / 4:
@@ -354,7 +349,7 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
         Z.diagonal(dim1=1, dim2=2).add_(terms[i])
         Z = E @ Z
     Z.diagonal(dim1=1, dim2=2).add_(1)
-    return Z @ U if rows else U @ Z
+    return U @ Z
 
 
 def norm(A: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +16,14 @@ from neumatc.families import FamilyError
 from neumatc.linalg import norm
 from neumatc.report import Event
 
-# Operations of a matrix function and of its residual, in n^3: products and a solve for the exponential; a Schur form,
-# 25, with what follows, and an inverse that tells which matrices are singular, for the others (Higham, 2008). The third
-# number is for the call, since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
-_FUNCTION_COSTS = {"exp": (20, 20, 4e5), "sqrt": (30, 2, 6e4), "inverse_sqrt": (32, 4, 7e4), "log": (60, 24, 4e6)}
+# Operations of a matrix function, in n^3 (Higham, 2008): products and a solve for the exponential; for the others a Schur
+# form, 25, with what follows, and an inverse that tells which matrices are singular. The second number is for the call,
+# since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
+_FUNCTION_COSTS = {"exp": (20, 4e5), "sqrt": (30, 6e4), "inverse_sqrt": (32, 7e4), "log": (60, 4e6)}
 # Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
 _SQUARINGS = 3
+
+Factors = tuple[Tensor, ...]
 
 
 class Factor(NamedTuple):
@@ -56,10 +59,14 @@ class Operation(ABC):
     """Whether `error_bound` is another number than the residual."""
     certainty: str = "estimate"
     """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
-    finishes: bool = False
-    """Whether `finish` brings the values of the maps to their final form."""
     residual_solves: bool = False
     """Whether the residual takes an exact solve, which whoever asks for residuals then counts as one."""
+    orthonormal: tuple[int, ...] = ()
+    """Which factors have orthonormal columns (wide ones: rows) in the exact solution."""
+    powers: tuple[float, ...] = ()
+    """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
+    packed: type[tuple] | None = None
+    """The named tuple in which the caller gets several factors."""
 
     def __init_subclass__(cls) -> None:
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
@@ -75,7 +82,7 @@ class Operation(ABC):
         """Describe the outputs for an m x n matrix; raise ValueError where the operation does not exist."""
 
     @abstractmethod
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         """Solve exactly through `neumatc.linalg`: the factors, and a mask of failures of shape (B,)."""
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
@@ -95,20 +102,25 @@ class Operation(ABC):
         short, long = sorted((m, n))
         return 6 * long * short**2 + 20 * short**3
 
-    def residual_cost(self, m: int, n: int) -> float:
-        """Approximate number of floating-point operations of one residual, counted as for `cost`.
-
-        By default four products of A with a square matrix.
-        """
-        return 8 * m * n * min(m, n)
-
     def scales(self, A: Tensor) -> tuple[float, ...]:
-        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve; by default 1."""
-        return (1.0,) * len(self.factors(*A.shape[1:]))
+        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve.
+
+        By default, with `powers`, as for A with equal singular values; without, 1.
+        """
+        factors = self.factors(*A.shape[1:])
+        k = getattr(self, "rank", None) or min(A.shape[1:])
+        value = float(norm(A).square().mean().sqrt()) / k**0.5 or 1.0
+        sizes = [value**power * (k / math.prod(f.shape)) ** 0.5 for power, f in zip(self.powers, factors)]
+        return tuple(sizes) or (1.0,) * len(factors)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Differentiable training loss, shape (B,); the squared residual unless there is something better."""
         return self.residual(A, factors) ** 2
+
+    def orthogonality(self, factors: Sequence[Tensor]) -> Tensor:
+        """Mean squared defect of orthonormality of the factors that are `orthonormal`, one at least; shape (B,)."""
+        frames = [factors[i] if factors[i].shape[1] >= factors[i].shape[2] else factors[i].mH for i in self.orthonormal]
+        return sum(squared_norm(gram(U, -1.0)) for U in frames) / (len(frames) * frames[0].shape[-1])
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         """Return the gauge-invariant matrix by which two solutions are compared, shape (B, rows, cols)."""
@@ -127,17 +139,15 @@ class Operation(ABC):
         """
         return self.residual(A, factors)
 
-    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> Factors | None:
         """Return approximate factors after a Newton step, which about squares their error; see `newton`."""
         return None
 
-    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         """Solve exactly for what `align` needs, which may be more than is asked for; by default as `exact` does."""
         return self.exact(A)
 
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         """Make snapshots continuous: choose their gauge.
 
         Args:
@@ -165,20 +175,21 @@ class Operation(ABC):
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""
-        raise ValueError(f"`orthonormal`: expected False for {self}, whose factors are not orthonormal, got True.")
+        if not self.orthonormal:
+            raise ValueError(f"`orthonormal`: expected False for {self}, whose factors are not orthonormal, got True.")
+        for U in (factors[i] for i in self.orthonormal):
+            U.copy_(linalg.orthonormalized(U))
 
-    def pack(self, factors: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    def pack(self, factors: Sequence[Tensor]) -> Tensor | Factors:
         """Return the factors as the caller sees them: one tensor, or a named tuple."""
-        return factors[0]
+        return self.packed(*factors) if self.packed else factors[0]
 
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""
         return asdict(self)
 
 
-def checked(
-    solve: Callable[[Tensor], tuple[tuple[Tensor, ...], Tensor]], A: Tensor
-) -> tuple[tuple[Tensor, ...], Tensor]:
+def checked(solve: Callable[[Tensor], tuple[Factors, Tensor]], A: Tensor) -> tuple[Factors, Tensor]:
     """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN.
 
     A ValueError of the operation, which suits none of the matrices, is the family's: FamilyError.
@@ -218,9 +229,7 @@ class LinearOperation(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         # L X = F with a multiple of a unitary matrix for L.
         L, F = self.system(A)
-        size = relative(F, L) * L.shape[-1]
-        numbers = L.shape[-1] * F.shape[-1]
-        return (float((size / numbers).sqrt().median()),)
+        return (float((relative(F, L) / F.shape[-1]).sqrt().median()),)
 
 
 @dataclass(frozen=True)
@@ -244,20 +253,16 @@ class Inverse(LinearOperation):
         require_square(self, m, n, "nm.PseudoInverse")
         return (Factor("X", (n, n)),)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        X, failed = linalg.inverse(A)
-        return (X,), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.inverse(A))
 
     def cost(self, m: int, n: int) -> float:
-        return 2 * n**3
-
-    def residual_cost(self, m: int, n: int) -> float:
         return 2 * n**3
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return A, identity_like(A)
 
-    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> Factors:
         r"""Newton-Schulz step :math:`X (2 I - A X)`: its residual I - A X is the square of that before."""
         L, _ = self.system(A)
         X = factors[0]
@@ -290,10 +295,7 @@ class RegularizedInverse(LinearOperation):
     def cost(self, m: int, n: int) -> float:
         return 2 * m * n**2 + 7 / 3 * n**3
 
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * m * n**2 + 2 * n**3
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision, since forming the Gram matrix squares the condition number.
         X, failed = linalg.solve_positive(*self.system(wide(A)))
         return (X.to(A.dtype),), failed
@@ -330,9 +332,6 @@ class _NormalEquations(LinearOperation):
     def cost(self, m: int, n: int) -> float:
         short, long = sorted((m, n))
         return 4 * long * short**2 + short**3 / 3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 4 * m * n * min(m, n)
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return self._equations(A, self.noise)
@@ -378,7 +377,7 @@ class LMMSE(_NormalEquations):
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision, since forming the Gram matrix squares the condition number.
         X, failed = linalg.solve_positive(*self.system(wide(A)))
         X = X.to(A.dtype)
@@ -386,16 +385,12 @@ class LMMSE(_NormalEquations):
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L, F), X = self.system(A), self.unknown(factors[0])
-        R = F - L @ X
-        above = norm_above(L, X, F) + gram_rounding(A) * norm(X)
-        unsure = above - norm(R) + 2 * _slack(F) * above
+        R, above, unsure = _defect(L, X, F, gram_rounding(A))
         HR = F.mH @ R
         growth = two_norm_above(HR) + norm(F) * unsure
         step = norm(R - X @ HR) * (1 + _slack(X)) + (1 + norm(X) * norm(F)) * unsure
         sharper = torch.where(growth < self.noise, step / (self.noise - growth), torch.inf)
-        absolute = torch.minimum(above / self.noise, sharper)
-        least = norm(X) - absolute
-        return torch.where(least > 0, absolute / least, torch.inf)
+        return beside(torch.minimum(above / self.noise, sharper), X)
 
 
 @dataclass(frozen=True)
@@ -432,7 +427,7 @@ class PseudoInverse(_NormalEquations):
     def cost(self, m: int, n: int) -> float:
         return Operation.cost(self, m, n) + 2 * m * n * min(m, n)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision: in single, rounding of the size of the weak users' rows would spoil those of the strong.
         U, S, Vh, failed = linalg.svd(wide(A))
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
@@ -442,17 +437,12 @@ class PseudoInverse(_NormalEquations):
         X = self.unknown(factors[0])
         tall = A if A.shape[1] >= A.shape[2] else A.mH
         (L, F), P = self.system(A), gram(X.mH)
-        rho = norm_above(X, tall, identity_like(L))
-        above = norm_above(L, X, F) + gram_rounding(A) * norm(X)
+        R, above, unsure = _defect(L, X, F, gram_rounding(A))
+        _, rho, _ = _defect(X, tall, identity_like(L))
         largest = linalg.svd(X)[1][:, 0] * (1 + _slack(X))
         plain = torch.where(rho < 1, (largest / (1 - rho)) ** 2 * above, torch.inf)
-        R = F - L @ X
-        unsure = above - norm(R) + _slack(X) * above
-        rho = norm_above(P, L, identity_like(L)) + gram_rounding(A) * norm(P)
-        sharper = (norm(P @ R) * (1 + _slack(X)) + norm(P) * unsure) / (1 - rho)
-        absolute = torch.minimum(plain, torch.where(rho < 1, sharper, torch.inf))
-        least = norm(X) - absolute
-        return torch.where(least > 0, absolute / least, torch.inf)
+        rho = _defect(P, L, identity_like(L))[1] + gram_rounding(A) * norm(P)
+        return beside(torch.minimum(plain, _corrected(P, R, unsure, rho)), X)
 
 
 @dataclass(frozen=True)
@@ -484,12 +474,8 @@ class Solve(LinearOperation):
     def cost(self, m: int, n: int) -> float:
         return 2 / 3 * m**3 + 2 * m**2 * self.columns
 
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * m**2 * self.columns
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        X, failed = linalg.solve(*self.system(A))
-        return (X,), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.solve(*self.system(A)))
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return A[:, :, : A.shape[1]], A[:, :, A.shape[1] :]
@@ -514,6 +500,7 @@ class LogDet(Operation):
     """
 
     residual_solves = finishes = True
+    packed = LogDetFactors
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n)
@@ -522,12 +509,8 @@ class LogDet(Operation):
     def cost(self, m: int, n: int) -> float:
         return 8 / 3 * n**3  # an LU factorisation, and an inverse that tells which matrices are singular
 
-    def residual_cost(self, m: int, n: int) -> float:
-        return self.cost(m, n)
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        sign, logabsdet, failed = linalg.slogdet(A)
-        return (sign, logabsdet), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.slogdet(A))
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         exact, failed = checked(self.exact, A)
@@ -539,9 +522,6 @@ class LogDet(Operation):
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         out[0].div_(out[0].abs().clamp_min(torch.finfo(out[0].dtype).tiny))
-
-    def pack(self, factors: Sequence[Tensor]) -> LogDetFactors:
-        return LogDetFactors(*factors)
 
 
 @dataclass(frozen=True)
@@ -576,27 +556,20 @@ class MatrixFunction(Operation):
     def residual_solves(self) -> bool:
         return self.function == "exp"
 
+    @property
+    def powers(self) -> tuple[float, ...]:  # exponentials and logarithms have no unit
+        return {"sqrt": (0.5,), "inverse_sqrt": (-0.5,)}.get(self.function, ())
+
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n)
         return (Factor("X", (n, n)),)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        X, failed = linalg.matrix_function(self.function, A)
-        return (X,), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.matrix_function(self.function, A))
 
     def cost(self, m: int, n: int) -> float:
-        cubes, _, call = _FUNCTION_COSTS[self.function]
+        cubes, call = _FUNCTION_COSTS[self.function]
         return cubes * n**3 + call
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return _FUNCTION_COSTS[self.function][1] * n**3
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        # A multiple a of a unitary matrix. Exponentials and logarithms have no unit, and no guess at hand.
-        n = A.shape[-1]
-        a = float(norm(A).median()) / n**0.5
-        power = {"sqrt": 0.5, "inverse_sqrt": -0.5}.get(self.function)
-        return (a**power / n**0.5 if power and a else 1.0,)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = factors[0]
@@ -608,6 +581,11 @@ class MatrixFunction(Operation):
             "log": lambda: ((half := torch.linalg.matrix_exp(wide(-X / 2))) @ wide(A) @ half, identity_like(half)),
         }[self.function]()
         return relative(left - right, right).to(checks.real_dtype(A.dtype))
+
+
+def split(solved: tuple[Tensor, ...]) -> tuple[Factors, Tensor]:
+    """Return what a function of `neumatc.linalg` has returned as factors and mask."""
+    return tuple(solved[:-1]), solved[-1]
 
 
 def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:
@@ -673,15 +651,27 @@ def _slack(A: Tensor) -> float:
     return 4 * (sum(A.shape[1:]) + 4) * torch.finfo(A.dtype).eps
 
 
-def norm_above(L: Tensor, X: Tensor, F: Tensor) -> Tensor:
-    r"""Bound :math:`\|L X - F\|_F` from above, the rounding of this very computation included.
+def _defect(L: Tensor, X: Tensor, F: Tensor, rounding: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return R = F - L X as computed, a bound of :math:`\|F - L X\|_F`, and one of the rounding in R and its products.
 
     A computed product has an error of at most :math:`\gamma_n |L| |X|`, entry by entry (Higham, *Accuracy and
     Stability of Numerical Algorithms*, SIAM 2002, section 3.5; section 3.6 for complex numbers), hence of
-    :math:`\gamma_n \|L\|_F \|X\|_F` in the norm.
+    :math:`\gamma_n \|L\|_F \|X\|_F` in the norm. L itself is known up to ``rounding`` in that norm.
     """
-    slack = _slack(L) + _slack(X)
-    return norm(L @ X - F) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F))
+    R, slack = F - L @ X, _slack(L) + _slack(X)
+    above = norm(R) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F)) + rounding * norm(X)
+    return R, above, above - norm(R) + 2 * _slack(F) * above
+
+
+def _corrected(P: Tensor, R: Tensor, unsure: Tensor, rho: Tensor) -> Tensor:
+    r"""Bound an error by its Newton correction P R: :math:`\|P R\|_F / (1 - \rho)`, R known up to ``unsure``."""
+    return torch.where(rho < 1, (norm(P @ R) * (1 + _slack(R)) + norm(P) * unsure) / (1 - rho), torch.inf)
+
+
+def beside(error: Tensor, X: Tensor) -> Tensor:
+    """Bound a relative error by a bound of the absolute one of X, which is at least so far below the exact norm."""
+    least = norm(X) - error
+    return torch.where(least > 0, error / least, torch.inf)
 
 
 def two_norm_above(C: Tensor) -> Tensor:
@@ -696,13 +686,8 @@ def two_norm_above(C: Tensor) -> Tensor:
 
 def _bound_of_inverse(A: Tensor, X: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     """Bound the relative error of an inverse of A, which is itself known up to ``rounding`` in the Frobenius norm."""
-    R = identity_like(A) - A @ X
-    rho = norm_above(A, X, identity_like(A)) + rounding * norm(X)
-    unsure = rho - norm(R) + _slack(X) * rho
-    absolute = (norm(X @ R) * (1 + _slack(X)) + norm(X) * unsure) / (1 - rho)
-    least = norm(X) - absolute
-    sharper = torch.where(least > 0, absolute / least, torch.inf)
-    return torch.where(rho < 1, torch.minimum(rho, sharper), torch.inf)
+    R, rho, unsure = _defect(A, X, identity_like(A), rounding)
+    return torch.where(rho < 1, torch.minimum(rho, beside(_corrected(X, R, unsure, rho), X)), torch.inf)
 
 
 def gram_rounding(A: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ BOUNDED = [case for case in CASES if case.operation.certainty == "bound"]
 ORTHONORMAL = (nm.SVD, nm.Eigh, nm.Subspace, nm.QR, nm.Polar)
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
-NAMED = {"SVDFactors": "U S Vh", "EighFactors": "eigenvalues eigenvectors", "QRFactors": "Q R", "PolarFactors": "U P"}
-NAMED |= {"EigFactors": "eigenvalues eigenvectors", "LogDetFactors": "sign logabsdet"}
+NAMED = {"SVDFactors": "U S Vh", "EigFactors": "eigenvalues eigenvectors", "QRFactors": "Q R", "PolarFactors": "U P"}
+NAMED |= {"LogDetFactors": "sign logabsdet"}
 
 
 def wide(x):
@@ -950,42 +950,12 @@ def test_a_capability_that_is_not_declared_is_refused(declared, method):
     assert name not in nm.Operation.registry
 
 
-class Products(torch.utils._python_dispatch.TorchDispatchMode):
-    """Adds up the operations of the matrix products of real matrices: two for each multiplication."""
-
-    total = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        if function in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default):
-            left, right = arguments
-            Products.total += 2 * left.numel() * right.shape[-1]
-        return function(*arguments, **(options or {}))
-
-
-def of_products(case):
-    """Whether the residual is made of products alone."""
-    operation = case.operation
-    other = isinstance(operation, nm.Polar) or getattr(operation, "function", "") == "log"
-    return not operation.residual_solves and not other
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if of_products(case)], ids=str)
-def test_the_cost_of_a_residual_is_that_of_its_products(case):
-    A = matrices(case, 4, torch.float64)
-    factors, _ = case.operation.exact(A)
-    Products.total = 0
-    with Products():
-        case.operation.residual(A, factors)
-    assert Products.total / 4 == pytest.approx(case.operation.residual_cost(*case.shape))
-
-
 @pytest.mark.parametrize("case", [case for case in CASES if case.shape == SQUARE or case.kind == "solve"], ids=str)
 def test_the_cost_of_a_solution_grows_with_the_cube_of_the_size(case):
     operation = case.operation
     large, larger = ((n, n + getattr(operation, "columns", 0)) for n in (2000, 4000))
     assert 7.5 < operation.cost(*larger) / operation.cost(*large) <= 8
     assert operation.cost(*large) <= 110 * 2000**3
-    assert operation.residual_cost(*large) <= operation.cost(*large) or isinstance(operation, (nm.QR, nm.Cholesky))
 
 
 # How the factors grow with A, as powers.
