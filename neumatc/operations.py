@@ -16,9 +16,9 @@ from neumatc.families import FamilyError
 from neumatc.linalg import norm
 from neumatc.report import Event
 
-# Operations of a matrix function, in n^3 (Higham, 2008): products and a solve for the exponential; for the others a Schur
-# form, 25, with what follows, and an inverse that tells which matrices are singular. The second number is for the call,
-# since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
+# Operations of a matrix function, in n^3 (Higham, 2008): products and a solve for the exponential; for the others a
+# Schur form, 25, with what follows, and an inverse that tells which matrices are singular. The second number is for the
+# call, since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
 _FUNCTION_COSTS = {"exp": (20, 4e5), "sqrt": (30, 6e4), "inverse_sqrt": (32, 7e4), "log": (60, 4e6)}
 # Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
 _SQUARINGS = 3
