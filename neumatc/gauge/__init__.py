@@ -94,13 +94,11 @@ def align(
             f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis alone closes a path."
         )
     points, F, eps = x.double().cpu().numpy(), _wide(frames), torch.finfo(values.dtype).eps
-    given = transport.Frames.of(F, F if duals is None else _wide(duals), _wide(values), eps, duals is not None)
+    given = transport.Frames.of(F, F if duals is None else _wide(duals), _wide(values), eps)
     separated, bases = transport.separated(given, points)
-    lattice = graph.connected(points, periodic)
-    followed, met = _followed(separated, lattice, together)
-    W = transport.relaxed(separated, lattice, followed)
-    if anchors is not None and duals is None:
-        W = transport.anchored(separated, W, followed.blocks, points[:, 0], anchors, periodic)
+    followed, met = _followed(separated, graph.connected(points, periodic), together)
+    along = anchors is not None and duals is None
+    W = transport.anchored(followed, anchors) if along else transport.relaxed(followed)
     used = np.zeros(F.shape[2], bool)
     # A column has the label that it has the largest part of.
     np.logical_or.at(used, np.abs(W).argmax(axis=2).ravel(), wanted.cpu().numpy().ravel())
@@ -122,10 +120,10 @@ def _followed(frames: transport.Frames, lattice: graph.Graph, together: bool) ->
     met: list[Event] = []
     while True:
         followed = transport.follow(frames, lattice, raw, graph.components(joined))
-        pairs, more = events.obstacles(frames, lattice, followed)
+        pairs, more = events.obstacles(followed)
         met += more
         if frames.alone or not pairs:
-            return followed, events.least(met) + events.crossings(frames, lattice, followed)
+            return followed, events.least(met) + events.crossings(followed)
         for a, b in pairs:
             joined[a, b] = joined[b, a] = True
 

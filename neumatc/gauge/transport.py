@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import bsr_array
 
 from neumatc.gauge.graph import NEIGHBOURS, Graph, components, lagrange, spaced
 
@@ -29,8 +32,7 @@ _TINY = np.finfo(float).tiny
 class Frames(NamedTuple):
     """What is followed: columns F (N, L, K) with duals D and values (N, K).
 
-    ``met`` (N, K, K) says whose values are equal, to ``equal``; ``scale`` is the largest value; ``alone``, whether the
-    columns are not orthonormal and cannot form blocks.
+    ``met`` (N, K, K) says whose values are equal, to ``equal``; ``scale`` is the largest value.
     """
 
     F: np.ndarray
@@ -39,14 +41,18 @@ class Frames(NamedTuple):
     met: np.ndarray
     equal: float
     scale: float
-    alone: bool
 
     @classmethod
-    def of(cls, F: np.ndarray, D: np.ndarray, values: np.ndarray, eps: float, alone: bool) -> Frames:
+    def of(cls, F: np.ndarray, D: np.ndarray, values: np.ndarray, eps: float) -> Frames:
         scale = max(np.abs(values).max(), _TINY)
         equal = _DEGENERATE_UNITS * eps * scale
         met = np.abs(values[:, :, None] - values[:, None, :]) <= equal
-        return cls(F, D, values, met & np.eye(F.shape[2], dtype=bool) if alone else met, equal, scale, alone)
+        return cls(F, D, values, met if D is F else met & np.eye(F.shape[2], dtype=bool), equal, scale)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the columns are not orthonormal and cannot form blocks."""
+        return self.D is not self.F
 
     @property
     def degenerate(self) -> np.ndarray:
@@ -54,19 +60,27 @@ class Frames(NamedTuple):
         return self.met.sum(axis=(1, 2)) > self.met.shape[1]
 
 
-class Followed(NamedTuple):
-    """Frames combined by unitary W (N, K, K): the labels' vectors, their overlaps on each edge, and their values.
+@dataclass(frozen=True)
+class Followed:
+    """Frames combined by unitary W (N, K, K) along a graph, and the overlaps of the labels' vectors on each edge."""
 
-    In a block the values are the diagonal of the matrix in their place.
-    """
-
+    frames: Frames
+    graph: Graph
     W: np.ndarray
     blocks: list[np.ndarray]
     overlaps: np.ndarray
-    held: np.ndarray
-    closed: bool
 
-    @property
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """The labels' vectors (N, L, K)."""
+        return self.frames.F @ self.W
+
+    @cached_property
+    def held(self) -> np.ndarray:
+        """The labels' values (N, K); in a block the diagonal of the matrix in their place."""
+        return np.einsum("nk,nkl->nl", self.frames.values, np.abs(self.W) ** 2)
+
+    @cached_property
     def same(self) -> np.ndarray:
         """Which labels (K, K) are in one block."""
         same = np.zeros(self.W.shape[1:], bool)
@@ -81,7 +95,7 @@ class Followed(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether the path is closed, and the labels' vectors go on over its seam."""
-        return self.closed and all(map(self.closes, self.blocks))
+        return self.graph.closed and all(map(self.closes, self.blocks))
 
 
 def overlaps(frames: Frames, edges: np.ndarray) -> np.ndarray:
@@ -102,51 +116,20 @@ def polar(A: np.ndarray) -> np.ndarray:
 
 def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarray]) -> Followed:
     """Follow blocks of labels along the tree by overlaps ``raw`` of frames, and spread what a turn makes of them."""
-    W = _transport(frames, graph, raw, blocks)
-    turned = _turned(W, raw, graph.edges)
-    if graph.closed:
-        W = _spread(W, turned[-1], graph.x[:, 0], blocks)
-        turned = _turned(W, raw, graph.edges)
-    return Followed(W, blocks, turned, np.einsum("nk,nkl->nl", frames.values, np.abs(W) ** 2), graph.closed)
-
-
-def _turned(W: np.ndarray, raw: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return _adjoint(W)[edges[:, 0]] @ raw @ W[edges[:, 1]]
-
-
-def _transport(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     count, width = frames.values.shape
     W = np.zeros((count, width, width), frames.F.dtype)
     W[graph.root] = np.eye(width)
-    clear, steps = _steps(raw[: len(graph.tree)], blocks)
-    degenerate = frames.degenerate
-    if len(blocks) > 1:
-        clear = clear & ~degenerate[graph.tree].any(axis=1)
-    for (a, b), overlap, plain, step in zip(graph.tree.tolist(), raw, clear.tolist(), steps):
-        if plain:
-            np.dot(step, W[a], out=W[b])
-            continue
-        overlap = W[a].conj().T @ overlap
-        turn = _within_values(overlap, frames.met[b]) if degenerate[b] else None
-        W[b] = _matched(overlap, blocks) if turn is None else turn @ _matched(overlap @ turn, blocks)
-    return W
-
-
-def _steps(raw: np.ndarray, blocks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Unitary steps (E, K, K) from frame to frame that are the same whatever the labels are, and where they hold.
-
-    So it is for one block, and for labels alone where every overlap says clearly which column goes on in which.
-    """
-    count, width, _ = raw.shape
-    if len(blocks) == 1:
-        return np.ones(count, bool), _adjoint(polar(raw))
-    columns = np.abs(raw).argmax(axis=2)[:, :, None]
-    kept = np.take_along_axis(raw, columns, axis=2)
-    clear = (np.sort(columns[:, :, 0], axis=1) == np.arange(width)).all(axis=1)
-    clear &= (np.abs(kept[:, :, 0]) ** 2 >= RESOLVED).all(axis=1) & (len(blocks) == width)
-    steps = np.zeros_like(raw)
-    np.put_along_axis(steps, columns, kept.conj() / np.maximum(np.abs(kept), _TINY), axis=2)
-    return clear, steps.transpose(0, 2, 1)
+    degenerate, (a, b) = frames.degenerate, graph.edges.T
+    for i, j, overlap in zip(a[: len(graph.tree)], b, raw):
+        overlap = W[i].conj().T @ overlap
+        if degenerate[j] and len(blocks) > 1:
+            turn = _within_values(overlap, frames.met[j])
+            W[j] = turn @ _matched(overlap @ turn, blocks)
+        else:
+            W[j] = _matched(overlap, blocks)
+    if graph.closed:
+        W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
+    return Followed(frames, graph, W, blocks, _adjoint(W)[a] @ raw @ W[b])
 
 
 def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
@@ -158,8 +141,9 @@ def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     columns = share.argmax(axis=1)
     if len(set(columns.tolist())) < len(columns):
         columns = linear_sum_assignment(share, maximize=True)[1]
-    step = np.zeros_like(overlap)
-    for block in blocks:
+    step, labels = np.zeros_like(overlap), np.arange(len(columns))
+    step[columns, labels] = polar(overlap[labels, columns, None, None])[:, 0, 0].conj()
+    for block in (block for block in blocks if len(block) > 1):
         step[np.ix_(columns[block], block)] = polar(overlap[np.ix_(block, columns[block])]).conj().T
     return step
 
@@ -248,57 +232,47 @@ def _rotation(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return angles, Q @ V
 
 
-def relaxed(frames: Frames, graph: Graph, followed: Followed) -> np.ndarray:
+def relaxed(followed: Followed) -> np.ndarray:
     """Average over neighbours in several parameters, and turn towards the mean of all frames."""
-    W = followed.W.copy()
+    W, graph = followed.W.copy(), followed.graph
     if graph.closed or not len(graph.loops):
         return W
-    for size in {len(block) for block in followed.blocks}:
-        group = np.stack([block for block in followed.blocks if len(block) == size])
-        inner = followed.overlaps[:, group[:, :, None], group[:, None, :]]
-        columns = np.moveaxis((frames.F @ W)[:, :, group], 1, 2)
+    for block in followed.blocks:
         # Where the mean fixes the phases, it does not matter from which they start.
-        Z, (seen, part) = np.eye(size, dtype=W.dtype), _mean(columns)
-        if part.min() < _CLEARLY:
-            Z = _averaged(graph, inner)
-            seen, part = _mean(_times(columns, Z))
-        Z = np.where((part > _SEEN)[:, None, None], _times(Z, polar(seen)), Z)
-        W[:, :, group] = np.moveaxis(_times(np.moveaxis(W[:, :, group], 1, 2), Z), 2, 1)
+        columns, Z = followed.vectors[:, :, block], np.eye(len(block), dtype=W.dtype)
+        seen, part = _mean(columns)
+        if part < _CLEARLY:
+            Z = _averaged(graph, followed.overlaps[:, block[:, None], block])
+            seen, part = _mean(columns @ Z)
+        W[:, :, block] = W[:, :, block] @ (Z @ polar(seen) if part > _SEEN else Z)
     return W
 
 
-def anchored(
-    frames: Frames, W: np.ndarray, blocks: list[np.ndarray], x: np.ndarray, anchors: np.ndarray, periodic: bool
-) -> np.ndarray:
-    """Turn the frames between anchors x on a path towards the straight line between the frames there."""
+def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
+    """Turn the frames between anchors on a path towards the straight line between the frames there."""
+    x, W, columns = followed.graph.x[:, 0], followed.W.copy(), followed.vectors
     held = np.flatnonzero(np.isin(x.round(_DECIMALS), anchors.round(_DECIMALS)))
     held = held[np.argsort(x[held])]
     places = x[held]
-    if periodic and len(held) and places[-1] - places[0] < 2:  # the path goes on beyond both ends
+    if followed.graph.closed and len(held) and places[-1] - places[0] < 2:  # the path goes on beyond both ends
         held, places = np.r_[held[-1:], held, held[:1]], np.r_[places[-1:] - 2, places, places[:1] + 2]
     if len(held) < 2:
         return W
     right = np.searchsorted(places, x).clip(1, len(held) - 1)
     a, b = held[right - 1], held[right]
     t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
-    columns, W = frames.F @ W, W.copy()
     line = (1 - t) * columns[a] + t * columns[b]
-    for block in blocks:
+    for block in followed.blocks:
         seen = _adjoint(columns[:, :, block]) @ line[:, :, block]
         clear = np.linalg.svd(seen, compute_uv=False)[:, -1] > _SEEN
         W[:, :, block] = np.where(clear[:, None, None], W[:, :, block] @ polar(seen), W[:, :, block])
     return W
 
 
-def _mean(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Overlaps (N, B, k, k) of blocks of columns with the mean over all nodes, and the least part of each block."""
+def _mean(columns: np.ndarray) -> tuple[np.ndarray, float]:
+    """Overlaps (N, k, k) of a block of columns with the mean over all nodes, and the least part in it."""
     seen = _adjoint(columns) @ polar(columns.mean(axis=0))
-    parts = np.abs(seen) if seen.shape[-1] == 1 else np.linalg.svd(seen, compute_uv=False)[..., None]
-    return seen, parts.min(axis=(0, 2, 3))
-
-
-def _times(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    return A * B if B.shape[-1] == 1 else A @ B  # a product of many 1 x 1 matrices is slow
+    return seen, np.linalg.svd(seen, compute_uv=False).min()
 
 
 def _adjoint(A: np.ndarray) -> np.ndarray:
@@ -306,18 +280,17 @@ def _adjoint(A: np.ndarray) -> np.ndarray:
 
 
 def _averaged(graph: Graph, overlap: np.ndarray) -> np.ndarray:
-    """Unitary Z (N, B, k, k) by which the frames of B blocks, with overlaps (E, B, k, k) on the edges, agree."""
-    a, b = graph.edges.T
-    towards = np.argsort(np.concatenate([b, a]), kind="stable")
-    source = np.concatenate([a, b])[towards]
-    weights = np.concatenate([_adjoint(overlap), overlap])[towards]
-    degrees = np.bincount(source, minlength=len(graph.x))
-    starts = np.append(0, degrees.cumsum()[:-1])
-    Z = np.broadcast_to(np.eye(overlap.shape[-1], dtype=overlap.dtype), (len(graph.x), *overlap.shape[1:]))
+    """Unitary Z (N, k, k) by which the frames of a block, with overlaps (E, k, k) on the edges, agree."""
+    (a, b), k = graph.edges.T, overlap.shape[-1]
+    node, order = np.append(a, b), np.append(a, b).argsort(kind="stable")
+    degrees = np.bincount(node)
+    weights = np.concatenate([overlap, _adjoint(overlap)])[order]
+    towards = bsr_array((weights, np.append(b, a)[order], np.append(0, degrees.cumsum())))
+    Z = np.broadcast_to(np.eye(k, dtype=overlap.dtype), (len(graph.x), k, k))
     for _ in range(_SWEEPS):
         # Each is drawn to what its neighbours are, seen from it, and stays half where it is.
         before = Z
-        Z = polar(Z * degrees[:, None, None, None] + np.add.reduceat(_times(weights, Z[source]), starts))
+        Z = polar(Z * degrees[:, None, None] + (towards @ Z.reshape(-1, k)).reshape(Z.shape))
         if np.abs(Z - before).max() <= _SETTLED:
             break
     return Z
