@@ -17,6 +17,7 @@ from neumatc.operations import (
     Operation,
     beside,
     relative,
+    require_rank,
     require_square,
     split,
     squared_norm,
@@ -84,9 +85,7 @@ class _Spectral(_Product):
 
     rank: int | None = None
     gauge: str = "vectors"
-    unique = False
-    finishes = bounds = True
-    certainty = "bound"
+    unique, certainty = False, "bound"
     error = Operation.error
 
     def __post_init__(self) -> None:
@@ -95,12 +94,8 @@ class _Spectral(_Product):
         checks.choice("gauge", self.gauge, ("vectors", "subspace"))
 
     def _count(self, m: int, n: int) -> int:
-        k = min(m, n) if self.rank is None else self.rank
-        if k > min(m, n):
-            raise ValueError(
-                f"`rank`: expected at most min(m, n) = {min(m, n)} vectors of a {m} x {n} matrix, got {k}; lower it."
-            )
-        return k
+        require_rank(self.rank or 1, m, n)
+        return self.rank or min(m, n)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return self._described(m, n, self._count(m, n))
@@ -112,7 +107,7 @@ class _Spectral(_Product):
         return k >= self._count(m, n) and list(shapes) in (public, blocks)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
-        return self._leading(A, min(A.shape[1:]) if self.rank is None else self.rank)
+        return self._leading(A, self.rank or min(A.shape[1:]))
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         extra = _EXTRA if self.gauge == "vectors" else 0
@@ -279,7 +274,7 @@ class Eigh(_Spectral):
     Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
     """
 
-    orthonormal, powers, packed = (1,), (1, 0), EigFactors
+    orthonormal, powers, packed, work = (1,), (1, 0), EigFactors, (0, 9)
 
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
@@ -296,9 +291,6 @@ class Eigh(_Spectral):
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
         W, values, events = self._rotations(V, values, x, wanted, **along)
         return (values, V @ W), events
-
-    def cost(self, m: int, n: int) -> float:
-        return 9 * n**3
 
     @staticmethod
     def _parts(factors: Sequence[Tensor]) -> Factors:
@@ -335,16 +327,12 @@ class Eig(Operation):
     of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
     """
 
-    unique = False
-    finishes = bounds = True
-    powers, packed = (1, 0), EigFactors
+    unique, powers, packed = False, (1, 0), EigFactors
+    work = (0, 51)  # 25 for the eigenvectors, and their singular values tell which matrices are defective
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
         return Factor("eigenvalues", (n,), "complex"), Factor("eigenvectors", (n, n), "complex")
-
-    def cost(self, m: int, n: int) -> float:
-        return 25 * n**3 + super().cost(n, n)  # singular values of the eigenvectors tell which matrices are defective
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.eig(A))
@@ -394,9 +382,7 @@ class Subspace(Operation):
 
     rank: int = 1
     side: str = "left"
-    unique = False
-    bounds = True
-    certainty = "bound"
+    unique, certainty = False, "bound"
     orthonormal, powers = (0,), (0,)
 
     def __post_init__(self) -> None:
@@ -404,10 +390,7 @@ class Subspace(Operation):
         checks.choice("side", self.side, ("left", "right"))
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        if self.rank > min(m, n):
-            raise ValueError(
-                f"`rank`: expected at most min(m, n) = {min(m, n)} for a {m} x {n} matrix, got {self.rank}; lower it."
-            )
+        require_rank(self.rank, m, n)
         return (Factor("U", (m if self.side == "left" else n, self.rank)),)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
@@ -485,8 +468,7 @@ class Projector(Subspace):
         side: ``"left"``, P of shape (m, m), or ``"right"``, (n, n).
     """
 
-    unique = True
-    orthonormal = ()
+    unique, orthonormal = True, ()
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         (basis,) = super().factors(m, n)
@@ -523,16 +505,11 @@ class QR(_Product):
     part of R below its diagonal; the signs (phases) of the diagonal it does not see.
     """
 
-    finishes = True
-    orthonormal, powers, packed = (0,), (0, 1), QRFactors
+    orthonormal, powers, packed, work = (0,), (0, 1), QRFactors, (4, -4 / 3)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         k = min(m, n)
         return Factor("Q", (m, k)), Factor("R", (k, n))
-
-    def cost(self, m: int, n: int) -> float:
-        k = min(m, n)
-        return 2 * k**2 * (m + max(m, n)) - 4 / 3 * k**3
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.qr(A))
@@ -554,15 +531,11 @@ class Cholesky(Operation):
     diagonal; the signs (phases) of the diagonal it does not see.
     """
 
-    finishes = True
-    powers = (0.5,)
+    powers, work = (0.5,), (0, 1 / 3)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
-
-    def cost(self, m: int, n: int) -> float:
-        return n**3 / 3
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.cholesky(A))

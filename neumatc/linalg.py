@@ -33,8 +33,8 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,), True where A is singular to working
-        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps (the size of
-        a complex number taken as the sum of its parts, at most 1.42 times its modulus). Failed entries are NaN.
+        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps. Failed entries
+        are NaN.
 
     Raises:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
@@ -68,8 +68,7 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         X, shape (B, n, k), and a mask of failures, shape (B,): True where the factorisation breaks down or
-        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps (for complex numbers half
-        of that: their size is taken as the sum of its parts). Failed entries are NaN.
+        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps. Failed entries are NaN.
     """
     A, B, n = *_system(A, B), A.shape[1]
     (X,) = _solved(
@@ -366,8 +365,7 @@ def _batch(A: Tensor, name: str = "A") -> Tensor:
     if not isinstance(A, Tensor) or A.dtype not in checks.DTYPES:
         raise TypeError(f"`{name}`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}.")
     if A.ndim != 3 or 0 in A.shape:
-        got = f"{tuple(A.shape)}; write `{name}[None]` for one"
-        raise ValueError(f"`{name}`: expected shape (B, m, n) without zeros, got {got}.")
+        raise ValueError(f"`{name}`: expected (B, m, n), no zeros, got {tuple(A.shape)}; write `{name}[None]` for one.")
     return A.detach()
 
 
@@ -406,7 +404,4 @@ def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:
 
 
 def _one_norm(A: Tensor) -> Tensor:
-    if A.is_complex():  # the modulus takes several times as long, and the factor does not matter here
-        columns = torch.view_as_real(A.resolve_conj()).flatten(-2).abs().sum(dim=-2)
-        return columns.unflatten(-1, (-1, 2)).sum(dim=-1).amax(dim=-1)
     return A.abs().sum(dim=-2).amax(dim=-1)

@@ -52,11 +52,11 @@ class Operation(ABC):
     unique: bool = True
     """Whether A determines the factors, so that they vary continuously with it; not so for singular vectors."""
     newton: bool = False
-    """Whether `improved` takes a Newton step."""
+    """Whether `improved` takes a Newton step; true of a class with its own."""
     finishes: bool = False
-    """Whether values of the maps take `finish` to become factors."""
+    """Whether values of the maps take `finish` to become factors; true of a class with its own."""
     bounds: bool = False
-    """Whether `error_bound` is another number than the residual."""
+    """Whether `error_bound` is another number than the residual; true of a class with its own."""
     certainty: str = "estimate"
     """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
     residual_solves: bool = False
@@ -67,14 +67,13 @@ class Operation(ABC):
     """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
     packed: type[tuple] | None = None
     """The named tuple in which the caller gets several factors."""
+    work: tuple[float, float] = (6, 20)
+    """The operations of an exact solution, in units of long short^2 and short^3, for the sides of A; see `cost`."""
 
     def __init_subclass__(cls) -> None:
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
-            if method in vars(cls) and not getattr(cls, declared):
-                raise TypeError(
-                    f"`{cls.__name__}.{declared}`: expected True for a class with its own `{method}`, got False; "
-                    f"write `{declared} = True` into it."
-                )
+            if method in vars(cls):
+                setattr(cls, declared, True)
         checks.register(Operation.registry, cls)
 
     @abstractmethod
@@ -97,10 +96,10 @@ class Operation(ABC):
 
         Leading terms only (Golub and Van Loan, *Matrix Computations*, 2013), as if everything were real: whoever counts
         takes four times as many for complex matrices. How fast a processor runs them, which for small matrices and for
-        eigenvalues is slowly, is not in it. By default those of a thin singular value decomposition.
+        eigenvalues is slowly, is not in it. From `work`, by default that of a thin singular value decomposition.
         """
         short, long = sorted((m, n))
-        return 6 * long * short**2 + 20 * short**3
+        return self.work[0] * long * short**2 + self.work[1] * short**3
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve.
@@ -246,8 +245,7 @@ class Inverse(LinearOperation):
     correction, the error itself up to a relative error of rho. The smaller of the two is taken.
     """
 
-    newton = bounds = True
-    certainty = "bound"
+    certainty, work = "bound", (0, 2)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.PseudoInverse")
@@ -255,9 +253,6 @@ class Inverse(LinearOperation):
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.inverse(A))
-
-    def cost(self, m: int, n: int) -> float:
-        return 2 * n**3
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return A, identity_like(A)
@@ -283,7 +278,6 @@ class RegularizedInverse(LinearOperation):
     """
 
     noise: float = 1.0
-    newton = bounds = True
     certainty = "bound"
 
     def __post_init__(self) -> None:
@@ -323,15 +317,10 @@ class _NormalEquations(LinearOperation):
     """
 
     noise = 0.0
-    bounds = True
-    certainty = "bound"
+    certainty, work = "bound", (4, 1 / 3)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, m)),)
-
-    def cost(self, m: int, n: int) -> float:
-        short, long = sorted((m, n))
-        return 4 * long * short**2 + short**3 / 3
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return self._equations(A, self.noise)
@@ -416,16 +405,13 @@ class PseudoInverse(_NormalEquations):
     Residual: :math:`\max_i \|(A^H A X - A^H)_i\| / \|a_i\|` over the rows i of X, with the columns a_i of A, for
     m >= n; else :math:`\max_i \|(X A A^H - A^H)_i\| / \|a_i\|` over the columns i of X, with the rows a_i of A.
 
-    Bound (m >= n; else for A^H): :math:`A^+ - X = L^{-1} R` for :math:`L = A^H A`, :math:`R = A^H - L X`. If
-    :math:`\rho = \|I - X A\|_F < 1` then A has full rank, :math:`\|A^+\|_2 \le \|X\|_2 / (1 - \rho)`, since
-    :math:`(X A)^{-1} X` is a left inverse and no left inverse has a smaller norm than A^+, and
-    :math:`\|A^+ - X\|_F \le \|A^+\|_2^2 \, \|R\|_F`. And with :math:`P = X X^H`, about the inverse of L:
+    Bound (m >= n; else for A^H): :math:`A^+ - X = L^{-1} R` for :math:`L = A^H A`, :math:`R = A^H - L X`. With
+    :math:`P = X X^H`, about the inverse of L, if :math:`\|I - P L\|_F < 1` then L is invertible and
     :math:`\|A^+ - X\|_F \le \|P R\|_F / (1 - \|I - P L\|_F)`, which comes close to the error itself where the
-    square of the condition number times the rounding is small. The smaller of the two is taken.
+    square of the condition number times the rounding is small.
     """
 
-    def cost(self, m: int, n: int) -> float:
-        return Operation.cost(self, m, n) + 2 * m * n * min(m, n)
+    work = (8, 20)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision: in single, rounding of the size of the weak users' rows would spoil those of the strong.
@@ -434,15 +420,11 @@ class PseudoInverse(_NormalEquations):
         return (((Vh.mH / S[:, None, :]) @ U.mH).to(A.dtype),), failed
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        X = self.unknown(factors[0])
-        tall = A if A.shape[1] >= A.shape[2] else A.mH
-        (L, F), P = self.system(A), gram(X.mH)
-        R, above, unsure = _defect(L, X, F, gram_rounding(A))
-        _, rho, _ = _defect(X, tall, identity_like(L))
-        largest = linalg.svd(X)[1][:, 0] * (1 + _slack(X))
-        plain = torch.where(rho < 1, (largest / (1 - rho)) ** 2 * above, torch.inf)
-        rho = _defect(P, L, identity_like(L))[1] + gram_rounding(A) * norm(P)
-        return beside(torch.minimum(plain, _corrected(P, R, unsure, rho)), X)
+        (L, F), X = self.system(A), self.unknown(factors[0])
+        P, rounding = gram(X.mH), gram_rounding(A)
+        R, _, unsure = _defect(L, X, F, rounding)
+        rho = _defect(P, L, identity_like(L))[1] + rounding * norm(P)
+        return beside(_corrected(P, R, unsure, rho), X)
 
 
 @dataclass(frozen=True)
@@ -459,20 +441,16 @@ class Solve(LinearOperation):
     """
 
     columns: int = 1
+    work = (2, -4 / 3)
 
     def __post_init__(self) -> None:
         checks.integer("columns", self.columns, 1)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         if n != m + self.columns:
-            raise ValueError(
-                f"`family`: expected [A | B] of shape n x (n + {self.columns}) for {self}, got {m} x {n}; join square "
-                "A and B with nm.families.beside, and give nm.Solve the columns of B."
-            )
+            expected = f"[A | B] of shape n x (n + {self.columns}) for {self}"
+            raise ValueError(f"`family`: expected {expected}, got {m} x {n}; join A and B by nm.families.beside.")
         return (Factor("X", (m, self.columns)),)
-
-    def cost(self, m: int, n: int) -> float:
-        return 2 / 3 * m**3 + 2 * m**2 * self.columns
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.solve(*self.system(A)))
@@ -499,15 +477,12 @@ class LogDet(Operation):
     is the absolute one of l. There is no cheaper one: it costs an LU factorisation, as the exact solution does.
     """
 
-    residual_solves = finishes = True
-    packed = LogDetFactors
+    residual_solves, packed = True, LogDetFactors
+    work = (0, 8 / 3)  # an LU factorisation, and an inverse that tells which matrices are singular
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n)
         return Factor("sign", ()), Factor("logabsdet", (), "real")
-
-    def cost(self, m: int, n: int) -> float:
-        return 8 / 3 * n**3  # an LU factorisation, and an inverse that tells which matrices are singular
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.slogdet(A))
@@ -591,9 +566,15 @@ def split(solved: tuple[Tensor, ...]) -> tuple[Factors, Tensor]:
 def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:
     """Raise ValueError for a rectangular matrix."""
     if m != n:
+        remedy = f"; take {instead} for rectangular ones." if instead else "."
+        raise ValueError(f"`family`: expected square matrices for {operation}, got {m} x {n}{remedy}")
+
+
+def require_rank(rank: int, m: int, n: int) -> None:
+    """Raise ValueError for more vectors than a matrix has."""
+    if rank > min(m, n):
         raise ValueError(
-            f"`family`: expected square matrices for {operation}, got {m} x {n}"
-            + (f"; take {instead} for rectangular ones." if instead else ".")
+            f"`rank`: expected at most min(m, n) = {min(m, n)} for a {m} x {n} matrix, got {rank}; lower it."
         )
 
 

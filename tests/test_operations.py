@@ -943,11 +943,10 @@ def test_operations_declare_what_they_can_do(case):
 
 
 @pytest.mark.parametrize(("declared", "method"), CAPABILITIES.items())
-def test_a_capability_that_is_not_declared_is_refused(declared, method):
-    name = f"Undeclared{declared}"
-    words = [name, declared, "expected True", method, "False", f"{declared} = True"]
-    assert_raises(TypeError, words, lambda: type(name, (nm.Operation,), {method: lambda self, *a: None}))
-    assert name not in nm.Operation.registry
+def test_a_class_with_its_own_method_can_do_what_it_does(declared, method):
+    own = type(f"Own{declared}", (nm.Operation,), {method: lambda self, *a: None})
+    del nm.Operation.registry[own.__name__]
+    assert [name for name in CAPABILITIES if getattr(own, name)] == [declared]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.shape == SQUARE or case.kind == "solve"], ids=str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -21,10 +21,11 @@ _MIXING = 0.05
 # vector turns by 0 or pi, and by pi only around one; a complex one by any angle, of which that is one cause.
 _LARGEST_TURN = np.pi / 2
 
-Found = tuple[list[tuple[int, int]], list[Event]]
+# What a check meets: an event, and the labels that are to be followed together for it.
+Found = Iterator[tuple[Event | None, Sequence[int]]]
 
 
-def obstacles(followed: Followed) -> Found:
+def obstacles(followed: Followed) -> tuple[list[tuple[int, int]], list[Event]]:
     """Return pairs of labels that keep each other from being followed one by one, and what was met."""
     checks, graph, events = [_mixing], followed.graph, []
     if len(graph.loops):
@@ -32,9 +33,9 @@ def obstacles(followed: Followed) -> Found:
     if graph.x.shape[1] == 1:
         checks.append(_unresolved)
     for check in checks:
-        found, met = check(followed)
-        events += met
-        pairs = [(int(a), int(b)) for a, b in found if not followed.same[a, b]]
+        found = list(check(followed))
+        events += [event for event, _ in found if event]
+        pairs = [tuple(pair) for _, pair in found if len(pair) and not followed.same[tuple(pair)]]
         if pairs:
             break
     return pairs, events
@@ -66,27 +67,25 @@ def _mixing(followed: Followed) -> Found:
     tree, same = followed.graph.tree, followed.same
     square = np.abs(followed.overlaps[: len(tree)]) ** 2
     kept = (square * same).sum(axis=2)
-    pairs, events = [], []
     for edge, label in np.argwhere(kept < RESOLVED):
         others = np.where(same[label], 0, square[edge, label])
         partner = others.argmax()
-        lost = others[partner] < (1 - kept[edge, label]) / 2
-        kind, labels = ("cut", (label,)) if lost else ("avoided crossing", (label, partner))
-        events.append(_event(kind, labels, tree[edge], followed))
-        pairs += [] if lost else [labels]
-    return pairs, events
+        if others[partner] < (1 - kept[edge, label]) / 2:
+            yield _event("cut", (label,), tree[edge], followed), ()
+        else:
+            yield _event("avoided crossing", (label, partner), tree[edge], followed), (label, partner)
 
 
 def _inseparable(followed: Followed) -> Found:
     """Pairs of labels whose values are equal at most nodes: around loops their vectors turn within the span."""
     held = followed.held
     equal = (np.abs(held[:, :, None] - held[:, None, :]) <= followed.frames.equal).mean(axis=0) > 0.5
-    return list(zip(*np.nonzero(np.triu(equal, 1)))), []
+    yield from ((None, pair) for pair in np.argwhere(np.triu(equal, 1)))
 
 
 def _turning(followed: Followed) -> Found:
     """Close the loops: a pair of labels for each block that one of them turns too far, or exchanges."""
-    graph, held, pairs, events = followed.graph, followed.held, [], []
+    graph, held = followed.graph, followed.held
     for block in followed.blocks:
         inner = followed.overlaps[len(graph.tree) :, block[:, None], block]
         turned = inner if len(block) == 1 else np.linalg.eigvals(polar(inner))
@@ -98,7 +97,7 @@ def _turning(followed: Followed) -> Found:
         ends = graph.loops[flagged]
         rest = np.setdiff1d(np.arange(held.shape[1]), block)
         if not len(rest):
-            events.append(_event("loop", block, ends[0], followed, phase=float(turns[flagged[0]])))
+            yield _event("loop", block, ends[0], followed, phase=float(turns[flagged[0]])), ()
             continue
         # The cut across which a vector changes its sign ends at the degeneracy: there the values are closest.
         gaps = np.abs(held[ends][:, :, block, None] - held[ends][:, :, None, rest]).min(axis=(1, 2))
@@ -107,9 +106,7 @@ def _turning(followed: Followed) -> Found:
         place, gap = _closest(graph, np.abs(held[:, labels[0]] - held[:, labels[1]]), edge)
         phase = float(np.where(exchanged, 0, turns)[flagged].max())
         met = {"parameter": place.tolist(), "gap": float(gap / followed.frames.scale), "phase": phase}
-        events.append(_event("loop", labels, edge, followed, **met))
-        pairs.append(labels)
-    return pairs, events
+        yield _event("loop", labels, edge, followed, **met), labels
 
 
 def _closest(graph: Graph, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, float]:
@@ -168,15 +165,12 @@ def _reflected(followed: Followed) -> Found:
         block = reflected.pop(0)
         nearest = min(range(len(reflected)), key=lambda i: _gap(followed.held, block, reflected[i]).min())
         pairs.append(((block[0], reflected.pop(nearest)[0]), np.pi))
-    events = []
     for (a, b), phase in pairs:
         node = _gap(followed.held, [a], [b]).argmin()
-        events.append(_event("loop", (a, b), [node], followed, phase=phase))
+        yield _event("loop", (a, b), [node], followed, phase=phase), (a, b)
     if not pairs:  # else blocks may yet become whole
         for labels, phase in left + [(block, np.pi) for block in reflected]:
-            seam = followed.graph.loops[0]
-            events.append(_event("loop", labels, seam, followed, parameter=[1.0], phase=phase))
-    return [labels for labels, _ in pairs], events
+            yield _event("loop", labels, followed.graph.loops[0], followed, parameter=[1.0], phase=phase), ()
 
 
 def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.ndarray:
@@ -205,10 +199,13 @@ def _unresolved(followed: Followed) -> Found:
     x, nodes, _ = followed.graph.unrolled(followed.whole)
     labels = np.argwhere(np.triu(~followed.same))
     held, vectors = followed.held[nodes], followed.vectors[nodes]
-    close = _passing(held[:, labels[:, 0]] - held[:, labels[:, 1]], followed.frames.equal)
-    places, pairs, events = np.flatnonzero(close.any(axis=1)), [], []
+    # After these nodes the difference changes its sign, or at them its size has an inner minimum.
+    gap = held[:, labels[:, 0]] - held[:, labels[:, 1]]
+    close = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
+    close[1:-1] |= _least(np.abs(gap), followed.frames.equal)
+    places = np.flatnonzero(close.any(axis=1))
     if not len(places) or _rough(x, vectors, np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
-        return pairs, events
+        return
     rough = _rough(x, vectors, np.arange(len(x)))
     # Over the length of the path, for over the nodes clusters would outvote the rest.
     lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
@@ -221,16 +218,7 @@ def _unresolved(followed: Followed) -> Found:
         if too[ends][:, columns].any():
             together = max(_rough_together(x, vectors[:, :, columns], end) for end in ends)
             if rough[ends][:, columns].max() > _ROUGHER * together:
-                events.append(_event("avoided crossing", (a, b), nodes[[place]], followed))
-                pairs.append((a, b))
-    return pairs, events
-
-
-def _passing(gap: np.ndarray, equal: float) -> np.ndarray:
-    """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
-    passing = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
-    passing[1:-1] |= _least(np.abs(gap), equal)
-    return passing
+                yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
 
 
 def _least(size: np.ndarray, equal: float) -> np.ndarray:
