@@ -113,19 +113,6 @@ class _Spectral(_Product):
         extra = _EXTRA if self.gauge == "vectors" else 0
         return self._leading(A, min((self.rank or max(A.shape)) + extra, *A.shape[1:]))
 
-    def _rotations(
-        self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor, **along: object
-    ) -> tuple[Tensor, Tensor, tuple]:
-        """Align frames; return the rotations, and the values or the block-diagonal matrices in their place."""
-        together = self.gauge == "subspace"
-        alignment = gauge.align(frames, values, x, wanted, together=together, **along)
-        W = alignment.rotations
-        if alignment.separate:
-            return W, torch.einsum("nk,nkj->nj", values, W.abs().square().to(values.dtype)), alignment.events
-        M = W.mH @ (values[:, :, None].to(W.dtype) * W)
-        inside = torch.block_diag(*(torch.ones(len(b), len(b)) for b in alignment.blocks)).to(M.device, M.dtype)
-        return W, M * inside, alignment.events
-
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         at, rows = self.powers.index(1), slice(None)
         values = fitted[at]
@@ -232,10 +219,11 @@ class SVD(_Spectral):
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
             frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-            W, values, events = self._rotations(frames, S, x, wanted, **along)
+            found = gauge.align(frames, S, x, wanted, together=self.gauge == "subspace", **along)
+            W, events = found.rotations, found.events
             # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
             if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
-                return (U @ W, values, W.mH @ Vh), events
+                return (U @ W, found.values(S), W.mH @ Vh), events
             mirrored = True
 
     @staticmethod
@@ -289,8 +277,8 @@ class Eigh(_Spectral):
         k = self.rank or values.shape[1]
         wanted = torch.zeros(values.shape, dtype=torch.bool)
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        W, values, events = self._rotations(V, values, x, wanted, **along)
-        return (values, V @ W), events
+        found = gauge.align(V, values, x, wanted, together=self.gauge == "subspace", **along)
+        return (found.values(values), V @ found.rotations), found.events
 
     @staticmethod
     def _parts(factors: Sequence[Tensor]) -> Factors:
@@ -339,11 +327,8 @@ class Eig(Operation):
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         values, V = factors
-        wanted = torch.ones(values.shape, dtype=torch.bool)
-        duals = linalg.inverse(V)[0].mH
-        alignment = gauge.align(V, values, x, wanted, duals=duals, **along)
-        W = alignment.rotations
-        return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
+        found = gauge.align(V, values, x, duals=linalg.inverse(V)[0].mH, **along)
+        return (found.values(values), V @ found.rotations), found.events
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -407,8 +392,8 @@ class Subspace(Operation):
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         (U,) = factors
         same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
-        alignment = gauge.align(U, same, x, same.bool(), together=True, **along)
-        return (U @ alignment.rotations,), alignment.events
+        found = gauge.align(U, same, x, together=True, **along)
+        return (U @ found.rotations,), found.events
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (U,), A = factors, self._sided(A)

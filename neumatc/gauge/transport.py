@@ -22,8 +22,6 @@ _DEGENERATE_UNITS = 1e3
 # which on it does so at once. Below, neighbours agree on their phases first, in so many sweeps at most, until the
 # largest change is as small as the last.
 _SEEN, _CLEARLY, _SWEEPS, _SETTLED = 0.1, 0.5, 30, 1e-3
-# Edges at a time, so that copies of their frames stay in the cache.
-_PART = 64
 # Decimals by which coordinates in the cube are told apart.
 _DECIMALS = 13
 _TINY = np.finfo(float).tiny
@@ -100,15 +98,13 @@ class Followed:
 
 def overlaps(frames: Frames, edges: np.ndarray) -> np.ndarray:
     """Products D_a^H F_b over edges (a, b), shape (E, K, K)."""
-    D, parts = _adjoint(frames.D), range(0, len(edges), _PART)
-    found = [D[edge[:, 0]] @ frames.F[edge[:, 1]] for edge in (edges[i : i + _PART] for i in parts)]
-    return np.concatenate(found) if found else np.empty((0, *frames.met.shape[1:]), D.dtype)
+    return _adjoint(frames.D)[edges[:, 0]] @ frames.F[edges[:, 1]]
 
 
 def polar(A: np.ndarray) -> np.ndarray:
     """Return the polar factors of a batch, unitary or with orthonormal columns."""
     if A.shape[-1] == 1:
-        size = np.abs(A) if A.shape[-2] == 1 else np.linalg.norm(A, axis=-2, keepdims=True)
+        size = np.linalg.norm(A, axis=-2, keepdims=True)
         return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1))
     U, _, Vh = np.linalg.svd(A, full_matrices=False)
     return U @ Vh
@@ -171,11 +167,8 @@ def separated(frames: Frames, x: np.ndarray) -> tuple[Frames, np.ndarray]:
     F, met, turns = frames.F.copy(), frames.met.copy(), turns.copy()
     for node in np.flatnonzero(frames.degenerate):
         near, weights = _around(x, apart, node)
-        aligned = F[near]
-        overlap = aligned[0].conj().T @ aligned
-        predicted = sum(
-            w * f @ _matched(o, list(np.arange(width)[:, None])) for w, f, o in zip(weights, aligned, overlap)
-        )
+        overlap, alone = F[near[0]].conj().T @ F[near], list(np.arange(width)[:, None])
+        predicted = sum(w * f @ _matched(o, alone) for w, f, o in zip(weights, F[near], overlap))
         turns[node] = _within_values(predicted.conj().T @ F[node], met[node])
         F[node] = F[node] @ turns[node]
         met[node] = np.eye(width, dtype=bool)
@@ -202,7 +195,6 @@ def closes(overlap: np.ndarray) -> bool:
 
 def _spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     """Spread what a turn makes of each block, its overlap ``around`` from the last to the first node, along x."""
-    W = W.copy()
     for block in blocks:
         inner = around[np.ix_(block, block)]
         if closes(inner):
@@ -214,10 +206,9 @@ def _spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.nd
 
 def _rotation(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Angles t and unitary V with A = V exp(i t) V^H, so that powers of a real rotation A are real."""
-    if np.iscomplexobj(A):
-        T, V = scipy.linalg.schur(A)
-        return np.angle(np.diagonal(T)), V
     T, Q = scipy.linalg.schur(A)
+    if np.iscomplexobj(A):
+        return np.angle(np.diagonal(T)), Q
     # Of a rotation the form has 2 x 2 rotations and single signs; negative ones come in pairs, which turn by pi.
     generator, i, negative = np.zeros_like(T), 0, []
     while i < len(T):
