@@ -547,7 +547,7 @@ class Polar(_Product):
     of P, which training does not see.
     """
 
-    orthonormal, powers, packed = (0,), (0, 1), PolarFactors
+    orthonormal, powers, packed, work = (0,), (0, 1), PolarFactors, (8, 22)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return Factor("U", (m, n)), Factor("P", (n, n))
@@ -556,9 +556,6 @@ class Polar(_Product):
         U, S, Vh, failed = linalg.svd(A)
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
-
-    def cost(self, m: int, n: int) -> float:
-        return super().cost(m, n) + 2 * (m + n) * n * min(m, n)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]

@@ -42,7 +42,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     A = _square(A)
     (X,) = _solved(A, np.linalg.inv, lambda a: _unless(*torch.linalg.inv_ex(a)))
     rcond = 1 / (_one_norm(A) * _one_norm(X))
-    return _masked(~(rcond > torch.finfo(A.dtype).eps), X)  # written so that NaN counts as failed
+    return masked(~(rcond > torch.finfo(A.dtype).eps), X)  # written so that NaN counts as failed
 
 
 def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -56,7 +56,7 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         True where the iteration did not converge. Failed entries are NaN.
     """
     thin = (partial(f, full_matrices=False) for f in (np.linalg.svd, torch.linalg.svd))
-    return _masked(False, *_solved(_batch(A), *thin))
+    return masked(False, *_solved(_batch(A), *thin))
 
 
 def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         lambda a: np.linalg.solve(a[:, :, :n], a[:, :, n:]),
         lambda a: _unless(*torch.linalg.solve_ex(a[:, :, :n], a[:, :, n:])),
     )
-    return _masked(_ill_conditioned(A, X, B), X)
+    return masked(_ill_conditioned(A, X, B), X)
 
 
 def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     X, failed = in_threads(solve, torch.cat([A, B], dim=2))
     lower = A.tril()
-    return _masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)
+    return masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)
 
 
 def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """
     wrong = _not_hermitian(A := _square(A))
     L, info = in_threads(lambda a: tuple(torch.linalg.cholesky_ex(a)), A)
-    return _masked(wrong | (info != 0), L)
+    return masked(wrong | (info != 0), L)
 
 
 def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,7 +133,7 @@ def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ValueError: If no A is Hermitian to rounding.
     """
     wrong = _not_hermitian(A := _square(A))
-    return _masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
+    return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
 
 
 def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +152,7 @@ def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     factors = _solved(torch.where(good[:, None, None], A, 0), np.linalg.eig, torch.linalg.eig)
     values, vectors = (x.to(checks.COMPLEX[checks.real_dtype(A.dtype)]) for x in factors)  # NumPy's can be real
     singular = svd(vectors)[1]
-    return _masked(~good | ~(singular[:, -1] > torch.finfo(A.dtype).eps ** 0.5 * singular[:, 0]), values, vectors)
+    return masked(~good | ~(singular[:, -1] > torch.finfo(A.dtype).eps ** 0.5 * singular[:, 0]), values, vectors)
 
 
 def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,7 +173,7 @@ def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     phase = torch.where(size > 0, diagonal / size.clamp_min(torch.finfo(A.dtype).tiny), 1)
     Q, R = Q * phase[:, None, :], phase.conj()[:, :, None] * R
     lengths = torch.linalg.vector_norm(A, dim=1)[:, : size.shape[1]]
-    return _masked(~(size > max(A.shape[1:]) * torch.finfo(A.dtype).eps * lengths).all(dim=1), Q, R)
+    return masked(~(size > max(A.shape[1:]) * torch.finfo(A.dtype).eps * lengths).all(dim=1), Q, R)
 
 
 def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,7 +187,7 @@ def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         to working precision, as for `inverse`. Failed entries are NaN.
     """
     A = _square(A)
-    return _masked(inverse(A)[1], *_solved(A, np.linalg.slogdet, torch.linalg.slogdet))
+    return masked(inverse(A)[1], *_solved(A, np.linalg.slogdet, torch.linalg.slogdet))
 
 
 def _log(a: np.ndarray) -> np.ndarray:
@@ -229,7 +229,7 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         for i in torch.nonzero(good)[:, 0].tolist():
             with suppress(np.linalg.LinAlgError, ValueError):
                 X[i] = torch.as_tensor(_principal(name, wide[i], torch.finfo(A.dtype).eps))
-    return _masked(False, X.to(A.device))
+    return masked(False, X.to(A.device))
 
 
 def _principal(name: str, a: np.ndarray, eps: float) -> np.ndarray | float:
@@ -344,7 +344,7 @@ def _solved(A: Tensor, on_cpu: Callable, on_cuda: Callable) -> tuple[Tensor, ...
     except errors:
         wrong = torch.tensor([fails(a) for a in A.split(1)], device=A.device)
         factors = solve(torch.where(wrong[:, None, None], torch.eye(*A.shape[1:]).to(A), A))
-        return _masked(wrong, *factors)[:-1]
+        return masked(wrong, *factors)[:-1]
 
 
 def _unless(X: Tensor, info: Tensor) -> tuple[Tensor]:
@@ -352,12 +352,12 @@ def _unless(X: Tensor, info: Tensor) -> tuple[Tensor]:
     return (torch.where(info[:, None, None] != 0, torch.nan, X),)
 
 
-def _masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
-    """Return the factors and the mask of what failed, or is not finite in one of them: there all are NaN."""
+def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
+    """Return the factors and the mask (B,) of what failed, or is not finite in one of them: there all are NaN."""
     for x in factors:
         failed = failed | ~checks.finite(x)
-    for x in factors:
-        x[failed] = torch.nan
+    if failed.any():
+        factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
     return (*factors, failed)
 
 

@@ -197,12 +197,7 @@ def checked(solve: Callable[[Tensor], tuple[Factors, Tensor]], A: Tensor) -> tup
         factors, failed = solve(A)
     except ValueError as error:
         raise FamilyError(str(error)) from error
-    factors = tuple(x.resolve_conj().contiguous() for x in factors)
-    for x in factors:
-        failed = failed | ~checks.finite(x)
-    if failed.any():
-        factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
-    return factors, failed
+    return split(linalg.masked(failed, *(x.resolve_conj().contiguous() for x in factors)))
 
 
 class LinearOperation(Operation):
@@ -382,7 +377,6 @@ class LMMSE(_NormalEquations):
         return beside(torch.minimum(above / self.noise, sharper), X)
 
 
-@dataclass(frozen=True)
 class RZF(LMMSE):
     r"""Regularised zero forcing: the precoder :math:`X = H^H (H H^H + s I)^{-1}` of the m x n downlink channel A = H.
 

@@ -35,7 +35,7 @@ def views(A):
 
 @pytest.mark.usefixtures("two_threads")
 def test_inverse_where_the_batched_lu_of_torch_fails(dtype, device):
-    A = conditioned(16, 192, 192, dtype, condition=100.0)
+    A = conditioned(3, 192, 192, dtype, condition=100.0)
     X, failed = linalg.inverse(A.to(device))
     oracle = np.stack([np.linalg.inv(a) for a in A.to(torch.complex128 if dtype.is_complex else torch.float64).numpy()])
     assert X.dtype == dtype
@@ -161,9 +161,9 @@ def assert_masked(factors, failed, expected=POISONED):
         assert x[~failed].isfinite().all()
 
 
-# Every function that factorises, where the batched LU of torch goes wrong (see test_inverse_...): n = 192, 16 matrices,
-# two threads, against NumPy in double precision. Errors are those of the condition number, 10.
-LARGE, BATCH = 192, 16
+# Every function that factorises, where the batched LU of torch goes wrong (see test_inverse_...): n = 192, two
+# matrices or more, two threads, against NumPy in double precision. Errors are those of the condition number, 10.
+LARGE, BATCH = 192, 3
 
 
 @cache

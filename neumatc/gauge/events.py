@@ -116,12 +116,8 @@ def _closest(graph: Graph, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarra
     down to a node with the least gap among its neighbours, and take the least of the quadratic around it.
     """
     x, edges, node = graph.x, graph.edges, edge[gap[edge].argmin()]
-    while True:
-        near = edges[(edges == node).any(axis=1)].ravel()
-        lower = near[gap[near].argmin()]
-        if gap[lower] >= gap[node]:
-            break
-        node = lower
+    while gap[near := edges[(edges == node).any(axis=1)].ravel()].min() < gap[node]:
+        node = near[gap[near].argmin()]
     d = x.shape[1]
     i, j = np.triu_indices(d)
     offsets = x - x[node]

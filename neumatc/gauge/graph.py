@@ -84,8 +84,7 @@ def _neighbours(x: np.ndarray) -> np.ndarray:
             simplices = Delaunay(x, qhull_options="QJ").simplices
             pairs = simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
     pairs = np.sort(pairs, axis=1)
-    codes = np.unique((pairs @ [count, 1])[pairs[:, 0] < pairs[:, 1]])
-    pairs = np.stack(np.divmod(codes, count), axis=1)
+    pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
     ends = x[pairs]
     radii = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) / 2
     third = cKDTree(x).query(ends.mean(axis=1), k=[3])[0][:, 0]  # after the two poles
@@ -127,9 +126,9 @@ def predictions(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     near = np.stack(near, axis=1)
     outer = (np.diff(x[near], axis=1) <= 0).any(axis=1)  # at the ends the same node comes twice
     near = np.delete(near, NEIGHBOURS, axis=1)
-    near[outer] = np.arange(2 * NEIGHBOURS)
-    weights = lagrange(x[rows], x[near]) if last >= 2 * NEIGHBOURS else np.zeros(near.shape)
-    near[outer], weights[outer] = rows[outer, None], np.eye(2 * NEIGHBOURS)[0]
+    near[outer] = rows[outer, None]
+    weights = np.tile(np.eye(2 * NEIGHBOURS)[0], (len(rows), 1))
+    weights[~outer] = lagrange(x[rows[~outer]], x[near[~outer]])
     return near, weights
 
 
