@@ -10,19 +10,8 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, gauge, linalg
-from neumatc.linalg import norm
-from neumatc.operations import (
-    Factor,
-    Factors,
-    Operation,
-    beside,
-    relative,
-    require_rank,
-    require_square,
-    split,
-    squared_norm,
-    two_norm_above,
-)
+from neumatc.linalg import beside, norm, relative, squared_norm, two_norm_above
+from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
 from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
@@ -198,16 +187,13 @@ class SVD(_Spectral):
 
     orthonormal, powers, packed = (0, 2), (0, 1, 0), SVDFactors
 
-    @staticmethod
-    def _described(m: int, n: int, k: int) -> tuple[Factor, ...]:
+    def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         return Factor("U", (m, k)), Factor("S", (k,), "real"), Factor("Vh", (k, n))
 
-    @staticmethod
-    def _leading(A: Tensor, k: int) -> tuple[Factors, Tensor]:
+    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
         U, S, Vh, failed = linalg.svd(A)
-        if k < S.shape[-1]:  # cloned, so that the rest of the decomposition is let go
-            U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
-        return (U, S, Vh), failed
+        # Cloned, so that the rest of the decomposition is let go.
+        return tuple(x.clone() for x in (U[:, :, :k], S[:, :k], Vh[:, :k])), failed
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         U, S, Vh = factors
@@ -226,20 +212,16 @@ class SVD(_Spectral):
                 return (U @ W, found.values(S), W.mH @ Vh), events
             mirrored = True
 
-    @staticmethod
-    def _parts(factors: Sequence[Tensor]) -> Factors:
+    def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[0], factors[1], factors[2].mH
 
-    @staticmethod
-    def _turned(fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
+    def _turned(self, fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
         return fitted[0] @ P, s, P.mH @ fitted[2]
 
-    @staticmethod
-    def _unordered(S: Tensor) -> Tensor:
+    def _unordered(self, S: Tensor) -> Tensor:
         return torch.nn.functional.pad(S, (0, 1)).diff(dim=-1) > 0
 
-    @staticmethod
-    def _ordered(U: Tensor, S: Tensor, Vh: Tensor, k: int) -> Factors:
+    def _ordered(self, U: Tensor, S: Tensor, Vh: Tensor, k: int) -> Factors:
         signs = torch.where(S < 0, -1, 1).to(U.dtype)
         S, order = S.topk(k)  # of a triplet and its mirror image, the one with a positive value
         S, again = S.abs().sort(dim=-1, descending=True)
@@ -280,20 +262,16 @@ class Eigh(_Spectral):
         found = gauge.align(V, values, x, wanted, together=self.gauge == "subspace", **along)
         return (found.values(values), V @ found.rotations), found.events
 
-    @staticmethod
-    def _parts(factors: Sequence[Tensor]) -> Factors:
+    def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[1], factors[0], factors[1]
 
-    @staticmethod
-    def _turned(fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
+    def _turned(self, fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
         return s, fitted[1] @ P
 
-    @staticmethod
-    def _unordered(values: Tensor) -> Tensor:
+    def _unordered(self, values: Tensor) -> Tensor:
         return values.diff(dim=-1) < 0
 
-    @staticmethod
-    def _ordered(values: Tensor, vectors: Tensor, k: int) -> Factors:
+    def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
         chosen = values.abs().topk(k, dim=1).indices
         order = chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
         return values.gather(1, order), _columns(vectors, order)

@@ -21,6 +21,8 @@ from neumatc import checks, threads
 
 # Multiplications (m n min(m, n) for each matrix) that a thread must have for its start to pay.
 _LEAST_PER_THREAD = 2**22
+# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
+_SQUARINGS = 3
 # Norms between which the squares that matter neither vanish nor overflow.
 _SAFE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 
@@ -221,14 +223,14 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
     """
     A = _square(A)
-    wide = A.to(torch.complex128 if A.is_complex() else torch.float64).resolve_conj().resolve_neg().cpu().numpy()
+    matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
     good = torch.ones(len(A), dtype=torch.bool) if name == "exp" else ~inverse(A)[1].cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
         for i in torch.nonzero(good)[:, 0].tolist():
             with suppress(np.linalg.LinAlgError, ValueError):
-                X[i] = torch.as_tensor(_principal(name, wide[i], torch.finfo(A.dtype).eps))
+                X[i] = torch.as_tensor(_principal(name, matrices[i], torch.finfo(A.dtype).eps))
     return masked(False, X.to(A.device))
 
 
@@ -301,6 +303,71 @@ def norm(A: Tensor) -> Tensor:
     return size
 
 
+def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
+    """Return A^H A + shift I, with one shift for all or one for each, shape (B, 1)."""
+    G = A.mH @ A
+    G.diagonal(dim1=-2, dim2=-1).add_(shift)
+    return G
+
+
+def wide(A: Tensor) -> Tensor:
+    """Return the tensor in double precision."""
+    return A.to(torch.complex128 if A.is_complex() else torch.float64)
+
+
+def identity_like(A: Tensor) -> Tensor:
+    """Return identities, for the columns of a batch."""
+    n = A.shape[-1]
+    return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
+
+
+def squared_norm(A: Tensor) -> Tensor:
+    """Squared Frobenius norm per matrix, differentiable at zero."""
+    A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
+    return A.square().flatten(1).sum(dim=1)
+
+
+def relative(defect: Tensor, size: Tensor) -> Tensor:
+    r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
+
+    It is 0 where both are zero, and Inf where only F is. Without gradients by `linalg.norm`, for matrices of any size.
+    """
+    if defect.requires_grad:
+        return _quotient(squared_norm(defect), squared_norm(size))
+    return _quotient(norm(defect), norm(size)).square()
+
+
+def largest_row(defect: Tensor, size: Tensor) -> Tensor:
+    r"""Largest relative defect of a row, :math:`\max_i \|D_i\| / \|F_i\|`, per matrix (B, rows, columns), shape (B,).
+
+    A row where both are zero counts as 0, one where only F_i is as Inf. By `linalg.norm`, for rows of any size.
+    """
+    top, bottom = (norm(x.flatten(0, 1)).view(x.shape[:2]) for x in (defect, size))
+    return _quotient(top, bottom).amax(dim=1)
+
+
+def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
+    """Return top / bottom, 0 where both are zero and Inf where only the bottom is."""
+    nothing = bottom == 0
+    return torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
+
+
+def two_norm_above(C: Tensor) -> Tensor:
+    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
+    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
+    C = C / size[:, None, None]
+    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
+    for _ in range(_SQUARINGS):
+        G = G @ G
+    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))
+
+
+def beside(error: Tensor, X: Tensor) -> Tensor:
+    """Bound a relative error by a bound of the absolute one of X, which is at least so far below the exact norm."""
+    least = norm(X) - error
+    return torch.where(least > 0, error / least, torch.inf)
+
+
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
@@ -330,19 +397,16 @@ def _solved(A: Tensor, on_cpu: Callable, on_cuda: Callable) -> tuple[Tensor, ...
             torch.from_numpy(np.ascontiguousarray(x)) for x in (found if isinstance(found, tuple) else [found])
         )
 
-    def fails(a: Tensor) -> bool:
-        try:
-            solve(a)
-        except errors:
-            return True
-        return False
-
     solve = partial(in_threads, by_numpy) if A.device.type == "cpu" else on_cuda
     errors = np.linalg.LinAlgError, torch.linalg.LinAlgError
     try:
         return tuple(solve(A))
     except errors:
-        wrong = torch.tensor([fails(a) for a in A.split(1)], device=A.device)
+        wrong = torch.ones(len(A), dtype=torch.bool, device=A.device)
+        for i in range(len(A)):
+            with suppress(*errors):
+                solve(A[i : i + 1])
+                wrong[i] = False
         factors = solve(torch.where(wrong[:, None, None], torch.eye(*A.shape[1:]).to(A), A))
         return masked(wrong, *factors)[:-1]
 
@@ -390,10 +454,8 @@ def _not_hermitian(A: Tensor) -> Tensor:
     defect, size = norm(A - A.mH), norm(A)
     wrong = defect > 16 * A.shape[1] * torch.finfo(A.dtype).eps * size
     if wrong.all():
-        raise ValueError(
-            f"`A`: expected Hermitian matrices, got ||A - A^H|| / ||A|| of {float((defect / size).min()):.2g} or more "
-            f"in all {len(A)}; take (A + A^H) / 2, or nm.Eig or nm.SVD for general ones."
-        )
+        got = f"||A - A^H|| / ||A|| of {float((defect / size).min()):.2g} or more in all {len(A)}"
+        raise ValueError(f"`A`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
     return wrong
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neumatc import checks
 from neumatc.linalg import in_threads
 
 # Sine of the smallest angle between the columns of equations that seminormal equations still resolve.
@@ -100,7 +99,7 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     def square(T: Tensor) -> Tensor:
         return (torch.view_as_real(T).square().sum(-1) if T.is_complex() else T.square()).sum(dim=(0, 1))
 
-    tiny = torch.finfo(checks.real_dtype(L.dtype)).tiny
+    tiny = torch.finfo(L.dtype).tiny
     R, Z = F.clone(), L.new_zeros(shape)
     S = gradient(R)
     P, norm = S, square(S)

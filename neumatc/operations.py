@@ -13,16 +13,13 @@ from torch import Tensor
 
 from neumatc import checks, linalg
 from neumatc.families import FamilyError
-from neumatc.linalg import norm
+from neumatc.linalg import beside, gram, identity_like, largest_row, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.report import Event
 
 # Operations of a matrix function, in n^3 (Higham, 2008): products and a solve for the exponential; for the others a
 # Schur form, 25, with what follows, and an inverse that tells which matrices are singular. The second number is for the
 # call, since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
 _FUNCTION_COSTS = {"exp": (20, 4e5), "sqrt": (30, 6e4), "inverse_sqrt": (32, 7e4), "log": (60, 4e6)}
-# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
-_SQUARINGS = 3
-
 Factors = tuple[Tensor, ...]
 
 
@@ -263,7 +260,23 @@ class Inverse(LinearOperation):
 
 
 @dataclass(frozen=True)
-class RegularizedInverse(LinearOperation):
+class _Regularized(LinearOperation):
+    """Operations of the Gram matrix plus noise times the identity, which is positive definite."""
+
+    noise: float = 1.0
+    certainty = "bound"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
+
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        # In double precision, since forming the Gram matrix squares the condition number.
+        X, failed = linalg.solve_positive(*self.system(wide(A)))
+        X, (factor,) = X.to(A.dtype), self.factors(*A.shape[1:])
+        return (X if X.shape[1:] == factor.shape else X.mH,), failed
+
+
+class RegularizedInverse(_Regularized):
     r"""The inverse of the regularised Gram matrix, :math:`X = (A^H A + s I)^{-1}`, for A of any shape.
 
     Residual: :math:`\|(A^H A + s I) X - I\|_F / \sqrt{n}`. Bound: that of `Inverse`.
@@ -272,22 +285,11 @@ class RegularizedInverse(LinearOperation):
         noise: s, above zero, in the units of :math:`A^H A`: for a channel A the noise power over that of a stream.
     """
 
-    noise: float = 1.0
-    certainty = "bound"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
-
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, n)),)
 
     def cost(self, m: int, n: int) -> float:
         return 2 * m * n**2 + 7 / 3 * n**3
-
-    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
-        # In double precision, since forming the Gram matrix squares the condition number.
-        X, failed = linalg.solve_positive(*self.system(wide(A)))
-        return (X.to(A.dtype),), failed
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         L = gram(A, self.noise)
@@ -334,8 +336,7 @@ class _NormalEquations(LinearOperation):
         return largest_row(L @ (self.unknown(factors[0]) * unit) - F, F)
 
 
-@dataclass(frozen=True)
-class LMMSE(_NormalEquations):
+class LMMSE(_Regularized, _NormalEquations):
     r"""The linear minimum-mean-square-error receiver :math:`X = (H^H H + s I)^{-1} H^H` of the m x n channel A = H.
 
     For y = H x + w with E[x x^H] = I and E[w w^H] = s I. By the push-through identity
@@ -355,17 +356,6 @@ class LMMSE(_NormalEquations):
     Args:
         noise: s, above zero: noise power per receive antenna over the power of a stream.
     """
-
-    noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
-
-    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
-        # In double precision, since forming the Gram matrix squares the condition number.
-        X, failed = linalg.solve_positive(*self.system(wide(A)))
-        X = X.to(A.dtype)
-        return (X.mH if A.shape[1] < A.shape[2] else X,), failed
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L, F), X = self.system(A), self.unknown(factors[0])
@@ -567,58 +557,7 @@ def require_square(operation: Operation, m: int, n: int, instead: str = "") -> N
 def require_rank(rank: int, m: int, n: int) -> None:
     """Raise ValueError for more vectors than a matrix has."""
     if rank > min(m, n):
-        raise ValueError(
-            f"`rank`: expected at most min(m, n) = {min(m, n)} for a {m} x {n} matrix, got {rank}; lower it."
-        )
-
-
-def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
-    """Return A^H A + shift I, with one shift for all or one for each, shape (B, 1)."""
-    G = A.mH @ A
-    G.diagonal(dim1=-2, dim2=-1).add_(shift)
-    return G
-
-
-def wide(A: Tensor) -> Tensor:
-    """Return the tensor in double precision."""
-    return A.to(torch.complex128 if A.is_complex() else torch.float64)
-
-
-def identity_like(A: Tensor) -> Tensor:
-    """Return identities, for the columns of a batch."""
-    n = A.shape[-1]
-    return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
-
-
-def squared_norm(A: Tensor) -> Tensor:
-    """Squared Frobenius norm per matrix, differentiable at zero."""
-    A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
-    return A.square().flatten(1).sum(dim=1)
-
-
-def relative(defect: Tensor, size: Tensor) -> Tensor:
-    r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
-
-    It is 0 where both are zero, and Inf where only F is. Without gradients by `linalg.norm`, for matrices of any size.
-    """
-    if defect.requires_grad:
-        return _quotient(squared_norm(defect), squared_norm(size))
-    return _quotient(norm(defect), norm(size)).square()
-
-
-def largest_row(defect: Tensor, size: Tensor) -> Tensor:
-    r"""Largest relative defect of a row, :math:`\max_i \|D_i\| / \|F_i\|`, per matrix (B, rows, columns), shape (B,).
-
-    A row where both are zero counts as 0, one where only F_i is as Inf. By `linalg.norm`, for rows of any size.
-    """
-    top, bottom = (norm(x.flatten(0, 1)).view(x.shape[:2]) for x in (defect, size))
-    return _quotient(top, bottom).amax(dim=1)
-
-
-def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
-    """Return top / bottom, 0 where both are zero and Inf where only the bottom is."""
-    nothing = bottom == 0
-    return torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
+        raise ValueError(f"`rank`: expected at most {min(m, n)} for a {m} x {n} matrix, got {rank}; lower it.")
 
 
 def _slack(A: Tensor) -> float:
@@ -641,22 +580,6 @@ def _defect(L: Tensor, X: Tensor, F: Tensor, rounding: Tensor | float = 0.0) -> 
 def _corrected(P: Tensor, R: Tensor, unsure: Tensor, rho: Tensor) -> Tensor:
     r"""Bound an error by its Newton correction P R: :math:`\|P R\|_F / (1 - \rho)`, R known up to ``unsure``."""
     return torch.where(rho < 1, (norm(P @ R) * (1 + _slack(R)) + norm(P) * unsure) / (1 - rho), torch.inf)
-
-
-def beside(error: Tensor, X: Tensor) -> Tensor:
-    """Bound a relative error by a bound of the absolute one of X, which is at least so far below the exact norm."""
-    least = norm(X) - error
-    return torch.where(least > 0, error / least, torch.inf)
-
-
-def two_norm_above(C: Tensor) -> Tensor:
-    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
-    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
-    C = C / size[:, None, None]
-    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
-    for _ in range(_SQUARINGS):
-        G = G @ G
-    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))
 
 
 def _bound_of_inverse(A: Tensor, X: Tensor, rounding: Tensor | float = 0.0) -> Tensor:

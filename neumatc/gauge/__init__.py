@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neumatc.gauge import events, graph, transport
+from neumatc.linalg import wide
 from neumatc.report import Event
 
 __all__ = ["Alignment", "align"]
@@ -102,8 +103,9 @@ def align(
     """
     if periodic and x.shape[1] > 1:
         raise ValueError(f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis closes a path.")
-    points, F, eps = x.double().cpu().numpy(), _wide(frames), torch.finfo(values.dtype).eps
-    given = transport.Frames.of(F, F if duals is None else _wide(duals), _wide(values), eps)
+    points = x.double().cpu().numpy()
+    F, D, given = (None if x is None else wide(x).resolve_conj().cpu().numpy() for x in (frames, duals, values))
+    given = transport.Frames.of(F, F if D is None else D, given, torch.finfo(values.dtype).eps)
     separated, bases = transport.separated(given, points)
     followed, met = _followed(separated, graph.connected(points, periodic), together)
     along = anchors is not None and duals is None
@@ -134,7 +136,3 @@ def _followed(frames: transport.Frames, lattice: graph.Graph, together: bool) ->
             return followed, events.least(met) + events.crossings(followed)
         for a, b in pairs:
             joined[a, b] = joined[b, a] = True
-
-
-def _wide(x: Tensor) -> np.ndarray:
-    return x.resolve_conj().cpu().to(torch.complex128 if x.is_complex() else torch.float64).numpy()

@@ -81,10 +81,8 @@ class Followed:
     @cached_property
     def same(self) -> np.ndarray:
         """Which labels (K, K) are in one block."""
-        same = np.zeros(self.W.shape[1:], bool)
-        for block in self.blocks:
-            same[np.ix_(block, block)] = True
-        return same
+        inside = [np.isin(np.arange(self.W.shape[1]), block) for block in self.blocks]
+        return np.any([np.outer(mask, mask) for mask in inside], axis=0)
 
     def closes(self, block: np.ndarray) -> bool:
         """Whether what a turn around a closed path makes of a block can be undone continuously."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.operations import gram
+from neumatc.linalg import gram
 from neumatc.peers.exact import from_sionna, host, svd_by_gram
 
 
