@@ -319,12 +319,9 @@ class _NormalEquations(LinearOperation):
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, m)),)
 
-    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        return self._equations(A, self.noise)
-
-    def _equations(self, A: Tensor, noise: Tensor | float) -> tuple[Tensor, Tensor]:
+    def system(self, A: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         A = A if A.shape[1] < A.shape[2] else A.mH
-        return gram(A.mH, noise), A
+        return gram(A.mH, self.noise if noise is None else noise), A
 
     def unknown(self, X: Tensor) -> Tensor:
         return X if X.shape[-2] <= X.shape[-1] else X.mH
@@ -332,7 +329,7 @@ class _NormalEquations(LinearOperation):
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         # In units of the larger of A and sqrt(s): squares of path gains leave single precision.
         unit = norm(A).clamp_min(max(self.noise**0.5, torch.finfo(A.dtype).tiny))[:, None, None]
-        L, F = self._equations(A * (1 / unit), (self.noise**0.5 / unit[:, 0]).square())
+        L, F = self.system(A * (1 / unit), (self.noise**0.5 / unit[:, 0]).square())
         return largest_row(L @ (self.unknown(factors[0]) * unit) - F, F)
 
 

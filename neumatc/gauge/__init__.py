@@ -125,7 +125,8 @@ def align(
 
 def _followed(frames: transport.Frames, lattice: graph.Graph, together: bool) -> tuple[transport.Followed, list[Event]]:
     """Transport; merge what is not resolved; begin again, until every loop closes."""
-    raw = transport.overlaps(frames, lattice.edges)
+    a, b = lattice.edges.T
+    raw = transport.adjoint(frames.D)[a] @ frames.F[b]
     joined = np.eye(frames.F.shape[2], dtype=bool) | together
     met: list[Event] = []
     while True:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from neumatc.gauge.graph import Graph, predictions
-from neumatc.gauge.transport import RESOLVED, Followed, polar
+from neumatc.gauge.transport import RESOLVED, Followed, adjoint, polar
 from neumatc.report import Event
 
 # Two vectors turn into each other too fast for the snapshots where neighbours predict one with an error above the
@@ -186,7 +186,7 @@ def _rough(x: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray
 def _rough_together(x: np.ndarray, vectors: np.ndarray, place: int) -> float:
     """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the place."""
     (near,), (weights,) = predictions(x, np.array([place]))
-    near = vectors[near] @ polar(vectors[near].conj().transpose(0, 2, 1) @ vectors[place])
+    near = vectors[near] @ polar(adjoint(vectors[near]) @ vectors[place])
     return float(np.linalg.norm(vectors[place] - np.tensordot(weights, near, 1), axis=0).max())
 
 

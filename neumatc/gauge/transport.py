@@ -28,7 +28,7 @@ _TINY = np.finfo(float).tiny
 
 
 class Frames(NamedTuple):
-    """What is followed: columns F (N, L, K) with duals D and values (N, K).
+    """What is followed: columns F (N, L, K) with duals D (N, L, K) and values (N, K).
 
     ``met`` (N, K, K) says whose values are equal, to ``equal``; ``scale`` is the largest value.
     """
@@ -94,11 +94,6 @@ class Followed:
         return self.graph.closed and all(map(self.closes, self.blocks))
 
 
-def overlaps(frames: Frames, edges: np.ndarray) -> np.ndarray:
-    """Products D_a^H F_b over edges (a, b), shape (E, K, K)."""
-    return _adjoint(frames.D)[edges[:, 0]] @ frames.F[edges[:, 1]]
-
-
 def polar(A: np.ndarray) -> np.ndarray:
     """Return the polar factors of a batch, unitary or with orthonormal columns."""
     if A.shape[-1] == 1:
@@ -123,7 +118,7 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
             W[j] = _matched(overlap, blocks)
     if graph.closed:
         W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
-    return Followed(frames, graph, W, blocks, _adjoint(W)[a] @ raw @ W[b])
+    return Followed(frames, graph, W, blocks, adjoint(W)[a] @ raw @ W[b])
 
 
 def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
@@ -197,7 +192,7 @@ def _spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.nd
         inner = around[np.ix_(block, block)]
         if closes(inner):
             angles, V = _rotation(polar(inner))
-            turns = (V * np.exp(0.5j * x[:, None, None] * angles)) @ _adjoint(V)  # the period is 2
+            turns = (V * np.exp(0.5j * x[:, None, None] * angles)) @ adjoint(V)  # the period is 2
             W[:, :, block] = W[:, :, block] @ (turns if np.iscomplexobj(W) else turns.real)
     return W
 
@@ -252,7 +247,7 @@ def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
     t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
     line = (1 - t) * columns[a] + t * columns[b]
     for block in followed.blocks:
-        seen = _adjoint(columns[:, :, block]) @ line[:, :, block]
+        seen = adjoint(columns[:, :, block]) @ line[:, :, block]
         clear = np.linalg.svd(seen, compute_uv=False)[:, -1] > _SEEN
         W[:, :, block] = np.where(clear[:, None, None], W[:, :, block] @ polar(seen), W[:, :, block])
     return W
@@ -260,11 +255,11 @@ def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
 
 def _mean(columns: np.ndarray) -> tuple[np.ndarray, float]:
     """Overlaps (N, k, k) of a block of columns with the mean over all nodes, and the least part in it."""
-    seen = _adjoint(columns) @ polar(columns.mean(axis=0))
+    seen = adjoint(columns) @ polar(columns.mean(axis=0))
     return seen, np.linalg.svd(seen, compute_uv=False).min()
 
 
-def _adjoint(A: np.ndarray) -> np.ndarray:
+def adjoint(A: np.ndarray) -> np.ndarray:
     return A.conj().swapaxes(-1, -2)
 
 
@@ -273,7 +268,7 @@ def _averaged(graph: Graph, overlap: np.ndarray) -> np.ndarray:
     (a, b), k = graph.edges.T, overlap.shape[-1]
     node, order = np.append(a, b), np.append(a, b).argsort(kind="stable")
     degrees = np.bincount(node)
-    weights = np.concatenate([overlap, _adjoint(overlap)])[order]
+    weights = np.concatenate([overlap, adjoint(overlap)])[order]
     towards = bsr_array((weights, np.append(b, a)[order], np.append(0, degrees.cumsum())))
     Z = np.broadcast_to(np.eye(k, dtype=overlap.dtype), (len(graph.x), k, k))
     for _ in range(_SWEEPS):
