@@ -111,8 +111,8 @@ def align(
     along = anchors is not None and duals is None
     W = transport.anchored(followed, anchors) if along else transport.relaxed(followed)
     labels = np.abs(W).argmax(axis=2)  # a column has the label that it has the largest part of
-    used = labels if wanted is None else labels[wanted.cpu().numpy()]
-    blocks = [block for block in followed.blocks if np.isin(block, used).any()]
+    used = np.bincount((labels if wanted is None else labels[wanted.cpu().numpy()]).ravel(), minlength=F.shape[2])
+    blocks = [block for block in followed.blocks if used[block].any()]
     order = np.concatenate(blocks)
     renamed = {int(old): new for new, old in enumerate(order)}
     W = torch.from_numpy(np.ascontiguousarray((bases @ W)[:, :, order]))
