@@ -16,7 +16,6 @@ from neumatc.factorizations import (
     Eig,
     EigFactors,
     Eigh,
-    EighFactors,
     Polar,
     PolarFactors,
     Projector,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neumatc import checks, linalg
 from neumatc.families import FamilyError
+from neumatc.linalg import wide
 from neumatc.model import Surrogate
-from neumatc.operations import wide
 from neumatc.problem import Problem
 
 # Numbers of A at a time that are taken to double precision.

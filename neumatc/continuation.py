@@ -16,8 +16,9 @@ from torch import Tensor
 
 from neumatc import lowrank, polynomials, sampling
 from neumatc.families import FamilyError
+from neumatc.linalg import wide
 from neumatc.methods import Task
-from neumatc.operations import LinearOperation, Operation, wide
+from neumatc.operations import LinearOperation, Operation
 from neumatc.samples import Samples, Subspace, norms
 
 # With fewer for each snapshot than this, interpolation is as good.

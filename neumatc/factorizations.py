@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, gauge, linalg
-from neumatc.linalg import norm
-from neumatc.operations import (
-    Factor,
-    Operation,
-    gram,
-    identity_like,
-    relative,
-    require_square,
-    squared_norm,
-    two_norm_above,
-)
+from neumatc.linalg import beside, norm, relative, squared_norm, two_norm_above
+from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
 from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
@@ -35,15 +26,8 @@ class SVDFactors(NamedTuple):
     Vh: Tensor
 
 
-class EighFactors(NamedTuple):
-    """eigenvalues (B, k), real and ascending, and eigenvectors (B, n, k), as ``torch.linalg.eigh`` returns them."""
-
-    eigenvalues: Tensor
-    eigenvectors: Tensor
-
-
 class EigFactors(NamedTuple):
-    """eigenvalues (B, n) and eigenvectors (B, n, n), complex, as ``torch.linalg.eig`` returns them."""
+    """eigenvalues (B, k) and eigenvectors (B, n, k), as ``torch.linalg.eigh`` or ``torch.linalg.eig`` returns them."""
 
     eigenvalues: Tensor
     eigenvectors: Tensor
@@ -63,18 +47,35 @@ class PolarFactors(NamedTuple):
     P: Tensor
 
 
-class _Spectral(Operation):
+class _Product(Operation):
+    r"""What decompositions of A into a product of factors have in common.
+
+    Training minimises :math:`\|A - B\|_F^2 / \|A\|_F^2` with the product B, plus the mean defect of orthonormality.
+    """
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        return relative(A - self.invariant(factors), A) + self.orthogonality(factors)
+
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        return factors[0] @ factors[1]
+
+    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        """Return the largest of the relative errors of the factors, which are unique."""
+        return torch.stack([relative(x - y, y).sqrt() for x, y in zip(factors, exact)]).amax(dim=0)
+
+
+@dataclass(frozen=True)
+class _Spectral(_Product):
     r"""What the decompositions A ~ U diag(s) V^H have in common; for Hermitian matrices V = U.
 
     The map may hold more vectors than are asked for, so that one may cross the last of them, and in the place of the
     values a matrix M with A ~ U M V^H, where some vectors are followed as a block; `finish` sorts this out.
     """
 
-    unique = False
-    finishes = bounds = True
-    certainty = "bound"
-    rank: int | None
-    gauge: str
+    rank: int | None = None
+    gauge: str = "vectors"
+    unique, certainty = False, "bound"
+    error = Operation.error
 
     def __post_init__(self) -> None:
         if self.rank is not None:
@@ -82,55 +83,48 @@ class _Spectral(Operation):
         checks.choice("gauge", self.gauge, ("vectors", "subspace"))
 
     def _count(self, m: int, n: int) -> int:
-        k = min(m, n) if self.rank is None else self.rank
-        if k > min(m, n):
-            raise ValueError(
-                f"`rank`: expected at most min(m, n) = {min(m, n)} vectors of a {m} x {n} matrix, got {k}; lower it."
-            )
-        return k
+        require_rank(self.rank or 1, m, n)
+        return self.rank or min(m, n)
 
-    def _followed(self, most: int) -> int:
-        """Return how many vectors of a snapshot are followed."""
-        if self.rank is None:
-            return most
-        return min(most, self.rank + (_EXTRA if self.gauge == "vectors" else 0))
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        return self._described(m, n, self._count(m, n))
 
-    def _rotations(
-        self, frames: Tensor, values: Tensor, x: Tensor, wanted: Tensor, **along: object
-    ) -> tuple[Tensor, Tensor, tuple]:
-        """Align frames; return the rotations, and the values or the block-diagonal matrices in their place."""
-        together = self.gauge == "subspace"
-        alignment = gauge.align(frames, values, x, wanted, together=together, **along)
-        W = alignment.rotations
-        if alignment.separate:
-            return W, torch.einsum("nk,nkj->nj", values, W.abs().square().to(values.dtype)), alignment.events
-        M = W.mH @ (values[:, :, None].to(W.dtype) * W)
-        inside = torch.block_diag(*(torch.ones(len(b), len(b)) for b in alignment.blocks)).to(M.device, M.dtype)
-        return W, M * inside, alignment.events
+    def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+        k = shapes[0][-1]
+        public = [factor.shape for factor in self._described(m, n, k)]
+        blocks = [(k, k) if shape == (k,) else shape for shape in public]
+        return k >= self._count(m, n) and list(shapes) in (public, blocks)
 
-    @staticmethod
-    def _diagonalized(values: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return the rotation to eigenvectors of the Hermitian part of M, and the eigenvalues; None for values."""
-        if values.ndim == 2:
-            return None, values
-        return linalg.in_threads(lambda M: tuple(torch.linalg.eigh(M)), (values + values.mH) / 2)[::-1]
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return self._leading(A, self.rank or min(A.shape[1:]))
 
-    def _orthogonality(self, *frames: Tensor) -> Tensor:
-        """Return the mean squared defect of orthonormality."""
-        defects = [squared_norm(U.mH @ U - identity_like(U)) for U in frames]
-        return sum(defects) / (len(frames) * frames[0].shape[-1])
+    def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
+        extra = _EXTRA if self.gauge == "vectors" else 0
+        return self._leading(A, min((self.rank or max(A.shape)) + extra, *A.shape[1:]))
 
-    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        defect = relative(A - self.invariant(factors), A)
-        return defect + self._orthogonality(*self._frames(factors))
+    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+        at, rows = self.powers.index(1), slice(None)
+        values = fitted[at]
+        if values.ndim == 3:
+            s, P = linalg.in_threads(lambda M: tuple(torch.linalg.eigh(M)), (values + values.mH) / 2)
+            fitted = self._turned(fitted, P, s)
+        elif values is out[at]:  # in place: only where it is not in order already
+            rows = self._unordered(values).any(dim=-1)
+            if not rows.any():
+                return
+        for x, y in zip(out, self._ordered(*(x[rows] for x in fitted), out[at].shape[1])):
+            x[rows] = y
 
-    def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return U and V."""
-        raise NotImplementedError
+    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
+        U, s, V = self._parts(factors)
+        return (U * s[:, None, :].to(U.dtype)) @ V.mH
 
-    def _values(self, factors: Sequence[Tensor]) -> Tensor:
-        """Return the values between U and V."""
-        return next(x for x in factors if x.ndim == 2)
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        U, s, V = self._parts(factors)
+        sides = [relative(A @ V - U * s[:, None, :], s)]
+        if U is not V:
+            sides.append(relative(U.mH @ A - s[:, :, None] * V.mH, s))
+        return (sum(sides) / len(sides) + self.orthogonality(factors)).sqrt()
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         r"""Bound the relative error of the rank-k part A_k, :math:`\|A_k - B\|_F / \|A_k\|_F` with B = U S V^H.
@@ -148,10 +142,9 @@ class _Spectral(Operation):
         are orthonormal (the residual sees that). It is Inf where the gap to the rest of the spectrum is not certain.
         For k = min(m, n) the difference is known: A_k = A.
         """
-        U, V = self._frames(factors)
-        B = self.invariant(factors)
+        (U, s, V), B = self._parts(factors), self.invariant(factors)
         # B itself is rounded: by cancellation it can be far smaller than the product of its factors' norms.
-        sizes = norm(U) * norm(V) * self._values(factors).abs().amax(dim=1)
+        sizes = norm(U) * norm(V) * s.abs().amax(dim=1)
         slack = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps * (norm(A) + sizes)
         if U.shape[-1] == min(A.shape[1:]):
             return (norm(A - B) + slack) / norm(A)
@@ -162,12 +155,9 @@ class _Spectral(Operation):
         E = norm(Q @ QA + AW @ W.mH - inner - B) + slack
         tau = two_norm_above(C) + slack + E
         least = linalg.svd(T)[1][:, -1] - slack
-        bound = torch.where(least > tau, E * (1 + 2**0.5 * tau / (least - tau)), torch.inf)
-        size = norm(B) - bound
-        return torch.where(size > 0, bound / size, torch.inf)
+        return beside(torch.where(least > tau, E * (1 + 2**0.5 * tau / (least - tau)), torch.inf), B)
 
 
-@dataclass(frozen=True)
 class SVD(_Spectral):
     r"""The leading singular triplets, A V = U S and A^H U = V S, of an m x n matrix.
 
@@ -195,29 +185,17 @@ class SVD(_Spectral):
             matrix at every evaluation, and only for a gap below its smallest value.
     """
 
-    rank: int | None = None
-    gauge: str = "vectors"
+    orthonormal, powers, packed = (0, 2), (0, 1, 0), SVDFactors
 
-    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        k = self._count(m, n)
+    def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         return Factor("U", (m, k)), Factor("S", (k,), "real"), Factor("Vh", (k, n))
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        return self._leading(A, min(A.shape[1:]) if self.rank is None else self.rank)
-
-    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        return self._leading(A, self._followed(min(A.shape[1:])))
-
-    @staticmethod
-    def _leading(A: Tensor, k: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
         U, S, Vh, failed = linalg.svd(A)
-        if k < S.shape[-1]:  # cloned, so that the rest of the decomposition is let go
-            U, S, Vh = (x.clone() for x in (U[..., :k], S[..., :k], Vh[..., :k, :]))
-        return (U, S, Vh), failed
+        # Cloned, so that the rest of the decomposition is let go.
+        return tuple(x.clone() for x in (U[:, :, :k], S[:, :k], Vh[:, :k])), failed
 
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         U, S, Vh = factors
         square = U.shape[1] == U.shape[2] == Vh.shape[2]
         mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
@@ -227,67 +205,31 @@ class SVD(_Spectral):
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
             frames = torch.cat([U, Vh.mH], dim=1) / 2**0.5  # a triplet is an eigenvector of [0 A; A^H 0]
-            W, values, events = self._rotations(frames, S, x, wanted, **along)
+            found = gauge.align(frames, S, x, wanted, together=self.gauge == "subspace", **along)
+            W, events = found.rotations, found.events
             # Around a zero of a complex determinant, and near one, a triplet turns into its mirror image.
             if mirrored or not (square and U.is_complex() and any(e.kind in ("loop", "cut") for e in events)):
-                return (U @ W, values, W.mH @ Vh), events
+                return (U @ W, found.values(S), W.mH @ Vh), events
             mirrored = True
 
-    def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
-        k = shapes[0][-1]
-        return k >= self._count(m, n) and tuple(shapes) in {((m, k), values, (k, n)) for values in ((k,), (k, k))}
+    def _parts(self, factors: Sequence[Tensor]) -> Factors:
+        return factors[0], factors[1], factors[2].mH
 
-    def residual_cost(self, m: int, n: int) -> float:
-        k = self._count(m, n)
-        return 4 * m * n * k + 2 * (m + n) * k**2
+    def _turned(self, fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
+        return fitted[0] @ P, s, P.mH @ fitted[2]
 
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        U, S, Vh = factors
-        left = A @ Vh.mH - U * S[..., None, :]
-        right = U.mH @ A - S[..., :, None] * Vh
-        defect = (relative(left, S) + relative(right, S)) / 2
-        return (defect + self._orthogonality(U, Vh.mH)).sqrt()
+    def _unordered(self, S: Tensor) -> Tensor:
+        return torch.nn.functional.pad(S, (0, 1)).diff(dim=-1) > 0
 
-    def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        return factors[0], factors[2].mH
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        m, n = A.shape[-2:]
-        k = min(m, n) if self.rank is None else self.rank
-        return m**-0.5, float(norm(A).square().mean().sqrt()) / k**0.5, n**-0.5
-
-    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
-        U, S, Vh = factors
-        return (U * S[..., None, :].to(U.dtype)) @ Vh
-
-    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-        U, S, Vh = fitted
-        P, s = self._diagonalized(S)
-        if P is not None:
-            U, Vh = U @ P, P.mH @ Vh
-        rows = slice(None)
-        if S is out[1]:  # in place: only where it is not in order already
-            rows = (s < 0).any(dim=-1) | (s.diff(dim=-1) > 0).any(dim=-1)
-            if not rows.any():
-                return
-        s = s[rows]
-        signs = torch.where(s < 0, -1, 1).to(U.dtype)
-        s, order = s.topk(out[1].shape[1])  # of a triplet and its mirror image, the one with a positive value
-        s, again = s.abs().sort(dim=-1, descending=True)
-        out[1][rows], order = s, order.gather(1, again)
-        out[0][rows] = (U[rows] * signs[:, None, :]).gather(2, order[:, None, :].expand(-1, U.shape[1], -1))
-        out[2][rows] = Vh[rows].gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
-
-    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
-        U, _, Vh = factors
-        U.copy_(linalg.orthonormalized(U))
-        Vh.copy_(linalg.orthonormalized(Vh, rows=True))
-
-    def pack(self, factors: Sequence[Tensor]) -> SVDFactors:
-        return SVDFactors(*factors)
+    def _ordered(self, U: Tensor, S: Tensor, Vh: Tensor, k: int) -> Factors:
+        signs = torch.where(S < 0, -1, 1).to(U.dtype)
+        S, order = S.topk(k)  # of a triplet and its mirror image, the one with a positive value
+        S, again = S.abs().sort(dim=-1, descending=True)
+        order = order.gather(1, again)
+        Vh = Vh.gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
+        return _columns(U * signs[:, None, :], order), S, Vh
 
 
-@dataclass(frozen=True)
 class Eigh(_Spectral):
     r"""Eigenvalues and orthonormal eigenvectors of a Hermitian matrix, A V = V L, eigenvalues ascending.
 
@@ -302,78 +244,37 @@ class Eigh(_Spectral):
     Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
     """
 
-    rank: int | None = None
-    gauge: str = "vectors"
+    orthonormal, powers, packed, work = (1,), (1, 0), EigFactors, (0, 9)
 
-    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+    def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
-        k = self._count(m, n)
         return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (n, k))
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        return self._largest(A, A.shape[1] if self.rank is None else self.rank)
-
-    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        return self._largest(A, self._followed(A.shape[1]))
-
-    @staticmethod
-    def _largest(A: Tensor, k: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
         values, vectors, failed = linalg.eigh(A)
-        return _selected(values, vectors, k), failed
+        return self._ordered(values, vectors, k), failed
 
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         values, V = factors
         k = self.rank or values.shape[1]
         wanted = torch.zeros(values.shape, dtype=torch.bool)
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        W, values, events = self._rotations(V, values, x, wanted, **along)
-        return (values, V @ W), events
+        found = gauge.align(V, values, x, wanted, together=self.gauge == "subspace", **along)
+        return (found.values(values), V @ found.rotations), found.events
 
-    def fits(self, m: int, n: int, shapes: Sequence[tuple[int, ...]]) -> bool:
-        k = shapes[0][-1]
-        return k >= self._count(m, n) and tuple(shapes) in {(values, (n, k)) for values in ((k,), (k, k))}
+    def _parts(self, factors: Sequence[Tensor]) -> Factors:
+        return factors[1], factors[0], factors[1]
 
-    def cost(self, m: int, n: int) -> float:
-        return 9 * n**3
+    def _turned(self, fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
+        return s, fitted[1] @ P
 
-    def residual_cost(self, m: int, n: int) -> float:
-        k = self._count(m, n)
-        return 2 * n**2 * k + 2 * n * k**2
+    def _unordered(self, values: Tensor) -> Tensor:
+        return values.diff(dim=-1) < 0
 
-    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        values, V = factors
-        defect = relative(A @ V - V * values[:, None, :], values)
-        return (defect + self._orthogonality(V)).sqrt()
-
-    def _frames(self, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        return factors[1], factors[1]
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        n = A.shape[-1]
-        return float(norm(A).square().mean().sqrt()) / (self.rank or n) ** 0.5, n**-0.5
-
-    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
-        values, V = factors
-        return (V * values[:, None, :].to(V.dtype)) @ V.mH
-
-    def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-        values, V = fitted
-        P, s = self._diagonalized(values)
-        V = V if P is None else V @ P
-        rows = slice(None)
-        if values is out[0]:
-            rows = (s.diff(dim=-1) < 0).any(dim=-1)
-            if not rows.any():
-                return
-        out[0][rows], out[1][rows] = _selected(s[rows], V[rows], out[0].shape[1])
-
-    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
-        factors[1].copy_(linalg.orthonormalized(factors[1]))
-
-    def pack(self, factors: Sequence[Tensor]) -> EighFactors:
-        return EighFactors(*factors)
+    def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
+        chosen = values.abs().topk(k, dim=1).indices
+        order = chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
+        return values.gather(1, order), _columns(vectors, order)
 
 
 @dataclass(frozen=True)
@@ -392,36 +293,20 @@ class Eig(Operation):
     of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
     """
 
-    unique = False
-    finishes = bounds = True
+    unique, powers, packed = False, (1, 0), EigFactors
+    work = (0, 51)  # 25 for the eigenvectors, and their singular values tell which matrices are defective
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
         return Factor("eigenvalues", (n,), "complex"), Factor("eigenvectors", (n, n), "complex")
 
-    def cost(self, m: int, n: int) -> float:
-        return 25 * n**3 + super().cost(n, n)  # singular values of the eigenvectors tell which matrices are defective
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.eig(A))
 
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * n**3
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        *factors, failed = linalg.eig(A)
-        return tuple(factors), failed
-
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         values, V = factors
-        wanted = torch.ones(values.shape, dtype=torch.bool)
-        duals = linalg.inverse(V)[0].mH
-        alignment = gauge.align(V, values, x, wanted, duals=duals, **along)
-        W = alignment.rotations
-        return (torch.einsum("nk,nkj->nj", values, W.abs().square().to(W.dtype)), V @ W), alignment.events
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        n = A.shape[-1]
-        return float(norm(A).median()) / n**0.5, n**-0.5
+        found = gauge.align(V, values, x, duals=linalg.inverse(V)[0].mH, **along)
+        return (found.values(values), V @ found.rotations), found.events
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -439,9 +324,6 @@ class Eig(Operation):
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         V = out[1]
         V /= torch.linalg.vector_norm(V, dim=1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
-
-    def pack(self, factors: Sequence[Tensor]) -> EigFactors:
-        return EigFactors(*factors)
 
 
 @dataclass(frozen=True)
@@ -463,52 +345,39 @@ class Subspace(Operation):
 
     rank: int = 1
     side: str = "left"
-    unique = False
-    bounds = True
-    certainty = "bound"
+    unique, certainty = False, "bound"
+    orthonormal, powers = (0,), (0,)
 
     def __post_init__(self) -> None:
         checks.integer("rank", self.rank, 1)
         checks.choice("side", self.side, ("left", "right"))
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
-        if self.rank > min(m, n):
-            raise ValueError(
-                f"`rank`: expected at most min(m, n) = {min(m, n)} for a {m} x {n} matrix, got {self.rank}; lower it."
-            )
+        require_rank(self.rank, m, n)
         return (Factor("U", (m if self.side == "left" else n, self.rank)),)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        U, S, Vh, failed = linalg.svd(A)
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        U, S, _, failed = linalg.svd(self._sided(A))
         k = self.rank
-        if k < (A.shape[1] if self.side == "left" else A.shape[2]):  # without a gap the span is not unique
+        if k < U.shape[1]:  # without a gap the span is not unique
             below = S[:, k] if k < S.shape[1] else 0
             failed = failed | ~(S[:, k - 1] - below > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
-        return ((U[:, :, :k] if self.side == "left" else Vh.mH[:, :, :k]).clone(),), failed
+        return (U[:, :, :k].clone(),), failed
 
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def _sided(self, A: Tensor) -> Tensor:
+        return A if self.side == "left" else A.mH
+
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         (U,) = factors
         same = torch.ones((len(U), U.shape[2]), dtype=checks.real_dtype(U.dtype))
-        alignment = gauge.align(U, same, x, same.bool(), together=True, **along)
-        return (U @ alignment.rotations,), alignment.events
-
-    def residual_cost(self, m: int, n: int) -> float:
-        ((rows, columns),) = (factor.shape for factor in self.factors(m, n))
-        return 4 * m * n * columns + 6 * rows * columns**2
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        rows = self.factors(*A.shape[1:])[0].shape[0]
-        return (rows**-0.5,)
+        found = gauge.align(U, same, x, together=True, **along)
+        return (U @ found.rotations,), found.events
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        (U,) = factors
-        A = A if self.side == "left" else A.mH
+        (U,), A = factors, self._sided(A)
         GU = A @ (A.mH @ U)
         inner = U.mH @ GU
-        defect = relative(GU - U @ inner, inner)
-        return defect + squared_norm(gram(U, -1.0)) / self.rank
+        return relative(GU - U @ inner, inner) + self.orthogonality(factors)
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0] @ factors[0].mH
@@ -530,7 +399,7 @@ class Subspace(Operation):
         gap for each direction. By Weyl's theorem :math:`\tau = \|(I - Q Q^H) A\|_2` will do, and 0 for
         k = min(m, n). It is Inf where the gap is not certain.
         """
-        A = A if self.side == "left" else A.mH
+        A = self._sided(A)
         Q, P, k = self._basis(factors[0]), self.invariant(factors), self.rank
         rounding = 16 * (sum(A.shape[1:]) + 8) * torch.finfo(A.dtype).eps
         own = norm(P - Q @ Q.mH) + rounding * (norm(factors[0]) ** 2 + norm(P) + k)
@@ -548,11 +417,7 @@ class Subspace(Operation):
         """Return an orthonormal basis of the span that the factor stands for."""
         return torch.linalg.qr(U)[0]
 
-    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
-        factors[0].copy_(linalg.orthonormalized(factors[0]))
 
-
-@dataclass(frozen=True)
 class Projector(Subspace):
     r"""The orthogonal projector P = U U^H onto the span of the k leading left (or right) singular vectors.
 
@@ -566,28 +431,21 @@ class Projector(Subspace):
         side: ``"left"``, P of shape (m, m), or ``"right"``, (n, n).
     """
 
-    unique = True
+    unique, orthonormal = True, ()
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         (basis,) = super().factors(m, n)
         return (Factor("P", (basis.shape[0], basis.shape[0])),)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         (U,), failed = super().exact(A)
         return (U @ U.mH,), failed
 
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         return Operation.align(self, x, factors)
 
-    def residual_cost(self, m: int, n: int) -> float:
-        ((size, _),) = (factor.shape for factor in self.factors(m, n))
-        return 4 * m * n * size + 2 * size**3
-
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        (P,) = factors
-        A = A if self.side == "left" else A.mH
+        (P,), A = factors, self._sided(A)
         GP = A @ (A.mH @ P)
         defect = relative(GP - GP.mH, GP)
         trace = squared_norm(P.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True) - self.rank) / self.rank**2
@@ -596,18 +454,12 @@ class Projector(Subspace):
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
 
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        return (self.rank**0.5 * super().scales(A)[0] ** 2,)
-
     def _basis(self, P: Tensor) -> Tensor:
         return linalg.svd(P)[0][:, :, : self.rank]
 
-    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
-        Operation.orthonormalize_(self, factors)
-
 
 @dataclass(frozen=True)
-class QR(Operation):
+class QR(_Product):
     r"""The thin QR factorisation A = Q R with a positive diagonal of R, which makes it unique.
 
     Matrices whose first min(m, n) columns are dependent to working precision count as failed.
@@ -616,47 +468,20 @@ class QR(Operation):
     part of R below its diagonal; the signs (phases) of the diagonal it does not see.
     """
 
-    finishes = True
+    orthonormal, powers, packed, work = (0,), (0, 1), QRFactors, (4, -4 / 3)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         k = min(m, n)
         return Factor("Q", (m, k)), Factor("R", (k, n))
 
-    def cost(self, m: int, n: int) -> float:
-        k = min(m, n)
-        return 2 * k**2 * (m + max(m, n)) - 4 / 3 * k**3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        k = min(m, n)
-        return 2 * m * n * k + 2 * m * k**2
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        *factors, failed = linalg.qr(A)
-        return tuple(factors), failed
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        m, n = A.shape[1:]
-        return m**-0.5, float(norm(A).median()) / (min(m, n) * n) ** 0.5
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.qr(A))
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        Q, R = factors
-        defect = relative(A - Q @ R, A) + relative(R.tril(-1), A)
-        return defect + squared_norm(gram(Q, -1.0)) / Q.shape[-1]
+        return super().loss(A, factors) + relative(factors[1].tril(-1), A)
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         out[1].triu_()
-
-    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
-        return _largest_error(factors, exact)
-
-    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
-        return factors[0] @ factors[1]
-
-    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
-        factors[0].copy_(linalg.orthonormalized(factors[0]))
-
-    def pack(self, factors: Sequence[Tensor]) -> QRFactors:
-        return QRFactors(*factors)
 
 
 @dataclass(frozen=True)
@@ -669,25 +494,14 @@ class Cholesky(Operation):
     diagonal; the signs (phases) of the diagonal it does not see.
     """
 
-    finishes = True
+    powers, work = (0.5,), (0, 1 / 3)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
 
-    def cost(self, m: int, n: int) -> float:
-        return n**3 / 3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * n**3
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        L, failed = linalg.cholesky(A)
-        return (L,), failed
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        n = A.shape[-1]
-        return (float(A.diagonal(dim1=1, dim2=2).real.sum(dim=1).clamp_min(0).median()) ** 0.5 / n,)
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.cholesky(A))
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L,) = factors
@@ -699,7 +513,7 @@ class Cholesky(Operation):
 
 
 @dataclass(frozen=True)
-class Polar(Operation):
+class Polar(_Product):
     r"""The polar decomposition A = U P of an m x n matrix of full rank.
 
     U (m x n) has orthonormal columns (rows, if m < n) and is the nearest such matrix to A; :math:`P = (A^H A)^{1/2}` is
@@ -711,23 +525,15 @@ class Polar(Operation):
     of P, which training does not see.
     """
 
+    orthonormal, powers, packed, work = (0,), (0, 1), PolarFactors, (8, 22)
+
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return Factor("U", (m, n)), Factor("P", (n, n))
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         U, S, Vh, failed = linalg.svd(A)
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return (U @ Vh, (Vh.mH * S[:, None, :]) @ Vh), failed
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        m, n = A.shape[1:]
-        return max(m, n) ** -0.5, float(norm(A).median()) / n
-
-    def cost(self, m: int, n: int) -> float:
-        return super().cost(m, n) + 2 * (m + n) * n * min(m, n)
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 9 * n**3 + 2 * m * n**2 + 2 * m * n * min(m, n)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]
@@ -735,33 +541,9 @@ class Polar(Operation):
         return (self.loss(A, factors) + relative(negative, P)).sqrt()
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        U, P = factors
-        tall = U if U.shape[1] >= U.shape[2] else U.mH
-        defect = relative(A - U @ P, A)
-        skew = relative(P - P.mH, P)
-        return defect + skew + squared_norm(gram(tall, -1.0)) / tall.shape[-1]
-
-    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
-        return _largest_error(factors, exact)
-
-    def invariant(self, factors: Sequence[Tensor]) -> Tensor:
-        return factors[0] @ factors[1]
-
-    def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
-        U = factors[0]
-        U.copy_(linalg.orthonormalized(U, rows=U.shape[1] < U.shape[2]))
-
-    def pack(self, factors: Sequence[Tensor]) -> PolarFactors:
-        return PolarFactors(*factors)
+        P = factors[1]
+        return super().loss(A, factors) + relative(P - P.mH, P)
 
 
-def _selected(values: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k eigenpairs of largest absolute value, ascending."""
-    chosen = values.abs().topk(k, dim=1).indices
-    order = chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
-    return values.gather(1, order), vectors.gather(2, order[:, None, :].expand(-1, vectors.shape[1], -1))
-
-
-def _largest_error(factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
-    """Return the largest of the relative Frobenius errors of the factors."""
-    return torch.stack([relative(x - y, y).sqrt() for x, y in zip(factors, exact)]).amax(dim=0)
+def _columns(A: Tensor, order: Tensor) -> Tensor:
+    return A.gather(2, order[:, None, :].expand(-1, A.shape[1], -1))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import scipy.linalg
@@ -19,6 +21,8 @@ from neumatc import checks, threads
 
 # Multiplications (m n min(m, n) for each matrix) that a thread must have for its start to pay.
 _LEAST_PER_THREAD = 2**22
+# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
+_SQUARINGS = 3
 # Norms between which the squares that matter neither vanish nor overflow.
 _SAFE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 
@@ -31,27 +35,16 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,), True where A is singular to working
-        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps (the size of
-        a complex number taken as the sum of its parts, at most 1.42 times its modulus). Failed entries are NaN.
+        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps. Failed entries
+        are NaN.
 
     Raises:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
     """
     A = _square(A)
-
-    def solve(a: Tensor) -> tuple[Tensor, ...]:
-        if a.device.type == "cpu":
-            return (in_threads(lambda x: _numpy(np.linalg.inv, x), a),)
-        X, info = torch.linalg.inv_ex(a)
-        X[info != 0] = torch.nan
-        return (X,)
-
-    (X,) = _each(solve, A, [(A.shape[1:], A.dtype)])
+    (X,) = _solved(A, np.linalg.inv, lambda a: _unless(*torch.linalg.inv_ex(a)))
     rcond = 1 / (_one_norm(A) * _one_norm(X))
-    failed = ~(rcond > torch.finfo(A.dtype).eps)  # written so that NaN counts as failed
-    if failed.any():
-        X[failed] = torch.nan
-    return X, failed
+    return masked(~(rcond > torch.finfo(A.dtype).eps), X)  # written so that NaN counts as failed
 
 
 def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,17 +57,8 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         U (B, m, k), S (B, k) real and descending, Vh (B, k, n) with k = min(m, n), and a mask of failures, shape (B,),
         True where the iteration did not converge. Failed entries are NaN.
     """
-    A = _batch(A)
-    m, n = A.shape[1:]
-    k = min(m, n)
-
-    def solve(a: Tensor) -> tuple[Tensor, ...]:
-        if a.device.type == "cpu":
-            return in_threads(lambda x: _numpy(np.linalg.svd, x, full_matrices=False), a)
-        return tuple(torch.linalg.svd(a, full_matrices=False))
-
-    outputs = [((m, k), A.dtype), ((k,), checks.real_dtype(A.dtype)), ((k, n), A.dtype)]
-    return _failing_together(_each(solve, A, outputs))
+    thin = (partial(f, full_matrices=False) for f in (np.linalg.svd, torch.linalg.svd))
+    return masked(False, *_solved(_batch(A), *thin))
 
 
 def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,27 +70,15 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         X, shape (B, n, k), and a mask of failures, shape (B,): True where the factorisation breaks down or
-        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps (for complex numbers half
-        of that: their size is taken as the sum of its parts). Failed entries are NaN.
+        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps. Failed entries are NaN.
     """
-    A = _square(A)
-    B = _right(B, A)
-    n = A.shape[1]
-
-    def halves(joint: Tensor) -> Tensor:
-        return _numpy(np.linalg.solve, joint[:, :, :n].contiguous(), joint[:, :, n:].contiguous())
-
-    def solve_all(joint: Tensor) -> tuple[Tensor, ...]:
-        if joint.device.type == "cpu":
-            return (in_threads(halves, joint),)
-        X, info = torch.linalg.solve_ex(joint[:, :, :n], joint[:, :, n:])
-        X[info != 0] = torch.nan
-        return (X,)
-
-    (X,) = _each(solve_all, torch.cat([A, B], dim=2), [(B.shape[1:], A.dtype)])
-    failed = _ill_conditioned(A, X, B)
-    X[failed] = torch.nan
-    return X, failed
+    A, B, n = *_system(A, B), A.shape[1]
+    (X,) = _solved(
+        torch.cat([A, B], dim=2),
+        lambda a: np.linalg.solve(a[:, :, :n], a[:, :, n:]),
+        lambda a: _unless(*torch.linalg.solve_ex(a[:, :, :n], a[:, :, n:])),
+    )
+    return masked(_ill_conditioned(A, X, B), X)
 
 
 def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,9 +92,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         X, shape (B, n, k), and a mask of failures, shape (B,), True where A is not positive definite to working
         precision, or where `solve` would say so. Failed entries are NaN.
     """
-    A = _square(A)
-    B = _right(B, A)
-    n = A.shape[1]
+    A, B, n = *_system(A, B), A.shape[1]
 
     def solve(joint: Tensor) -> tuple[Tensor, Tensor]:
         L, info = torch.linalg.cholesky_ex(joint[:, :, :n])
@@ -130,9 +100,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     X, failed = in_threads(solve, torch.cat([A, B], dim=2))
     lower = A.tril()
-    failed = failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B)
-    X[failed] = torch.nan
-    return X, failed
+    return masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)
 
 
 def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,9 +118,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """
     wrong = _not_hermitian(A := _square(A))
     L, info = in_threads(lambda a: tuple(torch.linalg.cholesky_ex(a)), A)
-    failed = wrong | (info != 0) | ~checks.finite(L)
-    L[failed] = torch.nan
-    return L, failed
+    return masked(wrong | (info != 0), L)
 
 
 def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,15 +135,7 @@ def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ValueError: If no A is Hermitian to rounding.
     """
     wrong = _not_hermitian(A := _square(A))
-
-    def solve(a: Tensor) -> tuple[Tensor, ...]:
-        if a.device.type == "cpu":
-            return in_threads(lambda x: _numpy(np.linalg.eigh, x), a)
-        return tuple(torch.linalg.eigh(a))
-
-    n = A.shape[1]
-    factors = _each(solve, A, [((n,), checks.real_dtype(A.dtype)), ((n, n), A.dtype)])
-    return _failing_together(factors, wrong)
+    return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
 
 
 def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,21 +150,11 @@ def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         1 / sqrt(eps), as for defective matrices. Failed entries are NaN.
     """
     A = _square(A)
-    wide = checks.COMPLEX[checks.real_dtype(A.dtype)]
-
-    def solve(a: Tensor) -> tuple[Tensor, ...]:
-        if a.device.type == "cpu":
-            return in_threads(lambda x: tuple(y.to(wide) for y in _numpy(np.linalg.eig, x)), a)
-        good = checks.finite(a)  # it raises where an entry is not, and does not say in which matrix
-        values, vectors = torch.linalg.eig(torch.where(good[:, None, None], a, 0))
-        return torch.where(good[:, None], values, torch.nan), vectors
-
-    n = A.shape[1]
-    values, vectors, failed = _failing_together(_each(solve, A, [((n,), wide), ((n, n), wide)]))
-    singular = svd(torch.where(failed[:, None, None], 0, vectors))[1]
-    failed = failed | ~(singular[:, -1] > torch.finfo(A.dtype).eps ** 0.5 * singular[:, 0])
-    values[failed], vectors[failed] = torch.nan, torch.nan
-    return values, vectors, failed
+    good = checks.finite(A)  # both libraries raise where an entry is not
+    factors = _solved(torch.where(good[:, None, None], A, 0), np.linalg.eig, torch.linalg.eig)
+    values, vectors = (x.to(checks.COMPLEX[checks.real_dtype(A.dtype)]) for x in factors)  # NumPy's can be real
+    singular = svd(vectors)[1]
+    return masked(~good | ~(singular[:, -1] > torch.finfo(A.dtype).eps ** 0.5 * singular[:, 0]), values, vectors)
 
 
 def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,9 +175,7 @@ def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     phase = torch.where(size > 0, diagonal / size.clamp_min(torch.finfo(A.dtype).tiny), 1)
     Q, R = Q * phase[:, None, :], phase.conj()[:, :, None] * R
     lengths = torch.linalg.vector_norm(A, dim=1)[:, : size.shape[1]]
-    failed = ~(size > max(A.shape[1:]) * torch.finfo(A.dtype).eps * lengths).all(dim=1)
-    Q[failed], R[failed] = torch.nan, torch.nan
-    return Q, R, failed
+    return masked(~(size > max(A.shape[1:]) * torch.finfo(A.dtype).eps * lengths).all(dim=1), Q, R)
 
 
 def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -243,17 +189,7 @@ def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         to working precision, as for `inverse`. Failed entries are NaN.
     """
     A = _square(A)
-
-    def solve(a: Tensor) -> tuple[Tensor, ...]:
-        if a.device.type == "cpu":
-            return in_threads(lambda x: _numpy(np.linalg.slogdet, x), a)
-        return tuple(torch.linalg.slogdet(a))
-
-    sign, logabsdet = solve(A)
-    sign, logabsdet = sign.to(A.dtype), logabsdet.to(checks.real_dtype(A.dtype))
-    failed = ~torch.isfinite(logabsdet) | inverse(A)[1]
-    sign[failed], logabsdet[failed] = torch.nan, torch.nan
-    return sign, logabsdet, failed
+    return masked(inverse(A)[1], *_solved(A, np.linalg.slogdet, torch.linalg.slogdet))
 
 
 def _log(a: np.ndarray) -> np.ndarray:
@@ -287,56 +223,45 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
     """
     A = _square(A)
-    wide = A.to(torch.complex128 if A.is_complex() else torch.float64).resolve_conj().resolve_neg().cpu().numpy()
+    matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
-    singular = torch.zeros(len(A), dtype=torch.bool) if name == "exp" else inverse(A)[1].cpu()
+    good = torch.ones(len(A), dtype=torch.bool) if name == "exp" else ~inverse(A)[1].cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
-        for i in torch.nonzero(~singular)[:, 0].tolist():
-            try:
-                if name != "exp" and A.is_complex() and _on_the_cut(wide[i], torch.finfo(A.dtype).eps):
-                    continue
-                result = FUNCTIONS[name](wide[i])
-            except (np.linalg.LinAlgError, ValueError):
-                continue
-            if np.iscomplexobj(result) and not A.is_complex():
-                if np.abs(result.imag).max() > np.finfo(float).eps ** 0.5 * np.abs(result).max():
-                    continue
-                result = result.real
-            X[i] = torch.from_numpy(np.ascontiguousarray(result))
-    X = X.to(A.device)
-    failed = ~checks.finite(X)
-    X[failed] = torch.nan
-    return X, failed
+        for i in torch.nonzero(good)[:, 0].tolist():
+            with suppress(np.linalg.LinAlgError, ValueError):
+                X[i] = torch.as_tensor(_principal(name, matrices[i], torch.finfo(A.dtype).eps))
+    return masked(False, X.to(A.device))
 
 
-def _on_the_cut(a: np.ndarray, eps: float) -> bool:
-    """Whether an eigenvalue is negative to rounding: there principal roots and logarithms do not exist."""
-    values = np.linalg.eigvals(a)
-    return bool(((values.real < 0) & (np.abs(values.imag) <= len(a) * eps * np.abs(values).max())).any())
+def _principal(name: str, a: np.ndarray, eps: float) -> np.ndarray | float:
+    """Return a function of a matrix, NaN where it is complex for a real one, or an eigenvalue is on its cut."""
+    if name != "exp" and np.iscomplexobj(a):
+        values = np.linalg.eigvals(a)
+        if ((values.real < 0) & (np.abs(values.imag) <= len(a) * eps * np.abs(values).max())).any():
+            return np.nan
+    X = FUNCTIONS[name](a)
+    if np.iscomplexobj(a) or not np.iscomplexobj(X):
+        return X
+    return X.real if np.abs(X.imag).max() <= np.finfo(float).eps ** 0.5 * np.abs(X).max() else np.nan
 
 
-def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
-    r"""Return the nearest matrices with orthonormal columns: the factor Q of the polar form U = Q P.
+def orthonormalized(U: Tensor) -> Tensor:
+    r"""Return the nearest matrices with orthonormal columns, of wide ones rows: the factor Q of the polar form U = Q P.
 
     By :math:`Q = U (I + E)^{-1/2}`, E = U^H U - I, k x k, with as many terms of the binomial series in E as rounding
     asks for: two or three where U is orthonormal to 1e-3. Where the norm of E is not below 0.3, by a singular value
     decomposition.
 
     Args:
-        U: Shape (B, m, k), m >= k, of full column rank; with ``rows`` (B, k, m).
-        rows: Make the rows orthonormal instead.
+        U: Shape (B, m, k), of full rank.
 
     Returns:
         The shape of U, orthonormal to a few units of rounding.
-
-    Raises:
-        ValueError: If there are more vectors than they have entries.
     """
-    long, many = U.shape[1:][::-1] if rows else U.shape[1:]
-    if many > long:
-        raise ValueError(f"`U`: expected at most {long} vectors of {long} numbers, got {many}; set or drop `rows`.")
-    E = U @ U.mH if rows else U.mH @ U
+    if U.shape[1] < U.shape[2]:
+        return orthonormalized(U.mH).mH
+    E = U.mH @ U
     E.diagonal(dim1=1, dim2=2).sub_(1)
     defect = torch.linalg.vector_norm(E.flatten(1), dim=1)
     far = defect >= 0.3
@@ -344,7 +269,7 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
         left, _, right, _ = svd(U[far])
         nearest = U.clone()
         nearest[far] = left @ right
-        return orthonormalized(nearest, rows=rows)  # the Jacobi iteration on CUDA leaves some twenty units of rounding
+        return orthonormalized(nearest)  # the Jacobi iteration on CUDA leaves some twenty units of rounding
     worst, eps = float(defect.nan_to_num(0).max()), torch.finfo(U.dtype).eps
     terms = [1.0]
     while abs(terms[-1]) * worst ** (len(terms) - 1) > eps / 4:
@@ -354,7 +279,7 @@ def orthonormalized(U: Tensor, *, rows: bool = False) -> Tensor:
         Z.diagonal(dim1=1, dim2=2).add_(terms[i])
         Z = E @ Z
     Z.diagonal(dim1=1, dim2=2).add_(1)
-    return Z @ U if rows else U @ Z
+    return U @ Z
 
 
 def norm(A: Tensor) -> Tensor:
@@ -378,6 +303,71 @@ def norm(A: Tensor) -> Tensor:
     return size
 
 
+def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
+    """Return A^H A + shift I, with one shift for all or one for each, shape (B, 1)."""
+    G = A.mH @ A
+    G.diagonal(dim1=-2, dim2=-1).add_(shift)
+    return G
+
+
+def wide(A: Tensor) -> Tensor:
+    """Return the tensor in double precision."""
+    return A.to(torch.complex128 if A.is_complex() else torch.float64)
+
+
+def identity_like(A: Tensor) -> Tensor:
+    """Return identities, for the columns of a batch."""
+    n = A.shape[-1]
+    return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
+
+
+def squared_norm(A: Tensor) -> Tensor:
+    """Squared Frobenius norm per matrix, differentiable at zero."""
+    A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
+    return A.square().flatten(1).sum(dim=1)
+
+
+def relative(defect: Tensor, size: Tensor) -> Tensor:
+    r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
+
+    It is 0 where both are zero, and Inf where only F is. Without gradients by `linalg.norm`, for matrices of any size.
+    """
+    if defect.requires_grad:
+        return _quotient(squared_norm(defect), squared_norm(size))
+    return _quotient(norm(defect), norm(size)).square()
+
+
+def largest_row(defect: Tensor, size: Tensor) -> Tensor:
+    r"""Largest relative defect of a row, :math:`\max_i \|D_i\| / \|F_i\|`, per matrix (B, rows, columns), shape (B,).
+
+    A row where both are zero counts as 0, one where only F_i is as Inf. By `linalg.norm`, for rows of any size.
+    """
+    top, bottom = (norm(x.flatten(0, 1)).view(x.shape[:2]) for x in (defect, size))
+    return _quotient(top, bottom).amax(dim=1)
+
+
+def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
+    """Return top / bottom, 0 where both are zero and Inf where only the bottom is."""
+    nothing = bottom == 0
+    return torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
+
+
+def two_norm_above(C: Tensor) -> Tensor:
+    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
+    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
+    C = C / size[:, None, None]
+    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
+    for _ in range(_SQUARINGS):
+        G = G @ G
+    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))
+
+
+def beside(error: Tensor, X: Tensor) -> Tensor:
+    """Bound a relative error by a bound of the absolute one of X, which is at least so far below the exact norm."""
+    least = norm(X) - error
+    return torch.where(least > 0, error / least, torch.inf)
+
+
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
@@ -397,33 +387,59 @@ def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Ten
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 
-def _numpy(function: Callable, *arguments: Tensor, **options: object) -> Tensor | tuple[Tensor, ...]:
-    with np.errstate(all="ignore"):  # what it warns of is told by the masks
-        result = function(*(A.resolve_conj().resolve_neg().numpy() for A in arguments), **options)
-    if isinstance(result, tuple):
-        return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in result)
-    return torch.from_numpy(result)
+def _solved(A: Tensor, on_cpu: Callable, on_cuda: Callable) -> tuple[Tensor, ...]:
+    """Solve a whole batch. One failure can reject it all: then those that fail alone are left out, and NaN."""
+
+    def by_numpy(a: Tensor) -> tuple[Tensor, ...]:
+        with np.errstate(all="ignore"):  # what it warns of is told by the masks
+            found = on_cpu(a.resolve_conj().resolve_neg().numpy())
+        return tuple(
+            torch.from_numpy(np.ascontiguousarray(x)) for x in (found if isinstance(found, tuple) else [found])
+        )
+
+    solve = partial(in_threads, by_numpy) if A.device.type == "cpu" else on_cuda
+    errors = np.linalg.LinAlgError, torch.linalg.LinAlgError
+    try:
+        return tuple(solve(A))
+    except errors:
+        wrong = torch.ones(len(A), dtype=torch.bool, device=A.device)
+        for i in range(len(A)):
+            with suppress(*errors):
+                solve(A[i : i + 1])
+                wrong[i] = False
+        factors = solve(torch.where(wrong[:, None, None], torch.eye(*A.shape[1:]).to(A), A))
+        return masked(wrong, *factors)[:-1]
+
+
+def _unless(X: Tensor, info: Tensor) -> tuple[Tensor]:
+    """Return solutions, NaN where torch says that it failed."""
+    return (torch.where(info[:, None, None] != 0, torch.nan, X),)
+
+
+def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
+    """Return the factors and the mask (B,) of what failed, or is not finite in one of them: there all are NaN."""
+    for x in factors:
+        failed = failed | ~checks.finite(x)
+    if failed.any():
+        factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
+    return (*factors, failed)
 
 
 def _batch(A: Tensor, name: str = "A") -> Tensor:
     if not isinstance(A, Tensor) or A.dtype not in checks.DTYPES:
         raise TypeError(f"`{name}`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}.")
     if A.ndim != 3 or 0 in A.shape:
-        raise ValueError(
-            f"`{name}`: expected shape (B, m, n) without zeros, got {tuple(A.shape)}; write `{name}[None]` for one."
-        )
+        raise ValueError(f"`{name}`: expected (B, m, n), no zeros, got {tuple(A.shape)}; write `{name}[None]` for one.")
     return A.detach()
 
 
-def _right(B: Tensor, A: Tensor) -> Tensor:
-    """Check right-hand sides against a batch of matrices."""
-    B = _batch(B, "B")
+def _system(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Check a batch of square matrices and its right-hand sides."""
+    A, B = _square(A), _batch(B, "B")
     if B.shape[:2] != A.shape[:2] or B.dtype != A.dtype or B.device != A.device:
-        raise ValueError(
-            f"`B`: expected shape ({A.shape[0]}, {A.shape[1]}, k), {A.dtype} on {A.device} as `A`, got "
-            f"{tuple(B.shape)}, {B.dtype} on {B.device}."
-        )
-    return B
+        wanted, got = (f"{checks.describe(x)} on {x.device}" for x in (A, B))
+        raise ValueError(f"`B`: expected shape (B, n, k), dtype and device of `A`, {wanted}, got {got}.")
+    return A, B
 
 
 def _square(A: Tensor) -> Tensor:
@@ -438,10 +454,8 @@ def _not_hermitian(A: Tensor) -> Tensor:
     defect, size = norm(A - A.mH), norm(A)
     wrong = defect > 16 * A.shape[1] * torch.finfo(A.dtype).eps * size
     if wrong.all():
-        raise ValueError(
-            f"`A`: expected Hermitian matrices, got ||A - A^H|| / ||A|| of {float((defect / size).min()):.2g} or more "
-            f"in all {len(A)}; take (A + A^H) / 2, or nm.Eig or nm.SVD for general ones."
-        )
+        got = f"||A - A^H|| / ||A|| of {float((defect / size).min()):.2g} or more in all {len(A)}"
+        raise ValueError(f"`A`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
     return wrong
 
 
@@ -451,36 +465,5 @@ def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:
     return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & checks.finite(X))
 
 
-def _failing_together(factors: tuple[Tensor, ...], wrong: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Add the mask of what is wrong, or not finite in one of the factors, and make all of it NaN."""
-    failed = ~torch.stack([checks.finite(x) for x in factors]).all(dim=0)
-    failed = failed if wrong is None else failed | wrong
-    for x in factors:
-        x[failed] = torch.nan
-    return (*factors, failed)
-
-
 def _one_norm(A: Tensor) -> Tensor:
-    if A.is_complex():  # the modulus takes several times as long, and the factor does not matter here
-        columns = torch.view_as_real(A.resolve_conj()).flatten(-2).abs().sum(dim=-2)
-        return columns.unflatten(-1, (-1, 2)).sum(dim=-1).amax(dim=-1)
     return A.abs().sum(dim=-2).amax(dim=-1)
-
-
-def _each(
-    solve: Callable[[Tensor], tuple[Tensor, ...]], A: Tensor, outputs: list[tuple[tuple[int, ...], torch.dtype]]
-) -> tuple[Tensor, ...]:
-    """Solve a whole batch. One failure can reject it all: then each matrix is tried alone, NaN where it fails."""
-    errors = (np.linalg.LinAlgError, torch.linalg.LinAlgError)
-    try:
-        return solve(A)
-    except errors:
-        results = tuple(A.new_full((len(A), *shape), torch.nan, dtype=dtype) for shape, dtype in outputs)
-        for i in range(len(A)):
-            try:
-                singles = solve(A[i : i + 1])
-            except errors:
-                continue
-            for result, single in zip(results, singles):
-                result[i] = single[0]
-        return results

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from neumatc import checks
 from neumatc.linalg import in_threads
 
 # Sine of the smallest angle between the columns of equations that seminormal equations still resolve.
@@ -20,8 +17,8 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     With the quadrature weights w of the parameters, the r leading left singular vectors U of :math:`w^{1/2} X`
     minimise :math:`\sum_i w_i \|X_i - (Y C)_i\|^2` for :math:`Y = w^{-1/2} U`, :math:`C = U^T w^{1/2} X` (Sirovich,
     Quart. Appl. Math. 45, 1987; Eckart and Young). Single precision takes the eigenvectors of the Gram matrix of the
-    snapshots, or of their numbers if these are fewer, accumulated in double precision, so that squaring loses nothing;
-    double precision takes a QR factorisation first, since nothing wider is at hand.
+    snapshots, accumulated in double precision, so that squaring loses nothing; double precision, where nothing wider is
+    at hand, and snapshots of fewer numbers than there are of them take a QR factorisation first.
 
     Args:
         X: Real snapshots, shape (G, N, M): G families, N parameters, M numbers each.
@@ -32,22 +29,16 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         Y (G, N, r) in float64, C (G, r, M) in the dtype of X, and the singular values (G, N), float64, descending.
     """
     root = weights.sqrt()[:, None]
-    if X.dtype == torch.float32:
-        wide = X.double().mul_(root)
-        fewer = X.shape[2] < X.shape[1]
+    wide = X * root  # in double precision
+    if X.dtype == torch.float32 and X.shape[1] <= X.shape[2]:
         # On the CPU always: CUDA takes matrices of this size one after the other, and the cores share a batch.
-        gram = (wide.mT @ wide if fewer else wide @ wide.mT).cpu()
-        energies, U = (x.to(X.device) for x in in_threads(lambda a: tuple(torch.linalg.eigh(a)), gram))
-        S, U = energies.clamp_min(0).sqrt().flip(-1), U.flip(-1)[..., :rank]
-        if fewer:
-            # Below the root of the rounding, values and directions are noise; the snapshots end near there too.
-            kept = S[:, :rank] > math.sqrt(X.shape[1] * torch.finfo(torch.float64).eps) * S[:, :1]
-            U = torch.where(kept[:, None], (wide @ U) / S[:, None, :rank], 0)
-            S = torch.nn.functional.pad(S, (0, X.shape[1] - S.shape[-1]))
+        eigh = in_threads(lambda a: tuple(torch.linalg.eigh(a)), (wide @ wide.mT).cpu())
+        S, U = (x.to(X.device).flip(-1) for x in eigh)
+        S = S.clamp_min(0).sqrt()
     else:
-        _, R = torch.linalg.qr((X * root).mT, mode="r")
-        U, S, _ = torch.linalg.svd(R.mT, full_matrices=False)
-        U, S = U[..., :rank], torch.nn.functional.pad(S, (0, X.shape[1] - S.shape[-1]))
+        U, S, _ = torch.linalg.svd(torch.linalg.qr(wide.mT, mode="r").R.mT, full_matrices=False)
+        S = torch.nn.functional.pad(S, (0, X.shape[1] - S.shape[-1]))
+    U = U[..., :rank]
     return U / root, (U * root).mT.to(X.dtype) @ X, S
 
 
@@ -108,7 +99,7 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     def square(T: Tensor) -> Tensor:
         return (torch.view_as_real(T).square().sum(-1) if T.is_complex() else T.square()).sum(dim=(0, 1))
 
-    tiny = torch.finfo(checks.real_dtype(L.dtype)).tiny
+    tiny = torch.finfo(L.dtype).tiny
     R, Z = F.clone(), L.new_zeros(shape)
     S = gradient(R)
     P, norm = S, square(S)

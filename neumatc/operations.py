@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,15 +13,14 @@ from torch import Tensor
 
 from neumatc import checks, linalg
 from neumatc.families import FamilyError
-from neumatc.linalg import norm
+from neumatc.linalg import beside, gram, identity_like, largest_row, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.report import Event
 
-# Operations of a matrix function and of its residual, in n^3: products and a solve for the exponential; a Schur form,
-# 25, with what follows, and an inverse that tells which matrices are singular, for the others (Higham, 2008). The third
-# number is for the call, since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
-_FUNCTION_COSTS = {"exp": (20, 20, 4e5), "sqrt": (30, 2, 6e4), "inverse_sqrt": (32, 4, 7e4), "log": (60, 24, 4e6)}
-# Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
-_SQUARINGS = 3
+# Operations of a matrix function, in n^3 (Higham, 2008): products and a solve for the exponential; for the others a
+# Schur form, 25, with what follows, and an inverse that tells which matrices are singular. The second number is for the
+# call, since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
+_FUNCTION_COSTS = {"exp": (20, 4e5), "sqrt": (30, 6e4), "inverse_sqrt": (32, 7e4), "log": (60, 4e6)}
+Factors = tuple[Tensor, ...]
 
 
 class Factor(NamedTuple):
@@ -49,25 +49,28 @@ class Operation(ABC):
     unique: bool = True
     """Whether A determines the factors, so that they vary continuously with it; not so for singular vectors."""
     newton: bool = False
-    """Whether `improved` takes a Newton step."""
+    """Whether `improved` takes a Newton step; true of a class with its own."""
     finishes: bool = False
-    """Whether values of the maps take `finish` to become factors."""
+    """Whether values of the maps take `finish` to become factors; true of a class with its own."""
     bounds: bool = False
-    """Whether `error_bound` is another number than the residual."""
+    """Whether `error_bound` is another number than the residual; true of a class with its own."""
     certainty: str = "estimate"
     """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
-    finishes: bool = False
-    """Whether `finish` brings the values of the maps to their final form."""
     residual_solves: bool = False
     """Whether the residual takes an exact solve, which whoever asks for residuals then counts as one."""
+    orthonormal: tuple[int, ...] = ()
+    """Which factors have orthonormal columns (wide ones: rows) in the exact solution."""
+    powers: tuple[float, ...] = ()
+    """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
+    packed: type[tuple] | None = None
+    """The named tuple in which the caller gets several factors."""
+    work: tuple[float, float] = (6, 20)
+    """The operations of an exact solution, in units of long short^2 and short^3, for the sides of A; see `cost`."""
 
     def __init_subclass__(cls) -> None:
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
-            if method in vars(cls) and not getattr(cls, declared):
-                raise TypeError(
-                    f"`{cls.__name__}.{declared}`: expected True for a class with its own `{method}`, got False; "
-                    f"write `{declared} = True` into it."
-                )
+            if method in vars(cls):
+                setattr(cls, declared, True)
         checks.register(Operation.registry, cls)
 
     @abstractmethod
@@ -75,7 +78,7 @@ class Operation(ABC):
         """Describe the outputs for an m x n matrix; raise ValueError where the operation does not exist."""
 
     @abstractmethod
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         """Solve exactly through `neumatc.linalg`: the factors, and a mask of failures of shape (B,)."""
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
@@ -90,25 +93,30 @@ class Operation(ABC):
 
         Leading terms only (Golub and Van Loan, *Matrix Computations*, 2013), as if everything were real: whoever counts
         takes four times as many for complex matrices. How fast a processor runs them, which for small matrices and for
-        eigenvalues is slowly, is not in it. By default those of a thin singular value decomposition.
+        eigenvalues is slowly, is not in it. From `work`, by default that of a thin singular value decomposition.
         """
         short, long = sorted((m, n))
-        return 6 * long * short**2 + 20 * short**3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        """Approximate number of floating-point operations of one residual, counted as for `cost`.
-
-        By default four products of A with a square matrix.
-        """
-        return 8 * m * n * min(m, n)
+        return self.work[0] * long * short**2 + self.work[1] * short**3
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
-        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve; by default 1."""
-        return (1.0,) * len(self.factors(*A.shape[1:]))
+        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve.
+
+        By default, with `powers`, as for A with equal singular values; without, 1.
+        """
+        factors = self.factors(*A.shape[1:])
+        k = getattr(self, "rank", None) or min(A.shape[1:])
+        value = float(norm(A).square().mean().sqrt()) / k**0.5 or 1.0
+        sizes = [value**power * (k / math.prod(f.shape)) ** 0.5 for power, f in zip(self.powers, factors)]
+        return tuple(sizes) or (1.0,) * len(factors)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Differentiable training loss, shape (B,); the squared residual unless there is something better."""
         return self.residual(A, factors) ** 2
+
+    def orthogonality(self, factors: Sequence[Tensor]) -> Tensor:
+        """Mean squared defect of orthonormality of the factors that are `orthonormal`, one at least; shape (B,)."""
+        frames = [factors[i] if factors[i].shape[1] >= factors[i].shape[2] else factors[i].mH for i in self.orthonormal]
+        return sum(squared_norm(gram(U, -1.0)) for U in frames) / (len(frames) * frames[0].shape[-1])
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         """Return the gauge-invariant matrix by which two solutions are compared, shape (B, rows, cols)."""
@@ -127,17 +135,15 @@ class Operation(ABC):
         """
         return self.residual(A, factors)
 
-    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> Factors | None:
         """Return approximate factors after a Newton step, which about squares their error; see `newton`."""
         return None
 
-    def snapshots(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         """Solve exactly for what `align` needs, which may be more than is asked for; by default as `exact` does."""
         return self.exact(A)
 
-    def align(
-        self, x: Tensor, factors: Sequence[Tensor], **along: object
-    ) -> tuple[tuple[Tensor, ...], tuple[Event, ...]]:
+    def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         """Make snapshots continuous: choose their gauge.
 
         Args:
@@ -165,20 +171,21 @@ class Operation(ABC):
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""
-        raise ValueError(f"`orthonormal`: expected False for {self}, whose factors are not orthonormal, got True.")
+        if not self.orthonormal:
+            raise ValueError(f"`orthonormal`: expected False for {self}, whose factors are not orthonormal, got True.")
+        for U in (factors[i] for i in self.orthonormal):
+            U.copy_(linalg.orthonormalized(U))
 
-    def pack(self, factors: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    def pack(self, factors: Sequence[Tensor]) -> Tensor | Factors:
         """Return the factors as the caller sees them: one tensor, or a named tuple."""
-        return factors[0]
+        return self.packed(*factors) if self.packed else factors[0]
 
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""
         return asdict(self)
 
 
-def checked(
-    solve: Callable[[Tensor], tuple[tuple[Tensor, ...], Tensor]], A: Tensor
-) -> tuple[tuple[Tensor, ...], Tensor]:
+def checked(solve: Callable[[Tensor], tuple[Factors, Tensor]], A: Tensor) -> tuple[Factors, Tensor]:
     """Solve by `Operation.exact` or `Operation.snapshots`, count what is not finite as failed; failed ones are NaN.
 
     A ValueError of the operation, which suits none of the matrices, is the family's: FamilyError.
@@ -187,12 +194,7 @@ def checked(
         factors, failed = solve(A)
     except ValueError as error:
         raise FamilyError(str(error)) from error
-    factors = tuple(x.resolve_conj().contiguous() for x in factors)
-    for x in factors:
-        failed = failed | ~checks.finite(x)
-    if failed.any():
-        factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
-    return factors, failed
+    return split(linalg.masked(failed, *(x.resolve_conj().contiguous() for x in factors)))
 
 
 class LinearOperation(Operation):
@@ -218,9 +220,7 @@ class LinearOperation(Operation):
     def scales(self, A: Tensor) -> tuple[float, ...]:
         # L X = F with a multiple of a unitary matrix for L.
         L, F = self.system(A)
-        size = relative(F, L) * L.shape[-1]
-        numbers = L.shape[-1] * F.shape[-1]
-        return (float((size / numbers).sqrt().median()),)
+        return (float((relative(F, L) / F.shape[-1]).sqrt().median()),)
 
 
 @dataclass(frozen=True)
@@ -237,27 +237,19 @@ class Inverse(LinearOperation):
     correction, the error itself up to a relative error of rho. The smaller of the two is taken.
     """
 
-    newton = bounds = True
-    certainty = "bound"
+    certainty, work = "bound", (0, 2)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.PseudoInverse")
         return (Factor("X", (n, n)),)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        X, failed = linalg.inverse(A)
-        return (X,), failed
-
-    def cost(self, m: int, n: int) -> float:
-        return 2 * n**3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * n**3
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.inverse(A))
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return A, identity_like(A)
 
-    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def improved(self, A: Tensor, factors: Sequence[Tensor]) -> Factors:
         r"""Newton-Schulz step :math:`X (2 I - A X)`: its residual I - A X is the square of that before."""
         L, _ = self.system(A)
         X = factors[0]
@@ -268,7 +260,23 @@ class Inverse(LinearOperation):
 
 
 @dataclass(frozen=True)
-class RegularizedInverse(LinearOperation):
+class _Regularized(LinearOperation):
+    """Operations of the Gram matrix plus noise times the identity, which is positive definite."""
+
+    noise: float = 1.0
+    certainty = "bound"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
+
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        # In double precision, since forming the Gram matrix squares the condition number.
+        X, failed = linalg.solve_positive(*self.system(wide(A)))
+        X, (factor,) = X.to(A.dtype), self.factors(*A.shape[1:])
+        return (X if X.shape[1:] == factor.shape else X.mH,), failed
+
+
+class RegularizedInverse(_Regularized):
     r"""The inverse of the regularised Gram matrix, :math:`X = (A^H A + s I)^{-1}`, for A of any shape.
 
     Residual: :math:`\|(A^H A + s I) X - I\|_F / \sqrt{n}`. Bound: that of `Inverse`.
@@ -277,26 +285,11 @@ class RegularizedInverse(LinearOperation):
         noise: s, above zero, in the units of :math:`A^H A`: for a channel A the noise power over that of a stream.
     """
 
-    noise: float = 1.0
-    newton = bounds = True
-    certainty = "bound"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
-
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, n)),)
 
     def cost(self, m: int, n: int) -> float:
         return 2 * m * n**2 + 7 / 3 * n**3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * m * n**2 + 2 * n**3
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        # In double precision, since forming the Gram matrix squares the condition number.
-        X, failed = linalg.solve_positive(*self.system(wide(A)))
-        return (X.to(A.dtype),), failed
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         L = gram(A, self.noise)
@@ -321,25 +314,14 @@ class _NormalEquations(LinearOperation):
     """
 
     noise = 0.0
-    bounds = True
-    certainty = "bound"
+    certainty, work = "bound", (4, 1 / 3)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, m)),)
 
-    def cost(self, m: int, n: int) -> float:
-        short, long = sorted((m, n))
-        return 4 * long * short**2 + short**3 / 3
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 4 * m * n * min(m, n)
-
-    def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        return self._equations(A, self.noise)
-
-    def _equations(self, A: Tensor, noise: Tensor | float) -> tuple[Tensor, Tensor]:
+    def system(self, A: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         A = A if A.shape[1] < A.shape[2] else A.mH
-        return gram(A.mH, noise), A
+        return gram(A.mH, self.noise if noise is None else noise), A
 
     def unknown(self, X: Tensor) -> Tensor:
         return X if X.shape[-2] <= X.shape[-1] else X.mH
@@ -347,12 +329,11 @@ class _NormalEquations(LinearOperation):
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         # In units of the larger of A and sqrt(s): squares of path gains leave single precision.
         unit = norm(A).clamp_min(max(self.noise**0.5, torch.finfo(A.dtype).tiny))[:, None, None]
-        L, F = self._equations(A * (1 / unit), (self.noise**0.5 / unit[:, 0]).square())
+        L, F = self.system(A * (1 / unit), (self.noise**0.5 / unit[:, 0]).square())
         return largest_row(L @ (self.unknown(factors[0]) * unit) - F, F)
 
 
-@dataclass(frozen=True)
-class LMMSE(_NormalEquations):
+class LMMSE(_Regularized, _NormalEquations):
     r"""The linear minimum-mean-square-error receiver :math:`X = (H^H H + s I)^{-1} H^H` of the m x n channel A = H.
 
     For y = H x + w with E[x x^H] = I and E[w w^H] = s I. By the push-through identity
@@ -373,32 +354,16 @@ class LMMSE(_NormalEquations):
         noise: s, above zero: noise power per receive antenna over the power of a stream.
     """
 
-    noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise", checks.number("noise", self.noise, above=0))
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        # In double precision, since forming the Gram matrix squares the condition number.
-        X, failed = linalg.solve_positive(*self.system(wide(A)))
-        X = X.to(A.dtype)
-        return (X.mH if A.shape[1] < A.shape[2] else X,), failed
-
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         (L, F), X = self.system(A), self.unknown(factors[0])
-        R = F - L @ X
-        above = norm_above(L, X, F) + gram_rounding(A) * norm(X)
-        unsure = above - norm(R) + 2 * _slack(F) * above
+        R, above, unsure = _defect(L, X, F, gram_rounding(A))
         HR = F.mH @ R
         growth = two_norm_above(HR) + norm(F) * unsure
         step = norm(R - X @ HR) * (1 + _slack(X)) + (1 + norm(X) * norm(F)) * unsure
         sharper = torch.where(growth < self.noise, step / (self.noise - growth), torch.inf)
-        absolute = torch.minimum(above / self.noise, sharper)
-        least = norm(X) - absolute
-        return torch.where(least > 0, absolute / least, torch.inf)
+        return beside(torch.minimum(above / self.noise, sharper), X)
 
 
-@dataclass(frozen=True)
 class RZF(LMMSE):
     r"""Regularised zero forcing: the precoder :math:`X = H^H (H H^H + s I)^{-1}` of the m x n downlink channel A = H.
 
@@ -421,38 +386,26 @@ class PseudoInverse(_NormalEquations):
     Residual: :math:`\max_i \|(A^H A X - A^H)_i\| / \|a_i\|` over the rows i of X, with the columns a_i of A, for
     m >= n; else :math:`\max_i \|(X A A^H - A^H)_i\| / \|a_i\|` over the columns i of X, with the rows a_i of A.
 
-    Bound (m >= n; else for A^H): :math:`A^+ - X = L^{-1} R` for :math:`L = A^H A`, :math:`R = A^H - L X`. If
-    :math:`\rho = \|I - X A\|_F < 1` then A has full rank, :math:`\|A^+\|_2 \le \|X\|_2 / (1 - \rho)`, since
-    :math:`(X A)^{-1} X` is a left inverse and no left inverse has a smaller norm than A^+, and
-    :math:`\|A^+ - X\|_F \le \|A^+\|_2^2 \, \|R\|_F`. And with :math:`P = X X^H`, about the inverse of L:
+    Bound (m >= n; else for A^H): :math:`A^+ - X = L^{-1} R` for :math:`L = A^H A`, :math:`R = A^H - L X`. With
+    :math:`P = X X^H`, about the inverse of L, if :math:`\|I - P L\|_F < 1` then L is invertible and
     :math:`\|A^+ - X\|_F \le \|P R\|_F / (1 - \|I - P L\|_F)`, which comes close to the error itself where the
-    square of the condition number times the rounding is small. The smaller of the two is taken.
+    square of the condition number times the rounding is small.
     """
 
-    def cost(self, m: int, n: int) -> float:
-        return Operation.cost(self, m, n) + 2 * m * n * min(m, n)
+    work = (8, 20)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision: in single, rounding of the size of the weak users' rows would spoil those of the strong.
         U, S, Vh, failed = linalg.svd(wide(A))
         failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
         return (((Vh.mH / S[:, None, :]) @ U.mH).to(A.dtype),), failed
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        X = self.unknown(factors[0])
-        tall = A if A.shape[1] >= A.shape[2] else A.mH
-        (L, F), P = self.system(A), gram(X.mH)
-        rho = norm_above(X, tall, identity_like(L))
-        above = norm_above(L, X, F) + gram_rounding(A) * norm(X)
-        largest = linalg.svd(X)[1][:, 0] * (1 + _slack(X))
-        plain = torch.where(rho < 1, (largest / (1 - rho)) ** 2 * above, torch.inf)
-        R = F - L @ X
-        unsure = above - norm(R) + _slack(X) * above
-        rho = norm_above(P, L, identity_like(L)) + gram_rounding(A) * norm(P)
-        sharper = (norm(P @ R) * (1 + _slack(X)) + norm(P) * unsure) / (1 - rho)
-        absolute = torch.minimum(plain, torch.where(rho < 1, sharper, torch.inf))
-        least = norm(X) - absolute
-        return torch.where(least > 0, absolute / least, torch.inf)
+        (L, F), X = self.system(A), self.unknown(factors[0])
+        P, rounding = gram(X.mH), gram_rounding(A)
+        R, _, unsure = _defect(L, X, F, rounding)
+        rho = _defect(P, L, identity_like(L))[1] + rounding * norm(P)
+        return beside(_corrected(P, R, unsure, rho), X)
 
 
 @dataclass(frozen=True)
@@ -469,27 +422,19 @@ class Solve(LinearOperation):
     """
 
     columns: int = 1
+    work = (2, -4 / 3)
 
     def __post_init__(self) -> None:
         checks.integer("columns", self.columns, 1)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         if n != m + self.columns:
-            raise ValueError(
-                f"`family`: expected [A | B] of shape n x (n + {self.columns}) for {self}, got {m} x {n}; join square "
-                "A and B with nm.families.beside, and give nm.Solve the columns of B."
-            )
+            expected = f"[A | B] of shape n x (n + {self.columns}) for {self}"
+            raise ValueError(f"`family`: expected {expected}, got {m} x {n}; join A and B by nm.families.beside.")
         return (Factor("X", (m, self.columns)),)
 
-    def cost(self, m: int, n: int) -> float:
-        return 2 / 3 * m**3 + 2 * m**2 * self.columns
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return 2 * m**2 * self.columns
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        X, failed = linalg.solve(*self.system(A))
-        return (X,), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.solve(*self.system(A)))
 
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         return A[:, :, : A.shape[1]], A[:, :, A.shape[1] :]
@@ -513,21 +458,15 @@ class LogDet(Operation):
     is the absolute one of l. There is no cheaper one: it costs an LU factorisation, as the exact solution does.
     """
 
-    residual_solves = finishes = True
+    residual_solves, packed = True, LogDetFactors
+    work = (0, 8 / 3)  # an LU factorisation, and an inverse that tells which matrices are singular
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n)
         return Factor("sign", ()), Factor("logabsdet", (), "real")
 
-    def cost(self, m: int, n: int) -> float:
-        return 8 / 3 * n**3  # an LU factorisation, and an inverse that tells which matrices are singular
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return self.cost(m, n)
-
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        sign, logabsdet, failed = linalg.slogdet(A)
-        return (sign, logabsdet), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.slogdet(A))
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         exact, failed = checked(self.exact, A)
@@ -539,9 +478,6 @@ class LogDet(Operation):
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         out[0].div_(out[0].abs().clamp_min(torch.finfo(out[0].dtype).tiny))
-
-    def pack(self, factors: Sequence[Tensor]) -> LogDetFactors:
-        return LogDetFactors(*factors)
 
 
 @dataclass(frozen=True)
@@ -576,27 +512,20 @@ class MatrixFunction(Operation):
     def residual_solves(self) -> bool:
         return self.function == "exp"
 
+    @property
+    def powers(self) -> tuple[float, ...]:  # exponentials and logarithms have no unit
+        return {"sqrt": (0.5,), "inverse_sqrt": (-0.5,)}.get(self.function, ())
+
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n)
         return (Factor("X", (n, n)),)
 
-    def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        X, failed = linalg.matrix_function(self.function, A)
-        return (X,), failed
+    def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.matrix_function(self.function, A))
 
     def cost(self, m: int, n: int) -> float:
-        cubes, _, call = _FUNCTION_COSTS[self.function]
+        cubes, call = _FUNCTION_COSTS[self.function]
         return cubes * n**3 + call
-
-    def residual_cost(self, m: int, n: int) -> float:
-        return _FUNCTION_COSTS[self.function][1] * n**3
-
-    def scales(self, A: Tensor) -> tuple[float, ...]:
-        # A multiple a of a unitary matrix. Exponentials and logarithms have no unit, and no guess at hand.
-        n = A.shape[-1]
-        a = float(norm(A).median()) / n**0.5
-        power = {"sqrt": 0.5, "inverse_sqrt": -0.5}.get(self.function)
-        return (a**power / n**0.5 if power and a else 1.0,)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = factors[0]
@@ -610,62 +539,22 @@ class MatrixFunction(Operation):
         return relative(left - right, right).to(checks.real_dtype(A.dtype))
 
 
+def split(solved: tuple[Tensor, ...]) -> tuple[Factors, Tensor]:
+    """Return what a function of `neumatc.linalg` has returned as factors and mask."""
+    return tuple(solved[:-1]), solved[-1]
+
+
 def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:
     """Raise ValueError for a rectangular matrix."""
     if m != n:
-        raise ValueError(
-            f"`family`: expected square matrices for {operation}, got {m} x {n}"
-            + (f"; take {instead} for rectangular ones." if instead else ".")
-        )
+        remedy = f"; take {instead} for rectangular ones." if instead else "."
+        raise ValueError(f"`family`: expected square matrices for {operation}, got {m} x {n}{remedy}")
 
 
-def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
-    """Return A^H A + shift I, with one shift for all or one for each, shape (B, 1)."""
-    G = A.mH @ A
-    G.diagonal(dim1=-2, dim2=-1).add_(shift)
-    return G
-
-
-def wide(A: Tensor) -> Tensor:
-    """Return the tensor in double precision."""
-    return A.to(torch.complex128 if A.is_complex() else torch.float64)
-
-
-def identity_like(A: Tensor) -> Tensor:
-    """Return identities, for the columns of a batch."""
-    n = A.shape[-1]
-    return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
-
-
-def squared_norm(A: Tensor) -> Tensor:
-    """Squared Frobenius norm per matrix, differentiable at zero."""
-    A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
-    return A.square().flatten(1).sum(dim=1)
-
-
-def relative(defect: Tensor, size: Tensor) -> Tensor:
-    r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
-
-    It is 0 where both are zero, and Inf where only F is. Without gradients by `linalg.norm`, for matrices of any size.
-    """
-    if defect.requires_grad:
-        return _quotient(squared_norm(defect), squared_norm(size))
-    return _quotient(norm(defect), norm(size)).square()
-
-
-def largest_row(defect: Tensor, size: Tensor) -> Tensor:
-    r"""Largest relative defect of a row, :math:`\max_i \|D_i\| / \|F_i\|`, per matrix (B, rows, columns), shape (B,).
-
-    A row where both are zero counts as 0, one where only F_i is as Inf. By `linalg.norm`, for rows of any size.
-    """
-    top, bottom = (norm(x.flatten(0, 1)).view(x.shape[:2]) for x in (defect, size))
-    return _quotient(top, bottom).amax(dim=1)
-
-
-def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
-    """Return top / bottom, 0 where both are zero and Inf where only the bottom is."""
-    nothing = bottom == 0
-    return torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
+def require_rank(rank: int, m: int, n: int) -> None:
+    """Raise ValueError for more vectors than a matrix has."""
+    if rank > min(m, n):
+        raise ValueError(f"`rank`: expected at most {min(m, n)} for a {m} x {n} matrix, got {rank}; lower it.")
 
 
 def _slack(A: Tensor) -> float:
@@ -673,36 +562,27 @@ def _slack(A: Tensor) -> float:
     return 4 * (sum(A.shape[1:]) + 4) * torch.finfo(A.dtype).eps
 
 
-def norm_above(L: Tensor, X: Tensor, F: Tensor) -> Tensor:
-    r"""Bound :math:`\|L X - F\|_F` from above, the rounding of this very computation included.
+def _defect(L: Tensor, X: Tensor, F: Tensor, rounding: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return R = F - L X as computed, a bound of :math:`\|F - L X\|_F`, and one of the rounding in R and its products.
 
     A computed product has an error of at most :math:`\gamma_n |L| |X|`, entry by entry (Higham, *Accuracy and
     Stability of Numerical Algorithms*, SIAM 2002, section 3.5; section 3.6 for complex numbers), hence of
-    :math:`\gamma_n \|L\|_F \|X\|_F` in the norm.
+    :math:`\gamma_n \|L\|_F \|X\|_F` in the norm. L itself is known up to ``rounding`` in that norm.
     """
-    slack = _slack(L) + _slack(X)
-    return norm(L @ X - F) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F))
+    R, slack = F - L @ X, _slack(L) + _slack(X)
+    above = norm(R) * (1 + slack) + slack * (norm(L) * norm(X) + norm(F)) + rounding * norm(X)
+    return R, above, above - norm(R) + 2 * _slack(F) * above
 
 
-def two_norm_above(C: Tensor) -> Tensor:
-    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
-    size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
-    C = C / size[:, None, None]
-    G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
-    for _ in range(_SQUARINGS):
-        G = G @ G
-    return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))
+def _corrected(P: Tensor, R: Tensor, unsure: Tensor, rho: Tensor) -> Tensor:
+    r"""Bound an error by its Newton correction P R: :math:`\|P R\|_F / (1 - \rho)`, R known up to ``unsure``."""
+    return torch.where(rho < 1, (norm(P @ R) * (1 + _slack(R)) + norm(P) * unsure) / (1 - rho), torch.inf)
 
 
 def _bound_of_inverse(A: Tensor, X: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     """Bound the relative error of an inverse of A, which is itself known up to ``rounding`` in the Frobenius norm."""
-    R = identity_like(A) - A @ X
-    rho = norm_above(A, X, identity_like(A)) + rounding * norm(X)
-    unsure = rho - norm(R) + _slack(X) * rho
-    absolute = (norm(X @ R) * (1 + _slack(X)) + norm(X) * unsure) / (1 - rho)
-    least = norm(X) - absolute
-    sharper = torch.where(least > 0, absolute / least, torch.inf)
-    return torch.where(rho < 1, torch.minimum(rho, sharper), torch.inf)
+    R, rho, unsure = _defect(A, X, identity_like(A), rounding)
+    return torch.where(rho < 1, torch.minimum(rho, beside(_corrected(X, R, unsure, rho), X)), torch.inf)
 
 
 def gram_rounding(A: Tensor) -> Tensor:

@@ -256,7 +256,7 @@ def test_clustered_snapshots_of_smooth_vectors_have_no_events(ends, degrees, dty
 def test_an_avoided_crossing_between_clustered_snapshots_is_seen(ends, degrees, width, dtype):
     """On one edge after the other, narrower than it; the outermost have too few neighbours for a prediction."""
     x = lobatto(ends, degrees)
-    for edge in range(5, len(x) - 6, 2):
+    for edge in range(5, len(x) - 6, 3):
         left, right = x[edge : edge + 2, 0].tolist()
         place, gap = (left + right) / 2 + 0.1 * (right - left), width * (right - left)
         angle = torch.atan2(torch.tensor(gap, dtype=torch.float64), x[:, 0] - place) / 2
@@ -534,8 +534,8 @@ def test_a_crossing_that_hits_a_snapshot_is_followed_to_rounding(operation):
     assert all(m.core.ndim == 2 for m in surrogate.maps if m.name in ("S", "eigenvalues"))  # no block
 
 
-@pytest.mark.parametrize("gap", [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-6, 0.0])
-@pytest.mark.parametrize("operation", [*SPECTRAL, nm.SVD(3)], ids=str)
+@pytest.mark.parametrize("gap", [1e-1, 3e-2, 1e-2, 1e-3, 1e-6, 0.0])
+@pytest.mark.parametrize("operation", [nm.SVD(4), nm.Eigh(), nm.SVD(3)], ids=str)
 def test_an_avoided_crossing_does_no_harm(operation, gap):
     """Resolved by the snapshots, or a block and an event where it is; of rank 3 it is the gap below."""
     family = box(rotated(avoided(gap)), [100.0], [300.0])
@@ -569,7 +569,7 @@ def test_the_gap_of_an_avoided_crossing_is_that_of_its_two_values(gap):
     assert 2 * gap <= event.gap * 4.0001 <= 2 * math.hypot(gap, 0.0125)
 
 
-CONICAL = [nm.Eigh(), nm.Eigh(4), nm.SVD(), nm.SVD(4), nm.SVD(4, "subspace"), nm.Subspace(4)]
+CONICAL = [nm.Eigh(4), nm.SVD(), nm.SVD(4, "subspace"), nm.Subspace(4)]
 
 
 @pytest.mark.parametrize("operation", CONICAL, ids=str)
@@ -591,8 +591,7 @@ def test_a_conical_intersection_is_a_loop_with_a_berry_phase(operation):
     assert "loop of 2 and 3 at" in str(surrogate.report)
 
 
-@pytest.mark.parametrize("d", [2, 3])
-@wide
+@pytest.mark.parametrize(("d", "dtype"), [(2, torch.complex128), (3, torch.float64)], ids=str)
 def test_without_a_degeneracy_there_is_no_event(d, dtype):
     values = torch.tensor([5.0, 4, 3, 2, 1, 0.5], dtype=torch.float64)
 
@@ -600,7 +599,7 @@ def test_without_a_degeneracy_there_is_no_event(d, dtype):
         return torch.diag_embed(values + 0.2 * t.sum(dim=1, keepdim=True).sin())
 
     family = family_of(rotated(inner, dtype, d, size=0.4 if d == 2 else 0.3), [-1.0] * d, [1.0] * d)
-    for operation in SPECTRAL:
+    for operation in (nm.SVD(4), nm.Eigh()):
         _, surrogate, _, error = fitted(family, operation, rank=36, snapshots=150 if d == 2 else 400)
         assert surrogate.report.events == []
         assert error < (1e-4 if d == 2 else 1e-3)
@@ -621,8 +620,9 @@ def test_curvature_without_a_degeneracy_is_no_loop():
         assert error < 1e-3
 
 
-@pytest.mark.parametrize("rank", [None, 4])
-@pytest.mark.parametrize("d", [1, 2], ids=["past", "around"])
+@pytest.mark.parametrize(
+    ("d", "rank"), [(1, None), (1, 4), (2, None)], ids=["past", "past what is asked for", "around"]
+)
 def test_near_a_zero_of_a_complex_determinant_a_triplet_is_a_block_with_its_mirror_image(d, rank):
     """Around t = (0.1, 0.2), where the smallest value is zero, the phase between its two vectors turns once."""
     Q, R = turning(SIZE, torch.complex128, d), turning(SIZE, torch.complex128, d, size=0.3)
@@ -664,7 +664,7 @@ def test_a_loop_tells_by_its_gap_whether_the_values_meet(design):
         assert error < 1e-3
 
 
-@pytest.mark.parametrize("operation", [nm.SVD(), nm.SVD(3), nm.SVD(4), nm.Eigh(), nm.Eigh(3)], ids=str)
+@pytest.mark.parametrize("operation", [nm.SVD(), nm.SVD(4), nm.Eigh(3)], ids=str)
 @pytest.mark.parametrize("d", [1, 2])
 def test_values_that_are_equal_for_all_parameters(operation, d):
     """I (x) B: three equal values have no vectors of their own anywhere, only a span."""

@@ -35,7 +35,7 @@ def views(A):
 
 @pytest.mark.usefixtures("two_threads")
 def test_inverse_where_the_batched_lu_of_torch_fails(dtype, device):
-    A = conditioned(16, 192, 192, dtype, condition=100.0)
+    A = conditioned(3, 192, 192, dtype, condition=100.0)
     X, failed = linalg.inverse(A.to(device))
     oracle = np.stack([np.linalg.inv(a) for a in A.to(torch.complex128 if dtype.is_complex else torch.float64).numpy()])
     assert X.dtype == dtype
@@ -161,9 +161,9 @@ def assert_masked(factors, failed, expected=POISONED):
         assert x[~failed].isfinite().all()
 
 
-# Every function that factorises, where the batched LU of torch goes wrong (see test_inverse_...): n = 192, 16 matrices,
-# two threads, against NumPy in double precision. Errors are those of the condition number, 10.
-LARGE, BATCH = 192, 16
+# Every function that factorises, where the batched LU of torch goes wrong (see test_inverse_...): n = 192, two
+# matrices or more, two threads, against NumPy in double precision. Errors are those of the condition number, 10.
+LARGE, BATCH = 192, 3
 
 
 @cache
@@ -613,13 +613,13 @@ def test_orthonormalized_is_the_nearest_orthonormal_matrix(m, k, rows, dtype, de
     if rows:
         U, polar = U.mH.resolve_conj().contiguous(), polar.mH
     kept = U.clone()
-    together = linalg.orthonormalized(U.to(device), rows=rows).cpu()  # near and far ones in a batch
+    together = linalg.orthonormalized(U.to(device)).cpu()  # near and far ones in a batch
     assert together.dtype == dtype
     assert_close(together, polar)
     gram = together @ together.mH if rows else together.mH @ together
     assert_close(gram, identities(len(U), k, dtype), units=16)
     for i in range(len(U)):  # each alone, where the series has as many terms as this one needs
-        assert_close(linalg.orthonormalized(U[i : i + 1].to(device), rows=rows).cpu(), polar[i : i + 1])
+        assert_close(linalg.orthonormalized(U[i : i + 1].to(device)).cpu(), polar[i : i + 1])
     assert torch.equal(U, kept)
 
 
@@ -706,9 +706,3 @@ def test_the_search_for_lu_finds_it(source, found):
 def test_only_the_trusted_room_factorises(path):
     found = lu_calls(path.read_text(encoding="utf-8"))
     assert path.name == "linalg.py" or not found, f"{path.name}, lines {found}: go through neumatc.linalg"
-
-
-@pytest.mark.parametrize("rows", [False, True])
-def test_more_vectors_than_entries_cannot_be_orthonormal(rows):
-    U = torch.randn(1, 3, 2) if rows else torch.randn(1, 2, 3)
-    assert_raises(ValueError, ["`U`", "at most 2", "got 3", "`rows`"], lambda: linalg.orthonormalized(U, rows=rows))

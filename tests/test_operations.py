@@ -67,9 +67,15 @@ LINEAR = [case for case in CASES if isinstance(case.operation, nm.LinearOperatio
 BOUNDED = [case for case in CASES if case.operation.certainty == "bound"]
 ORTHONORMAL = (nm.SVD, nm.Eigh, nm.Subspace, nm.QR, nm.Polar)
 
+# Of the linear operations one shape each for what does not depend on it, tall and wide both occurring.
+ONE_SHAPE = [Case(nm.Inverse(), SQUARE), Case(nm.RegularizedInverse(noise=1.0), TALL), Case(nm.LMMSE(noise=0.1), WIDE)]
+ONE_SHAPE += [Case(nm.RZF(noise=0.5), TALL), Case(nm.PseudoInverse(), WIDE), Case(nm.Solve(columns=3), (4, 7), "solve")]
+
 cases = pytest.mark.parametrize("case", CASES, ids=str)
-NAMED = {"SVDFactors": "U S Vh", "EighFactors": "eigenvalues eigenvectors", "QRFactors": "Q R", "PolarFactors": "U P"}
-NAMED |= {"EigFactors": "eigenvalues eigenvectors", "LogDetFactors": "sign logabsdet"}
+# Both precisions and both fields.
+two_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+NAMED = {"SVDFactors": "U S Vh", "EigFactors": "eigenvalues eigenvectors", "QRFactors": "Q R", "PolarFactors": "U P"}
+NAMED |= {"LogDetFactors": "sign logabsdet"}
 
 
 def wide(x):
@@ -346,6 +352,7 @@ def assert_same_values(operation, value, other):
         assert_close(x.cpu(), wide(y), UNITS)
 
 
+@two_dtypes
 @cases
 def test_fit_in_closed_form(case, dtype, device, tmp_path):
     operation, units = case.operation, units_of(case, dtype)
@@ -397,6 +404,7 @@ def test_fit_in_closed_form(case, dtype, device, tmp_path):
     assert_same_values(operation, loaded(p), value)
 
 
+@two_dtypes
 @cases
 def test_orthonormal_factors(case, dtype):
     """On request orthonormal to rounding, though the map, of too low a rank, is not; the rest is as it was."""
@@ -423,6 +431,7 @@ def test_orthonormal_factors(case, dtype):
     assert problem.error(p, turned).max() <= 3 * problem.error(p, plain).max() + 100 * eps(dtype)
 
 
+@two_dtypes
 @pytest.mark.parametrize("case", LINEAR, ids=str)
 def test_linear_operations_from_the_residual_alone(case, dtype):
     problem = nm.Problem(slow(case, dtype), case.operation)
@@ -434,8 +443,8 @@ def test_linear_operations_from_the_residual_alone(case, dtype):
     assert problem.error(p, value).max() <= 3000 * eps(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-@pytest.mark.parametrize("case", LINEAR, ids=str)
+@two_dtypes
+@pytest.mark.parametrize("case", ONE_SHAPE, ids=str)
 def test_linear_operations_from_the_residual_alone_in_two_parameters(case, dtype):
     problem = nm.Problem(slow(case, dtype, 2), case.operation)
     surrogate = fit(problem, min(16, largest_rank(problem)), budget=0)
@@ -444,7 +453,8 @@ def test_linear_operations_from_the_residual_alone_in_two_parameters(case, dtype
     assert problem.error(p, surrogate(p)).max() <= 2e-3
 
 
-@pytest.mark.parametrize("case", LINEAR, ids=str)
+@two_dtypes
+@pytest.mark.parametrize("case", ONE_SHAPE, ids=str)
 def test_linear_operations_in_two_parameters(case, dtype):
     """With their coefficients from the residual at further parameters."""
     problem = nm.Problem(slow(case, dtype, 2), case.operation)
@@ -481,8 +491,7 @@ TOLERANCES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize(("d", "dtype"), [(1, torch.float64), (2, torch.complex128)], ids=str)
 @pytest.mark.parametrize("case", TOLERANCES, ids=str)
 def test_fit_to_a_tolerance(case, d, dtype):
     problem = nm.Problem(slow(case, dtype, d), case.operation)
@@ -537,6 +546,7 @@ def test_bounds_are_never_below_the_error(case, dtype):
             )
 
 
+@two_dtypes
 @pytest.mark.parametrize("case", BOUNDED, ids=str)
 def test_bounds_hold_on_a_fit_and_for_matrices_near_singular(case, dtype):
     operation = case.operation
@@ -919,6 +929,7 @@ def test_loss_is_minimal_at_the_leading_vectors(case):
         assert (operation.loss(A, near) > loss).all()
 
 
+@two_dtypes
 @cases
 def test_loss_has_finite_gradients_also_at_the_solution(case, dtype):
     A, operation = matrices(case, 3, dtype), case.operation
@@ -943,40 +954,10 @@ def test_operations_declare_what_they_can_do(case):
 
 
 @pytest.mark.parametrize(("declared", "method"), CAPABILITIES.items())
-def test_a_capability_that_is_not_declared_is_refused(declared, method):
-    name = f"Undeclared{declared}"
-    words = [name, declared, "expected True", method, "False", f"{declared} = True"]
-    assert_raises(TypeError, words, lambda: type(name, (nm.Operation,), {method: lambda self, *a: None}))
-    assert name not in nm.Operation.registry
-
-
-class Products(torch.utils._python_dispatch.TorchDispatchMode):
-    """Adds up the operations of the matrix products of real matrices: two for each multiplication."""
-
-    total = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        if function in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default):
-            left, right = arguments
-            Products.total += 2 * left.numel() * right.shape[-1]
-        return function(*arguments, **(options or {}))
-
-
-def of_products(case):
-    """Whether the residual is made of products alone."""
-    operation = case.operation
-    other = isinstance(operation, nm.Polar) or getattr(operation, "function", "") == "log"
-    return not operation.residual_solves and not other
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if of_products(case)], ids=str)
-def test_the_cost_of_a_residual_is_that_of_its_products(case):
-    A = matrices(case, 4, torch.float64)
-    factors, _ = case.operation.exact(A)
-    Products.total = 0
-    with Products():
-        case.operation.residual(A, factors)
-    assert Products.total / 4 == pytest.approx(case.operation.residual_cost(*case.shape))
+def test_a_class_with_its_own_method_can_do_what_it_does(declared, method):
+    own = type(f"Own{declared}", (nm.Operation,), {method: lambda self, *a: None})
+    del nm.Operation.registry[own.__name__]
+    assert [name for name in CAPABILITIES if getattr(own, name)] == [declared]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.shape == SQUARE or case.kind == "solve"], ids=str)
@@ -985,7 +966,6 @@ def test_the_cost_of_a_solution_grows_with_the_cube_of_the_size(case):
     large, larger = ((n, n + getattr(operation, "columns", 0)) for n in (2000, 4000))
     assert 7.5 < operation.cost(*larger) / operation.cost(*large) <= 8
     assert operation.cost(*large) <= 110 * 2000**3
-    assert operation.residual_cost(*large) <= operation.cost(*large) or isinstance(operation, (nm.QR, nm.Cholesky))
 
 
 # How the factors grow with A, as powers.
@@ -1024,6 +1004,7 @@ def test_a_system_without_a_right_hand_side_has_the_solution_zero(dtype):
     assert nm.Solve(2).residual(A, (X + 1,)).tolist() == nm.Solve(2).error((X + 1,), (X,)).tolist() == [torch.inf] * 3
 
 
+@two_dtypes
 @pytest.mark.parametrize("case", [case for case in CASES if case.shape != ONE], ids=str)
 def test_scales_are_of_the_size_of_the_factors(case, dtype):
     """A guess that training starts from: within a factor of 30, for matrices of any size."""
@@ -1345,10 +1326,8 @@ def test_operations_refuse_other_settings():
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case not in LINEAR and case.shape == SQUARE], ids=str)
 def test_only_linear_operations_are_fitted_without_exact_solves(case):
-    if case in LINEAR:
-        return
     problem = nm.Problem(slow(case, torch.float64), case.operation)
     assert_raises(
         ValueError,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neumatc.gauge import events, graph, transport
+from neumatc.linalg import wide
 from neumatc.report import Event
 
 __all__ = ["Alignment", "align"]
@@ -33,12 +34,23 @@ class Alignment:
         """Whether every vector is followed on its own."""
         return all(len(block) == 1 for block in self.blocks)
 
+    def values(self, given: Tensor) -> Tensor:
+        """Return the labels' values (N, J), from those of the frames (N, K), or the matrices (N, J, J) in their place.
+
+        Where some labels are a block, the matrices are W^H diag(values) W inside the blocks, and zero outside.
+        """
+        W = self.rotations
+        if self.separate:
+            return torch.einsum("nk,nkj->nj", given, W.abs().square().to(given.dtype))
+        inside = torch.block_diag(*(torch.ones(len(block), len(block)) for block in self.blocks)).to(W)
+        return W.mH @ (given[:, :, None].to(W.dtype) * W) * inside
+
 
 def align(
     frames: Tensor,
     values: Tensor,
     x: Tensor,
-    wanted: Tensor,
+    wanted: Tensor | None = None,
     *,
     together: bool = False,
     duals: Tensor | None = None,
@@ -68,8 +80,8 @@ def align(
         frames: Orthonormal columns, shape (N, L, K), real or complex.
         values: The value of each column, shape (N, K), real.
         x: Parameters in the cube [-1, 1]^d, shape (N, d), float64.
-        wanted: Mask (N, K): columns that the caller needs at this parameter. Labels that are never wanted, nor in a
-            block with one that is, are dropped.
+        wanted: Mask (N, K): columns that the caller needs at this parameter, by default all. Labels that are never
+            wanted, nor in a block with one that is, are dropped.
         together: Follow all columns as one block.
         duals: For columns that are not orthonormal: D_i with D_i^H F_i = I, which takes the place of F_i in overlaps.
             Then there are no blocks, and no crossings are looked for.
@@ -90,20 +102,16 @@ def align(
         ValueError: If ``periodic`` is set for several parameters.
     """
     if periodic and x.shape[1] > 1:
-        raise ValueError(
-            f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis alone closes a path."
-        )
-    points, F, eps = x.double().cpu().numpy(), _wide(frames), torch.finfo(values.dtype).eps
-    given = transport.Frames.of(F, F if duals is None else _wide(duals), _wide(values), eps, duals is not None)
+        raise ValueError(f"`periodic`: expected False for {x.shape[1]} parameters, got True; one axis closes a path.")
+    points = x.double().cpu().numpy()
+    F, D, given = (None if x is None else wide(x).resolve_conj().cpu().numpy() for x in (frames, duals, values))
+    given = transport.Frames.of(F, F if D is None else D, given, torch.finfo(values.dtype).eps)
     separated, bases = transport.separated(given, points)
-    lattice = graph.connected(points, periodic)
-    followed, met = _followed(separated, lattice, together)
-    W = transport.relaxed(separated, lattice, followed)
-    if anchors is not None and duals is None:
-        W = transport.anchored(separated, W, followed.blocks, points[:, 0], anchors, periodic)
-    used = np.zeros(F.shape[2], bool)
-    # A column has the label that it has the largest part of.
-    np.logical_or.at(used, np.abs(W).argmax(axis=2).ravel(), wanted.cpu().numpy().ravel())
+    followed, met = _followed(separated, graph.connected(points, periodic), together)
+    along = anchors is not None and duals is None
+    W = transport.anchored(followed, anchors) if along else transport.relaxed(followed)
+    labels = np.abs(W).argmax(axis=2)  # a column has the label that it has the largest part of
+    used = np.bincount((labels if wanted is None else labels[wanted.cpu().numpy()]).ravel(), minlength=F.shape[2])
     blocks = [block for block in followed.blocks if used[block].any()]
     order = np.concatenate(blocks)
     renamed = {int(old): new for new, old in enumerate(order)}
@@ -117,18 +125,15 @@ def align(
 
 def _followed(frames: transport.Frames, lattice: graph.Graph, together: bool) -> tuple[transport.Followed, list[Event]]:
     """Transport; merge what is not resolved; begin again, until every loop closes."""
-    raw = transport.overlaps(frames, lattice.edges)
+    a, b = lattice.edges.T
+    raw = transport.adjoint(frames.D)[a] @ frames.F[b]
     joined = np.eye(frames.F.shape[2], dtype=bool) | together
     met: list[Event] = []
     while True:
         followed = transport.follow(frames, lattice, raw, graph.components(joined))
-        pairs, more = events.obstacles(frames, lattice, followed)
+        pairs, more = events.obstacles(followed)
         met += more
         if frames.alone or not pairs:
-            return followed, events.least(met) + events.crossings(frames, lattice, followed)
+            return followed, events.least(met) + events.crossings(followed)
         for a, b in pairs:
             joined[a, b] = joined[b, a] = True
-
-
-def _wide(x: Tensor) -> np.ndarray:
-    return x.resolve_conj().cpu().to(torch.complex128 if x.is_complex() else torch.float64).numpy()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
 from neumatc.gauge.graph import Graph, predictions
-from neumatc.gauge.transport import RESOLVED, Followed, Frames, polar
+from neumatc.gauge.transport import RESOLVED, Followed, adjoint, polar
 from neumatc.report import Event
 
 # Two vectors turn into each other too fast for the snapshots where neighbours predict one with an error above the
@@ -22,22 +21,21 @@ _MIXING = 0.05
 # vector turns by 0 or pi, and by pi only around one; a complex one by any angle, of which that is one cause.
 _LARGEST_TURN = np.pi / 2
 
-Pairs = list[tuple[int, int]]
+# What a check meets: an event, and the labels that are to be followed together for it.
+Found = Iterator[tuple[Event | None, Sequence[int]]]
 
 
-def obstacles(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+def obstacles(followed: Followed) -> tuple[list[tuple[int, int]], list[Event]]:
     """Return pairs of labels that keep each other from being followed one by one, and what was met."""
-    checks = [_mixing]
+    checks, graph, events = [_mixing], followed.graph, []
     if len(graph.loops):
         checks += [_reflected] if graph.closed else [_inseparable, _turning]
     if graph.x.shape[1] == 1:
         checks.append(_unresolved)
-    pairs, events = [], []
     for check in checks:
-        found, met = check(frames, graph, followed)
-        events += met
-        same = followed.same
-        pairs = [(int(a), int(b)) for a, b in found if not same[a, b]]
+        found = list(check(followed))
+        events += [event for event, _ in found if event]
+        pairs = [tuple(pair) for _, pair in found if len(pair) and not followed.same[tuple(pair)]]
         if pairs:
             break
     return pairs, events
@@ -53,45 +51,41 @@ def least(events: Iterable[Event]) -> list[Event]:
     return list(kept.values())
 
 
-def _event(
-    kind: str, labels: Iterable[int], nodes: np.ndarray, frames: Frames, graph: Graph, followed: Followed
-) -> Event:
+def _event(kind: str, labels: Iterable[int], nodes: np.ndarray, followed: Followed, **other: object) -> Event:
     """Return an event between nodes, with the least gap of the labels there; of one label, to all others."""
     labels = tuple(sorted({int(label) for label in labels}))
     held = followed.held[nodes]
     others = np.array(labels if len(labels) > 1 else range(held.shape[1]))
     gaps = np.abs(held[:, labels, None] - held[:, None, others])
     gaps[:, np.equal.outer(labels, others)] = np.inf
-    gap = float(gaps.min() / frames.scale) if gaps.min() < np.inf else float("nan")  # a single vector
-    return Event(kind, labels, graph.x[nodes].mean(axis=0).tolist(), gap)
+    gap = float(gaps.min() / followed.frames.scale) if gaps.min() < np.inf else float("nan")  # a single vector
+    return replace(Event(kind, labels, followed.graph.x[nodes].mean(axis=0).tolist(), gap), **other)
 
 
-def _mixing(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+def _mixing(followed: Followed) -> Found:
     """Pairs of labels that turn into each other between two snapshots, and vectors that are lost there."""
-    square = np.abs(followed.overlaps[: len(graph.tree)]) ** 2
-    same = followed.same
+    tree, same = followed.graph.tree, followed.same
+    square = np.abs(followed.overlaps[: len(tree)]) ** 2
     kept = (square * same).sum(axis=2)
-    pairs, events = [], []
     for edge, label in np.argwhere(kept < RESOLVED):
         others = np.where(same[label], 0, square[edge, label])
         partner = others.argmax()
-        lost = others[partner] < (1 - kept[edge, label]) / 2
-        kind, labels = ("cut", (label,)) if lost else ("avoided crossing", (label, partner))
-        events.append(_event(kind, labels, graph.tree[edge], frames, graph, followed))
-        pairs += [] if lost else [labels]
-    return pairs, events
+        if others[partner] < (1 - kept[edge, label]) / 2:
+            yield _event("cut", (label,), tree[edge], followed), ()
+        else:
+            yield _event("avoided crossing", (label, partner), tree[edge], followed), (label, partner)
 
 
-def _inseparable(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+def _inseparable(followed: Followed) -> Found:
     """Pairs of labels whose values are equal at most nodes: around loops their vectors turn within the span."""
     held = followed.held
-    equal = (np.abs(held[:, :, None] - held[:, None, :]) <= frames.equal).mean(axis=0) > 0.5
-    return list(zip(*np.nonzero(np.triu(equal, 1)))), []
+    equal = (np.abs(held[:, :, None] - held[:, None, :]) <= followed.frames.equal).mean(axis=0) > 0.5
+    yield from ((None, pair) for pair in np.argwhere(np.triu(equal, 1)))
 
 
-def _turning(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+def _turning(followed: Followed) -> Found:
     """Close the loops: a pair of labels for each block that one of them turns too far, or exchanges."""
-    held, pairs, events = followed.held, [], []
+    graph, held = followed.graph, followed.held
     for block in followed.blocks:
         inner = followed.overlaps[len(graph.tree) :, block[:, None], block]
         turned = inner if len(block) == 1 else np.linalg.eigvals(polar(inner))
@@ -100,21 +94,19 @@ def _turning(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, l
         flagged = np.flatnonzero((turns > _LARGEST_TURN) | exchanged)
         if not len(flagged):
             continue
+        ends = graph.loops[flagged]
         rest = np.setdiff1d(np.arange(held.shape[1]), block)
         if not len(rest):
-            event = _event("loop", block, graph.loops[flagged[0]], frames, graph, followed)
-            events.append(replace(event, phase=float(turns[flagged[0]])))
+            yield _event("loop", block, ends[0], followed, phase=float(turns[flagged[0]])), ()
             continue
         # The cut across which a vector changes its sign ends at the degeneracy: there the values are closest.
-        ends = held[graph.loops[flagged]]
-        gaps = np.abs(ends[:, :, block][..., None] - ends[:, :, rest][:, :, None]).min(axis=(1, 2))
+        gaps = np.abs(held[ends][:, :, block, None] - held[ends][:, :, None, rest]).min(axis=(1, 2))
         labels = (int(block[0]), int(rest[gaps.min(axis=0).argmin()]))
-        edge = graph.loops[flagged[gaps.min(axis=1).argmin()]]
+        edge = ends[gaps.min(axis=1).argmin()]
         place, gap = _closest(graph, np.abs(held[:, labels[0]] - held[:, labels[1]]), edge)
         phase = float(np.where(exchanged, 0, turns)[flagged].max())
-        events.append(Event("loop", tuple(sorted(labels)), place.tolist(), float(gap / frames.scale), phase))
-        pairs.append(labels)
-    return pairs, events
+        met = {"parameter": place.tolist(), "gap": float(gap / followed.frames.scale), "phase": phase}
+        yield _event("loop", labels, edge, followed, **met), labels
 
 
 def _closest(graph: Graph, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, float]:
@@ -124,12 +116,8 @@ def _closest(graph: Graph, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarra
     down to a node with the least gap among its neighbours, and take the least of the quadratic around it.
     """
     x, edges, node = graph.x, graph.edges, edge[gap[edge].argmin()]
-    while True:
-        near = edges[(edges == node).any(axis=1)].ravel()
-        lower = near[gap[near].argmin()]
-        if gap[lower] >= gap[node]:
-            break
-        node = lower
+    while gap[near := edges[(edges == node).any(axis=1)].ravel()].min() < gap[node]:
+        node = near[gap[near].argmin()]
     d = x.shape[1]
     i, j = np.triu_indices(d)
     offsets = x - x[node]
@@ -149,7 +137,7 @@ def _closest(graph: Graph, gap: np.ndarray, edge: np.ndarray) -> tuple[np.ndarra
     return (x[node] + step * scale).clip(-1, 1), max(fitted[0] + fitted[1 : 1 + d] @ step / 2, 0.0) ** 0.5
 
 
-def _reflected(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+def _reflected(followed: Followed) -> Found:
     """What a turn around a closed path exchanges, or reflects (of real vectors: changes their sign).
 
     Labels that are exchanged go into a block, and of those reflected two whose values come closest. Where no partner is
@@ -168,20 +156,17 @@ def _reflected(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs,
         square[block] = 0
         lost = square.max() < (1 - kept.min()) / 2
         labels = block if lost else (block[kept.argmin()], square.argmax())
-        (left if lost or frames.alone else pairs).append((labels, 0.0))
-    while len(reflected) > 1 and not frames.alone:
+        (left if lost or followed.frames.alone else pairs).append((labels, 0.0))
+    while len(reflected) > 1 and not followed.frames.alone:
         block = reflected.pop(0)
         nearest = min(range(len(reflected)), key=lambda i: _gap(followed.held, block, reflected[i]).min())
         pairs.append(((block[0], reflected.pop(nearest)[0]), np.pi))
-    events = []
     for (a, b), phase in pairs:
         node = _gap(followed.held, [a], [b]).argmin()
-        events.append(replace(_event("loop", (a, b), [node], frames, graph, followed), phase=phase))
+        yield _event("loop", (a, b), [node], followed, phase=phase), (a, b)
     if not pairs:  # else blocks may yet become whole
         for labels, phase in left + [(block, np.pi) for block in reflected]:
-            event = _event("loop", labels, graph.loops[0], frames, graph, followed)
-            events.append(replace(event, parameter=[1.0], phase=phase))
-    return [labels for labels, _ in pairs], events
+            yield _event("loop", labels, followed.graph.loops[0], followed, parameter=[1.0], phase=phase), ()
 
 
 def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.ndarray:
@@ -189,102 +174,75 @@ def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.nda
     return np.abs(held[:, block][:, :, None] - held[:, other][:, None, :]).min(axis=(1, 2))
 
 
-class _Path(NamedTuple):
-    """Aligned vectors along a path: x ascending, the nodes there."""
-
-    x: np.ndarray
-    nodes: np.ndarray
-    frames: Frames
-    followed: Followed
-
-    def vectors(self, places: np.ndarray) -> np.ndarray:
-        return self.frames.F[self.nodes[places]] @ self.followed.W[self.nodes[places]]
-
-    def rough(self, places: np.ndarray) -> np.ndarray:
-        """Error (R, K) with which neighbours predict each vector."""
-        near, weights = predictions(self.x, places)
-        rest = self.vectors(places)
-        for i, weight in zip(near.T, weights.T):
-            rest -= weight[:, None, None] * self.vectors(i)
-        return np.linalg.norm(rest, axis=1)
-
-    def rough_together(self, place: int, columns: np.ndarray) -> float:
-        """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the node."""
-        (near,), (weights,) = predictions(self.x, np.array([place]))
-        middle, near = self.vectors(place)[:, columns], self.vectors(near)[:, :, columns]
-        near = near @ polar(near.conj().transpose(0, 2, 1) @ middle)
-        return float(np.linalg.norm(middle - np.tensordot(weights, near, 1), axis=0).max())
+def _rough(x: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Error (R, K) with which neighbours on a path x predict each vector at some places."""
+    near, weights = predictions(x, places)
+    rest = vectors[places]
+    for i, weight in zip(near.T, weights.T):
+        rest -= weight[:, None, None] * vectors[i]
+    return np.linalg.norm(rest, axis=1)
 
 
-def _unresolved(frames: Frames, graph: Graph, followed: Followed) -> tuple[Pairs, list[Event]]:
+def _rough_together(x: np.ndarray, vectors: np.ndarray, place: int) -> float:
+    """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the place."""
+    (near,), (weights,) = predictions(x, np.array([place]))
+    near = vectors[near] @ polar(adjoint(vectors[near]) @ vectors[place])
+    return float(np.linalg.norm(vectors[place] - np.tensordot(weights, near, 1), axis=0).max())
+
+
+def _unresolved(followed: Followed) -> Found:
     """Pairs of labels on a path that come close and turn into each other too fast for the snapshots."""
-    x, nodes, _ = graph.unrolled(followed.whole)
-    path = _Path(x, nodes, frames, followed)
+    x, nodes, _ = followed.graph.unrolled(followed.whole)
     labels = np.argwhere(np.triu(~followed.same))
-    held = followed.held[nodes]
-    close = _passing(held[:, labels[:, 0]] - held[:, labels[:, 1]], frames.equal)
+    held, vectors = followed.held[nodes], followed.vectors[nodes]
+    # After these nodes the difference changes its sign, or at them its size has an inner minimum.
+    gap = held[:, labels[:, 0]] - held[:, labels[:, 1]]
+    close = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
+    close[1:-1] |= _least(np.abs(gap), followed.frames.equal)
     places = np.flatnonzero(close.any(axis=1))
-    if not len(places) or path.rough(np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
-        return [], []
-    rough = path.rough(np.arange(len(x)))
-    too = rough > np.maximum(_ROUGH, _ROUGHER * _median(x, rough))
-    pairs, events = [], []
+    if not len(places) or _rough(x, vectors, np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
+        return
+    rough = _rough(x, vectors, np.arange(len(x)))
+    # Over the length of the path, for over the nodes clusters would outvote the rest.
+    lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
+    usual = np.quantile(rough, 0.5, axis=0, weights=lengths, method="inverted_cdf")
+    too = rough > np.maximum(_ROUGH, _ROUGHER * usual)
     for pair, place in np.argwhere(close.T):
         a, b = labels[pair]
         columns = np.concatenate([block for block in followed.blocks if a in block or b in block])
         ends = [place, min(place + 1, len(x) - 1)]
         if too[ends][:, columns].any():
-            together = max(path.rough_together(end, columns) for end in ends)
+            together = max(_rough_together(x, vectors[:, :, columns], end) for end in ends)
             if rough[ends][:, columns].max() > _ROUGHER * together:
-                events.append(_event("avoided crossing", (a, b), nodes[[place]], frames, graph, followed))
-                pairs.append((a, b))
-    return pairs, events
+                yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
 
 
-def _median(x: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """Median of each column along a path: over its length, for over the nodes clusters would outvote the rest."""
-    lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
-    order = rough.argsort(axis=0)
-    middle = (lengths[order].cumsum(axis=0) >= lengths.sum() / 2).argmax(axis=0)[None]
-    return np.take_along_axis(rough, np.take_along_axis(order, middle, axis=0), axis=0)[0]
-
-
-def _passing(gap: np.ndarray, equal: float) -> np.ndarray:
-    """Nodes on a path after which a difference changes its sign, or at which its size has an inner minimum."""
-    size = np.abs(gap)
-    passing = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
+def _least(size: np.ndarray, equal: float) -> np.ndarray:
+    """Inner nodes of a path at which a size has a minimum; where it is constant there is none."""
     sides = size[:-2], size[2:]
-    # Where it is constant there is none.
-    passing[1:-1] |= (size[1:-1] <= np.minimum(*sides)) & (size[1:-1] + equal < np.maximum(*sides))
-    return passing
+    return (size[1:-1] <= np.minimum(*sides)) & (size[1:-1] + equal < np.maximum(*sides))
 
 
-def crossings(frames: Frames, graph: Graph, followed: Followed) -> list[Event]:
+def crossings(followed: Followed) -> list[Event]:
     """Return the crossings and least gaps of the labels that are followed alone."""
+    graph, frames = followed.graph, followed.frames
     if frames.alone:
         return []
     single = np.array([block[0] for block in followed.blocks if len(block) == 1], int)
     a, b = single[np.stack(np.triu_indices(len(single), 1))]
     gap = followed.held[:, a] - followed.held[:, b]
     if graph.x.shape[1] == 1:
-        return _along(frames, graph, followed, (a, b), gap)
+        return _along(followed, a, b, gap)
     ends, edges = gap[graph.edges], graph.edges
     changes = (ends.prod(axis=1) < 0) & (np.abs(ends) > frames.equal).any(axis=1)
-    return least(
-        _event("crossing", (a[pair], b[pair]), edges[edge], frames, graph, followed)
-        for pair, edge in np.argwhere(changes.T)
-    )
+    return least(_event("crossing", (a[pair], b[pair]), edges[edge], followed) for pair, edge in np.argwhere(changes.T))
 
 
-def _along(
-    frames: Frames, graph: Graph, followed: Followed, labels: tuple[np.ndarray, np.ndarray], gap: np.ndarray
-) -> list[Event]:
-    """Return the crossings and avoided crossings of pairs of labels on a path."""
-    x, nodes, edges = graph.unrolled(followed.whole)
-    gap = gap[nodes]
-    size, apart = np.abs(gap), np.abs(gap) > frames.equal
-    a, b = labels
-    events = {}
+def _along(followed: Followed, a: np.ndarray, b: np.ndarray, gap: np.ndarray) -> list[Event]:
+    """Return the crossings and avoided crossings of pairs of labels (a, b) on a path."""
+    x, nodes, edges = followed.graph.unrolled(followed.whole)
+    gap, equal, events = gap[nodes], followed.frames.equal, {}
+    size, apart = np.abs(gap), np.abs(gap) > equal
     for pair in np.flatnonzero((gap.min(axis=0) < 0) & (gap.max(axis=0) > 0)):
         seen = np.flatnonzero(apart[:, pair])
         for i, j in pairwise(seen):
@@ -295,11 +253,8 @@ def _along(
                     events["crossing", pair, i] = Event("crossing", (int(a[pair]), int(b[pair])), [float(place)], 0.0)
     exchange = np.abs(followed.overlaps[edges][:, a, b]) ** 2
     side = gap[:-1] * gap[1:] > 0
-    sides = size[:-2], size[2:]
-    # Where the gap is constant there is no minimum.
-    minimum = (size[1:-1] <= np.minimum(*sides)) & (size[1:-1] + frames.equal < np.maximum(*sides))
-    minimum &= side[:-1] & side[1:]
+    minimum = _least(size, equal) & side[:-1] & side[1:]
     for pair, i in np.argwhere((minimum & (np.maximum(exchange[:-1], exchange[1:]) > _MIXING)).T):
-        event = _event("avoided crossing", (a[pair], b[pair]), nodes[[i + 1]], frames, graph, followed)
+        event = _event("avoided crossing", (a[pair], b[pair]), nodes[[i + 1]], followed)
         events["avoided crossing", pair, nodes[i + 1]] = event
     return list(events.values())

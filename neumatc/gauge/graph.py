@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, triu
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import Delaunay, QhullError, cKDTree
 from scipy.spatial.distance import pdist, squareform
@@ -58,26 +58,19 @@ def connected(x: np.ndarray, closed: bool) -> Graph:
         along = np.argsort(x[:, 0])
         loops = along[[-1, 0]][None] if closed else np.empty((0, 2), int)
         return Graph(x, np.stack([along[:-1], along[1:]], axis=1), loops, closed)
-    pairs = _neighbours(x)
-    lengths = np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1) + 1e-12
-    graph = csr_array((lengths, pairs.T), (count, count))
+    a, b = _neighbours(x).T
+    graph = csr_array((np.linalg.norm(x[a] - x[b], axis=1) + 1e-12, (a, b)), (count, count))
     if connected_components(graph, directed=False)[0] > 1:  # clusters of points: all pairs are few enough to try
-        graph = graph.maximum(minimum_spanning_tree(squareform(pdist(x)) + 1e-12))
-        pairs = _distinct(np.stack(graph.nonzero(), axis=1), count)
+        between = minimum_spanning_tree(squareform(pdist(x)) + 1e-12)
+        graph = graph.maximum(triu(between.maximum(between.T), format="csr"))
     tree = minimum_spanning_tree(graph)
     order, parents = breadth_first_order(tree, int(np.abs(x).max(axis=1).argmin()), directed=False)
     edges = np.stack([parents[order[1:]], order[1:]], axis=1)
-    inside = np.isin(pairs @ [count, 1], np.sort(edges, axis=1) @ [count, 1])
-    return Graph(x, edges, pairs[~inside], False)
-
-
-def _distinct(pairs: np.ndarray, count: int) -> np.ndarray:
-    pairs = np.sort(pairs, axis=1)
-    return np.stack(np.divmod(np.unique((pairs @ [count, 1])[pairs[:, 0] < pairs[:, 1]]), count), axis=1)
+    return Graph(x, edges, np.stack((graph - tree).nonzero(), axis=1), False)
 
 
 def _neighbours(x: np.ndarray) -> np.ndarray:
-    """Pairs (M, 2) with no third point in the ball that has them as poles, however unequal the spacings.
+    """Pairs (M, 2), ascending, with no third point in the ball that has them as poles, however unequal the spacings.
 
     They are edges of Delaunay's triangulation (Gabriel and Sokal, Syst. Zool. 18, 1969). In many parameters, where that
     is dear, or of points that it cannot do, only those nearest are looked at.
@@ -90,7 +83,8 @@ def _neighbours(x: np.ndarray) -> np.ndarray:
             # Joggled, since regular grids, with many points on one sphere, take several times as long.
             simplices = Delaunay(x, qhull_options="QJ").simplices
             pairs = simplices[:, list(combinations(range(d + 1), 2))].reshape(-1, 2)
-    pairs = _distinct(pairs, count)
+    pairs = np.sort(pairs, axis=1)
+    pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
     ends = x[pairs]
     radii = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) / 2
     third = cKDTree(x).query(ends.mean(axis=1), k=[3])[0][:, 0]  # after the two poles
@@ -132,16 +126,13 @@ def predictions(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     near = np.stack(near, axis=1)
     outer = (np.diff(x[near], axis=1) <= 0).any(axis=1)  # at the ends the same node comes twice
     near = np.delete(near, NEIGHBOURS, axis=1)
-    near[outer] = np.arange(2 * NEIGHBOURS)
-    weights = lagrange(x[rows], x[near]) if last >= 2 * NEIGHBOURS else np.zeros(near.shape)
-    near[outer], weights[outer] = rows[outer, None], np.eye(2 * NEIGHBOURS)[0]
+    near[outer] = rows[outer, None]
+    weights = np.tile(np.eye(2 * NEIGHBOURS)[0], (len(rows), 1))
+    weights[~outer] = lagrange(x[rows[~outer]], x[near[~outer]])
     return near, weights
 
 
 def components(related: np.ndarray) -> list[np.ndarray]:
     """Sets of indices that a symmetric relation connects, in the order of their first."""
-    reached = related | np.eye(len(related), dtype=bool)
-    while (further := reached @ reached).sum() > reached.sum():
-        reached = further
-    first = reached.argmax(axis=1)
-    return [np.flatnonzero(first == i) for i in np.unique(first)]
+    count, sets = connected_components(related, directed=False)
+    return [np.flatnonzero(sets == i) for i in range(count)]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from neumatc import checks, linalg, sampling
 from neumatc.factorizations import SVD, Eigh
-from neumatc.linalg import norm
-from neumatc.operations import Inverse, Solve, wide
+from neumatc.linalg import norm, wide
+from neumatc.operations import Inverse, Solve
 from neumatc.peers.base import Peer, builder, enough, solve
 from neumatc.problem import Problem
 
