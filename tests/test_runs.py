@@ -90,7 +90,9 @@ def test_a_failing_cell_is_named_and_nothing_of_an_older_run_remains(project):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "words"), [([], "wrote no record smoke/tiny.json"), ([5], "expected a record of")], ids=["none", "another"]
+    ("seeds", "words"),
+    [([], "wrote no record smoke/tiny.json"), ([5], "expected a record of")],
+    ids=["none", "another"],
 )
 def test_a_run_without_its_own_record_fails(project, seeds, words, monkeypatch):
     def execute(*_, parameters, **__):
