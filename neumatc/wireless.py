@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.families import ParametricMatrix
-from neumatc.operations import gram
+from neumatc.linalg import gram
 
 
 class Channel(ParametricMatrix):

@@ -4,7 +4,6 @@ import ast
 import math
 import re
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -39,17 +38,17 @@ def test_every_study_is_documented(path):
     assert [node.name for node in functions(path) if not ast.get_docstring(node)] == []
 
 
-@cache
-def mentions():
+@pytest.fixture(scope="module")
+def uses():
     """How often each word stands in the studies, the tests and the notebooks."""
     files = [*STUDIES, *Path(__file__).parent.glob("*.py")]
-    text = "\n".join([*(file.read_text("utf-8") for file in files), *(s for n in NOTEBOOKS for s in code(n))])
-    return Counter(re.findall(r"\w+", text))
+    texts = [*(file.read_text("utf-8") for file in files), *(s for n in NOTEBOOKS for s in code(n))]
+    return Counter(word for text in texts for word in re.findall(r"\w+", text))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_study_is_called(path):
-    assert [node.name for node in functions(path) if mentions()[node.name] < 2] == []
+def test_every_study_is_called(path, uses):
+    assert [node.name for node in functions(path) if uses[node.name] < 2] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

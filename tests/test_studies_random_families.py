@@ -7,7 +7,7 @@ from studies import random_families
 from studies.random_families import KINDS, SORTS, Outcome, sample
 
 # Families of the smoke run, their largest size, and the fresh parameters at which each fit is judged.
-COUNT, SIZE, FRESH = 12, 8, 2000
+COUNT, SIZE, FRESH = 12, 10, 1000
 ALL = range(len(KINDS) * len(SORTS))
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
@@ -25,9 +26,17 @@ _MOST_CENTRES = 1000
 _FEW, _MOST_NODES = range(2, 9), 128
 # Parameters at which grids are tried out: fresh for the grids as for the fits.
 _TRIED = 500
+# Parameters at which the smoke profile compares, which shows that all runs and not how good it is.
+_SEEN = 150
 PERIODIC, GLOBAL = "pieces, `tol`, periodic axes", "global map"
 FEWEST, STRETCHED, WAVES = "fewest Chebyshev nodes", "fewest Chebyshev nodes, stretched", "fewest trigonometric nodes"
 REDUCED, TANGENTS = "reduced basis", "reduced basis, with derivatives"
+
+
+def seen(case: problems.Case, setting: Setting) -> problems.Case:
+    """Return the case; at the smoke profile the user looks at fewer parameters."""
+    every = math.ceil(len(case.parameters) / _SEEN)
+    return replace(case, parameters=case.parameters[::every]) if setting.small else case
 
 
 def measured(case: problems.Case, X: Tensor, tol: float) -> dict:
@@ -153,7 +162,8 @@ def common(case: problems.Case, setting: Setting, tol: float, rank: int) -> tupl
 
 def slot(record: Record, speed: float) -> dict:
     """Return how the methods do on a slot of time and frequency with users that move at a speed in km/h."""
-    case, setting, tol = problems.slot(speed), Setting(record), 1e-2
+    setting, tol = Setting(record), 1e-2
+    case = seen(problems.slot(speed), setting)
     rows, pieces, surrogate = common(case, setting, tol, 64)
     tried = _FEW if not setting.small else (2,)
     rows[FEWEST] = fewest(case, tol, (0.0, 0.0), tried)
@@ -187,7 +197,8 @@ def waves(record: Record) -> dict:
 
 def thermal(record: Record, source: str) -> dict:
     """Return how the methods do on the temperatures of a plate of four blocks, four logarithmic axes."""
-    case, setting, tol = problems.thermal_block(source), Setting(record), 1e-3
+    setting, tol = Setting(record), 1e-3
+    case = seen(problems.thermal_block(source), setting)
     problem, rank, budget = case.problem, case.fit["rank"], case.fit["budget"]
     pieces = fitted(case, setting, tol, 64 if setting.small else _MOST_OF_FOUR)
     maps = {

@@ -149,7 +149,7 @@ def lipschitz(record: Record) -> None:
     shares = {}
     for name, (kind, _, F, _, c) in CONSTANTS.items():
         ratios, hermitian = [], kind == "positive"
-        for _ in range(4 if small else 12):
+        for _ in range(2 if small else 12):
             Z = torch.randn(SHAPES[kind], dtype=torch.complex128, generator=generator).to(record.device)
             U, _, Vh = torch.linalg.svd(Z, full_matrices=False)
             S = 10 ** (2 * torch.rand(len(Vh), dtype=torch.float64, generator=generator) - 1.5).to(record.device)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.linalg import gram
 from neumatc.peers import svd_by_gram
 from neumatc.peers.exact import host
 from neumatc.wireless import from_sionna

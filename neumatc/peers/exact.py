@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.operations import gram
+from neumatc.linalg import gram
 
 
 def numpy_loop(A: Tensor) -> Tensor:
