@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, nodes, poles, threads
+from neumatc import checks, nodes, poles, sparse, threads
 from neumatc import piece as tree
 from neumatc.box import Box
 from neumatc.families import FamilyError
@@ -146,7 +146,9 @@ class _Refinement:
             grid = None  # it cannot be solved as a whole
         if grid is not None and _small(self.task, len(grid)):
             return _table(self.task, self.snapshots, grid)
-        trial = poles.Trial(self.inspector)
+        whole, trial = sparse.Trial(self.inspector, self.most), poles.Trial(self.inspector)
+        if whole.due() and (maps := whole.maps()) is not None:
+            return maps
         active = [self.root]
         while active or (self.full and grid is not None):
             if grid is not None and (
