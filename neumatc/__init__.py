@@ -103,6 +103,7 @@ __all__ = [
     "SinusoidalMLP",
     "Solution",
     "Solve",
+    "SparsePolynomials",
     "StopReason",
     "Subspace",
     "Surrogate",

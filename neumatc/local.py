@@ -184,19 +184,18 @@ class SparsePolynomials(_Nodal):
     .. math:: \Phi_\nu(x) = \prod_{i=1}^d h_{\nu_i}(x_i), \qquad
               h_k(x) = \prod_{j < k} \frac{x - t_j}{t_k - t_j} .
 
-    Each is one at its node :math:`(t_{\nu_1}, \dots, t_{\nu_d})` and zero at those of all indices that are not larger in
-    every axis. The rows of the latent tensor are surpluses: the exact solution at a node less what the functions before
-    make of it (Chkifa, Cohen and Schwab, Found. Comput. Math. 14, 2014).
+    Each is one at its node :math:`(t_{\nu_1}, \dots, t_{\nu_d})` and zero at the nodes of all but the larger indices. Rows
+    of the latent tensor are surpluses: the exact solution at a node less what the functions before make of it
+    (Chkifa, Cohen and Schwab, Found. Comput. Math. 14, 2014).
     """
 
     def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Evaluate Phi at x (B, d), shape (B, r)."""
-        phi = None
-        for i, own in enumerate(weights["indices"].T):
-            products = (x[:, i : i + 1] - weights["nodes"][i, :-1]).cumprod(dim=1)
-            h = (torch.cat([torch.ones_like(x[:, :1]), products], dim=1) * weights["scale"][i])[:, own]
-            phi = h if phi is None else phi * h
-        return phi
+        phi, ones = None, torch.ones_like(x.T[:1])
+        for xi, nodes, scale, own in zip(x.T, weights["nodes"], weights["scale"], weights["indices"].T):
+            h = torch.cat([ones, (xi - nodes[:-1, None]).cumprod(dim=0)]) * scale[:, None]
+            phi = h[own] if phi is None else phi.mul_(h[own])
+        return phi.T
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 6 * rank

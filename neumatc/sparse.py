@@ -9,6 +9,8 @@ Computing 71, 2003; Chkifa, Cohen and Schwab, Found. Comput. Math. 14, 2014).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 import torch
@@ -20,19 +22,23 @@ from neumatc.local import SparsePolynomials
 from neumatc.model import FactorMap
 from neumatc.report import StopReason, Unmet
 
-# Parameters from which on pieces, of at least 3^d nodes, are dearer; and to which on an index fits an integer, at so
-# many nodes per axis.
-_LEAST, _MOST, _NODES = 3, 10, 64
+# Parameters from which on pieces, of at least 3^d nodes, are dearer; to which on an index fits an integer; and most
+# nodes of an axis: more want pieces.
+_LEAST, _MOST, _NODES = 3, 10, 48
 # Most terms: each costs a multiply-add for each entry at every evaluation.
-_MOST_TERMS = 2048
-# Part of its square sum by which a surplus may be foreseen from the one before the last: every other one of an even or
-# odd function is zero.
+_MOST_TERMS = 4096
+# The part of the surplus two steps back that the next one has at least: every other one of an even or odd function is
+# zero.
 _BEFORE = 0.5
-# Of the square sum of the surpluses foreseen, the part that is solved at once, and the least growth of the set.
+# Of the square sum of the surpluses foreseen, the part that is solved at once, and the least growth of the set, its
+# tenth: few rounds, each as dear as the solve of some large matrices.
 _BULK, _GROWTH = 0.5, 10
-# Fresh parameters for a look; how far above the goal the surpluses foreseen may be for one, by the last look; and the
-# part of the tolerance that the residual there may have.
-_FRESH, _LOOK, _MARGIN = 32, 3.0, 0.8
+# Fresh parameters for a look, and the part of the tolerance that the residual there may have; how far above it the
+# residual foreseen may be for one, and from how many terms and what growth on there is one anyway.
+_FRESH, _MARGIN, _LOOK, _BLIND, _AGAIN = 32, 0.8, 3.0, 20, 1.5
+# From so many terms to the power d on slow decay shows, which pieces that are halved along each axis take too; and from
+# so many nodes of an axis on.
+_TELLING, _TELLING_NODES = 5, 16
 
 
 class Trial:
@@ -49,9 +55,12 @@ class Trial:
         self.low, self.high = -np.ones(self.d), np.ones(self.d)
         self.most, self.terms = most, min(self.task.rank or _MOST_TERMS, _MOST_TERMS)
         self.axes = [self.snapshots.rounded(i, _sequence()) for i in range(self.d)]
+        self.scales = [1 / np.array([np.prod(own[k] - own[:k]) for k in range(len(own))]) for own in self.axes]
         self.indices, self.rows = np.empty((0, self.d), int), np.empty(0, int)
         self.own = np.empty((0, 0))  # each function at each node, lower triangular
-        self.history: list[tuple[int, float]] = []
+        self.sizes = np.empty(0)  # of the surpluses, relative to X
+        self.ratio = 1.0  # the residual over the surpluses foreseen
+        self.history: list[tuple[int, float]] = []  # terms, and the surpluses foreseen
 
     def due(self) -> bool:
         """Whether a trial is worth its price."""
@@ -59,29 +68,37 @@ class Trial:
         return _LEAST <= self.d <= _MOST and family.grid is None and self.terms >= 1 + 2 * self.d
 
     def maps(self) -> list[FactorMap] | None:
-        """Add indices until fresh parameters pass; None where pieces are to take over."""
-        ratio = np.inf
-        new = np.concatenate([np.zeros((1, self.d), int), np.eye(self.d, dtype=int), 2 * np.eye(self.d, dtype=int)])
+        """Add indices until fresh parameters pass or solves are used up; None where pieces are to take over."""
+        looked, new = _BLIND, np.concatenate([k * np.eye(self.d, dtype=int) for k in range(3)])[self.d - 1 :]
         while self._added(new):
-            ahead, foreseen = self._ahead()
-            tail = float(np.linalg.norm(foreseen))
-            self.history.append((len(self.rows), tail))
-            if ratio * tail <= _LOOK * self.task.tol or np.isinf(ratio):
+            count, (ahead, foreseen) = len(self.rows), self._ahead()
+            tail = max(float(np.linalg.norm(foreseen)), np.finfo(float).tiny)
+            self.history.append((count, tail))
+            if self.ratio * tail <= _LOOK * self.task.tol or count >= _AGAIN * looked:
                 worst = self._looked()
                 if worst <= self.task.tol:
-                    return self._built(True)
-                ratio = worst / max(tail, np.finfo(float).tiny)
-            if self._slow():
+                    return self._built("")
+                looked, self.ratio = count, worst / tail
+            if not len(ahead) or self._slow():
                 return None
+            if count >= self.terms or self.task.report.exact_solves >= self.most:
+                return self._ended()
             order = np.argsort(-foreseen, kind="stable")
-            bulk = np.searchsorted(np.cumsum(foreseen[order] ** 2), _BULK * tail**2) + 1
-            new = ahead[order[: max(bulk, len(self.rows) // _GROWTH)]]
+            bulk = int(np.searchsorted(np.cumsum(foreseen[order] ** 2), _BULK * tail**2)) + 1
+            new = ahead[order[: max(bulk, count // _GROWTH)]]
         return None
 
     def basis(self, x: np.ndarray) -> np.ndarray:
         """Functions that are one at their own node and zero at the others, at points x (B, d), shape (B, terms)."""
-        phi = np.prod([_hierarchical(own, x[:, i])[:, self.indices[:, i]] for i, own in enumerate(self.axes)], axis=0)
-        return scipy.linalg.solve_triangular(self.own, phi.T, trans="T", lower=True, unit_diagonal=True).T
+        phi = self._functions(x).T
+        return scipy.linalg.solve_triangular(self.own, phi, trans="T", lower=True, unit_diagonal=True).T
+
+    def _functions(self, x: np.ndarray) -> np.ndarray:
+        phi = 1.0
+        for own, scale, k, xi in zip(self.axes, self.scales, self.indices.T, x.T):
+            delta = np.concatenate([np.ones((1, len(x))), xi - own[:-1, None]])
+            phi = phi * (np.cumprod(delta, axis=0) * scale[:, None])[k]
+        return phi.T
 
     def _added(self, new: np.ndarray) -> bool:
         """Solve at the nodes of indices (n, d) and add them; whether that was possible."""
@@ -91,8 +108,7 @@ class Trial:
         if (rows < 0).any():
             return False
         before, self.indices = len(self.rows), np.concatenate([self.indices, new])
-        phi = [_hierarchical(own, x[:, i])[:, self.indices[:, i]] for i, own in enumerate(self.axes)]
-        self.own = np.vstack([np.pad(self.own, ((0, 0), (0, len(new)))), np.prod(phi, axis=0)])
+        self.own = np.vstack([np.pad(self.own, ((0, 0), (0, len(new)))), self._functions(x)])
         self.rows = np.append(self.rows, rows)
         return before < len(self.rows)
 
@@ -104,7 +120,7 @@ class Trial:
         values = self.snapshots.sketch()[self.rows]
         surpluses = scipy.linalg.solve_triangular(self.own, values, lower=True, unit_diagonal=True)
         scale = max(float(np.median(np.linalg.norm(values, axis=1))), np.finfo(float).tiny)
-        sizes = np.linalg.norm(surpluses, axis=1) / scale
+        self.sizes = np.linalg.norm(surpluses, axis=1) / scale
         base = _NODES ** np.arange(self.d)
         order = np.argsort(self.indices @ base)
         keys = (self.indices @ base)[order]
@@ -114,7 +130,7 @@ class Trial:
         for step in (1, 2):
             wanted = (ahead @ base)[:, None] - step * base
             at = order[np.searchsorted(keys, wanted).clip(0, len(keys) - 1)]
-            back.append(np.where((ahead >= step) & (self.indices[at] @ base == wanted), sizes[at], -1.0))
+            back.append(np.where((ahead >= step) & (self.indices[at] @ base == wanted), self.sizes[at], -1.0))
         known = ((back[0] >= 0) | (ahead == 0)).all(axis=1)
         logs = np.log(np.maximum(np.maximum(back[0], _BEFORE * back[1]), np.finfo(float).tiny))
         return ahead[known], np.exp(np.where(ahead > 0, logs, 0).sum(axis=1) / (ahead > 0).sum(axis=1))[known]
@@ -126,14 +142,39 @@ class Trial:
         return worst if worst > self.task.tol else self.inspector.in_box([self]).get(self, np.inf)
 
     def _slow(self) -> bool:
+        """Whether the tolerance is out of reach, of all terms together or of the nodes of an axis.
+
+        Analytic functions are taken for granted: errors fall as exp(-c N^(1/d)) with N terms, or geometrically.
+        """
+        tol, limit, (counts, tails) = self.task.tol / self.ratio, min(self.terms, self.most), np.array(self.history).T
+        now = counts[-1]
+        if now >= min(_TELLING**self.d, limit / 2):
+            windows = [(counts > part * now) & (counts <= 2 * part * now) for part in (0.25, 0.5)]
+            (x, e), (y, f) = ((np.median(counts[w] ** (1 / self.d)), np.median(np.log(tails[w]))) for w in windows)
+            if f - max(0.0, e - f) / (y - x) * (limit ** (1 / self.d) - y) > math.log(tol):
+                return True
+        for k in self.indices.T:
+            n = k.max() + 1
+            if n >= _TELLING_NODES:
+                half, last = (max(self.sizes[k >= j].max(), np.finfo(float).tiny) for j in (n // 2, n - 2))
+                if n + math.log(last / tol) * (n - 2 - n // 2) / max(math.log(half / last), 1e-9) > _NODES:
+                    return True
         return False
 
-    def _built(self, met: bool) -> list[FactorMap]:
+    def _ended(self) -> list[FactorMap] | None:
+        """Return the maps where the tolerance is not met, unless pieces of few terms were asked for."""
+        if self.terms == self.task.rank and len(self.rows) == self.terms:
+            return None
+        used_up = self.task.report.exact_solves >= self.most
+        return self._built(
+            f"the exact solves are used up ({self.most})" if used_up else f"{self.terms} terms are too few"
+        )
+
+    def _built(self, trouble: str) -> list[FactorMap]:
         task, report, device = self.task, self.task.report, self.task.problem.family.device
         used = self.indices.max() + 1
-        axes = np.stack([np.pad(own[:used], (0, max(0, used - len(own)))) for own in self.axes])
-        delta = np.tril(axes[:, :, None] - axes[:, None, :], -1) + np.triu(np.ones((used, used)))
-        weights = {"nodes": axes, "scale": 1 / delta.prod(axis=2), "indices": self.indices}
+        axes, scales = (np.stack([np.resize(own, used) for own in each]) for each in (self.axes, self.scales))
+        weights = {"nodes": axes, "scale": scales, "indices": self.indices}
         weights = {name: torch.from_numpy(weight).to(device) for name, weight in weights.items()}
         own, rows, maps = torch.from_numpy(self.own).to(device), torch.from_numpy(self.rows).to(device), []
         for factor, value in zip(task.problem.factors, self.snapshots.values()):
@@ -143,7 +184,10 @@ class Trial:
             core = torch.view_as_complex(core.view(len(rows), *value.shape[1:], 2)) if value.is_complex() else core
             maps.append(FactorMap(factor.name, core.view(len(rows), *value.shape[1:]), SparsePolynomials(), weights))
         report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
-        report.met, report.stop_reason = met, StopReason.TOLERANCE
+        box, report.met = task.problem.family.box, not trouble
+        report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), trouble)] if trouble else []
+        unmet = StopReason.BUDGET if "used up" in trouble else StopReason.STALLED
+        report.stop_reason = unmet if trouble else StopReason.TOLERANCE
         self.inspector.summary()
         task.note(f"X is smooth in the whole box: one sparse polynomial of {len(rows)} terms")
         return maps
@@ -155,10 +199,3 @@ def _sequence() -> np.ndarray:
     while len(found) < _NODES:
         found = nodes.extended(np.array(found), len(found) + 1, np.empty(0), np.empty(0))
     return np.array([*sorted(found[:3], key=abs), *found[3:]])
-
-
-def _hierarchical(axis: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the functions of one axis at x (B,), shape (B, nodes)."""
-    products = np.cumprod(x[:, None] - axis[:-1], axis=1)
-    own = np.array([np.prod(axis[k] - axis[:k]) for k in range(1, len(axis))])
-    return np.concatenate([np.ones((len(x), 1)), products / own], axis=1)
