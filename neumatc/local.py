@@ -184,8 +184,8 @@ class SparsePolynomials(_Nodal):
     .. math:: \Phi_\nu(x) = \prod_{i=1}^d h_{\nu_i}(x_i), \qquad
               h_k(x) = \prod_{j < k} \frac{x - t_j}{t_k - t_j} .
 
-    Each is one at its node :math:`(t_{\nu_1}, \dots, t_{\nu_d})` and zero at the nodes of all but the larger indices. Rows
-    of the latent tensor are surpluses: the exact solution at a node less what the functions before make of it
+    Each is one at its node :math:`(t_{\nu_1}, \dots, t_{\nu_d})` and zero at the nodes of all but the larger indices.
+    Rows of the latent tensor are surpluses: the exact solution at a node less what the functions before make of it
     (Chkifa, Cohen and Schwab, Found. Comput. Math. 14, 2014).
     """
 

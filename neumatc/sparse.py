@@ -148,8 +148,8 @@ class Trial:
         """
         tol, limit, (counts, tails) = self.task.tol / self.ratio, min(self.terms, self.most), np.array(self.history).T
         now = counts[-1]
-        if now >= min(_TELLING**self.d, limit / 2):
-            windows = [(counts > part * now) & (counts <= 2 * part * now) for part in (0.25, 0.5)]
+        windows = [(counts > part * now) & (counts <= 2 * part * now) for part in (0.25, 0.5)]
+        if now >= min(_TELLING**self.d, limit / 2) and windows[0].any():
             (x, e), (y, f) = ((np.median(counts[w] ** (1 / self.d)), np.median(np.log(tails[w]))) for w in windows)
             if f - max(0.0, e - f) / (y - x) * (limit ** (1 / self.d) - y) > math.log(tol):
                 return True
@@ -180,9 +180,9 @@ class Trial:
         for factor, value in zip(task.problem.factors, self.snapshots.values()):
             columns = real_rows(value[rows])
             core = torch.linalg.solve_triangular(own, columns.double(), upper=False, unitriangular=True)
-            core = core.to(columns.dtype)
-            core = torch.view_as_complex(core.view(len(rows), *value.shape[1:], 2)) if value.is_complex() else core
-            maps.append(FactorMap(factor.name, core.view(len(rows), *value.shape[1:]), SparsePolynomials(), weights))
+            shape, core = (len(rows), *value.shape[1:]), core.to(columns.dtype).contiguous()
+            core = torch.view_as_complex(core.view(*shape, 2)) if value.is_complex() else core.view(shape)
+            maps.append(FactorMap(factor.name, core, SparsePolynomials(), weights))
         report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
         box, report.met = task.problem.family.box, not trouble
         report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), trouble)] if trouble else []
