@@ -68,7 +68,9 @@ class Pieces(Method):
     the end uniform parameters over the whole box are checked, and pieces that fail are refined further.
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
-    (`neumatc.rational`). Where the family has a grid that is solved sooner as a whole, that is done instead.
+    (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried
+    before, as long as its coefficients decay as those of analytic functions do. Where the family has a grid that is
+    solved sooner as a whole, that is done instead.
 
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
@@ -146,9 +148,9 @@ class _Refinement:
             grid = None  # it cannot be solved as a whole
         if grid is not None and _small(self.task, len(grid)):
             return _table(self.task, self.snapshots, grid)
-        whole, trial = sparse.Trial(self.inspector, self.most), poles.Trial(self.inspector)
-        if whole.due() and (maps := whole.maps()) is not None:
+        if (maps := sparse.maps(self.inspector, self.most)) is not None:
             return maps
+        trial = poles.Trial(self.inspector)
         active = [self.root]
         while active or (self.full and grid is not None):
             if grid is not None and (

@@ -10,6 +10,7 @@ Computing 71, 2003; Chkifa, Cohen and Schwab, Found. Comput. Math. 14, 2014).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
@@ -41,13 +42,17 @@ _FRESH, _MARGIN, _LOOK, _BLIND, _AGAIN = 32, 0.8, 3.0, 20, 1.5
 _TELLING, _TELLING_NODES = 5, 16
 
 
-class Trial:
-    """Sparse interpolation; for an `Inspector` one piece, which is the box.
+def maps(inspector: Inspector, most: int) -> list[FactorMap] | None:
+    """Return the maps of a sparse basis, from at most so many exact solves; None where pieces are to take over."""
+    task = inspector.task
+    d = task.problem.family.dimension
+    if not _LEAST <= d <= _MOST or task.problem.family.grid is not None or (task.rank or _MOST_TERMS) <= 2 * d:
+        return None
+    return _Trial(inspector, most).maps()
 
-    Args:
-        inspector: Measures residuals; it knows the snapshots and the task.
-        most: Most exact solves.
-    """
+
+class _Trial:
+    """Sparse interpolation; for an `Inspector` one piece, which is the box."""
 
     def __init__(self, inspector: Inspector, most: int):
         self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
@@ -62,11 +67,6 @@ class Trial:
         self.ratio = 1.0  # the residual over the surpluses foreseen
         self.history: list[tuple[int, float]] = []  # terms, and the surpluses foreseen
 
-    def due(self) -> bool:
-        """Whether a trial is worth its price."""
-        family = self.task.problem.family
-        return _LEAST <= self.d <= _MOST and family.grid is None and self.terms >= 1 + 2 * self.d
-
     def maps(self) -> list[FactorMap] | None:
         """Add indices until fresh parameters pass or solves are used up; None where pieces are to take over."""
         looked, new = _BLIND, np.concatenate([k * np.eye(self.d, dtype=int) for k in range(3)])[self.d - 1 :]
@@ -79,10 +79,10 @@ class Trial:
                 if worst <= self.task.tol:
                     return self._built("")
                 looked, self.ratio = count, worst / tail
-            if not len(ahead) or self._slow():
+            if self.task.report.exact_solves >= self.most:
+                return self._built(f"the exact solves are used up ({self.most})")
+            if not len(ahead) or count >= self.terms or self._slow():
                 return None
-            if count >= self.terms or self.task.report.exact_solves >= self.most:
-                return self._ended()
             order = np.argsort(-foreseen, kind="stable")
             bulk = int(np.searchsorted(np.cumsum(foreseen[order] ** 2), _BULK * tail**2)) + 1
             new = ahead[order[: max(bulk, count // _GROWTH)]]
@@ -107,10 +107,10 @@ class Trial:
         rows = self.snapshots.solve(x) if len(new) else np.array([-1])
         if (rows < 0).any():
             return False
-        before, self.indices = len(self.rows), np.concatenate([self.indices, new])
+        self.indices = np.concatenate([self.indices, new])
         self.own = np.vstack([np.pad(self.own, ((0, 0), (0, len(new)))), self._functions(x)])
         self.rows = np.append(self.rows, rows)
-        return before < len(self.rows)
+        return True
 
     def _ahead(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices that may come next, shape (n, d), and the sizes of their surpluses foreseen.
@@ -137,7 +137,8 @@ class Trial:
 
     def _looked(self) -> float:
         """Return the largest residual at a few fresh parameters, and where that passes at many."""
-        places = self.inspector.generator.uniform(-1, 1, (_FRESH, self.d))
+        count = _FRESH // (4 if self.task.problem.operation.residual_solves else 1)
+        places = self.inspector.generator.uniform(-1, 1, (count, self.d))
         worst = float(max(self.inspector.residuals([self], [places])[0], default=np.inf)) / _MARGIN
         return worst if worst > self.task.tol else self.inspector.in_box([self]).get(self, np.inf)
 
@@ -161,15 +162,6 @@ class Trial:
                     return True
         return False
 
-    def _ended(self) -> list[FactorMap] | None:
-        """Return the maps where the tolerance is not met, unless pieces of few terms were asked for."""
-        if self.terms == self.task.rank and len(self.rows) == self.terms:
-            return None
-        used_up = self.task.report.exact_solves >= self.most
-        return self._built(
-            f"the exact solves are used up ({self.most})" if used_up else f"{self.terms} terms are too few"
-        )
-
     def _built(self, trouble: str) -> list[FactorMap]:
         task, report, device = self.task, self.task.report, self.task.problem.family.device
         used = self.indices.max() + 1
@@ -186,13 +178,13 @@ class Trial:
         report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
         box, report.met = task.problem.family.box, not trouble
         report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), trouble)] if trouble else []
-        unmet = StopReason.BUDGET if "used up" in trouble else StopReason.STALLED
-        report.stop_reason = unmet if trouble else StopReason.TOLERANCE
+        report.stop_reason = StopReason.BUDGET if trouble else StopReason.TOLERANCE
         self.inspector.summary()
         task.note(f"X is smooth in the whole box: one sparse polynomial of {len(rows)} terms")
         return maps
 
 
+@lru_cache(maxsize=1)
 def _sequence() -> np.ndarray:
     """Return the nodes of an axis, the middle first: each set begins as a star, and none leans to one side."""
     found = nodes.extended(np.empty(0), 3, np.empty(0), np.empty(0))
