@@ -31,11 +31,12 @@ _MOST_TERMS = 4096
 # The part of the surplus two steps back that the next one has at least: every other one of an even or odd function is
 # zero.
 _BEFORE = 0.5
-# Of the square sum of the surpluses foreseen, the part that is solved at once, and the least growth of the set, its
-# tenth: few rounds, each as dear as the solve of some large matrices.
-_BULK, _GROWTH = 0.5, 10
-# Fresh parameters for a look, and the part of the tolerance that the residual there may have; how far above it the
-# residual foreseen may be for one, and from how many terms and what growth on there is one anyway.
+# Of the square sum of the surpluses foreseen, the part that is solved at once, and the least growth of the set, an
+# eighth: few rounds, each as dear as the solve of some large matrices.
+_BULK, _GROWTH = 0.5, 8
+# Fresh parameters for a look, and the part of the tolerance that the residual there may have: there is worse between,
+# and one of many looks passes by luck; how far above it the residual foreseen may be for a look, and from how many
+# terms and what growth on there is one anyway.
 _FRESH, _MARGIN, _LOOK, _BLIND, _AGAIN = 32, 0.8, 3.0, 20, 1.5
 # From so many terms to the power d on slow decay shows, which pieces that are halved along each axis take too; and from
 # so many nodes of an axis on.
@@ -58,7 +59,11 @@ class _Trial:
         self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
         self.d = self.task.problem.family.dimension
         self.low, self.high = -np.ones(self.d), np.ones(self.d)
-        self.most, self.terms = most, min(self.task.rank or _MOST_TERMS, _MOST_TERMS)
+        self.goal, self.most, self.terms = (
+            _MARGIN * self.task.tol,
+            most,
+            min(self.task.rank or _MOST_TERMS, _MOST_TERMS),
+        )
         self.axes = [self.snapshots.rounded(i, _sequence()) for i in range(self.d)]
         self.scales = [1 / np.array([np.prod(own[k] - own[:k]) for k in range(len(own))]) for own in self.axes]
         self.indices, self.rows = np.empty((0, self.d), int), np.empty(0, int)
@@ -74,9 +79,9 @@ class _Trial:
             count, (ahead, foreseen) = len(self.rows), self._ahead()
             tail = max(float(np.linalg.norm(foreseen)), np.finfo(float).tiny)
             self.history.append((count, tail))
-            if self.ratio * tail <= _LOOK * self.task.tol or count >= _AGAIN * looked:
+            if self.ratio * tail <= _LOOK * self.goal or count >= _AGAIN * looked:
                 worst = self._looked()
-                if worst <= self.task.tol:
+                if worst <= self.goal:
                     return self._built("")
                 looked, self.ratio = count, worst / tail
             if self.task.report.exact_solves >= self.most:
@@ -124,8 +129,10 @@ class _Trial:
         base = _NODES ** np.arange(self.d)
         order = np.argsort(self.indices @ base)
         keys = (self.indices @ base)[order]
-        ahead = np.unique((self.indices[:, None] + np.eye(self.d, dtype=int)).reshape(-1, self.d), axis=0)
-        ahead = ahead[~np.isin(ahead @ base, keys) & (ahead < list(map(len, self.axes))).all(axis=1)]
+        ahead = (self.indices[:, None] + np.eye(self.d, dtype=int)).reshape(-1, self.d)
+        ahead = ahead[(ahead < list(map(len, self.axes))).all(axis=1)]
+        numbers, first = np.unique(ahead @ base, return_index=True)
+        ahead = ahead[first[~np.isin(numbers, keys)]]
         back = []
         for step in (1, 2):
             wanted = (ahead @ base)[:, None] - step * base
@@ -139,15 +146,15 @@ class _Trial:
         """Return the largest residual at a few fresh parameters, and where that passes at many."""
         count = _FRESH // (4 if self.task.problem.operation.residual_solves else 1)
         places = self.inspector.generator.uniform(-1, 1, (count, self.d))
-        worst = float(max(self.inspector.residuals([self], [places])[0], default=np.inf)) / _MARGIN
-        return worst if worst > self.task.tol else self.inspector.in_box([self]).get(self, np.inf)
+        worst = float(max(self.inspector.residuals([self], [places])[0], default=np.inf))
+        return worst if worst > self.goal else self.inspector.in_box([self]).get(self, np.inf)
 
     def _slow(self) -> bool:
         """Whether the tolerance is out of reach, of all terms together or of the nodes of an axis.
 
         Analytic functions are taken for granted: errors fall as exp(-c N^(1/d)) with N terms, or geometrically.
         """
-        tol, limit, (counts, tails) = self.task.tol / self.ratio, min(self.terms, self.most), np.array(self.history).T
+        tol, limit, (counts, tails) = self.goal / self.ratio, min(self.terms, self.most), np.array(self.history).T
         now = counts[-1]
         windows = [(counts > part * now) & (counts <= 2 * part * now) for part in (0.25, 0.5)]
         if now >= min(_TELLING**self.d, limit / 2) and windows[0].any():
