@@ -104,7 +104,7 @@ class Pieces(Method):
         refinement = _Refinement(self, task)
         with threads.alone():  # its steps are small
             try:
-                return refinement.run()
+                return sparse.maps(refinement.inspector, refinement.most) or refinement.run()
             except FamilyError as error:
                 return _ended(refinement, error)
 
@@ -148,8 +148,6 @@ class _Refinement:
             grid = None  # it cannot be solved as a whole
         if grid is not None and _small(self.task, len(grid)):
             return _table(self.task, self.snapshots, grid)
-        if (maps := sparse.maps(self.inspector, self.most)) is not None:
-            return maps
         trial = poles.Trial(self.inspector)
         active = [self.root]
         while active or (self.full and grid is not None):
