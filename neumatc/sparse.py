@@ -32,7 +32,7 @@ _MOST_TERMS = 4096
 # zero.
 _BEFORE = 0.5
 # Of the square sum of the surpluses foreseen, the part that is solved at once, and the least growth of the set, an
-# eighth, by indices that matter: few rounds, each as dear as the solve of some large matrices.
+# eighth: few rounds, each as dear as the solve of some large matrices.
 _BULK, _GROWTH = 0.5, 8
 # Fresh parameters for a look, and the part of the tolerance that the residual there may have: there is worse between,
 # and one of many looks passes by luck; how far above it the residual foreseen may be for a look, and from how many
@@ -88,10 +88,11 @@ class _Trial:
                 return self._built(f"the exact solves are used up ({self.most})")
             if not len(ahead) or count >= self.terms or self._slow():
                 return None
-            order = np.argsort(-foreseen, kind="stable")
+            # What matters by size, then by degree: products may hide where their factors are zero on all axes.
+            least = self.goal / (self.ratio * count)
+            order = np.lexsort((ahead.sum(axis=1), -np.maximum(foreseen, least)))
             bulk = int(np.searchsorted(np.cumsum(foreseen[order] ** 2), _BULK * tail**2)) + 1
-            useful = int((self.ratio * foreseen > self.goal / count).sum())
-            new = ahead[order[: max(bulk, min(useful, count // _GROWTH))]]
+            new = ahead[order[: max(bulk, count // _GROWTH)]]
         return None
 
     def basis(self, x: np.ndarray) -> np.ndarray:
