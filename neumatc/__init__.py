@@ -26,7 +26,7 @@ from neumatc.factorizations import (
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.fitting import FitWarning, fit, fit_many
-from neumatc.local import PiecewisePolynomials, Rational
+from neumatc.local import PiecewisePolynomials, Rational, SparsePolynomials
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap, Surrogate
 from neumatc.operations import (

@@ -17,7 +17,7 @@ from neumatc.embeddings import Embedding, Piece, followed
 
 
 class _Nodal(Embedding):
-    """Functions that are one at their own node and zero at the others; the latent tensor holds values at nodes."""
+    """Functions that belong to nodes, one at their own and zero at the others, or at those that came before."""
 
     precise = True
     trainable = ()
@@ -173,6 +173,32 @@ class Rational(_Nodal):
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 8 * rank
+
+
+@dataclass(frozen=True)
+class SparsePolynomials(_Nodal):
+    r"""Hierarchical polynomials over a sparse set of multi-indices, for several parameters.
+
+    With a sequence of nodes :math:`t_0, t_1, \dots` on each axis the functions are
+
+    .. math:: \Phi_\nu(x) = \prod_{i=1}^d h_{\nu_i}(x_i), \qquad
+              h_k(x) = \prod_{j < k} \frac{x - t_j}{t_k - t_j} .
+
+    Each is one at its node :math:`(t_{\nu_1}, \dots, t_{\nu_d})` and zero at the nodes of all but the larger indices.
+    Rows of the latent tensor are surpluses: the exact solution at a node less what the functions before make of it
+    (Chkifa, Cohen and Schwab, Found. Comput. Math. 14, 2014).
+    """
+
+    def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Evaluate Phi at x (B, d), shape (B, r)."""
+        phi, ones = None, torch.ones_like(x.T[:1])
+        for xi, nodes, scale, own in zip(x.T, weights["nodes"], weights["scale"], weights["indices"].T):
+            h = torch.cat([ones, (xi - nodes[:-1, None]).cumprod(dim=0)]) * scale[:, None]
+            phi = h[own] if phi is None else phi.mul_(h[own])
+        return phi.T
+
+    def working_numbers(self, dimension: int, rank: int) -> int:
+        return 6 * rank
 
 
 def _after(x: Tensor, low: Tensor) -> Tensor:

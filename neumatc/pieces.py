@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, nodes, poles, threads
+from neumatc import checks, nodes, poles, sparse, threads
 from neumatc import piece as tree
 from neumatc.box import Box
 from neumatc.families import FamilyError
@@ -68,7 +68,9 @@ class Pieces(Method):
     the end uniform parameters over the whole box are checked, and pieces that fail are refined further.
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
-    (`neumatc.rational`). Where the family has a grid that is solved sooner as a whole, that is done instead.
+    (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried
+    before, as long as its coefficients decay as those of analytic functions do. Where the family has a grid that is
+    solved sooner as a whole, that is done instead.
 
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
@@ -100,7 +102,7 @@ class Pieces(Method):
         refinement = _Refinement(self, task)
         with threads.alone():  # its steps are small
             try:
-                return refinement.run()
+                return sparse.maps(refinement.inspector, refinement.most) or refinement.run()
             except FamilyError as error:
                 return _ended(refinement, error)
 

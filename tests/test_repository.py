@@ -33,7 +33,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = (
     "checks threads box report linalg lowrank sampling failure families embeddings local polynomials gauge operations "
     "factorizations model problem methods samples continuation closed_form training nodes piece snapshots inspection "
-    "rational poles pieces fitting certification storage peers wireless"
+    "rational poles sparse pieces fitting certification storage peers wireless"
 )
 ONLY = {
     "peers": {
