@@ -108,12 +108,18 @@ class PiecewisePolynomials(_Nodal):
             phi, rows = self._gathered(x, weights)
             return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[rows])
         piece = self.locate(x, weights)
-        order = None
-        if len(weights["low"]) > 1 and not bool((piece[1:] >= piece[:-1]).all()):
-            piece, order = piece.sort(stable=True)
-            x = x[order]
+        if len(weights["low"]) < 2 or bool((piece[1:] >= piece[:-1]).all()):
+            return self.summed(x, piece, weights, columns, out)
+        piece, order = piece.sort(stable=True)
+        found = self.summed(x[order], piece, weights, columns)
+        return (torch.empty_like(found) if out is None else out).index_copy_(0, order, found)
+
+    def summed(
+        self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """Return Phi(x) @ columns for x (B, d) in pieces of rising numbers, one product for each piece."""
+        out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
-        target = columns.new_empty(len(x), columns.shape[1]) if out is None or order is not None else out
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
         first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
         for row, count, length in zip(first, counts, lengths.tolist()):
@@ -121,10 +127,8 @@ class PiecewisePolynomials(_Nodal):
             local = phi[0][part, : count[0]]
             for own, n in zip(phi[1:], count[1:]):
                 local = (local[:, :, None] * own[part, None, :n]).flatten(1)
-            torch.mm(local, columns[row : row + math.prod(count)], out=target[part])
-        if order is None:
-            return target
-        return (torch.empty_like(target) if out is None else out).index_copy_(0, order, target)
+            torch.mm(local, columns[row : row + math.prod(count)], out=out[part])
+        return out
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
         return int(weights["counts"].prod(dim=1).max())

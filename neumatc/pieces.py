@@ -170,6 +170,7 @@ class _Refinement:
             return []
         self.snapshots.divide(self.cuts)
         self.cuts = []
+        self._analyse(active)
         if not self.inspector.ratios:
             self.inspector.calibrate(active[0], self._outlook(active[0]).tail)
         ready, more = [], []
@@ -230,23 +231,31 @@ class _Refinement:
         for k in wrong:
             step = _MOVE * (piece.high[axis] - piece.low[axis]) * (1 if own[k] < middle else -1)
             own[k] += step * (1 + piece.moves / 3)
-        piece.axes[axis] = self.snapshots.rounded(axis, own)
+        piece.axes[axis] = np.array(list(dict.fromkeys(self.snapshots.rounded(axis, own).tolist())))
         return [piece]
 
     def _allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
 
+    def _analyse(self, active: list[Piece]) -> None:
+        """Compute how the coefficients of pieces decay along each axis."""
+        sketch = self.snapshots.sketch()
+        for counts in {piece.counts for piece in active}:
+            alike = [piece for piece in active if piece.counts == counts]
+            values = sketch[np.stack([piece.rows for piece in alike])].view(float)
+            sizes = np.sort(np.linalg.norm(values, axis=2), axis=1)
+            scale = np.maximum(sizes[:, sizes.shape[1] // 2, None], np.finfo(float).tiny)
+            values = values.reshape(len(alike), *counts, -1)
+            places = [np.stack([piece.relative(i, piece.axes[i]) for piece in alike]) for i in range(self.d)]
+            found = [nodes.decay(np.moveaxis(values, i + 1, 1), at) / scale for i, at in enumerate(places)]
+            for piece, *envelopes in zip(alike, *found):
+                piece.envelopes = envelopes
+
     def _outlook(self, piece: Piece) -> _Outlook:
         """Read off tails and wanted nodes from the decay along each axis."""
-        values = self.snapshots.sketch()[piece.rows]
-        sizes = np.sort(np.linalg.norm(values, axis=1))
-        scale, values = max(sizes[len(sizes) // 2], np.finfo(float).tiny), values.reshape(*piece.counts, -1)
-        found = []
-        for i, own in enumerate(piece.axes):
-            envelope = nodes.decay(np.moveaxis(values, i, 0), piece.relative(i, own)) / scale
-            found.append(_read(envelope, self._allowed(piece)))
-        return _Outlook(*map(np.array, zip(*found)))
+        allowed = self._allowed(piece)
+        return _Outlook(*map(np.array, zip(*(_read(envelope, allowed) for envelope in piece.envelopes))))
 
     def _failed(self, piece: Piece, outlook: _Outlook, worst: float) -> list[Piece]:
         """Refine a piece whose residual is too large although its coefficients seemed small enough."""
@@ -293,17 +302,16 @@ class _Refinement:
         return []
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
-        piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
-        piece.axes[axis] = self.snapshots.rounded(axis, piece.axes[axis])
+        offered = self.snapshots.along(piece.low[axis], piece.high[axis])
+        piece.extend(axis, count, offered, self.snapshots.rounded)
 
     def _halved(self, piece: Piece, axis: int, counts: list[int]) -> list[Piece]:
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
         if not piece.low[axis] < cut < piece.high[axis]:
             return self._grown(piece, np.array(piece.counts))
-        pair = piece.split(axis, float(cut), counts, self.snapshots.along(piece.low[axis], piece.high[axis]))
-        for half in pair:
-            half.axes[axis] = self.snapshots.rounded(axis, half.axes[axis])
-        if self.d == 1 and (piece.rows >= 0).all():
+        offered = self.snapshots.along(piece.low[axis], piece.high[axis])
+        pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded)
+        if self.d == 1 and piece.rows is not None and (piece.rows >= 0).all():
             _count_steep(piece, pair, self.snapshots.sketch()[piece.rows])
         self.cuts.append(float(cut))
         return pair

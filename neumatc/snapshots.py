@@ -107,19 +107,16 @@ class Snapshots:
         return x[(x >= low) & (x <= high)]
 
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
-        """Move coordinates to where a solution may be: to points of the grid, or of single precision; each once."""
+        """Move coordinates to where a solution may be: to points of the grid, or of single precision."""
         if self.grid is not None:
             after = np.searchsorted(self.grid[:, 0], x).clip(1, len(self.grid) - 1)
             low, high = self.grid[after - 1, 0], self.grid[after, 0]
-            x = np.where(x - low < high - x, low, high)
-        elif self._single:
+            return np.where(x - low < high - x, low, high)
+        if self._single:
             points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
             points[:, axis] = torch.from_numpy(x)
-            x = self.task.problem.family.box.rounded(points)[:, axis].numpy()
-        else:
-            return x
-        _, first = np.unique(x, return_index=True)
-        return x[np.sort(first)]
+            return self.task.problem.family.box.rounded(points)[:, axis].numpy()
+        return x
 
 
 def _grid(task: Task) -> np.ndarray | None:
