@@ -45,8 +45,9 @@ _MARGIN = 0.8
 _LOOKS = (2.0, 8.0)
 # Below so many rounding units coefficients that do not fall when a piece is halved are noise.
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
-# A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump.
-_STEEP, _KEPT, _LEFT = 8, 0.9, 0.1
+# A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump; from the
+# smaller number on it is halved at once as far as its nodes tell where.
+_STEEP, _SURE, _KEPT, _LEFT = 8, 3, 0.9, 0.1
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
 _UNBOUNDED = 1e3
 # How far a node moves, in lengths of the piece, where the exact solution at it fails; how often; and the least side of
@@ -267,6 +268,9 @@ class _Refinement:
 
     def _refined(self, piece: Piece, outlook: _Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
+        if self.d == 1 and outlook.wanted[0] > piece.counts[0] and _unrelated(self.snapshots, piece, self.nodes):
+            start = [min(self.nodes, _TELLING)]
+            return [quarter for half in self._halved(piece, 0, start) for quarter in self._halved(half, 0, start)]
         counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
@@ -291,7 +295,23 @@ class _Refinement:
         start = start.astype(int)
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
+        if self.d == 1 and (jump := _jump(self.snapshots, piece)):
+            return self._towards(jump, piece, start.tolist())
         return self._halved(piece, axis, start.tolist())
+
+    def _towards(self, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
+        """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
+        found = self._halved(piece, 0, counts)
+        if piece.halves is None:
+            return found
+        for half in list(found):
+            if jump[0] < half.high[0] and jump[1] > half.low[0]:
+                half.steep = piece.steep + 1
+                whole = half.low[0] <= jump[0] and jump[1] <= half.high[0]
+                if whole and half.steep >= _SURE and (half.high - half.low)[0] / 4 >= self.method.smallest:
+                    found.remove(half)
+                    found += self._towards(jump, half, counts)
+        return found
 
     def _grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:
         """Return a piece that has got nodes; where its grid or its precision has no more, it ends."""
@@ -311,8 +331,6 @@ class _Refinement:
             return self._grown(piece, np.array(piece.counts))
         offered = self.snapshots.along(piece.low[axis], piece.high[axis])
         pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded)
-        if self.d == 1 and piece.rows is not None and (piece.rows >= 0).all():
-            _count_steep(piece, pair, self.snapshots.sketch()[piece.rows])
         self.cuts.append(float(cut))
         return pair
 
@@ -423,16 +441,29 @@ def _caps(piece: Piece, outlook: _Outlook, terms: int, nodes: int) -> np.ndarray
     return np.clip(most, 2, nodes).astype(int)
 
 
-def _count_steep(piece: Piece, pair: list[Piece], values: np.ndarray) -> None:
-    """Note where the difference between the ends happens between two neighbouring nodes, as at a jump."""
+def _along(snapshots: Snapshots, piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nodes of a piece of one parameter in order, X there, and the sizes of its steps."""
     order = np.argsort(piece.axes[0])
-    x, own = piece.axes[0][order], values[order]
-    steps = np.linalg.norm(np.diff(own, axis=0), axis=1)
+    values = snapshots.sketch()[piece.rows[order]]
+    return piece.axes[0][order], values, np.linalg.norm(np.diff(values, axis=0), axis=1)
+
+
+def _jump(snapshots: Snapshots, piece: Piece) -> tuple[float, float] | None:
+    """Return two neighbouring nodes between which nearly all of the difference between the ends happens."""
+    x, values, steps = _along(snapshots, piece)
     k = int(steps.argmax())
-    if steps[k] > _KEPT * np.linalg.norm(own[-1] - own[0]) and steps.sum() - steps[k] < _LEFT * steps[k]:
-        for half in pair:
-            if x[k] < half.high[0] and x[k + 1] > half.low[0]:
-                half.steep = piece.steep + 1
+    steep = steps[k] > _KEPT * np.linalg.norm(values[-1] - values[0]) and steps.sum() - steps[k] < _LEFT * steps[k]
+    return (x[k], x[k + 1]) if steep else None
+
+
+def _unrelated(snapshots: Snapshots, piece: Piece, most: int) -> bool:
+    """Whether most neighbouring nodes of one parameter have little to do with each other: halves are too long, too.
+
+    With more nodes a piece may be longer.
+    """
+    _, values, steps = _along(snapshots, piece)
+    spread = np.linalg.norm(values - values.mean(axis=0)) / len(values) ** 0.5
+    return bool(np.sort(steps)[len(steps) // 2] > most / _FEWEST * spread)
 
 
 def _named(piece: Piece, box: Box, values: np.ndarray) -> str:
