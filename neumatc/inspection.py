@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neumatc import piece as tree
 from neumatc.embeddings import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Task
-from neumatc import piece as tree
 from neumatc.piece import Piece
 from neumatc.report import Round
 from neumatc.snapshots import Snapshots
@@ -107,19 +107,8 @@ class Inspector:
 
     def measured(self, p: Tensor, flat: Sequence[Tensor]) -> np.ndarray:
         """Return residuals at p of factors as real rows, shape (B,): NaN where the family is not defined."""
-        task, fitted = self.task, []
-        operation, family = task.problem.operation, task.problem.family
+        fitted = []
         for own, value in zip(flat, self.snapshots.values()):
             shape = (len(p), *value.shape[1:])
-            own = torch.view_as_complex(own.view(*shape, 2)) if value.is_complex() else own.view(shape)
-            fitted.append(own)
-        factors = [(factor.shape, factor.dtype(family.dtype)) for factor in task.problem.factors]
-        out = [
-            own if own.shape[1:] == shape else own.new_empty((len(p), *shape), dtype=dtype)
-            for own, (shape, dtype) in zip(fitted, factors)
-        ]
-        operation.finish(fitted, out)
-        A, good = family.evaluate(p)
-        r = task.measure(A, out)
-        r = torch.where(torch.isfinite(r), r, torch.inf)
-        return torch.where(good, r, torch.nan).double().cpu().numpy()
+            fitted.append(torch.view_as_complex(own.view(*shape, 2)) if value.is_complex() else own.view(shape))
+        return self.task.judge(p, fitted).double().cpu().numpy()

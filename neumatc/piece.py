@@ -89,17 +89,18 @@ class Piece:
         if self.settled is not None:
             self.axes, self.rows = list(self.settled[0]), self.settled[1]
 
-    def split(self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray, rounded: Callable) -> list[Piece]:
-        """Halve along an axis; the halves begin with the nodes of the whole and what else is offered there."""
+    def split(
+        self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray, rounded: Callable
+    ) -> list[Piece]:
+        """Halve along an axis; halves begin with what is offered there, and on other axes with their first nodes."""
         pair = []
         for side in (0, 1):
             low, high = self.low.copy(), self.high.copy()
             (low if side else high)[axis] = cut
             half = Piece(low, high, [own[:n] for own, n in zip(self.axes, counts)])
             half.ratio, half.tail, half.banned = self.ratio, self.tail, list(self.banned)
-            known = offered if self.rows is None else np.union1d(self.axes[axis], offered)
             half.axes[axis] = np.empty(0)
-            half.extend(axis, counts[axis], known[(known >= low[axis]) & (known <= high[axis])], rounded)
+            half.extend(axis, counts[axis], offered[(offered >= low[axis]) & (offered <= high[axis])], rounded)
             pair.append(half)
         self.halves = (axis, cut, *pair)
         return pair

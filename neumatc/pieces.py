@@ -7,6 +7,8 @@ those on their common face.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,7 @@ from neumatc.model import FactorMap
 from neumatc.piece import Piece
 from neumatc.report import StopReason, Unmet
 from neumatc.snapshots import Snapshots
+from neumatc.together import Together
 
 # Nodes per axis with which a piece begins, for one, two and more parameters; with which it says whether its
 # coefficients decay; and those of a piece that seems to hold a jump, where more would be wasted.
@@ -36,8 +39,8 @@ _NODES_PER_DIGIT, _FEWEST, _MOST_NODES, _MOST_TERMS = 3, 16, 32, 729
 _LEAST_RATE = 0.1
 # Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
 _STEP = 2
-# Most exact solves where neither a budget nor a grid says so.
-_MOST_SOLVES = 4096
+# Most exact solves where neither a budget nor a grid says so; and as many as there usually are.
+_MOST_SOLVES, _USUAL_SOLVES = 4096, 128
 # Part of the tolerance that the largest residual at a piece's fresh parameters may have: there are worse ones between.
 _MARGIN = 0.8
 # How far above the goal the coefficients left out may be for the residual to be measured at all, for one parameter and
@@ -87,25 +90,28 @@ class Pieces(Method):
         checks.number("smallest", self.smallest, above=0, at_most=1)
 
     def run(self, task: Task) -> list[FactorMap]:
-        if task.tol is None:
-            raise ValueError("`tol`: expected a tolerance for nm.Pieces, got None; give one, for example tol=1e-3.")
-        if task.budget is not None and task.budget < 2**task.problem.family.dimension:
-            raise ValueError(
-                f"`budget`: expected at least {2**task.problem.family.dimension}, the corners of the box, with a "
-                f"tolerance, got {task.budget}; raise it."
-            )
-        corners = 2**task.problem.family.dimension
-        if task.rank is not None and task.rank < corners:
-            raise ValueError(
-                f"`rank`: expected at least {corners}, the corners of a piece, with a tolerance, got {task.rank}; "
-                "raise it."
-            )
+        _check(task)
         refinement = _Refinement(self, task)
-        with threads.alone():  # its steps are small
+        with threads.alone() if task.many == 1 else nullcontext():  # the steps of one problem are small
             try:
                 return refinement.run()
             except FamilyError as error:
                 return _ended(refinement, error)
+
+    def batch_snapshots(self, rank: int | None) -> int:
+        """Return about how many snapshots of each problem are held at once."""
+        return _USUAL_SOLVES
+
+    def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
+        """Choose the pieces once for all problems; where that does not lead to the tolerance, for each alone."""
+        together = Together.of(tasks)
+        if together is not None:
+            maps = self.run(together)
+            if together.report.met:
+                return together.apart(maps)
+            for task in tasks:
+                task.report.exact_solves += together.report.exact_solves
+        return [self.run(task) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -245,9 +251,9 @@ class _Refinement:
         for counts in {piece.counts for piece in active}:
             alike = [piece for piece in active if piece.counts == counts]
             values = sketch[np.stack([piece.rows for piece in alike])].view(float)
-            sizes = np.sort(np.linalg.norm(values, axis=2), axis=1)
+            sizes = np.sort(np.linalg.norm(values, axis=(2, 3)), axis=1) / self.task.many**0.5
             scale = np.maximum(sizes[:, sizes.shape[1] // 2, None], np.finfo(float).tiny)
-            values = values.reshape(len(alike), *counts, -1)
+            values = values.reshape(len(alike), *counts, *values.shape[2:])
             places = [np.stack([piece.relative(i, piece.axes[i]) for piece in alike]) for i in range(self.d)]
             found = [nodes.decay(np.moveaxis(values, i + 1, 1), at) / scale for i, at in enumerate(places)]
             for piece, *envelopes in zip(alike, *found):
@@ -329,7 +335,7 @@ class _Refinement:
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
         if not piece.low[axis] < cut < piece.high[axis]:
             return self._grown(piece, np.array(piece.counts))
-        offered = self.snapshots.along(piece.low[axis], piece.high[axis])
+        offered = self.snapshots.along(piece.low[0], piece.high[0]) if self.d == 1 else piece.axes[axis]
         pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded)
         self.cuts.append(float(cut))
         return pair
@@ -345,6 +351,18 @@ class _Refinement:
             if not piece.trouble and worst > self.task.tol:
                 again += self._failed(piece, self._outlook(piece), worst)
         return again
+
+
+def _check(task: Task) -> None:
+    """Raise where a fit in pieces makes no sense."""
+    corners = 2**task.problem.family.dimension
+    if task.tol is None:
+        raise ValueError("`tol`: expected a tolerance for nm.Pieces, got None; give one, for example tol=1e-3.")
+    for name, value, of in (("budget", task.budget, "box"), ("rank", task.rank, "piece")):
+        if value is not None and value < corners:
+            raise ValueError(
+                f"`{name}`: expected at least {corners} with a tolerance, the corners of a {of}, got {value}; raise it."
+            )
 
 
 def _ended(fit: _Refinement, error: FamilyError) -> list[FactorMap]:
@@ -444,7 +462,7 @@ def _caps(piece: Piece, outlook: _Outlook, terms: int, nodes: int) -> np.ndarray
 def _along(snapshots: Snapshots, piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the nodes of a piece of one parameter in order, X there, and the sizes of its steps."""
     order = np.argsort(piece.axes[0])
-    values = snapshots.sketch()[piece.rows[order]]
+    values = snapshots.sketch()[piece.rows[order]].reshape(len(order), -1)
     return piece.axes[0][order], values, np.linalg.norm(np.diff(values, axis=0), axis=1)
 
 
@@ -470,7 +488,7 @@ def _named(piece: Piece, box: Box, values: np.ndarray) -> str:
     """Say what the smallest piece holds, and where."""
     middle = box.parameters(torch.from_numpy((piece.low + piece.high) / 2)[None])[0].tolist()
     where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(box.names, middle))
-    size = np.linalg.norm(values, axis=-1)
+    size = np.linalg.norm(values, axis=(1, 2))
     kind = "X jumps" if piece.steep >= _STEEP else "the smallest piece does not resolve X"
     return f"{'X grows without bound' if size.max() > _UNBOUNDED * np.median(size) else kind} at {where}"
 

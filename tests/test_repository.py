@@ -31,8 +31,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
     "checks threads box report linalg lowrank sampling failure families embeddings local polynomials gauge operations "
-    "factorizations model problem methods samples continuation closed_form training nodes piece snapshots inspection "
-    "rational poles pieces fitting certification storage peers benchmark wireless"
+    "factorizations model problem methods together samples continuation closed_form training nodes piece snapshots "
+    "inspection rational poles pieces fitting certification storage peers benchmark wireless"
 )
 ONLY = {
     "peers": {
