@@ -42,9 +42,13 @@ class PiecewisePolynomials(_Nodal):
               \ell_{i, j}(x) = \prod_{k \ne j} \frac{x - x_{i,k}}{x_{i,j} - x_{i,k}},
 
     so the rows of the latent tensor are the exact solutions at the nodes of the pieces, and :math:`n_1 \cdots n_d` of
-    them are summed for a value. Neighbours share nodes on their common faces. On a trigonometric axis, which no piece
-    divides, :math:`\sin(\pi (x - x_k) / 2)` takes the place of the differences, times :math:`\cos(\pi (x - x_j) / 2)`
-    for an even number of nodes.
+    them are summed for a value. Neighbours share nodes on their common faces.
+
+    Here x stands for the position t in the piece, in [-1, 1], or where X oscillates for :math:`\sin(b t) / \sin b`:
+    polynomials in it have nearly equidistant nodes, of which they need fewer per oscillation (after Kosloff and
+    Tal-Ezer, J. Comput. Phys. 104, 1993). On a trigonometric axis, which no piece divides,
+    :math:`\sin(\pi (t - t_k) / 2)` takes the place of the differences, times :math:`\cos(\pi (t - t_j) / 2)` for an
+    even number of nodes.
 
     Args:
         trigonometric: Whether each axis is trigonometric.
@@ -74,8 +78,13 @@ class PiecewisePolynomials(_Nodal):
         """Return the functions of each axis at x (B, d) in the pieces given, each of shape (B, most nodes)."""
         result = []
         for i, turning in enumerate(self.trigonometric):
-            own = weights["bary"][piece, i]
-            delta = x[:, i : i + 1] - weights["nodes"][piece, i]
+            low, high, bend = (weights[name][piece, i, None] for name in ("low", "high", "bend"))
+            t, some = (
+                ((x[:, i : i + 1] - low) - (high - x[:, i : i + 1])) / (high - low),
+                torch.where(bend == 0, 1.0, bend),
+            )
+            t = torch.where(bend == 0, t, torch.sin(some * t) / torch.sin(some))
+            own, delta = weights["bary"][piece, i], t - weights["nodes"][piece, i]
             factors = torch.sin(delta * (math.pi / 2)) if turning else delta
             phi = own * _others(torch.where(own == 0, 1.0, factors))
             if turning:
@@ -135,7 +144,10 @@ class PiecewisePolynomials(_Nodal):
 
     def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
         low, high = (box.parameters(weights[name].cpu()).tolist() for name in ("low", "high"))
-        nodes, found = weights["nodes"].cpu(), []
+        ends = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
+        t, (a, b, bend), found = weights["nodes"].cpu(), ends, []
+        some = torch.where(bend == 0, 1.0, bend)
+        nodes = torch.lerp(a, b, (1 + torch.where(bend == 0, t, torch.asin(t * torch.sin(some)) / some)) / 2)
         for k, counts in enumerate(weights["counts"].tolist()):
             x = torch.stack(
                 [torch.nn.functional.pad(nodes[k, i, :n], (0, max(counts) - n)) for i, n in enumerate(counts)]
@@ -145,7 +157,7 @@ class PiecewisePolynomials(_Nodal):
         return found
 
     def working_numbers(self, dimension: int, rank: int) -> int:
-        return 8 * rank + 8 * dimension
+        return 8 * rank + 20 * dimension
 
 
 @dataclass(frozen=True)

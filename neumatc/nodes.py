@@ -82,6 +82,18 @@ def equidistant(count: int) -> list[float]:
     return nodes[:count]
 
 
+def bent(t: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+    r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
+    safe = np.where(bend == 0, 1.0, bend)
+    return np.where(bend == 0, t, np.sin(safe * t) / np.sin(safe))
+
+
+def straight(y: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+    """Return the t of which y is `bent`."""
+    safe = np.where(bend == 0, 1.0, bend)
+    return np.where((bend == 0) | (np.abs(y) == 1), y, np.arcsin(np.clip(y * np.sin(safe), -1, 1)) / safe)
+
+
 def barycentric(at: np.ndarray, counts: np.ndarray, trigonometric: bool = False) -> np.ndarray:
     """Return one over the product of differences of each node to the others (of half sines on a periodic axis).
 

@@ -34,6 +34,7 @@ class Piece:
         self.ratio: float | None = None  # residual over the size of the coefficients left out, where it was measured
         self.tail = np.inf  # that size; of its whole, as long as it is not analysed itself
         self.steep = 0  # how often the whole difference between the ends has stayed on one side
+        self.bend = np.zeros(len(axes))  # of each axis: angle by which its middle is stretched
         self.banned = [np.empty(0)] * len(axes)  # coordinates at which the exact solution fails
         self.moves = 0  # how often nodes were moved away from where the exact solution fails
         self.trimmed = False  # whether axes were cut back to what they need
@@ -48,11 +49,12 @@ class Piece:
     def relative(self, axis: int, x: np.ndarray) -> np.ndarray:
         """Scale coordinates on an axis to [-1, 1] on this piece."""
         low, high = self.low[axis], self.high[axis]
-        return ((x - low) - (high - x)) / (high - low)
+        return nodes.bent(((x - low) - (high - x)) / (high - low), self.bend[axis])
 
     def absolute(self, axis: int, t: np.ndarray) -> np.ndarray:
         """Scale [-1, 1] to coordinates on an axis, the ends exactly."""
         low, high = self.low[axis], self.high[axis]
+        t = nodes.straight(t, self.bend[axis])
         return np.where(t == -1, low, np.where(t == 1, high, low + (high - low) * (1 + t) / 2))
 
     def extend(self, axis: int, count: int, offered: np.ndarray, rounded: Callable) -> None:
@@ -90,7 +92,7 @@ class Piece:
             self.axes, self.rows = list(self.settled[0]), self.settled[1]
 
     def split(
-        self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray, rounded: Callable
+        self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray, rounded: Callable, bend: float = 0.0
     ) -> list[Piece]:
         """Halve along an axis; halves begin with what is offered there, and on other axes with their first nodes."""
         pair = []
@@ -99,6 +101,7 @@ class Piece:
             (low if side else high)[axis] = cut
             half = Piece(low, high, [own[:n] for own, n in zip(self.axes, counts)])
             half.ratio, half.tail, half.banned = self.ratio, self.tail, list(self.banned)
+            half.bend = np.where(np.arange(len(low)) == axis, max(bend, self.bend[axis]), self.bend)
             half.axes[axis] = np.empty(0)
             half.extend(axis, counts[axis], offered[(offered >= low[axis]) & (offered <= high[axis])], rounded)
             pair.append(half)
@@ -143,7 +146,7 @@ def tables(pieces: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
     for k, piece in enumerate(pieces):
         order = [np.argsort(own) for own in piece.axes]
         for i, own in enumerate(piece.axes):
-            at[k, i, : len(own)] = own[order[i]]
+            at[k, i, : len(own)] = piece.relative(i, own[order[i]])
         own = piece.rows.reshape(piece.counts)[np.ix_(*order)].ravel()
         shared = len(order) == 1 and bool(rows) and rows[-1][-1] == own[0]
         first.append(total - shared)
@@ -152,6 +155,7 @@ def tables(pieces: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
     weights = {
         "low": np.stack([piece.low for piece in pieces]),
         "high": np.stack([piece.high for piece in pieces]),
+        "bend": np.stack([piece.bend for piece in pieces]),
         "nodes": at,
         "bary": nodes.barycentric(at, counts),
         "counts": counts,
@@ -162,10 +166,11 @@ def tables(pieces: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
 
 def places(weights: dict[str, Tensor], count: int, generator: np.random.Generator) -> np.ndarray:
     """Draw fresh points of pieces: half of them uniform, half far from the nodes; shape (pieces, count, d)."""
-    low, high, at = (weights[name].numpy() for name in ("low", "high", "nodes"))
+    low, high, bend, at = (weights[name].numpy() for name in ("low", "high", "bend", "nodes"))
     own = np.arange(at.shape[2]) < weights["counts"].numpy()[:, :, None]
-    x = low[:, None] + (high - low)[:, None] * generator.uniform(size=(len(low), _PLACES + count // 2, low.shape[1]))
-    gaps = np.abs(x[:, :_PLACES, :, None] - at[:, None]) / (high - low)[:, None, :, None]
+    t = generator.uniform(-1, 1, (len(low), _PLACES + count // 2, low.shape[1]))
+    gaps = np.abs(nodes.bent(t[:, :_PLACES], bend[:, None])[..., None] - at[:, None])
+    x = low[:, None] + (high - low)[:, None] * (1 + t) / 2
     logs = np.where(own[:, None], np.log(np.maximum(gaps, np.finfo(float).tiny)), 0).sum(axis=3)
     far = np.argsort(-(logs / own.sum(axis=2)[:, None]).sum(axis=2), axis=1)[:, : count - count // 2]
     return np.concatenate([np.take_along_axis(x, far[:, :, None], axis=1), x[:, _PLACES:]], axis=1)
@@ -192,12 +197,13 @@ def _tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
 
 def chain(x: np.ndarray) -> tuple[PiecewisePolynomials, dict[str, Tensor]]:
     """Return the embedding that interpolates linearly between points x (N,), rising, and its weights."""
-    pairs, count = np.stack([x[:-1], x[1:]], axis=1)[:, None], len(x) - 1
+    count = len(x) - 1
     weights = {
-        "low": pairs[:, :, 0],
-        "high": pairs[:, :, 1],
-        "nodes": pairs,
-        "bary": 1 / (pairs - pairs[:, :, ::-1]),
+        "low": x[:-1, None],
+        "high": x[1:, None],
+        "bend": np.zeros((count, 1)),
+        "nodes": np.tile([-1.0, 1.0], (count, 1, 1)),
+        "bary": np.tile([-0.5, 0.5], (count, 1, 1)),
         "counts": np.full((count, 1), 2),
         "first": np.arange(count),
     } | _NO_TREE

@@ -35,6 +35,8 @@ _FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
 # parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
 # entry to memory. Few digits want small pieces, many digits large ones.
 _NODES_PER_DIGIT, _FEWEST, _MOST_NODES, _MOST_TERMS = 3, 16, 32, 729
+# Part of the tolerance to which stretched polynomials are to converge.
+_STRETCH_PART = 0.1
 # A coefficient that falls by less than this (natural logarithm) to the next does not decay.
 _LEAST_RATE = 0.1
 # Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
@@ -135,6 +137,7 @@ class _Refinement:
         self.d, self.box = family.dimension, family.box
         self.kind = min(self.d, 2) - 1
         self.nodes = method.most or _most_nodes(task.tol)
+        self.bend = _bend(task.tol, self.nodes)
         self.terms = min(task.rank or 2**31, self.nodes ** min(self.d, 2), _MOST_TERMS)
         self.snapshots = Snapshots(task)
         self.inspector = Inspector(task, self.snapshots)
@@ -274,9 +277,10 @@ class _Refinement:
 
     def _refined(self, piece: Piece, outlook: _Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
-        if self.d == 1 and outlook.wanted[0] > piece.counts[0] and _unrelated(self.snapshots, piece, self.nodes):
+        if self.d == 1 and outlook.wanted[0] > piece.counts[0] and _unrelated(self.snapshots, piece, 0, self.nodes):
             start = [min(self.nodes, _TELLING)]
-            return [quarter for half in self._halved(piece, 0, start) for quarter in self._halved(half, 0, start)]
+            halves = self._halved(piece, 0, start, self.bend)
+            return [quarter for half in halves for quarter in self._halved(half, 0, start, self.bend)]
         counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
@@ -303,7 +307,8 @@ class _Refinement:
             start[start.argmax()] -= 1
         if self.d == 1 and (jump := _jump(self.snapshots, piece)):
             return self._towards(jump, piece, start.tolist())
-        return self._halved(piece, axis, start.tolist())
+        turning = _unrelated(self.snapshots, piece, axis, self.nodes)
+        return self._halved(piece, axis, start.tolist(), self.bend if turning else 0.0)
 
     def _towards(self, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
         """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
@@ -331,12 +336,12 @@ class _Refinement:
         offered = self.snapshots.along(piece.low[axis], piece.high[axis])
         piece.extend(axis, count, offered, self.snapshots.rounded)
 
-    def _halved(self, piece: Piece, axis: int, counts: list[int]) -> list[Piece]:
+    def _halved(self, piece: Piece, axis: int, counts: list[int], bend: float = 0.0) -> list[Piece]:
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
         if not piece.low[axis] < cut < piece.high[axis]:
             return self._grown(piece, np.array(piece.counts))
         offered = self.snapshots.along(piece.low[0], piece.high[0]) if self.d == 1 else piece.axes[axis]
-        pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded)
+        pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded, bend)
         self.cuts.append(float(cut))
         return pair
 
@@ -459,29 +464,39 @@ def _caps(piece: Piece, outlook: _Outlook, terms: int, nodes: int) -> np.ndarray
     return np.clip(most, 2, nodes).astype(int)
 
 
-def _along(snapshots: Snapshots, piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the nodes of a piece of one parameter in order, X there, and the sizes of its steps."""
-    order = np.argsort(piece.axes[0])
-    values = snapshots.sketch()[piece.rows[order]].reshape(len(order), -1)
-    return piece.axes[0][order], values, np.linalg.norm(np.diff(values, axis=0), axis=1)
+def _along(snapshots: Snapshots, piece: Piece, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nodes on an axis in order, X there, and the sizes of its steps."""
+    order = np.argsort(piece.axes[axis])
+    values = np.moveaxis(snapshots.sketch()[piece.rows.reshape(piece.counts)], axis, 0)[order].reshape(len(order), -1)
+    return piece.axes[axis][order], values, np.linalg.norm(np.diff(values, axis=0), axis=1)
 
 
 def _jump(snapshots: Snapshots, piece: Piece) -> tuple[float, float] | None:
     """Return two neighbouring nodes between which nearly all of the difference between the ends happens."""
-    x, values, steps = _along(snapshots, piece)
+    x, values, steps = _along(snapshots, piece, 0)
     k = int(steps.argmax())
     steep = steps[k] > _KEPT * np.linalg.norm(values[-1] - values[0]) and steps.sum() - steps[k] < _LEFT * steps[k]
     return (x[k], x[k + 1]) if steep else None
 
 
-def _unrelated(snapshots: Snapshots, piece: Piece, most: int) -> bool:
-    """Whether most neighbouring nodes of one parameter have little to do with each other: halves are too long, too.
+def _unrelated(snapshots: Snapshots, piece: Piece, axis: int, most: int) -> bool:
+    """Whether most neighbouring nodes on an axis have little to do with each other, as where X oscillates.
 
     With more nodes a piece may be longer.
     """
-    _, values, steps = _along(snapshots, piece)
+    _, values, steps = _along(snapshots, piece, axis)
     spread = np.linalg.norm(values - values.mean(axis=0)) / len(values) ** 0.5
     return bool(np.sort(steps)[len(steps) // 2] > most / _FEWEST * spread)
+
+
+def _bend(tol: float, most: int) -> float:
+    """Return the angle by which pieces are stretched where X oscillates.
+
+    Polynomials in sin(b t) have their nodes nearly equidistant, and converge by the distance of the branch points of
+    the stretched X, at 1 / sin(b): the factor per node with which so many nodes come to a part of the tolerance.
+    """
+    rate = (_STRETCH_PART * tol) ** (-1 / most)
+    return math.asin(2 / (rate + 1 / rate))
 
 
 def _named(piece: Piece, box: Box, values: np.ndarray) -> str:
