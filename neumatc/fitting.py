@@ -101,22 +101,26 @@ def fit_many(
     rank: int | None = None,
     tol: float | None = None,
     budget: int | None = None,
-    method: ClosedForm | None = None,
+    method: ClosedForm | Pieces | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> list[Surrogate]:
     """Fit many problems of one operation, shape, dtype and device as `fit` would each, in batched linear algebra.
 
-    The snapshots of a batch of problems are solved in one call, and their subspaces found in one. The embeddings are
+    With a tolerance the pieces and their nodes are chosen once for a batch of problems, by what the hardest of them
+    needs; so they suit problems that are alike, as the channels of a cell. Where boxes or grids differ, factors must be
+    aligned (singular vectors), a budget is given, or common pieces do not lead to the tolerance, each is fitted alone.
+
+    With a rank the snapshots of a batch are solved in one call, and their subspaces found in one. The embeddings are
     fitted by one least-squares solve where their points are the same: for one parameter, and for operations without
     projections; what `fit` chooses there from the snapshots (polynomials in several parameters) is chosen once for
-    the batch. Boxes may differ. With a tolerance, without exact solves, or where the snapshots must be
-    aligned (singular vectors), every problem needs its own sequence of steps after the snapshots.
+    the batch. Boxes may differ. Without exact solves, or where the snapshots must be aligned, every problem needs its
+    own sequence of steps after the snapshots.
 
     Args:
         problems: At least one.
         rank, tol, budget, seed: As for `fit`, the same for each problem.
-        method: A `ClosedForm`; default `ClosedForm()`.
+        method: Default `Pieces()` with a tolerance, else `ClosedForm()`; others have no batched form.
         progress: Show a bar once it has taken two seconds.
 
     Returns:
@@ -139,9 +143,9 @@ def fit_many(
     problems = list(problems) if isinstance(problems, Iterable) else [problems]
     if not problems:
         raise ValueError("`problems`: expected at least one problem, got none.")
-    if method is not None and not isinstance(method, ClosedForm):
+    if method is not None and not isinstance(method, (ClosedForm, Pieces)):
         raise TypeError(
-            f"`method`: expected nm.ClosedForm(), got {checks.describe(method)}; call nm.fit for each problem."
+            f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.describe(method)}; call nm.fit."
         )
     return _fit(problems, rank, tol, budget, method, None, seed, progress)
 
@@ -232,7 +236,8 @@ def _batches(
 ) -> Iterable[list[Problem]]:
     """Return the problems in batches that are fitted at once."""
     count, first = 1, problems[0]
-    if len(problems) > 1 and tol is None and budget != 0:  # the others have no batched form
+    batched = isinstance(method, Pieces) or (isinstance(method, ClosedForm) and tol is None and budget != 0)
+    if len(problems) > 1 and batched:
         numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
         size = _BATCH_BYTES[first.family.device.type] // (8 * numbers * method.batch_snapshots(rank))
         count = max(1, min(256, size))

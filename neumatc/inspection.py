@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neumatc import piece as tree
 from neumatc.embeddings import real_rows
+from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Task
-from neumatc.piece import Piece, located
+from neumatc.piece import Piece
 from neumatc.report import Round
 from neumatc.snapshots import Snapshots
 
@@ -59,8 +60,13 @@ class Inspector:
 
     def worst(self, pieces: Sequence[Piece]) -> list[float]:
         """Return the largest residual of each piece at fresh parameters; Inf where the family is defined at none."""
-        found = self.residuals(pieces, [piece.places(_FRESH, self.generator) for piece in pieces])
-        return [float(r.max()) if len(r) else np.inf for r in found]
+        if not pieces:
+            return []
+        tables = tree.tables(pieces)
+        x = tree.places(tables[0], _FRESH, self.generator)
+        r = self._residuals(tables, x.reshape(-1, x.shape[2]), np.repeat(np.arange(len(pieces)), _FRESH))
+        r = np.where(np.isnan(r), -np.inf, r).reshape(len(pieces), -1).max(axis=1)
+        return np.where(r < 0, np.inf, r).tolist()
 
     def in_box(self, pieces: Sequence[Piece]) -> dict[Piece, float]:
         """Return the largest residual of those pieces in which uniform parameters of the box lie."""
@@ -69,14 +75,12 @@ class Inspector:
         least = _FRESH_IN_BOX[kind] // (2 if self.task.problem.operation.residual_solves else 1)
         count = max(least, int(_SHARE[kind] * self.snapshots.solved))
         x = self.generator.uniform(-1, 1, (count, d))
-        own = located(pieces, x)
-        x, own = x[own >= 0], own[own >= 0]
-        if not len(x):
-            return {}
-        chosen = [pieces[k] for k in np.unique(own)]
-        found = self.residuals(chosen, [x[own == k] for k in np.unique(own)])
-        self.uniform = np.concatenate(found)
-        return {piece: float(r.max()) for piece, r in zip(chosen, found) if len(r)}
+        own = tree.located(pieces, x)
+        order = np.argsort(own, kind="stable")[(own < 0).sum() :]
+        own = own[order]
+        r = self._residuals(tree.tables(pieces), x[order], own) if len(own) else np.empty(0)
+        own, self.uniform = own[~np.isnan(r)], r[~np.isnan(r)]
+        return {pieces[k]: float(self.uniform[own == k].max()) for k in np.unique(own)}
 
     def summary(self) -> None:
         """Enter the last check over the box into the report."""
@@ -87,42 +91,24 @@ class Inspector:
             entry.exact_solves, entry.rank, entry.draws = report.exact_solves, report.rank, len(r)
             report.rounds.append(entry)
 
-    def residuals(self, pieces: Sequence[Piece], places: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return residuals at places of each piece (B_k, d); where the family is not defined they are left out."""
-        if not pieces:
-            return []
-        bounds = np.cumsum([0, *map(len, places)])
-        x = np.concatenate(places)
+    def _residuals(self, tables: tuple[dict[str, Tensor], Tensor], x: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""
         if self.task.problem.operation.residual_solves and len(x) > self.task.left():
-            return [np.full(len(own), np.inf) for own in places]  # nothing is known where the budget ends
+            return np.full(len(x), np.inf)  # nothing is known where the budget ends
         p = self.task.problem.family.box.parameters(torch.from_numpy(x))
-        x = self.task.place(p).numpy()
-        values = self.snapshots.values()
-        flat: list[list[Tensor]] = [[] for _ in values]
-        for piece, (a, b) in zip(pieces, pairwise(bounds)):
-            phi, rows = torch.from_numpy(piece.basis(x[a:b])), torch.from_numpy(piece.rows)
-            for own, value in zip(flat, values):
-                columns = real_rows(value)
-                own.append(phi.to(columns) @ columns[rows.to(columns.device)])
-        r = self.measured(p, [torch.cat(own) for own in flat])
-        good = ~np.isnan(r)
-        return [r[a:b][good[a:b]] for a, b in pairwise(bounds)]
+        x, own, (weights, rows) = self.task.place(p), torch.from_numpy(own), tables
+        embedding, flat = PiecewisePolynomials((False,) * x.shape[1]), []
+        for value in map(real_rows, self.snapshots.values()):
+            moved = (item.to(value.device) for item in (x, own, rows))
+            there = {name: weight.to(value.device) for name, weight in weights.items()}
+            at, piece, needed = moved
+            flat.append(embedding.summed(at, piece, there, value[needed]))
+        return self.measured(p, flat)
 
     def measured(self, p: Tensor, flat: Sequence[Tensor]) -> np.ndarray:
         """Return residuals at p of factors as real rows, shape (B,): NaN where the family is not defined."""
-        task, fitted = self.task, []
-        operation, family = task.problem.operation, task.problem.family
+        fitted = []
         for own, value in zip(flat, self.snapshots.values()):
             shape = (len(p), *value.shape[1:])
-            own = torch.view_as_complex(own.view(*shape, 2)) if value.is_complex() else own.view(shape)
-            fitted.append(own)
-        factors = [(factor.shape, factor.dtype(family.dtype)) for factor in task.problem.factors]
-        out = [
-            own if own.shape[1:] == shape else own.new_empty((len(p), *shape), dtype=dtype)
-            for own, (shape, dtype) in zip(fitted, factors)
-        ]
-        operation.finish(fitted, out)
-        A, good = family.evaluate(p)
-        r = task.measure(A, out)
-        r = torch.where(torch.isfinite(r), r, torch.inf)
-        return torch.where(good, r, torch.nan).double().cpu().numpy()
+            fitted.append(torch.view_as_complex(own.view(*shape, 2)) if value.is_complex() else own.view(shape))
+        return self.task.judge(p, fitted).double().cpu().numpy()

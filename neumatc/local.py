@@ -42,9 +42,13 @@ class PiecewisePolynomials(_Nodal):
               \ell_{i, j}(x) = \prod_{k \ne j} \frac{x - x_{i,k}}{x_{i,j} - x_{i,k}},
 
     so the rows of the latent tensor are the exact solutions at the nodes of the pieces, and :math:`n_1 \cdots n_d` of
-    them are summed for a value. Neighbours share nodes on their common faces. On a trigonometric axis, which no piece
-    divides, :math:`\sin(\pi (x - x_k) / 2)` takes the place of the differences, times :math:`\cos(\pi (x - x_j) / 2)`
-    for an even number of nodes.
+    them are summed for a value. Neighbours share nodes on their common faces.
+
+    Here x stands for the position t in the piece, in [-1, 1], or where X oscillates for :math:`\sin(b t) / \sin b`:
+    polynomials in it have nearly equidistant nodes, of which they need fewer per oscillation (after Kosloff and
+    Tal-Ezer, J. Comput. Phys. 104, 1993). On a trigonometric axis, which no piece divides,
+    :math:`\sin(\pi (t - t_k) / 2)` takes the place of the differences, times :math:`\cos(\pi (t - t_j) / 2)` for an
+    even number of nodes.
 
     Args:
         trigonometric: Whether each axis is trigonometric.
@@ -74,8 +78,13 @@ class PiecewisePolynomials(_Nodal):
         """Return the functions of each axis at x (B, d) in the pieces given, each of shape (B, most nodes)."""
         result = []
         for i, turning in enumerate(self.trigonometric):
-            own = weights["bary"][piece, i]
-            delta = x[:, i : i + 1] - weights["nodes"][piece, i]
+            low, high, bend = (weights[name][piece, i, None] for name in ("low", "high", "bend"))
+            t, some = (
+                ((x[:, i : i + 1] - low) - (high - x[:, i : i + 1])) / (high - low),
+                torch.where(bend == 0, 1.0, bend),
+            )
+            t = torch.where(bend == 0, t, torch.sin(some * t) / torch.sin(some))
+            own, delta = weights["bary"][piece, i], t - weights["nodes"][piece, i]
             factors = torch.sin(delta * (math.pi / 2)) if turning else delta
             phi = own * _others(torch.where(own == 0, 1.0, factors))
             if turning:
@@ -108,12 +117,18 @@ class PiecewisePolynomials(_Nodal):
             phi, rows = self._gathered(x, weights)
             return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[rows])
         piece = self.locate(x, weights)
-        order = None
-        if len(weights["low"]) > 1 and not bool((piece[1:] >= piece[:-1]).all()):
-            piece, order = piece.sort(stable=True)
-            x = x[order]
+        if len(weights["low"]) < 2 or bool((piece[1:] >= piece[:-1]).all()):
+            return self.summed(x, piece, weights, columns, out)
+        piece, order = piece.sort(stable=True)
+        found = self.summed(x[order], piece, weights, columns)
+        return (torch.empty_like(found) if out is None else out).index_copy_(0, order, found)
+
+    def summed(
+        self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """Return Phi(x) @ columns for x (B, d) in pieces of rising numbers, one product for each piece."""
+        out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
-        target = columns.new_empty(len(x), columns.shape[1]) if out is None or order is not None else out
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
         first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
         for row, count, length in zip(first, counts, lengths.tolist()):
@@ -121,17 +136,18 @@ class PiecewisePolynomials(_Nodal):
             local = phi[0][part, : count[0]]
             for own, n in zip(phi[1:], count[1:]):
                 local = (local[:, :, None] * own[part, None, :n]).flatten(1)
-            torch.mm(local, columns[row : row + math.prod(count)], out=target[part])
-        if order is None:
-            return target
-        return (torch.empty_like(target) if out is None else out).index_copy_(0, order, target)
+            torch.mm(local, columns[row : row + math.prod(count)], out=out[part])
+        return out
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
         return int(weights["counts"].prod(dim=1).max())
 
     def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
         low, high = (box.parameters(weights[name].cpu()).tolist() for name in ("low", "high"))
-        nodes, found = weights["nodes"].cpu(), []
+        ends = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
+        t, (a, b, bend), found = weights["nodes"].cpu(), ends, []
+        some = torch.where(bend == 0, 1.0, bend)
+        nodes = torch.lerp(a, b, (1 + torch.where(bend == 0, t, torch.asin(t * torch.sin(some)) / some)) / 2)
         for k, counts in enumerate(weights["counts"].tolist()):
             x = torch.stack(
                 [torch.nn.functional.pad(nodes[k, i, :n], (0, max(counts) - n)) for i, n in enumerate(counts)]
@@ -141,7 +157,7 @@ class PiecewisePolynomials(_Nodal):
         return found
 
     def working_numbers(self, dimension: int, rank: int) -> int:
-        return 8 * rank + 8 * dimension
+        return 8 * rank + 20 * dimension
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,23 @@ class Task:
             self.report.exact_solves += len(A)
         return self.problem.operation.residual(A, factors)
 
+    @property
+    def many(self) -> int:
+        """How many problems it stands for."""
+        return 1
+
+    def judge(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
+        """Relative residual at p of factors as their maps give them, shape (B,): NaN where the family is undefined."""
+        family, operation, out = self.problem.family, self.problem.operation, []
+        for own, factor in zip(fitted, self.problem.factors):
+            dtype = factor.dtype(family.dtype)
+            alike = own.shape[1:] == factor.shape
+            out.append(own if alike else own.new_empty((len(p), *factor.shape), dtype=dtype))
+        operation.finish(fitted, out)
+        A, good = family.evaluate(p)
+        r = self.measure(A, out)
+        return torch.where(good, torch.where(torch.isfinite(r), r, torch.inf), torch.nan)
+
     def left(self) -> int:
         """Return how many exact solves the budget still allows."""
         return 2**62 if self.budget is None else self.budget - self.report.exact_solves

@@ -20,32 +20,29 @@ _AWAY = 0.02
 _DECIMALS = 12
 
 
-def extended(taken: np.ndarray, count: int, offered: np.ndarray, banned: np.ndarray) -> list[float]:
-    r"""Extend nodes on [-1, 1] to ``count`` of them, one by one, by Leja's rule.
+def added(count: int, taken: np.ndarray, offered: np.ndarray, banned: np.ndarray) -> list[tuple[float, int]]:
+    r"""Choose ``count`` more nodes on [-1, 1], one by one, by Leja's rule.
 
     Each new node maximises :math:`\prod_i |x - x_i|` (Leja, Ann. Polon. Math. 4, 1957). Such sequences are nested and
     may begin with any points, and their Lebesgue constants stay small: about 3, 6 and 11 for 9, 17 and 33 nodes, twice
     those of Chebyshev points. Points in ``offered`` are preferred where they are nearly as good. The ends come first.
 
     Args:
-        taken: Nodes so far, in order.
-        count: How many there shall be.
+        count: How many.
+        taken: Nodes so far.
         offered: Points that are solved already.
         banned: Points from which new nodes keep their distance.
 
     Returns:
-        All nodes, those taken first.
+        The new nodes, each with its place among those offered, or -1.
     """
-    first, free, out = (tuple(np.round(np.asarray(x, float), _DECIMALS)) for x in (taken, offered, banned))
-    added = _added(first, max(0, count - len(taken)), free, out)
-    return [*taken, *(float(offered[i]) if i >= 0 else x for x, i in added)]
+    return _added(count, *(tuple(np.round(x, _DECIMALS).tolist()) for x in (taken, offered, banned)))
 
 
 @lru_cache(maxsize=4096)
 def _added(
-    taken: tuple[float, ...], count: int, offered: tuple[float, ...], banned: tuple[float, ...]
+    count: int, taken: tuple[float, ...], offered: tuple[float, ...], banned: tuple[float, ...]
 ) -> list[tuple[float, int]]:
-    """Return the nodes added, each with its place among those offered, or -1."""
     near = np.abs(_CANDIDATES[:, None] - np.array(banned)) < _AWAY
     points = np.concatenate([np.array(offered), _CANDIDATES[~near.any(axis=1)]])
     with np.errstate(divide="ignore"):
@@ -85,38 +82,63 @@ def equidistant(count: int) -> list[float]:
     return nodes[:count]
 
 
-def barycentric(nodes: np.ndarray, trigonometric: bool = False) -> np.ndarray:
-    """Return one over the product of differences of each node to the others (of half sines on a periodic axis)."""
-    delta = nodes[:, None] - nodes
+def bent(t: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+    r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
+    safe = np.where(bend == 0, 1.0, bend)
+    return np.where(bend == 0, t, np.sin(safe * t) / np.sin(safe))
+
+
+def straight(y: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+    """Return the t of which y is `bent`."""
+    safe = np.where(bend == 0, 1.0, bend)
+    return np.where((bend == 0) | (np.abs(y) == 1), y, np.arcsin(np.clip(y * np.sin(safe), -1, 1)) / safe)
+
+
+def barycentric(at: np.ndarray, counts: np.ndarray, trigonometric: bool = False) -> np.ndarray:
+    """Return one over the product of differences of each node to the others (of half sines on a periodic axis).
+
+    Args:
+        at: Sets of nodes, shape (..., n), of which the first ones count.
+        counts: How many, shape (...).
+        trigonometric: Whether the axis is periodic.
+
+    Returns:
+        The weights, zero beyond those that count, shape (..., n).
+    """
+    delta = at[..., :, None] - at[..., None, :]
     delta = np.sin(delta * (np.pi / 2)) if trigonometric else delta
-    np.fill_diagonal(delta, 1.0)
-    return 1 / delta.prod(axis=1)
+    own = np.arange(at.shape[-1]) < np.asarray(counts)[..., None]
+    delta[~(own[..., :, None] & own[..., None, :]) | np.eye(at.shape[-1], dtype=bool)] = 1.0
+    return np.where(own, 1 / delta.prod(axis=-1), 0.0)
 
 
 @lru_cache(maxsize=4096)
-def _transform(nodes: tuple[float, ...]) -> np.ndarray:
+def _transform(at: bytes) -> np.ndarray:
     # Nodes that coincide, as in the precision of a small piece, share a coefficient.
-    return np.linalg.pinv(np.polynomial.chebyshev.chebvander(np.array(nodes), len(nodes) - 1))
+    at = np.frombuffer(at)
+    return np.linalg.pinv(np.polynomial.chebyshev.chebvander(at, len(at) - 1))
 
 
-def decay(values: np.ndarray, nodes: np.ndarray, trigonometric: bool = False) -> np.ndarray:
-    """Return the sizes of the coefficients of an interpolant along the first axis of ``values``, falling envelope.
+def decay(values: np.ndarray, at: np.ndarray, trigonometric: bool = False) -> np.ndarray:
+    """Return the sizes of the coefficients of interpolants along one axis, a falling envelope for each.
 
     Args:
-        values: Results at the nodes, shape (n, ..., s): those of other axes in between, numbers of a result last.
-        nodes: On [-1, 1], shape (n,).
+        values: Real results at the nodes, shape (k, n, ..., s): those of other axes in between, numbers of a result
+            last.
+        at: Nodes on [-1, 1], shape (k, n).
         trigonometric: Coefficients of a Fourier series, sorted by frequency, instead of a Chebyshev series.
 
     Returns:
-        e_k = max over j >= k of the largest norm of coefficient j, shape (n,).
+        e_j = max over i >= j of the largest norm of coefficient i, shape (k, n).
     """
-    flat = values.reshape(len(nodes), -1)
+    count = at.shape[1]
+    flat = values.reshape(*at.shape, -1)
     if trigonometric:
-        order = np.argsort(nodes)
-        spectrum = np.fft.fft(flat[order], axis=0) / len(nodes)
-        frequency = np.abs(np.fft.fftfreq(len(nodes)))
-        coefficients = spectrum[np.argsort(frequency, kind="stable")]
+        flat = np.take_along_axis(flat, np.argsort(at, axis=1)[:, :, None], axis=1)
+        order = np.argsort(np.abs(np.fft.fftfreq(count)), kind="stable")
+        coefficients = (np.fft.fft(flat, axis=1) / count)[:, order]
     else:
-        coefficients = _transform(tuple(np.round(nodes, _DECIMALS))) @ flat
-    sizes = np.linalg.norm(coefficients.reshape(values.shape), axis=-1).reshape(len(nodes), -1).max(axis=1)
-    return np.maximum.accumulate(sizes[::-1])[::-1]
+        coefficients = np.stack([_transform(own.tobytes()) for own in np.round(at, _DECIMALS) + 0.0]) @ flat
+    squares = (coefficients * coefficients.conj()).real.reshape(*at.shape, -1, values.shape[-1])
+    sizes = np.sqrt(squares.sum(axis=-1).max(axis=2))
+    return np.maximum.accumulate(sizes[:, ::-1], axis=1)[:, ::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from neumatc.local import PiecewisePolynomials
 _PLACES = 16
 # The branches of a single piece, or where pieces of one parameter are found without a tree.
 _NO_TREE = {"axis": np.zeros(1, int), "cut": np.zeros(1), "children": np.full((1, 2), -1)}
-# Part of a piece below which two coordinates are one.
-_SAME = 1e-11
 
 
 class Piece:
@@ -32,9 +30,11 @@ class Piece:
         self.low, self.high, self.axes = low, high, list(axes)
         self.rows: np.ndarray | None = None  # of the snapshots at the grid, once they are solved
         self.settled: tuple[list[np.ndarray], np.ndarray] | None = None  # the last nodes that were solved at, and rows
+        self.envelopes: list[np.ndarray] = []  # of its coefficients along each axis
         self.ratio: float | None = None  # residual over the size of the coefficients left out, where it was measured
         self.tail = np.inf  # that size; of its whole, as long as it is not analysed itself
         self.steep = 0  # how often the whole difference between the ends has stayed on one side
+        self.bend = np.zeros(len(axes))  # of each axis: angle by which its middle is stretched
         self.banned = [np.empty(0)] * len(axes)  # coordinates at which the exact solution fails
         self.moves = 0  # how often nodes were moved away from where the exact solution fails
         self.trimmed = False  # whether axes were cut back to what they need
@@ -49,29 +49,33 @@ class Piece:
     def relative(self, axis: int, x: np.ndarray) -> np.ndarray:
         """Scale coordinates on an axis to [-1, 1] on this piece."""
         low, high = self.low[axis], self.high[axis]
-        return ((x - low) - (high - x)) / (high - low)
+        return nodes.bent(((x - low) - (high - x)) / (high - low), self.bend[axis])
 
     def absolute(self, axis: int, t: np.ndarray) -> np.ndarray:
         """Scale [-1, 1] to coordinates on an axis, the ends exactly."""
         low, high = self.low[axis], self.high[axis]
+        t = nodes.straight(t, self.bend[axis])
         return np.where(t == -1, low, np.where(t == 1, high, low + (high - low) * (1 + t) / 2))
 
-    def extend(self, axis: int, count: int, offered: np.ndarray) -> None:
-        """Take ``count`` nodes on an axis, some of those ``offered`` where they are well placed."""
+    def extend(self, axis: int, count: int, offered: np.ndarray, rounded: Callable) -> None:
+        """Take ``count`` nodes on an axis, some of those ``offered`` where they are well placed.
+
+        Args:
+            axis, count: Which, and how many.
+            offered: Coordinates at which X is solved.
+            rounded: Moves coordinates of an axis to where X can be solved; they may coincide then.
+        """
         own = self.axes[axis]
         if count <= len(own):
             self.axes[axis] = own[:count]
             return
-        left = np.setdiff1d(offered, own)
-        added = nodes.extended(
-            self.relative(axis, own), count, self.relative(axis, left), self.relative(axis, self.banned[axis])
-        )
-        added = added[len(own) :]
-        found = self.absolute(axis, np.array(added))
-        if len(left):  # what was offered keeps its very number, by which it is found again among what is solved
-            nearest = left[np.abs(found[:, None] - left).argmin(axis=1)]
-            found = np.where(np.abs(found - nearest) < _SAME * (self.high[axis] - self.low[axis]), nearest, found)
-        self.axes[axis] = np.concatenate([own, found])
+        taken = set(own.tolist())
+        left = np.array([x for x in offered.tolist() if x not in taken])
+        relative = (self.relative(axis, x) for x in (own, left, self.banned[axis]))
+        t, numbers = zip(*nodes.added(count - len(own), *relative))
+        found = rounded(axis, self.absolute(axis, np.array(t))).tolist()
+        found = [x if k < 0 else float(left[k]) for x, k in zip(found, numbers)]
+        self.axes[axis] = np.array([*own, *dict.fromkeys(x for x in found if x not in taken)])
 
     def grid(self) -> np.ndarray:
         """Return all nodes, shape (n_1 ... n_d, d)."""
@@ -87,42 +91,22 @@ class Piece:
         if self.settled is not None:
             self.axes, self.rows = list(self.settled[0]), self.settled[1]
 
-    def split(self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray) -> list[Piece]:
-        """Halve along an axis; the halves begin with the nodes of the whole and what else is offered there."""
+    def split(
+        self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray, rounded: Callable, bend: float = 0.0
+    ) -> list[Piece]:
+        """Halve along an axis; halves begin with what is offered there, and on other axes with their first nodes."""
         pair = []
         for side in (0, 1):
             low, high = self.low.copy(), self.high.copy()
             (low if side else high)[axis] = cut
             half = Piece(low, high, [own[:n] for own, n in zip(self.axes, counts)])
             half.ratio, half.tail, half.banned = self.ratio, self.tail, list(self.banned)
-            known = np.union1d(self.axes[axis], offered)
+            half.bend = np.where(np.arange(len(low)) == axis, max(bend, self.bend[axis]), self.bend)
             half.axes[axis] = np.empty(0)
-            half.extend(axis, counts[axis], known[(known >= low[axis]) & (known <= high[axis])])
+            half.extend(axis, counts[axis], offered[(offered >= low[axis]) & (offered <= high[axis])], rounded)
             pair.append(half)
         self.halves = (axis, cut, *pair)
         return pair
-
-    def basis(self, x: np.ndarray) -> np.ndarray:
-        """Lagrange's polynomials at points of this piece, shape (B, terms)."""
-        phi = np.ones((len(x), 1))
-        for i, own in enumerate(self.axes):
-            scaled = self.relative(i, own)
-            delta = self.relative(i, x[:, i])[:, None] - scaled
-            ones = np.ones((len(x), 1))
-            left = np.cumprod(np.concatenate([ones, delta[:, :-1]], axis=1), axis=1)
-            right = np.cumprod(np.concatenate([ones, delta[:, :0:-1]], axis=1), axis=1)[:, ::-1]
-            phi = (phi[:, :, None] * (nodes.barycentric(scaled) * left * right)[:, None, :]).reshape(len(x), -1)
-        return phi
-
-    def places(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Draw ``count`` fresh points of the piece: half of them uniform, half far from the nodes."""
-        t = generator.uniform(-1, 1, (_PLACES + count // 2, len(self.axes)))
-        distance = np.zeros(_PLACES)
-        for i, own in enumerate(self.axes):
-            gaps = np.abs(t[:_PLACES, i, None] - self.relative(i, own))
-            distance += np.log(np.maximum(gaps, np.finfo(float).tiny)).mean(axis=1)
-        t = np.concatenate([t[np.argsort(-distance)[: count - count // 2]], t[_PLACES:]])
-        return np.stack([self.absolute(i, t[:, i]) for i in range(t.shape[1])], axis=1)
 
     def ends(self, box: Box) -> tuple[list[float], list[float]]:
         """Return the bounds in the units of the parameters."""
@@ -155,55 +139,75 @@ def collapse(root: Piece) -> None:
         root.give_up(hollow[0].trouble)
 
 
-def located(pieces: Sequence[Piece], x: np.ndarray) -> np.ndarray:
-    """Return the number of the piece in which each point lies, or -1."""
-    result = np.full(len(x), -1)
+def tables(pieces: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the weights of an embedding of pieces, without a tree, and the snapshot of each row of a latent tensor."""
+    counts = np.array([piece.counts for piece in pieces])
+    at, rows, first, total = np.zeros((*counts.shape, counts.max())), [], [], 0
     for k, piece in enumerate(pieces):
-        result[((x >= piece.low) & (x <= piece.high)).all(axis=1)] = k
-    return result
+        order = [np.argsort(own) for own in piece.axes]
+        for i, own in enumerate(piece.axes):
+            at[k, i, : len(own)] = piece.relative(i, own[order[i]])
+        own = piece.rows.reshape(piece.counts)[np.ix_(*order)].ravel()
+        shared = len(order) == 1 and bool(rows) and rows[-1][-1] == own[0]
+        first.append(total - shared)
+        rows.append(own[int(shared) :])
+        total += len(rows[-1])
+    weights = {
+        "low": np.stack([piece.low for piece in pieces]),
+        "high": np.stack([piece.high for piece in pieces]),
+        "bend": np.stack([piece.bend for piece in pieces]),
+        "nodes": at,
+        "bary": nodes.barycentric(at, counts),
+        "counts": counts,
+        "first": np.array(first),
+    }
+    return _tensors(weights), torch.from_numpy(np.concatenate(rows))
+
+
+def places(weights: dict[str, Tensor], count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw fresh points of pieces: half of them uniform, half far from the nodes; shape (pieces, count, d)."""
+    low, high, bend, at = (weights[name].numpy() for name in ("low", "high", "bend", "nodes"))
+    own = np.arange(at.shape[2]) < weights["counts"].numpy()[:, :, None]
+    t = generator.uniform(-1, 1, (len(low), _PLACES + count // 2, low.shape[1]))
+    gaps = np.abs(nodes.bent(t[:, :_PLACES], bend[:, None])[..., None] - at[:, None])
+    x = low[:, None] + (high - low)[:, None] * (1 + t) / 2
+    logs = np.where(own[:, None], np.log(np.maximum(gaps, np.finfo(float).tiny)), 0).sum(axis=3)
+    far = np.argsort(-(logs / own.sum(axis=2)[:, None]).sum(axis=2), axis=1)[:, : count - count // 2]
+    return np.concatenate([np.take_along_axis(x, far[:, :, None], axis=1), x[:, _PLACES:]], axis=1)
+
+
+def located(pieces: Sequence[Piece], x: np.ndarray) -> np.ndarray:
+    """Return the number of a piece in which each point lies, or -1."""
+    low, high = (np.stack([getattr(piece, end) for piece in pieces]) for end in ("low", "high"))
+    inside = ((x[:, None] >= low) & (x[:, None] <= high)).all(axis=2)
+    return np.where(inside.any(axis=1), inside.argmax(axis=1), -1)
 
 
 def embedded(root: Piece) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tensor]:
     """Return the embedding of a tree of pieces, its weights, and the snapshot of each row of the latent tensor."""
-    found = leaves(root)
-    d, most = len(root.low), max(max(piece.counts) for piece in found)
-    at, bary = np.zeros((len(found), d, most)), np.zeros((len(found), d, most))
-    rows, first, total = [], [], 0
-    for k, piece in enumerate(found):
-        order = [np.argsort(own) for own in piece.axes]
-        for i, own in enumerate(piece.axes):
-            at[k, i, : len(own)] = own[order[i]]
-            bary[k, i, : len(own)] = nodes.barycentric(own[order[i]])
-        own = piece.rows.reshape(piece.counts)[np.ix_(*order)].ravel()
-        shared = d == 1 and bool(rows) and rows[-1][-1] == own[0]
-        first.append(total - shared)
-        rows.append(own[int(shared) :])
-        total += len(rows[-1])
+    found, d = leaves(root), len(root.low)
+    weights, rows = tables(found)
     branches, depth = _tree(root, found) if d > 1 else (_NO_TREE, 0)
-    weights = {
-        "low": np.stack([piece.low for piece in found]),
-        "high": np.stack([piece.high for piece in found]),
-        "nodes": at,
-        "bary": bary,
-        "counts": np.array([piece.counts for piece in found]),
-        "first": np.array(first),
-    } | branches
-    tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-    return PiecewisePolynomials((False,) * d, depth), tensors, torch.from_numpy(np.concatenate(rows))
+    return PiecewisePolynomials((False,) * d, depth), weights | _tensors(branches), rows
+
+
+def _tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()}
 
 
 def chain(x: np.ndarray) -> tuple[PiecewisePolynomials, dict[str, Tensor]]:
     """Return the embedding that interpolates linearly between points x (N,), rising, and its weights."""
-    pairs, count = np.stack([x[:-1], x[1:]], axis=1)[:, None], len(x) - 1
+    count = len(x) - 1
     weights = {
-        "low": pairs[:, :, 0],
-        "high": pairs[:, :, 1],
-        "nodes": pairs,
-        "bary": 1 / (pairs - pairs[:, :, ::-1]),
+        "low": x[:-1, None],
+        "high": x[1:, None],
+        "bend": np.zeros((count, 1)),
+        "nodes": np.tile([-1.0, 1.0], (count, 1, 1)),
+        "bary": np.tile([-0.5, 0.5], (count, 1, 1)),
         "counts": np.full((count, 1), 2),
         "first": np.arange(count),
     } | _NO_TREE
-    return PiecewisePolynomials(), {name: torch.from_numpy(weight.copy()) for name, weight in weights.items()}
+    return PiecewisePolynomials(), _tensors(weights)
 
 
 def _tree(root: Piece, found: Sequence[Piece]) -> tuple[dict[str, np.ndarray], int]:

@@ -7,6 +7,8 @@ those on their common face.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,7 @@ from neumatc.model import FactorMap
 from neumatc.piece import Piece
 from neumatc.report import StopReason, Unmet
 from neumatc.snapshots import Snapshots
+from neumatc.together import Together
 
 # Nodes per axis with which a piece begins, for one, two and more parameters; with which it says whether its
 # coefficients decay; and those of a piece that seems to hold a jump, where more would be wasted.
@@ -32,12 +35,14 @@ _FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
 # parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
 # entry to memory. Few digits want small pieces, many digits large ones.
 _NODES_PER_DIGIT, _FEWEST, _MOST_NODES, _MOST_TERMS = 3, 16, 32, 729
+# Part of the tolerance to which stretched polynomials are to converge.
+_STRETCH_PART = 0.1
 # A coefficient that falls by less than this (natural logarithm) to the next does not decay.
 _LEAST_RATE = 0.1
 # Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
 _STEP = 2
-# Most exact solves where neither a budget nor a grid says so.
-_MOST_SOLVES = 4096
+# Most exact solves where neither a budget nor a grid says so; and as many as there usually are.
+_MOST_SOLVES, _USUAL_SOLVES = 4096, 128
 # Part of the tolerance that the largest residual at a piece's fresh parameters may have: there are worse ones between.
 _MARGIN = 0.8
 # How far above the goal the coefficients left out may be for the residual to be measured at all, for one parameter and
@@ -45,8 +50,9 @@ _MARGIN = 0.8
 _LOOKS = (2.0, 8.0)
 # Below so many rounding units coefficients that do not fall when a piece is halved are noise.
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
-# A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump.
-_STEEP, _KEPT, _LEFT = 8, 0.9, 0.1
+# A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump; from the
+# smaller number on it is halved at once as far as its nodes tell where.
+_STEEP, _SURE, _KEPT, _LEFT = 8, 3, 0.9, 0.1
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
 _UNBOUNDED = 1e3
 # How far a node moves, in lengths of the piece, where the exact solution at it fails; how often; and the least side of
@@ -86,25 +92,28 @@ class Pieces(Method):
         checks.number("smallest", self.smallest, above=0, at_most=1)
 
     def run(self, task: Task) -> list[FactorMap]:
-        if task.tol is None:
-            raise ValueError("`tol`: expected a tolerance for nm.Pieces, got None; give one, for example tol=1e-3.")
-        if task.budget is not None and task.budget < 2**task.problem.family.dimension:
-            raise ValueError(
-                f"`budget`: expected at least {2**task.problem.family.dimension}, the corners of the box, with a "
-                f"tolerance, got {task.budget}; raise it."
-            )
-        corners = 2**task.problem.family.dimension
-        if task.rank is not None and task.rank < corners:
-            raise ValueError(
-                f"`rank`: expected at least {corners}, the corners of a piece, with a tolerance, got {task.rank}; "
-                "raise it."
-            )
+        _check(task)
         refinement = _Refinement(self, task)
-        with threads.alone():  # its steps are small
+        with threads.alone() if task.many == 1 else nullcontext():  # the steps of one problem are small
             try:
                 return sparse.maps(refinement.inspector, refinement.most) or refinement.run()
             except FamilyError as error:
                 return _ended(refinement, error)
+
+    def batch_snapshots(self, rank: int | None) -> int:
+        """Return about how many snapshots of each problem are held at once."""
+        return _USUAL_SOLVES
+
+    def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
+        """Choose the pieces once for all problems; where that does not lead to the tolerance, for each alone."""
+        together = Together.of(tasks)
+        if together is not None:
+            maps = self.run(together)
+            if together.report.met:
+                return together.apart(maps)
+            for task in tasks:
+                task.report.exact_solves += together.report.exact_solves
+        return [self.run(task) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,7 @@ class _Refinement:
         self.d, self.box = family.dimension, family.box
         self.kind = min(self.d, 2) - 1
         self.nodes = method.most or _most_nodes(task.tol)
+        self.bend = _bend(task.tol, self.nodes)
         self.terms = min(task.rank or 2**31, self.nodes ** min(self.d, 2), _MOST_TERMS)
         self.snapshots = Snapshots(task)
         self.inspector = Inspector(task, self.snapshots)
@@ -170,6 +180,7 @@ class _Refinement:
             return []
         self.snapshots.divide(self.cuts)
         self.cuts = []
+        self._analyse(active)
         if not self.inspector.ratios:
             self.inspector.calibrate(active[0], self._outlook(active[0]).tail)
         ready, more = [], []
@@ -230,23 +241,31 @@ class _Refinement:
         for k in wrong:
             step = _MOVE * (piece.high[axis] - piece.low[axis]) * (1 if own[k] < middle else -1)
             own[k] += step * (1 + piece.moves / 3)
-        piece.axes[axis] = self.snapshots.rounded(axis, own)
+        piece.axes[axis] = np.array(list(dict.fromkeys(self.snapshots.rounded(axis, own).tolist())))
         return [piece]
 
     def _allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
 
+    def _analyse(self, active: list[Piece]) -> None:
+        """Compute how the coefficients of pieces decay along each axis."""
+        sketch = self.snapshots.sketch()
+        for counts in {piece.counts for piece in active}:
+            alike = [piece for piece in active if piece.counts == counts]
+            values = sketch[np.stack([piece.rows for piece in alike])].view(float)
+            sizes = np.sort(np.linalg.norm(values, axis=(2, 3)), axis=1) / self.task.many**0.5
+            scale = np.maximum(sizes[:, sizes.shape[1] // 2, None], np.finfo(float).tiny)
+            values = values.reshape(len(alike), *counts, *values.shape[2:])
+            places = [np.stack([piece.relative(i, piece.axes[i]) for piece in alike]) for i in range(self.d)]
+            found = [nodes.decay(np.moveaxis(values, i + 1, 1), at) / scale for i, at in enumerate(places)]
+            for piece, *envelopes in zip(alike, *found):
+                piece.envelopes = envelopes
+
     def _outlook(self, piece: Piece) -> _Outlook:
         """Read off tails and wanted nodes from the decay along each axis."""
-        values = self.snapshots.sketch()[piece.rows]
-        sizes = np.sort(np.linalg.norm(values, axis=1))
-        scale, values = max(sizes[len(sizes) // 2], np.finfo(float).tiny), values.reshape(*piece.counts, -1)
-        found = []
-        for i, own in enumerate(piece.axes):
-            envelope = nodes.decay(np.moveaxis(values, i, 0), piece.relative(i, own)) / scale
-            found.append(_read(envelope, self._allowed(piece)))
-        return _Outlook(*map(np.array, zip(*found)))
+        allowed = self._allowed(piece)
+        return _Outlook(*map(np.array, zip(*(_read(envelope, allowed) for envelope in piece.envelopes))))
 
     def _failed(self, piece: Piece, outlook: _Outlook, worst: float) -> list[Piece]:
         """Refine a piece whose residual is too large although its coefficients seemed small enough."""
@@ -258,6 +277,10 @@ class _Refinement:
 
     def _refined(self, piece: Piece, outlook: _Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
+        if self.d == 1 and outlook.wanted[0] > piece.counts[0] and _unrelated(self.snapshots, piece, 0, self.nodes):
+            start = [min(self.nodes, _TELLING)]
+            halves = self._halved(piece, 0, start, self.bend)
+            return [quarter for half in halves for quarter in self._halved(half, 0, start, self.bend)]
         counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
@@ -282,7 +305,24 @@ class _Refinement:
         start = start.astype(int)
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
-        return self._halved(piece, axis, start.tolist())
+        if self.d == 1 and (jump := _jump(self.snapshots, piece)):
+            return self._towards(jump, piece, start.tolist())
+        turning = _unrelated(self.snapshots, piece, axis, self.nodes)
+        return self._halved(piece, axis, start.tolist(), self.bend if turning else 0.0)
+
+    def _towards(self, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
+        """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
+        found = self._halved(piece, 0, counts)
+        if piece.halves is None:
+            return found
+        for half in list(found):
+            if jump[0] < half.high[0] and jump[1] > half.low[0]:
+                half.steep = piece.steep + 1
+                whole = half.low[0] <= jump[0] and jump[1] <= half.high[0]
+                if whole and half.steep >= _SURE and (half.high - half.low)[0] / 4 >= self.method.smallest:
+                    found.remove(half)
+                    found += self._towards(jump, half, counts)
+        return found
 
     def _grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:
         """Return a piece that has got nodes; where its grid or its precision has no more, it ends."""
@@ -293,18 +333,15 @@ class _Refinement:
         return []
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
-        piece.extend(axis, count, self.snapshots.along(piece.low[axis], piece.high[axis]))
-        piece.axes[axis] = self.snapshots.rounded(axis, piece.axes[axis])
+        offered = self.snapshots.along(piece.low[axis], piece.high[axis])
+        piece.extend(axis, count, offered, self.snapshots.rounded)
 
-    def _halved(self, piece: Piece, axis: int, counts: list[int]) -> list[Piece]:
+    def _halved(self, piece: Piece, axis: int, counts: list[int], bend: float = 0.0) -> list[Piece]:
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
         if not piece.low[axis] < cut < piece.high[axis]:
             return self._grown(piece, np.array(piece.counts))
-        pair = piece.split(axis, float(cut), counts, self.snapshots.along(piece.low[axis], piece.high[axis]))
-        for half in pair:
-            half.axes[axis] = self.snapshots.rounded(axis, half.axes[axis])
-        if self.d == 1 and (piece.rows >= 0).all():
-            _count_steep(piece, pair, self.snapshots.sketch()[piece.rows])
+        offered = self.snapshots.along(piece.low[0], piece.high[0]) if self.d == 1 else piece.axes[axis]
+        pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded, bend)
         self.cuts.append(float(cut))
         return pair
 
@@ -319,6 +356,18 @@ class _Refinement:
             if not piece.trouble and worst > self.task.tol:
                 again += self._failed(piece, self._outlook(piece), worst)
         return again
+
+
+def _check(task: Task) -> None:
+    """Raise where a fit in pieces makes no sense."""
+    corners = 2**task.problem.family.dimension
+    if task.tol is None:
+        raise ValueError("`tol`: expected a tolerance for nm.Pieces, got None; give one, for example tol=1e-3.")
+    for name, value, of in (("budget", task.budget, "box"), ("rank", task.rank, "piece")):
+        if value is not None and value < corners:
+            raise ValueError(
+                f"`{name}`: expected at least {corners} with a tolerance, the corners of a {of}, got {value}; raise it."
+            )
 
 
 def _ended(fit: _Refinement, error: FamilyError) -> list[FactorMap]:
@@ -415,23 +464,46 @@ def _caps(piece: Piece, outlook: _Outlook, terms: int, nodes: int) -> np.ndarray
     return np.clip(most, 2, nodes).astype(int)
 
 
-def _count_steep(piece: Piece, pair: list[Piece], values: np.ndarray) -> None:
-    """Note where the difference between the ends happens between two neighbouring nodes, as at a jump."""
-    order = np.argsort(piece.axes[0])
-    x, own = piece.axes[0][order], values[order]
-    steps = np.linalg.norm(np.diff(own, axis=0), axis=1)
+def _along(snapshots: Snapshots, piece: Piece, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nodes on an axis in order, X there, and the sizes of its steps."""
+    order = np.argsort(piece.axes[axis])
+    values = np.moveaxis(snapshots.sketch()[piece.rows.reshape(piece.counts)], axis, 0)[order].reshape(len(order), -1)
+    return piece.axes[axis][order], values, np.linalg.norm(np.diff(values, axis=0), axis=1)
+
+
+def _jump(snapshots: Snapshots, piece: Piece) -> tuple[float, float] | None:
+    """Return two neighbouring nodes between which nearly all of the difference between the ends happens."""
+    x, values, steps = _along(snapshots, piece, 0)
     k = int(steps.argmax())
-    if steps[k] > _KEPT * np.linalg.norm(own[-1] - own[0]) and steps.sum() - steps[k] < _LEFT * steps[k]:
-        for half in pair:
-            if x[k] < half.high[0] and x[k + 1] > half.low[0]:
-                half.steep = piece.steep + 1
+    steep = steps[k] > _KEPT * np.linalg.norm(values[-1] - values[0]) and steps.sum() - steps[k] < _LEFT * steps[k]
+    return (x[k], x[k + 1]) if steep else None
+
+
+def _unrelated(snapshots: Snapshots, piece: Piece, axis: int, most: int) -> bool:
+    """Whether most neighbouring nodes on an axis have little to do with each other, as where X oscillates.
+
+    With more nodes a piece may be longer.
+    """
+    _, values, steps = _along(snapshots, piece, axis)
+    spread = np.linalg.norm(values - values.mean(axis=0)) / len(values) ** 0.5
+    return bool(np.sort(steps)[len(steps) // 2] > most / _FEWEST * spread)
+
+
+def _bend(tol: float, most: int) -> float:
+    """Return the angle by which pieces are stretched where X oscillates.
+
+    Polynomials in sin(b t) have their nodes nearly equidistant, and converge by the distance of the branch points of
+    the stretched X, at 1 / sin(b): the factor per node with which so many nodes come to a part of the tolerance.
+    """
+    rate = (_STRETCH_PART * tol) ** (-1 / most)
+    return math.asin(2 / (rate + 1 / rate))
 
 
 def _named(piece: Piece, box: Box, values: np.ndarray) -> str:
     """Say what the smallest piece holds, and where."""
     middle = box.parameters(torch.from_numpy((piece.low + piece.high) / 2)[None])[0].tolist()
     where = ", ".join(f"{name} = {x:.6g}" for name, x in zip(box.names, middle))
-    size = np.linalg.norm(values, axis=-1)
+    size = np.linalg.norm(values, axis=(1, 2))
     kind = "X jumps" if piece.steep >= _STEEP else "the smallest piece does not resolve X"
     return f"{'X grows without bound' if size.max() > _UNBOUNDED * np.median(size) else kind} at {where}"
 

@@ -44,13 +44,18 @@ class Trial:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
         count = len(self.snapshots.x)
         problem = self.task.problem
-        if problem.family.dimension > 1 or not problem.operation.unique or problem.operation.finishes:
+        if (
+            problem.family.dimension > 1
+            or not problem.operation.unique
+            or problem.operation.finishes
+            or self.task.many > 1
+        ):
             return False
         if problem.operation.residual_solves and self.task.budget is not None:
             return False
         if problem.family.box.periodic[0] or count < max(_LEAST, _GROWN * self.tried):
             return False
-        size = np.linalg.norm(self.snapshots.sketch(), axis=1)
+        size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
         return bool(size.max() > _PEAK * np.median(size))
 
     def maps(self) -> list[FactorMap] | None:
@@ -59,7 +64,7 @@ class Trial:
         last = np.inf
         while True:
             self.tried = len(self.snapshots.x)
-            x, sketch = self.snapshots.x[:, 0], self.snapshots.sketch()
+            x, sketch = self.snapshots.x[:, 0], self.snapshots.sketch()[:, 0]
             found = rational.fit(x, sketch, _UNITS * unit)
             exact = found is not None
             for goal in () if exact else (_PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)):

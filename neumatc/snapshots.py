@@ -30,7 +30,7 @@ class Snapshots:
         self._factors: tuple[Tensor, ...] = ()
         self._values: tuple[Tensor, ...] | None = None
         self._sketch: np.ndarray | None = None
-        self._sizes: list[float] | None = None
+        self._sizes: list[np.ndarray] | None = None
         self.grid = _grid(task)  # of one parameter, if the family has one
         self._single = task.problem.family.box.dtype == torch.float32
         self._periodic = np.array(task.problem.family.box.periodic)
@@ -83,16 +83,21 @@ class Snapshots:
         return self._values
 
     def sketch(self) -> np.ndarray:
-        """Return random combinations of the entries of each factor, shape (N, s), in double precision."""
+        """Return random combinations of the entries of each factor, problem by problem, in double precision.
+
+        Shape (N, problems, s); every factor of every problem counts alike.
+        """
         if self._sketch is None:
-            self._sketch, self._sizes = np.empty((0, 0)), None
-        first = len(self._sketch)
+            self._sketch, self._sizes = None, None
+        first = 0 if self._sketch is None else len(self._sketch)
         if first < len(self.x):
-            parts = [value[first:].reshape(len(self.x) - first, -1) for value in self.values()]
-            if self._sizes is None:  # of the first solutions: each factor counts alike
-                self._sizes = [max(float(norm(part).square().mean()) ** 0.5, np.finfo(float).tiny) for part in parts]
-            new = [_combined(part) / size for part, size in zip(parts, self._sizes)]
-            new = np.concatenate(new, axis=1)
+            count, many = len(self.x) - first, self.task.many
+            parts = [value[first:].reshape(count, many, -1) for value in self.values()]
+            if self._sizes is None:
+                sizes = [norm(part.flatten(0, 1)).double().view(count, many) for part in parts]
+                self._sizes = [size.square().mean(dim=0).sqrt().cpu().numpy() for size in sizes]
+            new = [_combined(part, size) for part, size in zip(parts, self._sizes)]
+            new = np.concatenate(new, axis=2)
             self._sketch = np.concatenate([self._sketch, new]) if first else new
         return self._sketch
 
@@ -107,19 +112,16 @@ class Snapshots:
         return x[(x >= low) & (x <= high)]
 
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
-        """Move coordinates to where a solution may be: to points of the grid, or of single precision; each once."""
+        """Move coordinates to where a solution may be: to points of the grid, or of single precision."""
         if self.grid is not None:
             after = np.searchsorted(self.grid[:, 0], x).clip(1, len(self.grid) - 1)
             low, high = self.grid[after - 1, 0], self.grid[after, 0]
-            x = np.where(x - low < high - x, low, high)
-        elif self._single:
+            return np.where(x - low < high - x, low, high)
+        if self._single:
             points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
             points[:, axis] = torch.from_numpy(x)
-            x = self.task.problem.family.box.rounded(points)[:, axis].numpy()
-        else:
-            return x
-        _, first = np.unique(x, return_index=True)
-        return x[np.sort(first)]
+            return self.task.problem.family.box.rounded(points)[:, axis].numpy()
+        return x
 
 
 def _grid(task: Task) -> np.ndarray | None:
@@ -130,10 +132,11 @@ def _grid(task: Task) -> np.ndarray | None:
     return np.unique(family.box.cube(family.grid).cpu().numpy(), axis=0)
 
 
-def _combined(rows: Tensor) -> np.ndarray:
-    """Return random combinations of the columns, in double precision."""
-    combined = rows @ _combinations(rows.shape[1]).to(rows.device, rows.dtype)
-    return combined.cpu().numpy().astype(np.complex128 if rows.is_complex() else float)
+def _combined(rows: Tensor, size: np.ndarray) -> np.ndarray:
+    """Return random combinations of the last axis in units of ``size``, in double precision."""
+    combined = (rows @ _combinations(rows.shape[-1]).to(rows.device, rows.dtype)).cpu().numpy()
+    combined = combined.astype(np.complex128 if rows.is_complex() else float)
+    return combined / np.maximum(size, np.finfo(float).tiny)[:, None]
 
 
 @lru_cache(maxsize=16)

@@ -113,12 +113,16 @@ def tree_of(d, cuts=3, count=6):
     """A tree of ``cuts + 1`` pieces of the cube: its embedding, the weights, and the node of each row of a core."""
     empty = np.empty(0)
     root = tree.Piece(-np.ones(d), np.ones(d), [empty] * d)
+
+    def same(axis, x):
+        return x
+
     for axis in range(d):
-        root.extend(axis, count - axis, empty)
+        root.extend(axis, count - axis, empty, same)
     for k in range(cuts):
         whole, axis = tree.leaves(root)[-1 - k // 2], k % d
         cut = whole.low[axis] + (0.5 - 0.1 * (k % 2)) * (whole.high[axis] - whole.low[axis])
-        whole.split(axis, cut, [max(3, n - (k + i) % 2) for i, n in enumerate(whole.counts)], empty)
+        whole.split(axis, cut, [max(3, n - (k + i) % 2) for i, n in enumerate(whole.counts)], whole.axes[axis], same)
     pieces = tree.leaves(root)
     points, rows = np.unique(np.concatenate([piece.grid() for piece in pieces]), axis=0, return_inverse=True)
     ends = np.cumsum([math.prod(piece.counts) for piece in pieces])

@@ -77,12 +77,20 @@ def test_a_ridge_over_decades_on_a_linear_axis_is_met_or_the_report_hints(condit
     assert case.right(surrogate) or "scale='log'" in str(surrogate.report)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="220 and 720 solves instead of 200 and 400: the residual is the largest over the users' rows, and the best "
-    "tensor grid of Chebyshev nodes takes 160 and 400 for its mean over the rows",
+@pytest.mark.parametrize(
+    "speed",
+    [
+        3.0,
+        pytest.param(
+            120.0,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="630 solves instead of 400: the residual is the largest over the users' rows, and the best "
+                "plain tensor grid of Chebyshev nodes takes 470",
+            ),
+        ),
+    ],
 )
-@pytest.mark.parametrize("speed", [3.0, 120.0])
 def test_a_slot_in_time_and_frequency(speed):
     assert_met(sionna(lambda: problems.slot(speed)))
 

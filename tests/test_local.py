@@ -23,6 +23,7 @@ from conftest import (
 )
 
 import neumatc as nm
+from neumatc.piece import Piece, embedded
 
 dimensions = pytest.mark.parametrize("d", [1, 2, 3])
 CUTS = 6  # seven pieces
@@ -52,13 +53,33 @@ def wave(x):
 def test_functions_are_one_at_their_node_and_zero_at_the_others(d, cuts):
     embedding, weights, _ = tree_of(d, cuts)
     for k, (first, counts) in enumerate(zip(weights["first"].tolist(), weights["counts"].tolist())):
-        axes = [weights["nodes"][k, i, :n] for i, n in enumerate(counts)]
+        axes = [
+            torch.tensor(axis, dtype=torch.float64)
+            for axis in embedding.pieces(nm.Box([-1.0] * d, [1.0] * d, dtype=torch.float64), weights, 1)[k].nodes
+        ]
         grid = torch.cartesian_prod(*axes).view(-1, d)
         own = embedding.locate(grid, weights) == k  # on a face the next piece answers
         assert own.sum() >= (torch.tensor(counts) - 1).prod()
         expected = torch.zeros(len(grid), weights["first"][-1] + weights["counts"][-1].prod(), dtype=torch.float64)
         expected[torch.arange(len(grid)), first + torch.arange(len(grid))] = 1
         assert (embedding(grid, weights) - expected)[own].abs().max() <= 8 * eps(torch.float64)
+
+
+def test_stretched_functions_hold_more_oscillations():
+    """Where X oscillates, polynomials in sin(b t) with b near pi/2 need nearly two nodes an oscillation, not pi."""
+    x = torch.linspace(-1, 1, 401, dtype=torch.float64)[:, None]
+    errors = []
+    for bend in (0.0, 1.2):
+        whole = Piece(-np.ones(1), np.ones(1), [np.empty(0)])
+        whole.bend = np.array([bend])
+        whole.extend(0, 24, np.empty(0), lambda axis, x: x)
+        whole.rows = np.arange(24)
+        embedding, weights, order = embedded(whole)
+        at = torch.from_numpy(whole.axes[0])[order]
+        errors.append(
+            float((embedding(x, weights) @ torch.cos(8 * math.pi * at) - torch.cos(8 * math.pi * x[:, 0])).abs().max())
+        )
+    assert errors[1] < 0.03 < 0.3 < errors[0]
 
 
 @dimensions
@@ -204,6 +225,7 @@ def test_a_trigonometric_axis_reproduces_its_frequencies(count):
     weights = {
         "low": -torch.ones(1, 1, dtype=torch.float64),
         "high": torch.ones(1, 1, dtype=torch.float64),
+        "bend": torch.zeros(1, 1, dtype=torch.float64),
         "nodes": nodes[None, None],
         "bary": (1 / (products - torch.diag(products.diag()) + torch.eye(count)).prod(dim=1))[None, None],
         "counts": torch.tensor([[count]]),

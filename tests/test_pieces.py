@@ -510,6 +510,63 @@ def test_vectors_are_continuous_where_values_stay_apart(operation, vectors):
     assert failing(problem, surrogate, 1e-4) <= 0.02
 
 
+# Many problems at once
+
+
+def many(operation, count=4, dtype=F64, **settings):
+    problems = [nm.Problem(waves(cycles=3.0, dtype=dtype, seed=seed), operation) for seed in range(count)]
+    return problems, nm.fit_many(problems, progress=False, **settings)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.LMMSE(noise=0.1), nm.Cholesky()], ids=str)
+def test_problems_fitted_together_meet_the_tolerance(operation, dtype):
+    families = [waves(cycles=3.0, dtype=dtype, seed=seed) for seed in range(3)]
+    if isinstance(operation, nm.Cholesky):
+        families = [nm.ParametricMatrix(lambda p, f=f: f(p) @ f(p).mH, 0.0, 1.0, dtype=real(dtype)) for f in families]
+    problems = [nm.Problem(family, operation) for family in families]
+    for problem, surrogate in zip(problems, nm.fit_many(problems, tol=1e-3, progress=False)):
+        assert surrogate.report.met and surrogate.dtype == dtype
+        assert failing(problem, surrogate, 1e-3) <= 0.02
+
+
+def test_pieces_are_chosen_once_for_all_problems():
+    problems, surrogates = many(nm.Inverse(), tol=1e-6)
+    alone = max(fitted(problem, 1e-6).report.exact_solves for problem in problems)
+    for surrogate in surrogates:
+        assert surrogate.pieces == surrogates[0].pieces
+        assert surrogate.report.exact_solves == surrogates[0].report.exact_solves <= 1.3 * alone
+
+
+def test_what_problems_fitted_together_solve_is_counted(solved):
+    _, surrogates = many(CountedInverse(), tol=1e-4)
+    assert sum(solved) == sum(surrogate.report.exact_solves for surrogate in surrogates)
+
+
+def test_problems_fitted_together_that_fail_are_fitted_alone():
+    jump = nm.Problem(diagonal(lambda p: 2 + (p > 0.337), lambda p: 3 + p), nm.Inverse())
+    smooth = nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 + p), nm.Inverse())
+    with pytest.warns(nm.FitWarning, match="X jumps at p = 0.33"):
+        surrogates = nm.fit_many([smooth, jump], tol=1e-6, progress=False)
+    assert [surrogate.report.met for surrogate in surrogates] == [True, False]
+    assert failing(smooth, surrogates[0], 1e-6) == 0
+
+
+def test_problems_on_other_boxes_have_their_own_pieces():
+    problems = [
+        nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 - p, upper=upper), nm.Inverse()) for upper in (1.0, 2.0)
+    ]
+    surrogates = nm.fit_many(problems, tol=1e-5, progress=False)
+    assert [surrogate.pieces[-1].upper for surrogate in surrogates] == [[1.0], [2.0]]
+    assert all(failing(*pair, 1e-5) <= 0.02 for pair in zip(problems, surrogates))
+
+
+def test_factors_that_must_be_aligned_are_fitted_alone():
+    problems, surrogates = many(nm.SVD(rank=2), count=2, tol=1e-3)
+    assert all(surrogate.report.met for surrogate in surrogates)
+    assert all(failing(*pair, 1e-3) <= 0.02 for pair in zip(problems, surrogates))
+
+
 # Methods
 
 
