@@ -68,13 +68,16 @@ class Inspector:
         r = np.where(np.isnan(r), -np.inf, r).reshape(len(pieces), -1).max(axis=1)
         return np.where(r < 0, np.inf, r).tolist()
 
-    def in_box(self, pieces: Sequence[Piece]) -> dict[Piece, float]:
-        """Return the largest residual of those pieces in which uniform parameters of the box lie."""
-        d = len(pieces[0].low)
+    def draws(self) -> np.ndarray:
+        """Draw uniform points of the box, as many as a last check takes."""
+        d = self.task.problem.family.dimension
         kind = min(d, 2) - 1
         least = _FRESH_IN_BOX[kind] // (2 if self.task.problem.operation.residual_solves else 1)
-        count = max(least, int(_SHARE[kind] * self.snapshots.solved))
-        x = self.generator.uniform(-1, 1, (count, d))
+        return self.generator.uniform(-1, 1, (max(least, int(_SHARE[kind] * self.snapshots.solved)), d))
+
+    def in_box(self, pieces: Sequence[Piece]) -> dict[Piece, float]:
+        """Return the largest residual of those pieces in which uniform parameters of the box lie."""
+        x = self.draws()
         own = tree.located(pieces, x)
         order = np.argsort(own, kind="stable")[(own < 0).sum() :]
         own = own[order]
@@ -93,8 +96,6 @@ class Inspector:
 
     def _residuals(self, tables: tuple[dict[str, Tensor], Tensor], x: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""
-        if self.task.problem.operation.residual_solves and len(x) > self.task.left():
-            return np.full(len(x), np.inf)  # nothing is known where the budget ends
         p = self.task.problem.family.box.parameters(torch.from_numpy(x))
         x, own, (weights, rows) = self.task.place(p), torch.from_numpy(own), tables
         embedding, flat = PiecewisePolynomials((False,) * x.shape[1]), []
@@ -107,8 +108,10 @@ class Inspector:
 
     def measured(self, p: Tensor, flat: Sequence[Tensor]) -> np.ndarray:
         """Return residuals at p of factors as real rows, shape (B,): NaN where the family is not defined."""
+        if self.task.problem.operation.residual_solves and len(p) > self.task.left():
+            return np.full(len(p), np.inf)  # nothing is known where the budget ends
         fitted = []
         for own, value in zip(flat, self.snapshots.values()):
             shape = (len(p), *value.shape[1:])
             fitted.append(torch.view_as_complex(own.view(*shape, 2)) if value.is_complex() else own.view(shape))
-        return self.task.judge(p, fitted).double().cpu().numpy()
+        return self.task.unfinished(p, fitted).double().cpu().numpy()

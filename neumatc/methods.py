@@ -69,7 +69,7 @@ class Task:
         """How many problems it stands for."""
         return 1
 
-    def judge(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
+    def unfinished(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
         """Relative residual at p of factors as their maps give them, shape (B,): NaN where the family is undefined."""
         family, operation, out = self.problem.family, self.problem.operation, []
         for own, factor in zip(fitted, self.problem.factors):

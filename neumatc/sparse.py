@@ -53,17 +53,13 @@ def maps(inspector: Inspector, most: int) -> list[FactorMap] | None:
 
 
 class _Trial:
-    """Sparse interpolation; for an `Inspector` one piece, which is the box."""
+    """The state of a sparse interpolation."""
 
     def __init__(self, inspector: Inspector, most: int):
         self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
         self.d = self.task.problem.family.dimension
-        self.low, self.high = -np.ones(self.d), np.ones(self.d)
-        self.goal, self.most, self.terms = (
-            _MARGIN * self.task.tol,
-            most,
-            min(self.task.rank or _MOST_TERMS, _MOST_TERMS),
-        )
+        self.goal, self.most = _MARGIN * self.task.tol, most
+        self.terms = min(self.task.rank or _MOST_TERMS, _MOST_TERMS)
         self.axes = [self.snapshots.rounded(i, _sequence()) for i in range(self.d)]
         self.scales = [1 / np.array([np.prod(own[k] - own[:k]) for k in range(len(own))]) for own in self.axes]
         self.indices, self.rows = np.empty((0, self.d), int), np.empty(0, int)
@@ -124,7 +120,7 @@ class _Trial:
 
         That is the geometric mean over the axes of the size one step back, or a part of that two steps back.
         """
-        values = self.snapshots.sketch()[self.rows]
+        values = self.snapshots.sketch()[self.rows].reshape(len(self.rows), -1)
         surpluses = scipy.linalg.solve_triangular(self.own, values, lower=True, unit_diagonal=True)
         scale = max(float(np.median(np.linalg.norm(values, axis=1))), np.finfo(float).tiny)
         self.sizes = np.linalg.norm(surpluses, axis=1) / scale
@@ -147,9 +143,20 @@ class _Trial:
     def _looked(self) -> float:
         """Return the largest residual at a few fresh parameters, and where that passes at many."""
         count = _FRESH // (4 if self.task.problem.operation.residual_solves else 1)
-        places = self.inspector.generator.uniform(-1, 1, (count, self.d))
-        worst = float(max(self.inspector.residuals([self], [places])[0], default=np.inf))
-        return worst if worst > self.goal else self.inspector.in_box([self]).get(self, np.inf)
+        worst = float(self._residuals(self.inspector.generator.uniform(-1, 1, (count, self.d))).max(initial=-np.inf))
+        if not -np.inf < worst <= self.goal:
+            return worst if worst > 0 else np.inf
+        self.inspector.uniform = self._residuals(self.inspector.draws())
+        return float(self.inspector.uniform.max(initial=0.0))
+
+    def _residuals(self, x: np.ndarray) -> np.ndarray:
+        """Return residuals at points x (B, d), where the family is defined."""
+        p = self.task.box(torch.from_numpy(x))
+        phi, rows, flat = torch.from_numpy(self.basis(self.task.place(p).numpy())), torch.from_numpy(self.rows), []
+        for value in map(real_rows, self.snapshots.values()):
+            flat.append(phi.to(value) @ value[rows.to(value.device)])
+        r = self.inspector.measured(p, flat)
+        return r[~np.isnan(r)]
 
     def _slow(self) -> bool:
         """Whether the tolerance is out of reach, of all terms together or of the nodes of an axis.
@@ -196,7 +203,7 @@ class _Trial:
 @lru_cache(maxsize=1)
 def _sequence() -> np.ndarray:
     """Return the nodes of an axis, the middle first: each set begins as a star, and none leans to one side."""
-    found = nodes.extended(np.empty(0), 3, np.empty(0), np.empty(0))
-    while len(found) < _NODES:
-        found = nodes.extended(np.array(found), len(found) + 1, np.empty(0), np.empty(0))
+    none, found = np.empty(0), np.empty(0)
+    for count in (3, *[1] * (_NODES - 3)):
+        found = np.append(found, [x for x, _ in nodes.added(count, found, none, none)])
     return np.array([*sorted(found[:3], key=abs), *found[3:]])

@@ -54,7 +54,7 @@ class Together(Task):
         self.count(p, good)
         return tuple(x.unflatten(0, (len(p), -1))[good] for x in factors), good
 
-    def judge(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
+    def unfinished(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
         A, good = self.evaluate(p)
         self.report.residual_evaluations += len(p)
         r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted]).view(len(p), -1)

@@ -4,6 +4,7 @@ import ast
 import math
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import nbformat
