@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, threads
 from neumatc.box import Box
 
 
@@ -72,7 +72,11 @@ class Embedding(ABC):
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns, the mode-3 product with real columns (r, M); in ``out`` if given."""
         phi = self(x, weights).to(columns.dtype)
-        return phi @ columns if out is None else torch.mm(phi, columns, out=out)
+        if followed(x) or columns.requires_grad:
+            return phi @ columns
+        out = columns.new_empty(len(phi), columns.shape[1]) if out is None else out
+        threads.products([(phi, columns, out)])
+        return out
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
         """Return the most terms that one value sums, of ``rank`` rows of the latent tensor."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neumatc import threads
 from neumatc.box import Box
 from neumatc.embeddings import Embedding, Piece, followed
 
@@ -130,13 +131,14 @@ class PiecewisePolynomials(_Nodal):
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
-        first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
+        first, counts, start, jobs = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0, []
         for row, count, length in zip(first, counts, lengths.tolist()):
             part = slice(start, start := start + length)
             local = phi[0][part, : count[0]]
             for own, n in zip(phi[1:], count[1:]):
                 local = (local[:, :, None] * own[part, None, :n]).flatten(1)
-            torch.mm(local, columns[row : row + math.prod(count)], out=out[part])
+            jobs.append((local, columns[row : row + math.prod(count)], out[part]))
+        threads.products(jobs)
         return out
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:

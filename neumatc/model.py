@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
-# Numbers of an output from which threads pay, and parts that each thread takes: one that lost its core takes fewer.
-_LEAST_IN_THREADS, _PARTS = 2**20, 4
 
 
 class FactorMap(nn.Module):
@@ -261,16 +260,9 @@ class Surrogate(nn.Module):
             if orthonormal:
                 self.operation.orthonormalize_(own)
 
-        large = p.device.type == "cpu" and sum(map(Tensor.numel, outputs)) >= _LEAST_IN_THREADS
-        many = threads.count() if large else 1
-        if many > 1:
-            rows = max(1, min(rows // many, -(-len(p) // (_PARTS * many))))
-        parts = [slice(start, start + rows) for start in range(0, len(p), rows)]
-        if many > 1:
-            threads.each(work, parts)
-        else:
-            with threads.alone():
-                list(map(work, parts))
+        with threads.alone() if p.device.type == "cpu" else nullcontext():  # but for the products, which are large
+            for start in range(0, len(p), rows):
+                work(slice(start, start + rows))
         return self.operation.pack(outputs)
 
     def to(self, *args: object, **kwargs: object) -> Surrogate:

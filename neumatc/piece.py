@@ -14,6 +14,8 @@ from neumatc.local import PiecewisePolynomials
 
 # Of so many points of a piece, those farthest from the nodes are looked at.
 _PLACES = 16
+# How far a node moves where the exact solution at it fails, in lengths of the piece.
+_MOVE = 0.03
 # The branches of a single piece, or where pieces of one parameter are found without a tree.
 _NO_TREE = {"axis": np.zeros(1, int), "cut": np.zeros(1), "children": np.full((1, 2), -1)}
 
@@ -76,6 +78,18 @@ class Piece:
         found = rounded(axis, self.absolute(axis, np.array(t))).tolist()
         found = [x if k < 0 else float(left[k]) for x, k in zip(found, numbers)]
         self.axes[axis] = np.array([*own, *dict.fromkeys(x for x in found if x not in taken)])
+
+    def dodge(self, lost: np.ndarray, rounded: Callable) -> None:
+        """Move nodes where the exact solution fails: those of the axis coordinates that most of ``lost`` share."""
+        self.moves += 1
+        shares = [np.moveaxis(lost, i, 0).reshape(len(own), -1).mean(axis=1) for i, own in enumerate(self.axes)]
+        axis = int(np.argmax([share.max() for share in shares]))
+        own, middle = self.axes[axis].copy(), (self.low[axis] + self.high[axis]) / 2
+        wrong = shares[axis] == shares[axis].max()
+        self.banned[axis] = np.union1d(self.banned[axis], own[wrong])
+        step = _MOVE * (self.high[axis] - self.low[axis]) * (1 + self.moves / 3)
+        own[wrong] += np.where(own[wrong] < middle, step, -step)
+        self.axes[axis] = np.array(list(dict.fromkeys(rounded(axis, own).tolist())))
 
     def grid(self) -> np.ndarray:
         """Return all nodes, shape (n_1 ... n_d, d)."""

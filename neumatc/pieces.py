@@ -55,9 +55,8 @@ _NOISE_UNITS, _FALLEN = 300.0, 0.3
 _STEEP, _SURE, _KEPT, _LEFT = 8, 3, 0.9, 0.1
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
 _UNBOUNDED = 1e3
-# How far a node moves, in lengths of the piece, where the exact solution at it fails; how often; and the least side of
-# a piece that is halved for that reason.
-_MOVE, _MOST_MOVES, _LEAST_SINGULAR = 0.03, 3, 2.0**-8
+# How often nodes are moved where exact solutions fail, and the least side of a piece that is halved for that reason.
+_MOST_MOVES, _LEAST_SINGULAR = 3, 2.0**-8
 # Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
 # operations than a round of refinement has in overhead.
 _SHARE, _ROUND = 0.7, 1e8
@@ -231,17 +230,8 @@ class _Refinement:
             if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, _LEAST_SINGULAR):
                 piece.give_up("exact solutions fail here")
                 return []
-            return self._halved(piece, axis, piece.counts)
-        piece.moves += 1
-        shares = [lost.mean(axis=tuple(j for j in range(self.d) if j != i)) for i in range(self.d)]
-        axis = int(np.argmax([share.max() for share in shares]))
-        own, middle = piece.axes[axis].copy(), (piece.low[axis] + piece.high[axis]) / 2
-        wrong = np.flatnonzero(shares[axis] == shares[axis].max())
-        piece.banned[axis] = np.union1d(piece.banned[axis], own[wrong])
-        for k in wrong:
-            step = _MOVE * (piece.high[axis] - piece.low[axis]) * (1 if own[k] < middle else -1)
-            own[k] += step * (1 + piece.moves / 3)
-        piece.axes[axis] = np.array(list(dict.fromkeys(self.snapshots.rounded(axis, own).tolist())))
+            return self.halved(piece, axis, piece.counts)
+        piece.dodge(lost, self.snapshots.rounded)
         return [piece]
 
     def _allowed(self, piece: Piece) -> float:
@@ -279,8 +269,8 @@ class _Refinement:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
         if self.d == 1 and outlook.wanted[0] > piece.counts[0] and _unrelated(self.snapshots, piece, 0, self.nodes):
             start = [min(self.nodes, _TELLING)]
-            halves = self._halved(piece, 0, start, self.bend)
-            return [quarter for half in halves for quarter in self._halved(half, 0, start, self.bend)]
+            halves = self.halved(piece, 0, start, self.bend)
+            return [quarter for half in halves for quarter in self.halved(half, 0, start, self.bend)]
         counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
@@ -306,23 +296,9 @@ class _Refinement:
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
         if self.d == 1 and (jump := _jump(self.snapshots, piece)):
-            return self._towards(jump, piece, start.tolist())
+            return _towards(self, jump, piece, start.tolist())
         turning = _unrelated(self.snapshots, piece, axis, self.nodes)
-        return self._halved(piece, axis, start.tolist(), self.bend if turning else 0.0)
-
-    def _towards(self, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
-        """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
-        found = self._halved(piece, 0, counts)
-        if piece.halves is None:
-            return found
-        for half in list(found):
-            if jump[0] < half.high[0] and jump[1] > half.low[0]:
-                half.steep = piece.steep + 1
-                whole = half.low[0] <= jump[0] and jump[1] <= half.high[0]
-                if whole and half.steep >= _SURE and (half.high - half.low)[0] / 4 >= self.method.smallest:
-                    found.remove(half)
-                    found += self._towards(jump, half, counts)
-        return found
+        return self.halved(piece, axis, start.tolist(), self.bend if turning else 0.0)
 
     def _grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:
         """Return a piece that has got nodes; where its grid or its precision has no more, it ends."""
@@ -336,7 +312,8 @@ class _Refinement:
         offered = self.snapshots.along(piece.low[axis], piece.high[axis])
         piece.extend(axis, count, offered, self.snapshots.rounded)
 
-    def _halved(self, piece: Piece, axis: int, counts: list[int], bend: float = 0.0) -> list[Piece]:
+    def halved(self, piece: Piece, axis: int, counts: list[int], bend: float = 0.0) -> list[Piece]:
+        """Halve a piece along an axis; where no coordinate lies between its ends, it ends as it is."""
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
         if not piece.low[axis] < cut < piece.high[axis]:
             return self._grown(piece, np.array(piece.counts))
@@ -368,6 +345,21 @@ def _check(task: Task) -> None:
             raise ValueError(
                 f"`{name}`: expected at least {corners} with a tolerance, the corners of a {of}, got {value}; raise it."
             )
+
+
+def _towards(fit: _Refinement, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
+    """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
+    found = fit.halved(piece, 0, counts)
+    if piece.halves is None:
+        return found
+    for half in list(found):
+        if jump[0] < half.high[0] and jump[1] > half.low[0]:
+            half.steep = piece.steep + 1
+            whole = half.low[0] <= jump[0] and jump[1] <= half.high[0]
+            if whole and half.steep >= _SURE and (half.high - half.low)[0] / 4 >= fit.method.smallest:
+                found.remove(half)
+                found += _towards(fit, jump, half, counts)
+    return found
 
 
 def _ended(fit: _Refinement, error: FamilyError) -> list[FactorMap]:

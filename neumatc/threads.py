@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor
+
+# Multiplications from which threads pay, and parts that each takes: one that lost its core takes fewer.
+_LEAST, _PARTS = 2**22, 4
 
 _given = threading.local()
 
@@ -49,12 +53,36 @@ def each(function: Callable[[object], object], parts: Sequence[object]) -> list[
     inference = torch.is_inference_mode_enabled()
 
     def work(part: object) -> object:
-        with alone(), torch.inference_mode(inference), torch.no_grad():
+        with torch.inference_mode(inference), torch.no_grad():
             return function(part)
 
-    if min(count(), len(parts)) < 2:
-        return [work(part) for part in parts]
-    return list(_pool(count()).map(work, parts))
+    # The numbers of threads of BLAS are those of the process, so they are set once, here, and not by each thread.
+    many = min(count(), len(parts))
+    with alone():
+        return list(map(work, parts)) if many < 2 else list(_pool(count()).map(work, parts))
+
+
+def products(jobs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Write a @ b to out for each (a, b, out); on a CPU in parts of rows, in threads where that pays."""
+
+    def compute(part: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        for a, b, out in part:
+            torch.mm(a, b, out=out)
+
+    on_cpu = bool(jobs) and jobs[0][0].device.type == "cpu"
+    if not on_cpu or count() == 1 or sum(a.numel() * b.shape[1] for a, b, _ in jobs) < _LEAST:
+        return compute(jobs)
+    rows = -(-sum(len(a) for a, _, _ in jobs) // (_PARTS * count()))
+    parts, left = [[]], rows
+    for a, b, out in jobs:
+        start = 0
+        while start < len(a):
+            end = min(len(a), start + left)
+            parts[-1].append((a[start:end], b, out[start:end]))
+            start, left = end, left - (end - start)
+            if not left:
+                parts, left = [*parts, []], rows
+    each(compute, parts)
 
 
 @cache
@@ -64,7 +92,8 @@ def _pool(size: int) -> ThreadPoolExecutor:
 
 
 def _enter() -> None:
-    """Mark a thread of the pool: what it calls must not wait for the pool."""
+    """Prepare a thread of the pool: it computes alone, and what it calls must not wait for the pool."""
+    torch.set_num_threads(1)
     _given.count = 1
 
 

@@ -62,7 +62,8 @@ def test_functions_are_one_at_their_node_and_zero_at_the_others(d, cuts):
         assert own.sum() >= (torch.tensor(counts) - 1).prod()
         expected = torch.zeros(len(grid), weights["first"][-1] + weights["counts"][-1].prod(), dtype=torch.float64)
         expected[torch.arange(len(grid)), first + torch.arange(len(grid))] = 1
-        assert (embedding(grid, weights) - expected)[own].abs().max() <= 8 * eps(torch.float64)
+        # The position in a piece is rounded; functions are as steep as the square of their number there.
+        assert (embedding(grid, weights) - expected)[own].abs().max() <= 64 * eps(torch.float64)
 
 
 def test_stretched_functions_hold_more_oscillations():
