@@ -72,7 +72,7 @@ class Embedding(ABC):
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns, the mode-3 product with real columns (r, M); in ``out`` if given."""
         phi = self(x, weights).to(columns.dtype)
-        if followed(x) or columns.requires_grad:
+        if followed(x) or (out is None and torch.is_grad_enabled()):
             return phi @ columns
         out = columns.new_empty(len(phi), columns.shape[1]) if out is None else out
         threads.products([(phi, columns, out)])

@@ -205,7 +205,15 @@ def _check_periods(family: ParametricMatrix) -> None:
 
 
 def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    # Drawn in double precision on the CPU, so that a seed means the same family in every dtype, on every device.
+    """Draw standard normal numbers, in double precision on the CPU: a seed means the same in every dtype.
+
+    Args:
+        shape, dtype: Of the result, but for the precision.
+        generator: On the CPU.
+
+    Returns:
+        float64 or complex128.
+    """
     wide = torch.complex128 if dtype.is_complex else torch.float64
     return torch.randn(shape, dtype=wide, generator=generator)
 

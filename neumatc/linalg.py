@@ -304,25 +304,54 @@ def norm(A: Tensor) -> Tensor:
 
 
 def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
-    """Return A^H A + shift I, with one shift for all or one for each, shape (B, 1)."""
+    """Return A^H A + shift I.
+
+    Args:
+        A: Shape (B, m, n).
+        shift: One for all, or one for each, shape (B, 1).
+
+    Returns:
+        Shape (B, n, n).
+    """
     G = A.mH @ A
     G.diagonal(dim1=-2, dim2=-1).add_(shift)
     return G
 
 
 def wide(A: Tensor) -> Tensor:
-    """Return the tensor in double precision."""
+    """Convert to double precision.
+
+    Args:
+        A: Real or complex.
+
+    Returns:
+        The tensor as float64 or complex128.
+    """
     return A.to(torch.complex128 if A.is_complex() else torch.float64)
 
 
 def identity_like(A: Tensor) -> Tensor:
-    """Return identities, for the columns of a batch."""
+    """Make identities for the columns of a batch.
+
+    Args:
+        A: Shape (..., m, n).
+
+    Returns:
+        A view of one identity, shape (..., n, n), of the dtype and device of A.
+    """
     n = A.shape[-1]
     return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
 
 
 def squared_norm(A: Tensor) -> Tensor:
-    """Squared Frobenius norm per matrix, differentiable at zero."""
+    """Squared Frobenius norm per matrix, differentiable at zero.
+
+    Args:
+        A: Shape (B, ...).
+
+    Returns:
+        Shape (B,), real.
+    """
     A = torch.view_as_real(A.resolve_conj()) if A.is_complex() else A
     return A.square().flatten(1).sum(dim=1)
 
@@ -331,6 +360,13 @@ def relative(defect: Tensor, size: Tensor) -> Tensor:
     r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
 
     It is 0 where both are zero, and Inf where only F is. Without gradients by `linalg.norm`, for matrices of any size.
+
+    Args:
+        defect: D, shape (B, ...).
+        size: F, shape (B, ...).
+
+    Returns:
+        Shape (B,), real.
     """
     if defect.requires_grad:
         return _quotient(squared_norm(defect), squared_norm(size))
@@ -341,6 +377,13 @@ def largest_row(defect: Tensor, size: Tensor) -> Tensor:
     r"""Largest relative defect of a row, :math:`\max_i \|D_i\| / \|F_i\|`, per matrix (B, rows, columns), shape (B,).
 
     A row where both are zero counts as 0, one where only F_i is as Inf. By `linalg.norm`, for rows of any size.
+
+    Args:
+        defect: D, shape (B, rows, columns).
+        size: F, of the same shape.
+
+    Returns:
+        Shape (B,), real.
     """
     top, bottom = (norm(x.flatten(0, 1)).view(x.shape[:2]) for x in (defect, size))
     return _quotient(top, bottom).amax(dim=1)
@@ -353,7 +396,14 @@ def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
 
 
 def two_norm_above(C: Tensor) -> Tensor:
-    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8."""
+    r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8.
+
+    Args:
+        C: Shape (B, m, n).
+
+    Returns:
+        Shape (B,), real.
+    """
     size = norm(C).clamp_min(torch.finfo(C.dtype).tiny)
     C = C / size[:, None, None]
     G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
@@ -363,7 +413,15 @@ def two_norm_above(C: Tensor) -> Tensor:
 
 
 def beside(error: Tensor, X: Tensor) -> Tensor:
-    """Bound a relative error by a bound of the absolute one of X, which is at least so far below the exact norm."""
+    """Bound a relative error by a bound of the absolute one.
+
+    Args:
+        error: Bound of the absolute error of X, shape (B,).
+        X: Approximate results, shape (B, ...); the exact norm is at least theirs less that bound.
+
+    Returns:
+        Shape (B,): Inf where the bound is as large as X.
+    """
     least = norm(X) - error
     return torch.where(least > 0, error / least, torch.inf)
 
@@ -417,7 +475,15 @@ def _unless(X: Tensor, info: Tensor) -> tuple[Tensor]:
 
 
 def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
-    """Return the factors and the mask (B,) of what failed, or is not finite in one of them: there all are NaN."""
+    """Put NaN where something failed.
+
+    Args:
+        failed: Mask, shape (B,), or one for all.
+        factors: Shape (B, ...) each.
+
+    Returns:
+        The factors, and the mask (B,) of what failed or is not finite in one of them: there all are NaN.
+    """
     for x in factors:
         failed = failed | ~checks.finite(x)
     if failed.any():

@@ -179,7 +179,7 @@ class _Refinement:
             return []
         self.snapshots.divide(self.cuts)
         self.cuts = []
-        self._analyse(active)
+        _analyse(self.snapshots, active)
         if not self.inspector.ratios:
             self.inspector.calibrate(active[0], self._outlook(active[0]).tail)
         ready, more = [], []
@@ -237,20 +237,6 @@ class _Refinement:
     def _allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
-
-    def _analyse(self, active: list[Piece]) -> None:
-        """Compute how the coefficients of pieces decay along each axis."""
-        sketch = self.snapshots.sketch()
-        for counts in {piece.counts for piece in active}:
-            alike = [piece for piece in active if piece.counts == counts]
-            values = sketch[np.stack([piece.rows for piece in alike])].view(float)
-            sizes = np.sort(np.linalg.norm(values, axis=(2, 3)), axis=1) / self.task.many**0.5
-            scale = np.maximum(sizes[:, sizes.shape[1] // 2, None], np.finfo(float).tiny)
-            values = values.reshape(len(alike), *counts, *values.shape[2:])
-            places = [np.stack([piece.relative(i, piece.axes[i]) for piece in alike]) for i in range(self.d)]
-            found = [nodes.decay(np.moveaxis(values, i + 1, 1), at) / scale for i, at in enumerate(places)]
-            for piece, *envelopes in zip(alike, *found):
-                piece.envelopes = envelopes
 
     def _outlook(self, piece: Piece) -> _Outlook:
         """Read off tails and wanted nodes from the decay along each axis."""
@@ -345,6 +331,21 @@ def _check(task: Task) -> None:
             raise ValueError(
                 f"`{name}`: expected at least {corners} with a tolerance, the corners of a {of}, got {value}; raise it."
             )
+
+
+def _analyse(snapshots: Snapshots, active: list[Piece]) -> None:
+    """Compute how the coefficients of pieces decay along each axis."""
+    sketch = snapshots.sketch()
+    for counts in {piece.counts for piece in active}:
+        alike = [piece for piece in active if piece.counts == counts]
+        values = sketch[np.stack([piece.rows for piece in alike])].view(float)
+        sizes = np.sort(np.linalg.norm(values, axis=(2, 3)), axis=1) / snapshots.task.many**0.5
+        scale = np.maximum(sizes[:, sizes.shape[1] // 2, None], np.finfo(float).tiny)
+        values = values.reshape(len(alike), *counts, *values.shape[2:])
+        places = [np.stack([piece.relative(i, piece.axes[i]) for piece in alike]) for i in range(len(counts))]
+        found = [nodes.decay(np.moveaxis(values, i + 1, 1), at) / scale for i, at in enumerate(places)]
+        for piece, *envelopes in zip(alike, *found):
+            piece.envelopes = envelopes
 
 
 def _towards(fit: _Refinement, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:

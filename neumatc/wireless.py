@@ -281,7 +281,15 @@ def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
 
 
 def from_sionna(module: str, *names: str) -> list:
-    """Import names from a module of Sionna's, or say how to install it."""
+    """Import names from a module of Sionna's, or say how to install it.
+
+    Args:
+        module: Such as ``"sionna.phy.channel"``.
+        names: What is wanted of it.
+
+    Returns:
+        The objects, in order.
+    """
     # Importing Sionna seeds torch's global generators anew.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

@@ -235,8 +235,7 @@ def test_the_operation_chooses_the_end_of_the_spectrum():
 
     @dataclass(frozen=True)
     class Lowest(nm.Eigh):
-        @staticmethod
-        def _largest(A, k):
+        def _leading(self, A, k):
             values, vectors, failed = nm.linalg.eigh(A)
             return (values[:, :k], vectors[:, :, :k]), failed
 
