@@ -258,13 +258,20 @@ class Surrogate(nn.Module):
     @checks.full_precision
     @torch.no_grad()
     def _evaluate(
-        self, p: Tensor, rows: int, outputs: list[Tensor] | None, orthonormal: bool
+        self,
+        p: Tensor,
+        rows: int,
+        outputs: list[Tensor] | None = None,
+        orthonormal: bool = False,
+        cube: Callable[[Tensor], Tensor | list[Tensor]] | None = None,
+        points: int = 1,
     ) -> Tensor | tuple[Tensor, ...]:
-        outputs = empty(self.operation, self.shape, self.maps, len(p), p.device) if outputs is None else outputs
+        cube, count = cube or self.box.cube, len(p) * points  # of a grid p is the first axis
+        outputs = empty(self.operation, self.shape, self.maps, count, p.device) if outputs is None else outputs
 
         def work(part: slice) -> None:
-            own = [output[part] for output in outputs]
-            evaluate(self.operation, self.shape, self.maps, self.box.cube(p[part]), own)
+            own = [output[part.start * points : part.stop * points] for output in outputs]
+            evaluate(self.operation, self.shape, self.maps, cube(p[part]), own)
             if orthonormal:
                 self.operation.orthonormalize_(own)
 
@@ -323,7 +330,6 @@ def _bytes_per_row(surrogate: Surrogate) -> tuple[int, int]:
     return output, held + max(working, final) + 24 * d
 
 
-@checks.full_precision
 def _grid(surrogate: Surrogate, axes: tuple[object, ...], extrapolate: bool) -> object:
     d, operation, maps, names = surrogate.box.dimension, surrogate.operation, surrogate.maps, surrogate.box.names
     expected, remedy = f"{d}, one for each of {', '.join(names)}", "give a number for a parameter that is held fixed"
@@ -336,12 +342,13 @@ def _grid(surrogate: Surrogate, axes: tuple[object, ...], extrapolate: bool) -> 
     ]
     pieces = d > 1 and all(isinstance(m.embedding, PiecewisePolynomials) for m in maps)
     if pieces and not any(map(followed, p)):
-        with torch.no_grad():
-            factors = empty(operation, surrogate.shape, maps, math.prod(map(len, p)), surrogate.device)
-            evaluate(operation, surrogate.shape, maps, [box.cube(x) for box, x in zip(boxes, p)], factors)
+        x, points = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])], math.prod(map(len, p[1:]))
+        # Values are made beside the output, and an operation that finishes them may need three times their memory.
+        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * _bytes_per_row(surrogate)[0] * points))
+        value = surrogate._evaluate(p[0], rows, cube=lambda first: [boxes[0].cube(first), *x], points=points)
     else:
         value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), extrapolate=True)
-        factors = (value,) if isinstance(value, Tensor) else value
+    factors = (value,) if isinstance(value, Tensor) else value
     factors = [x.view(*map(len, p), *x.shape[1:]) for x in factors]
     return operation.pack([x.numpy(force=True) for x in factors] if is_array else factors)
 

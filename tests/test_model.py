@@ -549,11 +549,14 @@ def test_the_rank_counts_the_terms_of_one_value():
     assert surrogate.rank == max(piece.terms for piece in surrogate.pieces) < len(surrogate.maps[0].core)
 
 
+@pytest.mark.parametrize("fixed", [0, 1, 2])
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-def test_pieces_keep_the_memory_budget(dtype, d, ordered):
+def test_pieces_keep_the_memory_budget(dtype, d, ordered, fixed):
+    """Also where axes are constant in the batch."""
     surrogate, p = in_pieces(waves, d, dtype), cube(120, d)
+    p[:, d - min(fixed, d - 1) :] = 0.3
     if ordered:
         p = p[p[:, 0].argsort()]
     for working in (20_000, 200_000):
