@@ -212,7 +212,7 @@ class Surrogate(nn.Module):
                     f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
-        value = self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
+        value = _evaluated(self, p, max(1, rows), None if out is None else outputs, orthonormal)
         if isinstance(given, np.ndarray) and out is None:
             factors = (value,) if isinstance(value, Tensor) else value
             return self.operation.pack([x.numpy(force=True) for x in factors])
@@ -253,39 +253,7 @@ class Surrogate(nn.Module):
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
             )
-        return ((piece, self._evaluate(piece, rows, None, orthonormal)) for piece in p.split(rows))
-
-    @checks.full_precision
-    @torch.no_grad()
-    def _evaluate(
-        self,
-        p: Tensor,
-        rows: int,
-        outputs: list[Tensor] | None = None,
-        orthonormal: bool = False,
-        cube: Callable[[Tensor], Tensor | list[Tensor]] | None = None,
-        points: int = 1,
-    ) -> Tensor | tuple[Tensor, ...]:
-        cube, count = cube or self.box.cube, len(p) * points  # of a grid p is the first axis
-        outputs = empty(self.operation, self.shape, self.maps, count, p.device) if outputs is None else outputs
-
-        def work(part: slice) -> None:
-            own = [output[part.start * points : part.stop * points] for output in outputs]
-            evaluate(self.operation, self.shape, self.maps, cube(p[part]), own)
-            if orthonormal:
-                self.operation.orthonormalize_(own)
-
-        large = p.device.type == "cpu" and sum(map(Tensor.numel, outputs)) >= _LEAST_IN_THREADS
-        many = threads.count() if large else 1
-        if many > 1:
-            rows = max(1, min(rows // many, -(-len(p) // (_PARTS * many))))
-        parts = [slice(start, start + rows) for start in range(0, len(p), rows)]
-        if many > 1:
-            threads.each(work, parts)
-        else:
-            with threads.alone():
-                list(map(work, parts))
-        return self.operation.pack(outputs)
+        return ((piece, _evaluated(self, piece, rows, None, orthonormal)) for piece in p.split(rows))
 
     def to(self, *args: object, **kwargs: object) -> Surrogate:
         """Convert in place, as any module: ``to(device)``, ``to(dtype)`` or both.
@@ -330,27 +298,61 @@ def _bytes_per_row(surrogate: Surrogate) -> tuple[int, int]:
     return output, held + max(working, final) + 24 * d
 
 
+@checks.full_precision
+@torch.no_grad()
+def _evaluated(
+    surrogate: Surrogate,
+    p: Tensor,
+    rows: int,
+    outputs: list[Tensor] | None = None,
+    orthonormal: bool = False,
+    cube: Callable[[Tensor], Tensor | list[Tensor]] | None = None,
+    points: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
+    """Evaluate in parts of so many rows of p; for a grid p is its first axis, and each row has that many points."""
+    cube, operation, own = cube or surrogate.box.cube, surrogate.operation, (surrogate.shape, surrogate.maps)
+    outputs = empty(operation, *own, len(p) * points, p.device) if outputs is None else outputs
+
+    def work(part: slice) -> None:
+        values = [output[part.start * points : part.stop * points] for output in outputs]
+        evaluate(operation, *own, cube(p[part]), values)
+        if orthonormal:
+            operation.orthonormalize_(values)
+
+    large = p.device.type == "cpu" and sum(map(Tensor.numel, outputs)) >= _LEAST_IN_THREADS
+    many = threads.count() if large else 1
+    if many > 1:
+        rows = max(1, min(rows // many, -(-len(p) // (_PARTS * many))))
+    parts = [slice(start, start + rows) for start in range(0, len(p), rows)]
+    if many > 1:
+        threads.each(work, parts)
+    else:
+        with threads.alone():
+            list(map(work, parts))
+    return operation.pack(outputs)
+
+
 def _grid(surrogate: Surrogate, axes: tuple[object, ...], extrapolate: bool) -> object:
-    d, operation, maps, names = surrogate.box.dimension, surrogate.operation, surrogate.maps, surrogate.box.names
-    expected, remedy = f"{d}, one for each of {', '.join(names)}", "give a number for a parameter that is held fixed"
-    checks.require(len(axes) == d, "axes", expected, len(axes), remedy)
-    boxes, is_array = surrogate.box.axes, any(isinstance(axis, np.ndarray) for axis in axes)
-    is_array = is_array and not any(isinstance(axis, Tensor) for axis in axes)
+    d, boxes = surrogate.box.dimension, surrogate.box.axes
+    names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
+    checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
     p = [
         box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()
         for i, (box, axis) in enumerate(zip(boxes, axes))
     ]
-    pieces = d > 1 and all(isinstance(m.embedding, PiecewisePolynomials) for m in maps)
+    pieces = d > 1 and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps)
     if pieces and not any(map(followed, p)):
         x, points = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])], math.prod(map(len, p[1:]))
         # Values are made beside the output, and an operation that finishes them may need three times their memory.
         rows = max(1, _DEFAULT_WORKING_BYTES // (4 * _bytes_per_row(surrogate)[0] * points))
-        value = surrogate._evaluate(p[0], rows, cube=lambda first: [boxes[0].cube(first), *x], points=points)
+        value = _evaluated(surrogate, p[0], rows, cube=lambda first: [boxes[0].cube(first), *x], points=points)
     else:
         value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), extrapolate=True)
     factors = (value,) if isinstance(value, Tensor) else value
     factors = [x.view(*map(len, p), *x.shape[1:]) for x in factors]
-    return operation.pack([x.numpy(force=True) for x in factors] if is_array else factors)
+    if any(isinstance(axis, np.ndarray) for axis in axes) and not any(isinstance(axis, Tensor) for axis in axes):
+        factors = [x.numpy(force=True) for x in factors]
+    return surrogate.operation.pack(factors)
 
 
 def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:

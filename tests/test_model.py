@@ -463,13 +463,9 @@ def test_axes_of_a_grid_may_be_arrays_lists_and_numbers(kind):
     expected = factors_of(surrogate.grid(torch.tensor(x, dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64)))
     assert expected[0].shape[:2] == (3, 1)
     for axes, is_array in [((x, 0.25), False), ((np.array(x), 0.25), True), ((np.array(x), torch.tensor(0.25)), False)]:
-        for value, own in zip(factors_of_any(surrogate.grid(*axes)), expected):
+        for value, own in zip(factors_of(surrogate.grid(*axes)), expected):
             assert isinstance(value, np.ndarray) == is_array
             assert_close(torch.as_tensor(value), own)
-
-
-def factors_of_any(value):
-    return value if isinstance(value, nm.SVDFactors) else (value,)
 
 
 @pytest.mark.parametrize(
