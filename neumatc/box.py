@@ -99,24 +99,31 @@ class Box:
         """Where the parameters are."""
         return self.lower.device
 
-    def points(self, p: object, *, extrapolate: bool = False) -> Tensor:
+    @property
+    def axes(self) -> list[Box]:
+        """The box of each axis, of one parameter."""
+        settings, one = self.settings(), [slice(i, i + 1) for i in range(self.dimension)]
+        return [Box(self.lower[i], self.upper[i], **{name: own[i] for name, own in settings.items()}) for i in one]
+
+    def points(self, p: object, *, extrapolate: bool = False, name: str = "p") -> Tensor:
         """Return parameters as a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
         Args:
             p: A tensor, an array or nested lists of shape (B, d); for d = 1 also (B,) or a number.
             extrapolate: Allow parameters outside the box.
+            name: What messages call p.
 
         Raises:
             ValueError: If p is empty, of another width, on another device, not finite, or outside the box.
             TypeError: If p is not made of real floating numbers.
         """
         if not isinstance(p, Tensor):
-            p = checks.numbers("p", p, self.device)
+            p = checks.numbers(name, p, self.device)
         if self.dimension == 1 and p.ndim < 2:
             p = p.reshape(-1, 1)
         if any(self.periodic) and p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
             p = self._wrapped(p)
-        return checks.points(p, self.lower, self.upper, extrapolate=extrapolate)
+        return checks.points(p, self.lower, self.upper, extrapolate=extrapolate, name=name)
 
     def _wrapped(self, p: Tensor) -> Tensor:
         """Move parameters on periodic axes into the box by whole periods; those inside stay as they are."""

@@ -163,7 +163,7 @@ def numbers(name: str, value: object, device: torch.device) -> Tensor:
         raise TypeError(f"`{name}`: expected real numbers, got {type(value).__name__}.") from None
 
 
-def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False) -> Tensor:
+def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False, name: str = "p") -> Tensor:
     """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
     A few units of rounding outside the box are allowed, at the coarser precision of p and the box and at most a
@@ -171,18 +171,18 @@ def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     grows with B unless there is something to complain of.
     """
     d, device = lower.numel(), lower.device
-    require(p.dtype in REAL, "p", "float32 or float64", p.dtype, "convert with `p.to(torch.float64)`", TypeError)
+    require(p.dtype in REAL, name, "float32 or float64", p.dtype, f"convert with `{name}.to(torch.float64)`", TypeError)
     shape = tuple(p.shape)
-    require(shape[1:] == (d,), "p", f"shape (B, {d}), one row per parameter", shape, f"reshape it to (B, {d})")
-    require(shape[0], "p", "at least one parameter", f"an empty batch of shape {shape}")
-    require(p.device == device, "p", f"device {device}", p.device, f"move it with `p.to('{device}')`")
+    require(shape[1:] == (d,), name, f"shape (B, {d}), one row per parameter", shape, f"reshape it to (B, {d})")
+    require(shape[0], name, "at least one parameter", f"an empty batch of shape {shape}")
+    require(p.device == device, name, f"device {device}", p.device, f"move it with `{name}.to('{device}')`")
     # Python numbers: this runs before every evaluation, and a dozen operations on tiny tensors would cost more than it.
     # They come in one piece, since a GPU is waited for each time. Both extremes are NaN where an entry is.
     extremes = torch.cat([lower, upper, p.detach().amin(dim=0), p.detach().amax(dim=0)]).tolist()
     low, high, smallest, largest = (extremes[i : i + d] for i in range(0, 4 * d, d))
     if not all(map(math.isfinite, smallest + largest)):
         row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
-        require(False, "p", "finite parameters", f"{p[row].tolist()} in row {row}")
+        require(False, name, "finite parameters", f"{p[row].tolist()} in row {row}")
     eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
     slack = [min(8 * eps * max(abs(a), abs(b)), 1e-3 * (b - a)) for a, b in zip(low, high)]
     inside = [a - s <= x and y <= b + s for a, b, s, x, y in zip(low, high, slack, smallest, largest)]
@@ -191,7 +191,7 @@ def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
         outside = ((p < lower - s) | (p > upper + s)).any(dim=1)
         row = int(torch.argmax(outside.int()))
         got = f"{p[row].tolist()} in row {row} ({int(outside.sum())} of {shape[0]} rows are outside)"
-        require(False, "p", f"parameters in the box {low} to {high}", got, "pass `extrapolate=True` to allow it")
+        require(False, name, f"parameters in the box {low} to {high}", got, "pass `extrapolate=True` to allow it")
     return p
 
 

@@ -77,22 +77,20 @@ class PiecewisePolynomials(_Nodal):
 
     def basis(self, x: Tensor, weights: dict[str, Tensor], piece: Tensor) -> list[Tensor]:
         """Return the functions of each axis at x (B, d) in the pieces given, each of shape (B, most nodes)."""
-        result = []
-        for i, turning in enumerate(self.trigonometric):
-            low, high, bend = (weights[name][piece, i, None] for name in ("low", "high", "bend"))
-            t, some = (
-                ((x[:, i : i + 1] - low) - (high - x[:, i : i + 1])) / (high - low),
-                torch.where(bend == 0, 1.0, bend),
-            )
-            t = torch.where(bend == 0, t, torch.sin(some * t) / torch.sin(some))
-            own, delta = weights["bary"][piece, i], t - weights["nodes"][piece, i]
-            factors = torch.sin(delta * (math.pi / 2)) if turning else delta
-            phi = own * _others(torch.where(own == 0, 1.0, factors))
-            if turning:
-                even = weights["counts"][piece, i : i + 1] % 2 == 0
-                phi = torch.where(even, torch.cos(delta * (math.pi / 2)), 1.0) * phi
-            result.append(phi)
-        return result
+        return [self.along(i, x[:, i : i + 1], weights, piece) for i in range(x.shape[1])]
+
+    def along(self, i: int, x: Tensor, weights: dict[str, Tensor], piece: Tensor | int) -> Tensor:
+        """Return the functions of axis i at x (B, 1) in the pieces, or the piece, given: shape (B, most nodes)."""
+        low, high, bend = (weights[name][piece, i, None] for name in ("low", "high", "bend"))
+        t, some = ((x - low) - (high - x)) / (high - low), torch.where(bend == 0, 1.0, bend)
+        t = torch.where(bend == 0, t, torch.sin(some * t) / torch.sin(some))
+        own, delta = weights["bary"][piece, i], t - weights["nodes"][piece, i]
+        factors = torch.sin(delta * (math.pi / 2)) if self.trigonometric[i] else delta
+        phi = own * _others(torch.where(own == 0, 1.0, factors))
+        if self.trigonometric[i]:
+            even = weights["counts"][piece, i : i + 1] % 2 == 0
+            phi = torch.where(even, torch.cos(delta * (math.pi / 2)), 1.0) * phi
+        return phi
 
     def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Evaluate Phi at x (B, d), shape (B, r): mostly zeros."""
@@ -127,18 +125,57 @@ class PiecewisePolynomials(_Nodal):
     def summed(
         self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        """Return Phi(x) @ columns for x (B, d) in pieces of rising numbers, one product for each piece."""
+        """Return Phi(x) @ columns for x (B, d) in pieces of rising numbers, one product for each piece.
+
+        Axes that are constant in the batch are contracted first, unless that takes more memory than it saves.
+        """
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
-        first, counts, start, jobs = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0, []
+        same = (x == x[:1]).all(dim=0)
+        fixed = (same & ~same.all()).tolist()
+        first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
+        jobs = []
         for row, count, length in zip(first, counts, lengths.tolist()):
             part = slice(start, start := start + length)
-            local = phi[0][part, : count[0]]
-            for own, n in zip(phi[1:], count[1:]):
-                local = (local[:, :, None] * own[part, None, :n]).flatten(1)
-            jobs.append((local, columns[row : row + math.prod(count)], out[part]))
+            table, local = columns[row : row + math.prod(count)].view(*count, -1), None
+            for i, (own, n) in enumerate(zip(phi, count)):
+                own = own[part, :n]
+                if fixed[i] and table.shape[-1] < n * length:
+                    table = _contracted(own[:1], table, i)
+                else:
+                    local = own if local is None else (local[:, :, None] * own[:, None, :]).flatten(1)
+            jobs.append((local, table.flatten(0, -2), out[part]))
         threads.products(jobs)
+        return out
+
+    def grid(
+        self, axes: list[Tensor], weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        r"""Return Phi @ columns at all points of a tensor grid, the last axis fastest, shape (B_1 ... B_d, M).
+
+        In each piece the axes are contracted one after the other. One of n nodes turns n numbers into b, at its b
+        points there. Of two neighbours in this order, i before j takes :math:`b_i n_j (n_i + b_j)` multiply-adds times
+        what they share, j before i :math:`b_j n_i (n_j + b_i)`; so 1 / n - 1 / b rises in the cheapest order.
+
+        Args:
+            axes: Coordinates in the cube, shape (B_i, 1) each.
+            weights: The weights of Phi.
+            columns: The latent tensor as real rows, shape (r, M).
+            out: Memory for the result. Beside it as much again is taken for the largest piece.
+        """
+        out = columns.new_empty(math.prod(map(len, axes)), columns.shape[1]) if out is None else out
+        whole, ends = out.view(*map(len, axes), -1), zip(axes, weights["low"].T, weights["high"].T)
+        inside = [((x >= low) | (low == -1)) & ((x < high) | (high == 1)) for x, low, high in ends]
+        for k, (counts, row) in enumerate(zip(weights["counts"].tolist(), weights["first"].tolist())):
+            at = [own[:, k].nonzero()[:, 0] for own in inside]
+            if not all(map(len, at)):
+                continue
+            table = columns[row : row + math.prod(counts)].view(*counts, -1)
+            for i in sorted(range(len(axes)), key=lambda i: 1 / counts[i] - 1 / len(at[i])):
+                phi = self.along(i, axes[i][at[i]], weights, k)[:, : counts[i]]
+                table = _contracted(phi.to(columns.dtype), table, i)
+            whole[torch.meshgrid(*at, indexing="ij")] = table
         return out
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
@@ -221,6 +258,12 @@ class SparsePolynomials(_Nodal):
 
 def _after(x: Tensor, low: Tensor) -> Tensor:
     return torch.searchsorted(low[1:, 0].contiguous(), x[:, 0].contiguous(), right=True)
+
+
+def _contracted(phi: Tensor, table: Tensor, i: int) -> Tensor:
+    """Return a table (..., n, ...) whose axis i is contracted with phi (b, n), shape (..., b, ...)."""
+    done = phi @ table.reshape(math.prod(table.shape[:i]), table.shape[i], -1)
+    return done.view(*table.shape[:i], len(phi), *table.shape[i + 1 :])
 
 
 def _others(factors: Tensor) -> Tensor:

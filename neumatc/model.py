@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from neumatc import checks, threads
 from neumatc.box import Box
 from neumatc.embeddings import Embedding, Piece, followed, real_rows
+from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
 
 if TYPE_CHECKING:
@@ -75,20 +77,23 @@ class FactorMap(nn.Module):
         core, weights = self.core if core is None else core, self.weights if weights is None else weights
         return FactorMap(self.name, core, self.embedding, weights)
 
-    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | list[Tensor], out: Tensor | None = None) -> Tensor:
         """Evaluate at x (B, d) in [-1, 1]^d: shape ``(B, *shape)``, in ``out`` if given (then without gradients).
+
+        Polynomials in pieces also take the tensor grid of a list of axes, (B_i, 1) each, with B = B_1 ... B_d.
 
         A complex latent tensor is read as twice as many real columns: Phi is real, so this is half the operations of
         a complex product.
         """
         x = x if self.embedding.precise else x.to(self.numbers.dtype)
         columns = self.numbers.view(len(self.numbers), -1)  # also of scalars
+        contract = self.embedding.contract if isinstance(x, Tensor) else self.embedding.grid
         if out is not None:
-            self.embedding.contract(x, self.weights, columns, real_rows(out))
+            contract(x, self.weights, columns, real_rows(out))
             return out
-        flat = self.embedding.contract(x, self.weights, columns)
-        flat = torch.view_as_complex(flat.view(len(x), -1, 2)) if self.is_complex else flat
-        return flat.view(len(x), *self.shape)
+        flat = contract(x, self.weights, columns)
+        flat = torch.view_as_complex(flat.view(len(flat), -1, 2)) if self.is_complex else flat
+        return flat.view(len(flat), *self.shape)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> FactorMap:
         before = self.weights
@@ -193,7 +198,7 @@ class Surrogate(nn.Module):
         if isinstance(p, Tensor) and followed(p) and out is None and not orthonormal:
             return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
-        row, working = self._bytes_per_row
+        row, working = _bytes_per_row(self)
         if out is not None:
             outputs, row = _checked_out(self, out, p), 0
         if memory_budget is None:
@@ -206,11 +211,28 @@ class Surrogate(nn.Module):
                     f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
-        value = self._evaluate(p, max(1, rows), None if out is None else outputs, orthonormal)
+        value = _evaluated(self, p, max(1, rows), None if out is None else outputs, orthonormal)
         if isinstance(given, np.ndarray) and out is None:
             factors = (value,) if isinstance(value, Tensor) else value
             return self.operation.pack([x.numpy(force=True) for x in factors])
         return value
+
+    def grid(self, *axes: Tensor | np.ndarray | float, extrapolate: bool = False) -> object:
+        """Evaluate on a tensor grid of parameters; in pieces, at the price of one axis instead of all.
+
+        Args:
+            axes: One per parameter, as a call takes them for d = 1: shape (B_i,) or a number, tensor, array or list.
+            extrapolate: Allow parameters outside the box.
+
+        Returns:
+            What a call gives at all points of the grid, with (B_1, ..., B_d) in the place of (B,); arrays where axes
+            are arrays and none is a tensor. It follows axes that carry gradients, as a call does.
+
+        Raises:
+            ValueError: For another number of axes; and for each axis as a call does.
+            TypeError: As a call does.
+        """
+        return _grid(self, axes, extrapolate)
 
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False, orthonormal: bool = False
@@ -223,47 +245,14 @@ class Surrogate(nn.Module):
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
         p = self.box.points(p, extrapolate=extrapolate)
-        output, working = self._bytes_per_row
+        output, working = _bytes_per_row(self)
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
             )
-        return ((piece, self._evaluate(piece, rows, None, orthonormal)) for piece in p.split(rows))
-
-    @property
-    def _bytes_per_row(self) -> tuple[int, int]:
-        """Bytes per parameter of the output, and of the working memory at its peak."""
-        sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
-        direct = [m.shape == factor.shape for m, factor in zip(self.maps, self._factors)]
-        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
-        d = self.box.dimension
-        working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
-        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
-        # form may need three times their memory, but not at the same time as the embedding; a batch that is not sorted
-        # by pieces takes a copy.
-        final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
-        held = sum(size for size, directly in zip(sizes, direct) if not directly)
-        return output, held + max(working, final) + 24 * d
-
-    @checks.full_precision
-    @torch.no_grad()
-    def _evaluate(
-        self, p: Tensor, rows: int, outputs: list[Tensor] | None, orthonormal: bool
-    ) -> Tensor | tuple[Tensor, ...]:
-        outputs = empty(self.operation, self.shape, self.maps, p) if outputs is None else outputs
-
-        def work(part: slice) -> None:
-            own = [output[part] for output in outputs]
-            evaluate(self.operation, self.shape, self.maps, self.box.cube(p[part]), own)
-            if orthonormal:
-                self.operation.orthonormalize_(own)
-
-        with threads.alone() if p.device.type == "cpu" else nullcontext():  # but for the products, which are large
-            for start in range(0, len(p), rows):
-                work(slice(start, start + rows))
-        return self.operation.pack(outputs)
+        return ((piece, _evaluated(self, piece, rows, None, orthonormal)) for piece in p.split(rows))
 
     def to(self, *args: object, **kwargs: object) -> Surrogate:
         """Convert in place, as any module: ``to(device)``, ``to(dtype)`` or both.
@@ -291,6 +280,71 @@ class Surrogate(nn.Module):
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def _bytes_per_row(surrogate: Surrogate) -> tuple[int, int]:
+    """Bytes per parameter of the output, and of the working memory at its peak."""
+    sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in surrogate.maps]
+    direct = [m.shape == factor.shape for m, factor in zip(surrogate.maps, surrogate._factors)]
+    output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(surrogate._factors, surrogate.dtypes))
+    d = surrogate.box.dimension
+    working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in surrogate.maps)
+    # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
+    # form may need three times their memory, but not at the same time as the embedding; a batch that is not sorted
+    # by pieces takes a copy.
+    final = 3 * sum(sizes) if surrogate.operation.finishes else max(sizes)
+    held = sum(size for size, directly in zip(sizes, direct) if not directly)
+    return output, held + max(working, final) + 24 * d
+
+
+@checks.full_precision
+@torch.no_grad()
+def _evaluated(
+    surrogate: Surrogate,
+    p: Tensor,
+    rows: int,
+    outputs: list[Tensor] | None = None,
+    orthonormal: bool = False,
+    cube: Callable[[Tensor], Tensor | list[Tensor]] | None = None,
+    points: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
+    """Evaluate in parts of so many rows of p; for a grid p is its first axis, and each row has that many points."""
+    cube, operation, own = cube or surrogate.box.cube, surrogate.operation, (surrogate.shape, surrogate.maps)
+    outputs = empty(operation, *own, len(p) * points, p.device) if outputs is None else outputs
+
+    def work(part: slice) -> None:
+        values = [output[part.start * points : part.stop * points] for output in outputs]
+        evaluate(operation, *own, cube(p[part]), values)
+        if orthonormal:
+            operation.orthonormalize_(values)
+
+    with threads.alone() if p.device.type == "cpu" else nullcontext():  # but for the products, which are large
+        for start in range(0, len(p), rows):
+            work(slice(start, min(start + rows, len(p))))
+    return operation.pack(outputs)
+
+
+def _grid(surrogate: Surrogate, axes: tuple[object, ...], extrapolate: bool) -> object:
+    d, boxes = surrogate.box.dimension, surrogate.box.axes
+    names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
+    checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
+    p = [
+        box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()
+        for i, (box, axis) in enumerate(zip(boxes, axes))
+    ]
+    pieces = d > 1 and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps)
+    if pieces and not any(map(followed, p)):
+        x, points = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])], math.prod(map(len, p[1:]))
+        # Values are made beside the output, and an operation that finishes them may need three times their memory.
+        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * _bytes_per_row(surrogate)[0] * points))
+        value = _evaluated(surrogate, p[0], rows, cube=lambda first: [boxes[0].cube(first), *x], points=points)
+    else:
+        value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), extrapolate=True)
+    factors = (value,) if isinstance(value, Tensor) else value
+    factors = [x.view(*map(len, p), *x.shape[1:]) for x in factors]
+    if any(isinstance(axis, np.ndarray) for axis in axes) and not any(isinstance(axis, Tensor) for axis in axes):
+        factors = [x.numpy(force=True) for x in factors]
+    return surrogate.operation.pack(factors)
 
 
 def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -339,21 +393,23 @@ def _span(x: Tensor) -> tuple[int, int]:
     return start, start + (last + 1) * x.element_size()
 
 
-def empty(operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], p: Tensor) -> list[Tensor]:
-    """Return memory for the factors at p (B, d)."""
+def empty(
+    operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], count: int, device: torch.device
+) -> list[Tensor]:
+    """Return memory for the factors at ``count`` parameters."""
     pairs = zip(operation.factors(*shape), maps)
-    return [torch.empty((len(p), *f.shape), dtype=f.dtype(m.core.dtype), device=p.device) for f, m in pairs]
+    return [torch.empty((count, *f.shape), dtype=f.dtype(m.core.dtype), device=device) for f, m in pairs]
 
 
 def evaluate(
     operation: Operation,
     shape: tuple[int, int],
     maps: Sequence[FactorMap],
-    x: Tensor,
+    x: Tensor | list[Tensor],
     out: list[Tensor] | None = None,
 ) -> list[Tensor]:
-    """Evaluate the factors at x (B, d) in [-1, 1]^d, in their final form, in ``out`` if given."""
-    out = empty(operation, shape, maps, x) if out is None else out
+    """Evaluate the factors at x (B, d) in [-1, 1]^d, or on a grid, in their final form, in ``out`` if given."""
+    out = empty(operation, shape, maps, len(x), x.device) if out is None else out
     fitted = [m(x, out=piece) if m.shape == piece.shape[1:] else m(x) for m, piece in zip(maps, out)]
     operation.finish(fitted, out)
     return out

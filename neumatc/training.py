@@ -63,6 +63,7 @@ class ResidualTraining(Method):
         failure_probability: Training ends early when the estimated probability that the residual exceeds the tolerance,
             at a uniformly random parameter, is at most this.
         sampling: How that probability is estimated, and failing parameters are found.
+        newton: Whether a good start is trained on the error against its Newton step; else on the residual too.
 
     Limits: the matrices A(p_i) of all collocation points are kept in memory. The failure probability is an estimate.
     """
@@ -77,6 +78,7 @@ class ResidualTraining(Method):
     added: int = 64
     failure_probability: float = 1e-2
     sampling: FailureInformedSampling = field(default_factory=FailureInformedSampling)
+    newton: bool = True
 
     def __post_init__(self) -> None:
         checks.instance("embedding", self.embedding, Embedding, "an embedding such as nm.SinusoidalMLP()")
@@ -178,7 +180,8 @@ class _Training:
         task, maps, operation = self.task, self.maps, self.task.problem.operation
         first = self.method.estimate(task, maps)
         p, near = first.candidates, task.measure(self.A, [m(self.x) for m in maps])
-        if operation.newton and first.residuals.max() < _LARGE_RESIDUAL and near.max() < _LARGE_RESIDUAL:
+        newton = self.method.newton and operation.newton
+        if newton and first.residuals.max() < _LARGE_RESIDUAL and near.max() < _LARGE_RESIDUAL:
             y, self.targets = task.cube(p), self._step_from_start(self.x, self.A)
             improved = self._step_from_start(y, task.problem.family(p))
             self.judge = lambda maps: _relative_square([m(y) for m in maps], improved).item()

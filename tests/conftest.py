@@ -166,7 +166,7 @@ def pieced(problem, tol=1e-6, seed=0, **settings):
 
 def factors_of(value):
     """The factors of a value, also where there is one only."""
-    return (value,) if isinstance(value, torch.Tensor) else tuple(value)
+    return (value,) if isinstance(value, torch.Tensor | np.ndarray) else tuple(value)
 
 
 def trained(problem, rank=4, *, seed=0, steps=40, tol=None, budget=None, start=None, **settings):

@@ -21,6 +21,7 @@ from conftest import (
     rational,
     tree_of,
 )
+from torch.utils.flop_counter import FlopCounterMode
 
 import neumatc as nm
 from neumatc.piece import Piece, embedded
@@ -256,6 +257,111 @@ def test_a_fit_interpolates_what_was_solved():
     surrogate = pieced(problem, 1e-8)
     nodes = torch.tensor([x for piece in surrogate.pieces for x in piece.nodes[0]], dtype=torch.float64)
     assert_close(surrogate(nodes), problem.exact(nodes[:, None]).value, units=100)
+
+
+# Tensor grids
+
+
+def axes_of(counts, dtype=torch.float64):
+    """Coordinates in [-1, 1], both ends among them."""
+    ends = torch.tensor([1.0, -1.0], dtype=dtype)
+    return [torch.cat([ends[: min(2, n)], cube(max(0, n - 2), 1, dtype, seed=i)[:, 0]]) for i, n in enumerate(counts)]
+
+
+def products(function):
+    """Multiply-adds of the matrix products in a call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("counts", [(7,), (1,), (7, 5), (1, 9), (4, 6, 5), (5, 1, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128], ids=str)
+def test_a_tensor_grid_is_the_batch_of_its_points(counts, dtype):
+    surrogate, axes = in_pieces(wave, len(counts), dtype, cuts=CUTS), axes_of(counts)
+    value = surrogate.grid(*axes)
+    assert value.shape == (*counts, 3, 3)
+    assert value.dtype == dtype
+    expected = surrogate(torch.cartesian_prod(*axes).view(-1, len(counts)))
+    assert_close(value.flatten(0, -3), expected, units=200)
+
+
+def test_a_grid_on_the_faces_of_pieces_and_a_rounding_outside_the_box():
+    """Each of its points belongs to one piece."""
+    truth = polynomial(2, LEAST - 1)
+    surrogate = in_pieces(truth, 2, cuts=CUTS)
+    faces = [sorted({x for k in surrogate.pieces for x in (k.lower[i], k.upper[i])}) for i in (0, 1)]
+    axes = [torch.tensor([-1 - 4e-16, *own, 1 + 4e-16], dtype=torch.float64) for own in faces]
+    p = torch.cartesian_prod(*axes)
+    assert_close(surrogate.grid(*axes).flatten(0, 1), truth(p), units=200)
+    assert_close(surrogate.grid(*(1.1 * x for x in axes), extrapolate=True).flatten(0, 1), truth(1.1 * p), units=2000)
+
+
+@pytest.mark.parametrize("counts", [(2, 50), (50, 2), (5, 6, 20), (20, 5, 4), (3, 40, 7), (30, 30, 30)], ids=str)
+def test_axes_are_contracted_in_the_cheapest_order(counts):
+    d, entries = len(counts), 9
+    surrogate, axes = in_pieces(wave, d, cuts=0), axes_of(counts)
+    nodes = [len(own) for own in surrogate.pieces[0].nodes]
+
+    def price(order):
+        sizes, total = list(nodes), 0
+        for i in order:
+            total += math.prod(sizes) * counts[i]
+            sizes[i] = counts[i]
+        return total * entries
+
+    assert products(lambda: surrogate.grid(*axes)) == min(map(price, itertools.permutations(range(d))))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_value_of_a_grid_costs_little_more_than_its_last_axis(d):
+    surrogate, axes = in_pieces(wave, d, cuts=0), axes_of([60] * d)
+    nodes = [len(own) for own in surrogate.pieces[0].nodes]
+    assert products(lambda: surrogate.grid(*axes)) <= 1.2 * min(nodes) * 60**d * 9
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_constant_axes_of_a_batch_cost_nothing(d, dtype, ordered):
+    surrogate, p = in_pieces(wave, d, dtype, cuts=CUTS), cube(4000, d)
+    p = p[p[:, 1].argsort()] if ordered else p
+    whole, alone = products(lambda: surrogate(p)), torch.cat([p, p])
+    p[:, [i for i in range(d) if i != 1]] = 0.3
+    assert products(lambda: surrogate(p)) < whole / 2 ** (d - 1)
+    alone[::2] = p
+    assert_close(surrogate(p), surrogate(alone)[::2], units=200)
+
+
+def test_a_batch_of_one_parameter_many_times():
+    surrogate, p = in_pieces(wave, 2, cuts=CUTS), cube(1, 2)
+    assert_close(surrogate(p.expand(50, 2)), surrogate(p).expand(50, 3, 3))
+
+
+def test_a_grid_of_several_factors():
+    problem = easy(nm.SVD(rank=2), d=2)
+    surrogate, axes = pieced(problem, 1e-2), [torch.linspace(0, 1, n, dtype=torch.float64) for n in (6, 5)]
+    assert isinstance(surrogate.maps[0].embedding, nm.PiecewisePolynomials)
+    value, expected = surrogate.grid(*axes), surrogate(torch.cartesian_prod(*axes))
+    assert type(value) is nm.SVDFactors
+    for x, y in zip(value, expected):
+        assert_close(x.flatten(0, 1), y, units=1000)
+
+
+def test_a_grid_survives_a_file(tmp_path):
+    surrogate, axes = in_pieces(wave, 2, torch.complex128, cuts=CUTS), axes_of((4, 5))
+    nm.save(surrogate, tmp_path / "map.safetensors")
+    assert torch.equal(nm.load(tmp_path / "map.safetensors").grid(*axes), surrogate.grid(*axes))
+
+
+def test_a_grid_follows_axes_with_gradients():
+    truth = polynomial(2, LEAST - 1)
+    surrogate, (x, y) = in_pieces(truth, 2, cuts=CUTS), axes_of((4, 3))
+    slopes = []
+    for function in (surrogate.grid, lambda x, y: truth(torch.cartesian_prod(x, y))):
+        live = x.clone().requires_grad_()
+        slopes += torch.autograd.grad(function(live, y).square().sum(), live)
+    assert_close(*slopes, units=1000)
 
 
 # Rational functions

@@ -440,6 +440,67 @@ def test_parameters_with_gradients_are_refused_where_factors_are_finished():
         assert surrogate(p).S.shape == (3, 2)
 
 
+# Grids
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@operations
+def test_a_grid_of_any_map_is_the_batch_of_its_points(operation, d, dtype, device):
+    surrogate = random_surrogate(operation, 4, 4, dtype, d, device=device)
+    axes = [inside(n, 1, real(dtype), device, seed=n)[:, 0] for n in (4, 3, 5)[:d]]
+    value, expected = surrogate.grid(*axes), surrogate(torch.cartesian_prod(*axes).view(-1, d))
+    for x, y in zip(*map(factors_of, (value, expected))):
+        assert x.shape[:d] == tuple(map(len, axes))
+        assert_close(x.flatten(0, d - 1), y, units=200)
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda: in_pieces(waves, 2), lambda: random_surrogate(nm.SVD(2), 3, 3, torch.float32, 2)]
+)
+def test_axes_of_a_grid_may_be_arrays_lists_and_numbers(kind):
+    """Arrays, and no tensor among them, give arrays."""
+    surrogate, x = kind(), [0.1, 0.4, -0.5]
+    expected = factors_of(surrogate.grid(torch.tensor(x, dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64)))
+    assert expected[0].shape[:2] == (3, 1)
+    for axes, is_array in [((x, 0.25), False), ((np.array(x), 0.25), True), ((np.array(x), torch.tensor(0.25)), False)]:
+        for value, own in zip(factors_of(surrogate.grid(*axes)), expected):
+            assert isinstance(value, np.ndarray) == is_array
+            assert_close(torch.as_tensor(value), own)
+
+
+@pytest.mark.parametrize(
+    ("axes", "error", "words"),
+    [
+        ((0.5,), ValueError, ["`axes`", "2, one for each of p0, p1", "got 1", "a number"]),
+        ((0.5, 0.5, 0.5), ValueError, ["`axes`", "2, one for", "got 3"]),
+        ((0.5, [0.0, 2.5]), ValueError, ["`axes[1]`", "[-1.0] to [2.0]", "2.5", "row 1", "extrapolate=True"]),
+        (([0.5, math.nan], 0.5), ValueError, ["`axes[0]`", "finite", "nan", "row 1"]),
+        ((0.5, torch.zeros(0)), ValueError, ["`axes[1]`", "at least one", "empty"]),
+        ((torch.zeros(2, 3), 0.5), ValueError, ["`axes[0]`", "(B, 1)", "(2, 3)"]),
+        (
+            (torch.zeros(3).long(), 0.5),
+            TypeError,
+            ["`axes[0]`", "float32 or float64", "int64", "axes[0].to(torch.float64)"],
+        ),
+        ((0.5, ["a"]), TypeError, ["`axes[1]`", "real numbers", "list"]),
+    ],
+    ids=str,
+)
+def test_bad_axes_are_refused(axes, error, words):
+    surrogate = random_surrogate(nm.Inverse(), 3, 3, torch.float32, d=2)
+    assert_raises(error, words, lambda: surrogate.grid(*axes))
+
+
+def test_axes_of_a_grid_are_scaled_one_by_one():
+    """Logarithmic and periodic axes as in a call; parameters outside a period are moved inside."""
+    box = nm.Box([0.5, 0.0], [8.0, 1.0], scale=["log", "linear"], periodic=[False, True], dtype=torch.float64)
+    surrogate, axes = (
+        in_pieces(waves, 2, box=box),
+        [torch.tensor(x, dtype=torch.float64) for x in ([0.5, 2, 8], [-0.3, 1.9])],
+    )
+    assert_close(surrogate.grid(*axes).flatten(0, 1), surrogate(torch.cartesian_prod(*axes)), units=200)
+
+
 # Pieces
 
 
@@ -484,11 +545,14 @@ def test_the_rank_counts_the_terms_of_one_value():
     assert surrogate.rank == max(piece.terms for piece in surrogate.pieces) < len(surrogate.maps[0].core)
 
 
+@pytest.mark.parametrize("fixed", [0, 1, 2])
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-def test_pieces_keep_the_memory_budget(dtype, d, ordered):
+def test_pieces_keep_the_memory_budget(dtype, d, ordered, fixed):
+    """Also where axes are constant in the batch."""
     surrogate, p = in_pieces(waves, d, dtype), cube(120, d)
+    p[:, d - min(fixed, d - 1) :] = 0.3
     if ordered:
         p = p[p[:, 0].argsort()]
     for working in (20_000, 200_000):
