@@ -75,7 +75,7 @@ class Embedding(ABC):
         if followed(x) or (out is None and torch.is_grad_enabled()):
             return phi @ columns
         out = columns.new_empty(len(phi), columns.shape[1]) if out is None else out
-        threads.products([(phi, columns, out)])
+        threads.products([(phi, columns, out, None)])
         return out
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:

@@ -119,13 +119,20 @@ class PiecewisePolynomials(_Nodal):
         if len(weights["low"]) < 2 or bool((piece[1:] >= piece[:-1]).all()):
             return self.summed(x, piece, weights, columns, out)
         piece, order = piece.sort(stable=True)
-        found = self.summed(x[order], piece, weights, columns)
-        return (torch.empty_like(found) if out is None else out).index_copy_(0, order, found)
+        return self.summed(x[order], piece, weights, columns, out, order)
 
     def summed(
-        self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None
+        self,
+        x: Tensor,
+        piece: Tensor,
+        weights: dict[str, Tensor],
+        columns: Tensor,
+        out: Tensor | None = None,
+        order: Tensor | None = None,
     ) -> Tensor:
         """Return Phi(x) @ columns for x (B, d) in pieces of rising numbers, one product for each piece.
+
+        With ``order`` its rows go to those places.
 
         Axes that are constant in the batch are contracted first, unless that takes more memory than it saves.
         """
@@ -145,7 +152,8 @@ class PiecewisePolynomials(_Nodal):
                     table = _contracted(own[:1], table, i)
                 else:
                     local = own if local is None else (local[:, :, None] * own[:, None, :]).flatten(1)
-            jobs.append((local, table.flatten(0, -2), out[part]))
+            own = (out[part], None) if order is None else (out, order[part])
+            jobs.append((local, table.flatten(0, -2), *own))
         threads.products(jobs)
         return out
 

@@ -84,14 +84,17 @@ def equidistant(count: int) -> list[float]:
 
 def bent(t: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
     r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
-    safe = np.where(bend == 0, 1.0, bend)
-    return np.where(bend == 0, t, np.sin(safe * t) / np.sin(safe))
+    if not np.any(bend):
+        return t
+    some = np.where(bend == 0, 1.0, bend)
+    return np.where(bend == 0, t, np.sin(some * t) / np.sin(some))
 
 
-def straight(y: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
-    """Return the t of which y is `bent`."""
-    safe = np.where(bend == 0, 1.0, bend)
-    return np.where((bend == 0) | (np.abs(y) == 1), y, np.arcsin(np.clip(y * np.sin(safe), -1, 1)) / safe)
+def straight(y: np.ndarray, bend: float) -> np.ndarray:
+    """Return the t of which y is `bent`; the ends exactly."""
+    if not bend:
+        return y
+    return np.where(np.abs(y) == 1, y, np.arcsin(np.clip(y * np.sin(bend), -1, 1)) / bend)
 
 
 def barycentric(at: np.ndarray, counts: np.ndarray, trigonometric: bool = False) -> np.ndarray:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 # Multiplications from which threads pay, and parts that each takes: one that lost its core takes fewer.
 _LEAST, _PARTS = 2**22, 4
+# Numbers of a product that are computed before they are moved.
+_CACHED = 2**17
 
 _given = threading.local()
 
@@ -62,27 +64,37 @@ def each(function: Callable[[object], object], parts: Sequence[object]) -> list[
         return list(map(work, parts)) if many < 2 else list(_pool(count()).map(work, parts))
 
 
-def products(jobs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Write a @ b to out for each (a, b, out); on a CPU in parts of rows, in threads where that pays."""
+# A product of which the rows go to places, a, b, out and rows: out[rows] = a @ b; or all of out, where rows is None.
+Product = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
-    def compute(part: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
-        for a, b, out in part:
-            torch.mm(a, b, out=out)
 
-    on_cpu = bool(jobs) and jobs[0][0].device.type == "cpu"
-    if not on_cpu or count() == 1 or sum(a.numel() * b.shape[1] for a, b, _ in jobs) < _LEAST:
-        return compute(jobs)
-    rows = -(-sum(len(a) for a, _, _ in jobs) // (_PARTS * count()))
-    parts, left = [[]], rows
-    for a, b, out in jobs:
+def products(jobs: Sequence[Product]) -> None:
+    """Compute products; on a CPU in parts of rows, in threads where that pays."""
+    work = sum(a.numel() * b.shape[1] for a, b, _, _ in jobs)
+    if not work or jobs[0][0].device.type != "cpu" or count() == 1 or work < _LEAST:
+        return _compute(jobs)
+    size = -(-sum(len(a) for a, _, _, _ in jobs) // (_PARTS * count()))
+    parts, left = [[]], size
+    for a, b, out, rows in jobs:
         start = 0
         while start < len(a):
-            end = min(len(a), start + left)
-            parts[-1].append((a[start:end], b, out[start:end]))
-            start, left = end, left - (end - start)
+            part = slice(start, start := min(len(a), start + left))
+            own = (out[part], None) if rows is None else (out, rows[part])
+            parts[-1].append((a[part], b, *own))
+            left -= part.stop - part.start
             if not left:
-                parts, left = [*parts, []], rows
-    each(compute, parts)
+                parts, left = [*parts, []], size
+    each(_compute, parts)
+
+
+def _compute(jobs: Sequence[Product]) -> None:
+    for a, b, out, rows in jobs:
+        if rows is None:
+            torch.mm(a, b, out=out)
+            continue
+        size = max(1, _CACHED // b.shape[1])  # what is moved to its place is still in the cache
+        for part, where in zip(a.split(size), rows.split(size)):
+            out.index_copy_(0, where, part @ b)
 
 
 @cache

@@ -176,7 +176,7 @@ def lines(row: Row) -> str:
 
 
 STUDIES: dict[str, Callable[[], list[Row]]] = {
-    "inverse": lambda: [inverse(users) for users in (8, 16, 32)] + [inverse(spread=300e-9, tol=1e-2)],
+    "inverse": lambda: [inverse(), inverse(spread=300e-9, tol=1e-2), inverse(16, rounds=5), inverse(32, rounds=3)],
     "svd": lambda: [svd(model, spread) for model in "AC" for spread in (30e-9, 100e-9)],
     "lmmse": lambda: [lmmse(streams) for streams in (32, 8)],
     "many": lambda: [many()],
