@@ -98,7 +98,7 @@ class Inspector:
         """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""
         p = self.task.problem.family.box.parameters(torch.from_numpy(x))
         x, own, (weights, rows) = self.task.place(p), torch.from_numpy(own), tables
-        embedding, flat = PiecewisePolynomials((False,) * x.shape[1]), []
+        embedding, flat = PiecewisePolynomials(), []
         for value in map(real_rows, self.snapshots.values()):
             moved = (item.to(value.device) for item in (x, own, rows))
             there = {name: weight.to(value.device) for name, weight in weights.items()}

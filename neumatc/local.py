@@ -47,20 +47,13 @@ class PiecewisePolynomials(_Nodal):
 
     Here x stands for the position t in the piece, in [-1, 1], or where X oscillates for :math:`\sin(b t) / \sin b`:
     polynomials in it have nearly equidistant nodes, of which they need fewer per oscillation (after Kosloff and
-    Tal-Ezer, J. Comput. Phys. 104, 1993). On a trigonometric axis, which no piece divides,
-    :math:`\sin(\pi (t - t_k) / 2)` takes the place of the differences, times :math:`\cos(\pi (t - t_j) / 2)` for an
-    even number of nodes.
+    Tal-Ezer, J. Comput. Phys. 104, 1993).
 
     Args:
-        trigonometric: Whether each axis is trigonometric.
         depth: Levels of the tree of cuts by which a piece is found, in several parameters.
     """
 
-    trigonometric: tuple[bool, ...] = (False,)
     depth: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "trigonometric", tuple(map(bool, self.trigonometric)))
 
     def locate(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Return the number of the piece in which each x (B, d) lies, shape (B,); outside the cube, of the nearest."""
@@ -85,12 +78,7 @@ class PiecewisePolynomials(_Nodal):
         t, some = ((x - low) - (high - x)) / (high - low), torch.where(bend == 0, 1.0, bend)
         t = torch.where(bend == 0, t, torch.sin(some * t) / torch.sin(some))
         own, delta = weights["bary"][piece, i], t - weights["nodes"][piece, i]
-        factors = torch.sin(delta * (math.pi / 2)) if self.trigonometric[i] else delta
-        phi = own * _others(torch.where(own == 0, 1.0, factors))
-        if self.trigonometric[i]:
-            even = weights["counts"][piece, i : i + 1] % 2 == 0
-            phi = torch.where(even, torch.cos(delta * (math.pi / 2)), 1.0) * phi
-        return phi
+        return own * _others(torch.where(own == 0, 1.0, delta))
 
     def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Evaluate Phi at x (B, d), shape (B, r): mostly zeros."""

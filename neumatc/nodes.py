@@ -73,15 +73,6 @@ def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float
     return best
 
 
-def equidistant(count: int) -> list[float]:
-    """Return ``count`` equidistant nodes of a periodic axis [-1, 1), a power of two, such that halves come first."""
-    nodes = [-1.0]
-    while len(nodes) < count:
-        step = 1 / len(nodes)
-        nodes += [x + step for x in nodes]
-    return nodes[:count]
-
-
 def bent(t: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
     r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
     if not np.any(bend):
@@ -97,19 +88,17 @@ def straight(y: np.ndarray, bend: float) -> np.ndarray:
     return np.where(np.abs(y) == 1, y, np.arcsin(np.clip(y * np.sin(bend), -1, 1)) / bend)
 
 
-def barycentric(at: np.ndarray, counts: np.ndarray, trigonometric: bool = False) -> np.ndarray:
-    """Return one over the product of differences of each node to the others (of half sines on a periodic axis).
+def barycentric(at: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return one over the product of differences of each node to the others.
 
     Args:
         at: Sets of nodes, shape (..., n), of which the first ones count.
         counts: How many, shape (...).
-        trigonometric: Whether the axis is periodic.
 
     Returns:
         The weights, zero beyond those that count, shape (..., n).
     """
     delta = at[..., :, None] - at[..., None, :]
-    delta = np.sin(delta * (np.pi / 2)) if trigonometric else delta
     own = np.arange(at.shape[-1]) < np.asarray(counts)[..., None]
     delta[~(own[..., :, None] & own[..., None, :]) | np.eye(at.shape[-1], dtype=bool)] = 1.0
     return np.where(own, 1 / delta.prod(axis=-1), 0.0)
@@ -122,26 +111,19 @@ def _transform(at: bytes) -> np.ndarray:
     return np.linalg.pinv(np.polynomial.chebyshev.chebvander(at, len(at) - 1))
 
 
-def decay(values: np.ndarray, at: np.ndarray, trigonometric: bool = False) -> np.ndarray:
-    """Return the sizes of the coefficients of interpolants along one axis, a falling envelope for each.
+def decay(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return the sizes of the Chebyshev coefficients of interpolants along one axis, a falling envelope for each.
 
     Args:
         values: Real results at the nodes, shape (k, n, ..., s): those of other axes in between, numbers of a result
             last.
         at: Nodes on [-1, 1], shape (k, n).
-        trigonometric: Coefficients of a Fourier series, sorted by frequency, instead of a Chebyshev series.
 
     Returns:
         e_j = max over i >= j of the largest norm of coefficient i, shape (k, n).
     """
-    count = at.shape[1]
-    flat = values.reshape(*at.shape, -1)
-    if trigonometric:
-        flat = np.take_along_axis(flat, np.argsort(at, axis=1)[:, :, None], axis=1)
-        order = np.argsort(np.abs(np.fft.fftfreq(count)), kind="stable")
-        coefficients = (np.fft.fft(flat, axis=1) / count)[:, order]
-    else:
-        coefficients = np.stack([_transform(own.tobytes()) for own in np.round(at, _DECIMALS) + 0.0]) @ flat
-    squares = (coefficients * coefficients.conj()).real.reshape(*at.shape, -1, values.shape[-1])
+    transforms = np.stack([_transform(own.tobytes()) for own in np.round(at, _DECIMALS) + 0.0])
+    coefficients = transforms @ values.reshape(*at.shape, -1)
+    squares = (coefficients * coefficients).reshape(*at.shape, -1, values.shape[-1])
     sizes = np.sqrt(squares.sum(axis=-1).max(axis=2))
     return np.maximum.accumulate(sizes[:, ::-1], axis=1)[:, ::-1]

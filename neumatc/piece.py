@@ -202,7 +202,7 @@ def embedded(root: Piece) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tens
     found, d = leaves(root), len(root.low)
     weights, rows = tables(found)
     branches, depth = _tree(root, found) if d > 1 else (_NO_TREE, 0)
-    return PiecewisePolynomials((False,) * d, depth), weights | _tensors(branches), rows
+    return PiecewisePolynomials(depth), weights | _tensors(branches), rows
 
 
 def _tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:

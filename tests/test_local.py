@@ -214,28 +214,6 @@ def test_outside_the_box_the_nearest_piece_goes_on(d):
     assert_close(surrogate(p, extrapolate=True), truth(p), units=2000)
 
 
-@pytest.mark.parametrize("count", [4, 5, 16, 17])
-def test_a_trigonometric_axis_reproduces_its_frequencies(count):
-    """n equally spaced nodes of a period hold the frequencies below n / 2."""
-    k = torch.arange(-((count - 1) // 2), (count - 1) // 2 + 1, dtype=torch.float64)
-    a = gaussian(len(k), dtype=torch.complex128)
-    truth = lambda x: (torch.exp(1j * math.pi * k * x) @ a).real  # noqa: E731
-    nodes = torch.arange(count, dtype=torch.float64) * (2 / count) - 1
-    products = torch.sin((nodes[:, None] - nodes + torch.eye(count)) * math.pi / 2) + 0 * nodes
-    weights = {
-        "low": -torch.ones(1, 1, dtype=torch.float64),
-        "high": torch.ones(1, 1, dtype=torch.float64),
-        "bend": torch.zeros(1, 1, dtype=torch.float64),
-        "nodes": nodes[None, None],
-        "bary": (1 / (products - torch.diag(products.diag()) + torch.eye(count)).prod(dim=1))[None, None],
-        "counts": torch.tensor([[count]]),
-        "first": torch.tensor([0]),
-    }
-    x = cube(100, 1)
-    phi = nm.PiecewisePolynomials((True,))(x, weights)
-    assert (phi @ truth(nodes[:, None]) - truth(x)).abs().max() < 1e-12
-
-
 @pytest.mark.parametrize("d", [1, 2])
 def test_the_derivative_of_a_fitted_inverse(d):
     """It is -X (dA/dp) X."""

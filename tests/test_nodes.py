@@ -14,12 +14,12 @@ def extended(taken, count, offered, banned=NONE):
     return [*taken, *(x for x, _ in nodes.added(count - len(taken), taken, offered, banned))]
 
 
-def barycentric(x, trigonometric=False):
-    return nodes.barycentric(np.asarray(x)[None], np.array([len(x)]), trigonometric)[0]
+def barycentric(x):
+    return nodes.barycentric(np.asarray(x)[None], np.array([len(x)]))[0]
 
 
-def decay(values, x, trigonometric=False):
-    return nodes.decay(values[None], x[None], trigonometric)[0]
+def decay(values, x):
+    return nodes.decay(values[None], x[None])[0]
 
 
 def lebesgue(x):
@@ -86,24 +86,24 @@ def test_points_that_are_badly_placed_are_not_taken():
     assert lebesgue(x) < 8
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
-def test_equidistant_nodes_of_a_period_are_nested(count):
-    x = nodes.equidistant(2 * count)
-    assert x[:count] == nodes.equidistant(count)
-    assert np.allclose(np.diff(sorted(x)), 1 / count)
+def test_barycentric_weights_interpolate():
+    x, t = np.array(extended(NONE, 7, NONE)), np.linspace(-0.99, 0.93, 40)
+    f = np.polynomial.Polynomial([1, 0, 0, -2, 0, 0, 1])
+    products = np.stack([np.delete(t[:, None] - x, j, axis=1).prod(axis=1) for j in range(7)], axis=1)
+    assert np.allclose(products * barycentric(x) @ f(x), f(t), atol=1e-12)
 
 
-@pytest.mark.parametrize("trigonometric", [False, True])
-def test_barycentric_weights_interpolate(trigonometric):
-    x = np.array(nodes.equidistant(8)[:7] if trigonometric else extended(NONE, 7, NONE))
-    half = np.pi / 2
-    f = (lambda t: np.sin(2 * np.pi * t) + np.cos(np.pi * t)) if trigonometric else (lambda t: t**6 - 2 * t**3 + 1)
-    t = np.linspace(-0.99, 0.93, 40)
-    delta = t[:, None] - x
-    delta = np.sin(delta * half) if trigonometric else delta
-    products = np.stack([np.delete(delta, j, axis=1).prod(axis=1) for j in range(7)], axis=1)
-    # An odd number of half sines is a trigonometric polynomial of the period of the axis.
-    assert np.allclose(products * barycentric(x, trigonometric) @ f(x), f(t), atol=1e-12)
+def test_places_beyond_the_count_have_no_weight():
+    x = np.array(extended(NONE, 7, NONE))
+    padded = nodes.barycentric(np.append(x, [0.0, 0.0])[None], np.array([7]))[0]
+    assert np.array_equal(padded, [*barycentric(x), 0, 0])
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.3, 1.2])
+def test_stretched_positions_go_back(bend):
+    t = np.linspace(-1, 1, 21)
+    y = nodes.bent(t, bend)
+    assert np.abs(nodes.straight(y, bend) - t).max() < 1e-14 and list(y[[0, -1]]) == [-1, 1]
 
 
 @pytest.mark.parametrize("count", [5, 9, 16])
@@ -135,12 +135,6 @@ def test_decay_along_one_axis_of_a_grid():
     values = (x[:, None] ** 2 * np.exp(y))[:, :, None]
     assert (decay(values, x)[3:] < 1e-12).all()
     assert decay(np.moveaxis(values, 1, 0), y)[3] > 1e-3
-
-
-def test_frequencies_of_a_periodic_axis():
-    x = np.array(nodes.equidistant(16))
-    envelope = decay(np.exp(2j * np.pi * x)[:, None], x, trigonometric=True)
-    assert np.allclose(envelope[:4], 1) and (envelope[5:] < 1e-12).all()
 
 
 def test_nodes_keep_away_from_where_solutions_fail():
