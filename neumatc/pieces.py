@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -55,6 +56,8 @@ _NOISE_UNITS, _FALLEN = 300.0, 0.3
 _STEEP, _SURE, _KEPT, _LEFT = 8, 3, 0.9, 0.1
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
 _UNBOUNDED = 1e3
+# Difference of the ends of an axis, relative to X and to how it varies, below which they are taken for the same.
+_SAME = 1e-5
 # How often nodes are moved where exact solutions fail, and the least side of a piece that is halved for that reason.
 _MOST_MOVES, _LEAST_SINGULAR = 3, 2.0**-8
 # Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
@@ -391,7 +394,23 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
     fit.inspector.summary()
+    _hint_at_periods(fit)
     return _built(fit.task, fit.snapshots, *tree.embedded(fit.root))
+
+
+def _hint_at_periods(fit: _Refinement) -> None:
+    """Say where X is the same at both ends of an axis that was not said to be periodic, and not between them."""
+    corners = np.array(list(product((-1.0, 1.0), repeat=fit.d)))
+    if not fit.task.problem.operation.unique or fit.snapshots.missing(corners):
+        return
+    sketch, rows = fit.snapshots.sketch(), fit.snapshots.solve(corners)
+    if (rows < 0).any():
+        return
+    values, varies = sketch[rows].reshape(*(2,) * fit.d, -1), np.linalg.norm(sketch - sketch[rows[0]])
+    for i, name in enumerate(fit.box.names):
+        low, high = (values.take(end, axis=i) for end in (0, 1))
+        if not fit.box.periodic[i] and np.linalg.norm(high - low) < min(_SAME * np.linalg.norm(low), _SAME * varies):
+            fit.task.note(f"X is the same at both ends of {name}: if that axis goes round, say periodic=True")
 
 
 def _most_nodes(tol: float) -> int:

@@ -510,6 +510,26 @@ def test_vectors_are_continuous_where_values_stay_apart(operation, vectors):
     assert failing(problem, surrogate, 1e-4) <= 0.02
 
 
+@pytest.mark.parametrize("d", [1, 2])
+def test_ends_that_are_the_same_are_told(d):
+    turning = [
+        lambda *p: 3 + torch.cos(2 * math.pi * p[0]),
+        lambda *p: 2 + torch.sin(2 * math.pi * p[-1] + p[0] * (d - 1)),
+    ]
+    around = fitted(nm.Problem(diagonal(*turning, d=d), nm.Inverse()), 1e-3).report.message
+    names = ["p"] if d == 1 else ["p2"]
+    assert [f"both ends of {name}" in around for name in names] == [True] * len(names)
+    assert "both ends of p1" not in around
+    said = fitted(nm.Problem(diagonal(turning[0], lambda *p: 2 + 0 * p[0], periodic=True), nm.Inverse()), 1e-3)
+    assert "both ends" not in said.report.message
+
+
+def test_other_ends_are_not_told():
+    for entry in (lambda p: 3 + p, lambda p: 3 + 0 * p, lambda p: 3 + torch.cos(6 * p)):
+        report = fitted(nm.Problem(diagonal(entry, lambda p: 2 + 0 * p), nm.Inverse()), 1e-3).report
+        assert "both ends" not in report.message
+
+
 # Many problems at once
 
 

@@ -147,17 +147,20 @@ def _steps(raw: np.ndarray, blocks: list[np.ndarray]) -> tuple[np.ndarray, np.nd
 
 def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     """Unitary step by which columns go on in labels (overlap: labels by columns), blocks by orthogonal Procrustes."""
-    square = np.abs(overlap) ** 2
-    share = np.empty_like(square)
-    for block in blocks:  # a block is one goal: its labels share the weight of their span
-        share[block] = square[block].sum(axis=0)
+    larger = [block for block in blocks if len(block) > 1]
+    share = np.abs(overlap) ** 2
+    for block in larger:  # a block is one goal: its labels share the weight of their span
+        share[block] = share[block].sum(axis=0)
     columns = share.argmax(axis=1)
     if len(set(columns.tolist())) < len(columns):
         columns = linear_sum_assignment(share, maximize=True)[1]
     step, labels = np.zeros_like(overlap), np.arange(len(columns))
-    step[columns, labels] = polar(overlap[labels, columns, None, None])[:, 0, 0].conj()
-    for block in (block for block in blocks if len(block) > 1):
-        step[np.ix_(columns[block], block)] = polar(overlap[np.ix_(block, columns[block])]).conj().T
+    kept = overlap[labels, columns].conj()
+    size = np.abs(kept)
+    step[columns, labels] = np.where(size > 0, kept / np.maximum(size, _TINY), 1)
+    for block in larger:
+        own = columns[block]
+        step[own[:, None], block] = polar(overlap[block[:, None], own]).conj().T
     return step
 
 
