@@ -195,7 +195,12 @@ class Surrogate(nn.Module):
                 overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation.
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
-        if isinstance(p, Tensor) and followed(p) and out is None and not orthonormal:
+        if isinstance(p, Tensor) and followed(p):
+            if out is not None or orthonormal:
+                raise ValueError(
+                    "`p`: expected parameters without gradients for `out` and `orthonormal`, which do not follow them, "
+                    "got some under autograd or torch.func; take `p.detach()`."
+                )
             return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
         row, working = _bytes_per_row(self)

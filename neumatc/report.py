@@ -111,7 +111,8 @@ class Report:
         rank: r, the largest of the factors.
         seed: As given to `fit`, and ``tol`` and ``budget``.
         met: Whether the tolerance is met: in every piece the fresh parameters that it was given pass, and over the box,
-            uniform on its scales, at most the target share exceeds it. ``unmet``: the boxes where it is not, and why.
+            uniform on its scales, at most the target share exceeds it; where a grid was solved as a whole, at its
+            points. ``unmet``: the boxes where it is not, and why.
         stop_reason: Why the fit ended, and ``message``, what else there is to know: why it ended early, or
             what it had to do without.
         seconds: Wall time of the fit, everything included.

@@ -433,6 +433,13 @@ def test_a_surrogate_compiles_without_breaks(kind, backend):
     assert_close(torch.compile(surrogate, fullgraph=True, backend=backend)(p), surrogate(p))
 
 
+@pytest.mark.parametrize("with_out", [True, False])
+def test_parameters_with_gradients_are_refused_where_the_result_does_not_follow_them(with_out):
+    surrogate, p = random_surrogate(nm.Inverse(), 4, 4, torch.float64), inside(3, 1).requires_grad_()
+    options = {"out": torch.empty(3, 4, 4, dtype=torch.float64)} if with_out else {"orthonormal": True}
+    assert_raises(ValueError, ["`p`", "gradients", "`p.detach()`"], lambda: surrogate(p, **options))
+
+
 def test_parameters_with_gradients_are_refused_where_factors_are_finished():
     surrogate, p = random_surrogate(nm.SVD(rank=2), 4, 4, torch.float64), inside(3, 1).requires_grad_()
     assert_raises(ValueError, ["`p`", "without gradients", "SVD", "p.detach()"], lambda: surrogate(p))
