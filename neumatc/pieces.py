@@ -51,6 +51,8 @@ _MARGIN = 0.8
 _LOOKS = (2.0, 8.0)
 # Below so many rounding units coefficients that do not fall when a piece is halved are noise.
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
+# A residual that is larger than the coefficients by this part of one over a rounding unit is no noise.
+_MISSED = 1e-3
 # A piece that keeps nearly all of the difference between its ends in so many halvings seems to hold a jump; from the
 # smaller number on it is halved at once as far as its nodes tell where.
 _STEEP, _SURE, _KEPT, _LEFT = 8, 3, 0.9, 0.1
@@ -108,14 +110,16 @@ class Pieces(Method):
 
     def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
         """Choose the pieces once for all problems; where that does not lead to the tolerance, for each alone."""
-        together = Together.of(tasks)
+        together, spent = Together.of(tasks), 0
         if together is not None:
-            maps = self.run(together)
-            if together.report.met:
+            maps, spent = self.run(together), together.report.exact_solves
+            # Where one is not defined nothing is known of the others.
+            if together.report.met and not together.report.singular:
                 return together.apart(maps)
-            for task in tasks:
-                task.report.exact_solves += together.report.exact_solves
-        return [self.run(task) for task in tasks]
+        found = [self.run(task) for task in tasks]
+        for task in tasks:
+            task.report.exact_solves += spent
+        return found
 
 
 @dataclass(frozen=True)
@@ -274,7 +278,8 @@ class _Refinement:
             piece.give_up(why)
             return []
         over = wanted > caps if (wanted > caps).any() else np.full(self.d, True)
-        axis = int(np.where(over, wanted / counts * (outlook.tails > 0), 0).argmax())
+        need, side = np.where(over, wanted / counts * (outlook.tails > 0), 0), piece.high - piece.low
+        axis = max(range(self.d), key=lambda i: (need[i], outlook.tails[i], side[i]))
         if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
             piece.give_up(_named(piece, self.box, self.snapshots.sketch()[piece.rows]))
             return []
@@ -463,9 +468,10 @@ def _nothing(task: Task) -> list[FactorMap]:
 
 
 def _hopeless(piece: Piece, outlook: _Outlook, dtype: torch.dtype) -> str:
-    """Say why no refinement helps: what is left is noise."""
+    """Say why no refinement helps: what is left is noise, and no residual is so large that the nodes have missed X."""
     unit = torch.finfo(dtype).eps
     flat = np.isinf(outlook.wanted).any() and _FALLEN * piece.tail < outlook.tail < _NOISE_UNITS * unit
+    flat = flat and (piece.ratio or 0) < _MISSED / unit
     return f"the family or its exact solutions carry noise of about {outlook.tail:.0e} here" if flat else ""
 
 

@@ -57,6 +57,7 @@ class Together(Task):
     def unfinished(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
         A, good = self.evaluate(p)
         self.report.residual_evaluations += len(p)
+        self.report.singular += p[~good].tolist()
         r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted]).view(len(p), -1)
         return torch.where(good, torch.where(torch.isfinite(r), r, torch.inf).amax(dim=1), torch.nan)
 

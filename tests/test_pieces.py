@@ -572,6 +572,39 @@ def test_problems_fitted_together_that_fail_are_fitted_alone():
     assert failing(smooth, surrogates[0], 1e-6) == 0
 
 
+def test_a_problem_that_uses_up_the_solves_leaves_the_others_as_they_are_alone():
+    wild = nm.Problem(diagonal(lambda p: 2 + torch.sin(20000 * p), lambda p: 3 + p), nm.Inverse())
+    smooth = nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 + p), nm.Inverse())
+    with pytest.warns(nm.FitWarning, match="used up"):
+        surrogates = nm.fit_many([smooth, wild], tol=1e-4, progress=False)
+    assert surrogates[0].report.met and failing(smooth, surrogates[0], 1e-4) == 0
+
+
+def test_where_one_problem_is_undefined_the_others_are_still_measured():
+    def undefined(p):
+        return torch.where((p - 0.5).abs() < 0.04, torch.nan, 2.0)
+
+    peak = nm.Problem(diagonal(lambda p: 2 + 4 * torch.exp(-(((p - 0.5) / 0.01) ** 2)), lambda p: 3 + p), nm.Inverse())
+    other = nm.Problem(diagonal(undefined, lambda p: 3 + p), nm.Inverse())
+    surrogate, _ = nm.fit_many([peak, other], tol=1e-4, progress=False)
+    assert surrogate.report.met and failing(peak, surrogate, 1e-4) <= 0.02
+    assert surrogate.report.singular == []
+
+
+def test_every_axis_is_halved_where_pieces_hold_two_nodes_an_axis():
+    family = diagonal(lambda p, q: 2 + torch.sin(4 * p), lambda p, q: 2 + torch.cos(3 * q), d=2)
+    problem = nm.Problem(family, nm.Inverse())
+    surrogate = fitted(problem, 1e-2, rank=4)
+    assert surrogate.report.met and failing(problem, surrogate, 1e-2) <= 0.02
+
+
+def test_what_the_nodes_have_missed_is_no_noise():
+    peak = diagonal(lambda p: 2 + 2 * torch.exp(-(((p - 0.713) / 0.02) ** 2)), lambda p: 3 + 0 * p)
+    surrogate = fitted(nm.Problem(peak, nm.Inverse()), 1e-4)
+    assert not any("noise" in unmet.reason for unmet in surrogate.report.unmet)
+    assert failing(nm.Problem(peak, nm.Inverse()), surrogate, 1e-4) <= 0.02 or not surrogate.report.met
+
+
 def test_problems_on_other_boxes_have_their_own_pieces():
     problems = [
         nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 - p, upper=upper), nm.Inverse()) for upper in (1.0, 2.0)
