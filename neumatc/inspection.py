@@ -97,13 +97,11 @@ class Inspector:
     def _residuals(self, tables: tuple[dict[str, Tensor], Tensor], x: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""
         p = self.task.problem.family.box.parameters(torch.from_numpy(x))
-        x, own, (weights, rows) = self.task.place(p), torch.from_numpy(own), tables
-        embedding, flat = PiecewisePolynomials(), []
+        device, embedding, flat = p.device, PiecewisePolynomials(), []
+        x, own, rows = self.task.cube(p), torch.from_numpy(own).to(device), tables[1].to(device)
+        weights = {name: weight.to(device) for name, weight in tables[0].items()}
         for value in map(real_rows, self.snapshots.values()):
-            moved = (item.to(value.device) for item in (x, own, rows))
-            there = {name: weight.to(value.device) for name, weight in weights.items()}
-            at, piece, needed = moved
-            flat.append(embedding.summed(at, piece, there, value[needed]))
+            flat.append(embedding.summed(x, own, weights, value[rows]))
         return self.measured(p, flat)
 
     def measured(self, p: Tensor, flat: Sequence[Tensor]) -> np.ndarray:

@@ -99,7 +99,7 @@ class PiecewisePolynomials(_Nodal):
         return phi, rows
 
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return Phi(x) @ columns piece by piece: sorted batches without a copy, others with one; see `Embedding`."""
+        """Return Phi(x) @ columns piece by piece; unsorted batches are moved to their places in blocks."""
         if followed(x):
             phi, rows = self._gathered(x, weights)
             return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[rows])

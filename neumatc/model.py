@@ -295,8 +295,8 @@ def _bytes_per_row(surrogate: Surrogate) -> tuple[int, int]:
     d = surrogate.box.dimension
     working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in surrogate.maps)
     # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
-    # form may need three times their memory, but not at the same time as the embedding; a batch that is not sorted
-    # by pieces takes a copy.
+    # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
+    # batch each thread holds a block.
     final = 3 * sum(sizes) if surrogate.operation.finishes else max(sizes)
     held = sum(size for size, directly in zip(sizes, direct) if not directly)
     return output, held + max(working, final) + 24 * d
@@ -317,15 +317,13 @@ def _evaluated(
     cube, operation, own = cube or surrogate.box.cube, surrogate.operation, (surrogate.shape, surrogate.maps)
     outputs = empty(operation, *own, len(p) * points, p.device) if outputs is None else outputs
 
-    def work(part: slice) -> None:
-        values = [output[part.start * points : part.stop * points] for output in outputs]
-        evaluate(operation, *own, cube(p[part]), values)
-        if orthonormal:
-            operation.orthonormalize_(values)
-
     with threads.alone() if p.device.type == "cpu" else nullcontext():  # but for the products, which are large
         for start in range(0, len(p), rows):
-            work(slice(start, min(start + rows, len(p))))
+            end = min(start + rows, len(p))
+            values = [output[start * points : end * points] for output in outputs]
+            evaluate(operation, *own, cube(p[start:end]), values)
+            if orthonormal:
+                operation.orthonormalize_(values)
     return operation.pack(outputs)
 
 

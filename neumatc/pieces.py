@@ -280,7 +280,7 @@ class _Refinement:
         over = wanted > caps if (wanted > caps).any() else np.full(self.d, True)
         need, side = np.where(over, wanted / counts * (outlook.tails > 0), 0), piece.high - piece.low
         axis = max(range(self.d), key=lambda i: (need[i], outlook.tails[i], side[i]))
-        if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
+        if side[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
             piece.give_up(_named(piece, self.box, self.snapshots.sketch()[piece.rows]))
             return []
         piece.tail = outlook.tail
@@ -291,7 +291,8 @@ class _Refinement:
             start[start.argmax()] -= 1
         if self.d == 1 and (jump := _jump(self.snapshots, piece)):
             return _towards(self, jump, piece, start.tolist())
-        turning = _unrelated(self.snapshots, piece, axis, self.nodes)
+        # Of one parameter it was asked above.
+        turning = self.d > 1 and _unrelated(self.snapshots, piece, axis, self.nodes)
         return self.halved(piece, axis, start.tolist(), self.bend if turning else 0.0)
 
     def _grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:

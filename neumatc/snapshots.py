@@ -30,7 +30,7 @@ class Snapshots:
         self._factors: tuple[Tensor, ...] = ()
         self._values: tuple[Tensor, ...] | None = None
         self._sketch: np.ndarray | None = None
-        self._sizes: list[np.ndarray] | None = None
+        self._sizes: list[np.ndarray] = []
         self.grid = _grid(task)  # of one parameter, if the family has one
         self._single = task.problem.family.box.dtype == torch.float32
         self._periodic = np.array(task.problem.family.box.periodic)
@@ -87,13 +87,11 @@ class Snapshots:
 
         Shape (N, problems, s); every factor of every problem counts alike.
         """
-        if self._sketch is None:
-            self._sketch, self._sizes = None, None
         first = 0 if self._sketch is None else len(self._sketch)
         if first < len(self.x):
             count, many = len(self.x) - first, self.task.many
             parts = [value[first:].reshape(count, many, -1) for value in self.values()]
-            if self._sizes is None:
+            if not first:
                 sizes = [norm(part.flatten(0, 1)).double().view(count, many) for part in parts]
                 self._sizes = [size.square().mean(dim=0).sqrt().cpu().numpy() for size in sizes]
             new = [_combined(part, size) for part, size in zip(parts, self._sizes)]
