@@ -38,7 +38,8 @@ class ClosedForm(Method):
        determine (singular vectors) are aligned: the operation chooses their gauge so that they are continuous, and
        what it meets on the way (crossings, Berry phases) is in ``report.events``.
     2. The coefficients between the snapshots (`neumatc.continuation`). For one parameter by a Chebyshev series, which
-       interpolates, in a variable that is stretched as far as rounding allows (`Chebyshev`). For several, and for
+       interpolates, in a variable that is stretched as far as rounding allows (`Chebyshev`); on a periodic axis by
+       sines and cosines, where A determines the factors. For several, and for
        snapshots at other places, from the residual at further parameters, which needs A(p) there and no exact solve:
        where the operation has a Newton step (`Operation.improved`, the inverse) and that takes fewer operations,
        Newton's iteration from a first map, whose results join the snapshots; else the coefficients of least sketched
@@ -137,9 +138,11 @@ class ClosedForm(Method):
             points = _given(task, given)
         else:
             count = given or min(self.batch_snapshots(task.rank), task.left())
-            space = polynomials.interpolating(count, family.dimension, self.design, family.dtype)
-            stretch = space.stretch if space else 0.0
-            x, weights = sampling.design(count, family.dimension, task.report.seed, kind=self.design, stretch=stretch)
+            # Factors whose gauge may not return to itself are interpolated as on an interval.
+            periodic = family.box.periodic if task.problem.operation.unique else ()
+            space = polynomials.interpolating(count, family.dimension, self.design, family.dtype, periodic)
+            along = {"stretch": space.stretch, "periodic": any(space.periodic)} if space else {}
+            x, weights = sampling.design(count, family.dimension, task.report.seed, kind=self.design, **along)
             points = Samples(x, weights, space=space)
         enough, expected = len(points) <= task.left(), f"at most `budget` = {task.budget}"
         checks.require(enough, "snapshots", expected, len(points), "raise the budget")
@@ -239,7 +242,7 @@ def _embedded(
     if space is None and (embedding is None or embedding.count(d) >= len(samples)):
         # Too few values for the caller's embedding: it is fitted to polynomials through them.
         scaled, tail = torch.cat([s.scaled for s in subspaces], dim=1), sum(s.tail for s in subspaces)
-        space, _ = polynomials.choose(samples.x, samples.weights, scaled, tail)
+        space, _ = polynomials.choose(samples.x, samples.weights, scaled, tail, family.box.periodic)
     embedding = embedding or space
     x, weights = samples.x, samples.weights
     if space is not None and embedding != space:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
@@ -182,8 +183,8 @@ class Products(Embedding):
         checks.integer("degree", self.degree, 2 if self.index == "smolyak" else 1)
 
     @abstractmethod
-    def univariate(self, x: Tensor) -> Tensor:
-        """Evaluate u_1 to u_degree at x of shape (B,); returns shape (degree, B)."""
+    def univariate(self, x: Tensor, axis: int = 0) -> Tensor:
+        """Evaluate u_1 to u_degree of an axis at x of shape (B,); returns shape (degree, B)."""
 
     def indices(self, dimension: int) -> Tensor:
         """Return the index set without zero, shape (K, d), by rising total degree."""
@@ -197,8 +198,8 @@ class Products(Embedding):
             return self.univariate(x[:, 0]).T
         indices = self.indices(x.shape[1]).to(x.device)
         result = None
-        for xi, k in zip(x.T, indices.T):
-            u = self.univariate(xi)
+        for axis, (xi, k) in enumerate(zip(x.T, indices.T)):
+            u = self.univariate(xi, axis)
             u = torch.cat([torch.ones_like(u[:1]), u])[k]
             result = u if result is None else result.mul_(u)
         return result.T
@@ -242,12 +243,16 @@ class Chebyshev(Products):
     in return the error falls no faster than :math:`((1 + \sqrt{1 - a^2}) / a)^{-D}`, since x(y) has branch points at
     y = 1 / a and -1 / a.
 
+    On a periodic axis the place of T_1, T_2, T_3, ... is taken by :math:`\cos \pi x, \sin \pi x, \cos 2 \pi x, \dots`:
+    two terms for each oscillation across the box, and equidistant nodes.
+
     Args:
         degree: D, at least 1.
         index: Which products, for several parameters: ``"total"``: k_1 + ... + k_d <= D; ``"tensor"``: every k_i <= D;
             ``"hyperbolic"`` (sparse): (k_1 + 1) ... (k_d + 1) <= D + 1; ``"smolyak"``: those that a sparse grid of
             level log2(D), D a power of two from 2, determines (`sampling.design`).
-        stretch: a, from 0 (plain polynomials) to below 1.
+        stretch: a, from 0 (plain polynomials) to below 1; not on periodic axes.
+        periodic: Whether each axis is periodic; empty: none is.
 
     Example:
         >>> import neumatc as nm
@@ -258,12 +263,24 @@ class Chebyshev(Products):
     degree: int = 32
     index: str = "total"
     stretch: float = 0.0
+    periodic: Sequence[bool] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("stretch", self.stretch, at_least=0, below=1)
+        object.__setattr__(self, "periodic", tuple(self.periodic))
 
-    def univariate(self, x: Tensor) -> Tensor:
+    def count(self, dimension: int) -> int:
+        expected, remedy = f"a flag for each of {dimension} axes, or none", "leave it empty"
+        checks.require(len(self.periodic) in (0, dimension), "periodic", expected, self.periodic, remedy)
+        return super().count(dimension)
+
+    def univariate(self, x: Tensor, axis: int = 0) -> Tensor:
+        if any(self.periodic[axis : axis + 1]):
+            k = torch.arange(1, self.degree + 1, dtype=torch.float64, device=x.device)[:, None]
+            # cos t = sin(t + pi / 2); in double precision, as phases are large.
+            phases = math.pi * (torch.ceil(k / 2) * x.double() + (k % 2) / 2)
+            return torch.sin(phases).to(x.dtype)
         if self.stretch:
             # In double precision: polynomials of degree D magnify the rounding of their argument by up to D^2.
             x = (torch.sin(x.double() * math.asin(self.stretch)) / self.stretch).to(x.dtype)

@@ -34,8 +34,12 @@ def penalty(dtype: torch.dtype) -> float:
     return _ROUNDING_UNITS * torch.finfo(dtype).eps
 
 
-def interpolating(count: int, dimension: int, kind: str, dtype: torch.dtype) -> Chebyshev | None:
-    """Return the polynomials that interpolate at the points of `sampling.design`, if there are any."""
+def interpolating(
+    count: int, dimension: int, kind: str, dtype: torch.dtype, periodic: tuple[bool, ...] = ()
+) -> Chebyshev | None:
+    """Return the polynomials (on one periodic axis waves) that interpolate at `sampling.design`, if there are any."""
+    if dimension == 1 and any(periodic):
+        return Chebyshev(max(1, count - 1), periodic=periodic)
     if dimension == 1:
         return Chebyshev(max(1, count - 1), stretch=sampling.widest_stretch(count, penalty(dtype)))
     if kind == "tensor" and (side := sampling.tensor_side(count, dimension)) > 1:
@@ -53,8 +57,12 @@ def largest(terms: int, dimension: int) -> Chebyshev:
     return Chebyshev(degree)
 
 
-def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float = 0.0) -> tuple[Chebyshev, float]:
+def choose(
+    x: Tensor, weights: Tensor, Y: Tensor, tail: float = 0.0, periodic: tuple[bool, ...] = ()
+) -> tuple[Chebyshev, float]:
     r"""Choose the polynomials that predict left-out values best, the fewest of those that are nearly as good.
+
+    On periodic axes waves are tried before.
 
     The error at a point that was left out is its residual over 1 - h_i, with h_i the squared norm of row i of an
     orthogonal basis Q (Allen, Technometrics 16, 1974). Polynomials are ordered by their degree, so the leading columns
@@ -65,6 +73,7 @@ def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float = 0.0) -> tuple[Ch
         weights: Positive, shape (N,), summing to one.
         Y: Values, shape (N, R), float64, scaled by their importance.
         tail: Mean square that is left out anyway; errors far below it are not worth more polynomials.
+        periodic: Whether each axis is.
 
     Returns:
         The polynomials, of total degree, and the mean square of the error expected of them, with the tail.
@@ -75,16 +84,18 @@ def choose(x: Tensor, weights: Tensor, Y: Tensor, tail: float = 0.0) -> tuple[Ch
     if Y.shape[1] > _JUDGED:
         generator = torch.Generator().manual_seed(0)
         Y = Y @ (torch.randn((Y.shape[1], _JUDGED), dtype=Y.dtype, generator=generator) / math.sqrt(_JUDGED))
-    errors: dict[tuple[int, float], float] = {(1, 0.0): math.inf}
-    best = math.inf
-    for stretch in _STRETCHES if top.count(dimension) < count else ():
-        own = _left_out(x, weights, Y, replace(top, stretch=stretch))
-        errors |= {(degree, stretch): tail + error for degree, error in own.items()}
+    variants = [replace(top, periodic=periodic)] if any(periodic) else []
+    variants += [replace(top, stretch=stretch) for stretch in _STRETCHES]
+    errors, best = {Chebyshev(1): math.inf}, math.inf
+    for variant in variants if top.count(dimension) < count else ():
+        own = _left_out(x, weights, Y, variant)
+        errors |= {replace(variant, degree=degree): tail + error for degree, error in own.items()}
         last, best = best, min(errors.values())
         if best == last:
             break
-    degree, error, stretch = min((key[0], error, key[1]) for key, error in errors.items() if error <= _NEARLY * best)
-    return Chebyshev(degree, stretch=stretch), error
+    good = [space for space, error in errors.items() if error <= _NEARLY * best]
+    chosen = min(good, key=lambda space: (space.degree, errors[space]))
+    return chosen, errors[chosen]
 
 
 def _left_out(x: Tensor, weights: Tensor, Y: Tensor, top: Chebyshev) -> dict[int, float]:

@@ -46,13 +46,21 @@ def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
 
 
 def design(
-    count: int, dimension: int, seed: int = 0, *, kind: str = "sobol", edges: float = 0.5, stretch: float = 0.0
+    count: int,
+    dimension: int,
+    seed: int = 0,
+    *,
+    kind: str = "sobol",
+    edges: float = 0.5,
+    stretch: float = 0.0,
+    periodic: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Parameters for snapshots on the cube [-1, 1]^d, with quadrature weights for the uniform measure.
 
     One parameter: the Chebyshev nodes y_i = cos((2i - 1) pi / (2N)) with Fejer's first rule, exact for polynomials of
     degree N - 1, its weights positive; with a stretch a they are moved to x_i = arcsin(a y_i) / arcsin(a), for
-    `Chebyshev` polynomials of that stretch, and the weights multiplied by dx/dy. Several:
+    `Chebyshev` polynomials of that stretch, and the weights multiplied by dx/dy. If it is
+    periodic they are equidistant, x_i = 2i / N - 1, of equal weight. Several:
 
     - ``"sobol"``: a scrambled Sobol sequence u in [0, 1]^d, moved to (1 - e) u + e (1 - cos(pi u)) / 2 in every
       direction, so denser at the faces, where interpolation and regression need it; the weights are proportional to the
@@ -69,11 +77,15 @@ def design(
         kind: For several parameters.
         edges: e, from 0 (the plain sequence) to below 1.
         stretch: a, from 0 (the plain nodes) to below 1, for one parameter.
+        periodic: Whether that is periodic.
 
     Returns:
         Points (N, d) and weights (N,), which sum to one, float64 on the CPU.
     """
     checks.choice("kind", kind, ("sobol", "tensor", "sparse"))
+    if dimension == 1 and periodic:
+        x = torch.arange(count, dtype=torch.float64) * (2 / count) - 1
+        return x[:, None], torch.full_like(x, 1 / count)
     if dimension == 1:
         angles = (torch.arange(count, dtype=torch.float64) + 0.5) * (torch.pi / count)
         j = torch.arange(1, count // 2 + 1, dtype=torch.float64)

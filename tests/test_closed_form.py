@@ -82,6 +82,31 @@ def test_the_default_reaches_the_limit_in_every_dtype(rank, dtype, device):
     assert_sound(surrogate, problem)
 
 
+@pytest.mark.parametrize("count", [16, 17, 32])
+def test_on_a_periodic_axis_the_map_is_trigonometric_and_closes(count):
+    """As many waves as nodes: they interpolate, and are better than as many polynomials."""
+    B = gaussian(3, 8, 8, dtype=torch.float64, seed=2)
+
+    def fn(p):
+        t = 2 * torch.pi * p[:, :, None]
+        return 7 * torch.eye(8).double() + torch.cos(t) * B[0] + torch.sin(t) * B[1] + torch.cos(3 * t) * B[2]
+
+    ring, line = (
+        nm.Problem(nm.ParametricMatrix(fn, 0.0, 1.0, dtype=torch.float64, periodic=around), nm.Inverse())
+        for around in (True, False)
+    )
+    surrogate = fit(ring, count, snapshots=count)
+    p = torch.tensor([[0.0], [1.0], [0.3], [1.3], [-0.7]], dtype=torch.float64)
+    value = surrogate(p)
+    scale = value.abs().max()
+    assert max((value[0] - value[1]).abs().max(), (value[2] - value[3:]).abs().max()) < 1e-12 * scale
+    nodes = torch.arange(count, dtype=torch.float64)[:, None] / count
+    assert ring.error(nodes, surrogate(nodes)).max() < 1e-10
+    p = grid_of(ring.family)
+    error, plain = (s.error(p, fit(s, count, snapshots=count)(p)).square().mean() for s in (ring, line))
+    assert error < plain / 4
+
+
 def test_the_report_of_a_fit_that_went_well():
     report = fit(smooth(), 6).report
     assert (report.method, report.rank, report.seed, report.stop_reason) == ("ClosedForm", 6, 0, StopReason.RANK)

@@ -20,6 +20,8 @@ ALL = {
     "deep sine": (nm.SinusoidalMLP(layers=3, width=7, frequency=2.0), (1, 3)),
     "chebyshev": (nm.Chebyshev(9), (1, 3)),
     "chebyshev stretched": (nm.Chebyshev(9, stretch=0.9), (1, 3)),
+    "chebyshev periodic": (nm.Chebyshev(9, periodic=(True,)), (1,)),
+    "chebyshev partly periodic": (nm.Chebyshev(5, stretch=0.5, periodic=(False, True, False)), (3,)),
     "chebyshev tensor": (nm.Chebyshev(3, "tensor"), (1, 3)),
     "chebyshev hyperbolic": (nm.Chebyshev(9, "hyperbolic"), (1, 3)),
     "fourier": (bases.FourierExtension(8), (1, 3)),
@@ -244,6 +246,22 @@ def test_counts(degree, d, counts):
     for index, count in zip(("tensor", "total", "hyperbolic"), counts):
         for kind in (nm.Chebyshev(degree, index), bases.FourierExtension(degree, index=index)):
             assert kind.count(d) == count == len(index_set(degree, index, d))
+
+
+def test_on_periodic_axes_they_are_the_waves_of_the_period():
+    x, k = cube(20, 2), 6
+    psi = nm.Chebyshev(k, "tensor", periodic=(True, False)).features(x, {})
+    t = torch.pi * x[:, :1]
+    waves = [torch.ones_like(t), *(f(m * t) for m in (1, 2, 3) for f in (torch.cos, torch.sin))]
+    T = torch.from_numpy(np.polynomial.chebyshev.chebvander(x[:, 1].numpy(), k))
+    every = (torch.cat(waves, dim=1)[:, :, None] * T[:, None]).flatten(1)[:, 1:]
+    assert psi.shape == every.shape
+    assert (torch.sort(psi, dim=1).values - torch.sort(every, dim=1).values).abs().max() < 1e-12
+
+
+def test_flags_of_axes_are_one_for_each():
+    with pytest.raises(ValueError, match="`periodic`: expected a flag for each of 3 axes"):
+        nm.Chebyshev(4, periodic=(True, False)).count(3)
 
 
 # Fourier extension

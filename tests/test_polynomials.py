@@ -56,6 +56,21 @@ def test_polynomials_are_stretched_for_oscillations_and_not_near_poles():
     assert chosen(pole, 2)[0].stretch == 0
 
 
+def around(x):
+    """Analytic around the first axis, and along the second."""
+    return (1 / (1.3 - torch.cos(torch.pi * x[:, :1] - 1))) * torch.exp(x[:, 1:])
+
+
+def test_waves_are_taken_on_periodic_axes_where_they_predict_better():
+    x, weights = nm.sampling.design(400, 2)
+    best, error = polynomials.choose(x, weights, around(x), periodic=(True, False))
+    assert best.periodic == (True, False)
+    assert error < polynomials.choose(x, weights, around(x))[1]
+    # What is not periodic, although it is said to be, is left to polynomials.
+    ramp = x[:, :1] + 0 * x[:, 1:]
+    assert not polynomials.choose(x, weights, ramp, periodic=(True, False))[0].periodic
+
+
 def test_fewer_polynomials_where_the_rank_leaves_more_out():
     assert chosen(waves, 2, tail=1e-4)[0].degree < chosen(waves, 2)[0].degree
 

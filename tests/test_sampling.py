@@ -46,6 +46,14 @@ def test_fejers_rule_is_exact_up_to_its_degree(count):
         assert abs(float(weights @ x[:, 0] ** degree) - mean) < 1e-14
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 16])
+def test_nodes_of_a_period_are_equidistant_and_exact_for_its_waves(count):
+    x, weights = sampling.design(count, 1, periodic=True)
+    assert torch.allclose(torch.cat([x[:, 0].diff(), 1 + x[0] - x[-1] + 1]), torch.tensor(2 / count).double())
+    for k in range(count):
+        assert abs(complex(weights.to(torch.complex128) @ torch.exp(1j * torch.pi * k * x[:, 0])) - (k == 0)) < 1e-14
+
+
 @pytest.mark.parametrize("stretch", [0.5, 0.9, 0.99])
 def test_stretched_nodes_integrate_and_are_nearer_to_equal_spacing(stretch):
     x, weights = sampling.design(64, 1, stretch=stretch)

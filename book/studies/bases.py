@@ -37,7 +37,7 @@ class FourierExtension(Products):
         super().__post_init__()
         checks.number("extension", self.extension, above=1)
 
-    def univariate(self, x: Tensor) -> Tensor:
+    def univariate(self, x: Tensor, axis: int = 0) -> Tensor:
         """Evaluate u_1 to u_degree at x of shape (B,); returns shape (degree, B)."""
         k = (torch.arange(2, self.degree + 2, device=x.device) // 2).to(x.dtype)
         phase = (k * (math.pi / self.extension))[:, None] * x
