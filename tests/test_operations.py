@@ -1078,6 +1078,30 @@ def test_finish_resolves_blocks(extra, dtype):
     assert_close(operation.invariant(out), wide(operation.invariant(exact)), 500)
 
 
+@pytest.mark.parametrize("signs", [(1, 1, 1, 1, 1), (-1, 1, 1, 1, -1), (-1, -1, -1, -1, -1)])
+def test_finish_resolves_pairs(signs, dtype):
+    """Pairs that are followed together, 0 with 2 and 3 with 4, beside a vector that is alone, as LAPACK does."""
+    A = conditioned(6, 7, 6, dtype)
+    U, S, Vh = nm.SVD(rank=5).exact(A)[0]
+    S[1, 2] = S[1, 0]  # two that meet
+    sign = torch.tensor(signs, dtype=S.dtype).expand(6, 5)
+    W = torch.eye(5).to(dtype).repeat(6, 1, 1)  # the first two matrices have no part outside the diagonal
+    for seed, pair in enumerate((torch.tensor([0, 2]), torch.tensor([3, 4]))):
+        W[2:, pair[:, None], pair] = torch.linalg.qr(gaussian(4, 2, 2, dtype=dtype, seed=seed)).Q
+    M = W.mH @ ((S * sign)[:, :, None].to(dtype) * W)
+    operation = nm.SVD(rank=5)
+    out = [torch.full_like(x, torch.nan) for x in (U, S, Vh)]
+    operation.finish([U @ W, M, W.mH @ (sign[:, :, None].to(dtype) * Vh)], out)
+    assert_close(out[1], wide(S.sort(dim=1, descending=True).values))
+    assert_close(operation.invariant(out), wide((U * S[:, None].to(dtype)) @ Vh), 500)
+    assert operation.orthogonality(out).max() <= (200 * eps(dtype)) ** 2
+    values, vectors = nm.Eigh().exact(M)[0]
+    out = [torch.full_like(x, torch.nan) for x in (values, vectors)]
+    nm.Eigh().finish([M, torch.eye(5).to(dtype).expand(6, 5, 5)], out)
+    assert_close(out[0], wide(values))
+    assert_close((out[1] * out[0][:, None].to(dtype)) @ out[1].mH, wide(M), 500)
+
+
 # Bad input
 
 
