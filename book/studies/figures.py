@@ -340,3 +340,24 @@ def search(record: Record, family: str) -> Figure:
     axes.set(xlabel="optimiser steps", ylabel="relative error")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
     return figure
+
+
+def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Figure:
+    """Plot how much faster maps are than exact methods, after the fit and with it, with the quartiles.
+
+    Args:
+        rows: Problem, exact method, and both ratios as quartile, median and quartile.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.27 * len(rows)))
+    for i, (_, _, *ratios) in enumerate(rows):
+        for (low, middle, high), colour, mark in zip(ratios, (SKY, BLUE), ("o", "D")):
+            axes.plot([low, high], [i, i], color=colour, lw=3, alpha=0.5)
+            axes.plot(middle, i, mark, color=colour, ms=5)
+    axes.axvline(1, color=RED, lw=1.2, ls="--")
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [f"{problem}: {method}" for problem, method, *_ in rows], fontsize=7.5)
+    axes.invert_yaxis()
+    axes.set(xlabel="times as fast as the exact method")
+    marks = [plt.Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in ((SKY, "o"), (BLUE, "D"))]
+    figure.legend(marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=8.5)
+    return figure

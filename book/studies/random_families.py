@@ -311,20 +311,39 @@ def _median(values: list[float]) -> float:
     return statistics.median(values) if values else math.nan
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """Return counts by kind and number of parameters: met and wrong, unmet and located, and what it took."""
-    lines = [f"{'kind':14s}d  fits   met  wrong  largest  unmet  located  named box  solves (median)  longest fit"]
-    groups = [(kind, d) for kind in KINDS for d in (1, 2)]
-    for kind, d in [*groups, ("all", 0)]:
+def groups(outcomes: list[Outcome]) -> list[dict[str, object]]:
+    """Return by kind and number of parameters: what is met and wrong, what is unmet and located, and what it took."""
+    found = []
+    for kind, d in [*((kind, d) for kind in KINDS for d in (1, 2)), ("all", 0)]:
         of = [x for x in outcomes if kind == "all" or (x.sample.kind, x.sample.dimension) == (kind, d)]
         if not of:
             continue
         met, unmet = [x for x in of if x.met], [x for x in of if not x.met]
+        found.append(
+            {
+                "kind": kind,
+                "d": d or None,
+                "fits": len(of),
+                "met": len(met),
+                "wrong": sum(x.offends for x in met),
+                "largest": max((x.failing for x in met), default=0.0),
+                "unmet": len(unmet),
+                "located": sum(not x.offends for x in unmet),
+                "named": _median([x.named for x in unmet]),
+                "solves": _median([x.solves for x in of]),
+                "seconds": max(x.seconds for x in of),
+            }
+        )
+    return found
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return the groups as lines of text."""
+    lines = [f"{'kind':14s}d  fits   met  wrong  largest  unmet  located  named box  solves (median)  longest fit"]
+    for x in groups(outcomes):
         lines.append(
-            f"{kind:14s}{d or '':1}  {len(of):4d}  {len(met):4d}  {sum(x.offends for x in met):5d}  "
-            f"{max((x.failing for x in met), default=0.0):7.2%}  {len(unmet):5d}  "
-            f"{sum(not x.offends for x in unmet):7d}  {_median([x.named for x in unmet]):9.1%}  "
-            f"{_median([x.solves for x in of]):15.0f}  {max(x.seconds for x in of):9.1f} s"
+            f"{x['kind']:14s}{x['d'] or '':1}  {x['fits']:4d}  {x['met']:4d}  {x['wrong']:5d}  {x['largest']:7.2%}  "
+            f"{x['unmet']:5d}  {x['located']:7d}  {x['named']:9.1%}  {x['solves']:15.0f}  {x['seconds']:9.1f} s"
         )
     return "\n".join(lines)
 

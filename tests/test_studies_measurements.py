@@ -1,0 +1,57 @@
+"""The measurements behind the chapter *Measured*: records go round, and the tables show what they hold."""
+
+import pytest
+
+from studies import measurements, provenance, speed
+from studies.provenance import Record
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty folder in the place of the repository."""
+    monkeypatch.setattr(provenance, "root", lambda: tmp_path)
+    return tmp_path
+
+
+def test_cases_are_measured_published_and_shown(project):
+    path = measurements.take("cases", words=["finite"])
+    record = provenance.load("cases")
+    assert path == project / "notebooks" / "records" / "cases.json"
+    assert record.provenance["command"] == "python -m studies.measurements cases"
+    found = measurements.cases_table(record)
+    assert [row[0] for row in found.rows] == [x["name"] for x in record.numbers["cases"]]
+    assert all((row[-1] == "") == x["right"] for row, x in zip(found.rows, record.numbers["cases"]))
+
+
+def test_families_are_measured_published_and_shown(project):
+    measurements.take("families", count=3, fresh=100)
+    record = provenance.load("families")
+    *kinds, whole = measurements.families_table(record).rows
+    assert whole[:3] == ["all", "", "3"]
+    assert sum(int(row[2]) for row in kinds) == 3
+    assert set(record.numbers["kept"].values()) <= {True, False}
+
+
+def rows(**ratios):
+    ratio = [1.0, 2.0, 3.0]
+    row = {"name": "inverse", "tol": 1e-4, "solves": 93, "error": 5e-6, "over a copy": ratio}
+    row |= {"unsorted over a copy": ratio}
+    for name in ("NumPy loop", "Cholesky"):
+        row |= {f"{name}: after": [20.0, 25.0, 26.0], f"{name}: with the fit": [0.5, 0.7, 0.9]}
+    return [row | ratios]
+
+
+def test_speed_is_shown_for_every_exact_method():
+    record = Record("speed", profile="cpu", device="cpu", seed=0)
+    record.numbers |= {"inverse": rows(), "many": [{}], "busy": [{}]}
+    first, second = measurements.speed_table(record).rows
+    assert first[0] == "inverse" and first[5:7] == ["NumPy loop", "25 (20 to 26)"]
+    assert second[0] == "" and second[5:] == ["Cholesky", "25 (20 to 26)", "0.7 (0.5 to 0.9)"]
+    (axes,) = measurements.speed_figure(record).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["inverse: NumPy loop", "inverse: Cholesky"]
+
+
+def test_every_study_of_speed_is_taken(project, monkeypatch):
+    monkeypatch.setattr(speed, "STUDIES", {"inverse": rows, "many": lambda: rows(a=1)})
+    measurements.take("speed")
+    assert provenance.load("speed").numbers == {"inverse": rows(), "many": rows(a=1)}
