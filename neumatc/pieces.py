@@ -153,7 +153,8 @@ class _Refinement:
         self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
         for i in range(self.d):
             self._extend(self.root, i, _first_nodes(self.d, min(self.terms, self.most)))
-        self.cuts, self.full = [], False
+        self.cuts: list[float] = []
+        self.links: list[Piece] = []  # between whose points of a grid nothing is known
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
@@ -164,10 +165,8 @@ class _Refinement:
             return _table(self.task, self.snapshots, grid)
         trial = poles.Trial(self.inspector)
         active = [self.root]
-        while active or (self.full and grid is not None):
-            if grid is not None and (
-                self.full or self.snapshots.solved + _missing(self.snapshots, active) > _SHARE * len(grid)
-            ):
+        while active:
+            if grid is not None and self.snapshots.solved + _missing(self.snapshots, active) > _SHARE * len(grid):
                 return _table(self.task, self.snapshots, grid)
             active = self._round(active)
             if active and trial.due() and (maps := trial.maps()) is not None:
@@ -299,8 +298,12 @@ class _Refinement:
         """Return a piece that has got nodes; where its grid or its precision has no more, it ends."""
         if (np.array(piece.counts) > before).any():
             return [piece]
-        self.full = self.snapshots.grid is not None
-        piece.give_up(f"there are no more parameters in {self.box.dtype}")
+        if self.snapshots.grid is None:
+            piece.give_up(f"there are no more parameters in {self.box.dtype}")
+        else:
+            self.links.append(piece)
+            points = self.snapshots.within(piece.low[0], piece.high[0])
+            _link(piece, self.snapshots, points[self.snapshots.solve(points[:, None]) >= 0])
         return []
 
     def _extend(self, piece: Piece, axis: int, count: int) -> None:
@@ -372,6 +375,22 @@ def _towards(fit: _Refinement, jump: tuple[float, float], piece: Piece, counts: 
     return found
 
 
+def _link(piece: Piece, snapshots: Snapshots, points: np.ndarray) -> None:
+    """Halve a piece at points of a grid until each half has two of them."""
+    if len(points) > 2:
+        middle = len(points) // 2
+        halves = piece.split(0, float(points[middle]), [2], points, snapshots.rounded)
+        for half, own in zip(halves, (points[: middle + 1], points[middle:])):
+            _link(half, snapshots, own)
+    elif len(points) == 2:
+        piece.axes[0] = points
+        piece.rows = snapshots.solve(piece.grid())
+        piece.settle()
+        _analyse(snapshots, [piece])
+    else:
+        piece.give_up("exact solutions fail here")
+
+
 def _ended(fit: _Refinement, error: FamilyError) -> list[FactorMap]:
     """Return the maps of what was solved before the family failed; raise if that is nothing."""
     if not len(fit.snapshots.x):
@@ -400,8 +419,21 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
     fit.inspector.summary()
+    _say_what_is_linear(fit)
     _hint_at_periods(fit)
     return _built(fit.task, fit.snapshots, *tree.embedded(fit.root))
+
+
+def _say_what_is_linear(fit: _Refinement) -> None:
+    """Name the places where a grid does not resolve X."""
+    places: list[Piece] = []
+    for piece in sorted(fit.links, key=lambda piece: piece.low[0]):
+        if not places or piece.low[0] > places[-1].high[0]:
+            places.append(piece)
+    if places:
+        low, high = (end[0] for end in places[0].ends(fit.box))
+        more = f", and at {len(places) - 1} more places," if len(places) > 1 else ""
+        fit.task.note(f"the grid does not resolve X near {low:.6g} to {high:.6g}{more} and X is linear between points")
 
 
 def _hint_at_periods(fit: _Refinement) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -454,6 +455,21 @@ def test_a_large_grid_of_a_smooth_family_is_not_solved_as_a_whole(solved):
     family = on_grid(4000, 1.0)
     surrogate = fitted(nm.Problem(family, CountedInverse()), 1e-3)
     assert surrogate.report.met and sum(solved) < 100
+
+
+def test_a_jump_between_two_points_of_a_large_grid_costs_only_its_place(solved):
+    p = torch.linspace(0, 1, 4000, dtype=F64)[:, None]
+    smooth, jump = waves(size=40)(p), torch.where(p < 0.37, -0.2, 0.2)[:, :, None]
+    family = nm.families.from_samples(p, smooth + jump * torch.eye(40, dtype=F64).flip(0))
+    problem = nm.Problem(family, CountedInverse())
+    surrogate = fitted(problem, 1e-4)
+    assert surrogate.report.met and failing(problem, surrogate, 1e-4, p) == 0
+    assert sum(solved) == surrogate.report.exact_solves < 400
+    low, high = map(
+        float, re.search(r"does not resolve X near ([\d.]+) to ([\d.]+)", surrogate.report.message).groups()
+    )
+    assert 0.36 < low < high < 0.38
+    assert sum(low <= piece.lower[0] and piece.upper[0] <= high for piece in surrogate.pieces) >= 1
 
 
 def test_a_grid_takes_no_more_solves_than_it_has_points(solved):
