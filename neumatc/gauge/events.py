@@ -174,20 +174,19 @@ def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.nda
     return np.abs(held[:, block][:, :, None] - held[:, other][:, None, :]).min(axis=(1, 2))
 
 
-def _rough(x: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Error (R, K) with which neighbours on a path x predict each vector at some places."""
-    near, weights = predictions(x, places)
+def _rough(vectors: np.ndarray, places: np.ndarray, near: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Error (R, K) with which neighbours on a path, given for all its nodes, predict each vector at some places."""
     rest = vectors[places]
-    for i, weight in zip(near.T, weights.T):
+    for i, weight in zip(near[places].T, weights[places].T):
         rest -= weight[:, None, None] * vectors[i]
     return np.linalg.norm(rest, axis=1)
 
 
-def _rough_together(x: np.ndarray, vectors: np.ndarray, place: int) -> float:
-    """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the place."""
-    (near,), (weights,) = predictions(x, np.array([place]))
-    near = vectors[near] @ polar(adjoint(vectors[near]) @ vectors[place])
-    return float(np.linalg.norm(vectors[place] - np.tensordot(weights, near, 1), axis=0).max())
+def _rough_together(vectors: np.ndarray, places: np.ndarray, near: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Error (R,) with which neighbours predict vectors of a block at some places, in the basis nearest to theirs."""
+    rest, around = vectors[places], vectors[near[places]]
+    turned = around @ polar(adjoint(around) @ rest[:, None])
+    return np.linalg.norm(rest - np.einsum("ri,rilk->rlk", weights[places], turned), axis=1).max(axis=1)
 
 
 def _unresolved(followed: Followed) -> Found:
@@ -199,22 +198,30 @@ def _unresolved(followed: Followed) -> Found:
     gap = held[:, labels[:, 0]] - held[:, labels[:, 1]]
     close = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
     close[1:-1] |= _least(np.abs(gap), followed.frames.equal)
-    places = np.flatnonzero(close.any(axis=1))
-    if not len(places) or _rough(x, vectors, np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
+    places, every = np.flatnonzero(close.any(axis=1)), np.arange(len(x))
+    around = predictions(x, every)
+    if (
+        not len(places)
+        or _rough(vectors, np.union1d(places, (places + 1).clip(max=len(x) - 1)), *around).max() <= _ROUGH
+    ):
         return
-    rough = _rough(x, vectors, np.arange(len(x)))
+    rough = _rough(vectors, every, *around)
     # Over the length of the path, for over the nodes clusters would outvote the rest.
     lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
     usual = np.quantile(rough, 0.5, axis=0, weights=lengths, method="inverted_cdf")
     too = rough > np.maximum(_ROUGH, _ROUGHER * usual)
-    for pair, place in np.argwhere(close.T):
+    for block in followed.blocks:
+        too[:, block], rough[:, block] = too[:, block].any(axis=1)[:, None], rough[:, block].max(axis=1)[:, None]
+    either = too[:, labels].any(axis=2)
+    close &= either | np.append(either[1:], either[-1:], axis=0)
+    for pair in np.flatnonzero(close.any(axis=0)):
         a, b = labels[pair]
-        columns = np.concatenate([block for block in followed.blocks if a in block or b in block])
-        ends = [place, min(place + 1, len(x) - 1)]
-        if too[ends][:, columns].any():
-            together = max(_rough_together(x, vectors[:, :, columns], end) for end in ends)
-            if rough[ends][:, columns].max() > _ROUGHER * together:
-                yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
+        start = np.flatnonzero(close[:, pair])
+        ends = np.stack([start, (start + 1).clip(max=len(x) - 1)], axis=1)
+        columns = np.flatnonzero(followed.same[a] | followed.same[b])
+        together = _rough_together(vectors[:, :, columns], ends.ravel(), *around).reshape(ends.shape).max(axis=1)
+        for place in start[rough[ends][:, :, [a, b]].max(axis=(1, 2)) > _ROUGHER * together]:
+            yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
 
 
 def _least(size: np.ndarray, equal: float) -> np.ndarray:

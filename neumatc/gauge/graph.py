@@ -133,6 +133,8 @@ def predictions(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def components(related: np.ndarray) -> list[np.ndarray]:
-    """Sets of indices that a symmetric relation connects, in the order of their first."""
-    count, sets = connected_components(related, directed=False)
-    return [np.flatnonzero(sets == i) for i in range(count)]
+    """Sets of indices that a relation connects, symmetric and reflexive, in the order of their first."""
+    while ((wider := related @ related) != related).any():
+        related = wider
+    first = related.argmax(axis=1)
+    return [np.flatnonzero(first == i) for i in np.unique(first)]

@@ -109,9 +109,10 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
     W = np.zeros((count, width, width), frames.F.dtype)
     W[graph.root] = np.eye(width)
     degenerate, (a, b) = frames.degenerate, graph.edges.T
-    clear, steps = _steps(raw[: len(graph.tree)], blocks)
-    if len(blocks) > 1:
-        clear &= ~degenerate[graph.tree].any(axis=1)
+    clear, steps = _steps(raw[: len(graph.tree)])
+    clear &= ~degenerate[graph.tree].any(axis=1)
+    if len(blocks) == 1 < width:  # whatever the columns are, they go on in the block
+        clear[:], steps[:] = True, np.eye(width)
     for (i, j), overlap, plain, step in zip(graph.tree.tolist(), raw, clear.tolist(), steps):
         if plain:
             np.dot(step, W[i], out=W[j])
@@ -122,35 +123,35 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
             W[j] = turn @ _matched(overlap @ turn, blocks)
         else:
             W[j] = _matched(overlap, blocks)
+    for block in blocks:
+        if len(block) > 1:
+            _transport(W, graph.tree, raw, block)
     if graph.closed:
         W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
     return Followed(frames, graph, W, blocks, adjoint(W)[a] @ raw @ W[b])
 
 
-def _steps(raw: np.ndarray, blocks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _steps(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unitary steps (E, K, K) from frame to frame that are the same whatever the labels are, and where they hold.
 
-    So it is for one block, and for labels alone where every overlap says clearly which column goes on in which. To take
-    them together is several times as fast as one by one.
+    So it is where every overlap says clearly which column goes on in which: then sets of columns go on in those of
+    their own. To take them together is several times as fast as one by one.
     """
-    count, width, _ = raw.shape
-    if len(blocks) == 1:
-        return np.ones(count, bool), adjoint(polar(raw))
     columns = np.abs(raw).argmax(axis=2)[:, :, None]
     kept = np.take_along_axis(raw, columns, axis=2)
-    clear = (np.sort(columns[:, :, 0], axis=1) == np.arange(width)).all(axis=1)
-    clear &= (np.abs(kept[:, :, 0]) ** 2 >= RESOLVED).all(axis=1) & (len(blocks) == width)
+    clear = (np.sort(columns[:, :, 0], axis=1) == np.arange(raw.shape[1])).all(axis=1)
+    clear &= (np.abs(kept[:, :, 0]) ** 2 >= RESOLVED).all(axis=1)
     steps = np.zeros_like(raw)
     np.put_along_axis(steps, columns, kept.conj() / np.maximum(np.abs(kept), _TINY), axis=2)
     return clear, steps.transpose(0, 2, 1)
 
 
 def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
-    """Unitary step by which columns go on in labels (overlap: labels by columns), blocks by orthogonal Procrustes."""
-    larger = [block for block in blocks if len(block) > 1]
+    """Unitary step by which columns go on in labels (overlap: labels by columns), those of a block in any order."""
     share = np.abs(overlap) ** 2
-    for block in larger:  # a block is one goal: its labels share the weight of their span
-        share[block] = share[block].sum(axis=0)
+    for block in blocks:  # a block is one goal: its labels share the weight of their span
+        if len(block) > 1:
+            share[block] = share[block].sum(axis=0)
     columns = share.argmax(axis=1)
     if len(set(columns.tolist())) < len(columns):
         columns = linear_sum_assignment(share, maximize=True)[1]
@@ -158,10 +159,17 @@ def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     kept = overlap[labels, columns].conj()
     size = np.abs(kept)
     step[columns, labels] = np.where(size > 0, kept / np.maximum(size, _TINY), 1)
-    for block in larger:
-        own = columns[block]
-        step[own[:, None], block] = polar(overlap[block[:, None], own]).conj().T
     return step
+
+
+def _transport(W: np.ndarray, tree: np.ndarray, raw: np.ndarray, block: np.ndarray) -> None:
+    """Turn the columns of a block within their span as orthogonal Procrustes has it, from parent to child."""
+    own = W[:, :, block]
+    steps = adjoint(polar(adjoint(own[tree[:, 0]]) @ raw[: len(tree)] @ own[tree[:, 1]]))
+    turns = np.broadcast_to(np.eye(len(block), dtype=W.dtype), (len(W), len(block), len(block))).copy()
+    for (i, j), step in zip(tree.tolist(), steps):
+        np.dot(step, turns[i], out=turns[j])
+    W[:, :, block] = own @ turns
 
 
 def _within_values(overlap: np.ndarray, met: np.ndarray) -> np.ndarray:
