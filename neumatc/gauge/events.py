@@ -199,11 +199,8 @@ def _unresolved(followed: Followed) -> Found:
     close = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
     close[1:-1] |= _least(np.abs(gap), followed.frames.equal)
     places, every = np.flatnonzero(close.any(axis=1)), np.arange(len(x))
-    around = predictions(x, every)
-    if (
-        not len(places)
-        or _rough(vectors, np.union1d(places, (places + 1).clip(max=len(x) - 1)), *around).max() <= _ROUGH
-    ):
+    around, beside = predictions(x, every), np.union1d(places, (places + 1).clip(max=len(x) - 1))
+    if not len(places) or _rough(vectors, beside, *around).max() <= _ROUGH:
         return
     rough = _rough(vectors, every, *around)
     # Over the length of the path, for over the nodes clusters would outvote the rest.

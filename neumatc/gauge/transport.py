@@ -96,11 +96,16 @@ class Followed:
 
 def polar(A: np.ndarray) -> np.ndarray:
     """Return the polar factors of a batch, unitary or with orthonormal columns."""
-    if A.shape[-1] == 1:
+    return _polar(A)[0]
+
+
+def _polar(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return polar factors, and the least singular value of each matrix."""
+    if A.shape[-1] == 1:  # many decompositions of single columns would take most of the time
         size = np.linalg.norm(A, axis=-2, keepdims=True)
-        return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1))
-    U, _, Vh = np.linalg.svd(A, full_matrices=False)
-    return U @ Vh
+        return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1)), size[..., 0, 0]
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    return U @ Vh, S[..., -1]
 
 
 def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarray]) -> Followed:
@@ -123,9 +128,8 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
             W[j] = turn @ _matched(overlap @ turn, blocks)
         else:
             W[j] = _matched(overlap, blocks)
-    for block in blocks:
-        if len(block) > 1:
-            _transport(W, graph.tree, raw, block)
+    if len(blocks) < width:
+        W = W @ _turns(adjoint(W)[a] @ raw @ W[b], graph, blocks)
     if graph.closed:
         W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
     return Followed(frames, graph, W, blocks, adjoint(W)[a] @ raw @ W[b])
@@ -162,14 +166,16 @@ def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     return step
 
 
-def _transport(W: np.ndarray, tree: np.ndarray, raw: np.ndarray, block: np.ndarray) -> None:
-    """Turn the columns of a block within their span as orthogonal Procrustes has it, from parent to child."""
-    own = W[:, :, block]
-    steps = adjoint(polar(adjoint(own[tree[:, 0]]) @ raw[: len(tree)] @ own[tree[:, 1]]))
-    turns = np.broadcast_to(np.eye(len(block), dtype=W.dtype), (len(W), len(block), len(block))).copy()
-    for (i, j), step in zip(tree.tolist(), steps):
+def _turns(overlaps: np.ndarray, graph: Graph, blocks: list[np.ndarray]) -> np.ndarray:
+    """Turns (N, K, K) of the vectors of each block by orthogonal Procrustes, from the root on along the tree."""
+    steps = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.tree), 1, 1))
+    for block in blocks:
+        if len(block) > 1:
+            steps[:, block[:, None], block] = adjoint(polar(overlaps[: len(steps), block[:, None], block]))
+    turns = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.x), 1, 1))
+    for (i, j), step in zip(graph.tree.tolist(), steps):
         np.dot(step, turns[i], out=turns[j])
-    W[:, :, block] = own @ turns
+    return turns
 
 
 def _within_values(overlap: np.ndarray, met: np.ndarray) -> np.ndarray:
@@ -259,11 +265,11 @@ def relaxed(followed: Followed) -> np.ndarray:
     for block in followed.blocks:
         # Where the mean fixes the phases, it does not matter from which they start.
         columns, Z = followed.vectors[:, :, block], np.eye(len(block), dtype=W.dtype)
-        seen, part = _mean(columns)
+        turns, part = _mean(columns)
         if part < _CLEARLY:
             Z = _averaged(graph, followed.overlaps[:, block[:, None], block])
-            seen, part = _mean(columns @ Z)
-        W[:, :, block] = W[:, :, block] @ (Z @ polar(seen) if part > _SEEN else Z)
+            turns, part = _mean(columns @ Z)
+        W[:, :, block] = W[:, :, block] @ (Z @ turns if part > _SEEN else Z)
     return W
 
 
@@ -282,17 +288,15 @@ def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
     t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
     line = (1 - t) * columns[a] + t * columns[b]
     for block in followed.blocks:
-        seen = adjoint(columns[:, :, block]) @ line[:, :, block]
-        clear = np.linalg.svd(seen, compute_uv=False)[:, -1] > _SEEN
-        W[:, :, block] = np.where(clear[:, None, None], W[:, :, block] @ polar(seen), W[:, :, block])
+        turns, part = _polar(adjoint(columns[:, :, block]) @ line[:, :, block])
+        W[:, :, block] = np.where((part > _SEEN)[:, None, None], W[:, :, block] @ turns, W[:, :, block])
     return W
 
 
 def _mean(columns: np.ndarray) -> tuple[np.ndarray, float]:
-    """Overlaps (N, k, k) of a block of columns with the mean over all nodes, and the least part in it."""
-    seen = adjoint(columns) @ polar(columns.mean(axis=0))
-    # Many decompositions of 1 x 1 matrices would take most of the time.
-    return seen, (np.abs(seen) if seen.shape[-1] == 1 else np.linalg.svd(seen, compute_uv=False)).min()
+    """Turns (N, k, k) of a block of columns towards the mean over all nodes, and the least part in it."""
+    turns, parts = _polar(adjoint(columns) @ polar(columns.mean(axis=0)))
+    return turns, parts.min()
 
 
 def adjoint(A: np.ndarray) -> np.ndarray:
