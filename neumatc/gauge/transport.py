@@ -25,7 +25,6 @@ _SEEN, _CLEARLY, _SWEEPS, _SETTLED = 0.1, 0.5, 30, 1e-3
 # Decimals by which coordinates in the cube are told apart.
 _DECIMALS = 13
 _TINY = np.finfo(float).tiny
-_SIGNS = np.array([[1, -1], [-1, 1]])  # of cofactors
 
 
 class Frames(NamedTuple):
@@ -105,14 +104,6 @@ def _polar(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if A.shape[-1] == 1:  # many decompositions of single columns would take most of the time
         size = np.linalg.norm(A, axis=-2, keepdims=True)
         return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1)), size[..., 0, 0]
-    if A.shape[-2:] == (2, 2):
-        # Where A = U diag(s, t) V^H, its cofactors, conjugate, times the phase of its determinant are U diag(t, s) V^H.
-        det, square = A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0], (np.abs(A) ** 2).sum(axis=(-2, -1))
-        size, total = np.abs(det), np.sqrt(square + 2 * np.abs(det))
-        phase = np.where(size > 0, det / np.maximum(size, _TINY), 1)[..., None, None]
-        both, sides = A + phase * A[..., ::-1, ::-1].conj() * _SIGNS, np.maximum(total, _TINY)
-        least = (total - np.sqrt(np.maximum(square - 2 * size, 0))) / 2
-        return np.where((total > 0)[..., None, None], both / sides[..., None, None], np.eye(2)), least
     U, S, Vh = np.linalg.svd(A, full_matrices=False)
     return U @ Vh, S[..., -1]
 
