@@ -182,6 +182,28 @@ def test_together_is_one_block_that_turns_least(dtype):
 
 
 @wide
+def test_a_block_turns_least_also_where_other_values_cross_its_own(dtype):
+    """Two values avoid each other narrowly; a third crosses them, a fourth meets one of them at a snapshot."""
+    x = cube(41, 1)
+    t, first = x[:, 0] - 0.2, turning(6, dtype, size=0.1)(x)[:, :, :4]
+    inner = torch.stack([t, 0 * t + 0.03, 0 * t + 0.03, -t], dim=1).view(-1, 2, 2)
+    pair, Q = torch.linalg.eigh(inner)
+    values = torch.cat([pair, 1.5 * x + 0.9, (pair[:, 1] - (x - x[7])[:, 0].abs())[:, None]], dim=1)
+    frames = torch.cat([first[:, :, :2] @ Q.to(dtype), first[:, :, 2:]], dim=2)
+    result, F = aligned(*scrambled(frames, values)[:2], x)
+    (block,) = [list(block) for block in result.blocks if len(block) > 1]
+    along = x[:, 0].argsort()
+    overlaps = F[along[1:]].mH @ F[along[:-1]]
+    overlap = overlaps[:, block][:, :, block]
+    assert_close(overlap, overlap.mH)
+    assert torch.linalg.eigvalsh(overlap).min() > 0.9
+    assert (overlaps.diagonal(dim1=1, dim2=2).real > 0.9).all()
+    apart = torch.arange(41) != 7  # where values meet the vectors are those that the neighbours predict
+    own, span = F[apart][:, :, block], first[apart, :, :2]
+    assert_close(own @ own.mH, span @ span.mH)
+
+
+@wide
 def test_vectors_that_turn_into_each_other_between_two_snapshots_become_a_block(dtype):
     x = cube(20, 1)
     angle = torch.where(x[:, 0] > 0.2, math.pi / 2.2, 0.0)

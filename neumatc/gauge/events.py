@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from neumatc.gauge.graph import Graph, predictions
 from neumatc.gauge.transport import RESOLVED, Followed, adjoint, polar
@@ -174,47 +175,55 @@ def _gap(held: np.ndarray, block: Sequence[int], other: Sequence[int]) -> np.nda
     return np.abs(held[:, block][:, :, None] - held[:, other][:, None, :]).min(axis=(1, 2))
 
 
-def _rough(x: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Error (R, K) with which neighbours on a path x predict each vector at some places."""
-    near, weights = predictions(x, places)
-    rest = vectors[places]
-    for i, weight in zip(near.T, weights.T):
-        rest -= weight[:, None, None] * vectors[i]
-    return np.linalg.norm(rest, axis=1)
+def _rough(rows: np.ndarray, near: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Error (N, K) with which neighbours on a path predict each vector, of rows (N, K, L)."""
+    predict = csr_array((weights.ravel(), near.ravel(), np.arange(0, near.size + 1, near.shape[1])), (len(rows),) * 2)
+    return np.linalg.norm(rows - (predict @ rows.reshape(len(rows), -1)).reshape(rows.shape), axis=2)
 
 
-def _rough_together(x: np.ndarray, vectors: np.ndarray, place: int) -> float:
-    """Error with which neighbours predict vectors of a block, each in the basis nearest to that of the place."""
-    (near,), (weights,) = predictions(x, np.array([place]))
-    near = vectors[near] @ polar(adjoint(vectors[near]) @ vectors[place])
-    return float(np.linalg.norm(vectors[place] - np.tensordot(weights, near, 1), axis=0).max())
+def _rough_together(
+    rows: np.ndarray, at: np.ndarray, block: np.ndarray, near: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Error (R,) with which neighbours predict a block at some places, in the basis nearest to its own."""
+    own, around = rows[at[:, None], block], rows[near[at][:, :, None], block]
+    count, sides, k, _ = around.shape
+    around = around.reshape(count, sides * k, -1)
+    turns = polar((own @ adjoint(around)).reshape(count, k, sides, k).swapaxes(1, 2)) * weights[at][:, :, None, None]
+    return np.linalg.norm(own - turns.swapaxes(1, 2).reshape(count, k, -1) @ around, axis=2).max(axis=1)
 
 
 def _unresolved(followed: Followed) -> Found:
     """Pairs of labels on a path that come close and turn into each other too fast for the snapshots."""
     x, nodes, _ = followed.graph.unrolled(followed.whole)
     labels = np.argwhere(np.triu(~followed.same))
-    held, vectors = followed.held[nodes], followed.vectors[nodes]
+    held, rows = followed.held[nodes], followed.vectors[nodes].swapaxes(1, 2).copy()
     # After these nodes the difference changes its sign, or at them its size has an inner minimum.
     gap = held[:, labels[:, 0]] - held[:, labels[:, 1]]
     close = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
     close[1:-1] |= _least(np.abs(gap), followed.frames.equal)
-    places = np.flatnonzero(close.any(axis=1))
-    if not len(places) or _rough(x, vectors, np.union1d(places, (places + 1).clip(max=len(x) - 1))).max() <= _ROUGH:
+    places, last = np.flatnonzero(close.any(axis=1)), len(x) - 1
+    if not len(places):
         return
-    rough = _rough(x, vectors, np.arange(len(x)))
+    around = predictions(x)
+    rough = _rough(rows, *around)
+    if rough[np.append(places, (places + 1).clip(max=last))].max() <= _ROUGH:
+        return
     # Over the length of the path, for over the nodes clusters would outvote the rest.
     lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
     usual = np.quantile(rough, 0.5, axis=0, weights=lengths, method="inverted_cdf")
     too = rough > np.maximum(_ROUGH, _ROUGHER * usual)
-    for pair, place in np.argwhere(close.T):
+    for block in followed.blocks:
+        too[:, block], rough[:, block] = too[:, block].any(axis=1)[:, None], rough[:, block].max(axis=1)[:, None]
+    either = too[:, labels].any(axis=2)
+    close &= either | np.append(either[1:], either[-1:], axis=0)
+    for pair in np.flatnonzero(close.any(axis=0)):
         a, b = labels[pair]
-        columns = np.concatenate([block for block in followed.blocks if a in block or b in block])
-        ends = [place, min(place + 1, len(x) - 1)]
-        if too[ends][:, columns].any():
-            together = max(_rough_together(x, vectors[:, :, columns], end) for end in ends)
-            if rough[ends][:, columns].max() > _ROUGHER * together:
-                yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
+        start = np.flatnonzero(close[:, pair])
+        ends = np.stack([start, (start + 1).clip(max=last)], axis=1)
+        columns = np.flatnonzero(followed.same[a] | followed.same[b])
+        together = _rough_together(rows, ends.ravel(), columns, *around).reshape(ends.shape).max(axis=1)
+        for place in start[rough[ends][:, :, [a, b]].max(axis=(1, 2)) > _ROUGHER * together]:
+            yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
 
 
 def _least(size: np.ndarray, equal: float) -> np.ndarray:

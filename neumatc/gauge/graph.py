@@ -107,32 +107,34 @@ def spaced(x: np.ndarray, at: float, count: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def predictions(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours (R, 6) of some of the ascending nodes, and the weights with which they predict what is there.
+def predictions(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours (N, 6) of each of the ascending nodes, and the weights with which they predict what is there.
 
     Of unequal distances to either side the larger sets the scale at which a node is predicted, so that what happens
     between two nodes far apart is seen by at least one of them, also beside a cluster. The outermost nodes, which have
     too few neighbours on one side, are predicted from themselves.
     """
-    last = len(x) - 1
+    rows = np.arange(len(x))
     gaps = np.diff(x, prepend=x[0], append=x[-1])
-    step = _THIN * np.maximum(gaps[rows], gaps[rows + 1])
+    step = _THIN * np.maximum(gaps[:-1], gaps[1:])
     near = [rows]
     for _ in range(NEIGHBOURS):
         low, high = near[0], near[-1]
         left = np.minimum(np.searchsorted(x, x[low] - step, "right"), low) - 1
         right = np.maximum(np.searchsorted(x, x[high] + step), high + 1)
-        near = [left.clip(min=0), *near, right.clip(max=last)]
+        near = [left.clip(min=0), *near, right.clip(max=rows[-1])]
     near = np.stack(near, axis=1)
     outer = (np.diff(x[near], axis=1) <= 0).any(axis=1)  # at the ends the same node comes twice
     near = np.delete(near, NEIGHBOURS, axis=1)
     near[outer] = rows[outer, None]
     weights = np.tile(np.eye(2 * NEIGHBOURS)[0], (len(rows), 1))
-    weights[~outer] = lagrange(x[rows[~outer]], x[near[~outer]])
+    weights[~outer] = lagrange(x[~outer], x[near[~outer]])
     return near, weights
 
 
 def components(related: np.ndarray) -> list[np.ndarray]:
-    """Sets of indices that a symmetric relation connects, in the order of their first."""
-    count, sets = connected_components(related, directed=False)
-    return [np.flatnonzero(sets == i) for i in range(count)]
+    """Sets of indices that a relation connects, symmetric and reflexive, in the order of their first."""
+    while ((wider := related @ related) != related).any():
+        related = wider
+    first = related.argmax(axis=1)
+    return [np.flatnonzero(first == i) for i in np.unique(first)]

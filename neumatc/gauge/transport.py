@@ -96,11 +96,16 @@ class Followed:
 
 def polar(A: np.ndarray) -> np.ndarray:
     """Return the polar factors of a batch, unitary or with orthonormal columns."""
-    if A.shape[-1] == 1:
+    return _polar(A)[0]
+
+
+def _polar(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return polar factors, and the least singular value of each matrix."""
+    if A.shape[-1] == 1:  # many decompositions of single columns would take most of the time
         size = np.linalg.norm(A, axis=-2, keepdims=True)
-        return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1))
-    U, _, Vh = np.linalg.svd(A, full_matrices=False)
-    return U @ Vh
+        return np.where(size > 0, A / np.maximum(size, _TINY), np.eye(A.shape[-2], 1)), size[..., 0, 0]
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    return U @ Vh, S[..., -1]
 
 
 def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarray]) -> Followed:
@@ -109,9 +114,10 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
     W = np.zeros((count, width, width), frames.F.dtype)
     W[graph.root] = np.eye(width)
     degenerate, (a, b) = frames.degenerate, graph.edges.T
-    clear, steps = _steps(raw[: len(graph.tree)], blocks)
-    if len(blocks) > 1:
-        clear &= ~degenerate[graph.tree].any(axis=1)
+    clear, steps = _steps(raw[: len(graph.tree)])
+    clear &= ~degenerate[graph.tree].any(axis=1)
+    if len(blocks) == 1 < width:  # whatever the columns are, they go on in the block
+        clear[:], steps[:] = True, np.eye(width)
     for (i, j), overlap, plain, step in zip(graph.tree.tolist(), raw, clear.tolist(), steps):
         if plain:
             np.dot(step, W[i], out=W[j])
@@ -122,35 +128,34 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
             W[j] = turn @ _matched(overlap @ turn, blocks)
         else:
             W[j] = _matched(overlap, blocks)
+    if len(blocks) < width:
+        W = W @ _turns(adjoint(W)[a] @ raw @ W[b], graph, blocks)
     if graph.closed:
         W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
     return Followed(frames, graph, W, blocks, adjoint(W)[a] @ raw @ W[b])
 
 
-def _steps(raw: np.ndarray, blocks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _steps(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unitary steps (E, K, K) from frame to frame that are the same whatever the labels are, and where they hold.
 
-    So it is for one block, and for labels alone where every overlap says clearly which column goes on in which. To take
-    them together is several times as fast as one by one.
+    So it is where every overlap says clearly which column goes on in which: then sets of columns go on in those of
+    their own. To take them together is several times as fast as one by one.
     """
-    count, width, _ = raw.shape
-    if len(blocks) == 1:
-        return np.ones(count, bool), adjoint(polar(raw))
     columns = np.abs(raw).argmax(axis=2)[:, :, None]
     kept = np.take_along_axis(raw, columns, axis=2)
-    clear = (np.sort(columns[:, :, 0], axis=1) == np.arange(width)).all(axis=1)
-    clear &= (np.abs(kept[:, :, 0]) ** 2 >= RESOLVED).all(axis=1) & (len(blocks) == width)
+    clear = (np.sort(columns[:, :, 0], axis=1) == np.arange(raw.shape[1])).all(axis=1)
+    clear &= (np.abs(kept[:, :, 0]) ** 2 >= RESOLVED).all(axis=1)
     steps = np.zeros_like(raw)
     np.put_along_axis(steps, columns, kept.conj() / np.maximum(np.abs(kept), _TINY), axis=2)
     return clear, steps.transpose(0, 2, 1)
 
 
 def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
-    """Unitary step by which columns go on in labels (overlap: labels by columns), blocks by orthogonal Procrustes."""
-    larger = [block for block in blocks if len(block) > 1]
+    """Unitary step by which columns go on in labels (overlap: labels by columns), those of a block in any order."""
     share = np.abs(overlap) ** 2
-    for block in larger:  # a block is one goal: its labels share the weight of their span
-        share[block] = share[block].sum(axis=0)
+    for block in blocks:  # a block is one goal: its labels share the weight of their span
+        if len(block) > 1:
+            share[block] = share[block].sum(axis=0)
     columns = share.argmax(axis=1)
     if len(set(columns.tolist())) < len(columns):
         columns = linear_sum_assignment(share, maximize=True)[1]
@@ -158,10 +163,19 @@ def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     kept = overlap[labels, columns].conj()
     size = np.abs(kept)
     step[columns, labels] = np.where(size > 0, kept / np.maximum(size, _TINY), 1)
-    for block in larger:
-        own = columns[block]
-        step[own[:, None], block] = polar(overlap[block[:, None], own]).conj().T
     return step
+
+
+def _turns(overlaps: np.ndarray, graph: Graph, blocks: list[np.ndarray]) -> np.ndarray:
+    """Turns (N, K, K) of the vectors of each block by orthogonal Procrustes, from the root on along the tree."""
+    steps = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.tree), 1, 1))
+    for block in blocks:
+        if len(block) > 1:
+            steps[:, block[:, None], block] = adjoint(polar(overlaps[: len(steps), block[:, None], block]))
+    turns = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.x), 1, 1))
+    for (i, j), step in zip(graph.tree.tolist(), steps):
+        np.dot(step, turns[i], out=turns[j])
+    return turns
 
 
 def _within_values(overlap: np.ndarray, met: np.ndarray) -> np.ndarray:
@@ -251,11 +265,11 @@ def relaxed(followed: Followed) -> np.ndarray:
     for block in followed.blocks:
         # Where the mean fixes the phases, it does not matter from which they start.
         columns, Z = followed.vectors[:, :, block], np.eye(len(block), dtype=W.dtype)
-        seen, part = _mean(columns)
+        turns, part = _mean(columns)
         if part < _CLEARLY:
             Z = _averaged(graph, followed.overlaps[:, block[:, None], block])
-            seen, part = _mean(columns @ Z)
-        W[:, :, block] = W[:, :, block] @ (Z @ polar(seen) if part > _SEEN else Z)
+            turns, part = _mean(columns @ Z)
+        W[:, :, block] = W[:, :, block] @ (Z @ turns if part > _SEEN else Z)
     return W
 
 
@@ -274,17 +288,15 @@ def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
     t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
     line = (1 - t) * columns[a] + t * columns[b]
     for block in followed.blocks:
-        seen = adjoint(columns[:, :, block]) @ line[:, :, block]
-        clear = np.linalg.svd(seen, compute_uv=False)[:, -1] > _SEEN
-        W[:, :, block] = np.where(clear[:, None, None], W[:, :, block] @ polar(seen), W[:, :, block])
+        turns, part = _polar(adjoint(columns[:, :, block]) @ line[:, :, block])
+        W[:, :, block] = np.where((part > _SEEN)[:, None, None], W[:, :, block] @ turns, W[:, :, block])
     return W
 
 
 def _mean(columns: np.ndarray) -> tuple[np.ndarray, float]:
-    """Overlaps (N, k, k) of a block of columns with the mean over all nodes, and the least part in it."""
-    seen = adjoint(columns) @ polar(columns.mean(axis=0))
-    # Many decompositions of 1 x 1 matrices would take most of the time.
-    return seen, (np.abs(seen) if seen.shape[-1] == 1 else np.linalg.svd(seen, compute_uv=False)).min()
+    """Turns (N, k, k) of a block of columns towards the mean over all nodes, and the least part in it."""
+    turns, parts = _polar(adjoint(columns) @ polar(columns.mean(axis=0)))
+    return turns, parts.min()
 
 
 def adjoint(A: np.ndarray) -> np.ndarray:
