@@ -275,14 +275,11 @@ def book() -> Path:
 
 def _side_by_side(names: Sequence[str]) -> None:
     """Run chapters at the cpu profile at the same time, each in a process of its own and on one thread."""
-    command, alone = (
-        [sys.executable, "-m", "studies.runs", "run"],
-        {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    running = {}
+    command, running = [sys.executable, "-m", "studies.runs", "run", "--device", "cpu"], {}
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for chapter in names:
         print(f"{chapter}: running at the cpu profile, on one thread", flush=True)
-        running[chapter] = subprocess.Popen([*command, chapter, "--device", "cpu"], env=os.environ | alone)
+        running[chapter] = subprocess.Popen([*command, chapter], env=os.environ | alone)
     failed = [chapter for chapter, process in running.items() if process.wait()]
     if failed:
         raise RuntimeError(f"{' and '.join(failed)} failed, for the reasons above.")
