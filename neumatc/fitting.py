@@ -50,8 +50,9 @@ def fit(
     r"""Fit a surrogate :math:`X(p) = C \times_3 \Phi(p)` of a problem over the whole box.
 
     Give a tolerance, or a rank. With a tolerance the box is split into pieces until the residual is at most ``tol`` in
-    each, and Phi has local support; near poles it is rational (`Pieces`). With a rank alone there is one map for the
-    whole box, in closed form: the paper's (`ClosedForm`). ``surrogate.report`` says what it took, whether the tolerance
+    each, and Phi has local support; near poles it is rational, and smooth results of three and more parameters are one
+    sparse polynomial (`Pieces`). With a rank alone there is one map for the whole box, in closed form: the paper's
+    (`ClosedForm`). ``surrogate.report`` says what it took, whether the tolerance
     is met, and where it is not.
 
     Args:

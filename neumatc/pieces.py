@@ -73,9 +73,10 @@ class Pieces(Method):
 
     Each piece is a box with :math:`n_i` nodes on axis i. X is solved at their grid and interpolated by polynomials, so
     a value sums :math:`n_1 \cdots n_d` exact solutions. Where the coefficients along an axis decay, the piece takes the
-    nodes that their rate promises; where they do not, or would need too many, it is halved along that axis. A piece is
-    kept once the residual at fresh parameters is below the tolerance: two uniform ones and two far from the nodes. In
-    the end uniform parameters over the whole box are checked, and pieces that fail are refined further.
+    nodes that their rate promises; where they do not, or would need too many, it is halved along that axis, and the
+    halves are stretched where X oscillates (`PiecewisePolynomials`). A piece is kept once the residual at fresh
+    parameters is below the tolerance: two uniform ones and two far from the nodes. In the end uniform parameters over
+    the whole box are checked, and pieces that fail are refined further.
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
     (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried

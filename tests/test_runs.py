@@ -248,6 +248,26 @@ def test_the_book_runs_a_chapter_only_when_its_key_changes(project, pretend, cap
     assert len(pretend.runs) == 5
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_chapters_without_times_run_side_by_side_on_one_thread(project, pretend, monkeypatch, status):
+    started = []
+
+    def start(command, env):
+        started.append((command[-1], env["OMP_NUM_THREADS"]))
+        runs.run(command[-1], device="cpu")
+        return SimpleNamespace(wait=lambda: status)
+
+    monkeypatch.setattr(runs, "UNTIMED", ("tiny",))
+    runs.subprocess.Popen = start
+    if status:
+        with pytest.raises(RuntimeError, match="^tiny failed"):
+            runs.book()
+    else:
+        runs.book()
+    assert started == [("tiny", "1")]
+    assert pretend.runs == [("tiny", "cpu")]
+
+
 def test_after_a_failure_sphinx_reads_every_page_again(project, pretend):
     runs.book()
     pretend.status = 1

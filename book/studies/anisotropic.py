@@ -18,8 +18,6 @@ from studies import figures, problems, provenance
 from studies.provenance import Record, Table
 from studies.several_parameters import PIECES, Map, Setting, solves, terms
 
-# Exact solves that pieces of four parameters may take: their error falls too slowly for more to help.
-_MOST_OF_FOUR = 1024
 # Radial functions through more exact solutions than this take minutes.
 _MOST_CENTRES = 1000
 # Nodes tried for an axis that hardly matters, and most nodes tried for the others.
@@ -28,7 +26,7 @@ _FEW, _MOST_NODES = range(2, 9), 128
 _TRIED = 500
 # Parameters at which the smoke profile compares, which shows that all runs and not how good it is.
 _SEEN = 150
-PERIODIC, GLOBAL = "pieces, `tol`, periodic axes", "global map"
+PERIODIC, GLOBAL = "fit to a tolerance, periodic axes", "global map"
 FEWEST, STRETCHED, WAVES = "fewest Chebyshev nodes", "fewest Chebyshev nodes, stretched", "fewest trigonometric nodes"
 REDUCED, TANGENTS = "reduced basis", "reduced basis, with derivatives"
 
@@ -200,7 +198,7 @@ def thermal(record: Record, source: str) -> dict:
     setting, tol = Setting(record), 1e-3
     case = seen(problems.thermal_block(source), setting)
     problem, rank, budget = case.problem, case.fit["rank"], case.fit["budget"]
-    pieces = fitted(case, setting, tol, 64 if setting.small else _MOST_OF_FOUR)
+    pieces = fitted(case, setting, tol, 64 if setting.small else None)
     maps = {
         PIECES: pieces,
         GLOBAL: nm.fit(problem, rank=rank, budget=budget, seed=setting.seed, progress=False),
@@ -264,7 +262,7 @@ def shapes_table(record: Record) -> Table:
     rows = []
     for own in record.numbers["anisotropic"].values():
         found = own["shape"]
-        each = " × ".join(span(pair) for pair in found["nodes"])
+        each = " × ".join(span(pair) for pair in found["nodes"]) or "none: a sparse polynomial"
         met = "yes" if found["met"] else "no"
         rows.append([own["name"], f"{own['tol']:g}", str(found["pieces"]), each, met])
     return Table(["problem", "tolerance", "pieces", "nodes of a piece, axis by axis", "met"], rows)

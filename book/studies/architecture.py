@@ -26,7 +26,7 @@ def quality(
         method: The training.
     """
     family, rank = problem.family, surrogate.rank
-    p = torch.linspace(0, 1, 1001, device=family.lower.device)[:, None]
+    p = torch.linspace(0, 1, 501, device=family.lower.device)[:, None]
     exact = problem.exact(p).value
     value, solved = surrogate(p), closed_form(p)
     report = surrogate.report
@@ -61,7 +61,7 @@ def quality(
 
 def local(record: Record, problem: nm.Problem, surrogate: nm.Surrogate) -> None:
     """Record the functions and the error of a map in pieces of one parameter in [0, 1]; arguments as of `quality`."""
-    p = torch.linspace(0, 1, 1001, device=problem.family.device)[:, None]
+    p = torch.linspace(0, 1, 501, device=problem.family.device)[:, None]
     (fitted,), pieces = surrogate.maps, surrogate.pieces
     inner = p[p[:, 0] < 1]  # the last node is that of the last function alone
     phi = fitted.embedding(problem.family.box.cube(inner), fitted.weights)

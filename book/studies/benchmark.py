@@ -13,6 +13,9 @@ from torch import Tensor
 
 from neumatc import checks, linalg
 
+# Numbers of a batch that are compared at once.
+_PART = 2**16
+
 
 def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> Tensor:
     r"""Smallest relative error that any rank-r map X(p) ~ C x_3 Phi(p) can reach on given samples.
@@ -159,8 +162,12 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
             raise TypeError(f"`{name}`: expected a torch.Tensor, got {checks.describe(value)}; use torch.as_tensor.")
     if X.shape != exact.shape:
         raise ValueError(f"`X`: expected shape {tuple(exact.shape)} like `exact`, got {tuple(X.shape)}.")
-    wide = torch.promote_types(torch.promote_types(X.dtype, exact.dtype), torch.float64)
-    return float(torch.linalg.vector_norm(X.to(wide) - exact.to(wide)) / torch.linalg.vector_norm(exact.to(wide)))
+    kind, squares = torch.promote_types(X.dtype, exact.dtype), torch.zeros(2, dtype=torch.float64, device=X.device)
+    # In parts that stay in the caches, several times as fast as double copies of the whole.
+    for parts in zip(*(x.to(kind).flatten().split(_PART) for x in (X, exact))):
+        own, right = ((torch.view_as_real(x.resolve_conj()) if kind.is_complex else x).double() for x in parts)
+        squares += torch.stack([(own - right).square().sum(), right.square().sum()])
+    return float((squares[0] / squares[1]).sqrt())
 
 
 @dataclass(frozen=True)

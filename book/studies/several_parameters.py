@@ -23,7 +23,7 @@ from studies.provenance import Record, Table
 Map = nm.Surrogate | nm.peers.Peer
 KINDS = ("sobol", "tensor", "sparse")
 GOALS = (1e-2, 1e-3)
-PIECES = "pieces, `tol`"
+PIECES = "fit to a tolerance"
 CLOSED, HELPED = "closed form", "radial functions, quintic, 9 n values"
 RIVALS = (
     "Chebyshev, tensor grid",
@@ -34,6 +34,8 @@ RIVALS = (
 # From so many exact solves on, for three parameters, the closed form is given more polynomials than it tries by itself:
 # this part of the number of values.
 MANY, POLYNOMIALS = 128, 0.3
+# Builds from more exact solves take many seconds, and are timed once.
+LONG = 256
 TOLD_RADIAL = "radial functions, tuned, noise axis times 0.1"
 
 
@@ -451,10 +453,10 @@ def glue_solves(record: Record) -> None:
 
 
 def timed(task: nm.Problem, A: Tensor, build: Callable[[nm.Problem, int], Map], n: int) -> tuple[Map, float]:
-    """Build a map from n exact solves; return it and its time, in inversions by the NumPy loop."""
+    """Build a map from n exact solves, once; return it and its time, in inversions by the NumPy loop."""
     built = {}
     calls = {"loop": lambda: nm.peers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
-    timings = benchmark.compare(calls, rounds=3 if n <= 256 else 1, warm_up=int(n <= 256))
+    timings = benchmark.compare(calls, rounds=1, warm_up=0)
     return built["map"], len(A) / benchmark.speed_up(timings, "loop", "build")
 
 
@@ -511,8 +513,9 @@ def race(setting: Setting, contest: list[dict], d: int, goal: float) -> None:
     calls = {name: lambda name=name, n=rung["solves"]: methods[name](task, n) for name, rung in found.items()}
     calls["loop"] = lambda: nm.peers.numpy_loop(A)
     most = max((rung["solves"] for rung in found.values()), default=0)
-    # Every build has run once, on the ladder; the long ones need no other warm-up.
-    timings = benchmark.compare(calls, rounds=2 if small else 5 if most <= 256 else 3, warm_up=int(most <= 256))
+    # Every build has run once, on the ladder, and needs no other warm-up. The long ones take many seconds.
+    rounds = 2 if small else 3 if most <= LONG else 1
+    timings = benchmark.compare(calls, rounds=rounds, warm_up=0)
     for name, rung in found.items():
         rung.setdefault("build", len(A) / benchmark.speed_up(timings, "loop", name))
 
@@ -710,7 +713,7 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
 def fixed(record: Record) -> None:
     """Record errors and costs at fixed budgets, as ``fixed``."""
     setting = Setting(record)
-    cases = [(2, 29), (2, 40)] if setting.small else [(2, 128), (3, 512)]
+    cases = [(2, 29), (2, 40)] if setting.small else [(2, 128), (3, 512 if record.profile == "gpu" else 256)]
     record.numbers["fixed"] = [
         at_fixed_budget(setting, d, n, shift, other)
         for d, n in cases
@@ -899,7 +902,7 @@ def wireless(
     options = {"rank": rank, "budget": budget, "method": method, "seed": setting.seed, "progress": False}
     refit = benchmark.compare(
         {"NumPy loop": exact["NumPy loop"], "fit": lambda: nm.fit(equaliser, **options)},
-        rounds=1 if small else 2,
+        rounds=1,
         warm_up=0,
     )
     relative = {key: 1 / benchmark.speed_up(timings, "NumPy loop", key) for key in timings}

@@ -724,7 +724,6 @@ def in_pieces(
                 "slices": len(fitted.maps[0].core),
                 "error": error,
                 "gain": float(limits[rank - 1]) / error if error else math.inf,  # a table of all points is exact
-                "worst": problem.error(p, fitted(p)).max(),
                 "residual": problem.residual(p, fitted(p)).max(),
             }
         )
@@ -851,7 +850,6 @@ def glue_pieces(record: Record) -> None:
             "tol": n["timed"],
             "solves": timed["solves"],
             "error": timed["error"],
-            "worst": timed["worst"],
             "residual": timed["residual"],
             "over": timed["residual"] / n["timed"],
             "terms": timed["terms"],
@@ -860,6 +858,7 @@ def glue_pieces(record: Record) -> None:
             "gain": timed["gain"],
             "over-copy": n["local_over_copy"],
             "over-whole": n["local_over_whole"],
+            "fit": n["relative_time"]["fit local"],
         }.items():
             provenance.glue(f"{key}-{label}", value)
     glue_coarse(numbers["pieces"])
