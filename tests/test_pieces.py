@@ -189,6 +189,14 @@ def test_a_budget_that_ends_a_fit_warns_and_names_the_remedy():
         nm.fit(nm.Problem(waves(), nm.Inverse()), tol=1e-6, budget=20, progress=False)
 
 
+@pytest.mark.parametrize(("d", "cycles", "budget"), [(1, 8.0, 60), (2, 2.0, 120)])
+def test_a_budget_leaves_no_part_of_the_box_behind(d, cycles, budget):
+    problem = nm.Problem(waves(d, size=8, cycles=cycles), nm.Inverse())
+    surrogate, p = fitted(problem, 1e-5, budget=budget), fresh(waves(d))
+    assert 0.9 * budget <= surrogate.report.exact_solves <= budget
+    assert problem.residual(p, surrogate(p)).max() < 0.06
+
+
 def test_a_larger_budget_is_no_worse():
     problem = nm.Problem(waves(), nm.Inverse())
     p = fresh(problem.family)
