@@ -148,7 +148,7 @@ def collapse(root: Piece) -> None:
     for half in pair:
         collapse(half)
     hollow = [half for half in pair if half.halves is None and half.settled is None]
-    if hollow and root.settled is not None:
+    if hollow and (root.settled is not None or len(hollow) == 2):
         root.halves = None
         root.give_up(hollow[0].trouble)
 

@@ -32,6 +32,8 @@ from neumatc.together import Together
 # Nodes per axis with which a piece begins, for one, two and more parameters; with which it says whether its
 # coefficients decay; and those of a piece that seems to hold a jump, where more would be wasted.
 _FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
+# Part of the nodes wanted on an axis with which a half begins, beside one more.
+_HALF = 0.55
 # Most nodes per axis: so many for each digit of the tolerance, within limits; and most terms in three and more
 # parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
 # entry to memory. Few digits want small pieces, many digits large ones.
@@ -49,6 +51,8 @@ _MARGIN = 0.8
 # How far above the goal the coefficients left out may be for the residual to be measured at all, for one parameter and
 # for more: a look costs less than a node too many.
 _LOOKS = (2.0, 8.0)
+# Part of the pieces that are refined at once when solves run short: with fewer more rounds, with more some in vain.
+_PART = 3
 # Below so many rounding units coefficients that do not fall when a piece is halved are noise.
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
 # A residual that is larger than the coefficients by this part of one over a rounding unit is no noise.
@@ -153,9 +157,10 @@ class _Refinement:
         self.most = min(limit for limit in limits if limit is not None)
         self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
         for i in range(self.d):
-            self._extend(self.root, i, _first_nodes(self.d, min(self.terms, self.most)))
+            self.extend(self.root, i, _first_nodes(self.d, min(self.terms, self.most)))
         self.cuts: list[float] = []
         self.links: list[Piece] = []  # between whose points of a grid nothing is known
+        self.short = False
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
@@ -165,7 +170,7 @@ class _Refinement:
         if grid is not None and _small(self.task, len(grid)):
             return _table(self.task, self.snapshots, grid)
         trial = poles.Trial(self.inspector)
-        active = [self.root]
+        active = _afforded(self, [self.root])
         while active:
             if grid is not None and self.snapshots.solved + _missing(self.snapshots, active) > _SHARE * len(grid):
                 return _table(self.task, self.snapshots, grid)
@@ -173,25 +178,24 @@ class _Refinement:
             if active and trial.due() and (maps := trial.maps()) is not None:
                 self.task.report.stop_reason = StopReason.TOLERANCE
                 return maps
-            if not active:
-                active = self._failing_in_box()
+            active = _afforded(self, active) or _afforded(self, self._failing_in_box())
         return _finished(self)
 
     # One round
 
     def _round(self, active: list[Piece]) -> list[Piece]:
         """Solve at the nodes of the active pieces, keep what passes, and return what is to be refined further."""
-        active = self._solved(active)
+        active, more = self._solved(sorted(active, key=lambda piece: -piece.tail))
         if not active:
-            return []
+            return more
         self.snapshots.divide(self.cuts)
         self.cuts = []
         _analyse(self.snapshots, active)
         if not self.inspector.ratios:
-            self.inspector.calibrate(active[0], self._outlook(active[0]).tail)
-        ready, more = [], []
+            self.inspector.calibrate(active[0], self.outlook(active[0]).tail)
+        ready = []
         for piece in active:
-            outlook = self._outlook(piece)
+            outlook = self.outlook(piece)
             if (outlook.tails <= _LOOKS[self.kind] * self._allowed(piece)).all():
                 ready.append((piece, outlook))
             else:
@@ -202,41 +206,28 @@ class _Refinement:
                 more += self._failed(piece, outlook, worst)
         return more
 
-    def _solved(self, active: list[Piece]) -> list[Piece]:
-        """Solve exactly at all nodes of the pieces; return those that are complete."""
-        left, kept, grids = self.most - self.task.report.exact_solves, [], []
-        for piece in sorted(active, key=lambda piece: -piece.tail):
-            grid = piece.grid()
-            left -= self.snapshots.missing(grid)
-            if left < 0:
-                piece.give_up(f"the exact solves are used up ({self.most})")
-                continue
-            grids.append(grid)
-            kept.append(piece)
-        if not kept:
-            return []
+    def _solved(self, active: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+        """Solve exactly at all nodes of the pieces; return those that are complete, and those with nodes elsewhere."""
+        grids = [piece.grid() for piece in active]
         rows = np.split(self.snapshots.solve(np.concatenate(grids)), np.cumsum(list(map(len, grids)))[:-1])
         complete, again = [], []
-        for piece, own in zip(kept, rows):
+        for piece, own in zip(active, rows):
             piece.rows = own
             if (own >= 0).all():
                 piece.settle()
                 complete.append(piece)
             else:
                 again += self._avoiding(piece)
-        return complete + (self._solved(again) if again else [])
+        return complete, again
 
     def _avoiding(self, piece: Piece) -> list[Piece]:
         """Move a node at which the exact solution fails; halve a piece in which many do."""
-        lost = (piece.rows < 0).reshape(piece.counts)
-        if lost.all() and piece.moves:
+        lost, axis = (piece.rows < 0).reshape(piece.counts), int((piece.high - piece.low).argmax())
+        small = (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, _LEAST_SINGULAR)
+        if (piece.moves and lost.all()) or (piece.moves >= _MOST_MOVES and small):
             piece.give_up("exact solutions fail here")
             return []
         if piece.moves >= _MOST_MOVES:
-            axis = int((piece.high - piece.low).argmax())
-            if (piece.high - piece.low)[axis] / 4 < max(self.method.smallest, _LEAST_SINGULAR):
-                piece.give_up("exact solutions fail here")
-                return []
             return self.halved(piece, axis, piece.counts)
         piece.dodge(lost, self.snapshots.rounded)
         return [piece]
@@ -245,7 +236,7 @@ class _Refinement:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
 
-    def _outlook(self, piece: Piece) -> _Outlook:
+    def outlook(self, piece: Piece) -> _Outlook:
         """Read off tails and wanted nodes from the decay along each axis."""
         allowed = self._allowed(piece)
         return _Outlook(*map(np.array, zip(*(_read(envelope, allowed) for envelope in piece.envelopes))))
@@ -253,7 +244,7 @@ class _Refinement:
     def _failed(self, piece: Piece, outlook: _Outlook, worst: float) -> list[Piece]:
         """Refine a piece whose residual is too large although its coefficients seemed small enough."""
         piece.ratio = worst / max(outlook.tail, np.finfo(float).eps) if np.isfinite(worst) else None
-        outlook = self._outlook(piece)
+        outlook = self.outlook(piece)
         if (outlook.wanted <= piece.counts).all():
             outlook.wanted[int(outlook.tails.argmax())] = max(piece.counts) + 2
         return self._refined(piece, outlook)
@@ -271,21 +262,20 @@ class _Refinement:
         asked = np.maximum(counts if piece.trimmed else 2, wanted)
         if (asked <= caps).all() and asked.prod() <= self.terms:
             for i, n in enumerate(asked):
-                self._extend(piece, i, int(n))
+                self.extend(piece, i, int(n))
             piece.trimmed = True
-            return self._grown(piece, counts)
+            return self.grown(piece, counts)
         if why := _hopeless(piece, outlook, self.task.problem.family.dtype):
             piece.give_up(why)
             return []
         over = wanted > caps if (wanted > caps).any() else np.full(self.d, True)
         need, side = np.where(over, wanted / counts * (outlook.tails > 0), 0), piece.high - piece.low
         axis = max(range(self.d), key=lambda i: (need[i], outlook.tails[i], side[i]))
-        if side[axis] / 4 < max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps):
-            piece.give_up(_named(piece, self.box, self.snapshots.sketch()[piece.rows]))
-            return []
         piece.tail = outlook.tail
         start = np.minimum(np.maximum(2, wanted), counts)
-        start[axis] = telling[axis] if np.isinf(wanted[axis]) else min(caps[axis], max(5, 0.55 * wanted[axis] + 1))
+        start[axis] = (
+            telling[axis] if np.isinf(wanted[axis]) else min(caps[axis], max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
+        )
         start = start.astype(int)
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
@@ -295,27 +285,33 @@ class _Refinement:
         turning = self.d > 1 and _unrelated(self.snapshots, piece, axis, self.nodes)
         return self.halved(piece, axis, start.tolist(), self.bend if turning else 0.0)
 
-    def _grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:
+    def grown(self, piece: Piece, before: np.ndarray) -> list[Piece]:
         """Return a piece that has got nodes; where its grid or its precision has no more, it ends."""
         if (np.array(piece.counts) > before).any():
             return [piece]
-        if self.snapshots.grid is None:
+        points = self.snapshots.within(piece.low[0], piece.high[0])
+        if points is None:
             piece.give_up(f"there are no more parameters in {self.box.dtype}")
+        elif self.snapshots.missing(points) > self.most - self.task.report.exact_solves:
+            piece.give_up(f"the exact solves are used up ({self.most})")
         else:
             self.links.append(piece)
-            points = self.snapshots.within(piece.low[0], piece.high[0])
-            _link(piece, self.snapshots, points[self.snapshots.solve(points[:, None]) >= 0])
+            _link(piece, self.snapshots, points[self.snapshots.solve(points) >= 0, 0])
         return []
 
-    def _extend(self, piece: Piece, axis: int, count: int) -> None:
+    def extend(self, piece: Piece, axis: int, count: int) -> None:
         offered = self.snapshots.along(piece.low[axis], piece.high[axis])
         piece.extend(axis, count, offered, self.snapshots.rounded)
 
     def halved(self, piece: Piece, axis: int, counts: list[int], bend: float = 0.0) -> list[Piece]:
-        """Halve a piece along an axis; where no coordinate lies between its ends, it ends as it is."""
+        """Halve a piece along an axis; where it is too small, or no coordinate lies between its ends, it ends."""
+        smallest = max(self.method.smallest, 256 * torch.finfo(self.box.dtype).eps)
+        if piece.settled is not None and (piece.high - piece.low)[axis] / 4 < smallest:
+            piece.give_up(_named(piece, self.box, self.snapshots.sketch()[piece.rows]))
+            return []
         cut = self.snapshots.rounded(axis, np.array([(piece.low[axis] + piece.high[axis]) / 2]))[0]
         if not piece.low[axis] < cut < piece.high[axis]:
-            return self._grown(piece, np.array(piece.counts))
+            return self.grown(piece, np.array(piece.counts))
         offered = self.snapshots.along(piece.low[0], piece.high[0]) if self.d == 1 else piece.axes[axis]
         pair = piece.split(axis, float(cut), counts, offered, self.snapshots.rounded, bend)
         self.cuts.append(float(cut))
@@ -330,7 +326,7 @@ class _Refinement:
         again = []
         for piece, worst in self.inspector.in_box(found).items() if found else ():
             if not piece.trouble and worst > self.task.tol:
-                again += self._failed(piece, self._outlook(piece), worst)
+                again += self._failed(piece, self.outlook(piece), worst)
         return again
 
 
@@ -359,6 +355,49 @@ def _analyse(snapshots: Snapshots, active: list[Piece]) -> None:
         found = [nodes.decay(np.moveaxis(values, i + 1, 1), at) / scale for i, at in enumerate(places)]
         for piece, *envelopes in zip(alike, *found):
             piece.envelopes = envelopes
+
+
+def _afforded(fit: _Refinement, active: list[Piece]) -> list[Piece]:
+    """Return the pieces; once they take more solves than are left, those with the largest residuals, refined less."""
+    left = fit.most - fit.task.report.exact_solves
+    if not active or not (fit.short or _missing(fit.snapshots, active) > left):
+        return active
+    fit.short, why = True, f"the exact solves are used up ({fit.most})"
+    for piece in active:
+        piece.give_up(why)
+    tree.collapse(fit.root)
+    waiting = [piece for piece in tree.leaves(fit.root) if piece.trouble == why and piece.settled is not None]
+    # Residuals that take exact solves are not measured.
+    tails, found = fit.task.problem.operation.residual_solves, []
+    worst = [fit.outlook(piece).tail for piece in waiting] if tails else fit.inspector.worst(waiting)
+    for piece in [waiting[k] for k in np.argsort(worst)[::-1]]:
+        refined = _stepped(fit, piece)
+        cost = _missing(fit.snapshots, refined) if refined else 0
+        if cost > left:
+            piece.halves = None
+            piece.give_up(why)
+        elif refined:
+            left, piece.trouble = left - cost, ""
+            found += refined
+        if len(found) > len(waiting) / _PART:
+            break
+    fit.cuts = [piece.halves[1] for piece in waiting if piece.halves]
+    return found
+
+
+def _stepped(fit: _Refinement, piece: Piece) -> list[Piece]:
+    """Refine a piece by as little as makes a difference; halves begin with hardly more than what is solved."""
+    outlook, counts = fit.outlook(piece), list(piece.counts)
+    axis = int(outlook.tails.argmax())
+    n, turning = counts[axis], _unrelated(fit.snapshots, piece, axis, fit.nodes)
+    counts[axis] += _STEP if fit.d == 1 else 1
+    grows = turning or np.isfinite(outlook.wanted[axis])
+    if grows and counts[axis] <= fit.nodes and math.prod(counts) <= fit.terms:
+        before = np.array(piece.counts)
+        fit.extend(piece, axis, counts[axis])
+        return fit.grown(piece, before)
+    counts[axis] = min(n, max(_NEAR_JUMP, int(_HALF * n + 1)))
+    return fit.halved(piece, axis, counts, fit.bend if turning else 0.0)
 
 
 def _towards(fit: _Refinement, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:

@@ -109,10 +109,9 @@ class Snapshots:
         x = self.x[:, 0] if self.x.shape[1] == 1 else np.empty(0)
         return x[(x >= low) & (x <= high)]
 
-    def within(self, low: float, high: float) -> np.ndarray:
-        """Return the points of the grid between two bounds of its parameter."""
-        x = self.grid[:, 0]
-        return x[(x >= low) & (x <= high)]
+    def within(self, low: float, high: float) -> np.ndarray | None:
+        """Return the points (N, 1) of the grid, if there is one, between two bounds of its parameter."""
+        return None if self.grid is None else self.grid[((self.grid >= low) & (self.grid <= high))[:, 0]]
 
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
         """Move coordinates to where a solution may be: to points of the grid, or of single precision."""

@@ -102,13 +102,7 @@ def test_a_function_of_two_parameters(eta, periodic):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "power_control",
-    [
-        pytest.param(False, marks=pytest.mark.xfail(strict=True, reason="0.98 of the rate; equal pieces keep 0.995")),
-        True,
-    ],
-)
+@pytest.mark.parametrize("power_control", [False, True])
 def test_near_and_far_users_keep_their_rate(power_control):
     case = sionna(lambda: problems.near_far(power_control))
     surrogate = fitted(case)

@@ -190,6 +190,14 @@ def test_a_budget_that_ends_a_fit_warns_and_names_the_remedy():
         nm.fit(nm.Problem(waves(), nm.Inverse()), tol=1e-6, budget=20, progress=False)
 
 
+@pytest.mark.parametrize(("d", "cycles", "budget"), [(1, 8.0, 60), (2, 2.0, 120)])
+def test_a_budget_leaves_no_part_of_the_box_behind(d, cycles, budget):
+    problem = nm.Problem(waves(d, size=8, cycles=cycles), nm.Inverse())
+    surrogate, p = fitted(problem, 1e-5, budget=budget), fresh(waves(d))
+    assert 0.9 * budget <= surrogate.report.exact_solves <= budget
+    assert problem.residual(p, surrogate(p)).max() < 0.06
+
+
 def test_a_larger_budget_is_no_worse():
     problem = nm.Problem(waves(), nm.Inverse())
     p = fresh(problem.family)
@@ -470,6 +478,14 @@ def test_a_jump_between_two_points_of_a_large_grid_costs_only_its_place(solved):
     )
     assert 0.36 < low < high < 0.38
     assert sum(low <= piece.lower[0] and piece.upper[0] <= high for piece in surrogate.pieces) >= 1
+
+
+@pytest.mark.parametrize("budget", [20, 60])
+def test_a_budget_holds_at_a_jump_of_a_grid(budget, solved):
+    p = torch.linspace(0, 1, 4000, dtype=F64)[:, None]
+    family = nm.families.from_samples(p, torch.where(p < 0.37, 1.0, 3.0)[:, :, None] + waves(size=40)(p))
+    report = fitted(nm.Problem(family, CountedInverse()), 1e-4, budget=budget).report
+    assert sum(solved) == report.exact_solves <= budget
 
 
 def test_a_grid_takes_no_more_solves_than_it_has_points(solved):
