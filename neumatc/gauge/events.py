@@ -181,14 +181,13 @@ def _rough(rows: np.ndarray, near: np.ndarray, weights: np.ndarray) -> np.ndarra
     return np.linalg.norm(rows - (predict @ rows.reshape(len(rows), -1)).reshape(rows.shape), axis=2)
 
 
-def _rough_together(
-    rows: np.ndarray, at: np.ndarray, block: np.ndarray, near: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+def _rough_together(rows: np.ndarray, at: np.ndarray, block: np.ndarray, around: tuple) -> np.ndarray:
     """Error (R,) with which neighbours predict a block at some places, in the basis nearest to its own."""
-    own, around = rows[at[:, None], block], rows[near[at][:, :, None], block]
+    near, weights = (x[at][:, :, None] for x in around)
+    own, around = rows[at[:, None], block], rows[near, block]
     count, sides, k, _ = around.shape
     around = around.reshape(count, sides * k, -1)
-    turns = polar((own @ adjoint(around)).reshape(count, k, sides, k).swapaxes(1, 2)) * weights[at][:, :, None, None]
+    turns = polar((own @ adjoint(around)).reshape(count, k, sides, k).swapaxes(1, 2)) * weights[..., None]
     return np.linalg.norm(own - turns.swapaxes(1, 2).reshape(count, k, -1) @ around, axis=2).max(axis=1)
 
 
@@ -201,13 +200,10 @@ def _unresolved(followed: Followed) -> Found:
     gap = held[:, labels[:, 0]] - held[:, labels[:, 1]]
     close = np.append((gap[:-1] * gap[1:].conj()).real <= 0, np.zeros((1, gap.shape[1]), bool), axis=0)
     close[1:-1] |= _least(np.abs(gap), followed.frames.equal)
-    places, last = np.flatnonzero(close.any(axis=1)), len(x) - 1
-    if not len(places):
+    if not close.any():
         return
     around = predictions(x)
     rough = _rough(rows, *around)
-    if rough[np.append(places, (places + 1).clip(max=last))].max() <= _ROUGH:
-        return
     # Over the length of the path, for over the nodes clusters would outvote the rest.
     lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
     usual = np.quantile(rough, 0.5, axis=0, weights=lengths, method="inverted_cdf")
@@ -219,9 +215,9 @@ def _unresolved(followed: Followed) -> Found:
     for pair in np.flatnonzero(close.any(axis=0)):
         a, b = labels[pair]
         start = np.flatnonzero(close[:, pair])
-        ends = np.stack([start, (start + 1).clip(max=last)], axis=1)
+        ends = np.stack([start, (start + 1).clip(max=len(x) - 1)], axis=1)
         columns = np.flatnonzero(followed.same[a] | followed.same[b])
-        together = _rough_together(rows, ends.ravel(), columns, *around).reshape(ends.shape).max(axis=1)
+        together = _rough_together(rows, ends.ravel(), columns, around).reshape(ends.shape).max(axis=1)
         for place in start[rough[ends][:, :, [a, b]].max(axis=(1, 2)) > _ROUGHER * together]:
             yield _event("avoided crossing", (a, b), nodes[[place]], followed), (a, b)
 

@@ -113,9 +113,8 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
     count, width = frames.values.shape
     W = np.zeros((count, width, width), frames.F.dtype)
     W[graph.root] = np.eye(width)
-    degenerate, (a, b) = frames.degenerate, graph.edges.T
-    clear, steps = _steps(raw[: len(graph.tree)])
-    clear &= ~degenerate[graph.tree].any(axis=1)
+    (a, b), (clear, steps) = graph.edges.T, _steps(raw[: len(graph.tree)])
+    clear &= ~frames.degenerate[graph.tree].any(axis=1)
     if len(blocks) == 1 < width:  # whatever the columns are, they go on in the block
         clear[:], steps[:] = True, np.eye(width)
     for (i, j), overlap, plain, step in zip(graph.tree.tolist(), raw, clear.tolist(), steps):
@@ -123,11 +122,8 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
             np.dot(step, W[i], out=W[j])
             continue
         overlap = W[i].conj().T @ overlap
-        if degenerate[j]:
-            turn = _within_values(overlap, frames.met[j])
-            W[j] = turn @ _matched(overlap @ turn, blocks)
-        else:
-            W[j] = _matched(overlap, blocks)
+        turn = _within_values(overlap, frames.met[j])
+        W[j] = turn @ _matched(overlap @ turn, blocks)
     if len(blocks) < width:
         W = W @ _turns(adjoint(W)[a] @ raw @ W[b], graph, blocks)
     if graph.closed:
@@ -168,13 +164,13 @@ def _matched(overlap: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
 
 def _turns(overlaps: np.ndarray, graph: Graph, blocks: list[np.ndarray]) -> np.ndarray:
     """Turns (N, K, K) of the vectors of each block by orthogonal Procrustes, from the root on along the tree."""
-    steps = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.tree), 1, 1))
+    turns = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.x), 1, 1))
     for block in blocks:
         if len(block) > 1:
-            steps[:, block[:, None], block] = adjoint(polar(overlaps[: len(steps), block[:, None], block]))
-    turns = np.tile(np.eye(overlaps.shape[1], dtype=overlaps.dtype), (len(graph.x), 1, 1))
-    for (i, j), step in zip(graph.tree.tolist(), steps):
-        np.dot(step, turns[i], out=turns[j])
+            inner = overlaps[: len(graph.tree), block[:, None], block]
+            turns[graph.tree[:, 1, None, None], block[:, None], block] = adjoint(polar(inner))
+    for i, j in graph.tree.tolist():
+        turns[j] = turns[j] @ turns[i]
     return turns
 
 
