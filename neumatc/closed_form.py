@@ -13,6 +13,7 @@ from torch import Tensor
 from neumatc import checks, continuation, lowrank, polynomials, sampling
 from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
+from neumatc.linalg import from_rows
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap
 from neumatc.operations import LinearOperation
@@ -254,8 +255,7 @@ def _embedded(
     parts = [len(s.C) for s in subspaces]
     maps = []
     for s, weight, bias in zip(subspaces, W.T.contiguous().split(parts), b.split(parts)):
-        shape = (len(s.C), *like.shape[1:])
-        core = torch.view_as_complex(s.C.reshape(*shape, 2)) if like.is_complex() else s.C.reshape(shape)
+        core = from_rows(s.C, like)
         last = {"weight_out": weight, "bias_out": bias}
         last = {key: w.to(family.device, dtype).clone() for key, w in last.items()}
         maps.append(FactorMap(name, core, embedding, hidden | last))

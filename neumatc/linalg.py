@@ -343,6 +343,17 @@ def identity_like(A: Tensor) -> Tensor:
     return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
 
 
+def real_rows(x: Tensor) -> Tensor:
+    """View a tensor (N, ...) as real rows, real and imaginary parts side by side, shape (N, numbers of each)."""
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).reshape(len(x), -1)
+
+
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """View real rows (B, numbers of each) as entries of the shape and kind of those of ``like`` (N, ...)."""
+    x = torch.view_as_complex(rows.reshape(len(rows), -1, 2)) if like.is_complex() else rows
+    return x.reshape(len(rows), *like.shape[1:])
+
+
 def squared_norm(A: Tensor) -> Tensor:
     """Squared Frobenius norm per matrix, differentiable at zero.
 

@@ -26,7 +26,7 @@ import neumatc as nm
 from neumatc import StopReason
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Factor
-from studies import bases, benchmark, interpolants, low_rankness
+from studies import bases, benchmark, interpolants, low_rankness, solvers
 
 EMBEDDINGS = {
     "default": None,
@@ -825,7 +825,7 @@ def test_a_family_of_lazy_conjugates(method, dtype):
     problem = nm.Problem(nm.ParametricMatrix(lambda p: base(p).mH, base.lower, base.upper), nm.Inverse())
     nm.fit(problem, rank=4, method=method, progress=False)
     A = base(grid_of(base, 5)).mH
-    for solver in (nm.peers.numpy_loop, nm.peers.numpy_batched, nm.peers.scipy_batched):
+    for solver in (solvers.numpy_loop, solvers.numpy_batched, solvers.scipy_batched):
         assert_close(solver(A), nm.linalg.inverse(A)[0], units=1000)
 
 

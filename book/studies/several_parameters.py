@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import bases, benchmark, figures, interpolants, provenance
+from studies import bases, benchmark, figures, interpolants, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 
@@ -260,7 +260,7 @@ def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tenso
     plain = nm.Chebyshev(next(iter(fits.values())).maps[0].embedding.degree)
     fits["Chebyshev, total, as many as the default's"] = setting.ours(plane, many, embedding=plain)
     timings = benchmark.compare(
-        {name: lambda m=m: m(q) for name, m in fits.items()} | {"loop": lambda: nm.peers.numpy_loop(A)}, rounds=5
+        {name: lambda m=m: m(q) for name, m in fits.items()} | {"loop": lambda: solvers.numpy_loop(A)}, rounds=5
     )
     record.numbers["embeddings"] = [
         {
@@ -364,17 +364,17 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
         "closed form, snapshots alone": (ladder, lambda n: error(ours(plane, n, projections=0))),
         "Chebyshev, tensor grid": (ladder, lambda n: error(nm.peers.chebyshev(plane, n))),
         "radial functions, tuned": (ladder, lambda n: error(setting.radial(plane, n))),
-        "residual projection": (cheap, lambda n: error(nm.peers.residual_projection(plane, n, seed=seed), part)),
+        "residual projection": (cheap, lambda n: error(interpolants.residual_projection(plane, n, seed=seed), part)),
         "best in the span of the snapshots": (ladder, lambda n: in_span(plane, q, X, n, seed)),
         "limit of the rank": (ladder, lambda n: limits[n]),
     }
     record.numbers["by_solves"] = {
         name: {"solves": own, "errors": [measure(n) for n in own]} for name, (own, measure) in lines.items()
     }
-    projected = nm.peers.residual_projection(plane, cheap[-1], seed=seed)
+    projected = interpolants.residual_projection(plane, cheap[-1], seed=seed)
     nine = interpolants.rbf(plane, 9 * many, seed=seed)
     timings = benchmark.compare(
-        {"projection": lambda: projected(q[part]), "loop": lambda: nm.peers.numpy_loop(A[part])}, rounds=3
+        {"projection": lambda: projected(q[part]), "loop": lambda: solvers.numpy_loop(A[part])}, rounds=3
     )
     record.numbers["projection"] = {
         "solves": cheap[-1],
@@ -453,7 +453,7 @@ def glue_solves(record: Record) -> None:
 def timed(task: nm.Problem, A: Tensor, build: Callable[[nm.Problem, int], Map], n: int) -> tuple[Map, float]:
     """Build a map from n exact solves; return it and its time, in inversions by the NumPy loop."""
     built = {}
-    calls = {"loop": lambda: nm.peers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
+    calls = {"loop": lambda: solvers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
     timings = benchmark.compare(calls, rounds=3 if n <= 256 else 1, warm_up=int(n <= 256))
     return built["map"], len(A) / benchmark.speed_up(timings, "loop", "build")
 
@@ -480,7 +480,7 @@ def climb(setting: Setting, d: int, name: str, ladder: list[int]) -> dict:
             break
     timing = setting.timing
     timings = benchmark.compare(
-        {"loop": lambda: nm.peers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
+        {"loop": lambda: solvers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
     )
     share = 1 / benchmark.speed_up(timings, "loop", "map")
     limit = benchmark.eckart_young(X, terms(fitted)) if name == "closed form" else None
@@ -509,7 +509,7 @@ def race(setting: Setting, contest: list[dict], d: int, goal: float) -> None:
     found = {e["method"]: reached(e, goal) for e in contest if e["d"] == d and e["method"] in methods}
     found = {name: rung for name, rung in found.items() if rung}
     calls = {name: lambda name=name, n=rung["solves"]: methods[name](task, n) for name, rung in found.items()}
-    calls["loop"] = lambda: nm.peers.numpy_loop(A)
+    calls["loop"] = lambda: solvers.numpy_loop(A)
     most = max((rung["solves"] for rung in found.values()), default=0)
     # Every build has run once, on the ladder; the long ones need no other warm-up.
     timings = benchmark.compare(calls, rounds=2 if small else 5 if most <= 256 else 3, warm_up=int(most <= 256))
@@ -682,8 +682,8 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
     fitted, build = timed(task, A[timing], setting.ours, n)
     peers = {name: method(task, n) for name, method in setting.methods().items() if name != CLOSED}
     peers["POD and radial functions"] = interpolants.pod_regression(task, n, n // 2, kernel="multiquadric", seed=seed)
-    calls = {"loop": lambda: nm.peers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
-    calls |= {"batched": lambda: nm.peers.scipy_batched(A[timing])}
+    calls = {"loop": lambda: solvers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
+    calls |= {"batched": lambda: solvers.scipy_batched(A[timing])}
     calls |= {name: lambda m=m: m(q[timing]) for name, m in peers.items()}
     timings = benchmark.compare(calls, rounds=5)
     share = {name: 1 / benchmark.speed_up(timings, "loop", name) for name in calls}

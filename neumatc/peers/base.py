@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.box import Box
+from neumatc.linalg import from_rows, real_rows
 from neumatc.problem import Problem
 
 
@@ -130,7 +131,7 @@ def solve(problem: Problem, p: Tensor, needed: int) -> Solved:
     X, failed = problem.exact(p)
     enough(p, failed, needed)
     X = X[~failed]
-    return Solved(problem, box.cube(p[~failed]), X, rows(X), int(failed.sum()))
+    return Solved(problem, box.cube(p[~failed]), X, real_rows(X), int(failed.sum()))
 
 
 def enough(p: Tensor, failed: Tensor, needed: int) -> None:
@@ -140,14 +141,3 @@ def enough(p: Tensor, failed: Tensor, needed: int) -> None:
             f"`problem`: expected at least {needed} exact solutions, got {count} from {len(p)} parameters between "
             f"{p.amin(dim=0).tolist()} and {p.amax(dim=0).tolist()}; restrict the box to where A(p) is regular."
         )
-
-
-def rows(X: Tensor) -> Tensor:
-    """View X (N, ...) as real rows, real and imaginary parts side by side."""
-    return (torch.view_as_real(X.resolve_conj()) if X.is_complex() else X).reshape(len(X), -1)
-
-
-def from_rows(flat: Tensor, like: Tensor) -> Tensor:
-    """View real rows as solutions of the shape and kind of ``like`` (N, ...)."""
-    X = torch.view_as_complex(flat.view(len(flat), -1, 2)) if like.is_complex() else flat
-    return X.view(len(flat), *like.shape[1:])
