@@ -36,27 +36,22 @@ class Inspector:
         self.task, self.snapshots = task, snapshots
         self.generator = np.random.default_rng(task.report.seed)
         self.ratios: list[float] = []
-        self._ratio = 1.0
         self.uniform = np.empty(0)
 
     def ratio(self) -> float:
         """Return the residual over the size of the coefficients left out, as it usually is."""
-        return self._ratio
+        last = sorted(self.ratios[-_LAST:])
+        return last[len(last) // 2] if last else 1.0
 
     def learn(self, worst: float, tail: float) -> None:
         """Enter a residual and the size of the coefficients left out, unless that is rounding."""
         if np.isfinite(worst) and tail > 64 * np.finfo(float).eps:
-            self._enter(worst / tail)
+            self.ratios.append(worst / tail)
 
     def calibrate(self, root: Piece, tail: float) -> None:
         """Measure the whole box, for a first idea."""
         (worst,) = self.worst([root])
-        for _ in range(_FIRST):
-            self._enter(float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO)))
-
-    def _enter(self, ratio: float) -> None:
-        self.ratios = [*self.ratios[1 - _LAST :], ratio]
-        self._ratio = sorted(self.ratios)[len(self.ratios) // 2]
+        self.ratios += _FIRST * [float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO))]
 
     def worst(self, pieces: Sequence[Piece]) -> list[float]:
         """Return the largest residual of each piece at fresh parameters; Inf where the family is defined at none."""

@@ -44,12 +44,8 @@ class Trial:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
         count = len(self.snapshots.x)
         problem = self.task.problem
-        if (
-            problem.family.dimension > 1
-            or not problem.operation.unique
-            or problem.operation.finishes
-            or self.task.many > 1
-        ):
+        direct = problem.operation.unique and not problem.operation.finishes
+        if problem.family.dimension > 1 or self.task.many > 1 or not direct:
             return False
         if problem.operation.residual_solves and self.task.budget is not None:
             return False

@@ -8,11 +8,10 @@ from conftest import assert_close, assert_raises, conditioned, eps, gaussian, ge
 
 import neumatc as nm
 from neumatc import peers
-from studies import interpolants
 
 
 def uniform(family, count, seed=0):
-    return nm.sampling.uniform(count, family.lower, family.upper, generator(seed))
+    return family.box.uniform(count, generator(seed))
 
 
 def affine(dtype, size=12, terms=3, d=2, definite=False, device="cpu"):
@@ -80,7 +79,7 @@ def test_projection_is_exact_where_the_inverse_lies_in_the_span(dtype):
         return nm.linalg.inverse(fn(p.double()))[0].to(dtype)
 
     problem = nm.Problem(nm.ParametricMatrix(family, [0.0] * 2, [1.0] * 2, dtype=real(dtype)), nm.Inverse())
-    peer = interpolants.residual_projection(problem, 3, sketch=2)
+    peer = nm.peers.residual_projection(problem, 3, sketch=2)
     assert peer.terms == 3
     p = uniform(problem.family, 50)
     assert_close(peer(p), problem.exact(p).value, units=1000)
@@ -89,7 +88,7 @@ def test_projection_is_exact_where_the_inverse_lies_in_the_span(dtype):
 def test_projection_minimises_the_residual(dtype, monkeypatch):
     """With no sketch it is the least residual over the span of the exact inverses, in one piece or in several."""
     problem = nm.Problem(nm.families.trigonometric(size=5, terms=3, shift=3.0, dtype=dtype), nm.Inverse())
-    peer = interpolants.residual_projection(problem, 4, sketch=5)
+    peer = nm.peers.residual_projection(problem, 4, sketch=5)
     p = uniform(problem.family, 3)
     X, A = peer(uniform(problem.family, 4, seed=9)), problem.family(p)  # four of the span
     for a, value in zip(A, peer(p)):
@@ -98,7 +97,7 @@ def test_projection_minimises_the_residual(dtype, monkeypatch):
         assert_close(value, (best * X.flatten(1)).sum(dim=0).view(5, 5), units=2000)
     whole = peer(p)
     monkeypatch.setattr("neumatc.peers.projection._WORKING_BYTES", 1)
-    assert_close(interpolants.residual_projection(problem, 4, sketch=5)(p), whole, units=500)
+    assert_close(nm.peers.residual_projection(problem, 4, sketch=5)(p), whole, units=500)
 
 
 # Linear equations
@@ -146,7 +145,7 @@ def test_a_family_that_is_not_affine_is_projected_itself():
     peer = peers.reduced_basis(problem, 32)
     assert peer.details["affine_terms"] is None
     assert float(problem.error(p, peer(p)).max()) < 1e-10
-    words = ["`problem`", "affine", "`chebyshev`"]
+    words = ["`problem`", "affine", "`residual_projection`"]
     assert_raises(ValueError, words, lambda: peers.reduced_basis(nm.Problem(family, nm.Inverse()), 4))
     assert_raises(ValueError, words, lambda: peers.reduced_basis(problem, 4, tangents=True))
 

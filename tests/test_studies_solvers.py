@@ -76,7 +76,7 @@ def test_svd_by_gram_is_finite_for_lost_values_and_refuses_ranks():
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=str)
-@pytest.mark.parametrize("peer", [practice.lmmse_loop, practice.sionna_lmmse, solvers.torch_lmmse])
+@pytest.mark.parametrize("peer", [practice.lmmse_loop, practice.sionna_lmmse, nm.peers.torch_lmmse])
 def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
     if peer is practice.sionna_lmmse:
         pytest.importorskip("sionna")

@@ -308,7 +308,7 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
     calls = {
         "NumPy loop": lambda: practice.lmmse_loop(matrices, level),
         "Sionna": lambda: practice.sionna_lmmse(matrices, level),
-        "Cholesky": lambda: solvers.torch_lmmse(matrices, level),
+        "Cholesky": lambda: nm.peers.torch_lmmse(matrices, level),
         "map": lambda: surrogate(f, out=out),
         "map, new memory": lambda: surrogate(f),
         "fit and map": lambda: fit()(f),

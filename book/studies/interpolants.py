@@ -1,4 +1,4 @@
-"""More interpolation of exact solutions: proper orthogonal decompositions, radial functions, and a least residual."""
+"""More interpolation of exact solutions: proper orthogonal decompositions, and radial functions of scattered ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from scipy.interpolate import RBFInterpolator, make_interp_spline
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from neumatc import Inverse, checks, lowrank, sampling
+from neumatc import checks, lowrank, sampling
 from neumatc.peers import Peer
 from neumatc.peers.base import Solved, builder, solve
 from neumatc.peers.interpolation import equispaced
-from neumatc.peers.projection import in_pieces, least_squares, scattered, span
 from neumatc.problem import Problem
 
 # Degree of the polynomial that each kernel needs beside it. The multiquadric has a shape parameter, in units of the
@@ -125,58 +124,6 @@ def pod_regression(problem: Problem, budget: int, rank: int, *, kernel: str = "q
     Y, modes, S = _pod(solved.rows, rank)
     basis, details = _radial(solved, Y, S, kernel)
     return solved.map("pod_regression", basis, modes, **details)
-
-
-@builder()
-def residual_projection(problem: Problem, budget: int, *, sketch: int | None = None, seed: int = 0) -> Peer:
-    r"""Interpolate the inverse by projecting the identity: the combination of exact inverses with the least residual.
-
-    .. math:: X(p) = \sum_{i=1}^N \lambda_i(p) A(p_i)^{-1}, \qquad
-              \lambda(p) = \arg\min_\lambda \|(I - A(p) \sum_i \lambda_i A(p_i)^{-1}) \Omega\|_F,
-
-    Omega (n, s) with random signs. It needs A(p) at every evaluation, but no interpolation in p: the error is
-    governed by the span of the inverses. The combination is sought in an orthonormal basis of that span (the same
-    minimum, but the least-squares problem is then about as well-conditioned as A(p)). An evaluation takes about
-    2 n s r (n + r) operations beside A(p), with n s = 2 r that is 4 r^2 (n + r), against 2 n^3 for an inverse: it
-    pays for matrices with many more rows than r.
-
-    Source: Zahm and Nouy, SIAM J. Sci. Comput. 38 (2016), doi 10.1137/15M1019210 (arXiv 1504.07903), who multiply
-    from the other side, as suits a left preconditioner.
-
-    Args:
-        problem: The inverse of a family.
-        budget: N, the exact solves, at the scattered points of `sampling.design`.
-        sketch: s, the columns of Omega, at least r / n for r basis matrices, at most n: then Omega is the identity and
-            the residual exact. Default: the least with n s >= 2 r equations.
-        seed: Seed of the points and of Omega.
-
-    Returns:
-        The peer, of r terms.
-
-    Raises:
-        ValueError: If the operation is not the inverse, for a sketch that gives fewer equations than unknowns, or no
-            exact solution that succeeds.
-    """
-    family = problem.family
-    if not isinstance(problem.operation, Inverse):
-        raise ValueError(f"`problem`: expected the operation nm.Inverse(), got {problem.operation}; take `chebyshev`.")
-    n, budget = family.shape[0], checks.integer("budget", budget, 1)
-    solved = solve(problem, scattered(problem, budget, seed), 1)
-    modes = span(solved.X.flatten(1).T).T.to(family.dtype).contiguous()
-    r = len(modes)
-    s = min(n, -(-2 * r // n)) if sketch is None else checks.integer("sketch", sketch, -(-r // n), n)
-    signs = torch.randint(0, 2, (n, s), generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    omega = (torch.eye(n) if s == n else signs).to(family.device, family.dtype)
-    # (r, n, s) -> (n, s r): then A times it is, row by row, the equations of shape (n s, r).
-    sketched = (modes.view(r, n, n) @ omega).permute(1, 2, 0).reshape(n, -1)
-
-    def evaluate(p: Tensor) -> tuple[Tensor]:
-        A = family(p, extrapolate=True)
-        c = least_squares((A.flatten(0, 1) @ sketched).view(len(A), -1, r), omega.reshape(1, -1, 1))
-        return ((c[:, :, 0] @ modes).view(-1, n, n),)
-
-    solves = len(solved.X) + solved.failed
-    return Peer("residual_projection", solves, r, family.box, lambda p: in_pieces(evaluate, p, sketched.numel())[0])
 
 
 def _scattered(problem: Problem, budget: int, kernel: str, seed: int) -> Solved:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -104,8 +104,7 @@ class Setting:
 
     def sample(self, task: nm.Problem) -> tuple[Tensor, Tensor, Tensor]:
         """Return random parameters, the matrices there, and their exact solutions."""
-        box, generator = (task.family.lower, task.family.upper), torch.Generator().manual_seed(self.seed + 1)
-        q = nm.sampling.uniform(self.tests, *box, generator)
+        q = task.family.box.uniform(self.tests, torch.Generator().manual_seed(self.seed + 1))
         return q, task.family(q), task.exact(q).value
 
     def ours(
@@ -120,7 +119,7 @@ class Setting:
         if embedding is None and task.family.dimension == 3 and n >= MANY:
             embedding = nm.Chebyshev(degree(int(POLYNOMIALS * 9 * n), 3), stretch=0.95)
         rank = min(rank or n, self.family["size"] ** 2)
-        method = nm.ClosedForm(embedding, snapshots=n, **changes)
+        method = nm.ClosedForm(embedding, **{"snapshots": n} | changes)
         return nm.fit(task, rank=rank, budget=n, method=method, seed=self.seed, progress=False)
 
     def radial(self, task: nm.Problem, n: int, **changes: object) -> nm.peers.Peer:
@@ -161,6 +160,27 @@ def terms(fitted: Map) -> int:
 # Designs and embeddings
 
 
+def sparse_grid(level: int, dimension: int) -> Tensor:
+    """Return a sparse grid after Smolyak, on the nested Chebyshev extrema cos(j pi / 2^l).
+
+    It has the points that level l_i adds in direction i, for all l_1 + ... + l_d <= level (Bungartz and Griebel, Acta
+    Numerica 13, 2004).
+
+    Args:
+        level: At least 0.
+        dimension: d.
+
+    Returns:
+        Points of the cube, shape (N, d), float64.
+    """
+    new = [[0.0], [-1.0, 1.0]]
+    for finer in range(2, level + 1):
+        new.append(np.cos(np.arange(1, 2**finer, 2) * np.pi / 2**finer).tolist())
+    levels = [k for k in product(range(level + 1), repeat=dimension) if sum(k) <= level]
+    points = [point for k in levels for point in product(*(new[i] for i in k))]
+    return torch.tensor(points, dtype=torch.float64)
+
+
 def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
     """Record designs of snapshots and index sets of polynomials, and the errors from each design.
 
@@ -174,12 +194,22 @@ def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
     few, degree = setting.solves[0], 8
     found = {}
     for kind in KINDS:
-        record.arrays[f"design_{kind}"] = nm.sampling.design(few, 2, setting.seed, kind=kind)[0]
-        without = setting.ours(plane, few, design=kind, projections=0)
-        found[kind] = {
-            "solves": solves(without),
-            "without": relative_error(without(q), X),
-            "with": relative_error(setting.ours(plane, few, design=kind)(q), X),
+        without, further = {"projections": 0}, {}
+        if kind == "sparse":  # as parameters; the polynomials that they determine are given with them
+            level = next(level for level in range(few) if len(sparse_grid(level + 1, 2)) > few)
+            x = sparse_grid(level, 2)
+            further["snapshots"] = plane.family.box.parameters(x).tolist()
+            without["embedding"] = nm.Chebyshev(2**level, "smolyak")
+        else:
+            x, _ = nm.sampling.design(few, 2, setting.seed, kind=kind)
+            further["design"] = kind
+        record.arrays[f"design_{kind}"] = x
+        fits = {
+            name: setting.ours(plane, few, **changes)
+            for name, changes in {"without": further | without, "with": further}.items()
+        }
+        found[kind] = {"solves": solves(fits["without"])} | {
+            name: relative_error(fit(q), X) for name, fit in fits.items()
         }
     for name, peer in (("chebyshev", nm.peers.chebyshev(plane, few)), ("rbf", setting.radial(plane, few))):
         found[name] = {"solves": solves(peer), "error": relative_error(peer(q), X)}
@@ -364,14 +394,14 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
         "closed form, snapshots alone": (ladder, lambda n: error(ours(plane, n, projections=0))),
         "Chebyshev, tensor grid": (ladder, lambda n: error(nm.peers.chebyshev(plane, n))),
         "radial functions, tuned": (ladder, lambda n: error(setting.radial(plane, n))),
-        "residual projection": (cheap, lambda n: error(interpolants.residual_projection(plane, n, seed=seed), part)),
+        "residual projection": (cheap, lambda n: error(nm.peers.residual_projection(plane, n, seed=seed), part)),
         "best in the span of the snapshots": (ladder, lambda n: in_span(plane, q, X, n, seed)),
         "limit of the rank": (ladder, lambda n: limits[n]),
     }
     record.numbers["by_solves"] = {
         name: {"solves": own, "errors": [measure(n) for n in own]} for name, (own, measure) in lines.items()
     }
-    projected = interpolants.residual_projection(plane, cheap[-1], seed=seed)
+    projected = nm.peers.residual_projection(plane, cheap[-1], seed=seed)
     nine = interpolants.rbf(plane, 9 * many, seed=seed)
     timings = benchmark.compare(
         {"projection": lambda: projected(q[part]), "loop": lambda: solvers.numpy_loop(A[part])}, rounds=3

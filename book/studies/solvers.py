@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.linalg import gram
 
 
 def numpy_loop(A: Tensor) -> Tensor:
@@ -73,19 +72,6 @@ def torch_cholesky(A: Tensor) -> Tensor:
         The inverses, of the shape, dtype and device of A.
     """
     return linalg.in_threads(lambda a: torch.cholesky_inverse(torch.linalg.cholesky(a)), A)
-
-
-def torch_lmmse(H: Tensor, noise: float) -> Tensor:
-    """Compute the LMMSE receivers by torch's batched Cholesky factorisation of H^H H + s I, on all cores.
-
-    Args:
-        H: Channels, shape (B, m, n).
-        noise: s, the power of the noise.
-
-    Returns:
-        Shape (B, n, m), of the dtype and device of H, in whose precision all is computed.
-    """
-    return linalg.in_threads(lambda h: torch.cholesky_solve(h.mH, torch.linalg.cholesky(gram(h, noise))), H)
 
 
 def svd_by_gram(H: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:

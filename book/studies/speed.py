@@ -101,7 +101,7 @@ def lmmse(streams: int = 32, tol: float = 1e-2, rounds: int = 9, tones: int | No
     channel = nm.wireless.cdl("C", users=8, delay_spread=30e-9, **antennas)
     p = channel.frequencies[:tones]
     H = channel(p)
-    exact = {"Cholesky": lambda: solvers.torch_lmmse(H, _NOISE)}
+    exact = {"Cholesky": lambda: nm.peers.torch_lmmse(H, _NOISE)}
     problem = nm.Problem(channel, nm.LMMSE(noise=_NOISE))
     return measured(f"LMMSE 64 x {H.shape[2]}", problem, p, tol, exact, rounds)
 

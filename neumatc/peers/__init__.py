@@ -5,7 +5,8 @@ problem onto the span of exact solutions.
 """
 
 from neumatc.peers.base import Peer
+from neumatc.peers.exact import torch_lmmse
 from neumatc.peers.interpolation import aaa, chebyshev, spline
-from neumatc.peers.projection import reduced_basis
+from neumatc.peers.projection import reduced_basis, residual_projection
 
-__all__ = ["Peer", "aaa", "chebyshev", "reduced_basis", "spline"]
+__all__ = ["Peer", "aaa", "chebyshev", "reduced_basis", "residual_projection", "spline", "torch_lmmse"]
