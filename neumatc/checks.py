@@ -40,8 +40,7 @@ def require(good: object, name: str, expected: str, got: object, remedy: str = "
 
 def instance(name: str, value: object, kind: type, example: str) -> object:
     """Return ``value`` if it is of a type, of which the message gives an example."""
-    if not isinstance(value, kind):
-        raise TypeError(f"`{name}`: expected {example}, got {describe(value)}.")
+    require(isinstance(value, kind), name, example, describe(value), error=TypeError)
     return value
 
 
@@ -99,8 +98,7 @@ def choice(name: str, value: object, choices: tuple) -> object:
 def each(name: str, value: object, count: int) -> list:
     """Return ``count`` values: those given, or the one given."""
     values = list(value) if isinstance(value, Sequence) else [value] * count
-    if len(values) != count:
-        raise ValueError(f"`{name}`: expected one value or {count}, got {len(values)}: {value!r}.")
+    require(len(values) == count, name, f"one value or {count}", f"{len(values)}: {value!r}")
     return values
 
 
@@ -191,7 +189,8 @@ def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
         outside = ((p < lower - s) | (p > upper + s)).any(dim=1)
         row = int(torch.argmax(outside.int()))
         got = f"{p[row].tolist()} in row {row} ({int(outside.sum())} of {shape[0]} rows are outside)"
-        require(False, name, f"parameters in the box {low} to {high}", got, "pass `extrapolate=True` to allow it")
+        remedy = "" if name == "snapshots" else "pass `extrapolate=True` to allow it"
+        require(False, name, f"parameters in the box {low} to {high}", got, remedy)
     return p
 
 

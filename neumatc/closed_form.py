@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from neumatc import checks, continuation, lowrank, polynomials, sampling
 from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
+from neumatc.linalg import from_rows
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap
 from neumatc.operations import LinearOperation
@@ -23,6 +23,8 @@ from neumatc.samples import Samples, Subspace, compressed, solved
 _DENSE, _DENSE_PER_FEATURE = 512, 4
 # The fit without exact solves stops its iterations at this multiple of the rounding unit, or after so many steps.
 _COLLOCATION_UNITS, _COLLOCATION_STEPS = 8, 5000
+# Random parameters, not used in a fit, at which its residual is reported.
+_CHECKED = 16
 # Collocation points for each polynomial in the fit without exact solves.
 _COLLOCATION_POINTS = 1.5
 
@@ -60,12 +62,11 @@ class ClosedForm(Method):
             there are snapshots; for several as many, and so stretched, as predict left-out coefficients best.
         snapshots: N, or the parameters themselves, as a surrogate takes them. Default: 2 r + 16, or the budget if that
             is less.
-        design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
-            `sampling.design`. Grids have as many points as fit into the number asked for.
+        design: Where the snapshots of several parameters are: ``"sobol"`` or ``"tensor"``, see `sampling.design`. A
+            grid has as many points as fit into the number asked for.
         projections: Number of further parameters in step 2; 0 leaves them out. Default: 0 where the Chebyshev series
             serves; else 8 N for Newton's iteration and 16 N in the span, at most 4,096 (or 2 N if that is more), fewer
             where they would cost too much.
-        check: Random parameters, not used in the fit, at which the residual is reported.
 
     Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
     below about 5e-7 are out of reach. Where X(p) is not smooth (a pole of the inverse near the box, kinks), many
@@ -77,7 +78,6 @@ class ClosedForm(Method):
     snapshots: int | Sequence[float] | Sequence[Sequence[float]] | None = None
     design: str = "sobol"
     projections: int | None = None
-    check: int = 16
 
     def __post_init__(self) -> None:
         if self.embedding is not None:
@@ -88,8 +88,7 @@ class ClosedForm(Method):
             checks.integer("snapshots", self.snapshots, 1)
         if self.projections is not None:
             checks.integer("projections", self.projections, 0)
-        checks.choice("design", self.design, ("sobol", "tensor", "sparse"))
-        checks.integer("check", self.check, 0)
+        checks.choice("design", self.design, ("sobol", "tensor"))
 
     def run(self, task: Task) -> list[FactorMap]:
         return self.run_many([task])[0]
@@ -101,15 +100,15 @@ class ClosedForm(Method):
         for task in tasks:
             task.report.stop_reason = StopReason.RANK
         samples = [_collocated(task) for task in tasks] if first.budget == 0 else solved(tasks, self._points(first))
-        alike: dict[bytes, list[int]] = defaultdict(list)  # at the same points, so nothing failed at some of them alone
-        for i, own in enumerate(samples):
-            alike[own.x.numpy().tobytes()].append(i)
-        fitted: dict[int, list[FactorMap]] = {}
-        for group in alike.values():
-            fitted |= zip(group, self._fit([tasks[i] for i in group], [samples[i] for i in group]))
-        for i, task in enumerate(tasks):
-            self._check(task, fitted[i])
-        return [fitted[i] for i in range(len(tasks))]
+        together = all(torch.equal(own.x, samples[0].x) for own in samples)  # nothing failed for some of them alone
+        fitted = (
+            self._fit(tasks, samples)
+            if together
+            else [self._fit([task], [own])[0] for task, own in zip(tasks, samples)]
+        )
+        for task, maps in zip(tasks, fitted):
+            self._check(task, maps)
+        return fitted
 
     def batch_snapshots(self, rank: int) -> int:
         """Return how many snapshots a fit of this rank takes if the budget allows."""
@@ -186,7 +185,7 @@ class ClosedForm(Method):
     def _check(self, task: Task, maps: list[FactorMap]) -> None:
         """Report the rank, and the residuals at a few random parameters."""
         task.report.rank = max(m.rank for m in maps)
-        count = min(self.check, task.left()) if task.problem.operation.residual_solves else self.check
+        count = min(_CHECKED, task.left()) if task.problem.operation.residual_solves else _CHECKED
         if count:
             p = task.problem.family.box.uniform(count, task.generator)
             try:
@@ -198,10 +197,7 @@ class ClosedForm(Method):
 def _given(task: Task, given: Sequence) -> Samples:
     """Return the points of the caller's parameters, each once."""
     box = task.problem.family.box
-    try:
-        p = box.points(given).to(box.dtype)
-    except ValueError as error:
-        raise ValueError(str(error).replace("`p`", "`snapshots`").partition("; ")[0] + ".") from None
+    p = box.points(given, name="snapshots").to(box.dtype)
     distinct = torch.unique(p, dim=0)
     count = len(distinct)
     if count < len(p):
@@ -257,8 +253,7 @@ def _embedded(
     parts = [len(s.C) for s in subspaces]
     maps = []
     for s, weight, bias in zip(subspaces, W.T.contiguous().split(parts), b.split(parts)):
-        shape = (len(s.C), *like.shape[1:])
-        core = torch.view_as_complex(s.C.reshape(*shape, 2)) if like.is_complex() else s.C.reshape(shape)
+        core = from_rows(s.C, like)
         last = {"weight_out": weight, "bias_out": bias}
         last = {key: w.to(family.device, dtype).clone() for key, w in last.items()}
         maps.append(FactorMap(name, core, embedding, hidden | last))

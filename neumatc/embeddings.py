@@ -102,11 +102,6 @@ def followed(x: Tensor) -> bool:
     return wrapped or (x.requires_grad and torch.is_grad_enabled())
 
 
-def real_rows(x: Tensor) -> Tensor:
-    """View a contiguous tensor as real rows: (N, ...) -> (N, numbers per row)."""
-    return (torch.view_as_real(x) if x.is_complex() else x).view(x.shape[0], -1)
-
-
 def _uniform(limit: float, generator: torch.Generator, *shape: int) -> Tensor:
     return limit * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
 

@@ -96,11 +96,9 @@ class ParametricMatrix:
         self.names, self.units = self.box.names, self.box.units
         self.grid = None if grid is None else self.box.points(grid)
         A = self._tried()
-        if A.device != self.device:
-            raise ValueError(
-                f"`fn`: expected A on the device of the parameters, {self.device}, got {A.device}; "
-                f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`."
-            )
+        remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
+        expected = f"A on the device of the parameters, {self.device}"
+        checks.require(A.device == self.device, "fn", expected, A.device, remedy)
         self.shape, self.dtype = tuple(A.shape[1:]), A.dtype
         _check_periods(self)
 
@@ -197,11 +195,9 @@ def _check_periods(family: ParametricMatrix) -> None:
         ends[:, i] = torch.tensor([-1.0, 1.0])
         A = family._checked(family.box.parameters(ends))
         gap = float(torch.linalg.vector_norm(A[1] - A[0]) / torch.linalg.vector_norm(A))
-        if not gap <= torch.finfo(A.dtype).eps ** 0.5:
-            raise ValueError(
-                f"`periodic`: expected A(p) that is the same at both ends of {family.box.names[i]}, got a relative "
-                f"difference of {gap:.1g}; give bounds one period apart, or periodic=False."
-            )
+        expected, remedy = "A(p) that is the same at both ends of ", "give bounds one period apart, or periodic=False"
+        same, got = gap <= torch.finfo(A.dtype).eps ** 0.5, f"a relative difference of {gap:.1g}"
+        checks.require(same, "periodic", expected + family.box.names[i], got, remedy)
 
 
 def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -302,11 +298,9 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
         raise TypeError(f"`left`, `right`: expected a ParametricMatrix, and one or a tensor, got {kinds}.")
     constant, box = isinstance(right, Tensor), left.box if isinstance(right, Tensor) else right.box
     expected, found = (left.dtype, left.device, left.box), (right.dtype, right.device, box)
-    if found != expected or len(right.shape) != 2 or right.shape[0] != left.shape[0]:
-        raise ValueError(
-            f"`right`: expected shape ({left.shape[0]}, k), dtype, device and box {expected} as in `left`, got "
-            f"{tuple(right.shape)}, {found}; convert it."
-        )
+    good = found == expected and len(right.shape) == 2 and right.shape[0] == left.shape[0]
+    wanted = f"shape ({left.shape[0]}, k), dtype, device and box {expected} as in `left`"
+    checks.require(good, "right", wanted, f"{tuple(right.shape)}, {found}", "convert it")
 
     def fn(p: Tensor) -> Tensor:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
@@ -358,16 +352,13 @@ def from_samples(
     """
     if not isinstance(p, Tensor) or p.ndim != 2 or p.dtype not in checks.REAL:
         raise TypeError(f"`p`: expected a float32 or float64 tensor of shape (N, d), got {checks.describe(p)}.")
-    if not torch.isfinite(p).all():
-        raise ValueError("`p`: expected finite parameters, got NaN or Inf; drop those samples.")
+    checks.require(torch.isfinite(p).all(), "p", "finite parameters", "NaN or Inf", "drop those samples")
     p, A = p.detach(), checks.matrices("A", A, p)
     (count, d), lower, upper = p.shape, p.amin(dim=0), p.amax(dim=0)
     offsets, width = p.double() - p.double().mean(dim=0), (upper - lower).double()
-    if (rank := int(torch.linalg.matrix_rank(offsets / torch.where(width > 0, width, 1)))) < d:
-        raise ValueError(
-            f"`p`: expected at least {d + 1} samples that vary in {d} direction(s), got {count} that vary in {rank}; "
-            "add others, or leave a parameter that is constant out."
-        )
+    rank = int(torch.linalg.matrix_rank(offsets / torch.where(width > 0, width, 1)))
+    expected, got = f"at least {d + 1} samples that vary in {d} direction(s)", f"{count} that vary in {rank}"
+    checks.require(rank == d, "p", expected, got, "add others, or leave a parameter that is constant out")
     lower, upper = checks.box(lower, upper, None, None)
 
     def scaled(q: Tensor) -> np.ndarray:

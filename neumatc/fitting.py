@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -22,14 +21,12 @@ from neumatc.report import Report, StopReason, library_version
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 # What to do where a tolerance is not met.
-_REMEDIES = defaultdict(
-    lambda: "nm.certify solves exactly where the map is not good enough",
-    {
-        StopReason.BUDGET: "raise the budget or the tolerance",
-        StopReason.STEPS: "train for more steps, or leave the method out",
-        StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
-    },
-)
+_REMEDY = "nm.certify solves exactly where the map is not good enough"
+_REMEDIES = {
+    StopReason.BUDGET: "raise the budget or the tolerance",
+    StopReason.STEPS: "train for more steps, or leave the method out",
+    StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
+}
 
 
 class FitWarning(UserWarning):
@@ -142,12 +139,9 @@ def fit_many(
         [24, 24, 24]
     """
     problems = list(problems) if isinstance(problems, Iterable) else [problems]
-    if not problems:
-        raise ValueError("`problems`: expected at least one problem, got none.")
+    checks.require(problems, "problems", "at least one problem", "none")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
-        raise TypeError(
-            f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.describe(method)}; call nm.fit."
-        )
+        raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {method!r}; call nm.fit.")
     return _fit(problems, rank, tol, budget, method, None, seed, progress)
 
 
@@ -168,13 +162,11 @@ def _fit(
     budget = None if budget is None else checks.integer("budget", budget, 0)
     if method is None:
         method = ClosedForm() if tol is None else Pieces()
-    if not isinstance(method, Method):
-        raise TypeError(f"`method`: expected a method such as nm.ClosedForm(), got {checks.describe(method)}.")
+    checks.instance("method", method, Method, "a method such as nm.ClosedForm()")
     rank = _checked_rank(rank, tol, start, first)
     if start is not None:
         _check_start(start, first, rank)
-    surrogates: list[Surrogate | None] = []
-    failures: dict[int, FamilyError] = {}
+    found: list[Surrogate | FamilyError] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
         begin = time.perf_counter()
         tasks = []
@@ -186,49 +178,37 @@ def _fit(
         with torch.inference_mode(False), torch.no_grad():
             for task, maps in zip(tasks, _run(method, tasks)):
                 if isinstance(maps, FamilyError):
-                    failures[len(surrogates)] = maps
-                    surrogates.append(None)
+                    found.append(maps)
                     continue
                 task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
                 for hint in task.problem.family.box.hints() if tol is not None else ():
                     task.note(hint)
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
-                surrogates.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
+                found.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
                 _warn(task)
-    if failures:
-        _raise(failures, surrogates)
-    return surrogates
+    return _complete(found)
 
 
 def _check_alike(problems: list[Problem]) -> None:
     """Raise unless the problems can be fitted together."""
     for problem in problems:
-        if not isinstance(problem, Problem):
-            raise TypeError(f"`problem`: expected an nm.Problem, got {type(problem).__name__}.")
+        checks.instance("problem", problem, Problem, "an nm.Problem")
     kinds = [(p.operation, p.family.shape, p.family.dtype, p.family.device, p.family.dimension) for p in problems]
     for i, kind in enumerate(kinds):
-        if kind != kinds[0]:
-            raise ValueError(
-                "`problems`: expected one operation, shape, dtype, device and number of parameters, got "
-                f"{kinds[0]} for problem 0 and {kind} for problem {i}; fit them in groups."
-            )
+        expected, got = "one operation, shape, dtype, device and number of parameters", f"{kinds[0]} for problem 0 and "
+        checks.require(kind == kinds[0], "problems", expected, f"{got}{kind} for problem {i}", "fit them in groups")
 
 
 def _checked_rank(rank: int | None, tol: float | None, start: Surrogate | None, problem: Problem) -> int | None:
     if rank is None:
-        if tol is None and start is None:
-            raise ValueError(
-                "`rank`: expected an integer, or a tolerance `tol`, got neither; give one, for example rank=24."
-            )
+        given = tol is not None or start is not None
+        checks.require(given, "rank", "an integer, or a tolerance `tol`", "neither", "give one, for example rank=24")
         return None
     rank = checks.integer("rank", rank, 1)
     possible = max(real_numbers(problem, i) for i in range(len(problem.factors)))
-    if tol is None and rank > possible:
-        raise ValueError(
-            f"`rank`: expected at most {possible}, the real numbers in the largest factor of {problem.operation}, "
-            f"got {rank}; lower it."
-        )
+    expected = f"at most {possible}, the real numbers in the largest factor of {problem.operation}"
+    checks.require(tol is not None or rank <= possible, "rank", expected, rank, "lower it")
     return rank
 
 
@@ -253,23 +233,23 @@ def _warn(task: Task) -> None:
         return
     where = "; ".join(map(str, report.unmet[:2])) or str(report.stop_reason)
     more = f" (and {len(report.unmet) - 2} more, see report.unmet)" if len(report.unmet) > 2 else ""
-    remedy = (*task.problem.family.box.hints(), _REMEDIES[report.stop_reason])[0]
-    warnings.warn(
-        f"the tolerance {report.tol:g} is not met: {where}{more}; {remedy}",
-        FitWarning,
-        stacklevel=5,
-    )
+    remedy = (*task.problem.family.box.hints(), _REMEDIES.get(report.stop_reason, _REMEDY))[0]
+    warnings.warn(f"the tolerance {report.tol:g} is not met: {where}{more}; {remedy}", FitWarning, stacklevel=5)
 
 
-def _raise(failures: dict[int, FamilyError], surrogates: list[Surrogate | None]) -> None:
-    if len(surrogates) == 1:
-        raise failures[0]
+def _complete(found: list[Surrogate | FamilyError]) -> list[Surrogate]:
+    """Return the surrogates, or raise where families failed."""
+    failures = {i: one for i, one in enumerate(found) if isinstance(one, FamilyError)}
+    if not failures:
+        return found
+    if len(found) == 1:
+        raise found[0]
     error = FamilyError(
-        f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(surrogates)}, "
+        f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
         + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
         + "; the other fits are in the `surrogates` of this error."
     )
-    error.surrogates = surrogates
+    error.surrogates = [None if i in failures else one for i, one in enumerate(found)]
     raise error from next(iter(failures.values()))
 
 
@@ -284,19 +264,10 @@ def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | FamilyErro
 
 def _check_start(start: object, problem: Problem, rank: int | None) -> None:
     """Raise unless the surrogate belongs to the problem."""
-    if not isinstance(start, Surrogate):
-        raise TypeError(f"`start`: expected an nm.Surrogate, got {checks.describe(start)}.")
-    family = problem.family
-    expected = (
-        problem.operation,
-        family.shape,
-        [factor.dtype(family.dtype) for factor in problem.factors],
-        family.device,
-        str(family.box),
-    )
+    checks.instance("start", start, Surrogate, "an nm.Surrogate")
+    family, wanted = problem.family, [factor.dtype(problem.family.dtype) for factor in problem.factors]
+    expected = (problem.operation, family.shape, wanted, family.device, str(family.box))
     dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]
     found = (start.operation, start.shape, dtypes, start.device, str(start.box))
-    if found != expected:
-        raise ValueError(f"`start`: expected a surrogate of the problem, {expected}, got one of {found}.")
-    if rank not in (None, start.rank):
-        raise ValueError(f"`rank`: expected {start.rank}, that of `start`, or None, got {rank}.")
+    checks.require(found == expected, "start", f"a surrogate of the problem, {expected}", f"one of {found}")
+    checks.require(rank in (None, start.rank), "rank", f"{start.rank}, that of `start`, or None", rank)

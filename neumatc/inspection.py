@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from neumatc import piece as tree
-from neumatc.embeddings import real_rows
+from neumatc.linalg import from_rows, real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Task
 from neumatc.piece import Piece
@@ -36,27 +36,22 @@ class Inspector:
         self.task, self.snapshots = task, snapshots
         self.generator = np.random.default_rng(task.report.seed)
         self.ratios: list[float] = []
-        self._ratio = 1.0
         self.uniform = np.empty(0)
 
     def ratio(self) -> float:
         """Return the residual over the size of the coefficients left out, as it usually is."""
-        return self._ratio
+        last = sorted(self.ratios[-_LAST:])
+        return last[len(last) // 2] if last else 1.0
 
     def learn(self, worst: float, tail: float) -> None:
         """Enter a residual and the size of the coefficients left out, unless that is rounding."""
         if np.isfinite(worst) and tail > 64 * np.finfo(float).eps:
-            self._enter(worst / tail)
+            self.ratios.append(worst / tail)
 
     def calibrate(self, root: Piece, tail: float) -> None:
         """Measure the whole box, for a first idea."""
         (worst,) = self.worst([root])
-        for _ in range(_FIRST):
-            self._enter(float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO)))
-
-    def _enter(self, ratio: float) -> None:
-        self.ratios = [*self.ratios[1 - _LAST :], ratio]
-        self._ratio = sorted(self.ratios)[len(self.ratios) // 2]
+        self.ratios += _FIRST * [float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO))]
 
     def worst(self, pieces: Sequence[Piece]) -> list[float]:
         """Return the largest residual of each piece at fresh parameters; Inf where the family is defined at none."""
@@ -97,19 +92,14 @@ class Inspector:
     def _residuals(self, tables: tuple[dict[str, Tensor], Tensor], x: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""
         p = self.task.problem.family.box.parameters(torch.from_numpy(x))
-        device, embedding, flat = p.device, PiecewisePolynomials(), []
+        device, embedding = p.device, PiecewisePolynomials()
         x, own, rows = self.task.cube(p), torch.from_numpy(own).to(device), tables[1].to(device)
         weights = {name: weight.to(device) for name, weight in tables[0].items()}
-        for value in map(real_rows, self.snapshots.values()):
-            flat.append(embedding.summed(x, own, weights, value[rows]))
-        return self.measured(p, flat)
+        return self.measured(p, lambda value: embedding.summed(x, own, weights, real_rows(value)[rows]))
 
-    def measured(self, p: Tensor, flat: Sequence[Tensor]) -> np.ndarray:
-        """Return residuals at p of factors as real rows, shape (B,): NaN where the family is not defined."""
+    def measured(self, p: Tensor, combine: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Return residuals at p of the real rows that are made of each factor's solved values: NaN where undefined."""
         if self.task.problem.operation.residual_solves and len(p) > self.task.left():
             return np.full(len(p), np.inf)  # nothing is known where the budget ends
-        fitted = []
-        for own, value in zip(flat, self.snapshots.values()):
-            shape = (len(p), *value.shape[1:])
-            fitted.append(torch.view_as_complex(own.view(*shape, 2)) if value.is_complex() else own.view(shape))
+        fitted = [from_rows(combine(value), value) for value in self.snapshots.values()]
         return self.task.unfinished(p, fitted).double().cpu().numpy()

@@ -23,6 +23,8 @@ from neumatc import checks, threads
 _LEAST_PER_THREAD = 2**22
 # Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
 _SQUARINGS = 3
+# Defect of orthonormality from which on a series for the polar factor converges too slowly.
+_FAR = 0.3
 # Norms between which the squares that matter neither vanish nor overflow.
 _SAFE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 
@@ -249,9 +251,9 @@ def _principal(name: str, a: np.ndarray, eps: float) -> np.ndarray | float:
 def orthonormalized(U: Tensor) -> Tensor:
     r"""Return the nearest matrices with orthonormal columns, of wide ones rows: the factor Q of the polar form U = Q P.
 
-    By :math:`Q = U (I + E)^{-1/2}`, E = U^H U - I, k x k, with as many terms of the binomial series in E as rounding
-    asks for: two or three where U is orthonormal to 1e-3. Where the norm of E is not below 0.3, by a singular value
-    decomposition.
+    By :math:`U (I - E / 2 + 3 E^2 / 8)`, E = U^H U - I, k x k, the first terms of :math:`Q = U (I + E)^{-1/2}`, which
+    leave a defect of about :math:`5 E^3 / 8`: once in single precision where U is orthonormal to 1e-3, twice in double.
+    Where the norm of E is not below 0.3, by a singular value decomposition first.
 
     Args:
         U: Shape (B, m, k), of full rank.
@@ -261,25 +263,18 @@ def orthonormalized(U: Tensor) -> Tensor:
     """
     if U.shape[1] < U.shape[2]:
         return orthonormalized(U.mH).mH
-    E = U.mH @ U
-    E.diagonal(dim1=1, dim2=2).sub_(1)
-    defect = torch.linalg.vector_norm(E.flatten(1), dim=1)
-    far = defect >= 0.3
-    if far.any():
-        left, _, right, _ = svd(U[far])
-        nearest = U.clone()
-        nearest[far] = left @ right
-        return orthonormalized(nearest)  # the Jacobi iteration on CUDA leaves some twenty units of rounding
-    worst, eps = float(defect.nan_to_num(0).max()), torch.finfo(U.dtype).eps
-    terms = [1.0]
-    while abs(terms[-1]) * worst ** (len(terms) - 1) > eps / 4:
-        terms.append(-terms[-1] * (2 * len(terms) - 1) / (2 * len(terms)))
-    Z = terms[-1] * E if len(terms) > 1 else torch.zeros_like(E)
-    for i in range(len(terms) - 2, 0, -1):  # Horner's scheme
-        Z.diagonal(dim1=1, dim2=2).add_(terms[i])
-        Z = E @ Z
-    Z.diagonal(dim1=1, dim2=2).add_(1)
-    return U @ Z
+    worst = 1.0
+    while worst**3 > torch.finfo(U.dtype).eps:
+        E = gram(U, -1.0)
+        defect = torch.linalg.vector_norm(E.flatten(1), dim=1)
+        if (far := defect >= _FAR).any():
+            left, _, right, _ = svd(U[far])
+            U = U.clone()
+            U[far] = left @ right  # the Jacobi iteration on CUDA leaves some twenty units of rounding
+        else:
+            worst = float(defect.nan_to_num(0).max())
+            U = U - U @ (E / 2 - 3 / 8 * (E @ E))
+    return U
 
 
 def norm(A: Tensor) -> Tensor:
@@ -341,6 +336,32 @@ def identity_like(A: Tensor) -> Tensor:
     """
     n = A.shape[-1]
     return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
+
+
+def real_rows(x: Tensor) -> Tensor:
+    """View a batch as real rows.
+
+    Args:
+        x: Shape (N, ...).
+
+    Returns:
+        Shape (N, real numbers of each), real and imaginary parts side by side.
+    """
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).reshape(len(x), -1)
+
+
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """View real rows as a batch again.
+
+    Args:
+        rows: Shape (B, real numbers of each).
+        like: Shape (N, ...), whose entries are of the shape and kind wanted.
+
+    Returns:
+        Shape (B, ...).
+    """
+    x = torch.view_as_complex(rows.reshape(len(rows), -1, 2)) if like.is_complex() else rows
+    return x.reshape(len(rows), *like.shape[1:])
 
 
 def squared_norm(A: Tensor) -> Tensor:
@@ -510,8 +531,7 @@ def _system(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
 def _square(A: Tensor) -> Tensor:
     A = _batch(A)
-    if A.shape[1] != A.shape[2]:
-        raise ValueError(f"`A`: expected square matrices (B, n, n), got shape {tuple(A.shape)}.")
+    checks.require(A.shape[1] == A.shape[2], "A", "square matrices (B, n, n)", f"shape {tuple(A.shape)}")
     return A
 
 

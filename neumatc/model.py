@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from neumatc import checks, threads
 from neumatc.box import Box
-from neumatc.embeddings import Embedding, Piece, followed, real_rows
+from neumatc.embeddings import Embedding, Piece, followed
+from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
 

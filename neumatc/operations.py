@@ -171,8 +171,7 @@ class Operation(ABC):
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""
-        if not self.orthonormal:
-            raise ValueError(f"`orthonormal`: expected False for {self}, whose factors are not orthonormal, got True.")
+        checks.require(self.orthonormal, "orthonormal", f"False for {self}, whose factors are not orthonormal", True)
         for U in (factors[i] for i in self.orthonormal):
             U.copy_(linalg.orthonormalized(U))
 
@@ -546,15 +545,13 @@ def split(solved: tuple[Tensor, ...]) -> tuple[Factors, Tensor]:
 
 def require_square(operation: Operation, m: int, n: int, instead: str = "") -> None:
     """Raise ValueError for a rectangular matrix."""
-    if m != n:
-        remedy = f"; take {instead} for rectangular ones." if instead else "."
-        raise ValueError(f"`family`: expected square matrices for {operation}, got {m} x {n}{remedy}")
+    remedy = f"take {instead} for rectangular ones" if instead else ""
+    checks.require(m == n, "family", f"square matrices for {operation}", f"{m} x {n}", remedy)
 
 
 def require_rank(rank: int, m: int, n: int) -> None:
     """Raise ValueError for more vectors than a matrix has."""
-    if rank > min(m, n):
-        raise ValueError(f"`rank`: expected at most {min(m, n)} for a {m} x {n} matrix, got {rank}; lower it.")
+    checks.require(rank <= min(m, n), "rank", f"at most {min(m, n)} for a {m} x {n} matrix", rank, "lower it")
 
 
 def _slack(A: Tensor) -> float:

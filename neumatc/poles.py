@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from neumatc import rational
-from neumatc.embeddings import real_rows
 from neumatc.inspection import Inspector
+from neumatc.linalg import real_rows
 from neumatc.local import Rational
 from neumatc.model import FactorMap
 
@@ -44,12 +44,8 @@ class Trial:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
         count = len(self.snapshots.x)
         problem = self.task.problem
-        if (
-            problem.family.dimension > 1
-            or not problem.operation.unique
-            or problem.operation.finishes
-            or self.task.many > 1
-        ):
+        direct = problem.operation.unique and not problem.operation.finishes
+        if problem.family.dimension > 1 or self.task.many > 1 or not direct:
             return False
         if problem.operation.residual_solves and self.task.budget is not None:
             return False
@@ -103,11 +99,7 @@ class Trial:
         x = self.task.place(p)
         embedding, weights = self._embedding(found)
         phi = embedding(x, weights)
-        flat = []
-        for value in self.snapshots.values():
-            columns = real_rows(self._core(value, found))
-            flat.append(phi.to(columns) @ columns)
-        r = self.inspector.measured(p, flat)
+        r = self.inspector.measured(p, lambda value: phi.to(value.real) @ real_rows(self._core(value, found)))
         good = ~np.isnan(r)
         return x[:, 0].numpy()[good], r[good]
 

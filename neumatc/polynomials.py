@@ -44,8 +44,6 @@ def interpolating(
         return Chebyshev(max(1, count - 1), stretch=sampling.widest_stretch(count, penalty(dtype)))
     if kind == "tensor" and (side := sampling.tensor_side(count, dimension)) > 1:
         return Chebyshev(side - 1, "tensor")
-    if kind == "sparse" and (level := sampling.sparse_level(count, dimension)) > 0:
-        return Chebyshev(2**level, "smolyak")
     return None
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, linalg
 from neumatc.families import ParametricMatrix
-from neumatc.operations import Factor, Operation, checked
+from neumatc.operations import Factor, Operation, checked, split
 
 
 class Solution(NamedTuple):
@@ -74,14 +74,9 @@ class Problem:
         """
         if good.all():
             return checked(self.operation.exact, A)
-        shapes = [((len(A), *factor.shape), factor.dtype(A.dtype)) for factor in self.factors]
-        factors = tuple(torch.full(shape, torch.nan, dtype=dtype, device=A.device) for shape, dtype in shapes)
-        failed = ~good
-        if good.any():
-            solved, failed[good] = checked(self.operation.exact, A[good])
-            for x, y in zip(factors, solved):
-                x[good] = y
-        return factors, failed
+        # Any that is defined, if there is one, stands in for those that are not.
+        factors, failed = checked(self.operation.exact, torch.where(good[:, None, None], A, A[good.int().argmax()]))
+        return split(linalg.masked(failed | ~good, *factors))
 
     @checks.full_precision
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:

@@ -52,9 +52,10 @@ def fit(x: np.ndarray, F: np.ndarray, goal: float) -> Barycentric | None:
     scale = max(float(np.median(size)), np.finfo(float).tiny)
     # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual.
     few = F[:, :_FEW]
+    sizes = np.linalg.norm(few, axis=1)
     support = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())]
     while True:
-        found = _weighted(x, few, support)
+        found = weighted(x, few, support, sizes)
         if found is None:
             return None
         left, miss = _missed(x, F, support, found, size, scale)
@@ -71,7 +72,7 @@ def _settled(
 ) -> Barycentric | None:
     """Compute the final weights from all combinations, and take support points beside spurious poles away."""
     while True:
-        w = _weighted(x, F, support)
+        w = weighted(x, F, support, size)
         _, miss = _missed(x, F, support, w, size, scale)
         poles = zeros(x[support], w)
         spurious = _spurious(poles, x[support], F[support], w, scale)
@@ -83,11 +84,12 @@ def _settled(
             return None
 
 
-def _weighted(x: np.ndarray, F: np.ndarray, support: list[int]) -> np.ndarray | None:
+def weighted(x: np.ndarray, F: np.ndarray, support: list[int], sizes: np.ndarray) -> np.ndarray | None:
+    """Return the weights of least linearised error at the other samples, relative to their sizes; None without any."""
     left = np.setdiff1d(np.arange(len(x)), support)
     if not len(left):
         return None
-    rows = 1 / np.maximum(np.linalg.norm(F[left], axis=1), np.finfo(float).tiny)
+    rows = 1 / np.maximum(sizes[left], np.finfo(float).tiny)
     loewner = (F[left, None, :] - F[None, support, :]) / (x[left, None, None] - x[None, support, None])
     loewner = (loewner * rows[:, None, None]).transpose(0, 2, 1).reshape(-1, len(support))
     if len(loewner) > 2 * len(support):

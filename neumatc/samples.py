@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from neumatc import lowrank
-from neumatc.embeddings import Chebyshev, real_rows
+from neumatc.embeddings import Chebyshev
 from neumatc.families import ParametricMatrix
+from neumatc.linalg import real_rows
 from neumatc.methods import Task
 from neumatc.operations import checked
 

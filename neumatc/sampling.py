@@ -1,32 +1,17 @@
-"""Where points go: quasi-random, Chebyshev, tensor and sparse designs."""
+"""Where points go: quasi-random, Chebyshev and tensor designs."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from functools import lru_cache
 
-import numpy as np
 import torch
 from scipy.stats import qmc
 from torch import Tensor
 
 from neumatc import checks
 
-
-def uniform(count: int, lower: Tensor, upper: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw independent uniform points of a box.
-
-    Args:
-        count: Number of points.
-        lower, upper: The box, shape (d,).
-        generator: On the CPU.
-
-    Returns:
-        Shape (count, d), of the dtype and on the device of ``lower``.
-    """
-    x = torch.rand((count, lower.numel()), dtype=torch.float64, generator=generator)
-    return _from_unit(x, lower, upper)
+# How much denser scattered points are at the faces: 0 is the plain sequence, 1 the density of Chebyshev nodes.
+_EDGES = 0.5
 
 
 def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
@@ -42,7 +27,7 @@ def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
     """
     # Drawn as a full power of two, which the sequence is balanced for, then cut.
     x = qmc.Sobol(lower.numel(), rng=seed).random_base2(max(0, (count - 1).bit_length()))[:count]
-    return _from_unit(torch.from_numpy(x), lower, upper)
+    return torch.lerp(lower.double().cpu(), upper.double().cpu(), torch.from_numpy(x)).to(lower)
 
 
 def design(
@@ -51,7 +36,6 @@ def design(
     seed: int = 0,
     *,
     kind: str = "sobol",
-    edges: float = 0.5,
     stretch: float = 0.0,
     periodic: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -62,27 +46,23 @@ def design(
     `Chebyshev` polynomials of that stretch, and the weights multiplied by dx/dy. If it is
     periodic they are equidistant, x_i = 2i / N - 1, of equal weight. Several:
 
-    - ``"sobol"``: a scrambled Sobol sequence u in [0, 1]^d, moved to (1 - e) u + e (1 - cos(pi u)) / 2 in every
+    - ``"sobol"``: a scrambled Sobol sequence u in [0, 1]^d, moved to u / 2 + (1 - cos(pi u)) / 4 in every
       direction, so denser at the faces, where interpolation and regression need it; the weights are proportional to the
       inverse density.
     - ``"tensor"``: the grid of the largest k^d <= N Chebyshev nodes, with the product of Fejer's weights.
-    - ``"sparse"``: the largest sparse grid of at most N points after Smolyak, on the nested extrema
-      cos(j pi / 2^l) (Bungartz and Griebel, Acta Numerica 13, 2004). Its quadrature weights can be negative, which
-      least squares cannot use; so here they are equal.
 
     Args:
         count: N, of which grids take as many as fit.
         dimension: d, the number of parameters.
         seed: Seed of the sequence.
         kind: For several parameters.
-        edges: e, from 0 (the plain sequence) to below 1.
         stretch: a, from 0 (the plain nodes) to below 1, for one parameter.
         periodic: Whether that is periodic.
 
     Returns:
         Points (N, d) and weights (N,), which sum to one, float64 on the CPU.
     """
-    checks.choice("kind", kind, ("sobol", "tensor", "sparse"))
+    checks.choice("kind", kind, ("sobol", "tensor"))
     if dimension == 1 and periodic:
         x = torch.arange(count, dtype=torch.float64) * (2 / count) - 1
         return x[:, None], torch.full_like(x, 1 / count)
@@ -99,13 +79,10 @@ def design(
         x, weights = design(tensor_side(count, dimension), 1)
         grid = torch.cartesian_prod(*[x[:, 0]] * dimension)
         return grid, torch.cartesian_prod(*[weights] * dimension).prod(dim=1)
-    if kind == "sparse":
-        x = sparse_grid(sparse_level(count, dimension), dimension)
-        return x, torch.full((len(x),), 1 / len(x), dtype=torch.float64)
     ones = torch.ones(dimension, dtype=torch.float64)
     u = sobol(count, 0 * ones, ones, seed)
-    x = (1 - edges) * u + edges * (1 - torch.cos(torch.pi * u)) / 2
-    weights = (1 - edges + edges * (torch.pi / 2) * torch.sin(torch.pi * u)).prod(dim=1)
+    x = (1 - _EDGES) * u + _EDGES * (1 - torch.cos(torch.pi * u)) / 2
+    weights = (1 - _EDGES + _EDGES * (torch.pi / 2) * torch.sin(torch.pi * u)).prod(dim=1)
     return 2 * x - 1, weights / weights.sum()
 
 
@@ -140,39 +117,3 @@ def tensor_side(count: int, dimension: int) -> int:
         The largest k with k^d <= count.
     """
     return int(count ** (1 / dimension) + 1e-9)  # the root may be rounded down
-
-
-def sparse_level(count: int, dimension: int) -> int:
-    """Return the level of the largest sparse grid.
-
-    Args:
-        count: Most points, at least 1.
-        dimension: d, the number of parameters.
-
-    Returns:
-        The largest level whose `sparse_grid` has at most ``count`` points.
-    """
-    return next(level for level in itertools.count() if len(sparse_grid(level + 1, dimension)) > count)
-
-
-@lru_cache(maxsize=64)
-def sparse_grid(level: int, dimension: int) -> Tensor:
-    """Return a sparse grid: the points that level l_i adds in direction i, for all l_1 + ... + l_d <= level.
-
-    Args:
-        level: At least 0; level 0 is the centre of the cube.
-        dimension: d, the number of parameters.
-
-    Returns:
-        The points, shape (N, d), float64.
-    """
-    new = [[0.0], [-1.0, 1.0]]
-    for finer in range(2, level + 1):
-        new.append(np.cos(np.arange(1, 2**finer, 2) * np.pi / 2**finer).tolist())
-    levels = [k for k in itertools.product(range(level + 1), repeat=dimension) if sum(k) <= level]
-    points = [point for k in levels for point in itertools.product(*(new[i] for i in k))]
-    return torch.tensor(points, dtype=torch.float64)
-
-
-def _from_unit(x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    return torch.lerp(lower.double().cpu(), upper.double().cpu(), x).to(lower)

@@ -17,8 +17,8 @@ import scipy.linalg
 import torch
 
 from neumatc import nodes
-from neumatc.embeddings import real_rows
 from neumatc.inspection import Inspector
+from neumatc.linalg import from_rows, real_rows
 from neumatc.local import SparsePolynomials
 from neumatc.model import FactorMap
 from neumatc.report import StopReason, Unmet
@@ -152,10 +152,8 @@ class _Trial:
     def _residuals(self, x: np.ndarray) -> np.ndarray:
         """Return residuals at points x (B, d), where the family is defined."""
         p = self.task.box(torch.from_numpy(x))
-        phi, rows, flat = torch.from_numpy(self.basis(self.task.place(p).numpy())), torch.from_numpy(self.rows), []
-        for value in map(real_rows, self.snapshots.values()):
-            flat.append(phi.to(value) @ value[rows.to(value.device)])
-        r = self.inspector.measured(p, flat)
+        phi, rows = (torch.from_numpy(a).to(p.device) for a in (self.basis(self.task.place(p).numpy()), self.rows))
+        r = self.inspector.measured(p, lambda value: phi.to(value.real) @ real_rows(value[rows]))
         return r[~np.isnan(r)]
 
     def _slow(self) -> bool:
@@ -188,8 +186,7 @@ class _Trial:
         for factor, value in zip(task.problem.factors, self.snapshots.values()):
             columns = real_rows(value[rows])
             core = torch.linalg.solve_triangular(own, columns.double(), upper=False, unitriangular=True)
-            shape, core = (len(rows), *value.shape[1:]), core.to(columns.dtype).contiguous()
-            core = torch.view_as_complex(core.view(*shape, 2)) if value.is_complex() else core.view(shape)
+            core = from_rows(core.to(columns.dtype).contiguous(), value)
             maps.append(FactorMap(factor.name, core, SparsePolynomials(), weights))
         report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
         box, report.met = task.problem.family.box, not trouble

@@ -37,8 +37,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         TypeError: If ``surrogate`` is something else.
         OSError: If the file cannot be written, for example because its folder does not exist.
     """
-    if not isinstance(surrogate, Surrogate):
-        raise TypeError(f"`surrogate`: expected an nm.Surrogate, got {checks.describe(surrogate)}.")
+    checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
     for i, m in enumerate(surrogate.maps):
         tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
@@ -116,10 +115,8 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
             raise ValueError(f"the weights of factor {entry['name']!r} do not give rank {len(core)}")
         core = torch.view_as_complex(core) if entry["complex"] else core
         maps.append(FactorMap(entry["name"], core, embedding, weights))
-    operation, box = (
-        _build(Operation.registry, header["operation"]),
-        Box(tensors["lower"], tensors["upper"], **header["box"]),
-    )
+    operation = _build(Operation.registry, header["operation"])
+    box = Box(tensors["lower"], tensors["upper"], **header["box"])
     return Surrogate(operation, tuple(header["shape"]), maps, box, Report.from_dict(header["report"]))
 
 

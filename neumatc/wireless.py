@@ -50,11 +50,9 @@ class Channel(ParametricMatrix):
     ):
         if coefficients.dtype not in checks.COMPLEX.values():
             raise TypeError(f"`coefficients`: expected complex64 or complex128, got {coefficients.dtype}.")
-        if coefficients.ndim != 4 or delays.shape != coefficients.shape[:2]:
-            raise ValueError(
-                "`coefficients`, `delays`: expected shapes (users, L, m, n) and (users, L), got "
-                f"{tuple(coefficients.shape)} and {tuple(delays.shape)}."
-            )
+        good, got = delays.shape == coefficients.shape[:2], f"{tuple(coefficients.shape)} and {tuple(delays.shape)}"
+        expected = "shapes (users, L, m, n) and (users, L)"
+        checks.require(good and coefficients.ndim == 4, "coefficients`, `delays", expected, got)
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
@@ -111,9 +109,8 @@ def cdl(
     model: str = "C",
     *,
     carrier_frequency: float = 3.5e9,
-    subcarriers: int | None = None,
+    subcarriers: int = 3276,
     subcarrier_spacing: float = 30e3,
-    bandwidth: float | None = None,
     delay_spread: float | Sequence[float] = 30e-9,
     base_antennas: int | Sequence[int] = (4, 8, 2),
     user_antennas: int | Sequence[int] = (1, 2, 2),
@@ -156,8 +153,7 @@ def cdl(
         subcarriers: Number N of subcarriers, at least 2, at the offsets -(N // 2), ..., (N - 1) // 2 times the
             spacing, as in Sionna. The box runs from the first to the last. Default: 3,276, the 273 resource blocks
             of a 100 MHz carrier.
-        subcarrier_spacing: In Hz; unused if ``bandwidth`` is given.
-        bandwidth: In Hz, instead of ``subcarriers``: the box is +-bandwidth/2, without a grid.
+        subcarrier_spacing: In Hz.
         delay_spread: Root-mean-square delay spread in seconds, above zero: one number, or one for each user. With
             one number all users have the same delays (those of the table), though not the same coefficients.
             TR 38.901 (Table 7.7.3-1) calls 10e-9 very short, 30e-9 short, 100e-9 nominal, 300e-9 long. The longer,
@@ -186,7 +182,7 @@ def cdl(
 
     Raises:
         ImportError: If Sionna is not installed.
-        ValueError, TypeError: For an argument out of range or of a wrong type, or two definitions of the band.
+        ValueError, TypeError: For an argument out of range or of a wrong type.
 
     Example:
         >>> import torch
@@ -204,17 +200,10 @@ def cdl(
     spreads = [checks.number("delay_spread", s, above=0.0) for s in checks.each("delay_spread", delay_spread, users)]
     sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)
     panels = [_panel("base", base_antennas, base_pattern), _panel("user", user_antennas, user_pattern)]
-    if bandwidth is None:
-        count = checks.integer("subcarriers", 3276 if subcarriers is None else subcarriers, 2)
-        spacing = checks.number("subcarrier_spacing", subcarrier_spacing, above=0.0)
-        frequencies = (torch.arange(count, dtype=torch.float64)[:, None] - count // 2) * spacing
-        lower, upper = frequencies[0].item(), frequencies[-1].item()
-    elif subcarriers is not None:
-        raise ValueError(f"`bandwidth`: expected None beside `subcarriers` = {subcarriers}; give one of the two.")
-    else:
-        frequencies = None
-        upper = checks.number("bandwidth", bandwidth, above=0.0) / 2
-        lower = -upper
+    count = checks.integer("subcarriers", subcarriers, 2)
+    spacing = checks.number("subcarrier_spacing", subcarrier_spacing, above=0.0)
+    frequencies = (torch.arange(count, dtype=torch.float64)[:, None] - count // 2) * spacing
+    lower, upper = frequencies[0].item(), frequencies[-1].item()
 
     (config,) = from_sionna("sionna.phy", "config")
     CDL, PanelArray = from_sionna("sionna.phy.channel.tr38901", "CDL", "PanelArray")
@@ -264,13 +253,10 @@ def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
     """
     H = checks.matrices("H", H, H, anything=True)
     W = checks.matrices("W", W, H, anything=True)
-    if W.dtype != H.dtype:
-        raise TypeError(f"`W`: expected {H.dtype} like `H`, got {W.dtype}; convert it with `W.to(H)`.")
-    K, expected = H.shape[2], (len(H), H.shape[2], H.shape[1])
-    if W.shape != expected or W.device != H.device:
-        raise ValueError(
-            f"`W`: expected shape {expected} on {H.device} for `H`, got {tuple(W.shape)} on {W.device}; convert it."
-        )
+    same, K = W.dtype == H.dtype, H.shape[2]
+    checks.require(same, "W", f"{H.dtype} like `H`", W.dtype, "convert it with `W.to(H)`", TypeError)
+    expected, found = (f"{shape} on {x.device}" for shape, x in (((len(H), K, H.shape[1]), H), (tuple(W.shape), W)))
+    checks.require(found == expected, "W", f"shape {expected} for `H`", found, "convert it")
     noise = checks.number("noise", noise, above=0.0)
     gains = (W @ H).abs().square()
     signal = gains.diagonal(dim1=1, dim2=2)

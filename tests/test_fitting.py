@@ -114,7 +114,7 @@ class Fixed(nm.Method):
     count: int = 3
 
     def run(self, task):
-        p = nm.sampling.uniform(self.count, task.problem.family.lower, task.problem.family.upper, task.generator)
+        p = task.problem.family.box.uniform(self.count, task.generator)
         factors, good = task.solve(p)
         assert good.all() and len(factors[0]) == self.count
         task.note("first")

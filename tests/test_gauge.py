@@ -521,7 +521,7 @@ def fitted(family, operation, rank=24, **settings):
     problem = nm.Problem(family, operation)
     most = max(math.prod(factor.shape) for factor in problem.factors) * (2 if family.dtype.is_complex else 1)
     surrogate = nm.fit(problem, rank=min(rank, most), method=nm.ClosedForm(**settings), progress=False)
-    p = nm.sampling.uniform(500, family.lower, family.upper, generator(1))
+    p = family.box.uniform(500, generator(1))
     return problem, surrogate, p, float(problem.error(p, surrogate(p)).max())
 
 

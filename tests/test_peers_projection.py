@@ -11,7 +11,7 @@ from neumatc import peers
 
 
 def uniform(family, count, seed=0):
-    return nm.sampling.uniform(count, family.lower, family.upper, generator(seed))
+    return family.box.uniform(count, generator(seed))
 
 
 def affine(dtype, size=12, terms=3, d=2, definite=False, device="cpu"):
@@ -79,7 +79,7 @@ def test_projection_is_exact_where_the_inverse_lies_in_the_span(dtype):
         return nm.linalg.inverse(fn(p.double()))[0].to(dtype)
 
     problem = nm.Problem(nm.ParametricMatrix(family, [0.0] * 2, [1.0] * 2, dtype=real(dtype)), nm.Inverse())
-    peer = peers.residual_projection(problem, 3, sketch=2)
+    peer = nm.peers.residual_projection(problem, 3, sketch=2)
     assert peer.terms == 3
     p = uniform(problem.family, 50)
     assert_close(peer(p), problem.exact(p).value, units=1000)
@@ -88,7 +88,7 @@ def test_projection_is_exact_where_the_inverse_lies_in_the_span(dtype):
 def test_projection_minimises_the_residual(dtype, monkeypatch):
     """With no sketch it is the least residual over the span of the exact inverses, in one piece or in several."""
     problem = nm.Problem(nm.families.trigonometric(size=5, terms=3, shift=3.0, dtype=dtype), nm.Inverse())
-    peer = peers.residual_projection(problem, 4, sketch=5)
+    peer = nm.peers.residual_projection(problem, 4, sketch=5)
     p = uniform(problem.family, 3)
     X, A = peer(uniform(problem.family, 4, seed=9)), problem.family(p)  # four of the span
     for a, value in zip(A, peer(p)):
@@ -97,7 +97,7 @@ def test_projection_minimises_the_residual(dtype, monkeypatch):
         assert_close(value, (best * X.flatten(1)).sum(dim=0).view(5, 5), units=2000)
     whole = peer(p)
     monkeypatch.setattr("neumatc.peers.projection._WORKING_BYTES", 1)
-    assert_close(peers.residual_projection(problem, 4, sketch=5)(p), whole, units=500)
+    assert_close(nm.peers.residual_projection(problem, 4, sketch=5)(p), whole, units=500)
 
 
 # Linear equations
@@ -139,24 +139,6 @@ def test_the_cost_of_the_affine_form_is_that_of_its_terms(dtype):
     assert peer.details["affine_error"] < 100 * eps(dtype)
 
 
-def test_known_coefficients_replace_the_family(dtype):
-    calls, family = [], affine(dtype, terms=2)
-
-    def fn(p):
-        calls.append(len(p))
-        return family(p)
-
-    def theta(p):
-        return torch.stack([torch.ones_like(p[:, 0]), torch.sin(p[:, 0]), torch.sin(2 * p[:, 1])], dim=1)
-
-    problem = solving(nm.ParametricMatrix(fn, family.lower, family.upper))
-    peer, p = peers.reduced_basis(problem, 30, theta=theta), uniform(family, 20)
-    calls.clear()
-    X = peer(p)
-    assert calls == []
-    assert_close(X, problem.exact(p).value, units=2000)
-
-
 def test_a_family_that_is_not_affine_is_projected_itself():
     family = not_affine()
     problem, p = solving(family), uniform(family, 30)
@@ -190,8 +172,7 @@ def test_thermal_block(source):
     problem = thermal_block(source)
     p = uniform(problem.family, 300, seed=3)
     X = problem.exact(p).value
-    known = {"theta": lambda p: torch.cat([p, torch.ones_like(p[:, :1])], dim=1)}
-    plain, tangents = (peers.reduced_basis(problem, 20, tangents=t, **known) for t in (False, True))
+    plain, tangents = (peers.reduced_basis(problem, 20, tangents=t) for t in (False, True))
     assert (plain.exact_solves, plain.terms) == (20, 20)
     assert tangents.exact_solves <= 20
     worst = [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import assert_raises, generator
+from conftest import assert_raises
 
 from neumatc import sampling
 
@@ -15,13 +15,10 @@ from neumatc import sampling
 def test_designs_lie_in_the_box(count, d, dtype, device):
     lower = torch.linspace(-1, 3e9, d, dtype=dtype, device=device)
     upper = lower + 0.5 + lower.abs()
-    for design in (
-        sampling.sobol(count, lower, upper, seed=3),
-        sampling.uniform(count, lower, upper, generator()),
-    ):
-        assert design.shape == (count, d)
-        assert (design.dtype, design.device) == (dtype, lower.device)
-        assert ((design >= lower) & (design <= upper)).all()
+    design = sampling.sobol(count, lower, upper, seed=3)
+    assert design.shape == (count, d)
+    assert (design.dtype, design.device) == (dtype, lower.device)
+    assert ((design >= lower) & (design <= upper)).all()
     assert torch.equal(sampling.sobol(count, lower, upper, seed=3), sampling.sobol(count, lower, upper, seed=3))
     assert not torch.equal(sampling.sobol(count, lower, upper, seed=3), sampling.sobol(count, lower, upper, seed=4))
 
@@ -90,12 +87,11 @@ def test_stretches_out_of_range_are_refused():
 
 
 @pytest.mark.parametrize("dimension", [2, 3, 4])
-@pytest.mark.parametrize("edges", [0.0, 0.5, 0.9])
-def test_scattered_designs_integrate(dimension, edges):
-    x, weights = sampling.design(4096, dimension, seed=1, edges=edges)
+def test_scattered_designs_integrate(dimension):
+    x, weights = sampling.design(4096, dimension, seed=1)
     assert x.shape == (4096, dimension) and (x.abs() <= 1).all() and (weights > 0).all()
     assert abs(float(weights.sum()) - 1) < 1e-12
     mean = float(weights @ torch.cos(x).prod(dim=1))
     assert abs(mean - math.sin(1) ** dimension) < 2e-3
     at_the_faces = float((x.abs() > 0.9).double().mean())
-    assert at_the_faces > (0.12 if edges else 0.098)
+    assert at_the_faces > 0.12

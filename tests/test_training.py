@@ -191,7 +191,7 @@ def test_default_settings_come_near_the_limit_in_every_dimension(d):
     family = nm.families.trigonometric(size=12, shift=3.0, dimension=d)
     problem = nm.Problem(family, nm.Inverse())
     surrogate = nm.fit(problem, rank=16, method=nm.ResidualTraining(steps=1500, rounds=2), progress=False)
-    p = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(9))
+    p = family.box.uniform(500, torch.Generator().manual_seed(9))
     exact = problem.exact(p).value
     limit = float(benchmark.eckart_young(exact, 16))
     assert benchmark.relative_error(surrogate(p), exact) < max(3 * limit, 5e-3)

@@ -128,11 +128,8 @@ def test_downlink_stacks_rows_and_delay_spreads_may_differ():
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_between_subcarriers_equals_the_direct_sum(dtype):
-    channel = wireless.cdl(
-        "E", base_antennas=2, user_antennas=1, users=2, bandwidth=100e6, delay_spread=1e-6, dtype=dtype
-    )
-    assert channel.frequencies is None and (channel.lower.item(), channel.upper.item()) == (-50e6, 50e6)
-    f = np.array([-50e6, -12345678.9012345, 0.123, 49999999.5])
+    channel = wireless.cdl("E", base_antennas=2, user_antennas=1, users=2, delay_spread=1e-6, dtype=dtype)
+    f = np.array([-49140e3, -12345678.9012345, 0.123, 49109999.5])
     direct = np.zeros((4, 2, 2), dtype=np.complex128)
     for user, (a, tau) in enumerate(zip(channel.coefficients.numpy(), channel.delays.numpy(), strict=True)):
         for path in range(len(tau)):
@@ -259,8 +256,6 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"direction": "up"}, "`direction`: expected 'uplink' or 'downlink', got 'up'"),
         ({"delay_spread": -1e-9}, "`delay_spread`: expected a finite number above 0"),
         ({"delay_spread": [1e-7, 2e-7], "users": 3}, "`delay_spread`: expected one value or 3"),
-        ({"subcarriers": 64, "bandwidth": 1e6}, "`bandwidth`: expected None beside `subcarriers` = 64"),
-        ({"bandwidth": 0.0}, "`bandwidth`: expected a finite number above 0"),
         ({"subcarriers": 1}, "`subcarriers`: expected at least 2, got 1"),
         ({"subcarrier_spacing": math.nan}, "`subcarrier_spacing`: expected a finite number"),
         ({"carrier_frequency": 0}, "`carrier_frequency`: expected a finite number above 0"),

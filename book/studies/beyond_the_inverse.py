@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, interpolants, practice, provenance
+from studies import benchmark, interpolants, practice, provenance, solvers
 from studies.provenance import Record, Table
 from studies.texts import times
 
@@ -131,7 +131,7 @@ def svd(
     calls = {
         "NumPy loop": lambda: [np.linalg.svd(matrix, full_matrices=False) for matrix in h],
         "NumPy": lambda: nm.linalg.svd(H),
-        "Gram matrix": lambda: nm.peers.svd_by_gram(H, streams),
+        "Gram matrix": lambda: solvers.svd_by_gram(H, streams),
         "map": lambda: surrogate(f, out=out),
         "map, new memory": lambda: surrogate(f),
         "map, orthonormal": lambda: surrogate(f, out=out, orthonormal=True),
@@ -499,7 +499,7 @@ def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> di
     timings = benchmark.compare(
         {
             "certify": lambda: nm.certify(surrogate, task, f, rtol=1.0),
-            "solve": lambda: nm.peers.numpy_batched(task.family(f)),
+            "solve": lambda: solvers.numpy_batched(task.family(f)),
             "map": lambda: surrogate(f),
         },
         rounds=5,

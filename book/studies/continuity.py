@@ -198,7 +198,7 @@ def before_after(record: Record, channel: nm.wireless.Channel, gauges: Mapping[s
     f = channel.frequencies[::step]
     x = 2 * (f - channel.lower) / (channel.upper - channel.lower) - 1
     H = channel(f)
-    method = nm.ClosedForm(snapshots=snapshots, check=0)
+    method = nm.ClosedForm(snapshots=snapshots)
     exact = nm.Problem(channel, nm.SVD(rank=streams)).exact(f).value
     product = nm.SVD(rank=streams).invariant(exact)
     most = min(100, len(f))
@@ -609,7 +609,7 @@ def planes(record: Record, cones: Cones, choices: Mapping[str, nm.Operation], re
     record.arrays["grid"], record.arrays["gap"] = grid, (S[:, 0] - S[:, 1]).view(len(grid), -1)
     count = 64 if small else 256
     method = nm.ClosedForm(snapshots=count, design="tensor")
-    points = nm.sampling.uniform(200 if small else 1000, cone.lower, cone.upper, torch.Generator().manual_seed(seed))
+    points = cone.box.uniform(200 if small else 1000, torch.Generator().manual_seed(seed))
     points = torch.cat([points, centre + 0.01 * circle[::3]])  # and close to the planted point
     distances = (0.0, 0.1, 0.3)
     record.numbers["planes"] = {
@@ -638,7 +638,7 @@ def planes(record: Record, cones: Cones, choices: Mapping[str, nm.Operation], re
     }
     record.arrays["snapshots"] = nm.sampling.design(count, 2, kind="tensor")[0]
     room, dense = cones.space(), nm.ClosedForm(snapshots=216 if small else 512, design="tensor")
-    inside = nm.sampling.uniform(len(points), room.lower, room.upper, torch.Generator().manual_seed(seed))
+    inside = room.box.uniform(len(points), torch.Generator().manual_seed(seed))
     record.numbers["space"] = {
         name: measured(room, choices[name], inside, 16 if small else 24, dense, seed=seed)
         for name in ("SVD(2), as returned", "SVD(2)")
@@ -865,9 +865,7 @@ def hard(record: Record, choices: Mapping[str, nm.Operation]) -> None:
     line_of = torch.linspace(0, 1, 31 if small else 101, **wide)
     S = nm.linalg.svd(hard(torch.cartesian_prod(line_of, line_of)))[1]
     counts = (36, 64) if small else (100, 400)
-    points = nm.sampling.uniform(
-        200 if small else 1000, hard.lower, hard.upper, torch.Generator().manual_seed(record.seed)
-    )
+    points = hard.box.uniform(200 if small else 1000, torch.Generator().manual_seed(record.seed))
     fits = {}
     # The largest rank: of a symmetric 8 x 8 projector 36, of the others the numbers in U.
     for name, rank in {"SVD(2)": 16, 'SVD(2, gauge="subspace")': 16, "Projector(2)": 36}.items():
@@ -955,7 +953,7 @@ def in_pieces(family: nm.ParametricMatrix, operation: nm.Operation, tol: float, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nm.FitWarning)
         fit = nm.fit(problem, tol=tol, seed=seed, progress=False)
-    q = nm.sampling.uniform(500, family.lower, family.upper, torch.Generator().manual_seed(seed + 1))
+    q = family.box.uniform(500, torch.Generator().manual_seed(seed + 1))
     first, last = fit(torch.stack([family.lower, family.upper]))[1 if isinstance(operation, nm.Eigh) else 0]
     return {
         "solves": fit.report.exact_solves,

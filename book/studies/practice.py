@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.peers import svd_by_gram
-from neumatc.peers.exact import host
 from neumatc.wireless import from_sionna
+from studies.solvers import host, svd_by_gram
 
 
 def sionna_cholesky(A: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import bases, benchmark, figures, interpolants, provenance
+from studies import bases, benchmark, figures, interpolants, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 
@@ -106,8 +106,7 @@ class Setting:
 
     def sample(self, task: nm.Problem) -> tuple[Tensor, Tensor, Tensor]:
         """Return random parameters, the matrices there, and their exact solutions."""
-        box, generator = (task.family.lower, task.family.upper), torch.Generator().manual_seed(self.seed + 1)
-        q = nm.sampling.uniform(self.tests, *box, generator)
+        q = task.family.box.uniform(self.tests, torch.Generator().manual_seed(self.seed + 1))
         return q, task.family(q), task.exact(q).value
 
     def ours(
@@ -122,7 +121,7 @@ class Setting:
         if embedding is None and task.family.dimension == 3 and n >= MANY:
             embedding = nm.Chebyshev(degree(int(POLYNOMIALS * 9 * n), 3), stretch=0.95)
         rank = min(rank or n, self.family["size"] ** 2)
-        method = nm.ClosedForm(embedding, snapshots=n, **changes)
+        method = nm.ClosedForm(embedding, **{"snapshots": n} | changes)
         return nm.fit(task, rank=rank, budget=n, method=method, seed=self.seed, progress=False)
 
     def radial(self, task: nm.Problem, n: int, **changes: object) -> nm.peers.Peer:
@@ -163,6 +162,27 @@ def terms(fitted: Map) -> int:
 # Designs and embeddings
 
 
+def sparse_grid(level: int, dimension: int) -> Tensor:
+    """Return a sparse grid after Smolyak, on the nested Chebyshev extrema cos(j pi / 2^l).
+
+    It has the points that level l_i adds in direction i, for all l_1 + ... + l_d <= level (Bungartz and Griebel, Acta
+    Numerica 13, 2004).
+
+    Args:
+        level: At least 0.
+        dimension: d.
+
+    Returns:
+        Points of the cube, shape (N, d), float64.
+    """
+    new = [[0.0], [-1.0, 1.0]]
+    for finer in range(2, level + 1):
+        new.append(np.cos(np.arange(1, 2**finer, 2) * np.pi / 2**finer).tolist())
+    levels = [k for k in product(range(level + 1), repeat=dimension) if sum(k) <= level]
+    points = [point for k in levels for point in product(*(new[i] for i in k))]
+    return torch.tensor(points, dtype=torch.float64)
+
+
 def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
     """Record designs of snapshots and index sets of polynomials, and the errors from each design.
 
@@ -176,12 +196,22 @@ def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
     few, degree = setting.solves[0], 8
     found = {}
     for kind in KINDS:
-        record.arrays[f"design_{kind}"] = nm.sampling.design(few, 2, setting.seed, kind=kind)[0]
-        without = setting.ours(plane, few, design=kind, projections=0)
-        found[kind] = {
-            "solves": solves(without),
-            "without": relative_error(without(q), X),
-            "with": relative_error(setting.ours(plane, few, design=kind)(q), X),
+        without, further = {"projections": 0}, {}
+        if kind == "sparse":  # as parameters; the polynomials that they determine are given with them
+            level = next(level for level in range(few) if len(sparse_grid(level + 1, 2)) > few)
+            x = sparse_grid(level, 2)
+            further["snapshots"] = plane.family.box.parameters(x).tolist()
+            without["embedding"] = nm.Chebyshev(2**level, "smolyak")
+        else:
+            x, _ = nm.sampling.design(few, 2, setting.seed, kind=kind)
+            further["design"] = kind
+        record.arrays[f"design_{kind}"] = x
+        fits = {
+            name: setting.ours(plane, few, **changes)
+            for name, changes in {"without": further | without, "with": further}.items()
+        }
+        found[kind] = {"solves": solves(fits["without"])} | {
+            name: relative_error(fit(q), X) for name, fit in fits.items()
         }
     for name, peer in (("chebyshev", nm.peers.chebyshev(plane, few)), ("rbf", setting.radial(plane, few))):
         found[name] = {"solves": solves(peer), "error": relative_error(peer(q), X)}
@@ -262,7 +292,7 @@ def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tenso
     plain = nm.Chebyshev(next(iter(fits.values())).maps[0].embedding.degree)
     fits["Chebyshev, total, as many as the default's"] = setting.ours(plane, many, embedding=plain)
     timings = benchmark.compare(
-        {name: lambda m=m: m(q) for name, m in fits.items()} | {"loop": lambda: nm.peers.numpy_loop(A)}, rounds=5
+        {name: lambda m=m: m(q) for name, m in fits.items()} | {"loop": lambda: solvers.numpy_loop(A)}, rounds=5
     )
     record.numbers["embeddings"] = [
         {
@@ -376,7 +406,7 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
     projected = nm.peers.residual_projection(plane, cheap[-1], seed=seed)
     nine = interpolants.rbf(plane, 9 * many, seed=seed)
     timings = benchmark.compare(
-        {"projection": lambda: projected(q[part]), "loop": lambda: nm.peers.numpy_loop(A[part])}, rounds=3
+        {"projection": lambda: projected(q[part]), "loop": lambda: solvers.numpy_loop(A[part])}, rounds=3
     )
     record.numbers["projection"] = {
         "solves": cheap[-1],
@@ -455,7 +485,7 @@ def glue_solves(record: Record) -> None:
 def timed(task: nm.Problem, A: Tensor, build: Callable[[nm.Problem, int], Map], n: int) -> tuple[Map, float]:
     """Build a map from n exact solves, once; return it and its time, in inversions by the NumPy loop."""
     built = {}
-    calls = {"loop": lambda: nm.peers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
+    calls = {"loop": lambda: solvers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
     timings = benchmark.compare(calls, rounds=1, warm_up=0)
     return built["map"], len(A) / benchmark.speed_up(timings, "loop", "build")
 
@@ -482,7 +512,7 @@ def climb(setting: Setting, d: int, name: str, ladder: list[int]) -> dict:
             break
     timing = setting.timing
     timings = benchmark.compare(
-        {"loop": lambda: nm.peers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
+        {"loop": lambda: solvers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
     )
     share = 1 / benchmark.speed_up(timings, "loop", "map")
     limit = benchmark.eckart_young(X, terms(fitted)) if name == "closed form" else None
@@ -511,7 +541,7 @@ def race(setting: Setting, contest: list[dict], d: int, goal: float) -> None:
     found = {e["method"]: reached(e, goal) for e in contest if e["d"] == d and e["method"] in methods}
     found = {name: rung for name, rung in found.items() if rung}
     calls = {name: lambda name=name, n=rung["solves"]: methods[name](task, n) for name, rung in found.items()}
-    calls["loop"] = lambda: nm.peers.numpy_loop(A)
+    calls["loop"] = lambda: solvers.numpy_loop(A)
     most = max((rung["solves"] for rung in found.values()), default=0)
     # Every build has run once, on the ladder, and needs no other warm-up. The long ones take many seconds.
     rounds = 2 if small else 3 if most <= LONG else 1
@@ -685,8 +715,8 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
     fitted, build = timed(task, A[timing], setting.ours, n)
     peers = {name: method(task, n) for name, method in setting.methods().items() if name != CLOSED}
     peers["POD and radial functions"] = interpolants.pod_regression(task, n, n // 2, kernel="multiquadric", seed=seed)
-    calls = {"loop": lambda: nm.peers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
-    calls |= {"batched": lambda: nm.peers.scipy_batched(A[timing])}
+    calls = {"loop": lambda: solvers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
+    calls |= {"batched": lambda: solvers.scipy_batched(A[timing])}
     calls |= {name: lambda m=m: m(q[timing]) for name, m in peers.items()}
     timings = benchmark.compare(calls, rounds=5)
     share = {name: 1 / benchmark.speed_up(timings, "loop", name) for name in calls}

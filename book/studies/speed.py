@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
+from studies import solvers
 from studies.benchmark import Timing, compare, relative_error
 
 Row = dict[str, object]
@@ -76,7 +77,7 @@ def inverse(users: int = 8, spread: float = 30e-9, tol: float = 1e-4, rounds: in
     arrays = list(A.numpy())
     exact = {
         "NumPy loop": lambda: [np.linalg.inv(a) for a in arrays],
-        "Cholesky": lambda: nm.peers.torch_cholesky(A),
+        "Cholesky": lambda: solvers.torch_cholesky(A),
     }
     return measured(f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns", problem, p, tol, exact, rounds)
 
@@ -89,7 +90,7 @@ def svd(model: str = "C", spread: float = 30e-9, tol: float = 1e-3, rounds: int 
     arrays = list(H.numpy())
     exact = {
         "NumPy loop": lambda: [np.linalg.svd(h, full_matrices=False) for h in arrays],
-        "Gram": lambda: nm.peers.svd_by_gram(H, 4),
+        "Gram": lambda: solvers.svd_by_gram(H, 4),
     }
     return measured(f"SVD CDL-{model}, {spread * 1e9:g} ns", nm.Problem(channel, nm.SVD(rank=4)), p, tol, exact, rounds)
 

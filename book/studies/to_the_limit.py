@@ -11,16 +11,16 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc import rational
-from studies import benchmark, interpolants, practice, provenance
+from studies import benchmark, interpolants, practice, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 from studies.texts import in_matrices, title, two_digits
 
 SOLVERS = {
-    "NumPy loop": nm.peers.numpy_loop,
-    "NumPy batched": nm.peers.numpy_batched,
-    "SciPy batched": nm.peers.scipy_batched,
-    "torch, Cholesky": nm.peers.torch_cholesky,
+    "NumPy loop": solvers.numpy_loop,
+    "NumPy batched": solvers.numpy_batched,
+    "SciPy batched": solvers.scipy_batched,
+    "torch, Cholesky": solvers.torch_cholesky,
     "Sionna, Cholesky": practice.sionna_cholesky,
 }
 # Prefix of the costs of a method in the record.
@@ -73,8 +73,8 @@ def trigonometric(
     nodes = p[:: max(1, len(p) // solves)][:solves]
     matrices = family(nodes)
     calls = {
-        "solves": lambda: nm.peers.numpy_loop(matrices),
-        "solves, A formed": lambda: nm.peers.numpy_loop(family(nodes)),
+        "solves": lambda: solvers.numpy_loop(matrices),
+        "solves, A formed": lambda: solvers.numpy_loop(family(nodes)),
         "closed form": builds["closed form"],
         "closed form, sine network": builds["closed form, sine network"],
     }
@@ -368,7 +368,7 @@ def costs(
     timings = benchmark.compare(whole, rounds=whole_rounds)
     relative["closed form with its fit"] = 1 / benchmark.speed_up(timings, "loop", "whole")
     # The reference for the exact methods: the same matrices, inverted in double precision.
-    double = nm.peers.numpy_loop(A.to(torch.complex128))
+    double = solvers.numpy_loop(A.to(torch.complex128))
     record.numbers[name] |= {
         "count": len(f),
         "solves": maps["closed form"].report.exact_solves,
@@ -731,7 +731,7 @@ def in_pieces(
     local = nm.fit(problem, tol=tol, **options)
     timings = benchmark.compare(
         {
-            "loop": lambda: nm.peers.numpy_loop(A),
+            "loop": lambda: solvers.numpy_loop(A),
             "copy": lambda: out.copy_(exact),
             "whole": lambda: whole(p, out=out),
             "local": lambda: local(p, out=out),

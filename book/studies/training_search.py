@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, provenance
+from studies import benchmark, provenance, solvers
 from studies.provenance import Record, Table
 
 TITLES = {"trigonometric": "trigonometric", "cdl_c": "CDL-C"}
@@ -48,7 +48,7 @@ def trial(
     )
     surrogate = nm.fit(problem, rank=rank, method=method, seed=seed, progress=False)
     matrices = problem.family(p)
-    timing = benchmark.compare({"loop": lambda: nm.peers.numpy_loop(matrices)}, rounds=3)
+    timing = benchmark.compare({"loop": lambda: solvers.numpy_loop(matrices)}, rounds=3)
     return {
         "error": benchmark.relative_error(surrogate(p), exact),
         "cost_in_inversions": surrogate.report.seconds / (timing["loop"].median / len(matrices)),

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, practice, provenance
+from studies import benchmark, practice, provenance, solvers
 from studies.provenance import Record, Table
 from studies.texts import in_matrices, title, two_digits
 
 EXACT = {
-    "NumPy loop": nm.peers.numpy_loop,
-    "NumPy batched": nm.peers.numpy_batched,
+    "NumPy loop": solvers.numpy_loop,
+    "NumPy batched": solvers.numpy_batched,
     "Sionna, Cholesky": practice.sionna_cholesky,
-    "torch, Cholesky": nm.peers.torch_cholesky,
+    "torch, Cholesky": solvers.torch_cholesky,
 }
 
 

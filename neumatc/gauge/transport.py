@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import bsr_array
 
 from neumatc.gauge.graph import NEIGHBOURS, Graph, components, lagrange, spaced
 
@@ -18,10 +17,8 @@ from neumatc.gauge.graph import NEIGHBOURS, Graph, components, lagrange, spaced
 RESOLVED = 0.5
 # Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
 _DEGENERATE_UNITS = 1e3
-# The least part of every vector that must be in the mean of all frames for that to fix its phases, and the part from
-# which on it does so at once. Below, neighbours agree on their phases first, in so many sweeps at most, until the
-# largest change is as small as the last.
-_SEEN, _CLEARLY, _SWEEPS, _SETTLED = 0.1, 0.5, 30, 1e-3
+# The least part of every vector that must be in what frames are turned towards for that to fix their phases.
+_SEEN = 0.1
 # Decimals by which coordinates in the cube are told apart.
 _DECIMALS = 13
 _TINY = np.finfo(float).tiny
@@ -254,18 +251,15 @@ def _rotation(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def relaxed(followed: Followed) -> np.ndarray:
-    """Average over neighbours in several parameters, and turn towards the mean of all frames."""
+    """Turn the frames of several parameters towards the mean of all, whose projectors then make them smooth."""
     W, graph = followed.W.copy(), followed.graph
     if graph.closed or not len(graph.loops):
         return W
     for block in followed.blocks:
-        # Where the mean fixes the phases, it does not matter from which they start.
-        columns, Z = followed.vectors[:, :, block], np.eye(len(block), dtype=W.dtype)
-        turns, part = _mean(columns)
-        if part < _CLEARLY:
-            Z = _averaged(graph, followed.overlaps[:, block[:, None], block])
-            turns, part = _mean(columns @ Z)
-        W[:, :, block] = W[:, :, block] @ (Z @ turns if part > _SEEN else Z)
+        columns = followed.vectors[:, :, block]
+        turns, parts = _polar(adjoint(columns) @ polar(columns.mean(axis=0)))
+        if parts.min() > _SEEN:
+            W[:, :, block] = W[:, :, block] @ turns
     return W
 
 
@@ -289,28 +283,5 @@ def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
     return W
 
 
-def _mean(columns: np.ndarray) -> tuple[np.ndarray, float]:
-    """Turns (N, k, k) of a block of columns towards the mean over all nodes, and the least part in it."""
-    turns, parts = _polar(adjoint(columns) @ polar(columns.mean(axis=0)))
-    return turns, parts.min()
-
-
 def adjoint(A: np.ndarray) -> np.ndarray:
     return A.conj().swapaxes(-1, -2)
-
-
-def _averaged(graph: Graph, overlap: np.ndarray) -> np.ndarray:
-    """Unitary Z (N, k, k) by which the frames of a block, with overlaps (E, k, k) on the edges, agree."""
-    (a, b), k = graph.edges.T, overlap.shape[-1]
-    node, order = np.append(a, b), np.append(a, b).argsort(kind="stable")
-    degrees = np.bincount(node)
-    weights = np.concatenate([overlap, adjoint(overlap)])[order]
-    towards = bsr_array((weights, np.append(b, a)[order], np.append(0, degrees.cumsum())))
-    Z = np.broadcast_to(np.eye(k, dtype=overlap.dtype), (len(graph.x), k, k))
-    for _ in range(_SWEEPS):
-        # Each is drawn to what its neighbours are, seen from it, and stays half where it is.
-        before = Z
-        Z = polar(Z * degrees[:, None, None] + (towards @ Z.reshape(-1, k)).reshape(Z.shape))
-        if np.abs(Z - before).max() <= _SETTLED:
-            break
-    return Z

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.box import Box
+from neumatc.linalg import from_rows, real_rows
 from neumatc.problem import Problem
 
 
@@ -72,16 +73,12 @@ def builder(*, several: bool = False, axis: bool = False) -> Callable:
         @torch.no_grad()
         @functools.wraps(build)
         def wrapper(problem: Problem, *args: object, **options: object) -> Peer:
-            if not isinstance(problem, Problem):
-                raise TypeError(f"`problem`: expected a nm.Problem, got {checks.describe(problem)}.")
+            checks.instance("problem", problem, Problem, "an nm.Problem")
             names, d = [factor.name for factor in problem.factors], problem.family.dimension
-            if len(names) > 1 and not several:
-                raise ValueError(
-                    f"`problem`: expected an operation with one factor, got {', '.join(names)}: interpolation does not "
-                    "align the gauges of several factors; take `reduced_basis`."
-                )
-            if d > 1 and axis:
-                raise ValueError(f"`problem`: expected a family of one parameter, got {d}; take `chebyshev`.")
+            remedy = "take `reduced_basis`, since interpolation does not align the gauges of several factors"
+            single, got = several or len(names) == 1, ", ".join(names)
+            checks.require(single, "problem", "an operation with one factor", got, remedy)
+            checks.require(d == 1 or not axis, "problem", "a family of one parameter", d, "take `chebyshev`")
             start = time.perf_counter()
             peer = build(problem, *args, **options)
             if problem.family.device.type == "cuda":
@@ -122,32 +119,17 @@ class Solved:
 def solve(problem: Problem, p: Tensor, needed: int) -> Solved:
     """Solve at p (N, d), of which at least ``needed`` must succeed."""
     box = problem.family.box
-    if len(torch.unique(p, dim=0)) < len(p):
-        raise ValueError(
-            f"`problem`: expected a box in which {len(p)} parameters differ in {p.dtype}, got {box}; give its bounds "
-            "in double precision."
-        )
+    expected, distinct = f"a box in which {len(p)} parameters differ in {p.dtype}", len(torch.unique(p, dim=0))
+    checks.require(distinct == len(p), "problem", expected, box, "give its bounds in double precision")
     X, failed = problem.exact(p)
     enough(p, failed, needed)
     X = X[~failed]
-    return Solved(problem, box.cube(p[~failed]), X, rows(X), int(failed.sum()))
+    return Solved(problem, box.cube(p[~failed]), X, real_rows(X), int(failed.sum()))
 
 
 def enough(p: Tensor, failed: Tensor, needed: int) -> None:
     """Raise ValueError if fewer than ``needed`` exact solutions came from the parameters p (N, d)."""
-    if (count := int((~failed).sum())) < needed:
-        raise ValueError(
-            f"`problem`: expected at least {needed} exact solutions, got {count} from {len(p)} parameters between "
-            f"{p.amin(dim=0).tolist()} and {p.amax(dim=0).tolist()}; restrict the box to where A(p) is regular."
-        )
-
-
-def rows(X: Tensor) -> Tensor:
-    """View X (N, ...) as real rows, real and imaginary parts side by side."""
-    return (torch.view_as_real(X.resolve_conj()) if X.is_complex() else X).reshape(len(X), -1)
-
-
-def from_rows(flat: Tensor, like: Tensor) -> Tensor:
-    """View real rows as solutions of the shape and kind of ``like`` (N, ...)."""
-    X = torch.view_as_complex(flat.view(len(flat), -1, 2)) if like.is_complex() else flat
-    return X.view(len(flat), *like.shape[1:])
+    low, high, count = p.amin(dim=0).tolist(), p.amax(dim=0).tolist(), int((~failed).sum())
+    got = f"{count} from {len(p)} parameters between {low} and {high}"
+    expected, remedy = f"at least {needed} exact solutions", "restrict the box to where A(p) is regular"
+    checks.require(count >= needed, "problem", expected, got, remedy)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.polynomial.chebyshev import chebvander
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -32,8 +33,7 @@ def chebyshev(
     x the parameters scaled to [-1, 1]^d, or with a stretch a, sin(x_i arcsin a) / a in their place, whose nodes are
     nearer to equal spacing and serve oscillations with fewer of them (Kosloff and Tal-Ezer, J. Comput. Phys. 104,
     1993). Spectrally accurate for analytic families (Trefethen, Approximation Theory and Approximation Practice, SIAM
-    2013). Where solves failed, the interpolant of the others whose coefficients are smallest in a norm that doubles
-    with each degree.
+    2013).
 
     Args:
         problem: An operation with one factor.
@@ -46,7 +46,7 @@ def chebyshev(
 
     Raises:
         ValueError: For several factors, a budget below 1 or less than the grid, numbers of sides or stretches that are
-            not that of the parameters, or no exact solution that succeeds.
+            not that of the parameters, or an exact solution that fails.
     """
     box, d, budget = problem.family.box, problem.family.dimension, checks.integer("budget", budget, 1)
     stretches = [checks.number("stretch", a, at_least=0, below=1) for a in checks.each("stretch", stretch, d)]
@@ -55,7 +55,8 @@ def chebyshev(
     if math.prod(sides) > budget:
         raise ValueError(f"`sides`: expected at most {budget} nodes in all, got {math.prod(sides)}; raise `budget`.")
     nodes = [-sampling.design(m, 1, stretch=a)[0][:, 0] for m, a in zip(sides, stretches)]
-    solved = solve(problem, box.parameters(torch.cartesian_prod(*nodes).view(-1, d)), 1)
+    grid = torch.cartesian_prod(*nodes).view(-1, d)
+    solved = solve(problem, box.parameters(grid), len(grid))
 
     def basis(x: Tensor) -> Tensor:
         phi = x.new_ones(len(x), 1)
@@ -64,13 +65,8 @@ def chebyshev(
             phi = (phi[:, :, None] * polynomials(y, m)[:, None, :]).flatten(1)
         return phi
 
-    V = basis(solved.x)
-    if solved.failed:
-        degrees = torch.cartesian_prod(*[torch.arange(m, device=V.device) for m in sides]).view(-1, d).sum(dim=1)
-        decay = 0.5 ** degrees.double()
-        inverse = decay[:, None] * torch.linalg.pinv(V * decay)
-    else:  # at nodes rounded to the precision of p the columns are not quite orthogonal
-        inverse = linalg.inverse(V[None])[0][0]
+    # At nodes rounded to the precision of p the columns are not quite orthogonal.
+    inverse = linalg.inverse(basis(solved.x)[None])[0][0]
     return solved.map("chebyshev", basis, inverse @ solved.rows.double())
 
 
@@ -153,12 +149,9 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
     # The Loewner matrix needs as many rows, (N - m) per column of F, as it has columns, m.
     most = max(1, len(x) * F.shape[1] // (F.shape[1] + 1))
     scale, support, fit, models = np.linalg.norm(F, axis=1).max(), [], F.mean(axis=0), []
-    for m in range(1, min(most, terms) + 1):
+    for _ in range(min(most, terms)):
         support.append(int(np.linalg.norm(F - fit, axis=1).argmax()))
-        others = np.setdiff1d(np.arange(len(x)), support)
-        differences = (F[others, None] - F[support]) / (x[others, None] - x[support])[:, :, None]
-        loewner = differences.swapaxes(1, 2).reshape(-1, m)
-        w = np.linalg.svd(np.linalg.qr(loewner, mode="r"))[2][-1]
+        w = rational.weighted(x, F, support, np.ones(len(x)))
         fit = _barycentric(x, x[support], w) @ F[support]
         error, poles = float(np.linalg.norm(F - fit, axis=1).max() / scale), rational.zeros(x[support], w)
         on_interval = bool(((abs(poles.imag) < 1e-12) & (abs(poles.real) <= 1)).any())
@@ -179,10 +172,7 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
 
 def polynomials(y: Tensor, count: int) -> Tensor:
     """Return the Chebyshev polynomials of degree below ``count`` at y (B,), shape (B, count)."""
-    T = [torch.ones_like(y), y]  # the recurrence is stable, also outside of [-1, 1]
-    for _ in range(count - 2):
-        T.append(2 * y * T[-1] - T[-2])
-    return torch.stack(T[:count], dim=1)
+    return torch.from_numpy(chebvander(y.cpu().numpy(), count - 1)).to(y.device)
 
 
 def equispaced(problem: Problem, budget: int, needed: int, *, middles: bool = False) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.peers.base import Peer, builder, enough, from_rows, rows
+from neumatc.linalg import from_rows, real_rows
+from neumatc.peers.base import Peer, builder, enough
 from neumatc.peers.interpolation import polynomials
 from neumatc.problem import Problem
 
@@ -96,7 +97,7 @@ def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget
         X, failed = problem.exact(p)
         if not known:
             enough(p, failed, 1)
-        known |= dict(zip(x, rows(X)))
+        known |= dict(zip(x, real_rows(X)))
         sizes = torch.stack(list(known.values())).double().abs().nan_to_num(0).amax(dim=0)
         scales = sizes.clamp_min(torch.finfo(torch.float64).tiny)
         floor = _UNITS * torch.finfo(family.dtype).eps * scales.max() / scales

@@ -61,8 +61,8 @@ def residual_projection(problem: Problem, budget: int, *, sketch: int | None = N
     if not isinstance(problem.operation, Inverse):
         raise ValueError(f"`problem`: expected the operation nm.Inverse(), got {problem.operation}; take `chebyshev`.")
     n, budget = family.shape[0], checks.integer("budget", budget, 1)
-    solved = solve(problem, _pool(problem, budget, seed), 1)
-    modes = _span(solved.X.flatten(1).T).T.to(family.dtype).contiguous()
+    solved = solve(problem, scattered(problem, budget, seed), 1)
+    modes = span(solved.X.flatten(1).T).T.to(family.dtype).contiguous()
     r = len(modes)
     s = min(n, -(-2 * r // n)) if sketch is None else checks.integer("sketch", sketch, -(-r // n), n)
     signs = torch.randint(0, 2, (n, s), generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -72,11 +72,11 @@ def residual_projection(problem: Problem, budget: int, *, sketch: int | None = N
 
     def evaluate(p: Tensor) -> tuple[Tensor]:
         A = family(p, extrapolate=True)
-        c = _least_squares((A.flatten(0, 1) @ sketched).view(len(A), -1, r), omega.reshape(1, -1, 1))
+        c = least_squares((A.flatten(0, 1) @ sketched).view(len(A), -1, r), omega.reshape(1, -1, 1))
         return ((c[:, :, 0] @ modes).view(-1, n, n),)
 
     solves = len(solved.X) + solved.failed
-    return Peer("residual_projection", solves, r, family.box, lambda p: _in_pieces(evaluate, p, sketched.numel())[0])
+    return Peer("residual_projection", solves, r, family.box, lambda p: in_pieces(evaluate, p, sketched.numel())[0])
 
 
 @builder(several=True)
@@ -87,7 +87,6 @@ def reduced_basis(
     tol: float = 0.0,
     training: int = 128,
     tangents: bool = False,
-    theta: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
 ) -> Peer:
     r"""Reduced basis: the problem projected onto the span V of exact solutions, chosen by a greedy algorithm.
@@ -108,8 +107,8 @@ def reduced_basis(
     A_q selects (Barrault, Maday, Nguyen, Patera, C. R. Math. 339, 2004; Drmac, Gugercin, SIAM J. Sci. Comput. 38,
     2016). Where that reproduces A at fresh parameters to rounding, an evaluation multiplies and solves matrices whose
     size does not depend on n, and multiplies by V. But a family is a function for all of A(p), so **all of A(p) is
-    still formed**, for a few entries, unless you give ``theta``. Where it is not affine,
-    A(p) itself is projected: about 2 n^2 r operations, little beside an exact solve if r is far below n.
+    still formed**, for a few entries. Where it is not affine, A(p) itself is projected: about 2 n^2 r operations,
+    little beside an exact solve if r is far below n.
 
     Sources: Hesthaven, Rozza, Stamm, Certified Reduced Basis Methods for Parametrized Partial Differential Equations,
     Springer 2016; for the spectrum Machiels, Maday, Oliveira, Patera, Rovas, C. R. Math. 331 (2000).
@@ -122,8 +121,6 @@ def reduced_basis(
         tangents: For `Solve`, extend V by the derivatives of each solution with respect to the coefficients theta_q:
             :math:`A^{-1} (B_q - A_q X)`. They come from one solve with Q k right-hand sides, which counts as one more;
             worth it where Q k is small against n.
-        theta: Coefficients known in closed form, p (B, d) -> (B, Q), for all of [A | B] with `Solve`; then A is not
-            formed in an evaluation.
         seed: Seed of the training parameters.
 
     Returns:
@@ -132,8 +129,8 @@ def reduced_basis(
         where A(p) is projected; ``affine_error``, the largest relative error of the affine form at fresh parameters.
 
     Raises:
-        ValueError: For another operation, a budget below 1 (with tangents 2) or above ``training``, ``theta`` that does
-            not reproduce A, a family that is not affine for `Inverse` or tangents, or no exact solution that succeeds.
+        ValueError: For another operation, a budget below 1 (with tangents 2) or above ``training``, a family that is
+            not affine for `Inverse` or tangents, or no exact solution that succeeds.
     """
     family, operation = problem.family, problem.operation
     if not isinstance(operation, (Solve, Inverse, Eigh, SVD)):
@@ -141,15 +138,14 @@ def reduced_basis(
     if tangents and not isinstance(operation, Solve):
         raise ValueError(f"`tangents`: expected False for {operation}, got True; only nm.Solve has them.")
     budget, tol = checks.integer("budget", budget, 1 + tangents), checks.number("tol", tol, at_least=0)
-    pool = _pool(problem, checks.integer("training", training, budget), seed)
+    pool = scattered(problem, checks.integer("training", training, budget), seed)
     A = family(pool).clone()  # a family may give the same memory again
-    form = _affine(problem, pool, A, theta)
+    form = _affine(problem, A)
     exact, error = form.error <= _UNITS * torch.finfo(family.dtype).eps, form.error
-    if not exact and (theta is not None or tangents or isinstance(operation, Inverse)):
+    if not exact and (tangents or isinstance(operation, Inverse)):
         raise ValueError(
-            f"`{'problem' if theta is None else 'theta'}`: expected A affine in at most {training} terms for "
-            f"nm.Inverse(), `tangents` or `theta`, got an error of {error:.2g}; raise `training`, add what `theta` "
-            "lacks, such as a constant, or take `residual_projection` or tangents=False."
+            f"`problem`: expected A affine in at most {training} terms for nm.Inverse() or `tangents`, got an error of "
+            f"{error:.2g}; raise `training`, or take `residual_projection` or tangents=False."
         )
     found = len(form.terms) if exact else None
     form = form if exact else _Form(None, lambda p: wide(family(p, extrapolate=True)).clone(), error)
@@ -160,13 +156,13 @@ def reduced_basis(
     model, solves, residual = _greedy(problem, pool, A, form, build, budget, tol, tangents)
 
     def evaluate(p: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return operation.pack(_in_pieces(lambda q: model.solve(form.weights(q)), p, model.numbers))
+        return operation.pack(in_pieces(lambda q: model.solve(form.weights(q)), p, model.numbers))
 
     details = {"projection": kind, "residual": residual, "affine_error": error, "affine_terms": found}
     return Peer("reduced_basis", solves, model.terms, family.box, evaluate, details)
 
 
-def _pool(problem: Problem, count: int, seed: int) -> Tensor:
+def scattered(problem: Problem, count: int, seed: int) -> Tensor:
     """Scattered parameters of `sampling.design`."""
     return problem.family.box.parameters(sampling.design(count, problem.family.dimension, checks.seed(seed))[0])
 
@@ -194,7 +190,7 @@ def _greedy(
         factors = problem.unpack(solution.value, pool[i : i + 1])
         solutions.append((_with_tangents(A[i], factors[0], form),) if tangents else factors)
         known, model = model, build([torch.cat(x) for x in zip(*solutions)])
-        residual = problem.operation.residual(A, _in_pieces(model.solve, weights, model.numbers))
+        residual = problem.operation.residual(A, in_pieces(model.solve, weights, model.numbers))
         residual = torch.where(residual.isfinite(), residual, torch.inf)
         if residual.max() <= tol or (known and known.terms == model.terms):
             break
@@ -241,45 +237,30 @@ class _Model(NamedTuple):
     terms: int
 
 
-def _affine(problem: Problem, pool: Tensor, A: Tensor, theta: Callable[[Tensor], Tensor] | None) -> _Form:
-    """Find the affine form of a family from its matrices at the pool; with its error at fresh parameters."""
-    family, n = problem.family, A.shape[1]
+def _affine(problem: Problem, A: Tensor) -> _Form:
+    """Find the affine form of a family from its matrices at the training parameters; its error at fresh ones."""
+    family, n, eps = problem.family, A.shape[1], torch.finfo(A.dtype).eps
     # The right-hand sides of `Solve` may be of another size.
     parts = [slice(0, n), slice(n, None)] if isinstance(problem.operation, Solve) else [slice(None)]
-    if theta is not None:
+    size = torch.cat([norm(A[None, :, :, part]).expand(n, A[0, :, part].shape[1]) for part in parts], dim=1)
+    size = size.clamp_min(torch.finfo(size.dtype).tiny).double()
+    _, S, Vh = torch.linalg.svd(wide(A / size).flatten(1), full_matrices=False)
+    # The rows carry the rounding of the family, not of double precision alone.
+    modes = Vh[: max(1, int((S / S[0] > _NOISE * eps).sum()))]
+    pivots = scipy.linalg.qr(modes.cpu().numpy(), mode="r", pivoting=True)[1][: len(modes)].copy()
+    places = torch.from_numpy(pivots).to(A.device, torch.int64)
+    inverse = linalg.inverse(modes[None, :, places])[0][0] / size.flatten()[places, None]
+    terms = modes.view(-1, *family.shape) * size
 
-        def weights(p: Tensor) -> Tensor:
-            return torch.as_tensor(theta(p)).to(wide(A).dtype)
+    def weights(p: Tensor) -> Tensor:
+        return wide(family(p, extrapolate=True).flatten(1)[:, places]) @ inverse
 
-        found = weights(pool)
-        if found.ndim != 2 or len(found) != len(pool):
-            raise ValueError(f"`theta`: expected shape ({len(pool)}, Q), got {tuple(found.shape)}.")
-        terms = (torch.linalg.pinv(found) @ wide(A).flatten(1)).view(-1, *family.shape)
-    else:
-        size = torch.cat([norm(A[None, :, :, part]).expand(n, A[0, :, part].shape[1]) for part in parts], dim=1)
-        size = size.clamp_min(torch.finfo(size.dtype).tiny).double()
-        modes, places, inverse = _magic((A / size).flatten(1), torch.finfo(A.dtype).eps)
-        terms, inverse = modes.view(-1, *family.shape) * size, inverse / size.flatten()[places, None]
-
-        def weights(p: Tensor) -> Tensor:
-            return wide(family(p, extrapolate=True).flatten(1)[:, places]) @ inverse
-
-    fresh = family.box.uniform(_FRESH, torch.Generator().manual_seed(len(pool)))
+    fresh = family.box.uniform(_FRESH, torch.Generator().manual_seed(len(A)))
     exact = wide(family(fresh).clone())
     defect = (weights(fresh) @ terms.flatten(1)).view(exact.shape) - exact
     tiny = torch.finfo(defect.dtype).tiny
     errors = [norm(defect[:, :, part]) / norm(exact[:, :, part]).clamp_min(tiny) for part in parts]
     return _Form(terms, weights, float(torch.stack(errors).max()))
-
-
-def _magic(rows: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Modes (Q, M) of rows, Q places, and the inverse of the modes there, by which entries give coefficients."""
-    _, S, Vh = torch.linalg.svd(wide(rows), full_matrices=False)
-    # The rows carry the rounding of the family, not of double precision alone.
-    modes = Vh[: max(1, int((S / S[0] > _NOISE * eps).sum()))]
-    pivots = scipy.linalg.qr(modes.cpu().numpy(), mode="r", pivoting=True)[1][: len(modes)].copy()
-    places = torch.from_numpy(pivots).to(rows.device, torch.int64)
-    return modes, places, linalg.inverse(modes[None, :, places])[0][0]
 
 
 def _definite(A: Tensor) -> bool:
@@ -288,7 +269,7 @@ def _definite(A: Tensor) -> bool:
     return bool(defect.all()) and not bool(linalg.cholesky(A)[1].any())
 
 
-def _span(columns: Tensor) -> Tensor:
+def span(columns: Tensor) -> Tensor:
     """Orthonormal basis of the span of columns (M, N), in double precision, without what is rounding of theirs."""
     lengths = torch.linalg.vector_norm(columns, dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
     U, S, _ = torch.linalg.svd(wide(columns / lengths), full_matrices=False)
@@ -299,7 +280,7 @@ def _projected(problem: Problem, form: _Form, definite: bool, factors: list[Tens
     """Linear equations in the span of solutions X (N, n, k)."""
     (X,), n, dtype = factors, problem.family.shape[0], problem.family.dtype
     whole = isinstance(problem.operation, Inverse)
-    V = _span(X.flatten(1).T if whole else X.transpose(0, 1).flatten(1))
+    V = span(X.flatten(1).T if whole else X.transpose(0, 1).flatten(1))
     r, columns = V.shape[1], problem.family.shape[1] - n
     if definite:
         frame = V
@@ -315,7 +296,7 @@ def _projected(problem: Problem, form: _Form, definite: bool, factors: list[Tens
     def lift(weights: Tensor) -> tuple[Tensor]:
         E, F = project(weights).split([r, columns], dim=2)
         F = goal.expand(len(E), -1, -1) if whole else F
-        c = (linalg.solve(E.contiguous(), F.contiguous())[0] if definite else _least_squares(E, F)).to(dtype)
+        c = (linalg.solve(E.contiguous(), F.contiguous())[0] if definite else least_squares(E, F)).to(dtype)
         return ((c[:, :, 0] @ basis.T).view(-1, n, n) if whole else basis @ c,)
 
     return _Model(lift, frame.shape[1] * (r + columns), r)
@@ -325,7 +306,7 @@ def _ritz(problem: Problem, form: _Form, factors: list[Tensor]) -> _Model:
     """The operation on its projection onto the span of exact singular vectors or eigenvectors."""
     two_sided = isinstance(problem.operation, SVD)
     frames = (factors[0], factors[2].mH) if two_sided else (factors[1], factors[1])
-    left, right = (_span(x.transpose(0, 1).flatten(1)) for x in frames)
+    left, right = (span(x.transpose(0, 1).flatten(1)) for x in frames)
     project = form.project(left, right)
     dtypes = [factor.dtype(problem.family.dtype) for factor in problem.factors]
 
@@ -338,13 +319,13 @@ def _ritz(problem: Problem, form: _Form, factors: list[Tensor]) -> _Model:
     return _Model(lift, left.shape[1] * right.shape[1], max(left.shape[1], right.shape[1]))
 
 
-def _in_pieces(evaluate: Callable[[Tensor], tuple[Tensor, ...]], p: Tensor, numbers: int) -> tuple[Tensor, ...]:
+def in_pieces(evaluate: Callable[[Tensor], tuple[Tensor, ...]], p: Tensor, numbers: int) -> tuple[Tensor, ...]:
     """Evaluate as many rows of p at once as the working memory holds, with so many ``numbers`` for each."""
     pieces = p.split(max(1, _WORKING_BYTES // (16 * numbers)))
     return tuple(map(torch.cat, zip(*map(evaluate, pieces))))
 
 
-def _least_squares(equations: Tensor, goal: Tensor) -> Tensor:
+def least_squares(equations: Tensor, goal: Tensor) -> Tensor:
     """Solve (B, e, r) c = (B or 1, e, k) in the least-squares sense: NaN where single precision meets a deficient rank.
 
     Single precision by normal equations in double, where their squared condition number does no harm and which are

@@ -1,14 +1,19 @@
-"""The exact solvers and the wireless practice among the peers, against dense oracles."""
+"""Exact solvers of the book and the wireless practice, against dense oracles."""
 
 import pytest
 import torch
 from conftest import assert_close, assert_raises, conditioned, real
 
 import neumatc as nm
-from neumatc import peers
-from studies import practice
+from studies import practice, solvers
 
-SOLVERS = [peers.numpy_loop, peers.numpy_batched, peers.scipy_batched, peers.torch_cholesky, practice.sionna_cholesky]
+SOLVERS = [
+    solvers.numpy_loop,
+    solvers.numpy_batched,
+    solvers.scipy_batched,
+    solvers.torch_cholesky,
+    practice.sionna_cholesky,
+]
 
 
 def definite(dtype, size=5):
@@ -35,7 +40,7 @@ def test_general_solvers_invert_what_is_not_definite(solver, dtype):
 
 def test_cholesky_raises_where_a_matrix_is_not_definite():
     with pytest.raises(torch.linalg.LinAlgError):
-        peers.torch_cholesky(-torch.eye(3)[None])
+        solvers.torch_cholesky(-torch.eye(3)[None])
 
 
 def test_importing_sionna_leaves_the_random_state_as_it_is():
@@ -52,7 +57,7 @@ def test_importing_sionna_leaves_the_random_state_as_it_is():
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)], ids=str)
 def test_svd_by_gram_gives_the_leading_triplets(shape, dtype):
     H = conditioned(5, *shape, dtype, condition=10)
-    U, S, Vh = peers.svd_by_gram(H, 2)
+    U, S, Vh = solvers.svd_by_gram(H, 2)
     left, values, right = torch.linalg.svd(H.to(torch.complex128), full_matrices=False)
     assert (U.dtype, S.dtype, Vh.dtype) == (H.dtype, real(H.dtype), H.dtype)
     assert_close(S, values[:, :2], units=100)
@@ -65,13 +70,13 @@ def test_svd_by_gram_gives_the_leading_triplets(shape, dtype):
 
 def test_svd_by_gram_is_finite_for_lost_values_and_refuses_ranks():
     H = torch.zeros(2, 3, 5)
-    assert all(x.isfinite().all() for x in peers.svd_by_gram(H, 3))
-    assert_raises(ValueError, ["`rank`", "at least 1", "got 0"], lambda: peers.svd_by_gram(H, 0))
-    assert_raises(ValueError, ["`rank`", "at most 3", "got 4"], lambda: peers.svd_by_gram(H, 4))
+    assert all(x.isfinite().all() for x in solvers.svd_by_gram(H, 3))
+    assert_raises(ValueError, ["`rank`", "at least 1", "got 0"], lambda: solvers.svd_by_gram(H, 0))
+    assert_raises(ValueError, ["`rank`", "at most 3", "got 4"], lambda: solvers.svd_by_gram(H, 4))
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=str)
-@pytest.mark.parametrize("peer", [practice.lmmse_loop, practice.sionna_lmmse, peers.torch_lmmse])
+@pytest.mark.parametrize("peer", [practice.lmmse_loop, practice.sionna_lmmse, nm.peers.torch_lmmse])
 def test_lmmse_receivers_are_the_regularised_solution(peer, shape, dtype):
     if peer is practice.sionna_lmmse:
         pytest.importorskip("sionna")
