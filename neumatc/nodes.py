@@ -75,8 +75,6 @@ def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float
 
 def bent(t: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
     r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
-    if not np.any(bend):
-        return t
     some = np.where(bend == 0, 1.0, bend)
     return np.where(bend == 0, t, np.sin(some * t) / np.sin(some))
 

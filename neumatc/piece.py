@@ -130,14 +130,7 @@ class Piece:
 
 def leaves(root: Piece) -> list[Piece]:
     """Return the pieces without halves, from low to high."""
-    found, waiting = [], [root]
-    while waiting:
-        piece = waiting.pop()
-        if piece.halves is None:
-            found.append(piece)
-        else:
-            waiting += piece.halves[3], piece.halves[2]
-    return found
+    return [root] if root.halves is None else [*leaves(root.halves[2]), *leaves(root.halves[3])]
 
 
 def collapse(root: Piece) -> None:

@@ -30,10 +30,9 @@ from neumatc.snapshots import Snapshots
 from neumatc.together import Together
 
 # Nodes per axis with which a piece begins, for one, two and more parameters; with which it says whether its
-# coefficients decay; and those of a piece that seems to hold a jump, where more would be wasted.
-_FIRST, _TELLING, _NEAR_JUMP = (9, 4, 3), 9, 5
-# Part of the nodes wanted on an axis with which a half begins, beside one more.
-_HALF = 0.55
+# coefficients decay; those of a piece that seems to hold a jump, where more would be wasted; and, beside one more, the
+# part of the nodes wanted on an axis with which a half begins.
+_FIRST, _TELLING, _NEAR_JUMP, _HALF = (9, 4, 3), 9, 5, 0.55
 # Most nodes per axis: so many for each digit of the tolerance, within limits; and most terms in three and more
 # parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
 # entry to memory. Few digits want small pieces, many digits large ones.
@@ -42,8 +41,10 @@ _NODES_PER_DIGIT, _FEWEST, _MOST_NODES, _MOST_TERMS = 3, 16, 32, 729
 _STRETCH_PART = 0.1
 # A coefficient that falls by less than this (natural logarithm) to the next does not decay.
 _LEAST_RATE = 0.1
-# Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
-_STEP = 2
+# Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved. And one
+# over the part of the pieces that are refined at once when solves run short: smaller parts take more rounds, larger
+# ones waste solves where the residual is not the worst.
+_STEP, _PART = 2, 3
 # Most exact solves where neither a budget nor a grid says so; and as many as there usually are.
 _MOST_SOLVES, _USUAL_SOLVES = 4096, 128
 # Part of the tolerance that the largest residual at a piece's fresh parameters may have: there are worse ones between.
@@ -51,8 +52,6 @@ _MARGIN = 0.8
 # How far above the goal the coefficients left out may be for the residual to be measured at all, for one parameter and
 # for more: a look costs less than a node too many.
 _LOOKS = (2.0, 8.0)
-# Part of the pieces that are refined at once when solves run short: with fewer more rounds, with more some in vain.
-_PART = 3
 # Below so many rounding units coefficients that do not fall when a piece is halved are noise.
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
 # A residual that is larger than the coefficients by this part of one over a rounding unit is no noise.
@@ -146,8 +145,7 @@ class _Refinement:
         self.method, self.task = method, task
         family = task.problem.family
         self.d, self.box = family.dimension, family.box
-        self.kind = min(self.d, 2) - 1
-        self.nodes = method.most or _most_nodes(task.tol)
+        self.nodes = method.most or min(max(_FEWEST, math.ceil(-_NODES_PER_DIGIT * math.log10(task.tol))), _MOST_NODES)
         self.bend = _bend(task.tol, self.nodes)
         self.terms = min(task.rank or 2**31, self.nodes ** min(self.d, 2), _MOST_TERMS)
         self.snapshots = Snapshots(task)
@@ -156,8 +154,9 @@ class _Refinement:
         limits = (task.budget, None if family.grid is None else len(family.grid), _MOST_SOLVES)
         self.most = min(limit for limit in limits if limit is not None)
         self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
+        first = int(min(self.terms, self.most) ** (1 / self.d) + 1e-9)  # a grid of at most so many
         for i in range(self.d):
-            self.extend(self.root, i, _first_nodes(self.d, min(self.terms, self.most)))
+            self.extend(self.root, i, max(2, min(_FIRST[min(self.d, 3) - 1], first)))
         self.cuts: list[float] = []
         self.links: list[Piece] = []  # between whose points of a grid nothing is known
         self.short = False
@@ -196,7 +195,7 @@ class _Refinement:
         ready = []
         for piece in active:
             outlook = self.outlook(piece)
-            if (outlook.tails <= _LOOKS[self.kind] * self._allowed(piece)).all():
+            if (outlook.tails <= _LOOKS[min(self.d, 2) - 1] * self._allowed(piece)).all():
                 ready.append((piece, outlook))
             else:
                 more += self._refined(piece, outlook)
@@ -255,7 +254,10 @@ class _Refinement:
             start = [min(self.nodes, _TELLING)]
             halves = self.halved(piece, 0, start, self.bend)
             return [quarter for half in halves for quarter in self.halved(half, 0, start, self.bend)]
-        counts, caps = np.array(piece.counts), _caps(piece, outlook, self.terms, self.nodes)
+        counts = np.array(piece.counts)
+        need = np.where(np.isinf(outlook.wanted), counts, np.maximum(outlook.wanted, 2))
+        # The most nodes per axis that the terms of a piece allow beside what the other axes need.
+        caps = np.clip(self.terms // np.array([np.delete(need, i).prod() for i in range(self.d)]), 2, self.nodes)
         telling = np.minimum(_TELLING if piece.steep < _STEEP else _NEAR_JUMP, caps)
         wanted = np.where(np.isinf(outlook.wanted) & (counts < telling), telling, outlook.wanted)
         # An axis is cut back once only, or two axes could take turns for ever.
@@ -273,9 +275,8 @@ class _Refinement:
         axis = max(range(self.d), key=lambda i: (need[i], outlook.tails[i], side[i]))
         piece.tail = outlook.tail
         start = np.minimum(np.maximum(2, wanted), counts)
-        start[axis] = (
-            telling[axis] if np.isinf(wanted[axis]) else min(caps[axis], max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
-        )
+        half = min(caps[axis], max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
+        start[axis] = telling[axis] if np.isinf(wanted[axis]) else half
         start = start.astype(int)
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
@@ -391,8 +392,7 @@ def _stepped(fit: _Refinement, piece: Piece) -> list[Piece]:
     axis = int(outlook.tails.argmax())
     n, turning = counts[axis], _unrelated(fit.snapshots, piece, axis, fit.nodes)
     counts[axis] += _STEP if fit.d == 1 else 1
-    grows = turning or np.isfinite(outlook.wanted[axis])
-    if grows and counts[axis] <= fit.nodes and math.prod(counts) <= fit.terms:
+    if (turning or np.isfinite(outlook.wanted[axis])) and counts[axis] <= fit.nodes and math.prod(counts) <= fit.terms:
         before = np.array(piece.counts)
         fit.extend(piece, axis, counts[axis])
         return fit.grown(piece, before)
@@ -453,10 +453,9 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     for piece in found:
         if piece.settled is None:  # nothing better is known there
             piece.rows = fit.snapshots.nearest(piece.grid())
-    troubled = [piece for piece in found if piece.trouble]
-    report.unmet = [Unmet(*piece.ends(fit.box), piece.trouble) for piece in troubled]
-    report.met = not troubled
-    unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubled) else StopReason.STALLED
+    report.unmet = [Unmet(*piece.ends(fit.box), piece.trouble) for piece in found if piece.trouble]
+    report.met = not report.unmet
+    unmet = StopReason.BUDGET if any("used up" in place.reason for place in report.unmet) else StopReason.STALLED
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
     fit.inspector.summary()
     _say_what_is_linear(fit)
@@ -489,15 +488,6 @@ def _hint_at_periods(fit: _Refinement) -> None:
         low, high = (values.take(end, axis=i) for end in (0, 1))
         if not fit.box.periodic[i] and np.linalg.norm(high - low) < min(_SAME * np.linalg.norm(low), _SAME * varies):
             fit.task.note(f"X is the same at both ends of {name}: if that axis goes round, say periodic=True")
-
-
-def _most_nodes(tol: float) -> int:
-    return min(max(_FEWEST, math.ceil(-_NODES_PER_DIGIT * math.log10(tol))), _MOST_NODES)
-
-
-def _first_nodes(d: int, limit: int) -> int:
-    """Return the nodes per axis of the whole box, whose grid has at most so many."""
-    return max(2, min(_FIRST[min(d, 3) - 1], int(limit ** (1 / d) + 1e-9)))
 
 
 def _small(task: Task, count: int) -> bool:
@@ -546,13 +536,6 @@ def _hopeless(piece: Piece, outlook: _Outlook, dtype: torch.dtype) -> str:
     flat = np.isinf(outlook.wanted).any() and _FALLEN * piece.tail < outlook.tail < _NOISE_UNITS * unit
     flat = flat and (piece.ratio or 0) < _MISSED / unit
     return f"the family or its exact solutions carry noise of about {outlook.tail:.0e} here" if flat else ""
-
-
-def _caps(piece: Piece, outlook: _Outlook, terms: int, nodes: int) -> np.ndarray:
-    """Return the most nodes per axis: what the terms of a piece allow beside what the other axes need."""
-    need = np.where(np.isinf(outlook.wanted), piece.counts, np.maximum(outlook.wanted, 2))
-    most = terms // np.array([np.delete(need, i).prod() for i in range(len(need))])
-    return np.clip(most, 2, nodes).astype(int)
 
 
 def _along(snapshots: Snapshots, piece: Piece, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
