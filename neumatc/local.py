@@ -117,15 +117,12 @@ class PiecewisePolynomials(_Nodal):
         phi = reduce(_outer, self.basis(x, weights, piece))
         return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[_rows(weights, piece)])
 
-    def batched(
-        self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None
-    ) -> Tensor:
-        """Return Phi(x) @ columns for x (B, d) in any pieces by few batched products of chunks of equal size.
+    def batched(self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor) -> Tensor:
+        """Return Phi(x) @ columns in ``out``, for x (B, d) in any pieces, by few batched products of chunks of equal size.
 
         A device is waited for once, whatever the number of pieces. A product holds no more numbers than the result, or
         8 MiB: small batches and uneven ones take several.
         """
-        out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         most = weights["counts"].amax(dim=0).tolist()
         piece, order = piece.sort(stable=True)
         chunks = _chunks(piece, len(weights["low"]))
@@ -209,8 +206,7 @@ class PiecewisePolynomials(_Nodal):
         a, b, bend = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
         at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"].cpu(), bend)) / 2), []
         for k, counts in enumerate(weights["counts"].tolist()):
-            x = torch.stack([torch.nn.functional.pad(at[k, i, :n], (0, max(counts) - n)) for i, n in enumerate(counts)])
-            p = box.parameters(x.T).T.tolist()
+            p = box.parameters(at[k].T).T.tolist()
             found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p, counts)], math.prod(counts)))
         return found
 
@@ -285,15 +281,11 @@ def _chunks(piece: Tensor, count: int) -> Tensor:
     Chunks that are short repeat the last row of their piece, and those beyond the need that of the batch: how many that
     are, a device would have to be waited for.
     """
-    size = -(-len(piece) // (_CHUNKS * count))
-    ends = torch.searchsorted(piece, torch.arange(count, device=piece.device), right=True)
-    starts = torch.nn.functional.pad(ends[:-1], (1, 0))
-    needed = (ends - starts + size - 1) // size
-    last = needed.cumsum(dim=0)
-    chunk = torch.arange((len(piece) + min(count, len(piece)) * (size - 1)) // size, device=piece.device)
-    k = torch.searchsorted(last, chunk, right=True).clamp_max(count - 1)
-    start = starts[k] + (chunk - last[k] + needed[k]) * size
-    return torch.minimum(start[:, None] + torch.arange(size, device=piece.device), ends[k, None] - 1)
+    size, at = -(-len(piece) // (_CHUNKS * count)), torch.arange(len(piece), device=piece.device)
+    begins = (at - torch.searchsorted(piece, piece)) % size == 0
+    most = (len(piece) + min(count, len(piece)) * (size - 1)) // size
+    begin = torch.where(begins, at, len(piece) - 1).sort().values[:most, None]
+    return torch.minimum(begin + at[:size], torch.searchsorted(piece, piece[begin], right=True) - 1)
 
 
 def _rows(weights: dict[str, Tensor], piece: Tensor, most: list[int] | None = None) -> Tensor:

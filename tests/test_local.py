@@ -158,7 +158,8 @@ def test_followed_values_are_the_same(d):
 def batched(m, x):
     """A map at x by batched products, as real rows."""
     columns = m.numbers.reshape(len(m.numbers), -1)
-    return m.embedding.batched(x, m.embedding.locate(x, m.weights), m.weights, columns), columns
+    out = torch.full((len(x), columns.shape[1]), torch.nan, dtype=columns.dtype)
+    return m.embedding.batched(x, m.embedding.locate(x, m.weights), m.weights, columns, out), columns
 
 
 @dimensions
