@@ -118,7 +118,7 @@ class PiecewisePolynomials(_Nodal):
         return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[_rows(weights, piece)])
 
     def batched(self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor) -> Tensor:
-        """Return Phi(x) @ columns in ``out``, for x (B, d) in any pieces, by few batched products of chunks of equal size.
+        """Return Phi(x) @ columns in ``out``, for x (B, d) in any pieces, by few products of chunks of equal size.
 
         A device is waited for once, whatever the number of pieces. A product holds no more numbers than the result, or
         8 MiB: small batches and uneven ones take several.

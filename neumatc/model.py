@@ -160,7 +160,6 @@ class Surrogate(nn.Module):
     def _bytes(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
-        direct = [m.shape == factor.shape for m, factor in zip(self.maps, self._factors)]
         output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
         d = self.box.dimension
         working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
@@ -168,7 +167,7 @@ class Surrogate(nn.Module):
         # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
         # batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
-        held = sum(size for size, directly in zip(sizes, direct) if not directly)
+        held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
         return output, held + max(working, final) + 24 * d
 
     @property
@@ -212,11 +211,7 @@ class Surrogate(nn.Module):
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
         if isinstance(p, Tensor) and followed(p):
-            if out is not None or orthonormal:
-                raise ValueError(
-                    "`p`: expected parameters without gradients for `out` and `orthonormal`, which do not follow them, "
-                    "got some under autograd or torch.func; take `p.detach()`."
-                )
+            _detached("p", out is not None or orthonormal, "`out` and `orthonormal`")
             return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
         row, working = self._bytes
@@ -239,10 +234,7 @@ class Surrogate(nn.Module):
         return value
 
     def grid(
-        self,
-        *axes: Tensor | np.ndarray | float,
-        out: Tensor | tuple[Tensor, ...] | None = None,
-        extrapolate: bool = False,
+        self, *axes: Tensor | np.ndarray | float, out: Tensor | tuple | None = None, extrapolate: bool = False
     ) -> object:
         """Evaluate on a tensor grid of parameters; in pieces, at the price of one axis instead of all.
 
@@ -337,17 +329,11 @@ def _evaluated(
     return operation.pack(outputs)
 
 
-def _grid(
-    surrogate: Surrogate, axes: tuple[object, ...], out: Tensor | tuple[Tensor, ...] | None, extrapolate: bool
-) -> object:
+def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapolate: bool) -> object:
     d, outputs, live = surrogate.box.dimension, None, [isinstance(x, Tensor) and followed(x) for x in axes]
     names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
     checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
-    if any(live) and out is not None:
-        raise ValueError(
-            "`axes`: expected axes without gradients for `out`, which does not follow them, got some under autograd or "
-            "torch.func; take `axis.detach()`."
-        )
+    _detached("axes", any(live) and out is not None, "`out`")
     boxes = [None] * d if all(live) else surrogate.box.axes
     p = [
         axis.reshape(-1, 1).double() if own else box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()
@@ -372,20 +358,20 @@ def _grid(
     return surrogate.operation.pack(factors)
 
 
+def _detached(name: str, refused: bool, what: str) -> None:
+    """Refuse parameters that something follows, for what does not follow them."""
+    got, remedy = "some under autograd or torch.func", f"take `{name}.detach()`"
+    checks.require(not refused, name, f"parameters without gradients for {what}, which do not follow them", got, remedy)
+
+
 def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
-    if surrogate.operation.finishes:
-        raise ValueError(
-            f"`p`: expected parameters without gradients for {surrogate.operation}, whose factors are finished in "
-            "place, got some under autograd or torch.func; take `p.detach()`."
-        )
+    _detached("p", surrogate.operation.finishes, f"the factors of {surrogate.operation}, finished in place")
     x = surrogate.box.cube(p.reshape(-1, 1) if surrogate.box.dimension == 1 and p.ndim < 2 else p)
     return surrogate.operation.pack([m(x) for m in surrogate.maps])
 
 
-def _checked_out(
-    surrogate: Surrogate, out: Tensor | tuple[Tensor, ...], counts: Sequence[int], p: list[Tensor]
-) -> list[Tensor]:
+def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int], p: list[Tensor]) -> list[Tensor]:
     """Return the memory that the caller gives for the factors at parameters p, after checking it."""
     outputs = list(out) if isinstance(out, (tuple, list)) else [out]
     if len(outputs) != len(surrogate.maps):
