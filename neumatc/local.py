@@ -68,7 +68,8 @@ class PiecewisePolynomials(_Nodal):
         """Return the number of the piece in which each x (B, d) lies, shape (B,); outside the cube, of the nearest."""
         x = x.detach()
         if x.shape[1] == 1:
-            return (x >= weights["low"][1:, 0]).sum(dim=1) if followed(x) else _after(x, weights["low"])
+            low, at = weights["low"][1:, 0], x[:, 0].contiguous()
+            return (x >= low).sum(dim=1) if followed(x) else torch.searchsorted(low, at, right=True)
         at = torch.full_like(x[:, 0], 0 if self.depth else -1, dtype=torch.long)
         for _ in range(self.depth):
             inner = at.clamp_min(0)
@@ -269,10 +270,6 @@ class SparsePolynomials(_Nodal):
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 6 * rank
-
-
-def _after(x: Tensor, low: Tensor) -> Tensor:
-    return torch.searchsorted(low[1:, 0].contiguous(), x[:, 0].contiguous(), right=True)
 
 
 def _chunks(piece: Tensor, count: int) -> Tensor:

@@ -161,14 +161,13 @@ class Surrogate(nn.Module):
         """Bytes per parameter of the output, and of the working memory at its peak."""
         sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
         output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
-        d = self.box.dimension
-        working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in self.maps)
+        working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
         # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
         # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
         # batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
-        return output, held + max(working, final) + 24 * d
+        return output, held + max(working, final) + 24 * self.box.dimension
 
     @property
     def device(self) -> torch.device:
@@ -340,18 +339,18 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
         for i, (box, axis, own) in enumerate(zip(boxes, axes, live))
     ]
     counts = [len(axis) for axis in p]
-    points = math.prod(counts[1:])
     if out is not None:
         outputs = [x.flatten(0, d - 1) for x in _checked_out(surrogate, out, counts, p)]
     if d > 1 and not any(live) and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps):
         x = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])]
         # Values are made beside the output, and an operation that finishes them may need three times their memory.
-        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * points))
-        value = _evaluated(surrogate, p[0], rows, outputs, cube=lambda first: [boxes[0].cube(first), *x], points=points)
+        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * math.prod(counts[1:])))
+        value = _evaluated(
+            surrogate, p[0], rows, outputs, cube=lambda first: [boxes[0].cube(first), *x], points=math.prod(counts[1:])
+        )
     else:
         value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), out=outputs, extrapolate=True)
-    factors = (value,) if isinstance(value, Tensor) else value
-    factors = [x.view(*counts, *x.shape[1:]) for x in factors]
+    factors = [x.view(*counts, *x.shape[1:]) for x in ((value,) if isinstance(value, Tensor) else value)]
     arrays, tensors = (any(isinstance(axis, kind) for axis in axes) for kind in (np.ndarray, Tensor))
     if arrays and not tensors and out is None:
         factors = [x.numpy(force=True) for x in factors]
@@ -401,9 +400,8 @@ def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int
 
 def _span(x: Tensor) -> tuple[int, int]:
     """Return the first address of a tensor and the first after it."""
-    start = x.data_ptr()
     last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
-    return start, start + (last + 1) * x.element_size()
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
 
 
 def empty(
