@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from neumatc import threads
+from neumatc import nodes, threads
 from neumatc.box import Box
 from neumatc.embeddings import Embedding, Piece, followed
+
+# Chunks into which a batched product divides a batch, for each piece of the box: a fourth of its rows at most fills up
+# chunks that are short.
+_CHUNKS = 4
+# Numbers that one batched product holds at least, its tables and its result.
+_HELD = 2**20
 
 
 class _Nodal(Embedding):
@@ -43,7 +50,9 @@ class PiecewisePolynomials(_Nodal):
               \ell_{i, j}(x) = \prod_{k \ne j} \frac{x - x_{i,k}}{x_{i,j} - x_{i,k}},
 
     so the rows of the latent tensor are the exact solutions at the nodes of the pieces, and :math:`n_1 \cdots n_d` of
-    them are summed for a value. Neighbours share nodes on their common faces.
+    them are summed for a value. Neighbours share nodes on their common faces: in one parameter X is continuous. In
+    several, neighbours of other degrees take other polynomials on their face, and X is continuous there up to the
+    tolerance of the fit only.
 
     Here x stands for the position t in the piece, in [-1, 1], or where X oscillates for :math:`\sin(b t) / \sin b`:
     polynomials in it have nearly equidistant nodes, of which they need fewer per oscillation (after Kosloff and
@@ -59,7 +68,8 @@ class PiecewisePolynomials(_Nodal):
         """Return the number of the piece in which each x (B, d) lies, shape (B,); outside the cube, of the nearest."""
         x = x.detach()
         if x.shape[1] == 1:
-            return (x >= weights["low"][1:, 0]).sum(dim=1) if followed(x) else _after(x, weights["low"])
+            low, at = weights["low"][1:, 0], x[:, 0].contiguous()
+            return (x >= low).sum(dim=1) if followed(x) else torch.searchsorted(low, at, right=True)
         at = torch.full_like(x[:, 0], 0 if self.depth else -1, dtype=torch.long)
         for _ in range(self.depth):
             inner = at.clamp_min(0)
@@ -70,44 +80,61 @@ class PiecewisePolynomials(_Nodal):
 
     def basis(self, x: Tensor, weights: dict[str, Tensor], piece: Tensor) -> list[Tensor]:
         """Return the functions of each axis at x (B, d) in the pieces given, each of shape (B, most nodes)."""
-        return [self.along(i, x[:, i : i + 1], weights, piece) for i in range(x.shape[1])]
+        own = {name: weights[name][piece] for name in ("low", "high", "bend", "nodes", "bary")}
+        return [self.along(i, x[:, i : i + 1], own) for i in range(x.shape[1])]
 
-    def along(self, i: int, x: Tensor, weights: dict[str, Tensor], piece: Tensor | int) -> Tensor:
-        """Return the functions of axis i at x (B, 1) in the pieces, or the piece, given: shape (B, most nodes)."""
-        low, high, bend = (weights[name][piece, i, None] for name in ("low", "high", "bend"))
-        t, some = ((x - low) - (high - x)) / (high - low), torch.where(bend == 0, 1.0, bend)
-        t = torch.where(bend == 0, t, torch.sin(some * t) / torch.sin(some))
-        own, delta = weights["bary"][piece, i], t - weights["nodes"][piece, i]
-        return own * _others(torch.where(own == 0, 1.0, delta))
+    def along(self, i: int, x: Tensor, own: dict[str, Tensor]) -> Tensor:
+        """Return the functions of axis i at x (B, 1), shape (B, most nodes), from the weights of its piece, or of each
+        one's.
+        """
+        low, high, bend = (own[name][:, i : i + 1] for name in ("low", "high", "bend"))
+        t, bary = nodes.bent(((x - low) - (high - x)) / (high - low), bend), own["bary"][:, i]
+        return bary * _others(torch.where(bary == 0, 1.0, t - own["nodes"][:, i]))
 
     def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Evaluate Phi at x (B, d), shape (B, r): mostly zeros."""
-        phi, rows = self._gathered(x, weights)
+        piece = self.locate(x, weights)
+        phi, rows = reduce(_outer, self.basis(x, weights, piece)), _rows(weights, piece)
         total = int((weights["first"] + weights["counts"].prod(dim=1)).max())
         return x.new_zeros(len(x), total, dtype=phi.dtype).scatter_add(1, rows, phi)
 
-    def _gathered(self, x: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the functions that are not zero at each x, and the rows of the latent tensor that they multiply."""
-        piece = self.locate(x, weights)
-        phi, rows = None, weights["first"][piece][:, None]
-        counts = weights["counts"][piece]
-        stride = counts.flip(1).cumprod(dim=1).flip(1) // counts
-        for i, own in enumerate(self.basis(x, weights, piece)):
-            j = torch.arange(own.shape[1], device=x.device).clamp_max(counts[:, i : i + 1] - 1)
-            phi = own if phi is None else (phi[:, :, None] * own[:, None, :]).flatten(1)
-            rows = (rows[:, :, None] + (j * stride[:, i : i + 1])[:, None, :]).flatten(1)
-        return phi, rows
-
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return Phi(x) @ columns piece by piece; unsorted batches are moved to their places in blocks."""
-        if followed(x):
-            phi, rows = self._gathered(x, weights)
-            return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[rows])
+        """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece."""
         piece = self.locate(x, weights)
+        if followed(x):
+            return self.gathered(x, piece, weights, columns)
+        out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
+        if x.is_cuda:
+            return self.batched(x, piece, weights, columns, out)
         if len(weights["low"]) < 2 or bool((piece[1:] >= piece[:-1]).all()):
             return self.summed(x, piece, weights, columns, out)
         piece, order = piece.sort(stable=True)
+        if out.numel() <= threads.CACHED:
+            return out.index_copy_(0, order, self.summed(x[order], piece, weights, columns))
         return self.summed(x[order], piece, weights, columns, out, order)
+
+    def gathered(self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor) -> Tensor:
+        """Return Phi(x) @ columns for x (B, d) in any pieces: each x gathers the rows that it sums."""
+        phi = reduce(_outer, self.basis(x, weights, piece))
+        return torch.einsum("bk,bkm->bm", phi.to(columns.dtype), columns[_rows(weights, piece)])
+
+    def batched(self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor) -> Tensor:
+        """Return Phi(x) @ columns in ``out``, for x (B, d) in any pieces, by few products of chunks of equal size.
+
+        A device is waited for once, whatever the number of pieces. A product holds no more numbers than the result, or
+        8 MiB: small batches and uneven ones take several.
+        """
+        most = weights["counts"].amax(dim=0).tolist()
+        piece, order = piece.sort(stable=True)
+        chunks = _chunks(piece, len(weights["low"]))
+        size = chunks.shape[1]
+        for rows in chunks.split(max(1, max(len(x), _HELD // columns.shape[1]) // (math.prod(most) + size))):
+            which, at = piece[rows[:, 0]], order[rows].flatten()
+            own = self.basis(x[at], weights, which.repeat_interleave(size))
+            phi = reduce(_outer, [f[:, :n] for f, n in zip(own, most)]).to(columns.dtype)
+            value = torch.bmm(phi.view(len(rows), size, -1), columns[_rows(weights, which, most)])
+            out.index_copy_(0, at, value.flatten(0, 1))
+        return out
 
     def summed(
         self,
@@ -127,21 +154,18 @@ class PiecewisePolynomials(_Nodal):
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
-        same = (x == x[:1]).all(dim=0)
-        fixed = (same & ~same.all()).tolist()
+        same = (x == x[:1]).all(dim=0).tolist() if len(phi) > 1 else [False]
         first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
         jobs = []
         for row, count, length in zip(first, counts, lengths.tolist()):
             part = slice(start, start := start + length)
-            table, local = columns[row : row + math.prod(count)].view(*count, -1), None
-            for i, (own, n) in enumerate(zip(phi, count)):
-                own = own[part, :n]
-                if fixed[i] and table.shape[-1] < n * length:
-                    table = _contracted(own[:1], table, i)
-                else:
-                    local = own if local is None else (local[:, :, None] * own[:, None, :]).flatten(1)
+            table, local = columns[row : row + math.prod(count)], [own[part, :n] for own, n in zip(phi, count)]
+            fixed = [] if all(same) else [i for i, n in enumerate(count) if same[i] and table.shape[1] < n * length]
+            if fixed:
+                table = reduce(lambda done, i: _contracted(local[i][:1], done, i), fixed, table.view(*count, -1))
+                table, local = table.flatten(0, -2), [own for i, own in enumerate(local) if i not in fixed]
             own = (out[part], None) if order is None else (out, order[part])
-            jobs.append((local, table.flatten(0, -2), *own))
+            jobs.append((reduce(_outer, local), table, *own))
         threads.products(jobs)
         return out
 
@@ -164,12 +188,13 @@ class PiecewisePolynomials(_Nodal):
         whole, ends = out.view(*map(len, axes), -1), zip(axes, weights["low"].T, weights["high"].T)
         inside = [((x >= low) | (low == -1)) & ((x < high) | (high == 1)) for x, low, high in ends]
         for k, (counts, row) in enumerate(zip(weights["counts"].tolist(), weights["first"].tolist())):
-            at = [own[:, k].nonzero()[:, 0] for own in inside]
+            at = [within[:, k].nonzero()[:, 0] for within in inside]
             if not all(map(len, at)):
                 continue
+            own = {name: weight[k : k + 1] for name, weight in weights.items()}
             table = columns[row : row + math.prod(counts)].view(*counts, -1)
             for i in sorted(range(len(axes)), key=lambda i: 1 / counts[i] - 1 / len(at[i])):
-                phi = self.along(i, axes[i][at[i]], weights, k)[:, : counts[i]]
+                phi = self.along(i, axes[i][at[i]], own)[:, : counts[i]]
                 table = _contracted(phi.to(columns.dtype), table, i)
             whole[torch.meshgrid(*at, indexing="ij")] = table
         return out
@@ -179,15 +204,10 @@ class PiecewisePolynomials(_Nodal):
 
     def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
         low, high = (box.parameters(weights[name].cpu()).tolist() for name in ("low", "high"))
-        ends = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
-        t, (a, b, bend), found = weights["nodes"].cpu(), ends, []
-        some = torch.where(bend == 0, 1.0, bend)
-        nodes = torch.lerp(a, b, (1 + torch.where(bend == 0, t, torch.asin(t * torch.sin(some)) / some)) / 2)
+        a, b, bend = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
+        at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"].cpu(), bend)) / 2), []
         for k, counts in enumerate(weights["counts"].tolist()):
-            x = torch.stack(
-                [torch.nn.functional.pad(nodes[k, i, :n], (0, max(counts) - n)) for i, n in enumerate(counts)]
-            )
-            p = box.parameters(x.T).T.tolist()
+            p = box.parameters(at[k].T).T.tolist()
             found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p, counts)], math.prod(counts)))
         return found
 
@@ -243,8 +263,8 @@ class SparsePolynomials(_Nodal):
     def __call__(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """Evaluate Phi at x (B, d), shape (B, r)."""
         phi, ones = None, torch.ones_like(x.T[:1])
-        for xi, nodes, scale, own in zip(x.T, weights["nodes"], weights["scale"], weights["indices"].T):
-            h = torch.cat([ones, (xi - nodes[:-1, None]).cumprod(dim=0)]) * scale[:, None]
+        for xi, axis, scale, own in zip(x.T, weights["nodes"], weights["scale"], weights["indices"].T):
+            h = torch.cat([ones, (xi - axis[:-1, None]).cumprod(dim=0)]) * scale[:, None]
             phi = h[own] if phi is None else phi.mul_(h[own])
         return phi.T
 
@@ -252,8 +272,32 @@ class SparsePolynomials(_Nodal):
         return 6 * rank
 
 
-def _after(x: Tensor, low: Tensor) -> Tensor:
-    return torch.searchsorted(low[1:, 0].contiguous(), x[:, 0].contiguous(), right=True)
+def _chunks(piece: Tensor, count: int) -> Tensor:
+    """Return rows (N, size) of a batch in pieces of rising numbers, each chunk of one piece: every row at least once.
+
+    Chunks that are short repeat the last row of their piece, and those beyond the need that of the batch: how many that
+    are, a device would have to be waited for.
+    """
+    size, at = -(-len(piece) // (_CHUNKS * count)), torch.arange(len(piece), device=piece.device)
+    begins = (at - torch.searchsorted(piece, piece)) % size == 0
+    most = (len(piece) + min(count, len(piece)) * (size - 1)) // size
+    begin = torch.where(begins, at, len(piece) - 1).sort().values[:most, None]
+    return torch.minimum(begin + at[:size], torch.searchsorted(piece, piece[begin], right=True) - 1)
+
+
+def _rows(weights: dict[str, Tensor], piece: Tensor, most: list[int] | None = None) -> Tensor:
+    """Return the rows of the latent tensor that belong to the functions of pieces, with ``most`` functions per axis."""
+    counts, rows = weights["counts"][piece], weights["first"][piece][:, None]
+    stride = counts.flip(1).cumprod(dim=1).flip(1) // counts
+    for i, n in enumerate(most or [weights["nodes"].shape[2]] * counts.shape[1]):
+        j = torch.arange(n, device=piece.device).clamp_max(counts[:, i : i + 1] - 1)
+        rows = (rows[:, :, None] + (j * stride[:, i : i + 1])[:, None, :]).flatten(1)
+    return rows
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    """Return all products of functions (B, m) and (B, n) at the same x, shape (B, m n)."""
+    return (left[:, :, None] * right[:, None, :]).flatten(1)
 
 
 def _contracted(phi: Tensor, table: Tensor, i: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,7 @@ class FactorMap(nn.Module):
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights of Phi by name."""
-        return {key: getattr(self, f"phi_{key}") for key in self._weights}
+        return {key: self._buffers[f"phi_{key}"] for key in self._weights}  # for each, getattr asks in three places
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -156,6 +157,19 @@ class Surrogate(nn.Module):
         """Dtype of its output: of several factors that of a complex one, if there is one."""
         return next((dtype for dtype in self.dtypes if dtype.is_complex), self.dtypes[0])
 
+    @cached_property
+    def _bytes(self) -> tuple[int, int]:
+        """Bytes per parameter of the output, and of the working memory at its peak."""
+        sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
+        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
+        working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
+        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
+        # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
+        # batch each thread holds a block.
+        final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
+        held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
+        return output, held + max(working, final) + 24 * self.box.dimension
+
     @property
     def device(self) -> torch.device:
         """Where it computes, and where the parameters must be."""
@@ -197,16 +211,12 @@ class Surrogate(nn.Module):
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
         if isinstance(p, Tensor) and followed(p):
-            if out is not None or orthonormal:
-                raise ValueError(
-                    "`p`: expected parameters without gradients for `out` and `orthonormal`, which do not follow them, "
-                    "got some under autograd or torch.func; take `p.detach()`."
-                )
+            _detached("p", out is not None or orthonormal, "`out` and `orthonormal`")
             return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
-        row, working = _bytes_per_row(self)
+        row, working = self._bytes
         if out is not None:
-            outputs, row = _checked_out(self, out, p), 0
+            outputs, row = _checked_out(self, out, (len(p),), [p]), 0
         if memory_budget is None:
             rows = _DEFAULT_WORKING_BYTES // working
         else:
@@ -223,22 +233,27 @@ class Surrogate(nn.Module):
             return self.operation.pack([x.numpy(force=True) for x in factors])
         return value
 
-    def grid(self, *axes: Tensor | np.ndarray | float, extrapolate: bool = False) -> object:
+    def grid(
+        self, *axes: Tensor | np.ndarray | float, out: Tensor | tuple | None = None, extrapolate: bool = False
+    ) -> object:
         """Evaluate on a tensor grid of parameters; in pieces, at the price of one axis instead of all.
 
         Args:
             axes: One per parameter, as a call takes them for d = 1: shape (B_i,) or a number, tensor, array or list.
+            out: Memory for the result, as for a call.
             extrapolate: Allow parameters outside the box.
 
         Returns:
-            What a call gives at all points of the grid, with (B_1, ..., B_d) in the place of (B,); arrays where axes
-            are arrays and none is a tensor. It follows axes that carry gradients, as a call does.
+            What a call gives at all points of the grid, with (B_1, ..., B_d) in the place of (B,); in the memory of
+            ``out`` if given, else arrays where axes are arrays and none is a tensor. Where an axis carries gradients,
+            or under `torch.func` and `torch.compile`, it follows the axes, at the price of a call; such axes are not
+            checked.
 
         Raises:
-            ValueError: For another number of axes; and for each axis as a call does.
+            ValueError: For another number of axes; and for ``out`` and each axis as a call does.
             TypeError: As a call does.
         """
-        return _grid(self, axes, extrapolate)
+        return _grid(self, axes, out, extrapolate)
 
     def batches(
         self, p: Tensor, memory_budget: int, *, extrapolate: bool = False, orthonormal: bool = False
@@ -251,7 +266,7 @@ class Surrogate(nn.Module):
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
         p = self.box.points(p, extrapolate=extrapolate)
-        output, working = _bytes_per_row(self)
+        output, working = self._bytes
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
@@ -281,26 +296,12 @@ class Surrogate(nn.Module):
         super()._apply(fn, recurse)
         self.box = box.to(self.lower.device)
         self.lower, self.upper = self.box.lower, self.box.upper
+        self.__dict__.pop("_bytes", None)
         return self
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
-
-
-def _bytes_per_row(surrogate: Surrogate) -> tuple[int, int]:
-    """Bytes per parameter of the output, and of the working memory at its peak."""
-    sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in surrogate.maps]
-    direct = [m.shape == factor.shape for m, factor in zip(surrogate.maps, surrogate._factors)]
-    output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(surrogate._factors, surrogate.dtypes))
-    d = surrogate.box.dimension
-    working = 8 * max(m.embedding.working_numbers(d, m.rank) for m in surrogate.maps)
-    # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
-    # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
-    # batch each thread holds a block.
-    final = 3 * sum(sizes) if surrogate.operation.finishes else max(sizes)
-    held = sum(size for size, directly in zip(sizes, direct) if not directly)
-    return output, held + max(working, final) + 24 * d
 
 
 @checks.full_precision
@@ -328,48 +329,56 @@ def _evaluated(
     return operation.pack(outputs)
 
 
-def _grid(surrogate: Surrogate, axes: tuple[object, ...], extrapolate: bool) -> object:
-    d, boxes = surrogate.box.dimension, surrogate.box.axes
+def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapolate: bool) -> object:
+    d, outputs, live = surrogate.box.dimension, None, [isinstance(x, Tensor) and followed(x) for x in axes]
     names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
     checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
+    _detached("axes", any(live) and out is not None, "`out`")
+    boxes = [None] * d if all(live) else surrogate.box.axes
     p = [
-        box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()
-        for i, (box, axis) in enumerate(zip(boxes, axes))
+        axis.reshape(-1, 1).double() if own else box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()
+        for i, (box, axis, own) in enumerate(zip(boxes, axes, live))
     ]
-    pieces = d > 1 and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps)
-    if pieces and not any(map(followed, p)):
-        x, points = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])], math.prod(map(len, p[1:]))
+    counts = [len(axis) for axis in p]
+    if out is not None:
+        outputs = [x.flatten(0, d - 1) for x in _checked_out(surrogate, out, counts, p)]
+    if d > 1 and not any(live) and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps):
+        x = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])]
         # Values are made beside the output, and an operation that finishes them may need three times their memory.
-        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * _bytes_per_row(surrogate)[0] * points))
-        value = _evaluated(surrogate, p[0], rows, cube=lambda first: [boxes[0].cube(first), *x], points=points)
+        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * math.prod(counts[1:])))
+        value = _evaluated(
+            surrogate, p[0], rows, outputs, cube=lambda first: [boxes[0].cube(first), *x], points=math.prod(counts[1:])
+        )
     else:
-        value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), extrapolate=True)
-    factors = (value,) if isinstance(value, Tensor) else value
-    factors = [x.view(*map(len, p), *x.shape[1:]) for x in factors]
-    if any(isinstance(axis, np.ndarray) for axis in axes) and not any(isinstance(axis, Tensor) for axis in axes):
+        value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), out=outputs, extrapolate=True)
+    factors = [x.view(*counts, *x.shape[1:]) for x in ((value,) if isinstance(value, Tensor) else value)]
+    arrays, tensors = (any(isinstance(axis, kind) for axis in axes) for kind in (np.ndarray, Tensor))
+    if arrays and not tensors and out is None:
         factors = [x.numpy(force=True) for x in factors]
     return surrogate.operation.pack(factors)
 
 
+def _detached(name: str, refused: bool, what: str) -> None:
+    """Refuse parameters that something follows, for what does not follow them."""
+    got, remedy = "some under autograd or torch.func", f"take `{name}.detach()`"
+    checks.require(not refused, name, f"parameters without gradients for {what}, which do not follow them", got, remedy)
+
+
 def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
-    if surrogate.operation.finishes:
-        raise ValueError(
-            f"`p`: expected parameters without gradients for {surrogate.operation}, whose factors are finished in "
-            "place, got some under autograd or torch.func; take `p.detach()`."
-        )
+    _detached("p", surrogate.operation.finishes, f"the factors of {surrogate.operation}, finished in place")
     x = surrogate.box.cube(p.reshape(-1, 1) if surrogate.box.dimension == 1 and p.ndim < 2 else p)
     return surrogate.operation.pack([m(x) for m in surrogate.maps])
 
 
-def _checked_out(surrogate: Surrogate, out: Tensor | tuple[Tensor, ...], p: Tensor) -> list[Tensor]:
-    """Return the memory that the caller gives for the factors, after checking it."""
+def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int], p: list[Tensor]) -> list[Tensor]:
+    """Return the memory that the caller gives for the factors at parameters p, after checking it."""
     outputs = list(out) if isinstance(out, (tuple, list)) else [out]
     if len(outputs) != len(surrogate.maps):
         raise ValueError(f"`out`: expected {len(surrogate.maps)} tensor(s), one per factor, got {len(outputs)}.")
-    taken = [_span(p), *(_span(x) for x in surrogate.buffers())]
+    taken = [_span(x) for x in (*p, *surrogate.buffers())]
     for m, factor, dtype, x in zip(surrogate.maps, surrogate._factors, surrogate.dtypes, outputs):
-        shape = (len(p), *factor.shape)
+        shape = (*counts, *factor.shape)
         if not isinstance(x, Tensor) or x.dtype != dtype:
             raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
         if x.shape != shape or x.device != surrogate.device or not x.is_contiguous():
@@ -392,9 +401,8 @@ def _checked_out(surrogate: Surrogate, out: Tensor | tuple[Tensor, ...], p: Tens
 
 def _span(x: Tensor) -> tuple[int, int]:
     """Return the first address of a tensor and the first after it."""
-    start = x.data_ptr()
     last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
-    return start, start + (last + 1) * x.element_size()
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
 
 
 def empty(

@@ -6,6 +6,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import Tensor
 
 # Candidates for a new node, denser towards the ends as extrema of Chebyshev polynomials are.
 _CANDIDATES = -np.cos(np.linspace(0, np.pi, 193))
@@ -16,6 +18,8 @@ _NEARLY_BEST = 0.5
 _SWEEPS = 3
 # The distance that new nodes keep from points where there is no solution, in half lengths of the piece.
 _AWAY = 0.02
+# The least angle of a stretch: its sine is the angle itself, so positions stay as they are.
+_STRAIGHT = 2.0**-30
 # Decimals by which positions within a piece are told apart.
 _DECIMALS = 12
 
@@ -73,17 +77,18 @@ def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float
     return best
 
 
-def bent(t: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+def bent(t: np.ndarray | Tensor, bend: np.ndarray | Tensor | float) -> np.ndarray | Tensor:
     r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
-    some = np.where(bend == 0, 1.0, bend)
-    return np.where(bend == 0, t, np.sin(some * t) / np.sin(some))
+    own = torch if isinstance(t, Tensor) else np
+    bend = own.clip(bend, _STRAIGHT, None)
+    return own.sin(bend * t) / own.sin(bend)
 
 
-def straight(y: np.ndarray, bend: float) -> np.ndarray:
+def straight(y: np.ndarray | Tensor, bend: np.ndarray | Tensor | float) -> np.ndarray | Tensor:
     """Return the t of which y is `bent`; the ends exactly."""
-    if not bend:
-        return y
-    return np.where(np.abs(y) == 1, y, np.arcsin(np.clip(y * np.sin(bend), -1, 1)) / bend)
+    own = torch if isinstance(y, Tensor) else np
+    bend = own.clip(bend, _STRAIGHT, None)
+    return own.where(abs(y) == 1, y, own.arcsin(own.clip(y * own.sin(bend), -1, 1)) / bend)
 
 
 def barycentric(at: np.ndarray, counts: np.ndarray) -> np.ndarray:

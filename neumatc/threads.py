@@ -18,8 +18,8 @@ from torch import Tensor
 
 # Multiplications from which threads pay, and parts that each takes: one that lost its core takes fewer.
 _LEAST, _PARTS = 2**22, 4
-# Numbers of a product that are computed before they are moved.
-_CACHED = 2**17
+# Numbers of a product that are computed before they are moved: they are still in the cache then.
+CACHED = 2**17
 
 _given = threading.local()
 
@@ -92,7 +92,7 @@ def _compute(jobs: Sequence[Product]) -> None:
         if rows is None:
             torch.mm(a, b, out=out)
             continue
-        size = max(1, _CACHED // b.shape[1])  # what is moved to its place is still in the cache
+        size = max(1, CACHED // b.shape[1])
         for part, where in zip(a.split(size), rows.split(size)):
             out.index_copy_(0, where, part @ b)
 

@@ -21,10 +21,12 @@ from conftest import (
     rational,
     tree_of,
 )
+from test_model import peak_bytes
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import neumatc as nm
-from neumatc.piece import Piece, embedded
+from neumatc.piece import Piece, chain, embedded
 
 dimensions = pytest.mark.parametrize("d", [1, 2, 3])
 CUTS = 6  # seven pieces
@@ -148,6 +150,72 @@ def test_followed_values_are_the_same(d):
     surrogate, p = in_pieces(wave, d, cuts=CUTS), cube(200, d)
     assert_close(surrogate(p.clone().requires_grad_()).detach(), surrogate(p))
     assert_close(torch.func.vmap(lambda q: surrogate(q[None])[0])(p), surrogate(p))
+
+
+# Batched products, which evaluate on CUDA
+
+
+def batched(m, x):
+    """A map at x by batched products, as real rows."""
+    columns = m.numbers.reshape(len(m.numbers), -1)
+    out = torch.full((len(x), columns.shape[1]), torch.nan, dtype=columns.dtype)
+    return m.embedding.batched(x, m.embedding.locate(x, m.weights), m.weights, columns, out), columns
+
+
+@dimensions
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
+@pytest.mark.parametrize("order", ["as drawn", "sorted", "one piece", "two far apart", "one point"])
+def test_batched_products_are_the_grouped_and_the_gathered_ones(d, dtype, order):
+    m, x = in_pieces(wave, d, dtype, cuts=CUTS).maps[0], cube(300, d)
+    if order == "two far apart":  # and the pieces between are empty
+        x = torch.cat([x[:1] * 1e-3 - 0.9, x[1:] * 1e-3 + 0.9])
+    x = {"sorted": x[x[:, 0].argsort()], "one piece": x * 1e-3 + 0.3, "one point": x[:1]}.get(order, x)
+    value, columns = batched(m, x)
+    assert_close(value, m.embedding.contract(x, m.weights, columns), units=200)
+    assert_close(value, m.embedding.gathered(x, m.embedding.locate(x, m.weights), m.weights, columns), units=200)
+
+
+@pytest.mark.parametrize("cuts", [0, 1, 20])
+@pytest.mark.parametrize("count", [1, 2, 21, 22, 200])
+def test_batched_products_of_any_number_of_pieces_and_points(cuts, count):
+    m, x = in_pieces(wave, 2, cuts=cuts).maps[0], cube(count, 2)
+    value, columns = batched(m, x)
+    assert_close(value, m.embedding(x, m.weights) @ columns, units=200)
+
+
+def hundred_pieces(width):
+    embedding, weights = chain(np.linspace(-1, 1, 101))
+    core = gaussian(101, width, 1, dtype=torch.float64)
+    return nm.FactorMap("X", core, embedding, weights)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_batched_products_take_little_memory_in_even_and_uneven_pieces(spread):
+    """With 1e-3 all points lie in one of a hundred pieces."""
+    m, x = hundred_pieces(200), spread * cube(20_000, 1) + 0.0051 * (spread < 1)
+    x = x.clamp(-1, 1)
+    output = len(x) * m.numbers[0].numel() * 8
+    assert peak_bytes(lambda: batched(m, x)) <= 3 * output
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of torch."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_batched_products_take_as_many_operations_for_many_pieces():
+    counts = []
+    for cuts in (2, 40):
+        m, x = in_pieces(wave, 1, cuts=cuts).maps[0], cube(300, 1)
+        with Operations() as mode:
+            batched(m, x)
+        counts.append(mode.count)
+    assert counts[0] == counts[1]
 
 
 def derivative(surrogate, p):
@@ -340,6 +408,37 @@ def test_a_grid_follows_axes_with_gradients():
         live = x.clone().requires_grad_()
         slopes += torch.autograd.grad(function(live, y).square().sum(), live)
     assert_close(*slopes, units=1000)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_grid_has_the_derivatives_of_its_points(d):
+    """Under torch.func; the value at a point of the grid depends on its own coordinates only."""
+    surrogate, axes = in_pieces(wave, d, cuts=CUTS), axes_of((4, 3)[:d])
+    expected = derivative(surrogate, torch.cartesian_prod(*axes).view(-1, d)).view(*map(len, axes), 3, 3, d)
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        found = transform(surrogate.grid, argnums=tuple(range(d)))(*axes)
+        for i, jacobian in enumerate(found):
+            own = jacobian.movedim(-1, 0).movedim(i + 1, 1).diagonal(dim1=0, dim2=1).movedim(-1, i)
+            assert_close(own, expected[..., i], units=1000)
+
+
+def test_a_grid_under_vmap():
+    surrogate, (x, y) = in_pieces(wave, 2, cuts=CUTS), axes_of((6, 3))
+    value = torch.func.vmap(surrogate.grid, in_dims=(0, None))(x.view(2, 3), y)
+    assert_close(value.flatten(0, 1), surrogate.grid(x, y), units=200)
+
+
+def test_a_grid_with_gradients_in_one_axis_checks_the_other():
+    surrogate, (x, y) = in_pieces(wave, 2, cuts=CUTS), axes_of((4, 3))
+    assert_close(surrogate.grid(x.requires_grad_(), y).detach(), surrogate.grid(x.detach(), y), units=200)
+    assert_raises(ValueError, ["`axes[1]`", "in the box"], lambda: surrogate.grid(x, 2 * y))
+
+
+def test_a_grid_compiles_without_breaks():
+    surrogate, axes = in_pieces(wave, 2, cuts=CUTS), axes_of((4, 3))
+    torch.compiler.reset()
+    compiled = torch.compile(surrogate.grid, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*axes), surrogate.grid(*axes), units=200)
 
 
 # Rational functions

@@ -508,6 +508,49 @@ def test_axes_of_a_grid_are_scaled_one_by_one():
     assert_close(surrogate.grid(*axes).flatten(0, 1), surrogate(torch.cartesian_prod(*axes)), units=200)
 
 
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["one piece", "pieces", "factors"])
+def test_out_gets_the_values_of_a_grid(kind, d):
+    """Also where axes are arrays."""
+    operation = nm.SVD(rank=2) if kind == "factors" else nm.Inverse()
+    surrogate = in_pieces(waves, d) if kind == "pieces" else random_surrogate(operation, 3, 3, torch.float64, d)
+    axes = [cube(n, 1)[:, 0] for n in (4, 3, 2)[:d]]
+    expected = surrogate.grid(*axes)
+    for given in (axes, [x.numpy() for x in axes]):
+        out = operation.pack([torch.full_like(x, math.nan) for x in factors_of(expected)])
+        value = surrogate.grid(*given, out=out)
+        for x, y, z in zip(*map(factors_of, (value, out, expected))):
+            assert x.data_ptr() == y.data_ptr() and torch.equal(y, z)
+            assert x.shape == z.shape
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "words"),
+    [
+        (lambda x: x.new_empty(12, 3, 3), ValueError, ["`out`", "contiguous", "(4, 3, 3, 3)", "(12, 3, 3)"]),
+        (lambda x: x.new_empty(4, 3, 3, 3).float(), TypeError, ["`out`", "float64", "float32"]),
+        (lambda x: x.new_empty(4, 3, 3, 3).mT, ValueError, ["`out`", "contiguous"]),
+        (lambda x: (x, x), ValueError, ["`out`", "expected 1 tensor(s)", "got 2"]),
+    ],
+)
+def test_bad_memory_for_a_grid_is_refused(out, error, words):
+    surrogate, axes = in_pieces(waves, 2), [cube(n, 1)[:, 0] for n in (4, 3)]
+    assert_raises(error, words, lambda: surrogate.grid(*axes, out=out(axes[0])))
+
+
+def test_memory_for_a_grid_must_not_overlap_with_an_axis():
+    surrogate, memory = in_pieces(waves, 2), torch.zeros(4, 3, 3, 3, dtype=torch.float64)
+    axes = [memory.view(-1)[:4], cube(3, 1)[:, 0]]
+    assert_raises(ValueError, ["`out`", "overlaps"], lambda: surrogate.grid(*axes, out=memory))
+
+
+def test_axes_with_gradients_are_refused_where_out_does_not_follow_them():
+    surrogate, axes = in_pieces(waves, 2), [cube(n, 1)[:, 0] for n in (4, 3)]
+    out = torch.empty(4, 3, 3, 3, dtype=torch.float64)
+    axes[1].requires_grad_()
+    assert_raises(ValueError, ["`axes`", "gradients", "detach()"], lambda: surrogate.grid(*axes, out=out))
+
+
 # Pieces
 
 

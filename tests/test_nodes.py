@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from neumatc import nodes
 
@@ -104,6 +105,19 @@ def test_stretched_positions_go_back(bend):
     t = np.linspace(-1, 1, 21)
     y = nodes.bent(t, bend)
     assert np.abs(nodes.straight(y, bend) - t).max() < 1e-14 and list(y[[0, -1]]) == [-1, 1]
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.3, 1.2])
+def test_arrays_and_tensors_are_stretched_alike(bend):
+    t = np.linspace(-1, 1, 21)
+    for function in (nodes.bent, nodes.straight):
+        found = function(torch.from_numpy(t), torch.tensor(bend, dtype=torch.float64))
+        assert np.abs(found.numpy() - function(t, bend)).max() < 1e-15
+
+
+def test_without_a_bend_positions_stay():
+    t = np.linspace(-1, 1, 1001)
+    assert np.array_equal(nodes.bent(t, 0.0), t) and np.array_equal(nodes.straight(t, 0.0), t)
 
 
 @pytest.mark.parametrize("count", [5, 9, 16])
