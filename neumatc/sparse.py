@@ -43,7 +43,7 @@ _BULK, _GROWTH = 0.5, 8
 _FRESH, _MARGIN, _LOOK, _BLIND, _AGAIN = 32, 0.8, 3.0, 20, 1.5
 # From so many terms to the power d on slow decay shows, which pieces that are halved along each axis take too; and from
 # so many nodes of an axis on.
-_TELLING, _TELLING_NODES = 5, 16
+_TELLING, _TELLING_NODES = 5, 12
 
 
 def maps(inspector: Inspector, most: int) -> list[FactorMap] | None:
