@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -476,17 +475,21 @@ def _say_what_is_linear(fit: _Refinement) -> None:
 
 
 def _hint_at_periods(fit: _Refinement) -> None:
-    """Say where X is the same at both ends of an axis that was not said to be periodic, and not between them."""
-    corners = np.array(list(product((-1.0, 1.0), repeat=fit.d)))
-    if not fit.task.problem.operation.unique or fit.snapshots.missing(corners):
+    """Say where X is the same at both ends of an axis that was not said to be periodic, and not between them.
+
+    At corners alone X may not depend on an axis at all: all pairs of solutions on opposite faces are compared.
+    """
+    if not fit.task.problem.operation.unique:
         return
-    sketch, rows = fit.snapshots.sketch(), fit.snapshots.solve(corners)
-    if (rows < 0).any():
-        return
-    values, varies = sketch[rows].reshape(*(2,) * fit.d, -1), np.linalg.norm(sketch - sketch[rows[0]])
+    sketch, x = fit.snapshots.sketch(), fit.snapshots.x
+    places, varies = {tuple(row): k for k, row in enumerate(x.tolist())}, np.linalg.norm(sketch - sketch[0])
     for i, name in enumerate(fit.box.names):
-        low, high = (values.take(end, axis=i) for end in (0, 1))
-        if not fit.box.periodic[i] and np.linalg.norm(high - low) < min(_SAME * np.linalg.norm(low), _SAME * varies):
+        faced = [(places.get((*at[:i], 1.0, *at[i + 1 :])), k) for at, k in places.items() if at[i] == -1]
+        pairs = np.array([pair for pair in faced if pair[0] is not None], int).reshape(-1, 2)
+        high, low = sketch[pairs[:, 0]], sketch[pairs[:, 1]]
+        if fit.box.periodic[i] or len(pairs) <= 2 ** (fit.d - 1) * (fit.d > 1):
+            continue
+        if np.linalg.norm(high - low) < min(_SAME * np.linalg.norm(low), _SAME * varies):
             fit.task.note(f"X is the same at both ends of {name}: if that axis goes round, say periodic=True")
 
 

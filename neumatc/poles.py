@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -27,6 +29,8 @@ _FRESH, _ADDED = 32, 0.15
 _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
 # Distance from the real axis, as a part of that from the ends of the box, below which a pole is in the box.
 _INSIDE = 1e-6
+# Size of a sample, relative to the usual one, times the rounding unit, from which on it is mostly rounding.
+_ROUNDED = 1e-4
 
 
 class Trial:
@@ -60,13 +64,15 @@ class Trial:
         last = np.inf
         while True:
             self.tried = len(self.snapshots.x)
-            x, sketch = self.snapshots.x[:, 0], self.snapshots.sketch()[:, 0]
+            kept = self._kept()
+            x, sketch = self.snapshots.x[kept, 0], self.snapshots.sketch()[kept, 0]
             found = rational.fit(x, sketch, _UNITS * unit)
             exact = found is not None
             for goal in () if exact else (_PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)):
                 found = found or rational.fit(x, sketch, goal)
             if found is None:
                 return None
+            found = replace(found, support=kept[found.support])  # a row of the snapshots
             places, residuals = self._measured(found)
             worst = float(residuals.max())
             sparse = exact or len(found.support) <= _MOST_SUPPORT * len(x)
@@ -75,6 +81,12 @@ class Trial:
             if worst > last / 2 or not self._more(places, residuals):
                 return None
             last = worst
+
+    def _kept(self) -> np.ndarray:
+        """Return the rows of the samples but those at a pole itself, which are rounding."""
+        size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
+        limit = _ROUNDED / torch.finfo(self.task.problem.family.dtype).eps
+        return np.flatnonzero(size < limit * np.median(size))
 
     def _places(self, found: rational.Barycentric) -> np.ndarray:
         """Fresh places: uniform ones, some between neighbouring samples, and some beside the poles near the box.
@@ -89,9 +101,9 @@ class Trial:
         away = np.abs(found.poles - nearest)
         close = np.argsort(away)[:_MOST_POLES]
         close = close[away[close] < _NEAR]
-        away = np.where(_inside(found.poles), _INSIDE, away)  # at a pole itself there is nothing to compare
+        away = np.maximum(away, _INSIDE)  # at a pole itself there is nothing to compare
         beside = nearest[close, None] + away[close, None] * _BESIDE * draw.uniform(0.8, 1.2, (len(close), len(_BESIDE)))
-        return np.concatenate([draw.uniform(-1, 1, _FRESH), between, np.clip(beside, -1, 1).ravel()])
+        return np.concatenate([draw.uniform(-1, 1, _FRESH), between, beside[np.abs(beside) <= 1]])
 
     def _measured(self, found: rational.Barycentric) -> tuple[np.ndarray, np.ndarray]:
         """Return fresh places and the residuals there, where the family is defined."""

@@ -26,6 +26,9 @@ from neumatc.report import StopReason, Unmet
 # Parameters from which on pieces, of at least 3^d nodes, are dearer; to which on an index fits an integer; and most
 # nodes of an axis: more want pieces.
 _LEAST, _MOST, _NODES = 3, 10, 48
+# The first node of an axis. Not the middle: where X is odd there along one axis it does not vary along others, and the
+# set would never grow along these.
+_CENTRE = 0.35
 # Most terms: each costs a multiply-add for each entry at every evaluation.
 _MOST_TERMS = 4096
 # The part of the surplus two steps back that the next one has at least: every other one of an even or odd function is
@@ -40,7 +43,7 @@ _BULK, _GROWTH = 0.5, 8
 _FRESH, _MARGIN, _LOOK, _BLIND, _AGAIN = 32, 0.8, 3.0, 20, 1.5
 # From so many terms to the power d on slow decay shows, which pieces that are halved along each axis take too; and from
 # so many nodes of an axis on.
-_TELLING, _TELLING_NODES = 5, 16
+_TELLING, _TELLING_NODES = 5, 12
 
 
 def maps(inspector: Inspector, most: int) -> list[FactorMap] | None:
@@ -199,8 +202,8 @@ class _Trial:
 
 @lru_cache(maxsize=1)
 def _sequence() -> np.ndarray:
-    """Return the nodes of an axis, the middle first: each set begins as a star, and none leans to one side."""
-    none, found = np.empty(0), np.empty(0)
-    for count in (3, *[1] * (_NODES - 3)):
-        found = np.append(found, [x for x, _ in nodes.added(count, found, none, none)])
-    return np.array([*sorted(found[:3], key=abs), *found[3:]])
+    """Return the nodes of an axis: one near the middle, the ends, and then by Leja's rule."""
+    none, found = np.empty(0), np.array([_CENTRE, -1.0, 1.0])
+    for _ in range(_NODES - 3):
+        found = np.append(found, [x for x, _ in nodes.added(1, found, none, none)])
+    return found

@@ -556,6 +556,18 @@ def test_ends_that_are_the_same_are_told(d):
     assert "both ends" not in said.report.message
 
 
+def test_a_pole_at_an_end_of_the_box_is_found():
+    problem = nm.Problem(diagonal(lambda p: p, lambda p: 2 + p), nm.Inverse())
+    report = fitted(problem, 1e-4).report
+    assert report.met
+    assert report.exact_solves <= 40
+
+
+def test_ends_are_not_the_same_where_an_axis_matters_inside():
+    problem = nm.Problem(diagonal(lambda a, b: 2 + torch.sin(math.pi * a) * b, lambda a, b: 3 + a, d=2), nm.Inverse())
+    assert "both ends" not in fitted(problem, 1e-3).report.message
+
+
 def test_other_ends_are_not_told():
     for entry in (lambda p: 3 + p, lambda p: 3 + 0 * p, lambda p: 3 + torch.cos(6 * p)):
         report = fitted(nm.Problem(diagonal(entry, lambda p: 2 + 0 * p), nm.Inverse()), 1e-3).report

@@ -88,6 +88,14 @@ def test_a_sparse_polynomial_is_found_to_rounding():
     assert_close(surrogate(p), problem.exact(p).value, units=1000)
 
 
+def test_what_vanishes_in_the_middle_of_an_axis_does_not_hide():
+    problem = nm.Problem(shear(lambda a, b, c: torch.exp(-b * c) * torch.cos(2 * a + b)), nm.Inverse())
+    surrogate, p = pieced(problem, 1e-3), fresh(problem.family)
+    assert is_sparse(surrogate)
+    assert surrogate.report.exact_solves <= 300
+    assert (problem.residual(p, surrogate(p)) > 1e-3).double().mean() <= 1e-2
+
+
 def test_pieces_take_over_where_a_kink_lies():
     problem = nm.Problem(shear(lambda a, b, c: a.abs() + 0.1 * b * c), nm.Inverse())
     surrogate, p = pieced(problem, 1e-3), fresh(problem.family)
