@@ -147,7 +147,7 @@ def collapse(root: Piece) -> None:
     pair = root.halves[2:]
     for half in pair:
         collapse(half)
-    hollow = [half for half in pair if half.halves is None and half.settled is None]
+    hollow = [own[0] for own in map(leaves, pair) if all(leaf.settled is None for leaf in own)]
     if hollow and root.settled is not None:
         root.halves = None
         root.give_up(hollow[0].trouble)
