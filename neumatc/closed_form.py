@@ -43,9 +43,9 @@ class ClosedForm(Method):
        where the operation has a Newton step (`Operation.improved`, the inverse) and that takes fewer operations,
        Newton's iteration from a first map, whose results join the snapshots; else the coefficients of least sketched
        residual in the span of the snapshots (`lowrank.project`). Those are taken only if, at the snapshots, they come
-       nearer to the known ones than interpolation does to held-out ones. Where a further parameter
-       costs more operations than the exact solve that it replaces, polynomials through the snapshots serve, with a
-       budget too.
+       nearer to the known ones than interpolation does to held-out ones. Where all this costs more operations than
+       the exact solves that it replaces (and an allowance of a fraction of a second), polynomials
+       through the snapshots serve.
     3. Proper orthogonal decomposition: the r matrices C_k that span the samples best, and the coefficients of each
        sample in them (`lowrank.pod`).
     4. The last layer of the embedding, by regularised linear least squares on those coefficients (`lowrank.ridge`).
@@ -62,8 +62,8 @@ class ClosedForm(Method):
         design: Where the snapshots of several parameters are: ``"sobol"``, ``"tensor"`` or ``"sparse"``, see
             `sampling.design`. Grids have as many points as fit into the number asked for.
         projections: Number of further parameters in step 2; 0 leaves them out. Default: 0 where the Chebyshev series
-            serves; else 8 N for Newton's iteration and 16 N in the span, at most 4,096 (or 2 N if that is more), none
-            where one costs more than an exact solve.
+            serves; else 8 N for Newton's iteration and 16 N in the span, at most 4,096 (or 2 N if that is more), fewer
+            where they would cost too much.
         check: Random parameters, not used in the fit, at which the residual is reported.
 
     Limits: the snapshots are kept in memory. Accuracy is that of the dtype: in single precision relative errors
