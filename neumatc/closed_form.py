@@ -47,7 +47,7 @@ class ClosedForm(Method):
        Newton's iteration from a first map, whose results join the snapshots; else the coefficients of least sketched
        residual in the span of the snapshots (`lowrank.project`). Those are taken only if, at the snapshots, they come
        nearer to the known ones than interpolation does to held-out ones. Where all this costs more operations than
-       the exact solves that it replaces (and an allowance, which is larger where a budget forbids those), polynomials
+       the exact solves that it replaces (and an allowance of a fraction of a second), polynomials
        through the snapshots serve.
     3. Proper orthogonal decomposition: the r matrices C_k that span the samples best, and the coefficients of each
        sample in them (`lowrank.pod`).

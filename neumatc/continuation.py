@@ -26,9 +26,9 @@ _WORTHWHILE = 2
 # Operations of an exact solve: as the operation counts them, times this, for small factorisations run at a third of the
 # speed of products; and as many for every call as a small product takes.
 _SLOWER, _CALL = 3, 2**16
-# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core; a few seconds
-# where it has a budget, since solves beyond that cannot be had at any price.
-_FREE, _FREE_IN_BUDGET = 2**32, 2**34
+# Operations that a fit may spend beyond the solves that it replaces: a fraction of a second of one core, with a budget
+# or without.
+_FREE = 2**32
 # Newton's iteration: its usual cost in n^3 (three steps in double precision), most steps, and the residual at which its
 # result counts as solved.
 _NEWTON, _NEWTON_STEPS, _NEWTON_SOLVED = 18, 20, 1e-3
@@ -43,7 +43,7 @@ def choose(task: Task, samples: Samples, asked: int | None) -> tuple[bool, int]:
     """Choose Newton's iteration or the least residual, by fewest operations, and the number of further parameters.
 
     Unless the caller asks for a number, all further parameters together never cost more than the exact solves there
-    would, and an allowance.
+    would and a fixed allowance, with a budget or without.
 
     Returns:
         Whether Newton's iteration serves, and the number; 0 where the snapshots are interpolated as they are.
@@ -62,7 +62,7 @@ def choose(task: Task, samples: Samples, asked: int | None) -> tuple[bool, int]:
     if asked is not None:
         return newton, asked
     excess = each - field * _SLOWER * operation.cost(*family.shape) - _CALL
-    allowed = (_FREE if task.budget is None else _FREE_IN_BUDGET) // max(excess, 1)
+    allowed = _FREE // max(excess, 1)
     further = min(_PER_SNAPSHOT[newton] * count, max(_MOST, _WORTHWHILE * count), int(allowed))
     return (newton, further) if further >= _WORTHWHILE * count else (False, 0)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.interpolate import RBFInterpolator, make_interp_spline
 from torch import Tensor
 
@@ -318,8 +319,20 @@ def _interpolation(x: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], 
     return lambda y: spline(y[:, 0])
 
 
+def _tensor(name: str, value: Tensor | ArrayLike) -> Tensor:
+    try:
+        return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError):  # no numbers, or no regular shape
+        expected = "a tensor, a NumPy array or lists of numbers of a regular shape"
+        raise TypeError(f"`{name}`: expected {expected}, got {checks.describe(value)}; convert it.") from None
+
+
 def from_samples(
-    p: Tensor, A: Tensor, *, names: Sequence[str] | None = None, units: Sequence[str] | None = None
+    p: Tensor | ArrayLike,
+    A: Tensor | ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
 ) -> ParametricMatrix:
     """Family through measured matrices, interpolated entry by entry with SciPy.
 
@@ -329,8 +342,9 @@ def from_samples(
     interpolation, and a surrogate of it inherits that interpolation's error, which nothing here can measure.
 
     Args:
-        p: Parameters of the samples, shape (N, d), N >= 2 distinct rows; the box is their bounding box.
-        A: Matrices, shape (N, m, n), of any supported dtype.
+        p: Parameters of the samples, shape (N, d), or (N,) for one parameter, N >= 2 distinct rows; the box is their
+            bounding box. A tensor, a NumPy array or lists, of which NumPy chooses the dtype.
+        A: Matrices, shape (N, m, n), of any supported dtype; as p.
         names: One name per parameter.
         units: One unit per parameter.
 
@@ -350,8 +364,10 @@ def from_samples(
         >>> family(torch.tensor([[0.5]]))[0, 0, 0]
         tensor(1.2500)
     """
-    if not isinstance(p, Tensor) or p.ndim != 2 or p.dtype not in checks.REAL:
-        raise TypeError(f"`p`: expected a float32 or float64 tensor of shape (N, d), got {checks.describe(p)}.")
+    p, A = _tensor("p", p), _tensor("A", A)
+    if p.ndim not in (1, 2) or p.dtype not in checks.REAL:
+        raise TypeError(f"`p`: expected float32 or float64 numbers, shape (N, d) or (N,), got {checks.describe(p)}.")
+    p = p[:, None] if p.ndim == 1 else p
     checks.require(torch.isfinite(p).all(), "p", "finite parameters", "NaN or Inf", "drop those samples")
     p, A = p.detach(), checks.matrices("A", A, p)
     (count, d), lower, upper = p.shape, p.amin(dim=0), p.amax(dim=0)

@@ -84,10 +84,7 @@ class Inspector:
         """Enter the last check over the box into the report."""
         report, r = self.task.report, self.uniform
         if len(r):
-            share = float((r > self.task.tol).mean())
-            entry = Round(0, share, (share * (1 - share) / len(r)) ** 0.5, float(np.median(r)), float(r.max()))
-            entry.exact_solves, entry.rank, entry.draws = report.exact_solves, report.rank, len(r)
-            report.rounds.append(entry)
+            report.rounds.append(Round(exact_solves=report.exact_solves, rank=report.rank).measured(r, self.task.tol))
 
     def _residuals(self, tables: tuple[dict[str, Tensor], Tensor], x: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""

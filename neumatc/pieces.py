@@ -7,7 +7,7 @@ those on their common face.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -64,6 +64,8 @@ _UNBOUNDED = 1e3
 _SAME = 1e-5
 # How often nodes are moved where exact solutions fail, and the least side of a piece that is halved for that reason.
 _MOST_MOVES, _LEAST_SINGULAR = 3, 2.0**-8
+# Part of what is solved that a round of many problems may add before those which are resolved leave the others.
+_DEAR = 0.5
 # Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
 # operations than a round of refinement has in overhead.
 _SHARE, _ROUND = 0.7, 1e8
@@ -100,12 +102,7 @@ class Pieces(Method):
 
     def run(self, task: Task) -> list[FactorMap]:
         _check(task)
-        refinement = _Refinement(self, task)
-        with threads.alone() if task.many == 1 else nullcontext():  # the steps of one problem are small
-            try:
-                return sparse.maps(refinement.inspector, refinement.most) or refinement.run()
-            except FamilyError as error:
-                return _ended(refinement, error)
+        return _Refinement(self, task).maps()
 
     def batch_snapshots(self, rank: int | None) -> int:
         """Return about how many snapshots of each problem are held at once."""
@@ -113,16 +110,33 @@ class Pieces(Method):
 
     def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
         """Choose the pieces once for all problems; where that does not lead to the tolerance, for each alone."""
-        together, spent = Together.of(tasks), 0
-        if together is not None:
-            maps, spent = self.run(together), together.report.exact_solves
-            # Where one is not defined nothing is known of the others.
-            if together.report.met and not together.report.singular:
-                return together.apart(maps)
-        found = [self.run(task) for task in tasks]
-        for task in tasks:
-            task.report.exact_solves += spent
-        return found
+        return self._shared(tasks, lambda snapshots: None)
+
+    def _shared(self, tasks: Sequence[Task], known: Callable[[Snapshots], None]) -> list[list[FactorMap]]:
+        """Fit tasks in common pieces, in parts that need the same; ``known`` fills snapshots with what is solved."""
+        together = Together.of(tasks) if len(tasks) > 1 else tasks[0]
+        if together is None:
+            return [self.run(task) for task in tasks]
+        _check(together)
+        fit = _Refinement(self, together)
+        known(fit.snapshots)
+        maps = fit.maps()
+        if together.many == 1:
+            return [maps]
+        # Where one is not defined nothing is known of the others.
+        if together.report.met and not together.report.singular:
+            return together.apart(maps)
+        found = {}
+        for part in fit.parts or [[k] for k in range(len(tasks))]:
+            own, chosen = [tasks[k] for k in part], part if len(part) > 1 else part[0]
+            found |= zip(
+                part, self._shared(own, lambda snapshots, chosen=chosen: snapshots.adopt(fit.snapshots, chosen))
+            )
+            for report in (task.report for task in own):
+                for entry in (report, *report.rounds):
+                    entry.exact_solves += together.report.exact_solves
+                report.residual_evaluations += together.report.residual_evaluations
+        return [found[k] for k in range(len(tasks))]
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,15 @@ class _Refinement:
         self.cuts: list[float] = []
         self.links: list[Piece] = []  # between whose points of a grid nothing is known
         self.short = False
+        self.easy, self.parts = np.full(task.many, False), []
+
+    def maps(self) -> list[FactorMap]:
+        """Return the maps, of what was solved before if the family fails."""
+        with threads.alone() if self.task.many == 1 else nullcontext():  # the steps of one problem are small
+            try:
+                return sparse.maps(self.inspector, self.most) or self.run()
+            except FamilyError as error:
+                return _ended(self, error)
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
@@ -173,6 +196,9 @@ class _Refinement:
             if grid is not None and self.snapshots.solved + _missing(self.snapshots, active) > _SHARE * len(grid):
                 return _table(self.task, self.snapshots, grid)
             active = self._round(active)
+            if active and self.easy.any() and _missing(self.snapshots, active) > _DEAR * self.snapshots.solved:
+                self.parts = [np.flatnonzero(own).tolist() for own in (self.easy, ~self.easy)]
+                return []
             if active and trial.due() and (maps := trial.maps()) is not None:
                 self.task.report.stop_reason = StopReason.TOLERANCE
                 return maps
@@ -189,6 +215,7 @@ class _Refinement:
         self.snapshots.divide(self.cuts)
         self.cuts = []
         _analyse(self.snapshots, active)
+        self.easy = _resolved(self.snapshots, [(piece, self._allowed(piece)) for piece in active])
         if not self.inspector.ratios:
             self.inspector.calibrate(active[0], self.outlook(active[0]).tail)
         ready = []
@@ -399,6 +426,20 @@ def _stepped(fit: _Refinement, piece: Piece) -> list[Piece]:
     return fit.halved(piece, axis, counts, fit.bend if turning else 0.0)
 
 
+def _resolved(snapshots: Snapshots, active: list[tuple[Piece, float]]) -> np.ndarray:
+    """Return which of many problems have small last coefficients in all pieces; none where all have."""
+    many = snapshots.task.many
+    easy, sketch = np.full(many, many > 1), snapshots.sketch()
+    for piece, allowed in active if many > 1 else ():
+        values = np.moveaxis(sketch[piece.rows].view(float), 1, 0).reshape(many, *piece.counts, -1)
+        scale = np.median(np.linalg.norm(sketch[piece.rows], axis=2), axis=0)
+        for i, n in enumerate(piece.counts):
+            # Not bent, which suits what oscillates.
+            at = np.tile(2 * (piece.axes[i] - piece.low[i]) / (piece.high[i] - piece.low[i]) - 1, (many, 1))
+            easy &= nodes.decay(np.moveaxis(values, i + 1, 1), at)[:, max(n - 2, 0)] <= allowed * scale
+    return easy if not easy.all() else ~easy
+
+
 def _towards(fit: _Refinement, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
     """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
     found = fit.halved(piece, 0, counts)
@@ -446,7 +487,7 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     """Report what is met, and return the maps."""
     report = fit.task.report
     if not len(fit.snapshots.x):
-        return _nothing(fit.task)
+        return _nothing(fit.task, [piece.trouble for piece in tree.leaves(fit.root)])
     tree.collapse(fit.root)
     found = tree.leaves(fit.root)
     for piece in found:
@@ -509,7 +550,7 @@ def _table(task: Task, snapshots: Snapshots, grid: np.ndarray) -> list[FactorMap
     report, rows = task.report, snapshots.solve(grid)
     good = rows >= 0
     if good.sum() < 2:
-        return _nothing(task)
+        return _nothing(task, [])
     report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
     report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
     task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
@@ -527,10 +568,14 @@ def _built(
     return maps
 
 
-def _nothing(task: Task) -> list[FactorMap]:
-    box = task.problem.family.box
-    task.report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), "every exact solution fails")]
-    return task.zero()
+def _nothing(task: Task, troubles: list[str]) -> list[FactorMap]:
+    """Return the zero map, and say why: all solutions fail, or all that a limit allowed."""
+    box, limits = task.problem.family.box, [trouble for trouble in troubles if "used up" in trouble]
+    why = "; ".join(["every exact solution fails", *limits[:1]])
+    task.report.unmet, maps = [Unmet(box.lower.tolist(), box.upper.tolist(), why)], task.zero()
+    if limits:
+        task.report.stop_reason = StopReason.BUDGET
+    return maps
 
 
 def _hopeless(piece: Piece, outlook: _Outlook, dtype: torch.dtype) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
 
 
 class StopReason(StrEnum):
@@ -49,6 +51,13 @@ class Round:
     exact_solves: int = 0
     rank: int = 0
     draws: int = 0
+
+    def measured(self, r: np.ndarray, tol: float) -> Round:
+        """Return the same state with residuals r (N,) at random parameters."""
+        share = float((r > tol).mean())
+        known = {"residual_median": float(np.median(r)), "residual_max": float(r.max()), "draws": len(r)}
+        error = (share * (1 - share) / len(r)) ** 0.5
+        return replace(self, failure_probability=share, standard_error=error, **known)
 
 
 @dataclass(frozen=True)

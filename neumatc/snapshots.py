@@ -35,6 +35,11 @@ class Snapshots:
         self._single = task.problem.family.box.dtype == torch.float32
         self._periodic = np.array(task.problem.family.box.periodic)
 
+    def adopt(self, other: Snapshots, chosen: int | list[int]) -> None:
+        """Take over what was solved for many problems: of those chosen, where all of them have a solution."""
+        self.x, self._rows = other.x, {key: row for key, row in other._rows.items() if row >= 0}
+        self._factors = tuple(values[:, chosen] for values in other._factors)
+
     @property
     def solved(self) -> int:
         """Points at which a solution was tried."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ class Together(Task):
 
     Attributes:
         tasks: One for each problem; their reports are written by `apart`.
+        last: The residuals measured last, shape (B, problems): those of the check over the box, at the end.
     """
 
     tasks: tuple[Task, ...] = ()
+    last: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def of(cls, tasks: Sequence[Task]) -> Together | None:
@@ -59,11 +61,14 @@ class Together(Task):
         self.report.residual_evaluations += len(p)
         self.report.singular += p[~good].tolist()
         r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted]).view(len(p), -1)
-        return torch.where(good, torch.where(torch.isfinite(r), r, torch.inf).amax(dim=1), torch.nan)
+        self.last[:] = [torch.where(torch.isfinite(r), r, torch.inf)]
+        return torch.where(good, self.last[0].amax(dim=1), torch.nan)
 
     def apart(self, maps: Sequence[FactorMap]) -> list[list[FactorMap]]:
         """Return the maps of each problem, and write its report."""
-        for task in self.tasks:
+        for k, task in enumerate(self.tasks):
             own = {name: value for name, value in vars(self.report).items() if name not in ("settings", "seconds")}
             vars(task.report).update(copy.deepcopy(own))
+            for entry in task.report.rounds[-1:]:
+                task.report.rounds[-1] = entry.measured(self.last[0][:, k].double().cpu().numpy(), self.tol)
         return [[FactorMap(m.name, m.core[:, k], m.embedding, m.weights) for m in maps] for k in range(len(self.tasks))]

@@ -145,6 +145,15 @@ def test_samples_in_awkward_memory():
     assert_close(family(p.clone().requires_grad_()), family(p))
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.tolist], ids=str)
+@pytest.mark.parametrize("flat", [True, False], ids=str)
+def test_samples_of_one_parameter_as_a_user_has_them(flat, kind):
+    p, A, family = samples(1, torch.complex128)
+    given = nm.families.from_samples(kind(p[:, 0] if flat else p), kind(A), names=["f"])
+    assert (given.dtype, given.box.dtype, given.names) == (family.dtype, family.box.dtype, ("f",))
+    assert_close(given(p), family(p))
+
+
 @pytest.mark.parametrize(
     ("p", "A", "words"),
     [
@@ -170,11 +179,13 @@ def test_samples_in_awkward_memory():
         (torch.tensor([[0.0], [1.0]]), torch.full((2, 2, 2), torch.inf), ["`A`", "finite", "[0.0]", "2 of 2"]),
         (torch.tensor([[0.0], [1.0]]), torch.ones(3, 2, 2), ["`A`", "(2, m, n)", "(3, 2, 2)"]),
         (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2), ["`A`", "(2, m, n)", "(2, 2)"]),
-        (torch.tensor([0.0, 1.0]), None, ["`p`", "(N, d)", "(2,)"]),
+        (torch.zeros(2, 1, 1), None, ["`p`", "(N, d)", "(N,)", "(2, 1, 1)"]),
         (torch.tensor([[0], [1]]), None, ["`p`", "float32 or float64", "int64"]),
-        ([[0.0], [1.0]], None, ["`p`", "tensor", "list"]),
+        ([[0.0], [1.0, 2.0]], None, ["`p`", "tensor", "regular", "list"]),
+        (["a", "b"], None, ["`p`", "numbers", "list"]),
         (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2, 2, dtype=torch.int64), ["`A`", "complex128", "int64"]),
-        (torch.tensor([[0.0], [1.0]]), [[1.0]], ["`A`", "(B, m, n)", "list"]),
+        (torch.tensor([[0.0], [1.0]]), [[1.0]], ["`A`", "(2, m, n)", "(1, 1)"]),
+        (torch.tensor([[0.0], [1.0]]), [[1.0], []], ["`A`", "regular", "list"]),
     ],
 )
 def test_from_samples_refuses(p, A, words):

@@ -607,6 +607,42 @@ def test_what_problems_fitted_together_solve_is_counted(solved):
     assert sum(solved) == sum(surrogate.report.exact_solves for surrogate in surrogates)
 
 
+def swinging(speed):
+    return nm.Problem(diagonal(lambda p: 2 + torch.sin(speed * p), lambda p: 3 + p), CountedInverse())
+
+
+def test_easy_problems_do_not_pay_for_the_hardest(solved):
+    problems = [swinging(speed) for speed in (2.0, 120.0, 3.0)]
+    alone = [fitted(problem, 1e-6).report.exact_solves for problem in problems]
+    solved.clear()
+    surrogates = nm.fit_many(problems, tol=1e-6, progress=False)
+    found = [surrogate.report.exact_solves for surrogate in surrogates]
+    assert sum(solved) == sum(found)
+    assert max(found[0], found[2]) <= 0.25 * alone[1] and found[1] <= 1.3 * alone[1] + found[0]
+    assert all(failing(*pair, 1e-6) <= 0.02 for pair in zip(problems, surrogates))
+
+
+def test_what_a_joint_attempt_solved_is_not_solved_again(solved):
+    jump = nm.Problem(diagonal(lambda p: 2 + (p > 0.337), lambda p: 3 + p), CountedInverse())
+    with pytest.warns(nm.FitWarning, match="X jumps"):
+        alone = nm.fit(jump, tol=1e-6, progress=False).report.exact_solves
+    solved.clear()
+    with pytest.warns(nm.FitWarning, match="X jumps"):
+        surrogates = nm.fit_many([swinging(3.0), jump], tol=1e-6, progress=False)
+    assert sum(solved) == sum(surrogate.report.exact_solves for surrogate in surrogates) <= 2.3 * alone
+
+
+def test_reports_of_problems_fitted_together_have_their_own_residuals():
+    _, surrogates = many(nm.Inverse(), tol=1e-6)
+    assert len({surrogate.report.rounds[-1].residual_max for surrogate in surrogates}) == 4
+
+
+def test_many_problems_are_solved_in_batches_that_fit_into_memory(solved):
+    problems = [nm.Problem(waves(size=64, cycles=0.1, seed=seed % 2), CountedInverse()) for seed in range(24)]
+    surrogates = nm.fit_many(problems, tol=1e-2, progress=False)
+    assert max(solved) <= len(problems) / 3 * surrogates[0].report.exact_solves
+
+
 def test_problems_fitted_together_that_fail_are_fitted_alone():
     jump = nm.Problem(diagonal(lambda p: 2 + (p > 0.337), lambda p: 3 + p), nm.Inverse())
     smooth = nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 + p), nm.Inverse())
