@@ -528,9 +528,8 @@ def _hint_at_periods(fit: _Refinement) -> None:
         faced = [(places.get((*at[:i], 1.0, *at[i + 1 :])), k) for at, k in places.items() if at[i] == -1]
         pairs = np.array([pair for pair in faced if pair[0] is not None], int).reshape(-1, 2)
         high, low = sketch[pairs[:, 0]], sketch[pairs[:, 1]]
-        if fit.box.periodic[i] or len(pairs) <= 2 ** (fit.d - 1) * (fit.d > 1):
-            continue
-        if np.linalg.norm(high - low) < min(_SAME * np.linalg.norm(low), _SAME * varies):
+        same = np.linalg.norm(high - low) < min(_SAME * np.linalg.norm(low), _SAME * varies)
+        if same and not fit.box.periodic[i] and len(pairs) > 2 ** (fit.d - 1) * (fit.d > 1):
             fit.task.note(f"X is the same at both ends of {name}: if that axis goes round, say periodic=True")
 
 

@@ -85,8 +85,7 @@ class Trial:
     def _kept(self) -> np.ndarray:
         """Return the rows of the samples but those at a pole itself, which are rounding."""
         size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
-        limit = _ROUNDED / torch.finfo(self.task.problem.family.dtype).eps
-        return np.flatnonzero(size < limit * np.median(size))
+        return np.flatnonzero(size * torch.finfo(self.task.problem.family.dtype).eps < _ROUNDED * np.median(size))
 
     def _places(self, found: rational.Barycentric) -> np.ndarray:
         """Fresh places: uniform ones, some between neighbouring samples, and some beside the poles near the box.
