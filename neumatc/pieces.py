@@ -102,7 +102,7 @@ class Pieces(Method):
 
     def run(self, task: Task) -> list[FactorMap]:
         _check(task)
-        return _Refinement(self, task).maps()
+        return _maps(_Refinement(self, task))
 
     def batch_snapshots(self, rank: int | None) -> int:
         """Return about how many snapshots of each problem are held at once."""
@@ -120,7 +120,7 @@ class Pieces(Method):
         _check(together)
         fit = _Refinement(self, together)
         known(fit.snapshots)
-        maps = fit.maps()
+        maps = _maps(fit)
         if together.many == 1:
             return [maps]
         # Where one is not defined nothing is known of the others.
@@ -174,14 +174,6 @@ class _Refinement:
         self.links: list[Piece] = []  # between whose points of a grid nothing is known
         self.short = False
         self.easy, self.parts = np.full(task.many, False), []
-
-    def maps(self) -> list[FactorMap]:
-        """Return the maps, of what was solved before if the family fails."""
-        with threads.alone() if self.task.many == 1 else nullcontext():  # the steps of one problem are small
-            try:
-                return sparse.maps(self.inspector, self.most) or self.run()
-            except FamilyError as error:
-                return _ended(self, error)
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps."""
@@ -355,6 +347,15 @@ class _Refinement:
             if not piece.trouble and worst > self.task.tol:
                 again += self._failed(piece, self.outlook(piece), worst)
         return again
+
+
+def _maps(fit: _Refinement) -> list[FactorMap]:
+    """Return the maps, of what was solved before if the family fails."""
+    with threads.alone() if fit.task.many == 1 else nullcontext():  # the steps of one problem are small
+        try:
+            return sparse.maps(fit.inspector, fit.most) or fit.run()
+        except FamilyError as error:
+            return _ended(fit, error)
 
 
 def _check(task: Task) -> None:
