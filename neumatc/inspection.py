@@ -19,6 +19,9 @@ from neumatc.snapshots import Snapshots
 # Fresh parameters for each piece; over the box, for one parameter and for more, half as many where each takes an exact
 # solve; and as a part of the exact solves.
 _FRESH, _FRESH_IN_BOX, _SHARE = 4, (64, 192), (0.0, 0.25)
+# Points at which it is looked how much of the box is undefined, where some is; and how much may be without a word: as
+# much as may miss the tolerance.
+_FRESH_IF_HOLLOW, _MISSING = 512, 0.01
 # Residual over the size of the coefficients left out: the most that is believed of the first measurement, where nothing
 # is resolved, and how often it counts; and the last measurements of which the median is taken.
 _MOST_RATIO, _FIRST, _LAST = 4.0, 4, 32
@@ -37,6 +40,7 @@ class Inspector:
         self.generator = np.random.default_rng(task.report.seed)
         self.ratios: list[float] = []
         self.uniform = np.empty(0)
+        self.hollow = False  # whether the family was not defined at a uniform point
 
     def ratio(self) -> float:
         """Return the residual over the size of the coefficients left out, as it usually is."""
@@ -77,8 +81,18 @@ class Inspector:
         order = np.argsort(own, kind="stable")[(own < 0).sum() :]
         own = own[order]
         r = self._residuals(tree.tables(pieces), x[order], own) if len(own) else np.empty(0)
+        self.hollow |= bool(np.isnan(r).any())
         own, self.uniform = own[~np.isnan(r)], r[~np.isnan(r)]
         return {pieces[k]: float(self.uniform[own == k].max()) for k in np.unique(own)}
+
+    def undefined(self) -> np.ndarray:
+        """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""
+        x = self.generator.uniform(-1, 1, (_FRESH_IF_HOLLOW, self.snapshots.x.shape[1]))
+        if not self.hollow:
+            return x[:0]
+        _, good = self.task.evaluate(self.task.box(torch.from_numpy(x)))
+        x = x[~good.cpu().numpy()]
+        return x if len(x) > _MISSING * _FRESH_IF_HOLLOW else x[:0]
 
     def summary(self) -> None:
         """Enter the last check over the box into the report."""

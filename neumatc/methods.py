@@ -64,6 +64,10 @@ class Task:
             self.report.exact_solves += len(A)
         return self.problem.operation.residual(A, factors)
 
+    def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A(p), and where it is defined, as `ParametricMatrix.evaluate`."""
+        return self.problem.family.evaluate(p)
+
     @property
     def many(self) -> int:
         """How many problems it stands for."""
@@ -77,7 +81,7 @@ class Task:
             alike = own.shape[1:] == factor.shape
             out.append(own if alike else own.new_empty((len(p), *factor.shape), dtype=dtype))
         operation.finish(fitted, out)
-        A, good = family.evaluate(p)
+        A, good = self.evaluate(p)
         r = self.measure(A, out)
         return torch.where(good, torch.where(torch.isfinite(r), r, torch.inf), torch.nan)
 
@@ -91,7 +95,7 @@ class Task:
         With ``aligned`` the factors are those that the operation needs to align its snapshots.
         """
         operation = self.problem.operation
-        solve, (A, defined) = operation.snapshots if aligned else operation.exact, self.problem.family.evaluate(p)
+        solve, (A, defined) = operation.snapshots if aligned else operation.exact, self.evaluate(p)
         try:
             factors, failed = checked(solve, A)
         except FamilyError:

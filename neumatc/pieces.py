@@ -494,7 +494,9 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     for piece in found:
         if piece.settled is None:  # nothing better is known there
             piece.rows = fit.snapshots.nearest(piece.grid())
-    report.unmet = [Unmet(*piece.ends(fit.box), piece.trouble) for piece in found if piece.trouble]
+    report.unmet = [
+        Unmet(*piece.ends(fit.box), piece.trouble) for piece in [*_joined(found), *_holes(fit, found)] if piece.trouble
+    ]
     report.met = not report.unmet
     unmet = StopReason.BUDGET if any("used up" in place.reason for place in report.unmet) else StopReason.STALLED
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
@@ -502,6 +504,35 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     _say_what_is_linear(fit)
     _hint_at_periods(fit)
     return _built(fit.task, fit.snapshots, *tree.embedded(fit.root))
+
+
+def _joined(found: list[Piece]) -> list[Piece]:
+    """Return pieces, those of one parameter that have the same trouble and follow each other as one."""
+    joined: list[Piece] = []
+    for piece in found:
+        last = joined[-1] if joined and len(piece.low) == 1 else None
+        if last and piece.trouble and last.trouble == piece.trouble and last.high == piece.low:
+            joined[-1] = Piece(last.low, piece.high, [])
+            joined[-1].trouble = piece.trouble
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _holes(fit: _Refinement, found: list[Piece]) -> list[Piece]:
+    """Return where the family is not defined: pieces, of one parameter what lies between exact solutions."""
+    undefined = fit.inspector.undefined()
+    if not len(undefined):
+        return []
+    if fit.d > 1:
+        holes = [Piece(found[k].low, found[k].high, []) for k in sorted({*tree.located(found, undefined)} - {-1})]
+    else:
+        places = np.unique(np.append(fit.snapshots.x[:, 0], [-1, 1]))
+        after = np.unique(np.searchsorted(places, undefined[:, 0]))
+        holes = [Piece(places[k - 1 : k], places[k : k + 1], []) for k in after]
+    for hole in holes:
+        hole.trouble = "the family is not defined at random parameters here"
+    return holes
 
 
 def _say_what_is_linear(fit: _Refinement) -> None:

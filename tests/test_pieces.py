@@ -378,6 +378,27 @@ def test_an_undefined_interval_costs_only_itself():
     assert surrogate.report.exact_solves < 700
 
 
+@pytest.mark.parametrize(("d", "half"), [(1, 0.02), (2, 0.1)])
+def test_a_hole_between_the_nodes_is_named(d, half):
+    """Few nodes resolve X, and none meets the hole."""
+    whole = waves(d, cycles=0.2)
+    problem = nm.Problem(without(whole, lambda p: ((p - 0.613).abs() < half).all(dim=1)), nm.Inverse())
+    with pytest.warns(nm.FitWarning, match="not defined at random"):
+        surrogate = nm.fit(problem, tol=1e-3, progress=False)
+    assert not surrogate.report.met and surrogate.report.exact_solves < 60
+    p = fresh(whole)
+    p = p[~((p - 0.613).abs() < half).all(dim=1)]
+    assert failing(problem, surrogate, 1e-3, p) <= 0.02
+    assert any(all(a < 0.613 < b for a, b in zip(x.lower, x.upper)) for x in surrogate.report.unmet)
+
+
+def test_neighbours_with_one_trouble_are_one_box():
+    family = diagonal(lambda p: 2 + torch.sin(400 * p), lambda p: 3 + torch.cos(300 * p))
+    report = fitted(nm.Problem(family, nm.Inverse()), 1e-8, budget=40).report
+    ends = [(x.lower[0], x.upper[0], x.reason) for x in report.unmet]
+    assert ends and all(a[1] < b[0] or a[2] != b[2] for a, b in itertools.pairwise(ends))
+
+
 @pytest.mark.parametrize("d", [1, 2])
 def test_a_family_that_is_singular_everywhere_gives_the_zero_map(d):
     family = nm.ParametricMatrix(lambda p: torch.ones(len(p), 2, 2, dtype=F64), [0.0] * d, [1.0] * d, dtype=F64)
