@@ -29,13 +29,18 @@ class Alignment:
     blocks: tuple[tuple[int, ...], ...]
     events: tuple[Event, ...]
 
+    @property
+    def separate(self) -> bool:
+        """Whether every vector is followed on its own."""
+        return all(len(block) == 1 for block in self.blocks)
+
     def values(self, given: Tensor) -> Tensor:
         """Return the labels' values (N, J), from those of the frames (N, K), or the matrices (N, J, J) in their place.
 
         Where some labels are a block, the matrices are W^H diag(values) W inside the blocks, and zero outside.
         """
         W = self.rotations
-        if all(len(block) == 1 for block in self.blocks):
+        if self.separate:
             return torch.einsum("nk,nkj->nj", given, W.abs().square().to(given.dtype))
         inside = torch.block_diag(*(torch.ones(len(block), len(block)) for block in self.blocks)).to(W)
         return W.mH @ (given[:, :, None].to(W.dtype) * W) * inside
@@ -67,8 +72,8 @@ def align(
     whether the values meet. The event's place is where the squared difference of the two values, which is smooth where
     no third one is near, is least, by a quadratic through the nodes around. Into blocks also go
     vectors whose values are equal at most parameters. At last all frames F_i are turned towards the mean M of all, such
-    that F_i^H M is Hermitian and positive: that makes them as smooth as their projectors. Where a frame has little in
-    common with the mean, they stay as they are.
+    that F_i^H M is Hermitian and positive: that makes them as smooth as their projectors. Where some frame has
+    little in common with the mean, all stay as they are.
 
     Args:
         frames: Orthonormal columns, shape (N, L, K), real or complex.
