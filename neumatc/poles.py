@@ -29,6 +29,8 @@ _FRESH, _ADDED = 32, 0.15
 _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
 # Distance from the real axis, as a part of that from the ends of the box, below which a pole is in the box.
 _INSIDE = 1e-6
+# Distance below which a point is at a pole itself.
+_AT = 1e-10
 # Size of a sample, relative to the usual one, times the rounding unit, from which on it is mostly rounding.
 _ROUNDED = 1e-4
 
@@ -100,9 +102,12 @@ class Trial:
         away = np.abs(found.poles - nearest)
         close = np.argsort(away)[:_MOST_POLES]
         close = close[away[close] < _NEAR]
-        away = np.maximum(away, _INSIDE)  # at a pole itself there is nothing to compare
+        # At a pole itself, in the box or at its end, there is nothing to compare.
+        away = np.where(_inside(found.poles) | (away < _AT), _INSIDE, away)
         beside = nearest[close, None] + away[close, None] * _BESIDE * draw.uniform(0.8, 1.2, (len(close), len(_BESIDE)))
-        return np.concatenate([draw.uniform(-1, 1, _FRESH), between, beside[np.abs(beside) <= 1]])
+        beside = np.clip(beside, -1, 1)
+        beside = beside[np.abs(beside - found.poles[close, None]) > _AT]
+        return np.concatenate([draw.uniform(-1, 1, _FRESH), between, beside])
 
     def _measured(self, found: rational.Barycentric) -> tuple[np.ndarray, np.ndarray]:
         """Return fresh places and the residuals there, where the family is defined."""
