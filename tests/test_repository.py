@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -283,6 +284,20 @@ def test_every_figure_has_name_caption_and_alternative_text():
         assert len(data.get("image", {}).get("alt", "").strip()) > 10, where
         names.append(data["figure"]["name"])
     assert sorted(names) == sorted(set(names))
+
+
+def test_every_name_of_the_reference_exists():
+    """Otherwise the HTML fails, after a quarter of an hour."""
+    owner, missing = None, []
+    for line in (ROOT / "book" / "reference.md").read_text("utf-8").splitlines():
+        if found := re.match(r"\.\. auto\w+:: ([\w.]+)", line):
+            try:
+                owner = pkgutil.resolve_name(found[1])
+            except (ImportError, AttributeError):
+                missing.append(found[1])
+        elif found := re.match(r" +:members: (.+)", line):
+            missing += [f"{owner}: {name}" for name in found[1].split(", ") if not hasattr(owner, name)]
+    assert missing == []
 
 
 def test_published_records_are_whole_and_not_smoke():
