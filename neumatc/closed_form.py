@@ -137,9 +137,7 @@ class ClosedForm(Method):
             points = _given(task, given)
         else:
             count = given or min(self.batch_snapshots(task.rank), task.left())
-            # Factors whose gauge may not return to itself are interpolated as on an interval.
-            periodic = family.box.periodic if task.problem.operation.unique else ()
-            space = polynomials.interpolating(count, family.dimension, self.design, family.dtype, periodic)
+            space = polynomials.interpolating(count, family.dimension, self.design, family.dtype, task.periodic)
             along = {"stretch": space.stretch, "periodic": any(space.periodic)} if space else {}
             x, weights = sampling.design(count, family.dimension, task.report.seed, kind=self.design, **along)
             points = Samples(x, weights, space=space)
@@ -238,7 +236,7 @@ def _embedded(
     if space is None and (embedding is None or embedding.count(d) >= len(samples)):
         # Too few values for the caller's embedding: it is fitted to polynomials through them.
         scaled, tail = torch.cat([s.scaled for s in subspaces], dim=1), sum(s.tail for s in subspaces)
-        space, _ = polynomials.choose(samples.x, samples.weights, scaled, tail, family.box.periodic)
+        space, _ = polynomials.choose(samples.x, samples.weights, scaled, tail, task.periodic)
     embedding = embedding or space
     x, weights = samples.x, samples.weights
     if space is not None and embedding != space:

@@ -152,7 +152,7 @@ def least_residual(task: Task, index: int, subspace: Subspace, count: int) -> Su
     exact, weights = subspace.scaled, samples.weights
     defects = (c[: len(samples)] * norms(subspace.C).cpu() - exact)[known]
     error = float(weights[known] @ defects.square().sum(dim=1) / weights[known].sum())
-    _, predicted = polynomials.choose(samples.x, weights, exact, periodic=task.problem.family.box.periodic)
+    _, predicted = polynomials.choose(samples.x, weights, exact, periodic=task.periodic)
     if error > predicted:
         size = float(weights @ exact.square().sum(dim=1))
         task.note(

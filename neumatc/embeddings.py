@@ -263,10 +263,13 @@ class Chebyshev(Products):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("stretch", self.stretch, at_least=0, below=1)
-        object.__setattr__(self, "periodic", tuple(self.periodic))
+        flags, remedy = self.periodic, "give True or False for each axis, such as (True, False)"
+        good = isinstance(flags, Sequence) and all(isinstance(flag, bool) for flag in flags)
+        checks.require(good, "periodic", "a flag for each axis", repr(flags), remedy, TypeError)
+        object.__setattr__(self, "periodic", tuple(flags))
 
     def count(self, dimension: int) -> int:
-        expected, remedy = f"a flag for each of {dimension} axes, or none", "leave it empty"
+        expected, remedy = f"a flag for each of {dimension} axes, or none", "give one for each"
         checks.require(len(self.periodic) in (0, dimension), "periodic", expected, self.periodic, remedy)
         return super().count(dimension)
 

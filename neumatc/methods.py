@@ -69,6 +69,11 @@ class Task:
         return self.problem.family.evaluate(p)
 
     @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which axes factors go around; none where their gauge may not return to itself."""
+        return self.problem.family.box.periodic if self.problem.operation.unique else ()
+
+    @property
     def many(self) -> int:
         """How many problems it stands for."""
         return 1

@@ -250,7 +250,8 @@ class Surrogate(nn.Module):
             checked.
 
         Raises:
-            ValueError: For another number of axes; and for ``out`` and each axis as a call does.
+            ValueError: For another number of axes; and for ``out`` and each axis as a call does. Of axes that carry
+                gradients, or that torch.func follows, only the shape is checked.
             TypeError: As a call does.
         """
         return _grid(self, axes, out, extrapolate)
@@ -334,6 +335,9 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
     names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
     checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
     _detached("axes", any(live) and out is not None, "`out`")
+    for i, axis in enumerate(axes):
+        shaped = not live[i] or axis.ndim < 2 or axis.shape[1:] == (1,)
+        checks.require(shaped, f"axes[{i}]", "shape (B,) or (B, 1)", tuple(axis.shape) if live[i] else "")
     boxes = [None] * d if all(live) else surrogate.box.axes
     p = [
         axis.reshape(-1, 1).double() if own else box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()

@@ -172,7 +172,7 @@ class _Refinement:
             self.extend(self.root, i, max(2, min(_FIRST[min(self.d, 3) - 1], first)))
         self.cuts: list[float] = []
         self.links: list[Piece] = []  # between whose points of a grid nothing is known
-        self.short = False
+        self.short, self.reserved = False, 0  # whether solves are scarce, and those of pieces that wait for them
         self.easy, self.parts = np.full(task.many, False), []
 
     def run(self) -> list[FactorMap]:
@@ -249,6 +249,10 @@ class _Refinement:
         piece.dodge(lost, self.snapshots.rounded)
         return [piece]
 
+    def left(self) -> int:
+        """Return how many exact solves may still be promised."""
+        return self.most - self.task.report.exact_solves - self.reserved
+
     def _allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
@@ -311,7 +315,7 @@ class _Refinement:
         points = self.snapshots.within(piece.low[0], piece.high[0])
         if points is None:
             piece.give_up(f"there are no more parameters in {self.box.dtype}")
-        elif self.snapshots.missing(points) > self.most - self.task.report.exact_solves:
+        elif self.snapshots.missing(points) > self.left():
             piece.give_up(f"the exact solves are used up ({self.most})")
         else:
             self.links.append(piece)
@@ -387,8 +391,8 @@ def _analyse(snapshots: Snapshots, active: list[Piece]) -> None:
 
 def _afforded(fit: _Refinement, active: list[Piece]) -> list[Piece]:
     """Return the pieces; once they take more solves than are left, those with the largest residuals, refined less."""
-    left = fit.most - fit.task.report.exact_solves
-    if not active or not (fit.short or _missing(fit.snapshots, active) > left):
+    fit.reserved = 0
+    if not active or not (fit.short or _missing(fit.snapshots, active) > fit.left()):
         return active
     fit.short, why = True, f"the exact solves are used up ({fit.most})"
     for piece in active:
@@ -401,11 +405,12 @@ def _afforded(fit: _Refinement, active: list[Piece]) -> list[Piece]:
     for piece in [waiting[k] for k in np.argsort(worst)[::-1]]:
         refined = _stepped(fit, piece)
         cost = _missing(fit.snapshots, refined) if refined else 0
-        if cost > left:
+        if cost > fit.left():
             piece.halves = None
             piece.give_up(why)
         elif refined:
-            left, piece.trouble = left - cost, ""
+            piece.trouble = ""
+            fit.reserved += cost
             found += refined
         if len(found) > len(waiting) / _PART:
             break

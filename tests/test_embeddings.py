@@ -259,6 +259,12 @@ def test_on_periodic_axes_they_are_the_waves_of_the_period():
     assert (torch.sort(psi, dim=1).values - torch.sort(every, dim=1).values).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("flags", [True, ("no",), 1])
+def test_flags_of_axes_are_true_or_false(flags):
+    with pytest.raises(TypeError, match="`periodic`: expected a flag for each axis"):
+        nm.Chebyshev(4, periodic=flags)
+
+
 def test_flags_of_axes_are_one_for_each():
     with pytest.raises(ValueError, match="`periodic`: expected a flag for each of 3 axes"):
         nm.Chebyshev(4, periodic=(True, False)).count(3)

@@ -551,6 +551,11 @@ def test_axes_with_gradients_are_refused_where_out_does_not_follow_them():
     assert_raises(ValueError, ["`axes`", "gradients", "detach()"], lambda: surrogate.grid(*axes, out=out))
 
 
+def test_an_axis_with_gradients_of_another_shape_is_refused():
+    surrogate, axes = in_pieces(waves, 2), [cube(4, 2).requires_grad_(), cube(3, 1)[:, 0]]
+    assert_raises(ValueError, ["`axes[0]`", "(B,) or (B, 1)", "(4, 2)"], lambda: surrogate.grid(*axes))
+
+
 # Pieces
 
 

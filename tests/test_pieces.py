@@ -509,6 +509,13 @@ def test_a_budget_holds_at_a_jump_of_a_grid(budget, solved):
     assert sum(solved) == report.exact_solves <= budget
 
 
+@pytest.mark.parametrize("budget", range(10, 200, 12))
+def test_a_budget_holds_where_a_grid_is_too_coarse(budget):
+    p = torch.linspace(0, 1, 200, dtype=F64)[:, None]
+    problem = nm.Problem(nm.families.from_samples(p, waves(cycles=15)(p)), nm.Inverse())
+    assert fitted(problem, 1e-9, budget=budget).report.exact_solves <= budget
+
+
 def test_a_grid_takes_no_more_solves_than_it_has_points(solved):
     family = on_grid(1000, 200.0)
     problem = nm.Problem(family, CountedInverse())
