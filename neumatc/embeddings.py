@@ -245,7 +245,7 @@ class Chebyshev(Products):
         degree: D, at least 1.
         index: Which products, for several parameters: ``"total"``: k_1 + ... + k_d <= D; ``"tensor"``: every k_i <= D;
             ``"hyperbolic"`` (sparse): (k_1 + 1) ... (k_d + 1) <= D + 1; ``"smolyak"``: those that a sparse grid of
-            level log2(D), D a power of two from 2, determines (`sampling.design`).
+            level log2(D), D a power of two from 2, determines (Bungartz and Griebel, Acta Numerica 13, 2004).
         stretch: a, from 0 (plain polynomials) to below 1; not on periodic axes.
         periodic: Whether each axis is periodic; empty: none is.
 

@@ -87,9 +87,9 @@ class Inspector:
 
     def undefined(self) -> np.ndarray:
         """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""
-        x = self.generator.uniform(-1, 1, (_FRESH_IF_HOLLOW, self.snapshots.x.shape[1]))
         if not self.hollow:
-            return x[:0]
+            return np.empty((0, self.snapshots.x.shape[1]))
+        x = self.generator.uniform(-1, 1, (_FRESH_IF_HOLLOW, self.snapshots.x.shape[1]))
         _, good = self.task.evaluate(self.task.box(torch.from_numpy(x)))
         x = x[~good.cpu().numpy()]
         return x if len(x) > _MISSING * _FRESH_IF_HOLLOW else x[:0]

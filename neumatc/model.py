@@ -246,8 +246,7 @@ class Surrogate(nn.Module):
         Returns:
             What a call gives at all points of the grid, with (B_1, ..., B_d) in the place of (B,); in the memory of
             ``out`` if given, else arrays where axes are arrays and none is a tensor. Where an axis carries gradients,
-            or under `torch.func` and `torch.compile`, it follows the axes, at the price of a call; such axes are not
-            checked.
+            or under `torch.func` and `torch.compile`, it follows the axes, at the price of a call.
 
         Raises:
             ValueError: For another number of axes; and for ``out`` and each axis as a call does. Of axes that carry
@@ -335,14 +334,12 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
     names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
     checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
     _detached("axes", any(live) and out is not None, "`out`")
-    for i, axis in enumerate(axes):
-        shaped = not live[i] or axis.ndim < 2 or axis.shape[1:] == (1,)
-        checks.require(shaped, f"axes[{i}]", "shape (B,) or (B, 1)", tuple(axis.shape) if live[i] else "")
     boxes = [None] * d if all(live) else surrogate.box.axes
     p = [
-        axis.reshape(-1, 1).double() if own else box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]").double()
+        (_followed_axis(axis, f"axes[{i}]") if own else box.points(axis, extrapolate=extrapolate, name=f"axes[{i}]"))
         for i, (box, axis, own) in enumerate(zip(boxes, axes, live))
     ]
+    p = [axis.double() for axis in p]
     counts = [len(axis) for axis in p]
     if out is not None:
         outputs = [x.flatten(0, d - 1) for x in _checked_out(surrogate, out, counts, p)]
@@ -360,6 +357,12 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
     if arrays and not tensors and out is None:
         factors = [x.numpy(force=True) for x in factors]
     return surrogate.operation.pack(factors)
+
+
+def _followed_axis(axis: Tensor, name: str) -> Tensor:
+    """Return an axis of a grid as (B, 1); its values are not to be looked at."""
+    checks.require(axis.ndim < 2 or axis.shape[1:] == (1,), name, "shape (B,) or (B, 1)", tuple(axis.shape))
+    return axis.reshape(-1, 1)
 
 
 def _detached(name: str, refused: bool, what: str) -> None:

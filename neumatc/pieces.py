@@ -207,13 +207,13 @@ class _Refinement:
         self.snapshots.divide(self.cuts)
         self.cuts = []
         _analyse(self.snapshots, active)
-        self.easy = _resolved(self.snapshots, [(piece, self._allowed(piece)) for piece in active])
+        self.easy = _resolved(self, active)
         if not self.inspector.ratios:
             self.inspector.calibrate(active[0], self.outlook(active[0]).tail)
         ready = []
         for piece in active:
             outlook = self.outlook(piece)
-            if (outlook.tails <= _LOOKS[min(self.d, 2) - 1] * self._allowed(piece)).all():
+            if (outlook.tails <= _LOOKS[min(self.d, 2) - 1] * self.allowed(piece)).all():
                 ready.append((piece, outlook))
             else:
                 more += self._refined(piece, outlook)
@@ -253,13 +253,13 @@ class _Refinement:
         """Return how many exact solves may still be promised."""
         return self.most - self.task.report.exact_solves - self.reserved
 
-    def _allowed(self, piece: Piece) -> float:
+    def allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
 
     def outlook(self, piece: Piece) -> _Outlook:
         """Read off tails and wanted nodes from the decay along each axis."""
-        allowed = self._allowed(piece)
+        allowed = self.allowed(piece)
         return _Outlook(*map(np.array, zip(*(_read(envelope, allowed) for envelope in piece.envelopes))))
 
     def _failed(self, piece: Piece, outlook: _Outlook, worst: float) -> list[Piece]:
@@ -432,17 +432,19 @@ def _stepped(fit: _Refinement, piece: Piece) -> list[Piece]:
     return fit.halved(piece, axis, counts, fit.bend if turning else 0.0)
 
 
-def _resolved(snapshots: Snapshots, active: list[tuple[Piece, float]]) -> np.ndarray:
+def _resolved(fit: _Refinement, active: list[Piece]) -> np.ndarray:
     """Return which of many problems have small last coefficients in all pieces; none where all have."""
-    many = snapshots.task.many
-    easy, sketch = np.full(many, many > 1), snapshots.sketch()
-    for piece, allowed in active if many > 1 else ():
+    many, sketch = fit.task.many, fit.snapshots.sketch()
+    easy = np.full(many, True)
+    if many == 1:
+        return ~easy
+    for piece in active:
         values = np.moveaxis(sketch[piece.rows].view(float), 1, 0).reshape(many, *piece.counts, -1)
         scale = np.median(np.linalg.norm(sketch[piece.rows], axis=2), axis=0)
         for i, n in enumerate(piece.counts):
             # Not bent, which suits what oscillates.
             at = np.tile(2 * (piece.axes[i] - piece.low[i]) / (piece.high[i] - piece.low[i]) - 1, (many, 1))
-            easy &= nodes.decay(np.moveaxis(values, i + 1, 1), at)[:, max(n - 2, 0)] <= allowed * scale
+            easy &= nodes.decay(np.moveaxis(values, i + 1, 1), at)[:, max(n - 2, 0)] <= fit.allowed(piece) * scale
     return easy if not easy.all() else ~easy
 
 
