@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from neumatc import piece as tree
+from neumatc.embeddings import Embedding
 from neumatc.linalg import from_rows, real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Task
+from neumatc.model import FactorMap
 from neumatc.piece import Piece
 from neumatc.report import Round
 from neumatc.snapshots import Snapshots
@@ -94,11 +96,19 @@ class Inspector:
         x = x[~good.cpu().numpy()]
         return x if len(x) > _MISSING * _FRESH_IF_HOLLOW else x[:0]
 
-    def summary(self) -> None:
-        """Enter the last check over the box into the report."""
-        report, r = self.task.report, self.uniform
-        if len(r):
-            report.rounds.append(Round(exact_solves=report.exact_solves, rank=report.rank).measured(r, self.task.tol))
+    def maps(
+        self, embedding: Embedding, weights: dict[str, Tensor], core: Callable[[Tensor], Tensor]
+    ) -> list[FactorMap]:
+        """Return the maps whose latent tensors are made of each factor's solved values; enter the last check."""
+        task, report, device = self.task, self.task.report, self.task.problem.family.device
+        weights = {name: weight.to(device) for name, weight in weights.items()}
+        values = zip(task.problem.factors, self.snapshots.values())
+        maps = [FactorMap(factor.name, core(value), embedding, weights) for factor, value in values]
+        report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
+        if len(self.uniform):
+            found = Round(exact_solves=report.exact_solves, rank=report.rank)
+            report.rounds.append(found.measured(self.uniform, task.tol))
+        return maps
 
     def _residuals(self, tables: tuple[dict[str, Tensor], Tensor], x: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return residuals at x (B, d) in pieces of rising numbers: NaN where the family is not defined."""

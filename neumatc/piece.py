@@ -26,10 +26,11 @@ class Piece:
     Args:
         low, high: Bounds in the cube, shape (d,).
         axes: Nodes of each axis, in the order in which they were taken.
+        trouble: Why it is not resolved, if so.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, axes: Sequence[np.ndarray]):
-        self.low, self.high, self.axes = low, high, list(axes)
+    def __init__(self, low: np.ndarray, high: np.ndarray, axes: Sequence[np.ndarray], trouble: str = ""):
+        self.low, self.high, self.axes, self.trouble = low, high, list(axes), trouble
         self.rows: np.ndarray | None = None  # of the snapshots at the grid, once they are solved
         self.settled: tuple[list[np.ndarray], np.ndarray] | None = None  # the last nodes that were solved at, and rows
         self.envelopes: list[np.ndarray] = []  # of its coefficients along each axis
@@ -41,7 +42,6 @@ class Piece:
         self.moves = 0  # how often nodes were moved away from where the exact solution fails
         self.trimmed = False  # whether axes were cut back to what they need
         self.halves: tuple[int, float, Piece, Piece] | None = None
-        self.trouble = ""
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -99,11 +99,12 @@ class Piece:
         """Remember the nodes at which everything is solved."""
         self.settled = list(self.axes), self.rows
 
-    def give_up(self, reason: str) -> None:
-        """Go back to the last nodes that were solved at, and say why."""
+    def give_up(self, reason: str) -> list[Piece]:
+        """Go back to the last nodes that were solved at, and say why; return what is to be refined further: nothing."""
         self.trouble = reason
         if self.settled is not None:
             self.axes, self.rows = list(self.settled[0]), self.settled[1]
+        return []
 
     def split(
         self, axis: int, cut: float, counts: Sequence[int], offered: np.ndarray, rounded: Callable, bend: float = 0.0
@@ -131,6 +132,11 @@ class Piece:
 def leaves(root: Piece) -> list[Piece]:
     """Return the pieces without halves, from low to high."""
     return [root] if root.halves is None else [*leaves(root.halves[2]), *leaves(root.halves[3])]
+
+
+def cuts(root: Piece) -> list[float]:
+    """Return where pieces were halved."""
+    return [] if root.halves is None else [root.halves[1], *cuts(root.halves[2]), *cuts(root.halves[3])]
 
 
 def collapse(root: Piece) -> None:

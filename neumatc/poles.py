@@ -12,6 +12,7 @@ from neumatc.inspection import Inspector
 from neumatc.linalg import real_rows
 from neumatc.local import Rational
 from neumatc.model import FactorMap
+from neumatc.report import StopReason
 
 # Samples of which some are so many times larger than usual are taken to lie beside poles.
 _PEAK = 4.0
@@ -134,20 +135,14 @@ class Trial:
         return Rational(np.iscomplexobj(found.weights)), {"nodes": nodes, "w": w / w.abs().max()}
 
     def _built(self, found: rational.Barycentric, residuals: np.ndarray) -> list[FactorMap]:
-        task, report = self.task, self.task.report
-        embedding, weights = self._embedding(found)
-        weights = {name: weight.to(task.problem.family.device) for name, weight in weights.items()}
-        self.inspector.uniform = residuals
-        values = zip(task.problem.factors, self.snapshots.values())
-        maps = [FactorMap(factor.name, self._core(value, found), embedding, weights) for factor, value in values]
-        report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
-        self.inspector.summary()
+        task, self.inspector.uniform = self.task, residuals
+        task.report.stop_reason = StopReason.TOLERANCE
         task.note(f"X has poles near the box: a rational function through {len(found.support)} exact solutions")
         inside = np.sort(found.poles.real[_inside(found.poles)])
         if len(inside):
             at = ", ".join(f"{p:.6g}" for p in task.box(torch.from_numpy(inside[:, None]))[:, 0].tolist())
             task.note(f"X grows without bound at {task.problem.family.box.names[0]} = {at}")
-        return maps
+        return self.inspector.maps(*self._embedding(found), lambda value: self._core(value, found))
 
     def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:
         own = value[torch.from_numpy(found.support).to(value.device)]

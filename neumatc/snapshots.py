@@ -105,9 +105,9 @@ class Snapshots:
         return self._sketch
 
     def divide(self, cuts: list[float]) -> None:
-        """Add anchors where pieces were divided."""
-        if cuts and not self.task.problem.operation.unique:
-            self.anchors, self._values, self._sketch = np.append(self.anchors, cuts), None, None
+        """Place anchors at the ends and where pieces are divided."""
+        if not self.task.problem.operation.unique and len(cuts) + 2 != len(self.anchors):
+            self.anchors, self._values, self._sketch = np.array([-1.0, 1.0, *cuts]), None, None
 
     def along(self, low: float, high: float) -> np.ndarray:
         """Return what is solved between two bounds of one parameter; of several parameters nothing."""

@@ -184,20 +184,19 @@ class _Trial:
         used = self.indices.max() + 1
         axes, scales = (np.stack([np.resize(own, used) for own in each]) for each in (self.axes, self.scales))
         weights = {"nodes": axes, "scale": scales, "indices": self.indices}
-        weights = {name: torch.from_numpy(weight).to(device) for name, weight in weights.items()}
-        own, rows, maps = torch.from_numpy(self.own).to(device), torch.from_numpy(self.rows).to(device), []
-        for factor, value in zip(task.problem.factors, self.snapshots.values()):
+        own, rows = torch.from_numpy(self.own).to(device), torch.from_numpy(self.rows).to(device)
+
+        def core(value: torch.Tensor) -> torch.Tensor:
             columns = real_rows(value[rows])
-            core = torch.linalg.solve_triangular(own, columns.double(), upper=False, unitriangular=True)
-            core = from_rows(core.to(columns.dtype).contiguous(), value)
-            maps.append(FactorMap(factor.name, core, SparsePolynomials(), weights))
-        report.rank, report.collocation = max(m.rank for m in maps), self.snapshots.solved
+            surpluses = torch.linalg.solve_triangular(own, columns.double(), upper=False, unitriangular=True)
+            return from_rows(surpluses.to(columns.dtype).contiguous(), value)
+
         box, report.met = task.problem.family.box, not trouble
         report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), trouble)] if trouble else []
         report.stop_reason = StopReason.BUDGET if trouble else StopReason.TOLERANCE
-        self.inspector.summary()
         task.note(f"X is smooth in the whole box: one sparse polynomial of {len(rows)} terms")
-        return maps
+        weights = {name: torch.from_numpy(weight) for name, weight in weights.items()}
+        return self.inspector.maps(SparsePolynomials(), weights, core)
 
 
 @lru_cache(maxsize=1)

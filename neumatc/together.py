@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from neumatc import nodes
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
+from neumatc.piece import Piece
+from neumatc.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,57 @@ class Together(Task):
             for entry in task.report.rounds[-1:]:
                 task.report.rounds[-1] = entry.measured(self.last[0][:, k].double().cpu().numpy(), self.tol)
         return [[FactorMap(m.name, m.core[:, k], m.embedding, m.weights) for m in maps] for k in range(len(self.tasks))]
+
+
+def parted(snapshots: Snapshots, pieces: Sequence[Piece], allowed: Sequence[float]) -> list[list[int]]:
+    """Return which of many problems have small last coefficients in all pieces, and the others; nothing for one side.
+
+    Args:
+        snapshots: What is solved.
+        pieces: Those that are complete.
+        allowed: The size of the coefficients left out of each, relative to X.
+    """
+    many, sketch = snapshots.task.many, snapshots.sketch()
+    easy = np.full(many, True)
+    for piece, size in zip(pieces, allowed) if many > 1 else ():
+        values = np.moveaxis(sketch[piece.rows].view(float), 1, 0).reshape(many, *piece.counts, -1)
+        scale = np.median(np.linalg.norm(sketch[piece.rows], axis=2), axis=0)
+        for i, n in enumerate(piece.counts):
+            # Not bent, which suits what oscillates.
+            at = np.tile(2 * (piece.axes[i] - piece.low[i]) / (piece.high[i] - piece.low[i]) - 1, (many, 1))
+            easy &= nodes.decay(np.moveaxis(values, i + 1, 1), at)[:, max(n - 2, 0)] <= size * scale
+    return [] if easy.all() or not easy.any() else [np.flatnonzero(own).tolist() for own in (easy, ~easy)]
+
+
+# Fits a task from what a function fills in: the maps, none where its problems part; the parts; what is solved.
+Fit = Callable[[Task, Callable[[Snapshots], None]], tuple[list[FactorMap], list[list[int]], Snapshots]]
+
+
+def fitted(
+    tasks: Sequence[Task], fit: Fit, known: Callable[[Snapshots], None] = lambda snapshots: None
+) -> list[list[FactorMap]]:
+    """Fit tasks in common pieces, in parts that need the same; where that does not lead to the tolerance, each alone.
+
+    Args:
+        tasks: Of one operation, shape, dtype and device.
+        fit: How one is fitted.
+        known: Fills snapshots with what is solved already.
+    """
+    together = Together.of(tasks) if len(tasks) > 1 else tasks[0]
+    if together is None:
+        return [fit(task, known)[0] for task in tasks]
+    maps, parts, snapshots = fit(together, known)
+    if together.many == 1:
+        return [maps]
+    # Where one is not defined nothing is known of the others.
+    if together.report.met and not together.report.singular:
+        return together.apart(maps)
+    found = {}
+    for part in parts or [[k] for k in range(len(tasks))]:
+        own, chosen = [tasks[k] for k in part], part if len(part) > 1 else part[0]
+        found |= zip(part, fitted(own, fit, lambda new, chosen=chosen: new.adopt(snapshots, chosen)))
+        for report in (task.report for task in own):
+            for entry in (report, *report.rounds):
+                entry.exact_solves += together.report.exact_solves
+            report.residual_evaluations += together.report.residual_evaluations
+    return [found[k] for k in range(len(tasks))]

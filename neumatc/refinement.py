@@ -1,0 +1,150 @@
+"""The refinement of a box into pieces, in rounds, until the residual is small in all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neumatc import ending, outlook, poles, together
+from neumatc import piece as tree
+from neumatc.budget import Budget
+from neumatc.families import FamilyError
+from neumatc.inspection import Inspector
+from neumatc.methods import Task
+from neumatc.model import FactorMap
+from neumatc.piece import Piece
+from neumatc.report import StopReason
+from neumatc.snapshots import Snapshots
+from neumatc.steps import FAILS, Steps
+
+# Nodes per axis with which a fit begins, for one, two and more parameters.
+_FIRST = (9, 4, 3)
+# How far above the goal the coefficients left out may be for the residual to be measured at all, for one parameter and
+# for more: a look costs less than a node too many.
+_LOOKS = (2.0, 8.0)
+# How often nodes are moved where exact solutions fail, and the least side of a piece that is halved for that reason.
+_MOST_MOVES, _LEAST_SINGULAR = 3, 2.0**-8
+# Part of what is solved that a round of many problems may add before those which are resolved leave the others.
+_DEAR = 0.5
+# Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
+# operations than a round of refinement has in overhead.
+_SHARE, _ROUND = 0.7, 1e8
+
+
+class Refinement:
+    """The state of one fit: the tree of pieces, what is solved, and what is known of the residual.
+
+    Args:
+        task: What is asked for.
+        most: Most nodes per axis, or None.
+        smallest: The least side of a piece, as a part of the box.
+
+    Attributes:
+        parts: Of many problems that part: those that are resolved, and the others.
+    """
+
+    def __init__(self, task: Task, most: int | None, smallest: float):
+        self.task, self.d, self.snapshots = task, task.problem.family.dimension, Snapshots(task)
+        self.inspector, self.budget = Inspector(task, self.snapshots), Budget(self.snapshots)
+        self.steps = Steps(self.inspector, self.budget, most, smallest)
+        self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
+        first = int(min(self.steps.terms, self.budget.most) ** (1 / self.d) + 1e-9)  # a grid of at most so many
+        self.steps.grown(self.root, [max(2, min(_FIRST[min(self.d, 3) - 1], first))] * self.d)
+        self.parts: list[list[int]] = []
+
+    def run(self) -> list[FactorMap]:
+        """Refine until nothing fails, and return the maps; none where many problems part."""
+        trial, active = poles.Trial(self.inspector), self._afforded([self.root])
+        while active:
+            if self._whole(active):
+                return ending.table(self.inspector)
+            active = self._round(active)
+            if active and self.parts and self.budget.missing(active) > _DEAR * self.snapshots.solved:
+                return []
+            if active and trial.due() and (maps := trial.maps()) is not None:
+                return maps
+            active = self._afforded(active) or self._afforded(self._failing_in_box())
+        return ending.pieces(self.root, self.steps.links, self.inspector)
+
+    def ended(self, error: FamilyError) -> list[FactorMap]:
+        """Return the maps of what was solved before an error; raise it if that is nothing."""
+        if not len(self.snapshots.x):
+            raise error
+        for piece in tree.leaves(self.root):
+            piece.give_up(piece.trouble or "the family failed at a new parameter")
+        maps = ending.pieces(self.root, self.steps.links, self.inspector)
+        self.task.report.stop_reason = StopReason.FAMILY
+        self.task.note(str(error))
+        return maps
+
+    def _whole(self, active: list[Piece]) -> bool:
+        """Whether to solve a grid as a whole: it is small, or a map would take most of its points."""
+        grid, problem = self.snapshots.grid, self.task.problem
+        if grid is None or len(grid) > (self.task.budget or len(grid)):
+            return False
+        operations = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
+        most = self.snapshots.solved + self.budget.missing(active) > _SHARE * len(grid)
+        return most or len(grid) * operations <= _ROUND
+
+    def _round(self, active: list[Piece]) -> list[Piece]:
+        """Solve at the nodes of the active pieces, keep what passes, and return what is to be refined further."""
+        active, more = self._solved(sorted(active, key=lambda piece: -piece.tail))
+        if not active:
+            return more
+        self.snapshots.divide(tree.cuts(self.root))
+        outlook.analyse(self.snapshots, active)
+        self.parts = together.parted(self.snapshots, active, list(map(self.steps.allowed, active)))
+        if not self.inspector.ratios:
+            self.inspector.calibrate(active[0], self.steps.outlook(active[0]).tail)
+        ready, far = {}, _LOOKS[min(self.d, 2) - 1]
+        for piece in active:
+            look = self.steps.outlook(piece)
+            if (look.tails <= far * self.steps.allowed(piece)).all():
+                ready[piece] = look
+            else:
+                more += self.steps.refined(piece, look)
+        for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
+            self.inspector.learn(worst, look.tail)
+            more += self.steps.failed(piece, look, worst) if worst > self.steps.goal else []
+        return more
+
+    def _solved(self, active: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+        """Solve exactly at all nodes of the pieces; return those that are complete, and those with nodes elsewhere."""
+        grids = [piece.grid() for piece in active]
+        rows = np.split(self.snapshots.solve(np.concatenate(grids)), np.cumsum(list(map(len, grids)))[:-1])
+        complete, again = [], []
+        for piece, own in zip(active, rows):
+            piece.rows = own
+            if (own >= 0).all():
+                piece.settle()
+                complete.append(piece)
+            else:
+                again += self._avoiding(piece)
+        return complete, again
+
+    def _avoiding(self, piece: Piece) -> list[Piece]:
+        """Move a node at which the exact solution fails; halve a piece in which many do."""
+        lost, sides, moved = (piece.rows < 0).reshape(piece.counts), piece.high - piece.low, piece.moves >= _MOST_MOVES
+        if (piece.moves and lost.all()) or (moved and sides.max() / 4 < max(self.steps.smallest, _LEAST_SINGULAR)):
+            return piece.give_up(FAILS)
+        if moved:
+            return self.steps.halved(piece, int(sides.argmax()), piece.counts)
+        piece.dodge(lost, self.snapshots.rounded)
+        return [piece]
+
+    def _afforded(self, active: list[Piece]) -> list[Piece]:
+        """Return the pieces; once they take more solves than are left, those that are worst, refined less."""
+        return self.budget.afforded(self.root, active, self._worst, self.steps.stepped)
+
+    def _worst(self, pieces: list[Piece]) -> list[float]:
+        """Return the residuals of pieces; where these take exact solves, what their coefficients say."""
+        tails = self.task.problem.operation.residual_solves
+        return [self.steps.outlook(piece).tail for piece in pieces] if tails else self.inspector.worst(pieces)
+
+    def _failing_in_box(self) -> list[Piece]:
+        """Check uniform parameters over the box; refine the pieces that fail there."""
+        tree.collapse(self.root)
+        found, again = [piece for piece in tree.leaves(self.root) if piece.settled is not None], []
+        for piece, worst in self.inspector.in_box(found).items() if found else ():
+            if not piece.trouble and worst > self.task.tol:
+                again += self.steps.failed(piece, self.steps.outlook(piece), worst)
+        return again

@@ -1,0 +1,180 @@
+"""One step for one piece: more nodes, or halves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from neumatc import ending, outlook
+from neumatc.budget import Budget
+from neumatc.inspection import Inspector
+from neumatc.outlook import STEP, USUAL, Outlook
+from neumatc.piece import Piece
+
+# Nodes per axis with which a piece says whether its coefficients decay; those of a piece that seems to hold a jump,
+# where more would be wasted; and, beside one more, the part of the nodes wanted on an axis with which a half begins.
+_TELLING, _NEAR_JUMP, _HALF = 9, 5, 0.55
+# Most nodes per axis: so many for each digit of the tolerance, within limits; and most terms in three and more
+# parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
+# entry to memory. Few digits want small pieces, many digits large ones.
+_NODES_PER_DIGIT, _MOST_NODES, _MOST_TERMS = 3, 32, 729
+# Part of the tolerance that the largest residual at a piece's fresh parameters may have: there are worse ones between.
+_MARGIN = 0.8
+# From so many halvings towards a jump on, a piece is halved at once as far as its nodes tell where it is.
+_SURE = 3
+# Spacings of floating-point numbers in the least side of a piece.
+_LEAST_NUMBERS = 256
+# Why a piece ends where nothing is solved.
+FAILS = "exact solutions fail here"
+
+
+class Steps:
+    """What pieces become, one at a time, within the limits of a fit.
+
+    Args:
+        inspector: Knows what is solved, and how residuals follow from coefficients.
+        budget: Of exact solves.
+        most: Most nodes per axis, or None.
+        smallest: The least side of a piece, as a part of the box.
+
+    Attributes:
+        goal: The residual that a piece may have at its fresh parameters.
+        terms: Most nodes of a piece.
+        links: Pieces between whose points of a grid nothing is known.
+
+    All methods return the pieces that are to be solved at their nodes.
+    """
+
+    def __init__(self, inspector: Inspector, budget: Budget, most: int | None, smallest: float):
+        self.inspector, self.snapshots, self.budget, task = inspector, inspector.snapshots, budget, inspector.task
+        self.d, self.goal = task.problem.family.dimension, _MARGIN * task.tol
+        self.nodes = most or min(max(USUAL, math.ceil(-_NODES_PER_DIGIT * math.log10(task.tol))), _MOST_NODES)
+        self.bend, self.terms = outlook.stretch(task.tol, self.nodes), self.nodes ** min(self.d, 2)
+        self.terms = min(task.rank or self.terms, self.terms, _MOST_TERMS)
+        self.smallest = max(smallest, _LEAST_NUMBERS * torch.finfo(task.problem.family.box.dtype).eps)
+        self.links: list[Piece] = []
+
+    def allowed(self, piece: Piece) -> float:
+        """Return the size of the coefficients left out at which the residual should come to the tolerance."""
+        return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
+
+    def outlook(self, piece: Piece) -> Outlook:
+        """Return what the coefficients of a piece say."""
+        return Outlook.of(piece, self.allowed(piece))
+
+    def _turn(self, piece: Piece, axis: int) -> float:
+        """Return the angle by which halves are to be stretched: zero where X does not oscillate."""
+        return self.bend if outlook.unrelated(self.snapshots, piece, axis, self.nodes) else 0.0
+
+    def failed(self, piece: Piece, look: Outlook, worst: float) -> list[Piece]:
+        """Refine a piece whose residual is too large although its coefficients seemed small enough."""
+        piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
+        look = self.outlook(piece)
+        if (look.wanted <= piece.counts).all():
+            look.wanted[int(look.tails.argmax())] = max(piece.counts) + 2
+        return self.refined(piece, look)
+
+    def refined(self, piece: Piece, look: Outlook) -> list[Piece]:
+        """Give a piece more nodes, or halve it along the axis that needs it most."""
+        if self.d == 1 and look.wanted[0] > piece.counts[0] and (bend := self._turn(piece, 0)):
+            how = (0, [min(self.nodes, _TELLING)], bend)
+            return [quarter for half in self.halved(piece, *how) for quarter in self.halved(half, *how)]
+        counts, endless = np.array(piece.counts), np.isinf(look.wanted)
+        need = np.where(endless, counts, np.maximum(look.wanted, 2))
+        # The most nodes per axis that the terms of a piece allow beside what the other axes need.
+        caps = np.clip(self.terms // (need.prod() / need), 2, self.nodes)
+        telling = np.minimum(_TELLING if piece.steep < ending.STEEP else _NEAR_JUMP, caps)
+        wanted = np.where(endless & (counts < telling), telling, look.wanted)
+        # An axis is cut back once only, or two axes could take turns for ever.
+        asked = np.maximum(counts if piece.trimmed else 2, wanted)
+        if (asked <= caps).all() and asked.prod() <= self.terms:
+            piece.trimmed = True
+            return self.grown(piece, asked)
+        if why := look.noise(piece, self.snapshots.task.problem.family.dtype):
+            return piece.give_up(why)
+        return self._divided(piece, look.tails, wanted, caps, telling)
+
+    def _divided(
+        self, piece: Piece, tails: np.ndarray, wanted: np.ndarray, caps: np.ndarray, telling: np.ndarray
+    ) -> list[Piece]:
+        """Halve a piece along the axis that wants most nodes beyond those that it may have."""
+        over, sides = wanted > caps, piece.high - piece.low
+        need = np.where(over | ~over.any(), wanted / piece.counts * (tails > 0), 0)
+        axis = max(range(self.d), key=lambda i: (need[i], tails[i], sides[i]))
+        piece.tail, start = float(tails.max()), np.minimum(np.maximum(2, wanted), piece.counts)
+        half = min(caps[axis], max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
+        start[axis] = telling[axis] if np.isinf(wanted[axis]) else half
+        start = start.astype(int)
+        while start.prod() > self.terms:
+            start[start.argmax()] -= 1
+        if self.d > 1:
+            return self.halved(piece, axis, start.tolist(), self._turn(piece, axis))
+        jump = outlook.jump(self.snapshots, piece)
+        return self._towards(jump, piece, start.tolist()) if jump else self.halved(piece, 0, start.tolist())
+
+    def grown(self, piece: Piece, counts: Sequence[float]) -> list[Piece]:
+        """Give a piece nodes, so many per axis; where its grid or its precision has no more, it ends."""
+        before = piece.counts
+        for i, count in enumerate(counts):
+            offered = self.snapshots.along(piece.low[i], piece.high[i])
+            piece.extend(i, int(count), offered, self.snapshots.rounded)
+        if any(now > then for now, then in zip(piece.counts, before)):
+            return [piece]
+        points = self.snapshots.within(piece.low[0], piece.high[0])
+        if points is None:
+            return piece.give_up(f"there are no more parameters in {self.snapshots.task.problem.family.box.dtype}")
+        if self.snapshots.missing(points) > self.budget.left():
+            return piece.give_up(self.budget.why)
+        self.links.append(piece)
+        return self._linked(piece, points[self.snapshots.solve(points) >= 0, 0])
+
+    def _linked(self, piece: Piece, points: np.ndarray) -> list[Piece]:
+        """Halve a piece at solved points of a grid until each half has two of them."""
+        if len(points) < 2:
+            return piece.give_up(FAILS)
+        if len(points) > 2:
+            middle = len(points) // 2
+            halves = piece.split(0, float(points[middle]), [2], points, self.snapshots.rounded)
+            return self._linked(halves[0], points[: middle + 1]) + self._linked(halves[1], points[middle:])
+        piece.axes[0] = points
+        piece.rows = self.snapshots.solve(piece.grid())
+        piece.settle()
+        outlook.analyse(self.snapshots, [piece])
+        return []
+
+    def halved(self, piece: Piece, axis: int, counts: Sequence[int], bend: float = 0.0) -> list[Piece]:
+        """Halve a piece along an axis; where it is too small, or no coordinate lies between its ends, it ends."""
+        low, high = piece.low[axis], piece.high[axis]
+        if piece.settled is not None and (high - low) / 4 < self.smallest:
+            return piece.give_up(ending.smallest(piece, self.snapshots))
+        cut = float(self.snapshots.rounded(axis, np.array([(low + high) / 2]))[0])
+        if not low < cut < high:
+            return self.grown(piece, piece.counts)
+        offered = self.snapshots.along(low, high) if self.d == 1 else piece.axes[axis]
+        return piece.split(axis, cut, counts, offered, self.snapshots.rounded, bend)
+
+    def _towards(self, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
+        """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""
+        found = self.halved(piece, 0, counts)
+        for half in list(found) if piece.halves else ():
+            if jump[0] < half.high[0] and jump[1] > half.low[0]:
+                half.steep = piece.steep + 1
+                whole = half.low[0] <= jump[0] and jump[1] <= half.high[0]
+                if whole and half.steep >= _SURE and (half.high - half.low)[0] / 4 >= self.smallest:
+                    found.remove(half)
+                    found += self._towards(jump, half, counts)
+        return found
+
+    def stepped(self, piece: Piece) -> list[Piece]:
+        """Refine a piece by as little as makes a difference; halves begin with hardly more than what is solved."""
+        look, counts = self.outlook(piece), list(piece.counts)
+        axis = int(look.tails.argmax())
+        n, bend = counts[axis], self._turn(piece, axis)
+        counts[axis] += STEP if self.d == 1 else 1
+        if (bend or np.isfinite(look.wanted[axis])) and counts[axis] <= self.nodes and math.prod(counts) <= self.terms:
+            return self.grown(piece, counts)
+        counts[axis] = min(n, max(_NEAR_JUMP, int(_HALF * n + 1)))
+        return self.halved(piece, axis, counts, bend)
