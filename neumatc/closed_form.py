@@ -101,14 +101,20 @@ class ClosedForm(Method):
             task.report.stop_reason = StopReason.RANK
         samples = [_collocated(task) for task in tasks] if first.budget == 0 else solved(tasks, self._points(first))
         together = all(torch.equal(own.x, samples[0].x) for own in samples)  # nothing failed for some of them alone
-        fitted = (
-            self._fit(tasks, samples)
-            if together
-            else [self._fit([task], [own])[0] for task, own in zip(tasks, samples)]
-        )
-        for task, maps in zip(tasks, fitted):
-            self._check(task, maps)
-        return fitted
+        pairs = [(tasks, samples)] if together else [([task], [own]) for task, own in zip(tasks, samples)]
+        fitted = [maps for own, values in pairs for maps in self._best(own, values)]
+        return [
+            task.kept(lambda task=task, maps=maps: self._check(task, maps), lambda maps=maps: maps)
+            for task, maps in zip(tasks, fitted)
+        ]
+
+    def _best(self, tasks: list[Task], samples: list[Samples]) -> list[list[FactorMap]]:
+        """Fit problems from samples at the same points; where something ends that, from these alone."""
+        plain = replace(self, projections=0)
+        maps = tasks[0].kept(lambda: self._fit(tasks, samples), lambda: plain._fit(tasks, samples))
+        for task in tasks:
+            task.report.stop_reason = tasks[0].report.stop_reason
+        return maps
 
     def batch_snapshots(self, rank: int) -> int:
         """Return how many snapshots a fit of this rank takes if the budget allows."""
@@ -180,8 +186,8 @@ class ClosedForm(Method):
                     own.note(f"{name} has rank {found} instead of {asked}: the snapshots span no more above rounding")
         return [list(own) for own in zip(*maps)]
 
-    def _check(self, task: Task, maps: list[FactorMap]) -> None:
-        """Report the rank, and the residuals at a few random parameters."""
+    def _check(self, task: Task, maps: list[FactorMap]) -> list[FactorMap]:
+        """Report the rank, and the residuals at a few random parameters; return the maps."""
         task.report.rank = max(m.rank for m in maps)
         count = min(_CHECKED, task.left()) if task.problem.operation.residual_solves else _CHECKED
         if count:
@@ -190,6 +196,7 @@ class ClosedForm(Method):
                 task.judge(p, task.residual(maps, p), rank=task.report.rank)
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
+        return maps
 
 
 def _given(task: Task, given: Sequence) -> Samples:

@@ -93,14 +93,14 @@ def newton(task: Task, samples: Samples, guess: Callable[[Tensor], Tensor], coun
         guess: A first map from points of the cube to values.
         count: Number of further parameters.
     """
-    operation, family, known = task.problem.operation, task.problem.family, samples.factors[0]
+    operation, known = task.problem.operation, samples.factors[0]
     p, points = _further(task, count)
     X = known.new_empty((count, *known.shape[1:]))
     solved = torch.zeros(count, dtype=torch.bool)
     batch = max(1, _BYTES // (known[0].numel() * known.element_size()))
     try:
         for where in torch.arange(count).split(batch):
-            X[where], residual = _iterated(operation, family(p[where]), guess(task.cube(p[where])))
+            X[where], residual = _iterated(operation, task.matrices(p[where]), guess(task.cube(p[where])))
             solved[where] = (residual < _NEWTON_SOLVED).cpu()
     except FamilyError as error:
         task.note(f"no values from the residual: {error}")
@@ -172,13 +172,13 @@ def _projected(task: Task, index: int, C: Tensor, p: Tensor) -> Tensor:
     # In double precision, as small defects of ill-conditioned systems ask for.
     scale = norms(C)
     basis = wide(problem.operation.unknown(basis).resolve_conj()) / scale[:, None, None]
-    L, F = problem.operation.system(problem.family(p[:1]))
+    L, F = problem.operation.system(task.matrices(p[:1]))
     numbers = L.shape[1] * (2 if L.is_complex() else 1)
     columns = min(F.shape[2], _sketch(len(C), numbers))
     batch = max(1, _BYTES // (columns * numbers * len(C) * 8))
     c = []
     for piece in p.split(batch):
-        L, F = problem.operation.system(wide(problem.family(piece)))
+        L, F = problem.operation.system(wide(task.matrices(piece)))
         # Drawn anew for every batch.
         sketch = torch.randn((F.shape[2], columns), dtype=torch.float64, generator=task.generator)
         c.append(lowrank.project(L, F, basis, sketch.to(scale.device)) / scale)

@@ -17,6 +17,7 @@ from neumatc.model import FactorMap, Surrogate
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
+from neumatc.watch import STOPPED, Watch, memory
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
@@ -25,6 +26,9 @@ _REMEDY = "nm.certify solves exactly where the map is not good enough"
 _REMEDIES = {
     StopReason.BUDGET: "raise the budget or the tolerance",
     StopReason.STEPS: "train for more steps, or leave the method out",
+    StopReason.TIME: "raise `time_limit`, or the tolerance",
+    StopReason.INTERRUPTED: "let it run to its end",
+    StopReason.MEMORY: "lower the rank, the snapshots or the budget, or take single precision",
     StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
 }
 
@@ -43,6 +47,7 @@ def fit(
     start: Surrogate | None = None,
     seed: int = 0,
     progress: bool = True,
+    time_limit: float | None = None,
 ) -> Surrogate:
     r"""Fit a surrogate :math:`X(p) = C \times_3 \Phi(p)` of a problem over the whole box.
 
@@ -63,6 +68,11 @@ def fit(
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
         progress: Show a bar on the standard error stream once the fit has taken two seconds.
+        time_limit: Seconds after which the best map so far is returned; the first exact solves are always finished.
+
+    Ctrl-C and a lack of memory end a fit like its time limit: it returns the best map so far, ``report.stop_reason``
+    says why, ``report.unmet`` where the tolerance is not met yet, and `FitWarning` what to do. Before the first exact
+    solves there is no map: then KeyboardInterrupt, or the error, goes on to the caller.
 
     Returns:
         The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
@@ -75,6 +85,7 @@ def fit(
         ValueError: Without rank and tolerance, for a rank that is larger than possible, for a family that fails at the
             first parameters, for a method that does not suit the operation, or a start of another problem.
         TypeError: For arguments of another type.
+        MemoryError: Where the exact solutions and the map asked for do not fit into memory; before anything is solved.
 
     Example:
         >>> import torch, neumatc as nm
@@ -89,7 +100,7 @@ def fit(
         >>> report.met, report.exact_solves < 80
         (True, True)
     """
-    (surrogate,) = _fit([problem], rank, tol, budget, method, start, seed, progress)
+    (surrogate,) = _fit([problem], rank, tol, budget, method, start, seed, progress, time_limit)
     return surrogate
 
 
@@ -102,6 +113,7 @@ def fit_many(
     method: ClosedForm | Pieces | None = None,
     seed: int = 0,
     progress: bool = True,
+    time_limit: float | None = None,
 ) -> list[Surrogate]:
     """Fit many problems of one operation, shape, dtype and device as `fit` would each, in batched linear algebra.
 
@@ -121,6 +133,7 @@ def fit_many(
         rank, tol, budget, seed: As for `fit`, the same for each problem.
         method: Default `Pieces()` with a tolerance, else `ClosedForm()`; others have no batched form.
         progress: Show a bar once it has taken two seconds.
+        time_limit: Seconds for all together. After them the first exact solves of each batch are still finished.
 
     Returns:
         One surrogate for each problem, in order. The time in each report is the mean of its batch. Surrogates of a
@@ -129,6 +142,8 @@ def fit_many(
     Raises:
         FamilyError: (a ValueError) If families fail at their first parameters, after the other problems are fitted: it
             names the problems, and its ``surrogates`` are those of the others.
+        KeyboardInterrupt, MemoryError: If something ends the fits before each has a map; its ``surrogates`` are those
+            of the others.
         ValueError: For problems that differ in operation, shape, dtype, device or number of parameters; and as `fit`
             does.
         TypeError: For another method, which has no batched form, or arguments of another type.
@@ -143,7 +158,7 @@ def fit_many(
     checks.require(problems, "problems", "at least one problem", "none")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
         raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {method!r}; call nm.fit.")
-    return _fit(problems, rank, tol, budget, method, None, seed, progress)
+    return _fit(problems, rank, tol, budget, method, None, seed, progress, time_limit)
 
 
 @checks.full_precision
@@ -156,7 +171,9 @@ def _fit(
     start: Surrogate | None,
     seed: int,
     progress: bool,
+    time_limit: float | None,
 ) -> list[Surrogate]:
+    watch = Watch(None if time_limit is None else checks.number("time_limit", time_limit, above=0))
     _check_alike(problems)
     first, seed = problems[0], checks.seed(seed)
     tol = None if tol is None else checks.number("tol", tol, above=0)
@@ -167,7 +184,8 @@ def _fit(
     rank = _checked_rank(rank, tol, start, first)
     if start is not None:
         _check_start(start, first, rank)
-    found: list[Surrogate | FamilyError] = []
+    _check_memory(problems, method, rank, budget)
+    found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
         begin = time.perf_counter()
         tasks = []
@@ -175,10 +193,10 @@ def _fit(
             settings = method.settings()
             report = Report(type(method).__name__, settings, rank or 0, seed, tol, budget, version=library_version())
             generator = torch.Generator().manual_seed(seed)
-            tasks.append(Task(problem, rank, tol, budget, start, generator, report, progress))
+            tasks.append(Task(problem, rank, tol, budget, start, generator, report, progress, watch))
         with torch.inference_mode(False), torch.no_grad():
             for task, maps in zip(tasks, _run(method, tasks)):
-                if isinstance(maps, FamilyError):
+                if isinstance(maps, BaseException):
                     found.append(maps)
                     continue
                 task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
@@ -228,39 +246,60 @@ def _batches(
 
 
 def _warn(task: Task) -> None:
-    """Warn where a tolerance is not met: where, why, and what to do."""
-    report = task.report
-    if report.tol is None or report.met:
+    """Warn where a tolerance is not met or something has ended the fit: where, why, and what to do."""
+    report, stopped = task.report, task.report.stop_reason in STOPPED
+    if report.met or (report.tol is None and not stopped):
         return
     where = "; ".join(map(str, report.unmet[:2])) or str(report.stop_reason)
     more = f" (and {len(report.unmet) - 2} more, see report.unmet)" if len(report.unmet) > 2 else ""
-    remedy = (*task.problem.family.box.hints(), _REMEDIES.get(report.stop_reason, _REMEDY))[0]
-    warnings.warn(f"the tolerance {report.tol:g} is not met: {where}{more}; {remedy}", FitWarning, stacklevel=5)
+    said = "" if report.tol is None else f"the tolerance {report.tol:g} is not met: {where}{more}; "
+    said += str(report.stop_reason) + "; " if stopped and str(report.stop_reason) not in said else ""
+    hints = () if stopped else task.problem.family.box.hints()
+    remedy = (*hints, _REMEDIES.get(report.stop_reason, _REMEDY))[0]
+    warnings.warn(f"{said}{remedy}", FitWarning, stacklevel=5)
 
 
-def _complete(found: list[Surrogate | FamilyError]) -> list[Surrogate]:
-    """Return the surrogates, or raise where families failed."""
-    failures = {i: one for i, one in enumerate(found) if isinstance(one, FamilyError)}
+def _complete(found: list[Surrogate | BaseException]) -> list[Surrogate]:
+    """Return the surrogates, or raise where families failed or something ended the fits before there were any."""
+    failures = {i: one for i, one in enumerate(found) if isinstance(one, BaseException)}
     if not failures:
         return found
     if len(found) == 1:
         raise found[0]
-    error = FamilyError(
-        f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
-        + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
-        + "; the other fits are in the `surrogates` of this error."
-    )
+    stopped = [failure for failure in failures.values() if not isinstance(failure, FamilyError)]
+    error = (
+        stopped
+        or [
+            FamilyError(
+                f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
+                + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
+                + "; the other fits are in the `surrogates` of this error."
+            )
+        ]
+    )[0]
     error.surrogates = [None if i in failures else one for i, one in enumerate(found)]
-    raise error from next(iter(failures.values()))
+    raise error from (None if stopped else next(iter(failures.values())))
 
 
-def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | FamilyError]:
+def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | BaseException]:
     """Fit tasks at once; halve them while a family among them fails at the snapshots, before anything is solved."""
-    try:
-        return method.run_many(tasks) if len(tasks) > 1 else [method.run(tasks[0])]
-    except FamilyError as error:
-        middle = len(tasks) // 2
-        return _run(method, tasks[:middle]) + _run(method, tasks[middle:]) if middle else [error]
+    run = (lambda: method.run_many(tasks)) if len(tasks) > 1 else lambda: [method.run(tasks[0])]
+    found, middle = tasks[0].watch.attempt(run), len(tasks) // 2
+    if not isinstance(found, BaseException):
+        return found
+    return _run(method, tasks[:middle]) + _run(method, tasks[middle:]) if middle else [found]
+
+
+def _check_memory(problems: list[Problem], method: Method, rank: int | None, budget: int | None) -> None:
+    """Raise where what is asked for is larger than memory: exact solutions of a batch, and all latent tensors."""
+    first, least = problems[0], 2 ** problems[0].family.dimension
+    held = least if isinstance(method, Pieces) else min(method.batch_snapshots(rank), budget or 2**62)
+    numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
+    count = held + len(problems) * (rank if rank and not isinstance(method, Pieces) else least)
+    size, most = count * numbers * checks.real_dtype(first.family.dtype).itemsize, memory(first.family.device)
+    got = f"{size / 1e9:.3g} GB for {held} exact solutions and the latent tensors"
+    remedy = "lower the rank, the snapshots or the number of problems, or take single precision"
+    checks.require(size <= most, "problem", f"a fit that needs at most {most / 1e9:.3g} GB", got, remedy, MemoryError)
 
 
 def _check_start(start: object, problem: Problem, rank: int | None) -> None:

@@ -1,8 +1,8 @@
 """What every way of fitting shares: the task it is given, and its arguments."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from neumatc.model import FactorMap, Surrogate, evaluate
 from neumatc.operations import checked
 from neumatc.problem import Problem
 from neumatc.report import Event, Report, Round, StopReason
+from neumatc.watch import ENDINGS, Watch
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Task:
         generator: For every random draw, on the CPU.
         report: To be filled in.
         progress: Whether to show a bar.
+        watch: Ends it before it is done.
     """
 
     problem: Problem
@@ -39,6 +41,7 @@ class Task:
     generator: torch.Generator
     report: Report
     progress: bool
+    watch: Watch = field(default_factory=Watch)
 
     def cube(self, p: Tensor) -> Tensor:
         """Scale parameters to [-1, 1]^d, in double precision, on the device of the family."""
@@ -55,7 +58,7 @@ class Task:
     def residual(self, maps: Sequence[FactorMap], p: Tensor) -> Tensor:
         """Relative algebraic residual of the maps at p, shape (B,)."""
         operation, family = self.problem.operation, self.problem.family
-        return self.measure(family(p), evaluate(operation, family.shape, maps, self.cube(p)))
+        return self.measure(self.matrices(p), evaluate(operation, family.shape, maps, self.cube(p)))
 
     def measure(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Relative algebraic residual of factors, shape (B,); counts what it costs."""
@@ -64,9 +67,34 @@ class Task:
             self.report.exact_solves += len(A)
         return self.problem.operation.residual(A, factors)
 
+    def matrices(self, p: Tensor) -> Tensor:
+        """Return A(p), unless the fit is to end."""
+        self.check()
+        return self.problem.family(p)
+
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Return A(p), and where it is defined, as `ParametricMatrix.evaluate`."""
+        """Return A(p), and where it is defined, as `ParametricMatrix.evaluate`, unless the fit is to end."""
+        self.check()
         return self.problem.family.evaluate(p)
+
+    def check(self) -> None:
+        """Raise where the fit is to end, by its time once something is solved."""
+        self.watch.check(self.report.exact_solves > 0)
+
+    def kept(self, fit: Callable[[], list[FactorMap]], best: Callable[[], list[FactorMap] | None]) -> list[FactorMap]:
+        """Return what ``fit`` returns; where something ends it, ``best``, the maps so far, and report why.
+
+        Where there are no maps so far, what ended it is raised.
+        """
+        try:
+            return fit()
+        except ENDINGS as error:
+            why = self.watch.reason(error)
+            if (maps := best()) is None:
+                raise
+            self.report.stop_reason, self.report.met = why, False
+            self.note(str(error))
+            return maps
 
     @property
     def periodic(self) -> tuple[bool, ...]:
@@ -159,6 +187,10 @@ class Method(ABC):
     @abstractmethod
     def run(self, task: Task) -> list[FactorMap]:
         """Fit the maps, and fill in the report. Called with gradients off."""
+
+    def batch_snapshots(self, rank: int | None) -> int:
+        """Return how many exact solutions, or as much, are held at once if the budget allows."""
+        return rank or 0
 
     def settings(self) -> dict[str, object]:
         """Return the arguments as plain numbers, for the report."""

@@ -40,6 +40,7 @@ class Piece:
         self.bend = np.zeros(len(axes))  # of each axis: angle by which its middle is stretched
         self.banned = [np.empty(0)] * len(axes)  # coordinates at which the exact solution fails
         self.moves = 0  # how often nodes were moved away from where the exact solution fails
+        self.passed = False  # whether its residual was small enough at fresh parameters
         self.trimmed = False  # whether axes were cut back to what they need
         self.halves: tuple[int, float, Piece, Piece] | None = None
 

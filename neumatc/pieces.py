@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from neumatc import checks, sparse, threads, together
-from neumatc.families import FamilyError
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap
 from neumatc.refinement import Refinement
@@ -65,14 +64,11 @@ class Pieces(Method):
     def _fit(
         self, task: Task, known: Callable[[Snapshots], None]
     ) -> tuple[list[FactorMap], list[list[int]], Snapshots]:
-        """Fit one task: the maps, of what was solved before if the family fails; see `together.fitted`."""
+        """Fit one task: the maps, of what is solved where something ends it; see `together.fitted`."""
         fit = Refinement(task, self.most, self.smallest)
         known(fit.snapshots)
         with threads.alone() if task.many == 1 else nullcontext():  # the steps of one problem are small
-            try:
-                maps = sparse.maps(fit.inspector, fit.budget.most) or fit.run()
-            except FamilyError as error:
-                maps = fit.ended(error)
+            maps = task.kept(lambda: sparse.maps(fit.inspector, fit.budget.most) or fit.run(), fit.best)
         return maps, [] if maps else fit.parts, fit.snapshots
 
 

@@ -7,14 +7,13 @@ import numpy as np
 from neumatc import ending, outlook, poles, together
 from neumatc import piece as tree
 from neumatc.budget import Budget
-from neumatc.families import FamilyError
 from neumatc.inspection import Inspector
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.piece import Piece
-from neumatc.report import StopReason
 from neumatc.snapshots import Snapshots
 from neumatc.steps import FAILS, Steps
+from neumatc.watch import UNFINISHED
 
 # Nodes per axis with which a fit begins, for one, two and more parameters.
 _FIRST = (9, 4, 3)
@@ -65,16 +64,18 @@ class Refinement:
             active = self._afforded(active) or self._afforded(self._failing_in_box())
         return ending.pieces(self.root, self.steps.links, self.inspector)
 
-    def ended(self, error: FamilyError) -> list[FactorMap]:
-        """Return the maps of what was solved before an error; raise it if that is nothing."""
+    def best(self) -> list[FactorMap] | None:
+        """Return the maps of what is solved, where something ends the fit; None where that is nothing."""
         if not len(self.snapshots.x):
-            raise error
-        for piece in tree.leaves(self.root):
-            piece.give_up(piece.trouble or "the family failed at a new parameter")
-        maps = ending.pieces(self.root, self.steps.links, self.inspector)
-        self.task.report.stop_reason = StopReason.FAMILY
-        self.task.note(str(error))
-        return maps
+            return None
+        tree.collapse(self.root)
+        self.snapshots.divide(tree.cuts(self.root))
+        found = tree.leaves(self.root)
+        # Where all pieces have passed, it is the box that was not checked.
+        for piece in [piece for piece in found if not (piece.passed or piece.trouble)] or found:
+            piece.give_up(piece.trouble or UNFINISHED)
+        self.inspector.forget()
+        return ending.pieces(self.root, self.steps.links, self.inspector)
 
     def _whole(self, active: list[Piece]) -> bool:
         """Whether to solve a grid as a whole: it is small, or a map would take most of its points."""
@@ -104,7 +105,8 @@ class Refinement:
                 more += self.steps.refined(piece, look)
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
             self.inspector.learn(worst, look.tail)
-            more += self.steps.failed(piece, look, worst) if worst > self.steps.goal else []
+            piece.passed = worst <= self.steps.goal
+            more += [] if piece.passed else self.steps.failed(piece, look, worst)
         return more
 
     def _solved(self, active: list[Piece]) -> tuple[list[Piece], list[Piece]]:
@@ -146,5 +148,6 @@ class Refinement:
         found, again = [piece for piece in tree.leaves(self.root) if piece.settled is not None], []
         for piece, worst in self.inspector.in_box(found).items() if found else ():
             if not piece.trouble and worst > self.task.tol:
+                piece.passed = False
                 again += self.steps.failed(piece, self.steps.outlook(piece), worst)
         return again

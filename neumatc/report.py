@@ -24,6 +24,9 @@ class StopReason(StrEnum):
     STEPS = "the steps are used up"
     DIVERGED = "the loss or a residual became NaN or Inf"
     FAMILY = "the family failed at a new parameter; the state before that is returned"
+    TIME = "the time limit is over; the best map so far is returned"
+    INTERRUPTED = "it was interrupted; the best map so far is returned"
+    MEMORY = "memory ran out; the best map so far is returned"
 
 
 @dataclass

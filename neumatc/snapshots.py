@@ -61,14 +61,14 @@ class Snapshots:
         if new:
             points = x[list(new.values())]
             factors, good = self.task.solve(self.task.box(torch.from_numpy(points)), aligned=True)
-            good, start = good.cpu().numpy(), len(self.x)
-            numbers = np.where(good, start + np.cumsum(good) - 1, -1)
-            self._rows |= zip(new, numbers.tolist())
-            self.x = np.concatenate([self.x, points[good]])
-            self._factors = tuple(map(torch.cat, zip(self._factors, factors))) if self._factors else tuple(factors)
-            self._values = None
-            if not self.task.problem.operation.unique:
-                self._sketch = None
+            good = good.cpu().numpy()
+            numbers = np.where(good, len(self.x) + np.cumsum(good) - 1, -1).tolist()
+            x = np.concatenate([self.x, points[good]])
+            factors = tuple(map(torch.cat, zip(self._factors, factors))) if self._factors else tuple(factors)
+            sketch = self._sketch if self.task.problem.operation.unique else None
+            # Together, as Ctrl-C may come between any two calls.
+            self.x, self._factors, self._values, self._sketch = x, factors, None, sketch
+            self._rows |= zip(new, numbers)
         return np.array([self._rows[key] for key in keys])
 
     def nearest(self, x: np.ndarray) -> np.ndarray:
@@ -106,8 +106,9 @@ class Snapshots:
 
     def divide(self, cuts: list[float]) -> None:
         """Place anchors at the ends and where pieces are divided."""
-        if not self.task.problem.operation.unique and len(cuts) + 2 != len(self.anchors):
-            self.anchors, self._values, self._sketch = np.array([-1.0, 1.0, *cuts]), None, None
+        anchors = np.array([-1.0, 1.0, *cuts])
+        if not self.task.problem.operation.unique and not np.array_equal(anchors, self.anchors):
+            self.anchors, self._values, self._sketch = anchors, None, None
 
     def along(self, low: float, high: float) -> np.ndarray:
         """Return what is solved between two bounds of one parameter; of several parameters nothing."""

@@ -22,6 +22,7 @@ from neumatc.linalg import from_rows, real_rows
 from neumatc.local import SparsePolynomials
 from neumatc.model import FactorMap
 from neumatc.report import StopReason, Unmet
+from neumatc.watch import UNFINISHED
 
 # Parameters from which on pieces, of at least 3^d nodes, are dearer; to which on an index fits an integer; and most
 # nodes of an axis: more want pieces.
@@ -52,7 +53,8 @@ def maps(inspector: Inspector, most: int) -> list[FactorMap] | None:
     d = task.problem.family.dimension
     if not _LEAST <= d <= _MOST or task.problem.family.grid is not None or (task.rank or _MOST_TERMS) <= 2 * d:
         return None
-    return _Trial(inspector, most).maps()
+    trial = _Trial(inspector, most)
+    return task.kept(trial.maps, trial.best)
 
 
 class _Trial:
@@ -94,14 +96,19 @@ class _Trial:
             new = ahead[order[: max(bulk, count // _GROWTH)]]
         return None
 
+    def best(self) -> list[FactorMap] | None:
+        """Return the maps of the terms so far, where something ends the fit; None without any."""
+        self.inspector.forget()
+        return self._built(UNFINISHED) if len(self.rows) else None
+
     def basis(self, x: np.ndarray) -> np.ndarray:
         """Functions that are one at their own node and zero at the others, at points x (B, d), shape (B, terms)."""
-        phi = self._functions(x).T
+        phi = self._functions(x, self.indices).T
         return scipy.linalg.solve_triangular(self.own, phi, trans="T", lower=True, unit_diagonal=True).T
 
-    def _functions(self, x: np.ndarray) -> np.ndarray:
+    def _functions(self, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
         phi = 1.0
-        for own, scale, k, xi in zip(self.axes, self.scales, self.indices.T, x.T):
+        for own, scale, k, xi in zip(self.axes, self.scales, indices.T, x.T):
             delta = np.concatenate([np.ones((1, len(x))), xi - own[:-1, None]])
             phi = phi * (np.cumprod(delta, axis=0) * scale[:, None])[k]
         return phi.T
@@ -113,9 +120,9 @@ class _Trial:
         rows = self.snapshots.solve(x) if len(new) else np.array([-1])
         if (rows < 0).any():
             return False
-        self.indices = np.concatenate([self.indices, new])
-        self.own = np.vstack([np.pad(self.own, ((0, 0), (0, len(new)))), self._functions(x)])
-        self.rows = np.append(self.rows, rows)
+        indices, before = np.concatenate([self.indices, new]), self.own
+        own = np.vstack([np.pad(before, ((0, 0), (0, len(new)))), self._functions(x, indices)])
+        self.indices, self.own, self.rows = indices, own, np.append(self.rows, rows)
         return True
 
     def _ahead(self) -> tuple[np.ndarray, np.ndarray]:

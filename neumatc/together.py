@@ -16,6 +16,7 @@ from neumatc.model import FactorMap
 from neumatc.operations import checked
 from neumatc.piece import Piece
 from neumatc.snapshots import Snapshots
+from neumatc.watch import STOPPED
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Together(Task):
 
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the matrices at p (B, d), problem by problem within each parameter, and where all are defined."""
+        self.check()
         A, good = zip(*(task.problem.family.evaluate(p) for task in self.tasks))
         return torch.stack(A, dim=1).flatten(0, 1), torch.stack(good).all(dim=0)
 
@@ -114,12 +116,12 @@ def fitted(
     """
     together = Together.of(tasks) if len(tasks) > 1 else tasks[0]
     if together is None:
-        return [fit(task, known)[0] for task in tasks]
+        return [task.watch.attempt(lambda task=task: fit(task, known)[0]) for task in tasks]
     maps, parts, snapshots = fit(together, known)
     if together.many == 1:
         return [maps]
     # Where one is not defined nothing is known of the others.
-    if together.report.met and not together.report.singular:
+    if together.report.stop_reason in STOPPED or (together.report.met and not together.report.singular):
         return together.apart(maps)
     found = {}
     for part in parts or [[k] for k in range(len(tasks))]:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from neumatc import checks, sampling
 from neumatc.embeddings import Embedding, SinusoidalMLP
 from neumatc.failure import FailureEstimate, FailureInformedSampling
-from neumatc.families import FamilyError
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap
 from neumatc.report import StopReason
@@ -94,7 +93,8 @@ class ResidualTraining(Method):
         self._accept(task)
         task.report.rank = task.rank if task.start is None else task.start.rank
         with tqdm(total=self.steps, disable=not task.progress, delay=2, unit="step", desc="residual training") as bar:
-            return _Training(self, task, bar).run()
+            training = _Training(self, task, bar)
+            return task.kept(training.run, training.kept)
 
     def _accept(self, task: Task) -> None:
         """Raise ValueError for what a task can ask of training too much."""
@@ -160,20 +160,20 @@ class _Training:
         self.schedule = CosineAnnealingLR(self.optimiser, method.steps) if cosine else ConstantLR(self.optimiser, 1.0)
 
     def run(self) -> list[FactorMap]:
-        """Train in rounds; where the family fails, keep what there is."""
+        """Train in rounds, and return the best maps."""
         steps, rounds = self.method.steps, self.method.rounds
-        try:
-            if self.task.start:
-                self._begin()
-            for end in sorted({-(-steps * i // rounds) for i in range(1, rounds + 1)}):
-                if not self._descend(end) or self._judged():
-                    break
-        except FamilyError as error:
-            self.task.report.stop_reason = StopReason.FAMILY
-            self.task.note(str(error))
-            if self.task.start is None and all(torch.isfinite(m(self.x)).all() for m in self.maps):
-                self.good = _copied(self.maps)
+        if self.task.start:
+            self._begin()
+        for end in sorted({-(-steps * i // rounds) for i in range(1, rounds + 1)}):
+            if not self._descend(end) or self._judged():
+                break
         return self.good
+
+    def kept(self) -> list[FactorMap] | None:
+        """Return the best maps where something ends training; None before the first step of random ones."""
+        if self.task.start is None and all(torch.isfinite(m(self.x)).all() for m in self.maps):
+            self.good = _copied(self.maps)
+        return self.good if self.task.start or self.steps else None
 
     def _begin(self) -> None:
         """Choose what to make small from a start, and report it as round zero."""
@@ -183,7 +183,7 @@ class _Training:
         newton = self.method.newton and operation.newton
         if newton and first.residuals.max() < _LARGE_RESIDUAL and near.max() < _LARGE_RESIDUAL:
             y, self.targets = task.cube(p), self._step_from_start(self.x, self.A)
-            improved = self._step_from_start(y, task.problem.family(p))
+            improved = self._step_from_start(y, task.matrices(p))
             self.judge = lambda maps: _relative_square([m(y) for m in maps], improved).item()
         else:
             self.judge = lambda maps: float(task.residual(maps, p).median())
@@ -197,6 +197,7 @@ class _Training:
         """Take steps up to ``end``. Return whether the loss stayed finite."""
         report, losses, every = self.task.report, [], max(1, self.method.steps // _LOSSES)
         while self.steps < end:
+            self.task.watch.check(True)
             losses.append(self._step())
             self.steps += 1
             self.bar.update()
@@ -262,7 +263,7 @@ class _Training:
             new = new[task.residual(task.start.maps, new) < _LARGE_RESIDUAL]
         if len(new) == 0:
             return
-        A, x = task.problem.family(new), task.cube(new)
+        A, x = task.matrices(new), task.cube(new)
         self.A, self.x = torch.cat([self.A, A]), torch.cat([self.x, x])
         if self.targets:
             self.targets = [torch.cat(pair) for pair in zip(self.targets, self._step_from_start(x, A))]
