@@ -131,12 +131,15 @@ class Box:
             p = p.double()
         if self.dimension == 1 and p.ndim < 2:
             p = p.reshape(-1, 1)
-        if any(self.periodic) and p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
-            p = self._wrapped(p)
+        if p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
+            p = self.wrapped(p)
+        extrapolate = checks.flag("extrapolate", extrapolate)
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate, name=name)
 
-    def _wrapped(self, p: Tensor) -> Tensor:
-        """Move parameters on periodic axes into the box by whole periods; those inside stay as they are."""
+    def wrapped(self, p: Tensor) -> Tensor:
+        """Move parameters (B, d) on periodic axes into the box by whole periods; those inside stay as they are."""
+        if not any(self.periodic):
+            return p
         lower, upper = self.lower.to(p.dtype), self.upper.to(p.dtype)
         turns = torch.floor((p - lower) / (upper - lower))
         outside = ((p < lower) | (p > upper)) & torch.tensor(self.periodic, device=p.device)

@@ -193,13 +193,14 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
 def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> Tensor:
     if isinstance(bound, Tensor):
         require(not bound.is_complex(), name, "real bounds", bound.dtype, "take the real part", TypeError)
+        device = bound.device if device is None else device
     else:
+        device = torch.empty(0).device if device is None else device
         kept = isinstance(bound, (np.ndarray, np.floating))
-        bound = numbers(name, bound, device)
+        bound = numbers(name, bound, "cpu")
         dtype = dtype or (None if kept else default_dtype())
     dtype = dtype or (bound.dtype if bound.dtype in REAL else default_dtype())
-    where = bound.device if device is None else device
-    tensor = torch.atleast_1d(bound.detach().to(place("device", where), dtype, copy=True))
+    tensor = torch.atleast_1d(bound.detach().to(place("device", device), dtype, copy=True))
     shape, remedy = f"shape {tuple(tensor.shape)}", "give a number, or a list of them"
     require(tensor.ndim == 1 and tensor.numel(), name, "one bound per parameter, shape (d,)", shape, remedy)
     require(tensor.isfinite().all(), name, "finite bounds", row(tensor), "give the ends of what is used")

@@ -270,6 +270,7 @@ def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Genera
     return torch.randn(shape, dtype=wide, generator=generator)
 
 
+@checks.full_precision
 def trigonometric(
     size: int = 64,
     terms: int = 8,

@@ -324,7 +324,7 @@ def _evaluated(
             end = min(start + rows, len(p))
             values = [output[start * points : end * points] for output in outputs]
             evaluate(operation, *own, cube(p[start:end]), values)
-            if orthonormal:
+            if checks.flag("orthonormal", orthonormal):
                 operation.orthonormalize_(values)
     return operation.pack(outputs)
 
@@ -375,7 +375,8 @@ def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
     d = surrogate.box.dimension
     p = p.reshape(-1, 1) if d == 1 and p.ndim < 2 else p
     checks.require(p.shape[1:] == (d,), "p", f"shape (B, {d})", tuple(p.shape), f"reshape it to (B, {d})")
-    fitted = [m(surrogate.box.cube(p)) for m in surrogate.maps]
+    x = surrogate.box.cube(surrogate.box.wrapped(p))
+    fitted = [m(x) for m in surrogate.maps]
     if surrogate.operation.finishes:
         pairs = list(zip(fitted, surrogate._factors, surrogate.dtypes))
         block = any(x.is_complex() for x in fitted) and any(x.ndim > len(f.shape) + 1 for x, f, _ in pairs)
