@@ -22,7 +22,8 @@ class Box:
     bounds are the same parameter, and parameters outside are moved inside by whole periods.
 
     Args:
-        lower: Lower bounds, shape (d,), or a number for d = 1. A floating tensor keeps its dtype.
+        lower: Lower bounds, shape (d,), or a number for d = 1. Floating tensors, arrays and numbers of NumPy keep
+            their dtype.
         upper: Upper bounds, above ``lower``.
         scale: ``"linear"`` or ``"log"``, or one of them per axis.
         periodic: Whether the axes are periodic, one for all or one per axis.
@@ -76,13 +77,19 @@ class Box:
     def _each(self, name: str, value: object, kind: type) -> tuple:
         """Return one value per axis; scales and flags may be given once for all."""
         d = self.dimension
-        if isinstance(value, kind) and name in ("scale", "periodic"):
+        scalar = isinstance(value, kind) or (kind is bool and getattr(value, "shape", None) == ())
+        if scalar and name in ("scale", "periodic"):
             value = [value] * d
-        good = isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, kind) for v in value)
-        expected = f"{d} values of type {kind.__name__}, one per axis"
-        checks.require(good, name, expected, repr(value), error=TypeError)
-        checks.require(len(value) == d, name, expected, repr(value))
-        return tuple(value)
+        several = isinstance(value, (Sequence, np.ndarray, Tensor)) and not isinstance(value, str)
+        expected, remedy = f"{d} values of type {kind.__name__}, one per axis", "give one for each"
+        try:
+            values = [checks.flag(name, v) if kind is bool else v for v in value] if several else [None]
+            good = all(isinstance(v, kind) for v in values)
+        except TypeError:
+            good = False
+        checks.require(good, name, expected, checks.shown(value), remedy, TypeError)
+        checks.require(len(values) == d, name, expected, checks.shown(value), remedy)
+        return tuple(values)
 
     @property
     def dimension(self) -> int:
@@ -109,7 +116,8 @@ class Box:
         """Return parameters as a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
         Args:
-            p: A tensor, an array or nested lists of shape (B, d); for d = 1 also (B,) or a number.
+            p: A tensor, an array or nested lists of shape (B, d); for d = 1 also (B,) or a number. Integers become
+                float64.
             extrapolate: Allow parameters outside the box.
             name: What messages call p.
 
@@ -119,14 +127,19 @@ class Box:
         """
         if not isinstance(p, Tensor):
             p = checks.numbers(name, p, self.device)
+        elif p.dtype in checks.INTEGERS:
+            p = p.double()
         if self.dimension == 1 and p.ndim < 2:
             p = p.reshape(-1, 1)
-        if any(self.periodic) and p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
-            p = self._wrapped(p)
+        if p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
+            p = self.wrapped(p)
+        extrapolate = checks.flag("extrapolate", extrapolate)
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate, name=name)
 
-    def _wrapped(self, p: Tensor) -> Tensor:
-        """Move parameters on periodic axes into the box by whole periods; those inside stay as they are."""
+    def wrapped(self, p: Tensor) -> Tensor:
+        """Move parameters (B, d) on periodic axes into the box by whole periods; those inside stay as they are."""
+        if not any(self.periodic):
+            return p
         lower, upper = self.lower.to(p.dtype), self.upper.to(p.dtype)
         turns = torch.floor((p - lower) / (upper - lower))
         outside = ((p < lower) | (p > upper)) & torch.tensor(self.periodic, device=p.device)
@@ -165,7 +178,7 @@ class Box:
 
     def to(self, device: torch.device | str | None) -> Box:
         """Return the box on another device."""
-        return Box(self.lower.to(device), self.upper.to(device), **self.settings())
+        return Box(self.lower, self.upper, device=device, **self.settings())
 
     def hints(self) -> list[str]:
         """Say where a logarithmic scale would suit: positive bounds over two decades and more."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neumatc import checks, linalg
@@ -49,7 +50,7 @@ class Certified:
 @checks.full_precision
 @torch.no_grad()
 def certify(
-    surrogate: Surrogate, problem: Problem, p: Tensor, *, rtol: float = 1e-2, orthonormal: bool = False
+    surrogate: Surrogate, problem: Problem, p: Tensor | ArrayLike, *, rtol: float = 1e-2, orthonormal: bool = False
 ) -> Certified:
     r"""Evaluate a surrogate, measure each value against A(p), and solve exactly where it is not good enough.
 
@@ -66,7 +67,7 @@ def certify(
     Args:
         surrogate: A fitted surrogate.
         problem: The problem that it stands for.
-        p: Parameters inside the box, as for the surrogate's call.
+        p: Parameters inside the box, as for the surrogate's call; arrays give arrays.
         rtol: Largest relative error that is accepted, in the measure of ``problem.error``.
         orthonormal: As for the surrogate's call.
 
@@ -94,7 +95,7 @@ def certify(
     operation, family = problem.operation, problem.family
     expected, found = (operation, family.shape), (surrogate.operation, surrogate.shape)
     checks.require(expected == found, "surrogate", f"one of the problem, {expected}", f"one of {found}")
-    p = surrogate.box.points(p)
+    given, p = p, surrogate.box.points(p)
     value = surrogate(p, orthonormal=orthonormal)
     factors = (value,) if isinstance(value, Tensor) else tuple(value)
     expected = ([factor.dtype(family.dtype) for factor in problem.factors], family.device)
@@ -117,8 +118,8 @@ def certify(
                 exact, failed[piece][rejected] = [torch.nan] * len(own), True
             for x, y in zip(own, exact):
                 x[rejected] = y
-    accepted = bound <= rtol
-    return Certified(operation.pack(factors), residual, bound, operation.certainty, accepted, failed)
+    found = (operation.pack(factors), residual, bound, operation.certainty, bound <= rtol, failed)
+    return Certified(*(checks.like(given, x) for x in found))
 
 
 def _measured(problem: Problem, A: Tensor, good: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

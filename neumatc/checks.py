@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar, Token
 
 import numpy as np
 import torch
@@ -13,23 +16,52 @@ from torch import Tensor
 
 REAL = (torch.float32, torch.float64)
 COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 DTYPES = (*REAL, *COMPLEX.values())
 # The least width of a box, in spacings of floating-point numbers at its far end.
 _LEAST_NUMBERS = 1000
+# How NumPy treats floating-point errors by itself, and a caller's default device and settings, where they differ.
+_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+_OUTSIDE: ContextVar[tuple[torch.device, dict[str, str]] | None] = ContextVar("outside", default=None)
+# Most numbers of a parameter, and characters of what a caller's function says, that a message shows.
+_SHOWN, _QUOTED = 3, 80
 _LIMITS = {"above": operator.gt, "at_least": operator.ge, "at_most": operator.le, "below": operator.lt}
 
 
 def full_precision(function: Callable) -> Callable:
-    """Decorate what computes, so that a caller's `torch.autocast` does not lower its precision."""
+    """Decorate what computes, so that a caller's `torch.autocast`, default device and `np.errstate` change nothing.
+
+    A caller's own function still runs under the last two; see `outside`.
+    """
 
     @functools.wraps(function)
     def wrapper(*arguments: object, **options: object) -> object:
-        if not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):  # the contexts take longer than a small evaluation
+        device, errors = torch.empty(0).device, np.geterr()
+        cast = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        if not cast and device.type == "cpu" and errors == _ERRORS:  # the contexts take longer than a small evaluation
             return function(*arguments, **options)
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*arguments, **options)
+        # A wrapper inside ours sees what we set: what the caller has is what the outermost found.
+        found = _OUTSIDE.get() or _OUTSIDE.set((device, errors))
+        try:
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False), _under("cpu", _ERRORS):
+                return function(*arguments, **options)
+        finally:
+            if isinstance(found, Token):
+                _OUTSIDE.reset(found)
 
     return wrapper
+
+
+@contextlib.contextmanager
+def _under(device: torch.device | str, errors: dict[str, str]) -> Iterator[None]:
+    with torch.device(device), np.errstate(**errors):
+        yield
+
+
+def outside() -> contextlib.AbstractContextManager:
+    """Return the context in which a caller's own function runs: with the caller's default device and `np.errstate`."""
+    found = _OUTSIDE.get()
+    return _under(*found) if found else contextlib.nullcontext()
 
 
 def require(good: object, name: str, expected: str, got: object, remedy: str = "", error: type = ValueError) -> None:
@@ -52,7 +84,7 @@ def default_dtype() -> torch.dtype:
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the real dtype of the same precision: complex64 -> float32, float64 -> float64."""
-    return dtype.to_real() if dtype.is_complex else dtype
+    return {own: real for real, own in COMPLEX.items()}.get(dtype, dtype)  # as torch.compile understands it
 
 
 def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
@@ -75,12 +107,31 @@ def integer(name: str, value: object, minimum: int, maximum: int | None = None) 
     """Return ``value`` as an int from ``minimum`` to ``maximum``."""
     try:
         result = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):
         result = None
     require(result is not None, name, "an integer", describe(value), error=TypeError)
-    require(result >= minimum, name, f"at least {minimum}", result)
-    require(maximum is None or result <= maximum, name, f"at most {maximum}", result)
+    require(result >= minimum, name, f"at least {minimum}", shown(result), "raise it")
+    require(maximum is None or result <= maximum, name, f"at most {maximum}", shown(result), "lower it")
     return result
+
+
+def flag(name: str, value: object) -> bool:
+    """Return ``value`` as a bool: True or False, also NumPy's, and arrays and tensors of one without an axis."""
+    if isinstance(value, (np.bool_, np.ndarray, Tensor)) and value.shape == () and str(value.dtype).endswith("bool"):
+        value = bool(value)
+    require(isinstance(value, bool), name, "True or False", describe(value), error=TypeError)
+    return value
+
+
+def place(name: str, value: object) -> torch.device | None:
+    """Return ``value`` as a device of this machine that holds data; None stays None."""
+    try:
+        found = None if value is None else torch.empty(0, device=value).device
+        good = found is None or found.type != "meta"
+    except (RuntimeError, AssertionError, TypeError, OverflowError):
+        good = False
+    require(good, name, "a device of this machine, such as 'cpu' or 'cuda:0'", describe(value), "move to one")
+    return found
 
 
 def seed(value: object) -> int:
@@ -91,27 +142,30 @@ def seed(value: object) -> int:
 def choice(name: str, value: object, choices: tuple) -> object:
     """Return ``value`` if it is one of ``choices``."""
     *others, last = map(repr, choices)
-    require(value in choices, name, f"{', '.join(others)} or {last}" if others else last, repr(value))
-    return value
+    found = [own for own in choices if isinstance(value, (type(own), np.integer)) and value == own]
+    require(found, name, f"{', '.join(others)} or {last}" if others else last, shown(value), "take one of them")
+    return found[0]
 
 
 def each(name: str, value: object, count: int) -> list:
     """Return ``count`` values: those given, or the one given."""
-    values = list(value) if isinstance(value, Sequence) else [value] * count
-    require(len(values) == count, name, f"one value or {count}", f"{len(values)}: {value!r}")
+    several = isinstance(value, (Sequence, np.ndarray, Tensor)) and getattr(value, "shape", True) != ()
+    values = list(value) if several else [value] * count
+    require(len(values) == count, name, f"one value or {count}", f"{len(values)}: {shown(value)}", "give one for each")
     return values
 
 
 def number(name: str, value: object, **limits: float) -> float:
     """Return ``value`` as a finite float within limits: ``above``, ``at_least``, ``at_most``, ``below``."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
     try:
-        result = None if isinstance(value, (str, bytes, bool)) else float(value)
-    except (TypeError, ValueError):
+        result = None if isinstance(value, (str, bytes, bool)) or kind not in "iuf" else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         result = None
     require(result is not None, name, "a number", describe(value), error=TypeError)
     good = math.isfinite(result) and all(_LIMITS[word](result, limit) for word, limit in limits.items())
     said = " and ".join(f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items())
-    require(good, name, f"a finite number {said}".rstrip(), repr(value))
+    require(good, name, f"a finite number {said}".rstrip(), shown(value))
     return result
 
 
@@ -124,29 +178,32 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     require(dtype in (None, *REAL), "dtype", "torch.float32 or torch.float64 for parameters", dtype, error=TypeError)
     low = _bound("lower", lower, dtype, device)
     high = _bound("upper", upper, dtype, device).to(low)
-    require(low.shape == high.shape, "upper", f"shape {tuple(low.shape)} like `lower`", tuple(high.shape))
+    remedy = "give one bound for each parameter"
+    require(low.shape == high.shape, "upper", f"shape {tuple(low.shape)} like `lower`", tuple(high.shape), remedy)
     remedy = "swap them, or pass `dtype=torch.float64` if float32 cannot tell them apart"
-    require((low < high).all(), "upper", f"values above `lower` = {low.tolist()}", high.tolist(), remedy)
+    require((low < high).all(), "upper", f"values above `lower` = {row(low)}", row(high), remedy)
     width, size = high - low, torch.maximum(low.abs(), high.abs())
     wide = width >= _LEAST_NUMBERS * (size - torch.nextafter(size, torch.zeros_like(size)))
     expected = f"a box that is wide against the spacing of {low.dtype} numbers there, and finite"
     remedy = "give it in double precision, or shift or scale the parameters"
-    require((width.isfinite() & wide).all(), "upper", expected, f"{low.tolist()} to {high.tolist()}", remedy)
+    require((width.isfinite() & wide).all(), "upper", expected, f"{row(low)} to {row(high)}", remedy)
     return low, high
 
 
 def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> Tensor:
     if isinstance(bound, Tensor):
-        require(not bound.is_complex(), name, "real bounds", bound.dtype, error=TypeError)
-        dtype = dtype or (bound.dtype if bound.dtype in REAL else None)
-    try:
-        tensor = torch.as_tensor(bound, dtype=dtype or default_dtype(), device=device).detach().clone()
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"`{name}`: expected one number per parameter, got {bound!r}.") from None
-    tensor = torch.atleast_1d(tensor)
-    shape = tuple(tensor.shape)
-    require(tensor.ndim == 1 and tensor.numel(), name, "one bound per parameter, shape (d,)", f"shape {shape}")
-    require(tensor.isfinite().all(), name, "finite bounds", tensor.tolist())
+        require(not bound.is_complex(), name, "real bounds", bound.dtype, "take the real part", TypeError)
+        device = bound.device if device is None else device
+    else:
+        device = torch.empty(0).device if device is None else device
+        kept = isinstance(bound, (np.ndarray, np.floating))
+        bound = numbers(name, bound, "cpu")
+        dtype = dtype or (None if kept else default_dtype())
+    dtype = dtype or (bound.dtype if bound.dtype in REAL else default_dtype())
+    tensor = torch.atleast_1d(bound.detach().to(place("device", device), dtype, copy=True))
+    shape, remedy = f"shape {tuple(tensor.shape)}", "give a number, or a list of them"
+    require(tensor.ndim == 1 and tensor.numel(), name, "one bound per parameter, shape (d,)", shape, remedy)
+    require(tensor.isfinite().all(), name, "finite bounds", row(tensor), "give the ends of what is used")
     return tensor
 
 
@@ -156,9 +213,33 @@ def numbers(name: str, value: object, device: torch.device) -> Tensor:
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
             raise TypeError
-        return torch.as_tensor(array if array.dtype == np.float32 else array.astype(np.float64), device=device)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"`{name}`: expected real numbers, got {type(value).__name__}.") from None
+        return tensor(array if array.dtype == np.float32 else array.astype(np.float64)).to(device)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        remedy = "give a number, lists, an array or a tensor"
+        raise TypeError(f"`{name}`: expected real numbers, got {describe(value)}; {remedy}.") from None
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """Return an array as a tensor: its own memory, where torch may have it (writable, forward, in native order)."""
+    require(array.dtype.kind in "biufc", "array", "numbers", f"the dtype {array.dtype}", "convert it", TypeError)
+    plain = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("="), order="C"))
+
+
+def like(p: object, value: object) -> object:
+    """Return a value as it is, or, where parameters p are of NumPy, with arrays in the place of its tensors."""
+    if not isinstance(p, (np.ndarray, np.generic)):
+        return value
+    if isinstance(value, tuple):
+        arrays = [like(p, x) for x in value]
+        return type(value)(*arrays) if hasattr(value, "_fields") else tuple(arrays)
+    return value.numpy(force=True) if isinstance(value, Tensor) else value
+
+
+def followed(x: Tensor) -> bool:
+    """Whether something follows what is done with x: autograd, torch.func, or a compiler."""
+    wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return wrapped or (x.requires_grad and torch.is_grad_enabled())
 
 
 def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False, name: str = "p") -> Tensor:
@@ -172,25 +253,25 @@ def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     require(p.dtype in REAL, name, "float32 or float64", p.dtype, f"convert with `{name}.to(torch.float64)`", TypeError)
     shape = tuple(p.shape)
     require(shape[1:] == (d,), name, f"shape (B, {d}), one row per parameter", shape, f"reshape it to (B, {d})")
-    require(shape[0], name, "at least one parameter", f"an empty batch of shape {shape}")
+    require(shape[0], name, "at least one parameter", f"an empty batch of shape {shape}", "leave the call out")
     require(p.device == device, name, f"device {device}", p.device, f"move it with `{name}.to('{device}')`")
     # Python numbers: this runs before every evaluation, and a dozen operations on tiny tensors would cost more than it.
     # They come in one piece, since a GPU is waited for each time. Both extremes are NaN where an entry is.
     extremes = torch.cat([lower, upper, p.detach().amin(dim=0), p.detach().amax(dim=0)]).tolist()
     low, high, smallest, largest = (extremes[i : i + d] for i in range(0, 4 * d, d))
     if not all(map(math.isfinite, smallest + largest)):
-        row = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
-        require(False, name, "finite parameters", f"{p[row].tolist()} in row {row}")
+        i = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
+        require(False, name, "finite parameters", f"{row(p[i])} in row {i}", "drop such rows")
     eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
     slack = [min(8 * eps * max(abs(a), abs(b)), 1e-3 * (b - a)) for a, b in zip(low, high)]
     inside = [a - s <= x and y <= b + s for a, b, s, x, y in zip(low, high, slack, smallest, largest)]
     if not extrapolate and not all(inside):
         s = torch.tensor(slack, dtype=torch.float64, device=device)
         outside = ((p < lower - s) | (p > upper + s)).any(dim=1)
-        row = int(torch.argmax(outside.int()))
-        got = f"{p[row].tolist()} in row {row} ({int(outside.sum())} of {shape[0]} rows are outside)"
-        remedy = "" if name == "snapshots" else "pass `extrapolate=True` to allow it"
-        require(False, name, f"parameters in the box {low} to {high}", got, remedy)
+        i = int(torch.argmax(outside.int()))
+        got = f"{row(p[i])} in row {i} ({int(outside.sum())} of {shape[0]} rows are outside)"
+        remedy = "leave those out" if name == "snapshots" else "pass `extrapolate=True` to allow it"
+        require(False, name, f"parameters in the box {row(lower)} to {row(upper)}", got, remedy)
     return p
 
 
@@ -200,13 +281,14 @@ def matrices(name: str, A: object, p: Tensor, *, anything: bool = False) -> Tens
     Its entries must be finite, unless ``anything`` goes.
     """
     expected, count = "a torch.Tensor of shape (B, m, n)", len(p)
-    require(isinstance(A, Tensor), name, expected, type(A).__name__, error=TypeError)
+    require(isinstance(A, Tensor), name, expected, describe(A), "convert it with torch.as_tensor", TypeError)
     matrix_dtype(name, A.dtype)
     good = A.ndim == 3 and len(A) == count and 0 not in A.shape
-    require(good, name, f"shape ({count}, m, n), one matrix per parameter", tuple(A.shape))
+    remedy = "stack them along the first axis"
+    require(good, name, f"shape ({count}, m, n), one matrix per parameter", tuple(A.shape), remedy)
     if not anything and not (good := finite(A.detach())).all():
-        row = int(torch.argmin(good.int()))
-        got = f"NaN or Inf at parameter {p[row].tolist()} ({int((~good).sum())} of {count} matrices)"
+        i = int(torch.argmin(good.int()))
+        got = f"NaN or Inf at parameter {row(p[i])} ({int((~good).sum())} of {count} matrices)"
         require(False, name, "finite entries", got, "restrict the box or mend the function")
     return A.resolve_conj().resolve_neg()
 
@@ -220,7 +302,26 @@ def finite(A: Tensor) -> Tensor:
 
 
 def describe(value: object) -> str:
-    """Say what came, for the end of a message: the type, and for a tensor its shape and dtype."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return f"{value!r} of type {type(value).__name__}"
+    """Say what came, for the end of a message: the type, and for a tensor or an array its shape and dtype."""
+    for kind, name in ((Tensor, "a tensor"), (np.ndarray, "an array")):
+        if isinstance(value, kind):
+            return f"{name} of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"{shown(value)} of type {type(value).__name__}"
+
+
+def shown(value: object) -> str:
+    """Return what `repr` gives, of what is long a part; no array."""
+    return describe(value) if isinstance(value, (Tensor, np.ndarray)) else reprlib.repr(value)
+
+
+def row(p: Tensor) -> str:
+    """Return the parameter p (d,) as a list, of many numbers the first, to nine digits."""
+    numbers = [str(float(f"{x:.9g}")) for x in p[:_SHOWN].tolist()]
+    return f"[{', '.join(numbers)}{', ...' if len(p) > _SHOWN else ''}]"
+
+
+def said(error: Exception) -> str:
+    """Return what a caller's function raised, of a long message the beginning."""
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0]}"
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -73,7 +73,7 @@ class Embedding(ABC):
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns, the mode-3 product with real columns (r, M); in ``out`` if given."""
         phi = self(x, weights).to(columns.dtype)
-        if followed(x) or (out is None and torch.is_grad_enabled()):
+        if checks.followed(x) or (out is None and torch.is_grad_enabled()):
             return phi @ columns
         out = columns.new_empty(len(phi), columns.shape[1]) if out is None else out
         threads.products([(phi, columns, out, None)])
@@ -94,12 +94,6 @@ class Embedding(ABC):
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""
         return asdict(self)
-
-
-def followed(x: Tensor) -> bool:
-    """Whether something follows what is done with x: autograd, torch.func, or a compiler."""
-    wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return wrapped or (x.requires_grad and torch.is_grad_enabled())
 
 
 def _uniform(limit: float, generator: torch.Generator, *shape: int) -> Tensor:
@@ -282,7 +276,7 @@ class Chebyshev(Products):
         if self.stretch:
             # In double precision: polynomials of degree D magnify the rounding of their argument by up to D^2.
             x = (torch.sin(x.double() * math.asin(self.stretch)) / self.stretch).to(x.dtype)
-        if followed(x):
+        if checks.followed(x):
             recurrence = [torch.ones_like(x), x]
             for _ in range(self.degree - 1):
                 recurrence.append(2 * x * recurrence[-1] - recurrence[-2])

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, gauge, linalg
-from neumatc.embeddings import followed
 from neumatc.linalg import beside, norm, relative, squared_norm, two_norm_above
 from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
 from neumatc.report import Event
@@ -330,8 +329,8 @@ class Eig(Operation):
         return relative(A - self.invariant(factors), A).sqrt()
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-        V = out[1]
-        V /= torch.linalg.vector_norm(V, dim=1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
+        V = fitted[1]
+        out[1].copy_(V / torch.linalg.vector_norm(V, dim=1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny))
 
 
 @dataclass(frozen=True)
@@ -489,7 +488,7 @@ class QR(_Product):
         return super().loss(A, factors) + relative(factors[1].tril(-1), A)
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-        out[1].triu_()
+        out[1].copy_(fitted[1].triu())
 
 
 @dataclass(frozen=True)
@@ -517,7 +516,7 @@ class Cholesky(Operation):
         return relative(A - L @ L.mH, A) + squared_norm(L.triu(1) / size[:, None, None])
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-        out[0].tril_()
+        out[0].copy_(fitted[0].tril())
 
 
 @dataclass(frozen=True)
@@ -567,8 +566,10 @@ def _diagonalised(M: Tensor) -> tuple[Tensor, Tensor]:
 
     Where all have the same blocks, of at most two, by the rotation of Jacobi: it takes a twentieth of LAPACK's time.
     """
-    linked = None if followed(M) else (M != 0).any(dim=0).triu(1)
-    if linked is None or (linked.sum(dim=0) + linked.sum(dim=1)).max() > 1:
+    if checks.followed(M):
+        return torch.linalg.eigh(M)
+    linked = (M != 0).any(dim=0).triu(1)
+    if (linked.sum(dim=0) + linked.sum(dim=1)).max() > 1:
         return linalg.in_threads(lambda part: tuple(torch.linalg.eigh(part)), M)
     s, P = M.diagonal(dim1=1, dim2=2).real.clone(), torch.eye(M.shape[1]).to(M).repeat(len(M), 1, 1)
     for i, j in linked.nonzero().tolist():

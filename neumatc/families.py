@@ -1,4 +1,4 @@
-"""Parametric matrices p -> A(p): any batched torch function on a box, and families made for study."""
+"""Parametric matrices p -> A(p): any function on a box, in torch or NumPy, and families made for study."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.interpolate import RBFInterpolator, make_interp_spline
+from scipy.sparse import issparse
 from torch import Tensor
 
 from neumatc import checks, sampling
@@ -36,12 +37,17 @@ class ParametricMatrix:
     """A continuous map p -> A(p) from a box in R^d to m x n matrices.
 
     Args:
-        fn: Batched function, p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. It is
-            called once with the centre of the box to learn the shape, the dtype and the device of A, or if that fails
-            there with some other parameters. It is given its own copy of p.
-        lower: Lower bounds of the box, shape (d,), or a number for d = 1. A floating tensor keeps its dtype; lists take
-            ``dtype``.
+        fn: Function p of shape (B, d) -> A of shape (B, m, n), real or complex, any torch code. Arrays, lists, and
+            sparse matrices of SciPy and torch are taken too; sparse ones are made dense, and so is all that is computed
+            from them. It is called once with the centre of the box to learn the shape, the dtype and the device of A,
+            or if that fails there with some other parameters. It is given its own copy of p, a tensor, and runs under
+            the default device and ``np.errstate`` of whoever calls. Whatever it raises becomes a `FamilyError`.
+        lower: Lower bounds of the box, shape (d,), or a number for d = 1. Floating tensors, arrays and numbers of NumPy
+            keep their dtype; the rest takes ``dtype``.
         upper: Upper bounds, above ``lower``.
+        batched: False for NumPy or SciPy code that makes one matrix (m, n) at a time: ``fn`` gets a float for d = 1
+            (also where the grid is of integers), else an array (d,), and the default ``dtype`` is float64. A then
+            carries no gradients.
         scale: ``"linear"`` or ``"log"``, for all parameters or one of them each; see `neumatc.box.Box`.
         periodic: Whether A(p) repeats itself from ``lower`` to ``upper``, for all parameters or for each.
         grid: The only parameters that matter, shape (N, d), if they are finitely many: a fit to a tolerance never
@@ -49,7 +55,7 @@ class ParametricMatrix:
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
         dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
-        device: Device of the parameters; default that of ``lower``.
+        device: Device of the parameters; default that of ``lower``. Arrays that ``fn`` returns are moved there.
 
     Attributes:
         box: The box, a `neumatc.box.Box`; its ``lower``, ``upper``, ``names``, ``units``, ``dimension`` and ``device``
@@ -57,9 +63,12 @@ class ParametricMatrix:
         grid: As given, or None.
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
+        densified: Whether ``fn`` gave sparse matrices.
 
     Raises:
-        ValueError: For an empty or reversed box, a wrong shape, or NaN or Inf in A at every parameter tried.
+        ValueError: For an empty or reversed box, or periodic axes whose ends differ.
+        FamilyError: (a ValueError) If at every parameter tried ``fn`` raises, or gives a wrong shape, or NaN or Inf; it
+            says so where ``batched=False`` would help.
         TypeError: For an unsupported dtype.
 
     Example:
@@ -74,10 +83,11 @@ class ParametricMatrix:
 
     def __init__(
         self,
-        fn: Callable[[Tensor], Tensor],
-        lower: float | Sequence[float] | Tensor,
-        upper: float | Sequence[float] | Tensor,
+        fn: Callable[[Tensor], object] | Callable[[float | np.ndarray], object],
+        lower: ArrayLike | Tensor,
+        upper: ArrayLike | Tensor,
         *,
+        batched: bool = True,
         scale: str | Sequence[str] = "linear",
         periodic: bool | Sequence[bool] = False,
         grid: Tensor | None = None,
@@ -86,9 +96,11 @@ class ParametricMatrix:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ):
-        if not callable(fn):
-            raise TypeError(f"`fn`: expected a function p (B, d) -> A (B, m, n), got {type(fn).__name__}.")
-        self.fn = fn
+        expected = "a function p (B, d) -> A (B, m, n), or of one parameter with `batched=False`"
+        checks.require(callable(fn), "fn", expected, checks.describe(fn), error=TypeError)
+        self.fn, self.batched, self.densified = fn, checks.flag("batched", batched), False
+        if dtype is None and not self.batched and not isinstance(lower, Tensor):
+            dtype = torch.float64
         self.box = Box(
             lower, upper, scale=scale, periodic=periodic, names=names, units=units, dtype=dtype, device=device
         )
@@ -103,15 +115,16 @@ class ParametricMatrix:
         self.shape, self.dtype = tuple(A.shape[1:]), A.dtype
         _check_periods(self)
 
-    def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor:
+    def __call__(self, p: Tensor | ArrayLike, *, extrapolate: bool = False) -> Tensor | np.ndarray:
         """Evaluate A(p).
 
         Args:
-            p: Parameters, shape (B, d), float32 or float64, inside the box, on the family's device.
+            p: Parameters, shape (B, d), inside the box, on the family's device: a tensor, an array or lists; for d = 1
+                also (B,) or a number.
             extrapolate: Allow parameters outside the box.
 
         Returns:
-            A(p), shape (B, m, n), of the family's dtype.
+            A(p), shape (B, m, n), of the family's dtype: an array where p is one, or a number of NumPy; else a tensor.
 
         Raises:
             ValueError: If p has another shape, is empty, not finite or outside the box.
@@ -119,9 +132,11 @@ class ParametricMatrix:
                 or NaN or Inf; the message gives the parameter.
             TypeError: If p is not a real floating tensor.
         """
-        return self._values(self.box.points(p, extrapolate=extrapolate))
+        return checks.like(p, self._values(self.box.points(p, extrapolate=extrapolate)))
 
-    def evaluate(self, p: Tensor, *, extrapolate: bool = False) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, p: Tensor | ArrayLike, *, extrapolate: bool = False
+    ) -> tuple[Tensor, Tensor] | tuple[np.ndarray, np.ndarray]:
         """Evaluate A(p) wherever it is defined: for callers that mark single parameters instead of stopping at them.
 
         Args:
@@ -135,7 +150,7 @@ class ParametricMatrix:
         Raises:
             ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
         """
-        p = self.box.points(p, extrapolate=extrapolate)
+        given, p = p, self.box.points(p, extrapolate=extrapolate)
         try:
             A = self._values(p, anything=True)
         except FamilyError:
@@ -146,8 +161,9 @@ class ParametricMatrix:
                 with contextlib.suppress(FamilyError):
                     A[i] = self._values(p[i : i + 1], anything=True)[0]
         good = checks.finite(A.detach())
-        return (A if good.all() else torch.where(good[:, None, None], A, 0)), good
+        return checks.like(given, (A if good.all() else torch.where(good[:, None, None], A, 0), good))
 
+    @checks.full_precision
     def _tried(self) -> Tensor:
         """Return A at the centre of the box, or at the first of some other parameters at which it is defined."""
         ones = torch.ones(self.dimension, dtype=torch.float64)
@@ -155,38 +171,77 @@ class ParametricMatrix:
         for p in self.box.parameters(x).split(1):
             try:
                 return self._checked(p)
-            except Exception as error:  # whatever the user's function raises
+            except (FamilyError, TypeError) as error:
                 first = first or error
+        if self.batched and self._takes_one():
+            got = f"a function of one parameter at a time ({checks.said(first.__cause__ or first)})"
+            remedy = "pass `batched=False`"
+            checks.require(False, "fn", "a function p (B, d) -> A (B, m, n)", got, remedy, FamilyError)
         raise first
+
+    def _takes_one(self) -> bool:
+        """Whether the function gives a matrix where it gets one parameter instead of a batch of one."""
+        with contextlib.suppress(Exception):  # whatever the user's function raises
+            centre = self.box.parameters(torch.zeros(1, self.dimension, dtype=torch.float64))
+            return _dense([self._called(centre, batched=False)[0]], centre).ndim == 3
+        return False
 
     def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
         """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
         try:
             A = self._checked(p, anything)
-        except (FamilyError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever the user's function raises, at one parameter of many
-            raise FamilyError(
-                f"`fn(p)`: expected matrices at parameters between {p.amin(dim=0).tolist()} and "
-                f"{p.amax(dim=0).tolist()}, got {type(error).__name__}: {error}; restrict the box or mend the function."
-            ) from error
-        if tuple(A.shape[1:]) != self.shape or A.dtype != self.dtype:
-            raise FamilyError(
-                f"`fn(p)`: expected shape {(p.shape[0], *self.shape)} and dtype {self.dtype} as at the centre of the "
-                f"box, got {tuple(A.shape)} and {A.dtype}."
-            )
+        except TypeError as error:  # no matrix, or one of another kind, at one parameter of many
+            raise FamilyError(f"{str(error).removesuffix('.')} (TypeError), at p = {checks.row(p[0])}.") from error
+        if torch.promote_types(A.dtype, self.dtype) == self.dtype:
+            A = A.to(self.dtype)  # a matrix may be real at single parameters, or of integers
+        expected = f"shape {(p.shape[0], *self.shape)} and dtype {self.dtype} as at the centre of the box"
+        same, got = tuple(A.shape[1:]) == self.shape and A.dtype == self.dtype, f"{tuple(A.shape)} and {A.dtype}"
+        checks.require(same, "fn(p)", expected, got, "make it the same at every p", FamilyError)
         return A
 
     @checks.full_precision
     def _checked(self, p: Tensor, anything: bool = False) -> Tensor:
-        A = self.fn(p.to(self.lower.dtype, copy=True))
+        plain, got = self.batched or not checks.followed(p), "some under autograd or torch.func"
+        checks.require(plain, "p", "parameters without gradients for NumPy code", got, "take `p.detach()`")
         try:
-            return checks.matrices("fn(p)", A, p, anything=anything)
+            A = self._called(p.to(self.lower.dtype, copy=True), self.batched)
+            self.densified |= any(map(_sparse, A if isinstance(A, (list, tuple)) else [A]))
+            A = _dense(A, p)
+        except (FamilyError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever the user's function raises
+            between = f"{checks.row(p.amin(dim=0))} and {checks.row(p.amax(dim=0))}"
+            expected, remedy = f"matrices at parameters between {between}", "restrict the box or mend the function"
+            raise FamilyError(f"`fn(p)`: expected {expected}, got {checks.said(error)}; {remedy}.") from error
+        try:
+            return checks.matrices("fn(p)", A if self.batched else A.to(p.device), p, anything=anything)
         except ValueError as error:
             raise FamilyError(str(error)) from None
 
+    def _called(self, p: Tensor, batched: bool) -> object:
+        """Return what the function gives, for each parameter by itself if it is not batched."""
+        with checks.outside():
+            if batched:
+                return self.fn(p)
+            return [self.fn(x if self.dimension > 1 else x.item()) for x in p.numpy(force=True)]
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {self.box}, {self.dtype}, {self.device})"
+        shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
+        return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
+
+
+def _sparse(A: object) -> bool:
+    return A.layout != torch.strided if isinstance(A, Tensor) else issparse(A)
+
+
+def _dense(A: object, p: Tensor) -> Tensor:
+    """Return matrices in any form, or a list of them, as one dense tensor; arrays on the device of p (B, d)."""
+    if isinstance(A, Tensor):
+        return A.to_dense() if _sparse(A) else A
+    if isinstance(A, (list, tuple)) and any(isinstance(x, Tensor) or issparse(x) for x in A):
+        return torch.stack([_dense(x, p) for x in A])
+    A = A.toarray() if issparse(A) else np.asarray(A)
+    return checks.tensor(A.astype(np.float64) if A.dtype.kind in "biu" else A).to(p.device)
 
 
 def _check_periods(family: ParametricMatrix) -> None:
@@ -215,6 +270,7 @@ def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Genera
     return torch.randn(shape, dtype=wide, generator=generator)
 
 
+@checks.full_precision
 def trigonometric(
     size: int = 64,
     terms: int = 8,

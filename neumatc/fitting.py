@@ -175,7 +175,7 @@ def _fit(
 ) -> list[Surrogate]:
     watch = Watch(None if time_limit is None else checks.number("time_limit", time_limit, above=0))
     _check_alike(problems)
-    first, seed = problems[0], checks.seed(seed)
+    first, seed, progress = problems[0], checks.seed(seed), checks.flag("progress", progress)
     tol = None if tol is None else checks.number("tol", tol, above=0)
     budget = None if budget is None else checks.integer("budget", budget, 0)
     if method is None:
@@ -202,6 +202,8 @@ def _fit(
                 task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
                 for hint in task.problem.family.box.hints() if tol is not None else ():
                     task.note(hint)
+                if task.problem.family.densified:
+                    task.note("the family's sparse matrices were made dense")
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
                 found.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))

@@ -13,9 +13,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from neumatc import nodes, threads
+from neumatc import checks, nodes, threads
 from neumatc.box import Box
-from neumatc.embeddings import Embedding, Piece, followed
+from neumatc.embeddings import Embedding, Piece
 
 # Chunks into which a batched product divides a batch, for each piece of the box: a fourth of its rows at most fills up
 # chunks that are short.
@@ -69,7 +69,7 @@ class PiecewisePolynomials(_Nodal):
         x = x.detach()
         if x.shape[1] == 1:
             low, at = weights["low"][1:, 0], x[:, 0].contiguous()
-            return (x >= low).sum(dim=1) if followed(x) else torch.searchsorted(low, at, right=True)
+            return (x >= low).sum(dim=1) if checks.followed(x) else torch.searchsorted(low, at, right=True)
         at = torch.full_like(x[:, 0], 0 if self.depth else -1, dtype=torch.long)
         for _ in range(self.depth):
             inner = at.clamp_min(0)
@@ -101,7 +101,7 @@ class PiecewisePolynomials(_Nodal):
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece."""
         piece = self.locate(x, weights)
-        if followed(x):
+        if checks.followed(x):
             return self.gathered(x, piece, weights, columns)
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         if x.is_cuda:

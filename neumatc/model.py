@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from neumatc import checks, threads
 from neumatc.box import Box
-from neumatc.embeddings import Embedding, Piece, followed
+from neumatc.embeddings import Embedding, Piece
 from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
@@ -187,8 +187,8 @@ class Surrogate(nn.Module):
         """Evaluate at a batch of parameters.
 
         Args:
-            p: Shape (B, d), float32 or float64, on the surrogate's device; for d = 1 also (B,) or a number. An array
-                gives arrays.
+            p: Shape (B, d), on the surrogate's device, a tensor, an array or lists; for d = 1 also (B,) or a number.
+                An array, or a number of NumPy, gives arrays; else the result is tensors.
             out: Memory for the result, of its shape, dtype and device, contiguous; a tuple for several factors. Memory
                 that is fresh from the system costs as much as the product (its pages are set up at the first touch),
                 so reuse it in a loop.
@@ -201,16 +201,18 @@ class Surrogate(nn.Module):
         Returns:
             What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD,
             of the surrogate's dtype; in the memory of ``out`` if given. Where p carries gradients, or under
-            `torch.func` and `torch.compile`, the result follows p, for operations whose maps need no finish;
-            parameters are not checked then.
+            `torch.func` and `torch.compile`, the result follows p, and parameters are not checked: derivatives are
+            those of the map, on a face between pieces of the upper one.
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
                 ``memory_budget`` (use `batches`); if ``out`` has another shape or device, is not contiguous, or
-                overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation.
+                overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation; if
+                something follows p, with ``out`` or ``orthonormal``, or for complex vectors in a block, whose phases
+                are arbitrary.
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
-        if isinstance(p, Tensor) and followed(p):
+        if isinstance(p, Tensor) and checks.followed(p):
             _detached("p", out is not None or orthonormal, "`out` and `orthonormal`")
             return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
@@ -228,10 +230,7 @@ class Surrogate(nn.Module):
                     f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
                 )
         value = _evaluated(self, p, max(1, rows), None if out is None else outputs, orthonormal)
-        if isinstance(given, np.ndarray) and out is None:
-            factors = (value,) if isinstance(value, Tensor) else value
-            return self.operation.pack([x.numpy(force=True) for x in factors])
-        return value
+        return checks.like(given if out is None else None, value)
 
     def grid(
         self, *axes: Tensor | np.ndarray | float, out: Tensor | tuple | None = None, extrapolate: bool = False
@@ -265,7 +264,7 @@ class Surrogate(nn.Module):
         Raises:
             ValueError: As a call does, at once; and if a single parameter does not fit the budget.
         """
-        p = self.box.points(p, extrapolate=extrapolate)
+        given, p = p, self.box.points(p, extrapolate=extrapolate)
         output, working = self._bytes
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
@@ -273,7 +272,8 @@ class Surrogate(nn.Module):
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
             )
-        return ((piece, _evaluated(self, piece, rows, None, orthonormal)) for piece in p.split(rows))
+        parts = p.split(rows)
+        return (checks.like(given, (part, _evaluated(self, part, rows, None, orthonormal))) for part in parts)
 
     def to(self, *args: object, **kwargs: object) -> Surrogate:
         """Convert in place, as any module: ``to(device)``, ``to(dtype)`` or both.
@@ -324,13 +324,13 @@ def _evaluated(
             end = min(start + rows, len(p))
             values = [output[start * points : end * points] for output in outputs]
             evaluate(operation, *own, cube(p[start:end]), values)
-            if orthonormal:
+            if checks.flag("orthonormal", orthonormal):
                 operation.orthonormalize_(values)
     return operation.pack(outputs)
 
 
 def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapolate: bool) -> object:
-    d, outputs, live = surrogate.box.dimension, None, [isinstance(x, Tensor) and followed(x) for x in axes]
+    d, outputs, live = surrogate.box.dimension, None, [isinstance(x, Tensor) and checks.followed(x) for x in axes]
     names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
     checks.require(len(axes) == d, "axes", f"{d}, one for each of {names}", len(axes), remedy)
     _detached("axes", any(live) and out is not None, "`out`")
@@ -353,10 +353,9 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
     else:
         value = surrogate(torch.cartesian_prod(*(x[:, 0] for x in p)).view(-1, d), out=outputs, extrapolate=True)
     factors = [x.view(*counts, *x.shape[1:]) for x in ((value,) if isinstance(value, Tensor) else value)]
-    arrays, tensors = (any(isinstance(axis, kind) for axis in axes) for kind in (np.ndarray, Tensor))
-    if arrays and not tensors and out is None:
-        factors = [x.numpy(force=True) for x in factors]
-    return surrogate.operation.pack(factors)
+    arrays = [axis for axis in axes if isinstance(axis, (np.ndarray, np.generic))]
+    tensors = out is not None or any(isinstance(axis, Tensor) for axis in axes)
+    return checks.like(None if tensors or not arrays else arrays[0], surrogate.operation.pack(factors))
 
 
 def _followed_axis(axis: Tensor, name: str) -> Tensor:
@@ -373,9 +372,23 @@ def _detached(name: str, refused: bool, what: str) -> None:
 
 def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Evaluate as a function of p that autograd, torch.func and torch.compile see through."""
-    _detached("p", surrogate.operation.finishes, f"the factors of {surrogate.operation}, finished in place")
-    x = surrogate.box.cube(p.reshape(-1, 1) if surrogate.box.dimension == 1 and p.ndim < 2 else p)
-    return surrogate.operation.pack([m(x) for m in surrogate.maps])
+    d = surrogate.box.dimension
+    p = p.reshape(-1, 1) if d == 1 and p.ndim < 2 else p
+    checks.require(p.shape[1:] == (d,), "p", f"shape (B, {d})", tuple(p.shape), f"reshape it to (B, {d})")
+    x = surrogate.box.cube(surrogate.box.wrapped(p))
+    fitted = [m(x) for m in surrogate.maps]
+    if surrogate.operation.finishes:
+        pairs = list(zip(fitted, surrogate._factors, surrogate.dtypes))
+        block = any(x.is_complex() for x in fitted) and any(x.ndim > len(f.shape) + 1 for x, f, _ in pairs)
+        _detached("p", block, "complex vectors in a block, whose phases are arbitrary")
+        # Not the memory of the maps: what finishes the factors must not overwrite what derivatives take.
+        out = [x.new_empty(len(x), *f.shape, dtype=dtype) for x, f, dtype in pairs]
+        for x, y in zip(fitted, out):
+            if x.shape == y.shape:
+                y.copy_(x)
+        surrogate.operation.finish(fitted, out)
+        fitted = out
+    return surrogate.operation.pack(fitted)
 
 
 def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int], p: list[Tensor]) -> list[Tensor]:

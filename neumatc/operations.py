@@ -476,7 +476,7 @@ class LogDet(Operation):
         return (ratio - 1).abs()
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-        out[0].div_(out[0].abs().clamp_min(torch.finfo(out[0].dtype).tiny))
+        out[0].copy_(fitted[0] / fitted[0].abs().clamp_min(torch.finfo(fitted[0].dtype).tiny))
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,28 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neumatc import checks, linalg
 from neumatc.families import ParametricMatrix
 from neumatc.operations import Factor, Operation, checked, split
 
+Value = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
+
 
 class Solution(NamedTuple):
     """An exact solution: its value as a surrogate returns it, and a mask (B,) of failures, whose entries are NaN."""
 
-    value: Tensor | tuple[Tensor, ...]
-    failed: Tensor
+    value: Tensor | np.ndarray | tuple[Tensor | np.ndarray, ...]
+    failed: Tensor | np.ndarray
 
 
 class Problem:
     """The operation X(p) on the family A(p), at every p of the family's box.
+
+    Its methods take p as the family's call does, and values as tensors or arrays. NumPy in, NumPy out: where p is an
+    array, or a number of NumPy, they return arrays; else tensors.
 
     Args:
         family: The parametric matrix.
@@ -50,7 +56,7 @@ class Problem:
         self.factors: tuple[Factor, ...] = operation.factors(*family.shape)
 
     @checks.full_precision
-    def exact(self, p: Tensor) -> Solution:
+    def exact(self, p: Tensor | ArrayLike) -> Solution:
         """Solve exactly at each parameter: p (B, d) -> the value, and where it failed.
 
         Singular matrices, and parameters at which the family is not defined (NaN or Inf in A(p)), are reported in the
@@ -60,8 +66,8 @@ class Problem:
             FamilyError: (a ValueError) If the operation exists at none of the parameters, as the Cholesky factor of
                 matrices that are not Hermitian; and as `ParametricMatrix.evaluate` does.
         """
-        factors, failed = self.solve(*self.family.evaluate(p))
-        return Solution(self.operation.pack(factors), failed)
+        factors, failed = self.solve(*self.family.evaluate(self.family.box.points(p)))
+        return checks.like(p, Solution(self.operation.pack(factors), failed))
 
     def solve(self, A: Tensor, good: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Solve exactly for matrices A (B, m, n), those of the mask ``good`` (B,); the others count as failed.
@@ -79,39 +85,40 @@ class Problem:
         return split(linalg.masked(failed | ~good, *factors))
 
     @checks.full_precision
-    def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
+    def residual(self, p: Tensor | ArrayLike, value: Value) -> Tensor | np.ndarray:
         """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula.
 
         Inf where the family is not defined.
         """
-        p = self.family.box.points(p)
+        given, p = p, self.family.box.points(p)
         A, good = self.family.evaluate(p)
-        return torch.where(good, self.operation.residual(A, self.unpack(value, p)), torch.inf)
+        return checks.like(given, torch.where(good, self.operation.residual(A, self.unpack(value, p)), torch.inf))
 
     @checks.full_precision
-    def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
+    def error(self, p: Tensor | ArrayLike, value: Value) -> Tensor | np.ndarray:
         """Relative error of ``value`` against the exact solution at p, shape (B,); NaN where that failed.
 
         In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse and for
         receivers (whose residual is row by row), U S V^H for the SVD.
         """
-        p = self.family.box.points(p)
-        return self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p))
+        given, p = p, self.family.box.points(p)
+        return checks.like(given, self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p)))
 
-    def unpack(self, value: Tensor | Sequence[Tensor], p: Tensor) -> tuple[Tensor, ...]:
+    def unpack(self, value: Value, p: Tensor) -> tuple[Tensor, ...]:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
         kinds = (Tensor, np.ndarray)
-        checks.instance("value", value, (*kinds, Sequence), "a torch.Tensor or a tuple of them")
-        value = (value,) if isinstance(value, kinds) else value
-        factors = tuple(torch.as_tensor(checks.instance("value", x, kinds, "torch.Tensor factors")) for x in value)
+        value = value if isinstance(value, (tuple, list)) else (value,)
+        factors = tuple(checks.instance("value", x, kinds, "a tensor or an array, or a tuple of them") for x in value)
+        factors = tuple(x if isinstance(x, Tensor) else checks.tensor(x) for x in factors)
         own = (checks.real_dtype(self.family.dtype), self.family.device)
         came = [(checks.real_dtype(x.dtype), x.device) for x in factors]
         expected = f"factors of the precision and device of the family, {own}"
-        checks.require({*came} <= {own}, "value", expected, came, "convert them with `.to(...)`", TypeError)
+        checks.require({*came} <= {own}, "value", expected, came[:1], "convert them with `.to(...)`", TypeError)
         shapes = [tuple(x.shape) for x in factors]
         names = ", ".join(f"{factor.name} (B, {', '.join(map(str, factor.shape))})" for factor in self.factors)
         same = shapes == [(len(p), *factor.shape) for factor in self.factors]
-        checks.require(same, "value", f"{names} with B = {len(p)}, the rows of `p`", f"shapes {shapes}")
+        remedy = "give what the surrogate returned for `p`"
+        checks.require(same, "value", f"{names} with B = {len(p)}, the rows of `p`", f"shapes {shapes[:4]}", remedy)
         return factors
 
     def __repr__(self) -> str:

@@ -64,6 +64,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
 
 
+@checks.full_precision
 def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surrogate:
     """Read a surrogate that `save` wrote.
 

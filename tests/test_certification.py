@@ -326,7 +326,7 @@ def test_certify_takes_parameters_as_a_surrogate_does():
     surrogate, p = fitted(problem, rank=12), parameters(6)
     expected = nm.certify(surrogate, problem, p)
     for points in (p[:, 0], p.numpy(), p[:, 0].tolist()):
-        assert torch.equal(nm.certify(surrogate, problem, points).bound, expected.bound)
+        assert torch.equal(torch.as_tensor(nm.certify(surrogate, problem, points).bound), expected.bound)
     assert torch.equal(nm.certify(surrogate, problem, float(p[0])).bound, nm.certify(surrogate, problem, p[:1]).bound)
 
 

@@ -229,7 +229,7 @@ def test_parameters_in_single_precision_in_a_box_of_double(low):
     ("p", "error", "words"),
     [
         ([["a", 0.5]], TypeError, ["`p`", "real numbers", "list"]),
-        (torch.zeros(3, 2).long(), TypeError, ["`p`", "float32 or float64", "int64", "convert"]),
+        (torch.zeros(3, 2).bool(), TypeError, ["`p`", "float32 or float64", "bool", "convert"]),
         (torch.zeros(3, 2).cfloat(), TypeError, ["`p`", "float32 or float64", "complex64", "convert"]),
         (torch.zeros(3, 2).half(), TypeError, ["`p`", "float32 or float64", "float16", "convert"]),
         (torch.zeros(2), ValueError, ["`p`", "(B, 2)", "(2,)", "reshape"]),
@@ -342,7 +342,9 @@ def test_a_problem_measures_what_numpy_gets(operation):
     problem = nm.Problem(nm.families.trigonometric(4, dtype=torch.float64), operation)
     surrogate, p = random_surrogate(operation, 4, 4, torch.float64), parameters(5)
     for measure in (problem.residual, problem.error):
-        assert torch.equal(measure(p.numpy(), surrogate(p.numpy())), measure(p, surrogate(p)))
+        value = measure(p.numpy(), surrogate(p.numpy()))
+        assert isinstance(value, np.ndarray)
+        assert np.array_equal(value, measure(p, surrogate(p)).numpy())
 
 
 def test_parameters_on_a_logarithmic_axis_are_scaled():
@@ -440,11 +442,99 @@ def test_parameters_with_gradients_are_refused_where_the_result_does_not_follow_
     assert_raises(ValueError, ["`p`", "gradients", "`p.detach()`"], lambda: surrogate(p, **options))
 
 
-def test_parameters_with_gradients_are_refused_where_factors_are_finished():
-    surrogate, p = random_surrogate(nm.SVD(rank=2), 4, 4, torch.float64), inside(3, 1).requires_grad_()
-    assert_raises(ValueError, ["`p`", "without gradients", "SVD", "p.detach()"], lambda: surrogate(p))
+def reals(surrogate):
+    """The factors of a surrogate as one function p (B, d) -> (B, numbers), of real and imaginary parts."""
+
+    def values(p):
+        parts = [part for x in factors_of(surrogate(p)) for part in ((x.real, x.imag) if x.is_complex() else (x,))]
+        return torch.cat([x.flatten(1) if x.ndim > 1 else x[:, None] for x in parts], dim=1)
+
+    return values
+
+
+BLOCK = [(4, 3), (3, 3), (3, 4)]
+finished = pytest.mark.parametrize(
+    ("operation", "shapes"),
+    [
+        (nm.SVD(rank=2), None),
+        (nm.SVD(rank=2), [(4, 3), (3,), (3, 4)]),
+        (nm.SVD(rank=2), BLOCK),
+        (nm.Eigh(rank=2), None),
+        (nm.Eig(), None),
+        (nm.QR(), None),
+        (nm.Cholesky(), None),
+        (nm.LogDet(), None),
+    ],
+    ids=str,
+)
+
+
+@finished
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_factors_that_are_finished_follow_the_parameters(operation, shapes, dtype):
+    """Order, signs, lengths, triangles and real blocks: values as without gradients, derivatives as differences."""
+    if shapes is BLOCK and dtype.is_complex:
+        pytest.skip("has a test of its own")
+    surrogate = random_surrogate(operation, 4, 4, dtype, 2, shapes=shapes)
+    values, p = reals(surrogate), inside(3, 2)
+    assert_close(values(p.clone().requires_grad_()).detach(), values(p))
+    assert torch.autograd.gradcheck(values, (p.clone().requires_grad_(),))
+    single = lambda q: values(q[None])[0]  # noqa: E731
+    derivative = torch.func.vmap(torch.func.jacrev(single))(p)
+    assert derivative.abs().amax() > 0.1
+    assert_close(torch.func.vmap(torch.func.jacfwd(single))(p), derivative, units=1000)
+
+
+@pytest.mark.parametrize(
+    ("operation", "shapes", "dtype"),
+    [
+        (nm.SVD(rank=2), None, torch.complex128),
+        (nm.SVD(rank=2), BLOCK, torch.float64),
+        (nm.Eig(), None, torch.float64),
+        (nm.QR(), None, torch.float64),
+    ],
+    ids=str,
+)
+def test_factors_that_are_finished_compile(operation, shapes, dtype):
+    surrogate, p = random_surrogate(operation, 4, 4, dtype, 2, shapes=shapes), inside(3, 2)
+    torch.compiler.reset()
+    compiled = torch.compile(surrogate, fullgraph=True, backend="aot_eager")(p)
+    for x, y in zip(factors_of(compiled), factors_of(surrogate(p))):
+        # A block's vectors have the signs that its eigendecomposition gives them.
+        assert_close(*((x.abs(), y.abs()) if shapes is BLOCK else (x, y)), units=1000)
+
+
+def test_complex_vectors_in_a_block_are_refused_with_gradients():
+    surrogate = random_surrogate(nm.SVD(rank=2), 4, 4, torch.complex128, shapes=BLOCK)
+    p = inside(3, 1).requires_grad_()
+    assert_raises(ValueError, ["`p`", "block", "phases", "p.detach()"], lambda: surrogate(p))
     with torch.no_grad():
         assert surrogate(p).S.shape == (3, 2)
+
+
+def test_derivatives_on_a_periodic_axis_repeat():
+    base = random_surrogate(nm.Inverse(), 3, 3, torch.float64)
+    surrogate = nm.Surrogate(base.operation, (3, 3), base.maps, nm.Box(-1.0, 2.0, periodic=True).to("cpu"), base.report)
+    p, slope = inside(4, 1), lambda q: torch.autograd.functional.jacobian(lambda q: surrogate(q).sum(dim=0), q)
+    assert_close(slope(p + 6), slope(p), units=2000)
+
+
+@pytest.mark.parametrize("side", [-1, 0, 1])
+def test_on_a_face_the_derivative_is_that_of_the_upper_piece(side):
+    """At the face and close beside it, against a one-sided difference of the piece."""
+    surrogate = in_pieces(lambda x: torch.exp(x[:, :, None] * torch.arange(9.0).view(3, 3)), 1)
+    face = torch.tensor(surrogate.pieces[1].lower, dtype=torch.float64)
+    p = face + side * 1e-9
+    h = -1e-6 if side < 0 else 1e-6
+    a, b, c = (surrogate(p + k * h) for k in range(3))
+    derivative = torch.func.jacrev(surrogate)(p[None])[..., 0, 0]
+    torch.testing.assert_close(derivative, (4 * b - 3 * a - c) / (2 * h), rtol=1e-6, atol=1e-6)
+    assert not torch.equal(derivative, torch.zeros_like(derivative))
+
+
+def test_parameters_of_another_width_are_refused_with_gradients():
+    surrogate = random_surrogate(nm.Inverse(), 3, 3, torch.float64, 2)
+    assert_raises(ValueError, ["`p`", "(B, 2)", "(4, 3)"], lambda: surrogate(torch.zeros(4, 3, requires_grad=True)))
 
 
 # Grids
@@ -485,9 +575,9 @@ def test_axes_of_a_grid_may_be_arrays_lists_and_numbers(kind):
         ((0.5, torch.zeros(0)), ValueError, ["`axes[1]`", "at least one", "empty"]),
         ((torch.zeros(2, 3), 0.5), ValueError, ["`axes[0]`", "(B, 1)", "(2, 3)"]),
         (
-            (torch.zeros(3).long(), 0.5),
+            (torch.zeros(3).bool(), 0.5),
             TypeError,
-            ["`axes[0]`", "float32 or float64", "int64", "axes[0].to(torch.float64)"],
+            ["`axes[0]`", "float32 or float64", "bool", "axes[0].to(torch.float64)"],
         ),
         ((0.5, ["a"]), TypeError, ["`axes[1]`", "real numbers", "list"]),
     ],

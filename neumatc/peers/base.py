@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
@@ -42,22 +43,22 @@ class Peer:
 
     @checks.full_precision
     @torch.no_grad()
-    def __call__(self, p: Tensor, *, extrapolate: bool = False) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, p: Tensor | ArrayLike, *, extrapolate: bool = False) -> object:
         """Evaluate at a batch of parameters.
 
         Args:
-            p: Shape (B, d), float32 or float64, inside the box, on the family's device.
+            p: Shape (B, d), inside the box, on the family's device; as the family's call takes it.
             extrapolate: Allow parameters outside the box.
 
         Returns:
             What `Problem.exact` returns as the value: X, shape (B, n, n), or the factors as a named tuple; of the
-            family's precision and device, without gradients.
+            family's precision and device, without gradients; arrays where p is one.
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box.
             TypeError: If p is not made of real floating numbers.
         """
-        return self.evaluate(self.box.points(p, extrapolate=extrapolate))
+        return checks.like(p, self.evaluate(self.box.points(p, extrapolate=extrapolate)))
 
 
 def builder(*, several: bool = False, axis: bool = False) -> Callable:
@@ -129,7 +130,7 @@ def solve(problem: Problem, p: Tensor, needed: int) -> Solved:
 
 def enough(p: Tensor, failed: Tensor, needed: int) -> None:
     """Raise ValueError if fewer than ``needed`` exact solutions came from the parameters p (N, d)."""
-    low, high, count = p.amin(dim=0).tolist(), p.amax(dim=0).tolist(), int((~failed).sum())
+    low, high, count = checks.row(p.amin(dim=0)), checks.row(p.amax(dim=0)), int((~failed).sum())
     got = f"{count} from {len(p)} parameters between {low} and {high}"
     expected, remedy = f"at least {needed} exact solutions", "restrict the box to where A(p) is regular"
     checks.require(count >= needed, "problem", expected, got, remedy)
