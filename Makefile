@@ -35,7 +35,7 @@ book: setup ## run the chapters at the cpu profile and build the HTML
 
 test: setup ## unit tests, doctests, and every notebook at the smoke profile
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout=600 $(PYTEST_ARGS)
+	  --nbval-cell-timeout=1800 --nbval-kernel-startup-timeout=1800 $(PYTEST_ARGS)
 
 check: setup ## the fast lane: style, unit tests and doctests, without notebooks and slow tests
 	@$(VENV) -m ruff check .

@@ -13,7 +13,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-VENV = os.path.join(ROOT, ".venv")
+# `studies.processors` names others, for other Pythons.
+VENV = os.path.join(ROOT, os.environ.get("NEUMATC_VENV", ".venv"))
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, ".complete")
 INPUTS = [

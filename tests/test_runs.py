@@ -255,7 +255,7 @@ def test_chapters_without_times_run_side_by_side_on_one_thread(project, pretend,
     def start(command, env):
         started.append((command[-1], env["OMP_NUM_THREADS"]))
         runs.run(command[-1], device="cpu")
-        return SimpleNamespace(wait=lambda: status)
+        return SimpleNamespace(poll=lambda: status)
 
     monkeypatch.setattr(runs, "UNTIMED", ("tiny",))
     runs.subprocess.Popen = start
@@ -266,6 +266,23 @@ def test_chapters_without_times_run_side_by_side_on_one_thread(project, pretend,
         runs.book()
     assert started == [("tiny", "1")]
     assert pretend.runs == [("tiny", "cpu")]
+
+
+def test_the_terminal_shows_what_a_chapter_is_expected_to_take_and_took(project, pretend, monkeypatch, capsys):
+    first, later = "[0 s] tiny: running at the cpu profile, expected {}\n", "[0 s] tiny: took 0 s, expected {}\n"
+    runs.book()
+    text = capsys.readouterr().out
+    assert first.format("an unknown time") + later.format("an unknown time") in text
+    # On this machine the last run knows, a chapter that never ran here takes what it took elsewhere.
+    assert runs.expected_seconds("tiny") == provenance.load("tiny", "cpu").provenance["notebook_seconds"]
+    monkeypatch.setattr(runs, "SECONDS", {"tiny": 100.0, "other": 3.0})
+    assert runs.expected_seconds("other") == 3.0
+    provenance.run_path("tiny", "cpu").with_suffix(".json").unlink()
+    runs.book()
+    assert first.format("1.7 min") in capsys.readouterr().out
+    # The times stay there: nothing that the book is built from holds them.
+    staged = "".join(path.read_text("utf-8") for path in (project / "_build" / "stage").rglob("*") if path.is_file())
+    assert "expected" not in staged
 
 
 def test_after_a_failure_sphinx_reads_every_page_again(project, pretend):

@@ -36,6 +36,17 @@ PARAMETERS = ("profile", "device", "seed")
 HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose pages show no times: `book` runs them side by side.
 UNTIMED = ("low_rankness", "training_search")
+# Seconds of the chapters at cpu on two idle cores, to expect until a run on this machine says better.
+SECONDS = {
+    "architecture": 150,
+    "beyond_the_inverse": 160,
+    "to_the_limit": 85,
+    "training_search": 250,
+    "wireless_inversion": 270,
+    "your_own_operation": 15,
+}
+# Seconds for a kernel to start: on a machine that computes something else it takes minutes, on an idle one two seconds.
+KERNEL_START = 1800
 # What lies in the book's folder and is no part of its pages.
 UNSTAGED = {"__pycache__", "build", "studies", "neumatc_studies.egg-info", "pyproject.toml"}
 
@@ -182,6 +193,7 @@ def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNod
             kernel_name="python3",
             language="python",
             cwd=root / "notebooks",
+            start_timeout=KERNEL_START,
         )
     except PapermillExecutionError as error:
         raise RuntimeError(
@@ -239,8 +251,49 @@ def refresh(names: Sequence[str] = ()) -> None:
         print(f"notebooks/{chapter}.ipynb: {number} code cells executed at the smoke profile")
 
 
+def expected_seconds(chapter: str) -> float | None:
+    """Return what the last run of a chapter at cpu took on this machine, else elsewhere; None where nobody knows."""
+    try:
+        return provenance.load(chapter, "cpu").provenance["notebook_seconds"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return SECONDS.get(chapter)
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them.
+
+    Example:
+        >>> duration(9.6), duration(270), duration(None)
+        ('10 s', '4.5 min', 'an unknown time')
+    """
+    if seconds is None:
+        return "an unknown time"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+class _Clock:
+    """Tells how long a build of the book takes, to the terminal alone: no page shows these times."""
+
+    def __init__(self, chapters: Sequence[str]) -> None:
+        self.begin, self.starts = time.perf_counter(), {}
+        self.expected = {chapter: expected_seconds(chapter) for chapter in chapters}
+
+    def say(self, chapter: str, text: str) -> None:
+        print(f"[{duration(time.perf_counter() - self.begin)}] {chapter}: {text}", flush=True)
+
+    def start(self, chapter: str, where: str = "") -> None:
+        self.starts[chapter] = time.perf_counter()
+        self.say(chapter, f"running at the cpu profile{where}, expected {duration(self.expected[chapter])}")
+
+    def end(self, chapter: str) -> None:
+        took = duration(time.perf_counter() - self.starts[chapter])
+        self.say(chapter, f"took {took}, expected {duration(self.expected[chapter])}")
+
+
 def book() -> Path:
     """Run the chapters that need it at the cpu profile, build the HTML, and return the path of its first page.
+
+    The terminal shows what has passed since the start, and for each chapter what is expected and what it took.
 
     Raises:
         RuntimeError: If a chapter fails, or Sphinx reports a warning.
@@ -256,10 +309,12 @@ def book() -> Path:
             print(f"{chapter}: unchanged since its last run", flush=True)
         else:
             stale.append(chapter)
-    _side_by_side([chapter for chapter in stale if chapter in UNTIMED])
+    clock = _Clock(stale)
+    _side_by_side([chapter for chapter in stale if chapter in UNTIMED], clock)
     for chapter in (chapter for chapter in stale if chapter not in UNTIMED):
-        print(f"{chapter}: running at the cpu profile", flush=True)
+        clock.start(chapter)
         run(chapter, **parameters)
+        clock.end(chapter)
     stage = _stage(names)
     # Sphinx names a warning only once: after a failure, start from nothing, or the next build would pass.
     failed = root / "_build" / "failed"
@@ -273,14 +328,21 @@ def book() -> Path:
     return root / "_build" / "html" / "index.html"
 
 
-def _side_by_side(names: Sequence[str]) -> None:
+def _side_by_side(names: Sequence[str], clock: _Clock) -> None:
     """Run chapters at the cpu profile at the same time, each in a process of its own and on one thread."""
     command, running = [sys.executable, "-m", "studies.runs", "run", "--device", "cpu"], {}
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for chapter in names:
-        print(f"{chapter}: running at the cpu profile, on one thread", flush=True)
+        clock.start(chapter, " on one thread")
         running[chapter] = subprocess.Popen([*command, chapter], env=os.environ | alone)
-    failed = [chapter for chapter, process in running.items() if process.wait()]
+    failed = []
+    while running:
+        for chapter, status in [(name, process.poll()) for name, process in running.items()]:
+            if status is not None:
+                del running[chapter]
+                failed += [chapter] * bool(status)
+                clock.end(chapter)
+        time.sleep(0.1)
     if failed:
         raise RuntimeError(f"{' and '.join(failed)} failed, for the reasons above.")
 

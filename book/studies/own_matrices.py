@@ -1,0 +1,180 @@
+"""Chapter *Your own matrices*: files and models such as users bring, and a fair look at what else would serve them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import skfem
+import skrf
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from skfem.models.poisson import laplace, mass
+from torch import Tensor
+
+import neumatc as nm
+from studies import figures, until_merged  # noqa: F401  until merged: the calls that other branches add
+from studies.provenance import Record, Table, glue
+
+# Random parameters at which ways are compared, and rounds of the clock.
+FRESH, ROUNDS = 300, 5
+
+
+def matlab_file(folder: Path, antennas: int = 32, samples: int = 401, seed: int = 0) -> Path:
+    """Write what MATLAB's ``save('channel.mat', 'f', 'H', '-v7.3')`` writes, and return its path.
+
+    H is m x n x N, m ``antennas`` by n = m / 2: a channel of six paths at N frequencies f (N x 1, GHz). MATLAB counts
+    the first index fastest, HDF5 the last, so the file has the axes in reverse, (N, n, m) and (1, N); complex numbers
+    are pairs named real and imag.
+    """
+    rng, f = np.random.default_rng(seed), np.linspace(3.45, 3.55, samples)
+    shape = (6, antennas, antennas // 2)
+    delays, powers = rng.uniform(0, 20, 6), np.exp(-np.arange(6) / 3)
+    gains = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) * np.sqrt(powers / 2)[:, None, None]
+    H = np.einsum("pmn,pf->mnf", gains, np.exp(-2j * np.pi * delays[:, None] * f))
+    pairs = np.empty(H.T.shape, np.dtype([("real", "f8"), ("imag", "f8")]))
+    pairs["real"], pairs["imag"] = H.T.real, H.T.imag
+    path = folder / "channel.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in (("f", f[:, None].T), ("H", pairs)):
+            file.create_dataset(name, data=value).attrs["MATLAB_class"] = np.bytes_("double")
+    return path
+
+
+def touchstone_file(folder: Path, samples: int = 401) -> Path:
+    """Write the scattering matrices of a filter as ``filter.s4p``, and return its path.
+
+    Four resonators in a row with a port at each, 1 to 2 GHz, Q about 100: I = Y V with the admittances of inductors,
+    capacitors and losses, and capacitors between neighbours.
+    """
+    f = np.linspace(1e9, 2e9, samples)
+    s = 2j * np.pi * f[:, None, None]
+    C, L, G = np.diag([10.0, 11.0, 10.5, 9.5]) * 1e-12, np.diag([1.1, 1.0, 1.05, 1.15]) * 1e-9, 1e-3 * np.eye(4)
+    coupling = 0.8e-12 * (2 * np.eye(4) - np.eye(4, k=1) - np.eye(4, k=-1))
+    Y = G + s * (C + coupling) + np.linalg.inv(L) / s
+    network = skrf.Network(frequency=skrf.Frequency.from_f(f, unit="Hz"), s=skrf.network.y2s(Y), z0=50)
+    network.write_touchstone("filter", dir=folder)
+    return folder / "filter.s4p"
+
+
+def vector_fitted(network: skrf.Network, loads: NDArray, poles: int = 4) -> Callable[[Tensor], Tensor]:
+    """Return (I - S(f) R)^-1, f in GHz, solved with the S of scikit-rf's vector fitting: so many pairs of poles."""
+    start, count = time.perf_counter(), network.nports
+    fit = skrf.vectorFitting.VectorFitting(network)
+    fit.vector_fit(n_poles_real=0, n_poles_cmplx=poles)
+
+    def solve(p: Tensor) -> Tensor:
+        f = p.numpy().ravel() * 1e9
+        S = np.array([[fit.get_model_response(i, j, f) for j in range(count)] for i in range(count)])
+        return torch.from_numpy(np.linalg.inv(np.eye(count) - S.transpose(2, 0, 1) @ loads))
+
+    solve.exact_solves, solve.seconds = 0, time.perf_counter() - start
+    return solve
+
+
+def ribbon(width: int) -> tuple[NDArray, NDArray]:
+    """Return H0 and H1 of an armchair ribbon of graphene, nearest neighbours, H(k) = H0 + exp(ik) H1 + its adjoint.
+
+    There are 2 ``width`` atoms in a cell, energies in units of the hopping. The mirror along the ribbon keeps bands of
+    different parity apart: they cross.
+    """
+    rows = np.arange(width)
+    x = np.concatenate([1.5 * (rows % 2), 1.5 * (rows % 2) + 1])
+    y = np.tile(rows * np.sqrt(0.75), 2)
+
+    def bonds(shift: float) -> NDArray:
+        distance = np.hypot(x[:, None] - x - shift, y[:, None] - y)
+        return -(np.abs(distance - 1) < 1e-6).astype(float)
+
+    return bonds(0.0), bonds(3.0)
+
+
+def membrane(cells: int) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
+    """Return stiffness K, damping C and mass M of a clamped membrane of 2 x 1, assembled with scikit-fem.
+
+    Rayleigh damping, about 1 % at the lowest resonances; 2 ``cells`` by ``cells`` bilinear elements.
+    """
+    mesh = skfem.MeshQuad.init_tensor(np.linspace(0, 2, 2 * cells + 1), np.linspace(0, 1, cells + 1)).with_defaults()
+    basis = skfem.Basis(mesh, skfem.ElementQuad1())
+    inside = basis.complement_dofs(basis.get_dofs())
+    K, M = (form.assemble(basis)[inside][:, inside] for form in (laplace, mass))
+    return K, 1e-3 * K + 0.04 * M, M
+
+
+def kernel(count: int, seed: int = 0) -> Callable[[float], NDArray]:
+    """Return the function from a length scale to the covariance of noisy samples of a Gaussian process, n x n."""
+    x = np.random.default_rng(seed).uniform(0, 1, (count, 2))
+    squares = ((x[:, None] - x) ** 2).sum(axis=2)
+    return lambda scale: np.exp(-squares / (2 * scale**2)) + 1e-2 * np.eye(count)
+
+
+def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Callable]) -> Table:
+    """Compare ways to the same values, keep what came in the record, and return it as a table.
+
+    Args:
+        record: Takes under ``name`` the ``shape`` of A, the number of ``samples`` if it is measured, and of each of the
+            ``ways`` a dictionary: ``solves``, ``error``, the largest at fresh random
+            parameters, ``time`` of a value in exact solutions, a ratio of medians, and ``pays``, the number of values
+            from which on it takes less time than exact solutions, building included; Infinity where it never does.
+        name: Of the starting point.
+        problem: The problem.
+        ways: Functions p (B, 1) -> value by name: a surrogate, a peer, or any with ``exact_solves`` and ``seconds``.
+    """
+    p = problem.family.box.uniform(FRESH, torch.Generator().manual_seed(record.seed))
+    clocks: dict[str, list[float]] = {way: [] for way in ("exact", *ways)}
+    for _ in range(ROUNDS):
+        for way, function in {"exact": problem.exact, **ways}.items():
+            start = time.perf_counter()
+            function(p)
+            clocks[way].append((time.perf_counter() - start) / FRESH)
+    medians = {way: statistics.median(times) for way, times in clocks.items()}
+    found, rows = {}, []
+    for way, function in ways.items():
+        built = getattr(function, "report", function)
+        saved = medians["exact"] - medians[way]
+        found[way] = {
+            "solves": built.exact_solves,
+            "error": float(problem.error(p, function(p)).max()),
+            "time": medians[way] / medians["exact"],
+            "pays": built.seconds / saved if saved > 0 else np.inf,
+        }
+        x = found[way]
+        pays = f"{x['pays']:,.0f} values" if np.isfinite(x["pays"]) else "never"
+        rows.append((way, str(x["solves"]), f"{x['error']:.0e}", f"{x['time']:.2g}", pays))
+    grid = problem.family.grid
+    samples = None if grid is None else len(grid)
+    record.numbers[name] = {"shape": list(problem.family.shape), "samples": samples, "ways": found}
+    return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
+
+
+def bands(surrogate: nm.Surrogate, H: Callable[[float], NDArray]) -> Axes:
+    """Draw the energies that a surrogate follows over the exact ones, which only know their order."""
+    k = np.linspace(float(surrogate.lower), float(surrogate.upper), 400)
+    exact = np.array([np.linalg.eigvalsh(H(x)) for x in k])
+    axes = figures.plt.subplots()[1]
+    axes.plot(k, exact, color=figures.GREY, lw=0.8, ls=":")
+    axes.plot(k, surrogate(k).eigenvalues)
+    axes.set(xlabel="$k$, times the length of a cell", ylabel="energy, in hoppings")
+    return axes
+
+
+def glue_all(record: Record) -> None:
+    """Numbers of the text."""
+    for name, found in record.numbers.items():
+        own, *others = found["ways"].values()
+        for key in ("solves", "error", "pays"):
+            glue(f"om-{name}-{key}", own[key])
+        for other in others:
+            glue(f"om-{name}-other", other["error"])
+            glue(f"om-{name}-others-solves", other["solves"])
+            glue(f"om-{name}-others-time", other["time"] / own["time"])
+    for key, value in zip(("rows", "columns"), record.numbers["matlab"]["shape"]):
+        glue(f"om-matlab-{key}", value)
+    glue("om-matlab-samples", record.numbers["matlab"]["samples"])
+    glue("om-fresh", FRESH)

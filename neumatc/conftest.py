@@ -1,0 +1,24 @@
+"""How pytest runs the examples of docstrings, here and where the library is installed: `pytest --pyargs neumatc`."""
+
+from importlib.util import find_spec
+
+import pytest
+
+# Calls of the examples, and the package of an extra that they need.
+_NEEDS = {"wireless.cdl(": "sionna", ".plot(": "matplotlib"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect examples; their comparison ignores the length of blanks, and what `...` stands for."""
+    config.option.doctestmodules = True
+    for flag in ("ELLIPSIS", "NORMALIZE_WHITESPACE"):
+        config.addinivalue_line("doctest_optionflags", flag)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the examples that need a package which is not there."""
+    for item in items:
+        source = "".join(x.source for x in item.dtest.examples) if isinstance(item, pytest.DoctestItem) else ""
+        for call, package in _NEEDS.items():
+            if call in source and find_spec(package) is None:
+                item.add_marker(pytest.mark.skip(reason=f"needs {package}, see the extras of neumatc"))
