@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,11 +15,20 @@ from neumatc import checks
 _DIGEST = hashlib.sha256().digest_size
 
 
-def fingerprint(parts: Iterable[object]) -> str:
-    """Return a checksum of tensors by their bits, and of other objects by how they are written."""
+def check(path: str | None) -> None:
+    """Raise unless there can be a checkpoint at a path, or none is asked for."""
+    place = Path(path or "state").absolute()
+    possible = place.is_file() or (place.parent.is_dir() and not place.exists())
+    expected = "a file, or a new one in a folder that exists"
+    checks.require(possible or path is None, "checkpoint", expected, repr(path), "create the folder")
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a checksum of tensors and dictionaries of them, by their bits, and of other objects as written."""
     found = hashlib.sha256()
     for part in parts:
-        found.update(part.detach().cpu().numpy().tobytes() if isinstance(part, Tensor) else repr(part).encode())
+        for value in part.values() if isinstance(part, dict) else [part]:
+            found.update(value.cpu().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
     return found.hexdigest()
 
 
@@ -40,12 +48,13 @@ def write(path: str, state: dict[str, object]) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: str, asked: str) -> dict[str, object] | None:
-    """Return what `write` has written, on the CPU; None where there is no file.
+def read(path: str, asked: str, device: torch.device) -> dict[str, object] | None:
+    """Return what `write` has written; None where there is no file.
 
     Args:
         path: The file.
         asked: What its state must hold under this name: the fingerprint of what is fitted.
+        device: Where to put its tensors.
 
     Raises:
         ValueError: For a file that is damaged, of another kind or of another fit.
@@ -55,7 +64,7 @@ def read(path: str, asked: str) -> dict[str, object] | None:
     content, remedy = Path(path).read_bytes(), "delete it or give another path"
     whole = hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]
     checks.require(whole, "checkpoint", "a file written by a training", f"{path!r}, which is damaged", remedy)
-    state = torch.load(io.BytesIO(content[_DIGEST:]), map_location="cpu", weights_only=True)
+    state = torch.load(io.BytesIO(content[_DIGEST:]), map_location=device, weights_only=True)
     expected = "that of a fit of the same problem with the same arguments"
     checks.require(state["asked"] == asked, "checkpoint", expected, f"another in {path!r}", remedy)
     return state

@@ -6,8 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +30,8 @@ _LOOKS = 8
 _LOSSES = 500
 # What Adam adds to the root of the mean squared gradient.
 _ADAM_EPS = 1e-8
+# What a checkpoint holds of a training as it is.
+_STATE = ("steps", "ended", "best", "x", "A", "targets", "probe")
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class ResidualTraining(Method):
         checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
         checks.choice("schedule", self.schedule, ("cosine", "constant"))
         if self.checkpoint is not None:
-            path = os.fspath(checks.instance("checkpoint", self.checkpoint, (str, os.PathLike), "a path"))
-            object.__setattr__(self, "checkpoint", path)
+            checks.instance("checkpoint", self.checkpoint, (str, os.PathLike), "a path")
+            object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
 
     def run(self, task: Task) -> list[FactorMap]:
         self._accept(task)
@@ -122,10 +123,7 @@ class ResidualTraining(Method):
         expected = f"None for {problem.operation}, whose residual takes an exact solve at every point of every step"
         free = not problem.operation.residual_solves or task.budget is None
         checks.require(free, "budget", expected, task.budget, "take nm.ClosedForm(), or leave it out")
-        there = self.checkpoint is None or Path(self.checkpoint).absolute().parent.is_dir()
-        checks.require(
-            there, "checkpoint", "a file in a folder that exists", repr(self.checkpoint), "create the folder"
-        )
+        checkpoint.check(self.checkpoint)
 
     def batch_snapshots(self, rank: int) -> int:
         """Return how many matrices, or as much, are held at once: latent tensors have gradients and moments."""
@@ -180,15 +178,14 @@ class _Training:
         cosine = method.schedule == "cosine"
         self.schedule = CosineAnnealingLR(self.optimiser, method.steps) if cosine else ConstantLR(self.optimiser, 1.0)
         if method.checkpoint:
-            settings = {**method.settings(), "checkpoint": None}
-            first = [] if task.start is None else [x for m in task.start.maps for x in (m.numbers, *m.weights.values())]
-            asked = {**asdict(task.report), "settings": settings}
-            self.asked = checkpoint.fingerprint([asked, str(family.box), task.problem.operation, self.A, *first])
+            asked = replace(task.report, settings=replace(method, checkpoint=None).settings())
+            first = [m.state_dict() for m in task.start.maps] if task.start else []
+            self.asked = checkpoint.fingerprint(asked, str(family.box), task.problem.operation, self.A, *first)
 
     def run(self) -> list[FactorMap]:
         """Train in rounds, and return the best maps."""
         steps, rounds, path = self.method.steps, self.method.rounds, self.method.checkpoint
-        if path and (state := checkpoint.read(path, self.asked)):
+        if path and (state := checkpoint.read(path, self.asked, self.x.device)):
             self._resume(state)
         elif self.task.start:
             self._begin()
@@ -227,10 +224,8 @@ class _Training:
 
     def _save(self, path: str) -> None:
         """Write what `_resume` needs; where that fails, training goes on."""
-        state = {
-            name: getattr(self, name) for name in ("asked", "steps", "ended", "best", "x", "A", "targets", "probe")
-        }
-        state |= {name: [(m.numbers, m.weights) for m in getattr(self, name)] for name in ("maps", "good")}
+        state = {name: getattr(self, name) for name in ("asked", *_STATE)}
+        state |= {name: [m.state_dict() for m in getattr(self, name)] for name in ("maps", "good")}
         state |= {name: getattr(self, name).state_dict() for name in ("optimiser", "schedule")}
         state |= {"generator": self.task.generator.get_state(), "report": json.dumps(self.task.report.to_dict())}
         try:
@@ -240,20 +235,15 @@ class _Training:
 
     def _resume(self, state: dict) -> None:
         """Go on from what `_save` has written."""
-        device = self.x.device
-        self.steps, self.ended, self.best = state["steps"], state["ended"], state["best"]
-        self.x, self.A = state["x"].to(device), state["A"].to(device)
-        for maps, saved in ((self.maps, state["maps"]), (self.good, state["good"])):
-            for m, (numbers, weights) in zip(maps, saved):
-                m.numbers.copy_(numbers)
-                for name, weight in weights.items():
-                    m.weights[name].copy_(weight)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        if state["probe"] is not None:
-            self.targets = state["targets"] and [target.to(device) for target in state["targets"]]
-            self._look(state["probe"].to(device))
-        self.task.generator.set_state(state["generator"])
+        vars(self).update({name: state[name] for name in _STATE})
+        for name in ("maps", "good"):
+            for m, saved in zip(getattr(self, name), state[name]):
+                m.load_state_dict(saved)
+        for name in ("optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        if self.probe is not None:
+            self._look(self.probe)
+        self.task.generator.set_state(state["generator"].cpu())
         vars(self.task.report).update(vars(Report.from_dict(json.loads(state["report"]))))
         self.bar.update(self.steps)
 

@@ -399,9 +399,16 @@ def from_start(problem):
 
 
 @pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-@pytest.mark.parametrize(("start", "k"), [(None, 6), (None, 11), (from_start, 9), (from_start, 16)])
-def test_a_training_goes_on_to_the_same_bits(start, k, schedule, tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("start", "k", "schedule", "dtype"),
+    [
+        (None, 6, "cosine", torch.complex64),
+        (None, 11, "constant", torch.float64),
+        (from_start, 9, "constant", torch.float32),
+        (from_start, 16, "cosine", torch.complex128),
+    ],
+)
+def test_a_training_goes_on_to_the_same_bits(start, k, schedule, dtype, tmp_path):
     problem = easy(nm.Inverse(), dtype)
     settings = {**LONG, "schedule": schedule, "start": start and start(problem)}
     whole, path = trained(problem, **settings), tmp_path / "state"
@@ -442,7 +449,7 @@ def test_a_finished_training_is_read_again(tmp_path):
 def test_a_checkpoint_of_another_fit_is_refused(other, tmp_path):
     problem, path = easy(nm.Inverse()), tmp_path / "state"
     trained(problem, checkpoint=path, **LONG)
-    content = path.read_bytes()
+    content, other = path.read_bytes(), dict(other)
     if other.pop("start", False):
         other["start"] = from_start(problem)
     problem = easy(nm.Inverse(), seed=1) if other.pop("problem", False) else problem
@@ -463,11 +470,21 @@ def test_a_damaged_checkpoint_is_refused(damage, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
 def test_a_checkpoint_that_cannot_be_written_does_not_end_training(tmp_path):
-    report = trained(easy(nm.Inverse()), checkpoint=tmp_path, **LONG | {"steps": 2}).report
+    problem, folder = easy(nm.Inverse()), tmp_path / "folder"
+    folder.mkdir()
+
+    def fn(p):
+        if folder.exists() and len(p) > 32:  # after the collocation points
+            folder.rmdir()
+        return problem.family(p)
+
+    family = nm.ParametricMatrix(fn, problem.family.lower, problem.family.upper)
+    report = trained(nm.Problem(family, nm.Inverse()), checkpoint=folder / "state", **LONG | {"steps": 2}).report
     assert report.stop_reason == StopReason.STEPS and "the checkpoint could not be written" in report.message
 
 
 def test_a_checkpoint_needs_a_folder(tmp_path):
-    words = ["`checkpoint`", "a file in a folder that exists", "create the folder"]
-    assert_raises(ValueError, words, lambda: trained(easy(nm.Inverse()), checkpoint=tmp_path / "none" / "state"))
+    words = ["`checkpoint`", "a new one in a folder that exists", "create the folder"]
+    for path in (tmp_path / "none" / "state", tmp_path):
+        assert_raises(ValueError, words, lambda path=path: trained(easy(nm.Inverse()), checkpoint=path))
     assert_raises(TypeError, ["`checkpoint`", "a path"], lambda: nm.ResidualTraining(checkpoint=3))
