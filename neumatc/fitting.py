@@ -266,19 +266,14 @@ def _complete(found: list[Surrogate | BaseException]) -> list[Surrogate]:
         return found
     if len(found) == 1:
         raise found[0]
-    stopped = [failure for failure in failures.values() if not isinstance(failure, FamilyError)]
-    error = (
-        stopped
-        or [
-            FamilyError(
-                f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
-                + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
-                + "; the other fits are in the `surrogates` of this error."
-            )
-        ]
-    )[0]
+    error = next((failure for failure in failures.values() if not isinstance(failure, FamilyError)), None)
+    error = error or FamilyError(
+        f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
+        + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
+        + "; the other fits are in the `surrogates` of this error."
+    )
     error.surrogates = [None if i in failures else one for i, one in enumerate(found)]
-    raise error from (None if stopped else next(iter(failures.values())))
+    raise error from next((failure for failure in failures.values() if failure is not error), None)
 
 
 def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | BaseException]:

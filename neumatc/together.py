@@ -15,6 +15,7 @@ from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
 from neumatc.piece import Piece
+from neumatc.report import Report
 from neumatc.snapshots import Snapshots
 from neumatc.watch import STOPPED
 
@@ -69,6 +70,12 @@ class Together(Task):
         r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted]).view(len(p), -1)
         self.last[:] = [torch.where(torch.isfinite(r), r, torch.inf)]
         return torch.where(good, self.last[0].amax(dim=1), torch.nan)
+
+    def charge(self, report: Report) -> None:
+        """Add to a report what was solved and measured for all problems."""
+        for entry in (report, *report.rounds):
+            entry.exact_solves += self.report.exact_solves
+        report.residual_evaluations += self.report.residual_evaluations
 
     def apart(self, maps: Sequence[FactorMap]) -> list[list[FactorMap]]:
         """Return the maps of each problem, and write its report."""
@@ -127,8 +134,6 @@ def fitted(
     for part in parts or [[k] for k in range(len(tasks))]:
         own, chosen = [tasks[k] for k in part], part if len(part) > 1 else part[0]
         found |= zip(part, fitted(own, fit, lambda new, chosen=chosen: new.adopt(snapshots, chosen)))
-        for report in (task.report for task in own):
-            for entry in (report, *report.rounds):
-                entry.exact_solves += together.report.exact_solves
-            report.residual_evaluations += together.report.residual_evaluations
+        for task in own:
+            together.charge(task.report)
     return [found[k] for k in range(len(tasks))]
