@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import assert_raises, generator, tensors_of, trained
+from conftest import assert_raises, generator, state_of_the_process, tensors_of, trained
 
 import neumatc as nm
 from neumatc import StopReason
@@ -183,6 +183,16 @@ def test_what_is_interrupted_after_the_snapshots_is_interpolated_from_these():
     fn.at(None)
     plain = fitted(problem, rank=4, method=nm.ClosedForm(projections=0))
     assert all(map(torch.equal, tensors_of(stopped).values(), tensors_of(plain).values()))
+
+
+@pytest.mark.parametrize("name", ["pieces", "closed form in two"])
+def test_an_interrupt_leaves_the_process_as_it_was(name):
+    make, settings = CASES[name]
+    problem, fn = make()
+    fn.at(2)
+    before = state_of_the_process()
+    fitted(problem, **settings)
+    assert state_of_the_process() == before
 
 
 def test_a_second_interrupt_while_the_map_is_made_goes_on_to_the_caller(monkeypatch):
