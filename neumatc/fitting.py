@@ -68,7 +68,8 @@ def fit(
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
         progress: Show a bar on the standard error stream once the fit has taken two seconds.
-        time_limit: Seconds after which the best map so far is returned; the first exact solves are always finished.
+        time_limit: Seconds after which the best map so far is returned. Matrices that are being solved are finished,
+            and the first ones always.
 
     Ctrl-C and a lack of memory end a fit like its time limit: it returns the best map so far, ``report.stop_reason``
     says why, ``report.unmet`` where the tolerance is not met yet, and `FitWarning` what to do. Before the first exact
@@ -268,19 +269,14 @@ def _complete(found: list[Surrogate | BaseException]) -> list[Surrogate]:
         return found
     if len(found) == 1:
         raise found[0]
-    stopped = [failure for failure in failures.values() if not isinstance(failure, FamilyError)]
-    error = (
-        stopped
-        or [
-            FamilyError(
-                f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
-                + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
-                + "; the other fits are in the `surrogates` of this error."
-            )
-        ]
-    )[0]
+    error = next((failure for failure in failures.values() if not isinstance(failure, FamilyError)), None)
+    error = error or FamilyError(
+        f"`problems`: expected families that can be fitted, got failures of {len(failures)} of {len(found)}, "
+        + "; ".join(f"problem {i}: {failure}" for i, failure in failures.items())
+        + "; the other fits are in the `surrogates` of this error."
+    )
     error.surrogates = [None if i in failures else one for i, one in enumerate(found)]
-    raise error from (None if stopped else next(iter(failures.values())))
+    raise error from next((failure for failure in failures.values() if failure is not error), None)
 
 
 def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | BaseException]:
@@ -294,11 +290,12 @@ def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | BaseExcept
 
 def _check_memory(problems: list[Problem], method: Method, rank: int | None, budget: int | None) -> None:
     """Raise where what is asked for is larger than memory: exact solutions of a batch, and all latent tensors."""
-    first, least = problems[0], 2 ** problems[0].family.dimension
-    held = least if isinstance(method, Pieces) else min(method.batch_snapshots(rank), budget or 2**62)
+    first, pieces = problems[0], isinstance(method, Pieces)
+    terms = 2 * first.family.dimension if pieces else rank or 0  # of a map at least
+    held = terms if pieces else min(method.batch_snapshots(rank), budget or 2**62)
     numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
-    count = held + len(problems) * (rank if rank and not isinstance(method, Pieces) else least)
-    size, most = count * numbers * checks.real_dtype(first.family.dtype).itemsize, memory(first.family.device)
+    size = (held + len(problems) * terms) * numbers * checks.real_dtype(first.family.dtype).itemsize
+    most = memory(first.family.device)
     got = f"{size / 1e9:.3g} GB for {held} exact solutions and the latent tensors"
     remedy = "lower the rank, the snapshots or the number of problems, or take single precision"
     checks.require(size <= most, "problem", f"a fit that needs at most {most / 1e9:.3g} GB", got, remedy, MemoryError)

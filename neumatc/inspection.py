@@ -41,7 +41,7 @@ class Inspector:
         self.task, self.snapshots = task, snapshots
         self.generator = np.random.default_rng(task.report.seed)
         self.ratios: list[float] = []
-        self.uniform, self.ended = np.empty(0), False
+        self.uniform = np.empty(0)
         self.hollow = False  # whether the family was not defined at a uniform point
 
     def ratio(self) -> float:
@@ -71,7 +71,7 @@ class Inspector:
 
     def forget(self) -> None:
         """Forget the last check, and do not ask the family again: something has ended the fit."""
-        self.uniform, self.ended = np.empty(0), True
+        self.uniform, self.hollow = np.empty(0), False
 
     def draws(self) -> np.ndarray:
         """Draw uniform points of the box, as many as a last check takes."""
@@ -93,7 +93,7 @@ class Inspector:
 
     def undefined(self) -> np.ndarray:
         """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""
-        if not self.hollow or self.ended:
+        if not self.hollow:
             return np.empty((0, self.snapshots.x.shape[1]))
         x = self.generator.uniform(-1, 1, (_FRESH_IF_HOLLOW, self.snapshots.x.shape[1]))
         _, good = self.task.evaluate(self.task.box(torch.from_numpy(x)))

@@ -227,17 +227,14 @@ def chain(x: np.ndarray) -> tuple[PiecewisePolynomials, dict[str, Tensor]]:
 def _tree(root: Piece, found: Sequence[Piece]) -> tuple[dict[str, np.ndarray], int]:
     """Return axis, cut and children of each inner node (-1 - k stands for piece k), and the depth of the tree."""
     number = {id(piece): -1 - k for k, piece in enumerate(found)}
-    inner, level, depth = [], [root] if root.halves else [], 0
-    while level:
+    inner, level, depth = [], [root], 0
+    while level := [piece for piece in level if piece.halves]:
         number |= {id(piece): len(inner) + k for k, piece in enumerate(level)}
         inner += level
-        level = [half for piece in level for half in piece.halves[2:] if half.halves]
+        level = [half for piece in level for half in piece.halves[2:]]
         depth += 1
     if not inner:
         return _NO_TREE, 0
-    branches = {
-        "axis": np.array([piece.halves[0] for piece in inner]),
-        "cut": np.array([piece.halves[1] for piece in inner]),
-        "children": np.array([[number[id(half)] for half in piece.halves[2:]] for piece in inner]),
-    }
-    return branches, depth
+    axes, cuts, *halves = zip(*(piece.halves for piece in inner))
+    children = np.stack([[number[id(half)] for half in side] for side in halves], axis=1)
+    return {"axis": np.array(axes), "cut": np.array(cuts), "children": children}, depth

@@ -6,7 +6,7 @@ those on their common face.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -61,12 +61,11 @@ class Pieces(Method):
         _check(tasks[0])
         return together.fitted(tasks, self._fit)
 
-    def _fit(
-        self, task: Task, known: Callable[[Snapshots], None]
-    ) -> tuple[list[FactorMap], list[list[int]], Snapshots]:
+    def _fit(self, task: Task, known: together.Known) -> tuple[list[FactorMap], list[list[int]], Snapshots]:
         """Fit one task: the maps, of what is solved where something ends it; see `together.fitted`."""
         fit = Refinement(task, self.most, self.smallest)
-        known(fit.snapshots)
+        if known:
+            fit.snapshots.adopt(*known)
         with threads.alone() if task.many == 1 else nullcontext():  # the steps of one problem are small
             maps = task.kept(lambda: sparse.maps(fit.inspector, fit.budget.most) or fit.run(), fit.best)
         return maps, [] if maps else fit.parts, fit.snapshots

@@ -49,14 +49,11 @@ class Trial:
 
     def due(self) -> bool:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
-        count = len(self.snapshots.x)
-        problem = self.task.problem
-        direct = problem.operation.unique and not problem.operation.finishes
-        if problem.family.dimension > 1 or self.task.many > 1 or not direct:
-            return False
-        if problem.operation.residual_solves and self.task.budget is not None:
-            return False
-        if problem.family.box.periodic[0] or count < max(_LEAST, _GROWN * self.tried):
+        task, box, operation = self.task, self.task.problem.family.box, self.task.problem.operation
+        free = task.budget is None or not operation.residual_solves
+        direct = operation.unique and not operation.finishes and task.many == 1 and free
+        more = len(self.snapshots.x) >= max(_LEAST, _GROWN * self.tried)
+        if box.dimension > 1 or box.periodic[0] or not (direct and more):
             return False
         size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
         return bool(size.max() > _PEAK * np.median(size))

@@ -24,6 +24,9 @@ _LOOKS = (2.0, 8.0)
 _MOST_MOVES, _LEAST_SINGULAR = 3, 2.0**-8
 # Part of what is solved that a round of many problems may add before those which are resolved leave the others.
 _DEAR = 0.5
+# One over the part of the pieces that are refined at once when solves run short: smaller parts take more rounds, larger
+# ones waste solves where the residual is not the worst.
+_PART = 3
 # Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
 # operations than a round of refinement has in overhead.
 _SHARE, _ROUND = 0.7, 1e8
@@ -135,7 +138,30 @@ class Refinement:
 
     def _afforded(self, active: list[Piece]) -> list[Piece]:
         """Return the pieces; once they take more solves than are left, those that are worst, refined less."""
-        return self.budget.afforded(self.root, active, self._worst, self.steps.stepped)
+        budget = self.budget
+        budget.reserved = 0
+        if not active or not (budget.short or budget.missing(active) > budget.left()):
+            return active
+        budget.short, found = True, []
+        for piece in active:
+            piece.give_up(budget.why)
+        tree.collapse(self.root)
+        waiting = [
+            piece for piece in tree.leaves(self.root) if piece.trouble == budget.why and piece.settled is not None
+        ]
+        for piece in [waiting[k] for k in np.argsort(self._worst(waiting))[::-1]]:
+            refined = self.steps.stepped(piece)
+            cost = budget.missing(refined)
+            if cost > budget.left():
+                piece.halves = None
+                piece.give_up(budget.why)
+            elif refined:
+                piece.trouble = ""
+                budget.reserved += cost
+                found += refined
+            if len(found) > len(waiting) / _PART:
+                break
+        return found
 
     def _worst(self, pieces: list[Piece]) -> list[float]:
         """Return the residuals of pieces; where these take exact solves, what their coefficients say."""

@@ -45,7 +45,7 @@ class Steps:
         terms: Most nodes of a piece.
         links: Pieces between whose points of a grid nothing is known.
 
-    All methods return the pieces that are to be solved at their nodes.
+    What refines a piece returns the pieces that are to be solved at their nodes.
     """
 
     def __init__(self, inspector: Inspector, budget: Budget, most: int | None, smallest: float):

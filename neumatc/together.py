@@ -15,6 +15,7 @@ from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
 from neumatc.piece import Piece
+from neumatc.report import Report
 from neumatc.snapshots import Snapshots
 from neumatc.watch import STOPPED
 
@@ -70,6 +71,12 @@ class Together(Task):
         self.last[:] = [torch.where(torch.isfinite(r), r, torch.inf)]
         return torch.where(good, self.last[0].amax(dim=1), torch.nan)
 
+    def charge(self, report: Report) -> None:
+        """Add to a report what was solved and measured for all problems."""
+        for entry in (report, *report.rounds):
+            entry.exact_solves += self.report.exact_solves
+        report.residual_evaluations += self.report.residual_evaluations
+
     def apart(self, maps: Sequence[FactorMap]) -> list[list[FactorMap]]:
         """Return the maps of each problem, and write its report."""
         for k, task in enumerate(self.tasks):
@@ -100,19 +107,22 @@ def parted(snapshots: Snapshots, pieces: Sequence[Piece], allowed: Sequence[floa
     return [] if easy.all() or not easy.any() else [np.flatnonzero(own).tolist() for own in (easy, ~easy)]
 
 
-# Fits a task from what a function fills in: the maps, none where its problems part; the parts; what is solved.
-Fit = Callable[[Task, Callable[[Snapshots], None]], tuple[list[FactorMap], list[list[int]], Snapshots]]
+# What is solved already, and the number or numbers of the problems of which it is taken; None for nothing.
+Known = tuple[Snapshots, int | list[int]] | None
+# Fits a task from what is known: the maps, none where its problems part; the parts; what is solved.
+Fit = Callable[[Task, Known], tuple[list[FactorMap], list[list[int]], Snapshots]]
 
 
-def fitted(
-    tasks: Sequence[Task], fit: Fit, known: Callable[[Snapshots], None] = lambda snapshots: None
-) -> list[list[FactorMap]]:
+def fitted(tasks: Sequence[Task], fit: Fit, known: Known = None) -> list[list[FactorMap] | BaseException]:
     """Fit tasks in common pieces, in parts that need the same; where that does not lead to the tolerance, each alone.
 
     Args:
         tasks: Of one operation, shape, dtype and device.
         fit: How one is fitted.
-        known: Fills snapshots with what is solved already.
+        known: What is solved already.
+
+    Returns:
+        The maps of each, or what has ended its fit before there were any.
     """
     together = Together.of(tasks) if len(tasks) > 1 else tasks[0]
     if together is None:
@@ -125,10 +135,8 @@ def fitted(
         return together.apart(maps)
     found = {}
     for part in parts or [[k] for k in range(len(tasks))]:
-        own, chosen = [tasks[k] for k in part], part if len(part) > 1 else part[0]
-        found |= zip(part, fitted(own, fit, lambda new, chosen=chosen: new.adopt(snapshots, chosen)))
-        for report in (task.report for task in own):
-            for entry in (report, *report.rounds):
-                entry.exact_solves += together.report.exact_solves
-            report.residual_evaluations += together.report.residual_evaluations
+        own = [tasks[k] for k in part]
+        found |= zip(part, fitted(own, fit, (snapshots, part if len(part) > 1 else part[0])))
+        for task in own:
+            together.charge(task.report)
     return [found[k] for k in range(len(tasks))]

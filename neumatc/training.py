@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 from tqdm import tqdm
 
-from neumatc import checks, sampling
+from neumatc import checkpoint, checks, sampling
 from neumatc.embeddings import Embedding, SinusoidalMLP
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap
-from neumatc.report import StopReason
+from neumatc.report import Report, StopReason
 
 # Residual that counts as failure where the caller gives no tolerance.
 _TOLERANCE = 1e-2
@@ -28,6 +30,8 @@ _LOOKS = 8
 _LOSSES = 500
 # What Adam adds to the root of the mean squared gradient.
 _ADAM_EPS = 1e-8
+# What a checkpoint holds of a training as it is.
+_STATE = ("steps", "ended", "best", "x", "A", "targets", "probe")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class ResidualTraining(Method):
             at a uniformly random parameter, is at most this.
         sampling: How that probability is estimated, and failing parameters are found.
         newton: Whether a good start is trained on the error against its Newton step; else on the residual too.
+        checkpoint: A file that is written after every round. A fit of the same problem with the same arguments goes on
+            from there, and ends with the same bits on the same machine as if it had never stopped; of a finished fit
+            it is the result. It is of a size with the matrices A(p_i). Default: none.
 
     Limits: the matrices A(p_i) of all collocation points are kept in memory. The failure probability is an estimate.
     """
@@ -78,6 +85,7 @@ class ResidualTraining(Method):
     failure_probability: float = 1e-2
     sampling: FailureInformedSampling = field(default_factory=FailureInformedSampling)
     newton: bool = True
+    checkpoint: str | os.PathLike | None = None
 
     def __post_init__(self) -> None:
         checks.instance("embedding", self.embedding, Embedding, "an embedding such as nm.SinusoidalMLP()")
@@ -88,6 +96,9 @@ class ResidualTraining(Method):
         checks.number("learning_rate", self.learning_rate, above=0)
         checks.number("failure_probability", self.failure_probability, at_least=0, below=1)
         checks.choice("schedule", self.schedule, ("cosine", "constant"))
+        if self.checkpoint is not None:
+            checks.instance("checkpoint", self.checkpoint, (str, os.PathLike), "a path")
+            object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
 
     def run(self, task: Task) -> list[FactorMap]:
         self._accept(task)
@@ -112,6 +123,11 @@ class ResidualTraining(Method):
         expected = f"None for {problem.operation}, whose residual takes an exact solve at every point of every step"
         free = not problem.operation.residual_solves or task.budget is None
         checks.require(free, "budget", expected, task.budget, "take nm.ClosedForm(), or leave it out")
+        checkpoint.check(self.checkpoint)
+
+    def batch_snapshots(self, rank: int) -> int:
+        """Return how many matrices, or as much, are held at once: latent tensors have gradients and moments."""
+        return self.collocation + 4 * (rank or 0)
 
     def estimate(self, task: Task, maps: Sequence[FactorMap], step: int = 0) -> FailureEstimate:
         """Estimate how often the residual of the maps exceeds the tolerance, on fresh parameters; report the round."""
@@ -132,11 +148,14 @@ class _Training:
         judge: Of maps, the less the better; at the same parameters for all rounds, so that none wins by an easier draw.
         x, A: The collocation points on the cube, and the matrices there.
         targets: The factors to be learned there, where the goal is the error; else None.
+        probe: Where ``judge`` looks, if the fit began from a surrogate.
         steps: Taken so far.
+        ended: Whether training is over.
     """
 
     def __init__(self, method: ResidualTraining, task: Task, bar: tqdm):
-        family, self.method, self.task, self.bar, self.steps = task.problem.family, method, task, bar, 0
+        family, self.method, self.task, self.bar = task.problem.family, method, task, bar
+        self.steps, self.ended, self.probe = 0, False, None
         p = sampling.sobol(method.collocation, family.lower, family.upper, task.report.seed)
         self.A = family(p).clone()  # kept, while the family may write its next matrices into the same memory
         self.x, self.targets = task.cube(p), None
@@ -158,15 +177,23 @@ class _Training:
         self.optimiser = torch.optim.Adam(groups, lr=rate, eps=_ADAM_EPS, fused=True)
         cosine = method.schedule == "cosine"
         self.schedule = CosineAnnealingLR(self.optimiser, method.steps) if cosine else ConstantLR(self.optimiser, 1.0)
+        if method.checkpoint:
+            asked = replace(task.report, settings=replace(method, checkpoint=None).settings())
+            first = [m.state_dict() for m in task.start.maps] if task.start else []
+            self.asked = checkpoint.fingerprint(asked, str(family.box), task.problem.operation, self.A, *first)
 
     def run(self) -> list[FactorMap]:
         """Train in rounds, and return the best maps."""
-        steps, rounds = self.method.steps, self.method.rounds
-        if self.task.start:
+        steps, rounds, path = self.method.steps, self.method.rounds, self.method.checkpoint
+        if path and (state := checkpoint.read(path, self.asked, self.x.device)):
+            self._resume(state)
+        elif self.task.start:
             self._begin()
-        for end in sorted({-(-steps * i // rounds) for i in range(1, rounds + 1)}):
-            if not self._descend(end) or self._judged():
-                break
+        ends = sorted({-(-steps * i // rounds) for i in range(1, rounds + 1)})
+        for end in (end for end in ends if end > self.steps and not self.ended):
+            self.ended = not self._descend(end) or self._judged()
+            if path:
+                self._save(path)
         return self.good
 
     def kept(self) -> list[FactorMap] | None:
@@ -179,15 +206,46 @@ class _Training:
         """Choose what to make small from a start, and report it as round zero."""
         task, maps, operation = self.task, self.maps, self.task.problem.operation
         first = self.method.estimate(task, maps)
-        p, near = first.candidates, task.measure(self.A, [m(self.x) for m in maps])
+        near = task.measure(self.A, [m(self.x) for m in maps])
         newton = self.method.newton and operation.newton
         if newton and first.residuals.max() < _LARGE_RESIDUAL and near.max() < _LARGE_RESIDUAL:
-            y, self.targets = task.cube(p), self._step_from_start(self.x, self.A)
-            improved = self._step_from_start(y, task.matrices(p))
-            self.judge = lambda maps: _relative_square([m(y) for m in maps], improved).item()
-        else:
-            self.judge = lambda maps: float(task.residual(maps, p).median())
+            self.targets = self._step_from_start(self.x, self.A)
+        self._look(first.candidates)
         self.best = self.judge(maps)
+
+    def _look(self, p: Tensor) -> None:
+        """Judge maps at these parameters from now on."""
+        task, self.probe = self.task, p
+        if self.targets is None:
+            self.judge = lambda maps: float(task.residual(maps, p).median())
+        else:
+            y, improved = task.cube(p), self._step_from_start(task.cube(p), task.matrices(p))
+            self.judge = lambda maps: _relative_square([m(y) for m in maps], improved).item()
+
+    def _save(self, path: str) -> None:
+        """Write what `_resume` needs; where that fails, training goes on."""
+        state = {name: getattr(self, name) for name in ("asked", *_STATE)}
+        state |= {name: [m.state_dict() for m in getattr(self, name)] for name in ("maps", "good")}
+        state |= {name: getattr(self, name).state_dict() for name in ("optimiser", "schedule")}
+        state |= {"generator": self.task.generator.get_state(), "report": json.dumps(self.task.report.to_dict())}
+        try:
+            checkpoint.write(path, state)
+        except OSError as error:
+            self.task.note(f"the checkpoint could not be written: {error}")
+
+    def _resume(self, state: dict) -> None:
+        """Go on from what `_save` has written."""
+        vars(self).update({name: state[name] for name in _STATE})
+        for name in ("maps", "good"):
+            for m, saved in zip(getattr(self, name), state[name]):
+                m.load_state_dict(saved)
+        for name in ("optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        if self.probe is not None:
+            self._look(self.probe)
+        self.task.generator.set_state(state["generator"].cpu())
+        vars(self.task.report).update(vars(Report.from_dict(json.loads(state["report"]))))
+        self.bar.update(self.steps)
 
     def _step_from_start(self, x: Tensor, A: Tensor) -> list[Tensor]:
         """Take a Newton step from the start: what the maps are to become where the goal is the error."""

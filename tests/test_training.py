@@ -367,3 +367,124 @@ def test_a_family_that_reuses_its_memory():
     p = grid_of(family, 20)
     values = [trained(nm.Problem(f, nm.Inverse()), tol=1e-6)(p) for f in (family, reusing)]
     assert torch.equal(*values)
+
+
+# Checkpoints
+
+
+class Failing:
+    """A function that is interrupted at its k-th call."""
+
+    def __init__(self, fn, k):
+        self.fn, self.left = fn, k
+
+    def __call__(self, p):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.fn(p)
+
+
+LONG = {"steps": 20, "rounds": 5, "failure_probability": 0.0, "tol": 1e-9}
+
+
+def interrupted(problem, k, **settings):
+    family = problem.family
+    fn = Failing(family, k + 1)  # one call is that of the family itself
+    return trained(nm.Problem(nm.ParametricMatrix(fn, family.lower, family.upper), problem.operation), **settings)
+
+
+def from_start(problem):
+    return nm.fit(problem, rank=4, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
+@pytest.mark.parametrize(
+    ("start", "k", "schedule", "dtype"),
+    [
+        (None, 6, "cosine", torch.complex64),
+        (None, 11, "constant", torch.float64),
+        (from_start, 9, "constant", torch.float32),
+        (from_start, 16, "cosine", torch.complex128),
+    ],
+)
+def test_a_training_goes_on_to_the_same_bits(start, k, schedule, dtype, tmp_path):
+    problem = easy(nm.Inverse(), dtype)
+    settings = {**LONG, "schedule": schedule, "start": start and start(problem)}
+    whole, path = trained(problem, **settings), tmp_path / "state"
+    stopped = interrupted(problem, k, checkpoint=path, **settings)
+    assert stopped.report.stop_reason == StopReason.INTERRUPTED and 0 < len(stopped.report.rounds) < 6
+    resumed = trained(problem, checkpoint=path, **settings)
+    for a, b in zip(tensors_of(resumed).values(), tensors_of(whole).values(), strict=True):
+        assert torch.equal(a, b)
+    same = (
+        "rounds",
+        "losses",
+        "steps",
+        "collocation",
+        "stop_reason",
+        "residual_evaluations",
+        "exact_solves",
+        "singular",
+    )
+    assert [getattr(resumed.report, name) for name in same] == [getattr(whole.report, name) for name in same]
+
+
+@pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
+def test_a_finished_training_is_read_again(tmp_path):
+    problem, path = easy(nm.Inverse()), tmp_path / "state"
+    first = trained(problem, checkpoint=path, **LONG)
+    second = trained(problem, checkpoint=str(path), **LONG)
+    assert all(map(torch.equal, tensors_of(first).values(), tensors_of(second).values()))
+    assert second.report.steps == first.report.steps
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 1}, {"steps": 21}, {"tol": 1e-8}, {"rank": 3}, {"start": True}, {"problem": True}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_checkpoint_of_another_fit_is_refused(other, tmp_path):
+    problem, path = easy(nm.Inverse()), tmp_path / "state"
+    trained(problem, checkpoint=path, **LONG)
+    content, other = path.read_bytes(), dict(other)
+    if other.pop("start", False):
+        other["start"] = from_start(problem)
+    problem = easy(nm.Inverse(), seed=1) if other.pop("problem", False) else problem
+    words = ["`checkpoint`", "the same arguments", "delete it or give another path"]
+    assert_raises(ValueError, words, lambda: trained(problem, checkpoint=path, **LONG | other))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:]])
+def test_a_damaged_checkpoint_is_refused(damage, tmp_path):
+    problem, path = easy(nm.Inverse()), tmp_path / "state"
+    trained(problem, checkpoint=path, **LONG)
+    path.write_bytes(damage(path.read_bytes()))
+    words = ["`checkpoint`", "damaged", "delete it or give another path"]
+    assert_raises(ValueError, words, lambda: trained(problem, checkpoint=path, **LONG))
+
+
+@pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
+def test_a_checkpoint_that_cannot_be_written_does_not_end_training(tmp_path):
+    problem, folder = easy(nm.Inverse()), tmp_path / "folder"
+    folder.mkdir()
+
+    def fn(p):
+        if folder.exists() and len(p) > 32:  # after the collocation points
+            folder.rmdir()
+        return problem.family(p)
+
+    family = nm.ParametricMatrix(fn, problem.family.lower, problem.family.upper)
+    report = trained(nm.Problem(family, nm.Inverse()), checkpoint=folder / "state", **LONG | {"steps": 2}).report
+    assert report.stop_reason == StopReason.STEPS and "the checkpoint could not be written" in report.message
+
+
+def test_a_checkpoint_needs_a_folder(tmp_path):
+    words = ["`checkpoint`", "a new one in a folder that exists", "create the folder"]
+    for path in (tmp_path / "none" / "state", tmp_path):
+        assert_raises(ValueError, words, lambda path=path: trained(easy(nm.Inverse()), checkpoint=path))
+    assert_raises(TypeError, ["`checkpoint`", "a path"], lambda: nm.ResidualTraining(checkpoint=3))
