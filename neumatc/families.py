@@ -256,6 +256,7 @@ def _check_periods(family: ParametricMatrix) -> None:
         checks.require(same, "periodic", expected + family.box.names[i], got, remedy)
 
 
+@checks.explained
 def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Draw standard normal numbers, in double precision on the CPU: a seed means the same in every dtype.
 
@@ -313,7 +314,7 @@ def trigonometric(
     size, terms, seed = checks.integer("size", size, 1), checks.integer("terms", terms, 1), checks.seed(seed)
     dimension = checks.integer("dimension", dimension, 1)
     shift, cycles = checks.number("shift", shift), checks.number("cycles", cycles, above=0)
-    dtype = checks.matrix_dtype("dtype", dtype)
+    dtype, device = checks.matrix_dtype("dtype", dtype), checks.place("device", device)
     generator = torch.Generator().manual_seed(seed)
     waves = (gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5).to(device, dtype)
     directions = torch.randn((terms, dimension), dtype=torch.float64, generator=generator)

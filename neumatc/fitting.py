@@ -142,7 +142,7 @@ def fit_many(
     problems = list(problems) if isinstance(problems, Iterable) else [problems]
     checks.require(problems, "problems", "at least one problem", "none")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
-        raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {method!r}; call nm.fit.")
+        raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.shown(method)}; call nm.fit.")
     return _fit(problems, rank, tol, budget, method, None, seed, progress)
 
 
