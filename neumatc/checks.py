@@ -339,7 +339,7 @@ class _Short(reprlib.Repr):
         for kind, name in ((Tensor, "a tensor"), (np.ndarray, "an array")):
             if isinstance(x, kind):
                 return f"{name} of shape {tuple(x.shape)} and dtype {x.dtype}"
-        text = super().repr1(x, level)
+        text = f"<function {x.__name__}>" if inspect.isfunction(x) else super().repr1(x, level)
         return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 

@@ -174,9 +174,10 @@ class ParametricMatrix:
             except (FamilyError, TypeError) as error:
                 first = first or error
         if self.batched and self._takes_one():
-            got = f"a function of one parameter at a time ({checks.said(first.__cause__ or first)})"
-            remedy = "pass `batched=False`"
-            checks.require(False, "fn", "a function p (B, d) -> A (B, m, n)", got, remedy, FamilyError)
+            raise FamilyError(
+                "`fn`: expected a function p (B, d) -> A (B, m, n), got one of one parameter at a time; "
+                "pass `batched=False`."
+            ) from first
         raise first
 
     def _takes_one(self) -> bool:
@@ -271,6 +272,7 @@ def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Genera
     return torch.randn(shape, dtype=wide, generator=generator)
 
 
+@checks.explained
 @checks.full_precision
 def trigonometric(
     size: int = 64,

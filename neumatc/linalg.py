@@ -234,7 +234,7 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         The results, of the shape, dtype and device of A, and a mask of failures, shape (B,), True where the result
         does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
     """
-    A = _square(A)
+    A, name = _square(A), checks.choice("name", name, tuple(FUNCTIONS))
     matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
     good = torch.ones(len(A), dtype=torch.bool) if name == "exp" else ~inverse(A)[1].cpu()

@@ -294,6 +294,8 @@ class Surrogate(nn.Module):
                 return torch.empty(0, dtype=real(value.dtype), device=real(value.device))
             if isinstance(value, torch.dtype):
                 return checks.real_dtype(checks.matrix_dtype("dtype", value))
+            number = isinstance(value, (float, complex))  # which torch takes for a tensor
+            checks.require(not number, "dtype", "a dtype or a device", value, "give torch.float64", TypeError)
             return checks.place("device", value) if isinstance(value, (str, torch.device)) else value
 
         return super().to(*map(real, args), **{name: real(value) for name, value in kwargs.items()})

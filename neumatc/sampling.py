@@ -88,6 +88,7 @@ def design(
     return 2 * x - 1, weights / weights.sum()
 
 
+@checks.explained
 def widest_stretch(count: int, accuracy: float) -> float:
     r"""Return the largest stretch of Chebyshev nodes that allows for an accuracy.
 

@@ -40,7 +40,17 @@ DOCUMENTED = (ValueError, TypeError, OSError)
 # Names that are no calls of a user: bases that a user's own classes fill, and plain tuples and records of results,
 # which hold what they are given.
 NOT_CALLED = {
-    *("Embedding", "LinearOperation", "Method", "Operation", "Task", "FamilyError", "families.FamilyError", "FitWarning", "StopReason"),
+    *(
+        "Embedding",
+        "LinearOperation",
+        "Method",
+        "Operation",
+        "Task",
+        "FamilyError",
+        "families.FamilyError",
+        "FitWarning",
+        "StopReason",
+    ),
     *("Certified", "EigFactors", "Event", "Factor", "FailureEstimate", "LogDetFactors", "Piece", "PolarFactors"),
     *("QRFactors", "Report", "Round", "SVDFactors", "Solution", "Unmet", "gauge.Alignment", "peers.Peer"),
     # Needs Sionna, which takes seconds to start.
@@ -48,7 +58,7 @@ NOT_CALLED = {
 }
 
 
-class _SlowError(BaseException):
+class SlowError(BaseException):
     """A call took longer than `SECONDS`."""
 
 
@@ -126,12 +136,35 @@ def _good(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
         **{"most": None, "smallest": 1e-6, "depth": 0, "complex": False, "layers": 1, "width": 4, "frequency": 2.0},
         **{"candidates": 20, "samples": 20, "quantile": 0.1, "stages": 2, "defensive": 0.2, "name": "X", "core": A},
         **{"weights": mlp.initialise(1, 3, torch.Generator()), "shape": (2, 2), "maps": list(surrogate.maps)},
-        **{"box": family.box, "report": surrogate.report, "H": A, "W": A, "direction": "uplink", "like": A, "C": A, "F": A},
-        **{"coefficients": coefficients, "delays": delays, "frequencies": frequencies, "sides": None, "tangents": False},
+        **{
+            "box": family.box,
+            "report": surrogate.report,
+            "H": A,
+            "W": A,
+            "direction": "uplink",
+            "like": A,
+            "C": A,
+            "F": A,
+        },
+        **{
+            "coefficients": coefficients,
+            "delays": delays,
+            "frequencies": frequencies,
+            "sides": None,
+            "tangents": False,
+        },
         **{"training": 16, "data": surrogate.report.to_dict(), "entry": nm.Round(), "generator": torch.Generator()},
         **{"tolerance": 0.5, "residual": lambda p: p[:, 0], "failed": torch.zeros(3, dtype=torch.bool), "rows": A[0]},
         **{"defect": A, "error": A, "psi": A[0], "Y": A[0], "L": A, "Q": A[0], "basis": A[0], "penalty": 0.1},
-        **{"iterations": 2, "sketch": None, "values": A[:, 0], "frames": A, "duals": None, "factors": (A,), "good": torch.ones(3, dtype=torch.bool)},
+        **{
+            "iterations": 2,
+            "sketch": None,
+            "values": A[:, 0],
+            "frames": A,
+            "duals": None,
+            "factors": (A,),
+            "good": torch.ones(3, dtype=torch.bool),
+        },
     }
     return owners, arguments
 
@@ -139,7 +172,7 @@ def _good(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
 def _values() -> list[Callable[[], object]]:
     """Return makers of bad and odd arguments; some can be used up, so each is made anew."""
     plain = [
-        *(None, True, 0, -1, 7, 2.5, -0.0, 1e400, -1e400, float("nan"), 1e300, 5e-324, 10**12, 2**31, 2**63, 10**400),
+        *(None, True, 0, -1, 7, 2.5, -0.0, 1e400, -1e400, float("nan"), 1e300, 5e-324, 10**12, 2**63, 10**400),
         *("", "a", "cuda:99", "nonsense" * 100, b"\x00", 1j, Fraction(1, 3), ..., object(), int, torch.float16),
         *([], [[]], [1, [2]], ["a"], [None], [0.5] * 500, (), {}, {"p": 1}, {1}, range(3), slice(3)),
         *(np.int64(3), np.int64(-1), np.float16(0.5), np.float64("nan"), np.True_, np.str_("a"), np.datetime64("nat")),
@@ -242,10 +275,10 @@ def targets(folder: Path) -> list[Target]:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise `_SlowError` in what takes longer; in the main thread of a POSIX system."""
+    """Raise `SlowError` in what takes longer; in the main thread of a POSIX system."""
 
     def slow(*arguments: object) -> None:
-        raise _SlowError
+        raise SlowError
 
     before = signal.signal(signal.SIGALRM, slow)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -266,7 +299,7 @@ def _shown(target: Target, given: dict[str, object]) -> str:
 
 def _wrong(error: BaseException) -> str:
     """Say what is not as documented about an exception; nothing if it is."""
-    if isinstance(error, _SlowError):
+    if isinstance(error, SlowError):
         return f"longer than {SECONDS:g} s"
     text = str(error)
     if not isinstance(error, DOCUMENTED):
