@@ -125,6 +125,7 @@ class Box:
             ValueError: If p is empty, of another width, on another device, not finite, or outside the box.
             TypeError: If p is not made of real floating numbers.
         """
+        checks.instance("name", name, str, "a text")
         if not isinstance(p, Tensor):
             p = checks.numbers(name, p, self.device)
         elif p.dtype in checks.INTEGERS:
@@ -136,6 +137,7 @@ class Box:
         extrapolate = checks.flag("extrapolate", extrapolate)
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate, name=name)
 
+    @checks.explained
     def wrapped(self, p: Tensor) -> Tensor:
         """Move parameters (B, d) on periodic axes into the box by whole periods; those inside stay as they are."""
         if not any(self.periodic):
@@ -150,11 +152,13 @@ class Box:
         p = p.double()
         return torch.where(self._logs, torch.where(self._logs, p, 1.0).log(), p) if "log" in self.scale else p
 
+    @checks.explained
     def cube(self, p: Tensor) -> Tensor:
         """Scale parameters (B, d) to the cube [-1, 1]^d, in double precision: exact at the ends."""
         (low, up), t = self._ends, self._linear(p)
         return ((t - low) - (up - t)) / (up - low)
 
+    @checks.explained
     def parameters(self, x: Tensor) -> Tensor:
         """Scale points of the cube (B, d) to parameters, in the precision and on the device of the box."""
         t = (x.to(self.device).double() + 1) / 2
@@ -164,10 +168,12 @@ class Box:
             p = torch.where(t == 0, self.lower.double(), torch.where(t == 1, self.upper.double(), p))
         return p.to(self.dtype)
 
+    @checks.explained
     def rounded(self, x: Tensor) -> Tensor:
         """Move points of the cube (N, d) to where their parameters are after rounding; float64 on the CPU."""
         return self.cube(self.parameters(x)).cpu()
 
+    @checks.explained
     def uniform(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw independent parameters, uniform in the cube, shape (count, d); the generator is on the CPU."""
         return self.parameters(2 * torch.rand((count, self.dimension), dtype=torch.float64, generator=generator) - 1)

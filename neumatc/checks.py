@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 import operator
 import reprlib
@@ -52,6 +53,32 @@ def full_precision(function: Callable) -> Callable:
     return wrapper
 
 
+def explained(function: Callable) -> Callable:
+    """Decorate what has few checks of its own: where it fails, the message is ours and tells what was given.
+
+    What it raises is a TypeError or a ValueError then; the error of NumPy or torch behind it is its cause.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*arguments: object, **options: object) -> object:
+        try:
+            return function(*arguments, **options)
+        except (MemoryError, torch.OutOfMemoryError, Warning):
+            raise
+        except Exception as error:
+            known = isinstance(error, (ValueError, TypeError, OSError))
+            if known and "`" in str(error):
+                raise
+            given = [(name, x) for name, x in signature.bind(*arguments, **options).arguments.items() if name != "self"]
+            got = ", ".join(f"`{name}`: {describe(x)}"[:_QUOTED] for name, x in given[:2])
+            kind = TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError
+            name = function.__qualname__.removesuffix(".__init__")
+            raise kind(f"{name}, {got}: expected other arguments ({said(error)}); see its documentation.") from error
+
+    return wrapper
+
+
 @contextlib.contextmanager
 def _under(device: torch.device | str, errors: dict[str, str]) -> Iterator[None]:
     with torch.device(device), np.errstate(**errors):
@@ -91,7 +118,8 @@ def matrix_dtype(name: str, dtype: torch.dtype | None) -> torch.dtype:
     """Return a supported matrix dtype; None means `default_dtype`."""
     dtype = default_dtype() if dtype is None else dtype
     remedy = "convert the data first, as by `.to(torch.float64)`"
-    require(dtype in DTYPES, name, "one of float32, float64, complex64, complex128", dtype, remedy, TypeError)
+    good = isinstance(dtype, torch.dtype) and dtype in DTYPES
+    require(good, name, "one of float32, float64, complex64, complex128", shown(dtype), remedy, TypeError)
     return dtype
 
 
@@ -128,7 +156,7 @@ def place(name: str, value: object) -> torch.device | None:
     try:
         found = None if value is None else torch.empty(0, device=value).device
         good = found is None or found.type != "meta"
-    except (RuntimeError, AssertionError, TypeError, OverflowError):
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError):
         good = False
     require(good, name, "a device of this machine, such as 'cpu' or 'cuda:0'", describe(value), "move to one")
     return found
@@ -175,7 +203,8 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     The box must hold a thousand numbers of its precision in every direction, and its width must be one.
     Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
     """
-    require(dtype in (None, *REAL), "dtype", "torch.float32 or torch.float64 for parameters", dtype, error=TypeError)
+    good = dtype is None or (isinstance(dtype, torch.dtype) and dtype in REAL)
+    require(good, "dtype", "torch.float32 or torch.float64 for parameters", shown(dtype), "take one", TypeError)
     low = _bound("lower", lower, dtype, device)
     high = _bound("upper", upper, dtype, device).to(low)
     remedy = "give one bound for each parameter"
@@ -221,7 +250,9 @@ def numbers(name: str, value: object, device: torch.device) -> Tensor:
 
 def tensor(array: np.ndarray) -> Tensor:
     """Return an array as a tensor: its own memory, where torch may have it (writable, forward, in native order)."""
-    require(array.dtype.kind in "biufc", "array", "numbers", f"the dtype {array.dtype}", "convert it", TypeError)
+    # torch has no numbers of more than double precision.
+    good = array.dtype.kind in "biufc" and array.dtype.char not in "gG"
+    require(good, "array", "numbers", f"the dtype {array.dtype}", "convert it", TypeError)
     plain = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
     return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("="), order="C"))
 
@@ -301,17 +332,28 @@ def finite(A: Tensor) -> Tensor:
     return good if good.all() else torch.isfinite(A).all(dim=1)
 
 
+class _Short(reprlib.Repr):
+    """A part of what `repr` gives, and of tensors and arrays, however deep, the shape and the dtype."""
+
+    def repr1(self, x: object, level: int) -> str:
+        for kind, name in ((Tensor, "a tensor"), (np.ndarray, "an array")):
+            if isinstance(x, kind):
+                return f"{name} of shape {tuple(x.shape)} and dtype {x.dtype}"
+        text = f"<function {x.__name__}>" if inspect.isfunction(x) else super().repr1(x, level)
+        return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+
+
+_SHORT = _Short()
+
+
 def describe(value: object) -> str:
     """Say what came, for the end of a message: the type, and for a tensor or an array its shape and dtype."""
-    for kind, name in ((Tensor, "a tensor"), (np.ndarray, "an array")):
-        if isinstance(value, kind):
-            return f"{name} of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return f"{shown(value)} of type {type(value).__name__}"
+    return shown(value) if isinstance(value, (Tensor, np.ndarray)) else f"{shown(value)} of type {type(value).__name__}"
 
 
 def shown(value: object) -> str:
     """Return what `repr` gives, of what is long a part; no array."""
-    return describe(value) if isinstance(value, (Tensor, np.ndarray)) else reprlib.repr(value)
+    return _SHORT.repr(value)
 
 
 def row(p: Tensor) -> str:

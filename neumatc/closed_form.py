@@ -134,7 +134,7 @@ class ClosedForm(Method):
             expected, remedy = f"at least 1 for {operation}, whose residual is not linear", "take nm.ResidualTraining()"
             checks.require(isinstance(operation, LinearOperation), "budget", expected, 0, remedy)
             expected, remedy = "None with `budget=0`", "leave one of them out"
-            checks.require(self.snapshots is None, "snapshots", expected, repr(self.snapshots), remedy)
+            checks.require(self.snapshots is None, "snapshots", expected, checks.shown(self.snapshots), remedy)
 
     def _points(self, task: Task) -> Samples:
         """Choose where to solve: the caller's parameters, or as many of a design as asked for."""

@@ -259,7 +259,7 @@ class Chebyshev(Products):
         checks.number("stretch", self.stretch, at_least=0, below=1)
         flags, remedy = self.periodic, "give True or False for each axis, such as (True, False)"
         good = isinstance(flags, Sequence) and all(isinstance(flag, bool) for flag in flags)
-        checks.require(good, "periodic", "a flag for each axis", repr(flags), remedy, TypeError)
+        checks.require(good, "periodic", "a flag for each axis", checks.shown(flags), remedy, TypeError)
         object.__setattr__(self, "periodic", tuple(flags))
 
     def count(self, dimension: int) -> int:

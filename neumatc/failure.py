@@ -75,6 +75,7 @@ class FailureInformedSampling:
         checks.number("quantile", self.quantile, above=0, at_most=1)
         checks.number("defensive", self.defensive, above=0, at_most=1)
 
+    @checks.explained
     def estimate(
         self, residual: Callable[[Tensor], Tensor], tolerance: float, box: Box, generator: torch.Generator
     ) -> FailureEstimate:

@@ -174,9 +174,10 @@ class ParametricMatrix:
             except (FamilyError, TypeError) as error:
                 first = first or error
         if self.batched and self._takes_one():
-            got = f"a function of one parameter at a time ({checks.said(first.__cause__ or first)})"
-            remedy = "pass `batched=False`"
-            checks.require(False, "fn", "a function p (B, d) -> A (B, m, n)", got, remedy, FamilyError)
+            raise FamilyError(
+                "`fn`: expected a function p (B, d) -> A (B, m, n), got one of one parameter at a time; "
+                "pass `batched=False`."
+            ) from first
         raise first
 
     def _takes_one(self) -> bool:
@@ -256,6 +257,7 @@ def _check_periods(family: ParametricMatrix) -> None:
         checks.require(same, "periodic", expected + family.box.names[i], got, remedy)
 
 
+@checks.explained
 def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Draw standard normal numbers, in double precision on the CPU: a seed means the same in every dtype.
 
@@ -270,6 +272,7 @@ def gaussian(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Genera
     return torch.randn(shape, dtype=wide, generator=generator)
 
 
+@checks.explained
 @checks.full_precision
 def trigonometric(
     size: int = 64,
@@ -313,7 +316,7 @@ def trigonometric(
     size, terms, seed = checks.integer("size", size, 1), checks.integer("terms", terms, 1), checks.seed(seed)
     dimension = checks.integer("dimension", dimension, 1)
     shift, cycles = checks.number("shift", shift), checks.number("cycles", cycles, above=0)
-    dtype = checks.matrix_dtype("dtype", dtype)
+    dtype, device = checks.matrix_dtype("dtype", dtype), checks.place("device", device)
     generator = torch.Generator().manual_seed(seed)
     waves = (gaussian((2 * terms, size * size), dtype, generator) / (size * terms) ** 0.5).to(device, dtype)
     directions = torch.randn((terms, dimension), dtype=torch.float64, generator=generator)

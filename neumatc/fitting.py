@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from neumatc import checks
@@ -21,6 +22,8 @@ from neumatc.watch import STOPPED, Watch, memory
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
+# Far below the rounding of any precision; powers of less leave double precision.
+_LEAST_TOL = 1e-30
 # What to do where a tolerance is not met.
 _REMEDY = "nm.certify solves exactly where the map is not good enough"
 _REMEDIES = {
@@ -155,10 +158,10 @@ def fit_many(
         >>> [surrogate.rank for surrogate in nm.fit_many(problems, rank=24)]
         [24, 24, 24]
     """
-    problems = list(problems) if isinstance(problems, Iterable) else [problems]
+    problems = list(problems) if isinstance(problems, Iterable) and not isinstance(problems, Tensor) else [problems]
     checks.require(problems, "problems", "at least one problem", "none")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
-        raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {method!r}; call nm.fit.")
+        raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.shown(method)}; call nm.fit.")
     return _fit(problems, rank, tol, budget, method, None, seed, progress, time_limit)
 
 
@@ -178,6 +181,7 @@ def _fit(
     _check_alike(problems)
     first, seed, progress = problems[0], checks.seed(seed), checks.flag("progress", progress)
     tol = None if tol is None else checks.number("tol", tol, above=0)
+    checks.require(tol is None or tol >= _LEAST_TOL, "tol", f"at least {_LEAST_TOL:g}", tol, "no precision has less")
     budget = None if budget is None else checks.integer("budget", budget, 0)
     if method is None:
         method = ClosedForm() if tol is None else Pieces()

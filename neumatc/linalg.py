@@ -29,6 +29,7 @@ _FAR = 0.3
 _SAFE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 
 
+@checks.explained
 def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     """Invert a batch of square matrices.
 
@@ -49,6 +50,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     return masked(~(rcond > torch.finfo(A.dtype).eps), X)  # written so that NaN counts as failed
 
 
+@checks.explained
 def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Thin singular value decomposition of a batch.
 
@@ -63,6 +65,7 @@ def svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return masked(False, *_solved(_batch(A), *thin))
 
 
+@checks.explained
 def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """Solve A X = B for a batch.
 
@@ -83,6 +86,7 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return masked(_ill_conditioned(A, X, B), X)
 
 
+@checks.explained
 def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """Solve A X = B for a batch of Hermitian positive definite A by Cholesky factorisation.
 
@@ -105,6 +109,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)
 
 
+@checks.explained
 def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factorisation of a batch of Hermitian positive definite matrices.
 
@@ -123,6 +128,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     return masked(wrong | (info != 0), L)
 
 
+@checks.explained
 def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigendecomposition of a batch of Hermitian matrices.
 
@@ -140,6 +146,7 @@ def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
 
 
+@checks.explained
 def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigendecomposition of a batch of general square matrices.
 
@@ -159,6 +166,7 @@ def eig(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return masked(~good | ~(singular[:, -1] > torch.finfo(A.dtype).eps ** 0.5 * singular[:, 0]), values, vectors)
 
 
+@checks.explained
 def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Thin QR factorisation of a batch, with a positive diagonal of R, which makes it unique.
 
@@ -180,6 +188,7 @@ def qr(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return masked(~(size > max(A.shape[1:]) * torch.finfo(A.dtype).eps * lengths).all(dim=1), Q, R)
 
 
+@checks.explained
 def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Determinants of a batch of square matrices, as sign (or phase) and logarithm of the modulus.
 
@@ -213,6 +222,7 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+@checks.explained
 def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     """Apply a matrix function of SciPy's to a batch of square matrices, in double precision.
 
@@ -224,7 +234,7 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
         The results, of the shape, dtype and device of A, and a mask of failures, shape (B,), True where the result
         does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
     """
-    A = _square(A)
+    A, name = _square(A), checks.choice("name", name, tuple(FUNCTIONS))
     matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
     good = torch.ones(len(A), dtype=torch.bool) if name == "exp" else ~inverse(A)[1].cpu()
@@ -248,6 +258,7 @@ def _principal(name: str, a: np.ndarray, eps: float) -> np.ndarray | float:
     return X.real if np.abs(X.imag).max() <= np.finfo(float).eps ** 0.5 * np.abs(X).max() else np.nan
 
 
+@checks.explained
 def orthonormalized(U: Tensor) -> Tensor:
     r"""Return the nearest matrices with orthonormal columns, of wide ones rows: the factor Q of the polar form U = Q P.
 
@@ -277,6 +288,7 @@ def orthonormalized(U: Tensor) -> Tensor:
     return U
 
 
+@checks.explained
 def norm(A: Tensor) -> Tensor:
     """Frobenius norm per matrix, or length per vector.
 
@@ -298,6 +310,7 @@ def norm(A: Tensor) -> Tensor:
     return size
 
 
+@checks.explained
 def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
     """Return A^H A + shift I.
 
@@ -313,6 +326,7 @@ def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
     return G
 
 
+@checks.explained
 def wide(A: Tensor) -> Tensor:
     """Convert to double precision.
 
@@ -325,6 +339,7 @@ def wide(A: Tensor) -> Tensor:
     return A.to(torch.complex128 if A.is_complex() else torch.float64)
 
 
+@checks.explained
 def identity_like(A: Tensor) -> Tensor:
     """Make identities for the columns of a batch.
 
@@ -338,6 +353,7 @@ def identity_like(A: Tensor) -> Tensor:
     return torch.eye(n, dtype=A.dtype, device=A.device).expand(*A.shape[:-2], n, n)
 
 
+@checks.explained
 def real_rows(x: Tensor) -> Tensor:
     """View a batch as real rows.
 
@@ -350,6 +366,7 @@ def real_rows(x: Tensor) -> Tensor:
     return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).reshape(len(x), -1)
 
 
+@checks.explained
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     """View real rows as a batch again.
 
@@ -364,6 +381,7 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     return x.reshape(len(rows), *like.shape[1:])
 
 
+@checks.explained
 def squared_norm(A: Tensor) -> Tensor:
     """Squared Frobenius norm per matrix, differentiable at zero.
 
@@ -377,6 +395,7 @@ def squared_norm(A: Tensor) -> Tensor:
     return A.square().flatten(1).sum(dim=1)
 
 
+@checks.explained
 def relative(defect: Tensor, size: Tensor) -> Tensor:
     r"""Squared relative defect :math:`\|D\|_F^2 / \|F\|_F^2` per matrix, in the precision of D.
 
@@ -394,6 +413,7 @@ def relative(defect: Tensor, size: Tensor) -> Tensor:
     return _quotient(norm(defect), norm(size)).square()
 
 
+@checks.explained
 def largest_row(defect: Tensor, size: Tensor) -> Tensor:
     r"""Largest relative defect of a row, :math:`\max_i \|D_i\| / \|F_i\|`, per matrix (B, rows, columns), shape (B,).
 
@@ -416,6 +436,7 @@ def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
 
 
+@checks.explained
 def two_norm_above(C: Tensor) -> Tensor:
     r"""Bound :math:`\|C\|_2` from above, by :math:`\|(C C^H)^q\|_F^{1/(2q)}`, q = 8.
 
@@ -433,6 +454,7 @@ def two_norm_above(C: Tensor) -> Tensor:
     return size * (norm(G) * (1 + 1e-6)) ** (0.5 ** (_SQUARINGS + 1))
 
 
+@checks.explained
 def beside(error: Tensor, X: Tensor) -> Tensor:
     """Bound a relative error by a bound of the absolute one.
 
@@ -447,6 +469,7 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
     return torch.where(least > 0, error / least, torch.inf)
 
 
+@checks.explained
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
@@ -495,6 +518,7 @@ def _unless(X: Tensor, info: Tensor) -> tuple[Tensor]:
     return (torch.where(info[:, None, None] != 0, torch.nan, X),)
 
 
+@checks.explained
 def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
     """Put NaN where something failed.
 

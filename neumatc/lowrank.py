@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neumatc import checks
 from neumatc.linalg import in_threads
 
 # Sine of the smallest angle between the columns of equations that seminormal equations still resolve.
 _LEAST_ANGLE = 1e-5
 
 
+@checks.explained
 def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     r"""Proper orthogonal decomposition of batches of snapshots: the weighted best approximation of rank r.
 
@@ -42,6 +44,7 @@ def pod(X: Tensor, weights: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     return U / root, (U * root).mT.to(X.dtype) @ X, S
 
 
+@checks.explained
 def ridge(psi: Tensor, Y: Tensor, weights: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     r"""Fit Y ~ psi W + b by weighted least squares: minimise :math:`\sum_i w_i \|\psi_i W + b - Y_i\|^2` plus
     :math:`\lambda^2 \|W\|^2`, by a QR factorisation of the stacked equations, which does not square the condition
@@ -66,6 +69,7 @@ def ridge(psi: Tensor, Y: Tensor, weights: Tensor, penalty: float) -> tuple[Tens
     return solution[1:], solution[0]
 
 
+@checks.explained
 def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, int]:
     r"""Solve :math:`\min_Z \sum_i \|L_i \sum_k Q_{ik} Z_k - F_i\|_F^2` for the coefficients Z with no inverse.
 
@@ -119,6 +123,7 @@ def collocate(L: Tensor, F: Tensor, Q: Tensor, tolerance: float, iterations: int
     return values(Z) * (right / size), steps
 
 
+@checks.explained
 def project(L: Tensor, F: Tensor, basis: Tensor, sketch: Tensor) -> Tensor:
     r"""Coefficients of least sketched residual, :math:`\min_c \|(L_i \sum_k c_k B_k - F_i) \Omega\|_F`, for each i.
 

@@ -40,6 +40,7 @@ class FactorMap(nn.Module):
             the embedding says that it is ``precise``.
     """
 
+    @checks.explained
     def __init__(self, name: str, core: Tensor, embedding: Embedding, weights: dict[str, Tensor]):
         super().__init__()
         self.name, self.embedding, self.is_complex = name, embedding, core.is_complex()
@@ -120,6 +121,7 @@ class Surrogate(nn.Module):
         report: How it was fitted.
     """
 
+    @checks.explained
     def __init__(
         self, operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], box: Box, report: Report
     ):
@@ -275,6 +277,7 @@ class Surrogate(nn.Module):
         parts = p.split(rows)
         return (checks.like(given, (part, _evaluated(self, part, rows, None, orthonormal))) for part in parts)
 
+    @checks.explained
     def to(self, *args: object, **kwargs: object) -> Surrogate:
         """Convert in place, as any module: ``to(device)``, ``to(dtype)`` or both.
 
@@ -283,11 +286,17 @@ class Surrogate(nn.Module):
 
         Raises:
             TypeError: For another dtype.
+            ValueError: For a device that this machine has not.
         """
 
         def real(value: object) -> object:
-            is_dtype = isinstance(value, torch.dtype)
-            return checks.real_dtype(checks.matrix_dtype("dtype", value)) if is_dtype else value
+            if isinstance(value, Tensor):  # of which the dtype and the device are meant
+                return torch.empty(0, dtype=real(value.dtype), device=real(value.device))
+            if isinstance(value, torch.dtype):
+                return checks.real_dtype(checks.matrix_dtype("dtype", value))
+            number = isinstance(value, (float, complex))  # which torch takes for a tensor
+            checks.require(not number, "dtype", "a dtype or a device", value, "give torch.float64", TypeError)
+            return checks.place("device", value) if isinstance(value, (str, torch.device)) else value
 
         return super().to(*map(real, args), **{name: real(value) for name, value in kwargs.items()})
 

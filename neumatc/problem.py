@@ -69,6 +69,7 @@ class Problem:
         factors, failed = self.solve(*self.family.evaluate(self.family.box.points(p)))
         return checks.like(p, Solution(self.operation.pack(factors), failed))
 
+    @checks.explained
     def solve(self, A: Tensor, good: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Solve exactly for matrices A (B, m, n), those of the mask ``good`` (B,); the others count as failed.
 
@@ -104,6 +105,7 @@ class Problem:
         given, p = p, self.family.box.points(p)
         return checks.like(given, self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p)))
 
+    @checks.explained
     def unpack(self, value: Value, p: Tensor) -> tuple[Tensor, ...]:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
         kinds = (Tensor, np.ndarray)
@@ -117,9 +119,11 @@ class Problem:
         shapes = [tuple(x.shape) for x in factors]
         names = ", ".join(f"{factor.name} (B, {', '.join(map(str, factor.shape))})" for factor in self.factors)
         same = shapes == [(len(p), *factor.shape) for factor in self.factors]
-        remedy = "give what the surrogate returned for `p`"
+        remedy, wanted = "give what the surrogate returned for `p`", [f.dtype(self.family.dtype) for f in self.factors]
         checks.require(same, "value", f"{names} with B = {len(p)}, the rows of `p`", f"shapes {shapes[:4]}", remedy)
-        return factors
+        real = all(dtype.is_complex or not x.is_complex() for x, dtype in zip(factors, wanted))
+        checks.require(real, "value", f"numbers of {wanted}", "complex ones", "take the real part", TypeError)
+        return tuple(x.to(dtype) for x, dtype in zip(factors, wanted))
 
     def __repr__(self) -> str:
         return f"Problem({self.family!r}, {self.operation!r})"

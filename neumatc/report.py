@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+from neumatc import checks
+
 
 class StopReason(StrEnum):
     """Why a fit ended."""
@@ -165,12 +167,14 @@ class Report:
         return _mapped(asdict(self), lambda x: str(x) if isinstance(x, float) and not math.isfinite(x) else x)
 
     @classmethod
+    @checks.explained
     def from_dict(cls, data: dict) -> Report:
         """Rebuild a report from `to_dict`."""
         data = _mapped(data, lambda x: float(x) if x in _NOT_FINITE else x)
         rebuilt = {name: [kind(**entry) for entry in data[name]] for name, kind in _PARTS.items()}
         return cls(**{**data, **rebuilt, "stop_reason": StopReason(data["stop_reason"])})
 
+    @checks.explained
     def probability(self, entry: Round) -> str:
         """Return the failure probability of a round as a text: ``"< 1/N"``, not 0, where none of the N draws failed.
 

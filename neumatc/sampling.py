@@ -14,6 +14,7 @@ from neumatc import checks
 _EDGES = 0.5
 
 
+@checks.explained
 def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
     """Return the first points of a scrambled Sobol sequence in a box (SciPy's): even and deterministic.
 
@@ -30,6 +31,7 @@ def sobol(count: int, lower: Tensor, upper: Tensor, seed: int = 0) -> Tensor:
     return torch.lerp(lower.double().cpu(), upper.double().cpu(), torch.from_numpy(x)).to(lower)
 
 
+@checks.explained
 def design(
     count: int,
     dimension: int,
@@ -86,6 +88,7 @@ def design(
     return 2 * x - 1, weights / weights.sum()
 
 
+@checks.explained
 def widest_stretch(count: int, accuracy: float) -> float:
     r"""Return the largest stretch of Chebyshev nodes that allows for an accuracy.
 
@@ -106,6 +109,7 @@ def widest_stretch(count: int, accuracy: float) -> float:
     return 1 / math.cosh(math.log(checks.number("accuracy", accuracy, above=0, below=1)) / count)
 
 
+@checks.explained
 def tensor_side(count: int, dimension: int) -> int:
     """Return the side of the largest tensor grid.
 

@@ -23,6 +23,7 @@ _FORMAT = "neumatc-surrogate"
 _VERSION = 2
 
 
+@checks.explained
 def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     """Write a surrogate to a file: tensors, dtype, operation, embeddings, box, labels and report.
 
@@ -64,6 +65,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         part.unlink(missing_ok=True)
 
 
+@checks.explained
 @checks.full_precision
 def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surrogate:
     """Read a surrogate that `save` wrote.

@@ -38,6 +38,7 @@ class Channel(ParametricMatrix):
         TypeError: For real coefficients.
     """
 
+    @checks.explained
     def __init__(
         self,
         coefficients: Tensor,
@@ -230,6 +231,7 @@ def cdl(
     return Channel(a, tau, lower, upper, direction=direction, frequencies=frequencies)
 
 
+@checks.explained
 def sum_rate(H: Tensor, W: Tensor, noise: float) -> Tensor:
     """Return the achievable sum rate of the linear equaliser W y for y = H x + w, in bit/s/Hz.
 
@@ -288,7 +290,9 @@ def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
     """Return the arguments of Sionna's PanelArray for N, (rows, columns) or (rows, columns, polarisations)."""
     sizes = tuple(antennas) if isinstance(antennas, Sequence) else (1, antennas)
     if len(sizes) not in (2, 3) or sizes[2:] not in ((), (1,), (2,)):
-        raise ValueError(f"`{side}_antennas`: expected a number, (rows, columns[, 1 or 2 each]), got {antennas!r}.")
+        raise ValueError(
+            f"`{side}_antennas`: expected a number, (rows, columns[, 1 or 2 each]), got {checks.shown(antennas)}."
+        )
     dual = sizes[2:] == (2,)
     return {
         "num_rows_per_panel": checks.integer(f"{side}_antennas", sizes[0], 1),

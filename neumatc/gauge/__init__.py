@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neumatc import checks
 from neumatc.gauge import events, graph, transport
 from neumatc.linalg import wide
 from neumatc.report import Event
@@ -46,6 +47,7 @@ class Alignment:
         return W.mH @ (given[:, :, None].to(W.dtype) * W) * inside
 
 
+@checks.explained
 def align(
     frames: Tensor,
     values: Tensor,

@@ -70,6 +70,7 @@ def builder(*, several: bool = False, axis: bool = False) -> Callable:
     """
 
     def decorate(build: Callable[..., Peer]) -> Callable[..., Peer]:
+        @checks.explained
         @checks.full_precision
         @torch.no_grad()
         @functools.wraps(build)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neumatc import linalg
+from neumatc import checks, linalg
 from neumatc.linalg import gram
 
 
+@checks.explained
 def torch_lmmse(H: Tensor, noise: float) -> Tensor:
     """Compute the LMMSE receivers by torch's batched Cholesky factorisation of H^H H + s I, on all cores.
 
