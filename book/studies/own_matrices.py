@@ -168,7 +168,7 @@ def glue_all(record: Record) -> None:
     """Numbers of the text."""
     for name, found in record.numbers.items():
         own, *others = found["ways"].values()
-        for key in ("solves", "error", "pays"):
+        for key in ("solves", "error", "time", "pays"):
             glue(f"om-{name}-{key}", own[key])
         for other in others:
             glue(f"om-{name}-other", other["error"])
