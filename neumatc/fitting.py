@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
 from tqdm import tqdm
 
-from neumatc import checks
+from neumatc import advice, checks
 from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
@@ -20,17 +19,6 @@ from neumatc.report import Report, StopReason, library_version
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
-# What to do where a tolerance is not met.
-_REMEDY = "nm.certify solves exactly where the map is not good enough"
-_REMEDIES = {
-    StopReason.BUDGET: "raise the budget or the tolerance",
-    StopReason.STEPS: "train for more steps, or leave the method out",
-    StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
-}
-
-
-class FitWarning(UserWarning):
-    """A fit ended without its tolerance; the message says where and why, and what to do."""
 
 
 def fit(
@@ -169,7 +157,7 @@ def _fit(
         _check_start(start, first, rank)
     found: list[Surrogate | FamilyError] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
-        begin = time.perf_counter()
+        begin, price = time.perf_counter(), 0.0
         tasks = []
         for problem in batch:
             settings = method.settings()
@@ -186,8 +174,10 @@ def _fit(
                     task.note(hint)
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
-                found.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
-                _warn(task)
+                surrogate = Surrogate(first.operation, family.shape, maps, family.box, task.report)
+                found.append(surrogate)
+                price = price or advice.seconds_per_value(surrogate)  # of a batch, that of one
+                advice.conclude(task, surrogate, price, stacklevel=5)
     return _complete(found)
 
 
@@ -225,17 +215,6 @@ def _batches(
         count = max(1, min(256, size))
     batches = [problems[i : i + count] for i in range(0, len(problems), count)]
     return tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit")
-
-
-def _warn(task: Task) -> None:
-    """Warn where a tolerance is not met: where, why, and what to do."""
-    report = task.report
-    if report.tol is None or report.met:
-        return
-    where = "; ".join(map(str, report.unmet[:2])) or str(report.stop_reason)
-    more = f" (and {len(report.unmet) - 2} more, see report.unmet)" if len(report.unmet) > 2 else ""
-    remedy = (*task.problem.family.box.hints(), _REMEDIES.get(report.stop_reason, _REMEDY))[0]
-    warnings.warn(f"the tolerance {report.tol:g} is not met: {where}{more}; {remedy}", FitWarning, stacklevel=5)
 
 
 def _complete(found: list[Surrogate | FamilyError]) -> list[Surrogate]:

@@ -6,21 +6,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neumatc import checks, threads
+from neumatc import checks, plotting, threads
 from neumatc.box import Box
 from neumatc.embeddings import Embedding, Piece, followed
 from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
-
-if TYPE_CHECKING:
-    from neumatc.report import Report
+from neumatc.report import Report, table
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
@@ -157,18 +154,22 @@ class Surrogate(nn.Module):
         """Dtype of its output: of several factors that of a complex one, if there is one."""
         return next((dtype for dtype in self.dtypes if dtype.is_complex), self.dtypes[0])
 
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of the value at one parameter."""
+        return sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
+
     @cached_property
     def _bytes(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
-        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
         working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
         # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
         # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
         # batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
-        return output, held + max(working, final) + 24 * self.box.dimension
+        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension
 
     @property
     def device(self) -> torch.device:
@@ -300,8 +301,34 @@ class Surrogate(nn.Module):
         return self
 
     def __repr__(self) -> str:
-        factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
-        return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+        return f"Surrogate({self.operation!r}, {self._shapes()}, {self.dtype}, {self.device})"
+
+    def _shapes(self) -> str:
+        return ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
+
+    def _repr_html_(self) -> str:
+        known = [("latent tensors", [self._shapes()]), ("dtype", [f"{self.dtype} on {self.device}"])]
+        return table(self.report.problem or repr(self), [*known, *self.report.rows()])
+
+    def plot(self, problem: object = None, *, points: int = 400, exact: bool = False, ax: object = None) -> object:
+        """Plot residuals over the box, with pieces, nodes and events; needs matplotlib.
+
+        One parameter: curves along it. Two: the pieces, and colours. More: the terms of each piece.
+
+        Args:
+            problem: What was fitted, for its residual; default: the norm of the first factor.
+            points: Parameters, uniform on the scales of the box.
+            exact: Draw the error against exact solutions too (of two parameters, instead).
+            ax: matplotlib Axes to draw in; default: new ones.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            ImportError: Without matplotlib.
+            ValueError: With ``exact`` and no problem.
+        """
+        return plotting.surrogate(self, problem, checks.integer("points", points, 2), exact, ax)
 
 
 @checks.full_precision
