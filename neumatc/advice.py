@@ -6,9 +6,13 @@ import math
 import textwrap
 import time
 import warnings
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from neumatc import rational
 from neumatc.methods import Task
 from neumatc.model import Surrogate
 from neumatc.report import LARGE_RESIDUAL, StopReason, duration
@@ -18,24 +22,28 @@ _LONGEST = 300
 # Batches on which an evaluation is timed, of which the first warms up; their parameters, and bytes of values: enough
 # against what a call costs, and a few milliseconds.
 _BATCHES, _TIMED, _TIMED_BYTES = 3, 1024, 2**22
-# What to do, by the first of these words in what is known: why the fit ended, where and why pieces fail, its notes.
-_REMEDIES = {
-    "used up before": "raise the budget or the tolerance",
-    "steps are used up": "train for more steps, or leave the method out",
-    "map returned is zero": "check the family; a singular A has an nm.RegularizedInverse, or restrict the box",
+# Snapshots that are so many times larger than usual lie near a pole. Combinations of their entries, and the accuracy,
+# with which a rational function finds it; and the imaginary part, in half boxes, of one that is in the box itself.
+_PEAK, _COMBINATIONS, _PROMISING, _REAL = 4.0, 8, 1e-3, 1e-6
+# What to do, by the first of these words in what is known: what a place holds, then scales, then why the fit ended.
+_PLACES = {
     "became NaN": "lower the learning rate, or leave the method out",
     "grows without bound": "leave that place out of the box, or let nm.certify solve exactly near it",
-    "pole": "give a tolerance, tol=1e-3, in place of the rank, or leave that place out of the box",
     "jumps": "end the box there and fit each side",
     "noise": "ask for a tolerance above the noise",
     "not defined": "restrict the box to where the family is defined",
-    "fail": "leave that place out of the box: A has no exact solution there",
     "no more parameters": "give the box in double precision",
 }
-_OTHER = {
-    True: "nm.certify solves exactly where the map is not good enough",
-    False: "raise the rank, or give a tolerance",
+_ENDINGS = {
+    "used up before": "raise the budget or the tolerance",
+    "steps are used up": "train for more steps, or leave the method out",
+    "returned is zero": "check the family, or restrict the box; for a singular A there is nm.RegularizedInverse",
+    "a pole": "leave that place out of the box",
+    "solves are used up": "raise the tolerance, or fit parts of the box",
+    "solution fails": "leave that place out of the box",
 }
+_OTHER = "nm.certify solves exactly where the map is not good enough"
+_RANK = "give a tolerance, tol=1e-3, in place of the rank, or "
 
 
 class FitWarning(UserWarning):
@@ -65,20 +73,20 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
         str(family.measured or ""),
     )
     report.points = 0 if family.grid is None else len(family.grid)
-    final = report.rounds[-1] if report.rounds else None
+    known = sorted(filter(None, report.message.split("; ")), key=lambda note: "a pole" not in note)  # the cause first
     if report.tol is not None:
         good, head = report.met, f"the tolerance {report.tol:g} is not met"
-        known = [*map(str, report.unmet[:2]), f"and {len(report.unmet) - 2} more, see report.unmet"]
-        known = known[: len(report.unmet)] or [str(report.stop_reason)]
+        known = [*(map(str, report.unmet[:1]) if report.unmet else [str(report.stop_reason)]), *known]
+        known += [f"{len(report.unmet) - 1} more in report.unmet"] if len(report.unmet) > 1 else []
     elif report.stop_reason is StopReason.SINGULAR:
         good, head = False, "every exact solve failed and the map returned is zero"
         known = [f"at {len(report.singular)} parameters, such as {family.box.named(report.singular[0])}"]
     else:
-        good = final is None or final.residual_max <= LARGE_RESIDUAL
-        head = f"the map of rank {report.rank} has residuals up to {final and final.residual_max:.2g}"
-        known = [f"the largest at {family.box.named(final.worst)}"] if final and final.worst else []
+        last = report.rounds[-1] if report.rounds else None
+        good = last is None or last.residual_max <= LARGE_RESIDUAL
+        head = "" if good else f"the map of rank {report.rank} has residuals up to {last.residual_max:.2g}"
         known += [f"the exact solution fails at {family.box.named(p)}" for p in report.singular[:1]]
-        known += [report.message] if report.message else []
+        known += [] if good or known else [f"the largest at {family.box.named(last.worst)}"]
     if not good:
         report.advice = _remedy(task, "; ".join([str(report.stop_reason), *known]))
         left = _LONGEST - len(head) - len(report.advice) - 4
@@ -92,4 +100,37 @@ def _remedy(task: Task, known: str) -> str:
     seconds = report.points * report.solve_seconds
     if report.points and seconds < report.seconds:
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
-    return (*hints, *(remedy for word, remedy in _REMEDIES.items() if word in known), _OTHER[report.tol is not None])[0]
+    known = known.replace("used up before", "used up" if report.budget is None else "used up before")
+    places, endings = ([text for word, text in said.items() if word in known] for said in (_PLACES, _ENDINGS))
+    if report.tol is None and not {"steps", "NaN", "zero"} & set(known.split()):
+        endings = [_RANK + (*endings, "raise it")[0]]
+    return (*places, *hints, *endings, _OTHER)[0]
+
+
+def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> None:
+    """Note where exact solutions are large, as near a pole: of one parameter at that of a rational function.
+
+    Args:
+        task: Of the fit, whose report gets the note.
+        x: Points of the cube at which was solved, shape (N, d).
+        rows: The solutions there, real numbers of shape (N, numbers) for each factor.
+    """
+    if not task.problem.operation.unique:
+        return
+    x, rows = torch.as_tensor(x), torch.cat(list(rows), dim=1).double().cpu()
+    size = rows.norm(dim=1)
+    top, usual = int(size.argmax()), size.median()
+    if not size[top] > _PEAK * usual:
+        return
+    place, kind = x[top].clone(), "as near a pole"
+    if x.shape[1] == 1:
+        draws = torch.randn(
+            (rows.shape[1], _COMBINATIONS), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        found = rational.fit(x[:, 0].numpy(), (rows @ draws).numpy(), _PROMISING)
+        poles = found.poles[np.abs(found.poles.real) <= 1] if found else ()
+        if len(poles):
+            pole = poles[np.abs(poles - float(place)).argmin()]
+            place[0], kind = pole.real, "as at a pole" if abs(pole.imag) < _REAL else kind
+    where = task.problem.family.box.named(task.box(place[None])[0].tolist())
+    task.note(f"X is {size[top] / usual:,.0f} times its usual size near {where}, {kind}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, continuation, lowrank, polynomials, rational, sampling
+from neumatc import advice, checks, continuation, lowrank, polynomials, sampling
 from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
 from neumatc.linalg import from_rows, real_rows
@@ -25,9 +25,6 @@ _DENSE, _DENSE_PER_FEATURE = 512, 4
 _COLLOCATION_UNITS, _COLLOCATION_STEPS = 8, 5000
 # Random parameters, not used in a fit, at which its residual is reported.
 _CHECKED = 16
-# Snapshots that are so many times larger than usual lie near a pole. Combinations of their entries, and the accuracy,
-# with which a rational function finds it; and the imaginary part, in half boxes, of one that is in the box itself.
-_PEAK, _COMBINATIONS, _PROMISING, _REAL = 4.0, 8, 1e-3, 1e-6
 # Collocation points for each polynomial in the fit without exact solves.
 _COLLOCATION_POINTS = 1.5
 
@@ -192,30 +189,9 @@ class ClosedForm(Method):
             try:
                 task.judge(p, task.residual(maps, p), rank=task.report.rank)
                 if len(samples) and not task.report.rounds[-1].residual_max <= LARGE_RESIDUAL:
-                    _note_pole(task, samples)
+                    advice.note_pole(task, samples.x, [real_rows(x) for x in samples.factors])
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
-
-
-def _note_pole(task: Task, samples: Samples) -> None:
-    """Name the place where snapshots are large, as near a pole: of one parameter that of a rational function."""
-    if not task.problem.operation.unique:
-        return
-    rows = torch.cat([real_rows(x) for x in samples.factors], dim=1).double().cpu()
-    size, x, generator = rows.norm(dim=1), samples.x, torch.Generator().manual_seed(0)
-    top, usual = int(size.argmax()), size.median()
-    if not size[top] > _PEAK * usual:
-        return
-    place, kind = x[top].clone(), "as near a pole"
-    if x.shape[1] == 1:
-        combined = rows @ torch.randn((rows.shape[1], _COMBINATIONS), dtype=torch.float64, generator=generator)
-        found = rational.fit(x[:, 0].numpy(), combined.numpy(), _PROMISING)
-        poles = found.poles[np.abs(found.poles.real) <= 1] if found else ()
-        if len(poles):
-            pole = poles[np.abs(poles - float(place)).argmin()]
-            place[0], kind = pole.real, "as at a pole" if abs(pole.imag) < _REAL else kind
-    where = task.problem.family.box.named(task.box(place[None])[0].tolist())
-    task.note(f"X is {size[top] / usual:.0f} times its usual size near {where}, {kind}")
 
 
 def _given(task: Task, given: Sequence) -> Samples:

@@ -83,18 +83,21 @@ def tensor(name: str, value: Tensor | ArrayLike) -> Tensor:
     Masked entries become NaN; any byte order goes.
     """
     try:
-        if not isinstance(value, Tensor):
-            value = np.ma.filled(value, np.nan) if np.ma.isMaskedArray(value) else np.array(value)
-            if value.dtype.names and sorted(field[:1].lower() for field in value.dtype.names) == ["i", "r"]:
-                imaginary, real = sorted(value.dtype.names, key=str.lower)
-                value = value[real] + 1j * value[imaginary]
-            native = {"g": np.float64, "G": np.complex128}.get(value.dtype.char, value.dtype.newbyteorder("="))
-            value = torch.from_numpy(value.astype(native))
+        found = value if isinstance(value, Tensor) else torch.from_numpy(_native(value))
     except (TypeError, ValueError):  # no numbers, or no regular shape
         expected = "a tensor, a NumPy array or lists of numbers of a regular shape"
         raise TypeError(f"`{name}`: expected {expected}, got {checks.describe(value)}; convert it.") from None
-    whole = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
-    return (value.double() if whole else value).detach()
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype is torch.bool)
+    return (found.double() if whole else found).detach()
+
+
+def _native(value: ArrayLike) -> np.ndarray:
+    found = np.ma.filled(value, np.nan) if np.ma.isMaskedArray(value) else np.array(value)
+    if found.dtype.names and sorted(field[:1].lower() for field in found.dtype.names) == ["i", "r"]:
+        imaginary, real = sorted(found.dtype.names, key=str.lower)
+        found = found[real] + 1j * found[imaginary]
+    native = {"g": np.float64, "G": np.complex128}.get(found.dtype.char, found.dtype.newbyteorder("="))
+    return found.astype(native)
 
 
 def matrices(A: Tensor, p: Tensor, given: object) -> Tensor:
@@ -105,7 +108,7 @@ def matrices(A: Tensor, p: Tensor, given: object) -> Tensor:
         given: A as the caller gave it.
     """
     count, shape = len(p), tuple(A.shape)
-    if A.ndim > 1 and count not in shape and p.shape[1] == len(A):
+    if A.ndim == 3 and count not in shape and p.shape[1] == len(A):
         checks.require(False, "p", f"shape (N, d) with N = {len(A)}, as `A` has", tuple(p.shape), "pass p.T")
     if A.ndim == 3 and len(A) != count and count in shape:
         function = "torch.permute" if isinstance(given, Tensor) else "np.transpose"

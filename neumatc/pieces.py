@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, nodes, poles, sparse, threads
+from neumatc import advice, checks, nodes, poles, sparse, threads
 from neumatc import piece as tree
 from neumatc.box import Box
 from neumatc.families import FamilyError
@@ -510,6 +510,8 @@ def _finished(fit: _Refinement) -> list[FactorMap]:
     fit.inspector.summary()
     _say_what_is_linear(fit)
     _hint_at_periods(fit)
+    if not report.met:
+        advice.note_pole(fit.task, fit.snapshots.x, [torch.from_numpy(fit.snapshots.sketch().view(float)).flatten(1)])
     return _built(fit.task, fit.snapshots, *tree.embedded(fit.root))
 
 

@@ -9,8 +9,10 @@ from neumatc import checks
 
 # Colour-blind safe: residuals, errors, the tolerance, events, and places where the tolerance is not met.
 _RESIDUAL, _ERROR, _TOL, _EVENT, _UNMET = "#0072B2", "#D55E00", "#666666", "#009E73", "#CC3311"
-# Least value that a logarithmic axis shows: an exact zero is below it.
-_TINY = 1e-18
+# Least value that is drawn on a logarithmic axis: an exact zero is below it.
+_TINY = 1e-17
+# Part of the largest value below which colours do not change.
+_SHOWN = 1e-6
 # Events that are written out; the others are lines only.
 _LABELLED = 6
 
@@ -59,6 +61,11 @@ def _measured(own: object, problem: object, p: torch.Tensor, exact: bool) -> dic
     return {name: np.maximum(y.double().cpu().numpy(), _TINY) for name, y in found.items()}
 
 
+def _centres(count: int) -> torch.Tensor:
+    """Centres of equal parts of [-1, 1]: not the ends, which are nodes."""
+    return (2 * torch.arange(count, dtype=torch.float64) + 1) / count - 1
+
+
 def _labelled(box: object) -> list[str]:
     return [f"{name} [{unit}]" if unit else name for name, unit in zip(box.names, box.units)]
 
@@ -70,7 +77,7 @@ def _tolerance(ax: object, tol: float | None) -> None:
 
 def _curves(own: object, problem: object, points: int, exact: bool, ax: object) -> object:
     box, report = own.box, own.report
-    p = box.parameters(torch.linspace(-1, 1, points, dtype=torch.float64)[:, None])
+    p = box.parameters(_centres(points)[:, None])
     for (name, y), colour in zip(_measured(own, problem, p, exact).items(), (_RESIDUAL, _ERROR)):
         ax.plot(p[:, 0].cpu().numpy(), y, color=colour, label=name)
     _tolerance(ax, None if problem is None else report.tol)
@@ -101,19 +108,20 @@ def _map(own: object, problem: object, points: int, exact: bool, ax: object) -> 
     from matplotlib.patches import Rectangle
 
     box, report, pieces, side = own.box, own.report, own.pieces, max(2, round(points**0.5))
-    x = torch.linspace(-1, 1, side, dtype=torch.float64)
+    x = _centres(side)
     p = box.parameters(torch.cartesian_prod(x, x))
     *_, (name, z) = _measured(own, problem, p, exact).items()
     grid = p.view(side, side, 2).cpu().numpy()
-    norm = LogNorm(z.min(), max(z.max(), z.min() * 1.01))
-    shades = ax.pcolormesh(grid[..., 0], grid[..., 1], z.reshape(side, side), norm=norm, shading="gouraud", alpha=0.7)
+    norm = LogNorm(max(z.min(), z.max() * _SHOWN), max(z.max(), z.min() * 1.01))
+    settings = {"norm": norm, "shading": "nearest", "cmap": "Blues", "rasterized": True}
+    shades = ax.pcolormesh(grid[..., 0], grid[..., 1], z.reshape(side, side), **settings)
     label = f"relative {name}" if problem else name
     met = "" if problem is None or report.tol is None else f" (tolerance {report.tol:g})"
     ax.figure.colorbar(shades, ax=ax, label=label + met)
     boxes = [(piece, "black") for piece in pieces] + [(place, _UNMET) for place in report.unmet]
     for place, colour in boxes:
         width, height = (b - a for a, b in zip(place.lower, place.upper))
-        style = {"fill": False, "edgecolor": colour, "linewidth": 1 if colour == "black" else 2}
+        style = {"fill": False, "edgecolor": colour, "linewidth": 1}
         ax.add_patch(Rectangle(place.lower, width, height, **style))
     nodes = [np.stack(np.meshgrid(*piece.nodes), axis=-1).reshape(-1, 2) for piece in pieces if piece.nodes]
     for own_nodes in nodes:

@@ -229,16 +229,15 @@ class Report:
         return [(name, lines) for name, lines in found.items() if any(lines)]
 
     def _pays(self) -> str:
-        count, each = self.break_even, f"an exact solve takes {duration(self.solve_seconds)}"
-        each += f", an evaluation {duration(self.evaluation_seconds)}"
-        if self.tol is None and self.advice:
-            return ""  # there is no map
+        count, solve, own = self.break_even, duration(self.solve_seconds), duration(self.evaluation_seconds)
+        if math.isnan(count) or (self.tol is None and self.advice):  # there is no map
+            return ""
         if self.points and count > self.points:
-            all_of_them = duration(self.points * self.solve_seconds)
-            return f"never pays: the {self.points:,} points are solved exactly in {all_of_them}"
+            seconds = duration(self.points * self.solve_seconds)
+            return f"never pays: the {self.points:,} points are solved exactly in {seconds}"
         if math.isinf(count):
-            return f"never pays: {each}"
-        return "" if math.isnan(count) else f"pays from {count:,} parameters on: {each}"
+            return f"never pays: an exact solve takes {solve}, an evaluation {own}"
+        return f"pays from {count:,} parameters on: {solve} an exact solve, {own} an evaluation"
 
     def __repr__(self) -> str:
         state = "" if self.tol is None else f", tolerance {self.tol:g} {'met' if self.met else 'not met'}"
@@ -290,7 +289,7 @@ def library_version() -> str:
 def duration(seconds: float) -> str:
     """Write seconds in two digits and a unit from ns to s."""
     unit = next(unit for unit in _UNITS if seconds >= unit)
-    return f"{seconds / (unit or 1e-9):.2g} {_UNITS[unit]}" if seconds < 100 else f"{seconds:,.0f} s"
+    return f"{seconds / (unit or 1e-9):.3g} {_UNITS[unit]}" if seconds < 100 else f"{seconds:,.0f} s"
 
 
 def table(caption: str, rows: list[tuple[str, list[str]]]) -> str:
