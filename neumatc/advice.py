@@ -13,20 +13,23 @@ import torch
 from torch import Tensor
 
 from neumatc import rational
+from neumatc.box import Box
 from neumatc.methods import Task
 from neumatc.model import Surrogate
-from neumatc.report import LARGE_RESIDUAL, StopReason, duration
+from neumatc.report import LARGE_RESIDUAL, Report, StopReason, duration
 
 # Characters of a warning: two or three lines of a terminal.
 _LONGEST = 300
 # Batches on which an evaluation is timed, of which the first warms up; their parameters, and bytes of values: enough
 # against what a call costs, and a few milliseconds.
 _BATCHES, _TIMED, _TIMED_BYTES = 3, 1024, 2**22
-# Snapshots that are so many times larger than usual lie near a pole. Combinations of their entries, and the accuracy,
-# with which a rational function finds it; and the imaginary part, in half boxes, of one that is in the box itself.
-_PEAK, _COMBINATIONS, _PROMISING, _REAL = 4.0, 8, 1e-3, 1e-6
+# Snapshots that are so many times larger than usual lie near a pole. How many around it, combinations of their entries,
+# and the accuracy, with which a rational function finds it; and the imaginary part, in half boxes, of one in the box.
+_PEAK, _SAMPLES, _COMBINATIONS, _PROMISING, _REAL = 4.0, 64, 8, 1e-3, 1e-6
 # What to do, by the first of these words in what is known: what a place holds, then scales, then why the fit ended.
 _PLACES = {
+    "returned is zero": "check the family, or restrict the box; for a singular A there is nm.RegularizedInverse",
+    "family failed": "mend the family there, or restrict the box",
     "became NaN": "lower the learning rate, or leave the method out",
     "grows without bound": "leave that place out of the box, or let nm.certify solve exactly near it",
     "jumps": "end the box there and fit each side",
@@ -37,7 +40,6 @@ _PLACES = {
 _ENDINGS = {
     "used up before": "raise the budget or the tolerance",
     "steps are used up": "train for more steps, or leave the method out",
-    "returned is zero": "check the family, or restrict the box; for a singular A there is nm.RegularizedInverse",
     "a pole": "leave that place out of the box",
     "solves are used up": "raise the tolerance, or fit parts of the box",
     "solution fails": "leave that place out of the box",
@@ -67,44 +69,46 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
     """Complete the report of a fit, and warn where it ended without its tolerance, or with a map of no use."""
     report, family = task.report, task.problem.family
     report.problem = f"{surrogate.operation} of {' x '.join(map(str, family.shape))} matrices, {family.box}"
-    report.pieces, report.evaluation_seconds, report.samples = (
-        len(surrogate.pieces),
-        evaluation_seconds,
-        str(family.measured or ""),
-    )
-    report.points = 0 if family.grid is None else len(family.grid)
-    known = sorted(filter(None, report.message.split("; ")), key=lambda note: "a pole" not in note)  # the cause first
-    if report.tol is not None:
-        good, head = report.met, f"the tolerance {report.tol:g} is not met"
-        known = [*(map(str, report.unmet[:1]) if report.unmet else [str(report.stop_reason)]), *known]
-        known += [f"{len(report.unmet) - 1} more in report.unmet"] if len(report.unmet) > 1 else []
-    elif report.stop_reason is StopReason.SINGULAR:
-        good, head = False, "every exact solve failed and the map returned is zero"
-        known = [f"at {len(report.singular)} parameters, such as {family.box.named(report.singular[0])}"]
-    else:
-        last = report.rounds[-1] if report.rounds else None
-        good = last is None or last.residual_max <= LARGE_RESIDUAL
-        head = "" if good else f"the map of rank {report.rank} has residuals up to {last.residual_max:.2g}"
-        known += [f"the exact solution fails at {family.box.named(p)}" for p in report.singular[:1]]
-        known += [] if good or known else [f"the largest at {family.box.named(last.worst)}"]
+    report.pieces, report.points = len(surrogate.pieces), 0 if family.grid is None else len(family.grid)
+    report.evaluation_seconds, report.samples = evaluation_seconds, str(family.measured or "")
+    good, head, known = _judged(report, family.box)
     if not good:
-        report.advice = _remedy(task, "; ".join([str(report.stop_reason), *known]))
+        report.advice = _remedy(report, family.box, "; ".join([str(report.stop_reason), *known]))
         left = _LONGEST - len(head) - len(report.advice) - 4
         where = textwrap.shorten("; ".join(known), max(left, 24), placeholder=" ...")
         warnings.warn(f"{head}: {where}; {report.advice}"[:_LONGEST], FitWarning, stacklevel=stacklevel)
 
 
-def _remedy(task: Task, known: str) -> str:
+def _judged(report: Report, box: Box) -> tuple[bool, str, list[str]]:
+    """Return whether a fit ended well, else how it ended, and what is known of the place and the cause."""
+    notes = sorted(filter(None, report.message.split("; ")), key=lambda note: "a pole" not in note)  # causes first
+    failing = [box.named(p) for p in report.singular[:1]]
+    if report.tol is not None:
+        known = [*(map(str, report.unmet[:1]) if report.unmet else [str(report.stop_reason)]), *notes]
+        known += [f"{len(report.unmet) - 1} more in report.unmet"] if len(report.unmet) > 1 else []
+        return report.met, f"the tolerance {report.tol:g} is not met", known
+    if report.stop_reason is StopReason.SINGULAR:
+        known = [f"{len(report.singular)} tried, the first at {p}" for p in failing]
+        return False, "every exact solve failed and the map returned is zero", known
+    if not report.rounds or report.rounds[-1].residual_max <= LARGE_RESIDUAL:
+        return True, "", notes
+    last = report.rounds[-1]
+    known = [*notes, *(f"the exact solution fails at {p}" for p in failing)] or [
+        f"the largest at {box.named(last.worst)}"
+    ]
+    return False, f"the map of rank {report.rank} has residuals up to {last.residual_max:.2g}", known
+
+
+def _remedy(report: Report, box: Box, known: str) -> str:
     """Return what to do about what is known."""
-    report, hints = task.report, task.problem.family.box.hints()
     seconds = report.points * report.solve_seconds
     if report.points and seconds < report.seconds:
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
     known = known.replace("used up before", "used up" if report.budget is None else "used up before")
     places, endings = ([text for word, text in said.items() if word in known] for said in (_PLACES, _ENDINGS))
-    if report.tol is None and not {"steps", "NaN", "zero"} & set(known.split()):
+    if report.stop_reason is StopReason.RANK:
         endings = [_RANK + (*endings, "raise it")[0]]
-    return (*places, *hints, *endings, _OTHER)[0]
+    return (*places, *box.hints(), *endings, _OTHER)[0]
 
 
 def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> None:
@@ -115,19 +119,16 @@ def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> Non
         x: Points of the cube at which was solved, shape (N, d).
         rows: The solutions there, real numbers of shape (N, numbers) for each factor.
     """
-    if not task.problem.operation.unique:
-        return
     x, rows = torch.as_tensor(x), torch.cat(list(rows), dim=1).double().cpu()
     size = rows.norm(dim=1)
     top, usual = int(size.argmax()), size.median()
-    if not size[top] > _PEAK * usual:
+    if not task.problem.operation.unique or not size[top] > _PEAK * usual:
         return
     place, kind = x[top].clone(), "as near a pole"
     if x.shape[1] == 1:
-        draws = torch.randn(
-            (rows.shape[1], _COMBINATIONS), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-        )
-        found = rational.fit(x[:, 0].numpy(), (rows @ draws).numpy(), _PROMISING)
+        near, generator = (x[:, 0] - x[top]).abs().argsort()[:_SAMPLES], torch.Generator().manual_seed(0)
+        draws = torch.randn((rows.shape[1], _COMBINATIONS), dtype=torch.float64, generator=generator)
+        found = rational.fit(x[near, 0].numpy(), (rows[near] @ draws).numpy(), _PROMISING)
         poles = found.poles[np.abs(found.poles.real) <= 1] if found else ()
         if len(poles):
             pole = poles[np.abs(poles - float(place)).argmin()]

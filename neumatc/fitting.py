@@ -53,11 +53,12 @@ def fit(
         progress: Show a bar on the standard error stream once the fit has taken two seconds.
 
     Returns:
-        The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
-        stopped. Where a tolerance is not met, `FitWarning` names the place and the remedy. A numerical failure on the
-        way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the rank) ends
-        or degrades the fit and is told there; it does not raise. A tolerance that was met means small residuals, no
-        more than that; see the operation for what its residual does not see.
+        The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went, why it
+        stopped, and from how many parameters on the map pays. Where a tolerance is not met, a map of a given rank has
+        residuals above 0.1, or every exact solve fails, `FitWarning` names cause, place and remedy. A numerical failure
+        on the way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the
+        rank) ends or degrades the fit and is told there; it does not raise. A tolerance that was met means small
+        residuals, no more than that; see the operation for what its residual does not see.
 
     Raises:
         ValueError: Without rank and tolerance, for a rank that is larger than possible, for a family that fails at the

@@ -76,29 +76,29 @@ def _tolerance(ax: object, tol: float | None) -> None:
 
 
 def _curves(own: object, problem: object, points: int, exact: bool, ax: object) -> object:
-    box, report = own.box, own.report
+    box, report, pieces, foot = own.box, own.report, own.pieces, ax.get_xaxis_transform()
     p = box.parameters(_centres(points)[:, None])
     for (name, y), colour in zip(_measured(own, problem, p, exact).items(), (_RESIDUAL, _ERROR)):
         ax.plot(p[:, 0].cpu().numpy(), y, color=colour, label=name)
     _tolerance(ax, None if problem is None else report.tol)
-    foot, pieces = ax.get_xaxis_transform(), own.pieces
     for k, piece in enumerate(pieces):
         if k % 2:
             ax.axvspan(piece.lower[0], piece.upper[0], color=_TOL, alpha=0.15, linewidth=0, zorder=0)
-        label = "nodes" if k == 0 else None
         for nodes in piece.nodes:
-            ax.plot(nodes, np.full(len(nodes), 0.015), "|", color="black", transform=foot, label=label)
+            rug = {"color": "black", "transform": foot, "label": None if k else "nodes"}
+            ax.plot(nodes, np.full(len(nodes), 0.015), "|", **rug)
     for k, place in enumerate(report.unmet):
-        label = "not met" if k == 0 else None
-        ax.axvspan(place.lower[0], place.upper[0], color=_UNMET, alpha=0.3, linewidth=1, label=label)
+        style = {"color": _UNMET, "alpha": 0.3, "linewidth": 1, "label": None if k else "not met"}
+        ax.axvspan(place.lower[0], place.upper[0], **style)
     for k, event in enumerate(report.events):
         ax.axvline(event.parameter[0], color=_EVENT, linewidth=1, linestyle="--")
         if k < _LABELLED:
-            text = {"rotation": 90, "va": "top", "ha": "right", "fontsize": "small", "color": _EVENT}
-            ax.text(event.parameter[0], 0.98, str(event).partition(" at ")[0], transform=foot, **text)
-    scale, ylabel = "log" if box.scale[0] == "log" else "linear", f"norm of {own.maps[0].name}"
-    ylabel = ylabel if problem is None else "relative residual and error" if exact else "relative residual"
-    ax.set(xlabel=_labelled(box)[0], ylabel=ylabel, xscale=scale, yscale="log", title=_title(pieces))
+            style = {"rotation": 90, "va": "top", "ha": "right", "fontsize": "small", "color": _EVENT}
+            ax.text(event.parameter[0], 0.98, str(event).partition(" at ")[0], transform=foot, **style)
+    ylabel = (
+        "relative residual and error" if exact else "relative residual" if problem else f"norm of {own.maps[0].name}"
+    )
+    ax.set(xlabel=_labelled(box)[0], ylabel=ylabel, xscale=box.scale[0], yscale="log", title=_title(pieces))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return ax
 
@@ -108,24 +108,19 @@ def _map(own: object, problem: object, points: int, exact: bool, ax: object) -> 
     from matplotlib.patches import Rectangle
 
     box, report, pieces, side = own.box, own.report, own.pieces, max(2, round(points**0.5))
-    x = _centres(side)
-    p = box.parameters(torch.cartesian_prod(x, x))
+    p = box.parameters(torch.cartesian_prod(_centres(side), _centres(side)))
     *_, (name, z) = _measured(own, problem, p, exact).items()
-    grid = p.view(side, side, 2).cpu().numpy()
+    x, y, z = (values.reshape(side, side) for values in (*p.T.cpu().numpy(), z))
     norm = LogNorm(max(z.min(), z.max() * _SHOWN), max(z.max(), z.min() * 1.01))
-    settings = {"norm": norm, "shading": "nearest", "cmap": "Blues", "rasterized": True}
-    shades = ax.pcolormesh(grid[..., 0], grid[..., 1], z.reshape(side, side), **settings)
-    label = f"relative {name}" if problem else name
-    met = "" if problem is None or report.tol is None else f" (tolerance {report.tol:g})"
-    ax.figure.colorbar(shades, ax=ax, label=label + met)
-    boxes = [(piece, "black") for piece in pieces] + [(place, _UNMET) for place in report.unmet]
-    for place, colour in boxes:
-        width, height = (b - a for a, b in zip(place.lower, place.upper))
-        style = {"fill": False, "edgecolor": colour, "linewidth": 1}
-        ax.add_patch(Rectangle(place.lower, width, height, **style))
-    nodes = [np.stack(np.meshgrid(*piece.nodes), axis=-1).reshape(-1, 2) for piece in pieces if piece.nodes]
-    for own_nodes in nodes:
-        ax.plot(*own_nodes.T, ".", color="black", markersize=2)
+    shades = ax.pcolormesh(x, y, z, norm=norm, shading="nearest", cmap="Blues", rasterized=True)
+    goal = f" (tolerance {report.tol:g})" if problem and report.tol else ""
+    ax.figure.colorbar(shades, ax=ax, label=f"relative {name}{goal}" if problem else name)
+    for place, colour in [*((piece, "black") for piece in pieces), *((place, _UNMET) for place in report.unmet)]:
+        sides = (high - low for low, high in zip(place.lower, place.upper))
+        ax.add_patch(Rectangle(place.lower, *sides, fill=False, edgecolor=colour))
+    for piece in pieces:
+        if piece.nodes:
+            ax.plot(*map(np.ravel, np.meshgrid(*piece.nodes)), ".", color="black", markersize=2)
     for event in report.events:
         ax.plot(*event.parameter, "x", color=_EVENT)
     (xlabel, ylabel), (xscale, yscale) = _labelled(box), box.scale
