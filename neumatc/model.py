@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neumatc import checks, plotting, threads
+from neumatc import checks, threads
 from neumatc.box import Box
 from neumatc.embeddings import Embedding, Piece, followed
 from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
-from neumatc.report import Report, table
+from neumatc.report import Report, Shown
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
@@ -103,7 +103,7 @@ class FactorMap(nn.Module):
         return self
 
 
-class Surrogate(nn.Module):
+class Surrogate(Shown, nn.Module):
     r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
 
     Made by `fit` or `load`, and checked: ValueError if maps, operation and box do not belong together. Safe to share
@@ -301,34 +301,8 @@ class Surrogate(nn.Module):
         return self
 
     def __repr__(self) -> str:
-        return f"Surrogate({self.operation!r}, {self._shapes()}, {self.dtype}, {self.device})"
-
-    def _shapes(self) -> str:
-        return ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
-
-    def _repr_html_(self) -> str:
-        known = [("latent tensors", [self._shapes()]), ("dtype", [f"{self.dtype} on {self.device}"])]
-        return table(self.report.problem or repr(self), [*known, *self.report.rows()])
-
-    def plot(self, problem: object = None, *, points: int = 400, exact: bool = False, ax: object = None) -> object:
-        """Plot residuals over the box, with pieces, nodes and events; needs matplotlib.
-
-        One parameter: curves along it. Two: the pieces, and colours. More: the terms of each piece.
-
-        Args:
-            problem: What was fitted, for its residual; default: the norm of the first factor.
-            points: Parameters, uniform on the scales of the box.
-            exact: Draw the error against exact solutions too (of two parameters, instead).
-            ax: matplotlib Axes to draw in; default: new ones.
-
-        Returns:
-            The Axes.
-
-        Raises:
-            ImportError: Without matplotlib.
-            ValueError: With ``exact`` and no problem.
-        """
-        return plotting.surrogate(self, problem, checks.integer("points", points, 2), exact, ax)
+        factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
+        return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
 
 
 @checks.full_precision

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from neumatc import plotting
+from neumatc import checks, plotting
 
 # A relative residual above this is no approximation; a training that leaves one looks there for singular matrices.
 LARGE_RESIDUAL = 0.1
@@ -254,7 +254,7 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return table(self.problem or "Report", self.rows())
+        return table(self.problem, self.rows())
 
     def plot(self, ax: object = None) -> object:
         """Plot the residuals of the rounds against the exact solves, or against the steps where those stay the same.
@@ -270,6 +270,33 @@ class Report:
             ValueError: For a report without rounds.
         """
         return plotting.rounds(self, ax)
+
+
+class Shown:
+    """How a surrogate shows itself: its report as a table, and pictures."""
+
+    def _repr_html_(self) -> str:
+        return table(self.report.problem, [("surrogate", [repr(self)]), *self.report.rows()])
+
+    def plot(self, problem: object = None, *, points: int = 400, exact: bool = False, ax: object = None) -> object:
+        """Plot residuals over the box, with pieces, nodes and events; needs matplotlib.
+
+        One parameter: curves along it. Two: the pieces, and colours. More: the terms of each piece.
+
+        Args:
+            problem: What was fitted, for its residual; default: the norm of the first factor.
+            points: Parameters, uniform on the scales of the box.
+            exact: Draw the error against exact solutions too (of two parameters, instead).
+            ax: matplotlib Axes to draw in; default: new ones.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            ImportError: Without matplotlib.
+            ValueError: With ``exact`` and no problem.
+        """
+        return plotting.surrogate(self, problem, checks.integer("points", points, 2), exact, ax)
 
 
 # What a report holds lists of, and how JSON writes the numbers that it lacks.

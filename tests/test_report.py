@@ -96,7 +96,7 @@ def test_a_report_in_a_notebook_is_a_plain_table_with_row_headers():
 def test_a_surrogate_in_a_notebook_tells_its_shapes_and_its_report():
     surrogate = random_surrogate(nm.Inverse(), 3, 3, torch.complex64)
     texts = Cells(surrogate._repr_html_()).texts
-    assert "X (3, 3, 3)" in texts and "torch.complex64 on cpu" in texts and "one, of 3 terms (Random)" in texts
+    assert repr(surrogate) in texts and "one, of 3 terms (Random)" in texts
 
 
 # When a map pays
