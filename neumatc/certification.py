@@ -46,7 +46,7 @@ class Certified:
     def __str__(self) -> str:
         kept, count = int(self.accepted.sum()), len(self.accepted)
         rest = f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
-        about = f"; all of the family through {self.samples}" if self.samples else ""
+        about = f"; the {self.certainty} is about the interpolation of samples: {self.samples}" if self.samples else ""
         return f"{kept} of {count} values accepted by the {self.certainty} of their relative error; {rest}{about}"
 
 

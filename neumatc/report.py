@@ -200,9 +200,10 @@ class Report:
 
     @property
     def break_even(self) -> float:
-        """Number of parameters from which the fit and its evaluations take less time than exact solves, as measured.
+        """Number of parameters from which fit and evaluations take less time than exact solves: the least it can be.
 
-        Inf where an evaluation takes as long as an exact solve, NaN where the fit made none to compare with.
+        Small batches, as those of a fit, take longer for each solve than large ones: of 2 x 2 matrices ten times, from
+        32 x 32 on hardly. Inf where an evaluation takes as long even so, NaN where the fit solved nothing exactly.
         """
         gain = self.solve_seconds - self.evaluation_seconds
         if not self.evaluation_seconds or not math.isfinite(gain):
@@ -237,7 +238,7 @@ class Report:
             return f"never pays: the {self.points:,} points are solved exactly in {seconds}"
         if math.isinf(count):
             return f"never pays: an exact solve takes {solve}, an evaluation {own}"
-        return f"pays from {count:,} parameters on: {solve} an exact solve, {own} an evaluation"
+        return f"pays from {count:,} parameters on at best: exact {solve} each, map {own}"
 
     def __repr__(self) -> str:
         state = "" if self.tol is None else f", tolerance {self.tol:g} {'met' if self.met else 'not met'}"
