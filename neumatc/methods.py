@@ -1,5 +1,6 @@
 """What every way of fitting shares: the task it is given, and its arguments."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -113,8 +114,8 @@ class Task:
         self.count(p, good, begin)
         return (factors if good.all() else tuple(x[good] for x in factors)), good
 
-    def count(self, p: Tensor, good: Tensor, begin: float, many: int = 1) -> None:
-        """Report exact solves at p, of which some may have failed: of ``many`` problems, since ``begin``."""
+    def count(self, p: Tensor, good: Tensor, begin: float = -math.inf, many: int = 1) -> None:
+        """Report exact solves at p, of which some may have failed, and their time since ``begin``, of many problems."""
         self.report.exact_solves += len(p)
         if not good.all():
             self.report.singular += p[~good].tolist()

@@ -145,7 +145,7 @@ def test_samples_in_awkward_memory():
     assert_close(family(p.clone().requires_grad_()), family(p))
 
 
-@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.tolist], ids=str)
+@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.tolist, list], ids=str)
 @pytest.mark.parametrize("flat", [True, False], ids=str)
 def test_samples_of_one_parameter_as_a_user_has_them(flat, kind):
     p, A, family = samples(1, torch.complex128)
@@ -214,6 +214,18 @@ def test_samples_of_real_and_imaginary_parts(names, kind):
     assert family.dtype == (torch.complex64 if kind == "<f4" else torch.complex128)
     expected = nm.families.from_samples(p, A)(p)
     assert_close(family(p), expected.to(family.dtype))
+
+
+def test_samples_in_a_file_of_matlab():
+    """An N x m x n array arrives with its axes reversed, complex numbers as compounds, parameters as a row."""
+    h5py = pytest.importorskip("h5py")
+    p, A = numbers()
+    with h5py.File("samples.mat", "w", driver="core", backing_store=False) as file:
+        file["p"], file["A"] = p[None], compound(A.transpose(2, 1, 0), ("real", "imag"))
+        words = ["`A`", "(9, m, n)", "(3, 2, 9)", "np.transpose(A, (2, 0, 1)), or (2, 1, 0)", "MATLAB"]
+        assert_raises(ValueError, words, lambda: nm.families.from_samples(file["p"][0], file["A"]))
+        family = nm.families.from_samples(file["p"][0], np.transpose(file["A"], (2, 1, 0)))
+    assert_close(family(p), nm.families.from_samples(p, A)(p))
 
 
 @pytest.mark.parametrize("kind", [np.int16, ">i4", np.longdouble])
