@@ -5,6 +5,7 @@ parameters as one matrix product (arXiv 2511.22934).
 """
 
 from neumatc import families, gauge, linalg, lowrank, peers, sampling, wireless
+from neumatc.advice import FitWarning
 from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
@@ -25,7 +26,7 @@ from neumatc.factorizations import (
 )
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError, ParametricMatrix
-from neumatc.fitting import FitWarning, fit, fit_many
+from neumatc.fitting import fit, fit_many
 from neumatc.local import PiecewisePolynomials, Rational, SparsePolynomials
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap, Surrogate

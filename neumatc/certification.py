@@ -32,6 +32,8 @@ class Certified:
         certainty: ``"bound"`` where ``bound`` is proved, ``"estimate"`` where it is not; see the operation.
         accepted: Mask (B,): the surrogate's value was kept, because ``bound`` is at most the tolerance.
         failed: Mask (B,): rejected, and no exact solution exists, or A(p) does not (NaN or Inf in it).
+        samples: Of a family through samples: how many, and what leaving one out changes. All that is said here is about
+            the interpolation through them.
     """
 
     value: Tensor | tuple[Tensor, ...]
@@ -40,11 +42,13 @@ class Certified:
     certainty: str
     accepted: Tensor
     failed: Tensor
+    samples: str = ""
 
     def __str__(self) -> str:
         kept, count = int(self.accepted.sum()), len(self.accepted)
         rest = f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
-        return f"{kept} of {count} values accepted by the {self.certainty} of their relative error; {rest}"
+        about = f"; the {self.certainty} is about the interpolation of samples: {self.samples}" if self.samples else ""
+        return f"{kept} of {count} values accepted by the {self.certainty} of their relative error; {rest}{about}"
 
 
 @checks.full_precision
@@ -57,7 +61,8 @@ def certify(
     The residual and the bound are those of the operation (`Operation.error_bound` states what is proved, and its
     source), computed in double precision from A(p) and the value as they are. A bound is one of ``problem.error``, for
     receivers too, whose residual is that of the worst user, and holds for the matrix that the family returned: how well
-    that describes the world it cannot know. An estimate is a residual and proves nothing: it can be small at a wrong
+    that describes the world it cannot know; of a family through samples it says what leaving one out changes
+    (``certified.samples``). An estimate is a residual and proves nothing: it can be small at a wrong
     answer, as each operation states.
 
     Cost: an exact residual costs about as much as a solution. For the inverse it is one product of n x n matrices, as
@@ -118,8 +123,9 @@ def certify(
                 exact, failed[piece][rejected] = [torch.nan] * len(own), True
             for x, y in zip(own, exact):
                 x[rejected] = y
+    samples = str(family.measured or "")
     found = (operation.pack(factors), residual, bound, operation.certainty, bound <= rtol, failed)
-    return Certified(*(checks.like(given, x) for x in found))
+    return Certified(*(checks.like(given, x) for x in found), samples)
 
 
 def _measured(problem: Problem, A: Tensor, good: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, continuation, lowrank, polynomials, sampling
+from neumatc import advice, checks, continuation, lowrank, polynomials, sampling
 from neumatc.embeddings import Embedding
 from neumatc.families import FamilyError
-from neumatc.linalg import from_rows
+from neumatc.linalg import from_rows, real_rows
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap
 from neumatc.operations import LinearOperation
-from neumatc.report import StopReason
+from neumatc.report import LARGE_RESIDUAL, StopReason
 from neumatc.samples import Samples, Subspace, compressed, solved
 
 # Points at which an embedding is fitted to coefficients that are known everywhere: at least, and for each feature.
@@ -104,8 +104,8 @@ class ClosedForm(Method):
         pairs = [(tasks, samples)] if together else [([task], [own]) for task, own in zip(tasks, samples)]
         fitted = [maps for own, values in pairs for maps in self._best(own, values)]
         return [
-            task.kept(lambda task=task, maps=maps: self._check(task, maps), lambda maps=maps: maps)
-            for task, maps in zip(tasks, fitted)
+            task.kept(lambda task=task, maps=maps, own=own: self._check(task, maps, own), lambda maps=maps: maps)
+            for task, maps, own in zip(tasks, fitted, samples)
         ]
 
     def _best(self, tasks: list[Task], samples: list[Samples]) -> list[list[FactorMap]]:
@@ -186,7 +186,7 @@ class ClosedForm(Method):
                     own.note(f"{name} has rank {found} instead of {asked}: the snapshots span no more above rounding")
         return [list(own) for own in zip(*maps)]
 
-    def _check(self, task: Task, maps: list[FactorMap]) -> list[FactorMap]:
+    def _check(self, task: Task, maps: list[FactorMap], samples: Samples) -> list[FactorMap]:
         """Report the rank, and the residuals at a few random parameters; return the maps."""
         task.report.rank = max(m.rank for m in maps)
         count = min(_CHECKED, task.left()) if task.problem.operation.residual_solves else _CHECKED
@@ -194,6 +194,8 @@ class ClosedForm(Method):
             p = task.problem.family.box.uniform(count, task.generator)
             try:
                 task.judge(p, task.residual(maps, p), rank=task.report.rank)
+                if len(samples) and not task.report.rounds[-1].residual_max <= LARGE_RESIDUAL:
+                    advice.note_pole(task, samples.x, [real_rows(x) for x in samples.factors])
             except FamilyError as error:
                 task.note(f"the residual could not be checked: {error}")
         return maps

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from neumatc import advice
 from neumatc import piece as tree
 from neumatc.inspection import Inspector
 from neumatc.methods import Task
@@ -45,6 +46,8 @@ def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector) -> list[Fa
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
     _say_what_is_linear(links, inspector.task)
     _hint_at_periods(snapshots)
+    if not report.met:
+        advice.note_pole(inspector.task, snapshots.x, [torch.from_numpy(snapshots.sketch().view(float)).flatten(1)])
     embedding, weights, rows = tree.embedded(root)
     return inspector.maps(embedding, weights, lambda value: value[rows.to(value.device)])
 

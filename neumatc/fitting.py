@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from neumatc import checks
+from neumatc import advice, checks
 from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
@@ -18,26 +17,12 @@ from neumatc.model import FactorMap, Surrogate
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
-from neumatc.watch import STOPPED, Watch, memory
+from neumatc.watch import Watch, memory
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 # Far below the rounding of any precision; powers of less leave double precision.
 _LEAST_TOL = 1e-30
-# What to do where a tolerance is not met.
-_REMEDY = "nm.certify solves exactly where the map is not good enough"
-_REMEDIES = {
-    StopReason.BUDGET: "raise the budget or the tolerance",
-    StopReason.STEPS: "train for more steps, or leave the method out",
-    StopReason.TIME: "raise `time_limit`, or the tolerance",
-    StopReason.INTERRUPTED: "let it run to its end",
-    StopReason.MEMORY: "lower the rank, the snapshots or the budget, or take single precision",
-    StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
-}
-
-
-class FitWarning(UserWarning):
-    """A fit ended without its tolerance; the message says where and why, and what to do."""
 
 
 def fit(
@@ -79,11 +64,12 @@ def fit(
     solves there is no map: then KeyboardInterrupt, or the error, goes on to the caller.
 
     Returns:
-        The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
-        stopped. Where a tolerance is not met, `FitWarning` names the place and the remedy. A numerical failure on the
-        way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the rank) ends
-        or degrades the fit and is told there; it does not raise. A tolerance that was met means small residuals, no
-        more than that; see the operation for what its residual does not see.
+        The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went, why it
+        stopped, and from how many parameters on the map pays. Where a tolerance is not met, a map of a given rank has
+        residuals above 0.1, or every exact solve fails, `FitWarning` names cause, place and remedy. A numerical failure
+        on the way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the
+        rank) ends or degrades the fit and is told there; it does not raise. A tolerance that was met means small
+        residuals, no more than that; see the operation for what its residual does not see.
 
     Raises:
         ValueError: Without rank and tolerance, for a rank that is larger than possible, for a family that fails at the
@@ -192,7 +178,7 @@ def _fit(
     _check_memory(problems, method, rank, budget)
     found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
-        begin = time.perf_counter()
+        begin, price = time.perf_counter(), 0.0
         tasks = []
         for problem in batch:
             settings = method.settings()
@@ -211,8 +197,10 @@ def _fit(
                     task.note("the family's sparse matrices were made dense")
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
-                found.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
-                _warn(task)
+                surrogate = Surrogate(first.operation, family.shape, maps, family.box, task.report)
+                found.append(surrogate)
+                price = price or advice.seconds_per_value(surrogate)  # of a batch, that of one
+                advice.conclude(task, surrogate, price, stacklevel=5)
     return _complete(found)
 
 
@@ -250,20 +238,6 @@ def _batches(
         count = max(1, min(256, size))
     batches = [problems[i : i + count] for i in range(0, len(problems), count)]
     return tqdm(batches, disable=not progress or len(batches) == 1, delay=2, unit="batch", desc="fit")
-
-
-def _warn(task: Task) -> None:
-    """Warn where a tolerance is not met or something has ended the fit: where, why, and what to do."""
-    report, stopped = task.report, task.report.stop_reason in STOPPED
-    if report.met or (report.tol is None and not stopped):
-        return
-    where = "; ".join(map(str, report.unmet[:2])) or str(report.stop_reason)
-    more = f" (and {len(report.unmet) - 2} more, see report.unmet)" if len(report.unmet) > 2 else ""
-    said = "" if report.tol is None else f"the tolerance {report.tol:g} is not met: {where}{more}; "
-    said += str(report.stop_reason) + "; " if stopped and str(report.stop_reason) not in said else ""
-    hints = () if stopped else task.problem.family.box.hints()
-    remedy = (*hints, _REMEDIES.get(report.stop_reason, _REMEDY))[0]
-    warnings.warn(f"{said}{remedy}", FitWarning, stacklevel=5)
 
 
 def _complete(found: list[Surrogate | BaseException]) -> list[Surrogate]:

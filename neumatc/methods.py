@@ -1,5 +1,7 @@
 """What every way of fitting shares: the task it is given, and its arguments."""
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -127,7 +129,7 @@ class Task:
 
         With ``aligned`` the factors are those that the operation needs to align its snapshots.
         """
-        operation = self.problem.operation
+        operation, begin = self.problem.operation, time.perf_counter()
         solve, (A, defined) = operation.snapshots if aligned else operation.exact, self.evaluate(p)
         try:
             factors, failed = checked(solve, A)
@@ -137,14 +139,16 @@ class Task:
             factors = tuple(x.expand(len(p), *x.shape[1:]) for x in factors)
             failed = torch.ones(len(p), dtype=torch.bool, device=A.device)
         good = ~failed & defined
-        self.count(p, good)
+        self.count(p, good, begin)
         return (factors if good.all() else tuple(x[good] for x in factors)), good
 
-    def count(self, p: Tensor, good: Tensor) -> None:
-        """Report exact solves at p, of which some may have failed."""
+    def count(self, p: Tensor, good: Tensor, begin: float = -math.inf, many: int = 1) -> None:
+        """Report exact solves at p, of which some may have failed, and their time since ``begin``, of many problems."""
         self.report.exact_solves += len(p)
         if not good.all():
             self.report.singular += p[~good].tolist()
+        price = (time.perf_counter() - begin) / (len(p) * many)
+        self.report.solve_seconds = min(price, self.report.solve_seconds)  # the least is overhead and noise the least
 
     def maps(self, embedding: Embedding, rank: int, scales: Sequence[float]) -> list[FactorMap]:
         """Return random maps of factors whose entries have these root mean squares, their rank at most its numbers."""
@@ -175,6 +179,7 @@ class Task:
 
     def judge(self, p: Tensor, residuals: Tensor, **known: object) -> None:
         """Report a round: residuals (B,) at fresh parameters p (B, d), and what else is `known` of it (see `Round`)."""
+        known = {"draws": len(p)} | known
         known |= {"residual_median": float(residuals.median()), "residual_max": float(residuals.max())}
         known |= {"worst": p[residuals.argmax()].tolist(), "exact_solves": self.report.exact_solves}
         self.report.rounds.append(Round(**known))

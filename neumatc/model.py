@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +17,7 @@ from neumatc.embeddings import Embedding, Piece
 from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
-
-if TYPE_CHECKING:
-    from neumatc.report import Report
+from neumatc.report import Report, Shown
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
@@ -107,7 +104,7 @@ class FactorMap(nn.Module):
         return self
 
 
-class Surrogate(nn.Module):
+class Surrogate(Shown, nn.Module):
     r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
 
     Made by `fit` or `load`, and checked: ValueError if maps, operation and box do not belong together. Safe to share
@@ -159,18 +156,22 @@ class Surrogate(nn.Module):
         """Dtype of its output: of several factors that of a complex one, if there is one."""
         return next((dtype for dtype in self.dtypes if dtype.is_complex), self.dtypes[0])
 
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of the value at one parameter."""
+        return sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
+
     @cached_property
     def _bytes(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
         sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
-        output = sum(torch.Size(f.shape).numel() * dtype.itemsize for f, dtype in zip(self._factors, self.dtypes))
         working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
         # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
         # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
         # batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
-        return output, held + max(working, final) + 24 * self.box.dimension
+        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension
 
     @property
     def device(self) -> torch.device:

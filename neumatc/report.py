@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -11,7 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from neumatc import checks
+from neumatc import checks, plotting
+
+# A relative residual above this is no approximation; a training that leaves one looks there for singular matrices.
+LARGE_RESIDUAL = 0.1
+# Columns of a printed report, and lines of one entry: a terminal, half filled.
+_WIDTH, _LINES = 88, 3
+_UNITS = {1.0: "s", 1e-3: "ms", 1e-6: "us", 0.0: "ns"}
 
 
 class StopReason(StrEnum):
@@ -43,7 +51,7 @@ class Round:
         worst: The candidate with the largest residual.
         exact_solves: Exact solves so far.
         rank: Rank of the map.
-        draws: Parameters from which the probability is estimated.
+        draws: Parameters from which probability and residuals are estimated.
     """
 
     step: int = 0
@@ -116,7 +124,7 @@ class Unmet:
         return f"{sides}: {self.reason}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """How a surrogate was fitted.
 
@@ -138,6 +146,11 @@ class Report:
         steps, losses: Optimiser steps, and the training loss averaged since the step before in the list.
         rounds: One entry per round of adaptive sampling, or check at fresh parameters.
         events: What was met in aligning the factors of the snapshots: crossings, Berry phases.
+        problem: What was fitted, in words, and ``pieces``, in how many; ``points``, the size of the family's grid or 0.
+        samples: Of a family through samples: how many, and what leaving one out changes (`families.from_samples`).
+        solve_seconds: Wall time of an exact solve with its A(p), in the fastest of the fit's batches; Inf without any.
+        evaluation_seconds: Wall time of an evaluation, in a batch after the fit; of several problems, of one of them.
+        advice: What to do where the fit warned.
         version: Version of this library.
     """
 
@@ -160,6 +173,13 @@ class Report:
     losses: list[float] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    problem: str = ""
+    pieces: int = 0
+    points: int = 0
+    samples: str = ""
+    solve_seconds: float = field(default=math.inf, compare=False)
+    evaluation_seconds: float = field(default=0.0, compare=False)
+    advice: str = ""
     version: str = ""
 
     def to_dict(self) -> dict[str, object]:
@@ -183,18 +203,106 @@ class Report:
         none = entry.failure_probability == 0 and entry.draws
         return f"< 1/{entry.draws:,}" if none else f"{entry.failure_probability:.2g}"
 
+    @property
+    def break_even(self) -> float:
+        """Number of parameters from which fit and evaluations take less time than exact solves: the least it can be.
+
+        Small batches, as those of a fit, take longer for each solve than large ones: of 2 x 2 matrices ten times, from
+        32 x 32 on hardly. Inf where an evaluation takes as long even so, NaN where the fit solved nothing exactly.
+        """
+        gain = self.solve_seconds - self.evaluation_seconds
+        if not self.evaluation_seconds or not math.isfinite(gain):
+            return math.nan
+        return math.ceil(self.seconds / gain) if gain > 0 else math.inf
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Return what `print` shows, as names and the lines of their values."""
+        kind = f"{self.pieces} pieces of at most {self.rank} terms" if self.pieces > 1 else f"one, of {self.rank} terms"
+        solves = f"{self.exact_solves:,}, {self.collocation:,} collocation points; {duration(self.seconds)} in all"
+        found = {"map": [f"{kind} ({self.method})"], "exact solves": [solves]}
+        if self.tol is not None:
+            more = [f"and {len(self.unmet) - 2} more"] if len(self.unmet) > 2 else []
+            found["tolerance"] = [f"{self.tol:g}, {'met' if self.met else 'not met'}", *map(str, self.unmet[:2]), *more]
+        for last in self.rounds[-1:]:
+            fresh = f" at {last.draws:,} fresh parameters" if last.draws else ""
+            found["residual"] = [f"up to {last.residual_max:.2g}, median {last.residual_median:.2g}{fresh}"]
+            if not math.isnan(last.failure_probability):
+                found["residual"].append(f"failure probability {self.probability(last)} (estimate)")
+        found["samples"] = [self.samples]
+        more = [f"and {len(self.events) - 3} more"] if len(self.events) > 3 else []
+        found |= {"events": [*map(str, self.events[:3]), *more], "stopped": [str(self.stop_reason)]}
+        found |= {"notes": [self.message], "what to do": [self.advice], "break-even": [self._pays()]}
+        return [(name, lines) for name, lines in found.items() if any(lines)]
+
+    def _pays(self) -> str:
+        count, solve, own = self.break_even, duration(self.solve_seconds), duration(self.evaluation_seconds)
+        if math.isnan(count) or (self.tol is None and self.advice):  # there is no map
+            return ""
+        if self.points and count > self.points:
+            seconds = duration(self.points * self.solve_seconds)
+            return f"never pays: the {self.points:,} points are solved exactly in {seconds}"
+        if math.isinf(count):
+            return f"never pays: an exact solve takes {solve}, an evaluation {own}"
+        return f"pays from {count:,} parameters on at best: exact {solve} each, map {own}"
+
+    def __repr__(self) -> str:
+        state = "" if self.tol is None else f", tolerance {self.tol:g} {'met' if self.met else 'not met'}"
+        return f"Report({self.method}, rank {self.rank}, {self.exact_solves} exact solves{state})"
+
     def __str__(self) -> str:
-        solves = f"{self.exact_solves} exact solves, {self.collocation} collocation points"
-        parts = [f"{self.method}, rank {self.rank}: {self.seconds:.2g} s, {solves}"]
-        for final in self.rounds[-1:]:
-            parts[0] += f", residual up to {final.residual_max:.2g} on fresh parameters"
-            if not math.isnan(final.failure_probability):
-                parts[0] += f", failure probability {self.probability(final)} (estimate)"
-        parts += map(str, self.events[:3])
-        if len(self.events) > 3:
-            parts.append(f"and {len(self.events) - 3} more")
-        message = f" ({self.message})" if self.message else ""
-        return "; ".join([*parts, f"stopped because {self.stop_reason}{message}"])
+        rows = [row for row in self.rows() if row[1]]
+        width = 2 + max(len(name) for name, _ in rows)
+        lines = [textwrap.shorten(self.problem, _WIDTH, placeholder=" ...")] if self.problem else []
+        for name, values in rows:
+            cut = {"width": _WIDTH - width, "max_lines": _LINES, "placeholder": " ..."}
+            wrapped = [line for value in values for line in textwrap.wrap(value, **cut)]
+            lines += [f"{label:<{width}}{line}" for label, line in zip([name] + [""] * len(wrapped), wrapped)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return table(self.problem, self.rows())
+
+    def plot(self, ax: object = None) -> object:
+        """Plot the residuals of the rounds against the exact solves, or against the steps where those stay the same.
+
+        Args:
+            ax: matplotlib Axes to draw in; default: new ones.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            ImportError: Without matplotlib.
+            ValueError: For a report without rounds.
+        """
+        return plotting.rounds(self, ax)
+
+
+class Shown:
+    """How a surrogate shows itself: its report as a table, and pictures."""
+
+    def _repr_html_(self) -> str:
+        return table(self.report.problem, [("surrogate", [repr(self)]), *self.report.rows()])
+
+    def plot(self, problem: object = None, *, points: int = 400, exact: bool = False, ax: object = None) -> object:
+        """Plot residuals over the box, with pieces, nodes and events; needs matplotlib.
+
+        One parameter: curves along it. Two: the pieces, and colours. More: the terms of each piece.
+
+        Args:
+            problem: What was fitted, for its residual; default: the norm of the first factor.
+            points: Parameters, uniform on the scales of the box.
+            exact: Draw the error against exact solutions too (of two parameters, instead).
+            ax: matplotlib Axes to draw in; default: new ones.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            ImportError: Without matplotlib.
+            ValueError: With ``exact`` and no problem.
+        """
+        return plotting.surrogate(self, problem, checks.integer("points", points, 2), exact, ax)
 
 
 # What a report holds lists of, and how JSON writes the numbers that it lacks.
@@ -209,6 +317,19 @@ def library_version() -> str:
         return version("neumatc")
     except PackageNotFoundError:
         return "unknown"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in two digits and a unit from ns to s."""
+    unit = next(unit for unit in _UNITS if seconds >= unit)
+    return f"{seconds / (unit or 1e-9):.3g} {_UNITS[unit]}" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+def table(caption: str, rows: list[tuple[str, list[str]]]) -> str:
+    """Write rows as an HTML table, which takes its colours from the page."""
+    cells = ((html.escape(name), "<br>".join(map(html.escape, lines))) for name, lines in rows)
+    body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in cells)
+    return f"<table><caption>{html.escape(caption)}</caption><tbody>{body}</tbody></table>"
 
 
 def _mapped(value: object, leaf: Callable[[object], object]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -100,7 +101,7 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     The points move to where their parameters are after rounding to the precision of the box. Failures, of the family or
     of the operation, and parameters that coincide are reported; a family that is defined nowhere raises.
     """
-    operation, count = tasks[0].problem.operation, len(points)
+    operation, count, begin = tasks[0].problem.operation, len(points), time.perf_counter()
     p = [task.box(points.x) for task in tasks]
     A, defined = map(torch.cat, zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)]))
     factors, failed = checked(operation.snapshots, A)
@@ -108,7 +109,7 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     result = []
     for i, (task, own) in enumerate(zip(tasks, p)):
         part = slice(i * count, (i + 1) * count)
-        task.count(own, succeeded[part])
+        task.count(own, succeeded[part], begin, len(tasks))
         good = succeeded[part].cpu()
         if len(tasks) > 1 and not good.any():  # an operation that suits none of these matrices says why
             checked(operation.snapshots, A[part])

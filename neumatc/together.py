@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -57,10 +58,10 @@ class Together(Task):
         return torch.stack(A, dim=1).flatten(0, 1), torch.stack(good).all(dim=0)
 
     def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
-        A, defined = self.evaluate(p)
+        begin, (A, defined) = time.perf_counter(), self.evaluate(p)
         factors, failed = checked(self.problem.operation.exact, A)
         good = ~failed.view(len(p), -1).any(dim=1) & defined
-        self.count(p, good)
+        self.count(p, good, begin, self.many)
         return tuple(x.unflatten(0, (len(p), -1))[good] for x in factors), good
 
     def unfinished(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:

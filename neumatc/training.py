@@ -18,12 +18,10 @@ from neumatc.embeddings import Embedding, SinusoidalMLP
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap
-from neumatc.report import Report, StopReason
+from neumatc.report import LARGE_RESIDUAL, Report, StopReason
 
 # Residual that counts as failure where the caller gives no tolerance.
 _TOLERANCE = 1e-2
-# A fit that leaves a relative residual above this somewhere looks there for singular matrices.
-_LARGE_RESIDUAL = 0.1
 # So many of the worst parameters are solved there: enough to tell, and few beside a fit.
 _LOOKS = 8
 # Losses that a report keeps: enough for a curve.
@@ -208,7 +206,7 @@ class _Training:
         first = self.method.estimate(task, maps)
         near = task.measure(self.A, [m(self.x) for m in maps])
         newton = self.method.newton and operation.newton
-        if newton and first.residuals.max() < _LARGE_RESIDUAL and near.max() < _LARGE_RESIDUAL:
+        if newton and first.residuals.max() < LARGE_RESIDUAL and near.max() < LARGE_RESIDUAL:
             self.targets = self._step_from_start(self.x, self.A)
         self._look(first.candidates)
         self.best = self.judge(maps)
@@ -305,7 +303,7 @@ class _Training:
         if self.steps == method.steps:
             # Solve exactly where residuals stayed large, to tell singular matrices from a poor fit.
             worst = estimate.residuals.topk(min(_LOOKS, len(estimate.residuals)))
-            large = worst.indices[worst.values > _LARGE_RESIDUAL][: max(0, task.left())]
+            large = worst.indices[worst.values > LARGE_RESIDUAL][: max(0, task.left())]
             if len(large):
                 task.solve(estimate.candidates[large.to(estimate.candidates.device)])
         else:
@@ -318,7 +316,7 @@ class _Training:
         order = torch.randperm(len(failures), generator=task.generator)[: self.method.added]
         new = failures[order.to(failures.device)]
         if self.targets and len(new):  # where the start is poor, a Newton step from it is no goal
-            new = new[task.residual(task.start.maps, new) < _LARGE_RESIDUAL]
+            new = new[task.residual(task.start.maps, new) < LARGE_RESIDUAL]
         if len(new) == 0:
             return
         A, x = task.matrices(new), task.cube(new)

@@ -263,3 +263,8 @@ def test_hints_name_the_axes_over_decades():
 )
 def test_a_box_refuses(settings, error, words):
     assert_raises(error, words, lambda: nm.Box(**{"lower": 1.0, "upper": 2.0} | settings))
+
+
+def test_a_parameter_is_named_with_its_units():
+    box = nm.Box([0.0, 0.0], [1.0, 1.0], names=["f", "t"], units=["GHz", ""])
+    assert box.named([0.25, 1 / 3]) == "f = 0.25 GHz, t = 0.333333"

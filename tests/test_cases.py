@@ -238,3 +238,23 @@ def test_periodic_ends_that_differ(lower, upper, periodic):
         nm.ParametricMatrix(identity, lower, upper, dtype=DOUBLE, periodic=periodic)
 
     assert_raises(ValueError, ["`periodic`"], build)
+
+
+def delay_line(f):
+    """A two-port with a delay of thirty turns over the band, a matrix for each frequency."""
+    e = 0.9 * np.exp(-2j * np.pi * 30 * f)
+    return np.array([[2 * np.ones_like(e), e], [e, 2 * np.ones_like(e)]]).transpose(2, 0, 1)
+
+
+def test_samples_tell_what_leaving_one_out_changes():
+    """At four samples a turn, where the residual of the map is about the spline and far below the true error."""
+    f = np.sort(np.random.default_rng(0).uniform(0, 1, 120))
+    f[[0, -1]] = 0, 1
+    problem = nm.Problem(nm.families.from_samples(f, delay_line(f)), nm.Inverse())
+    surrogate = nm.fit(problem, rank=8, method=nm.ClosedForm(snapshots=1200), progress=False)
+    said = "120; leaving one out changes A by 6.6e-02 (median)"
+    assert surrogate.report.samples.startswith(said) and said in str(surrogate.report)
+    p = np.linspace(0, 1, 2001)
+    assert said in str(nm.certify(surrogate, problem, p, rtol=1e-2))
+    exact = np.linalg.inv(delay_line(p))
+    assert 6.6e-3 < np.median(problems.error(surrogate(torch.from_numpy(p)), exact)) < 6.6e-1

@@ -131,7 +131,7 @@ def test_samples_in_single_precision_are_scaled_in_double():
     p = 1e4 + torch.arange(0, 60, 3, dtype=torch.float32)[:, None]
     A = (p.double() - 1e4)[:, :, None] / 60 * torch.ones(2, 2, dtype=torch.float64)
     between = torch.linspace(0, 56, 113, dtype=torch.float64)[:, None]
-    family = nm.families.from_samples(p, A)
+    family = nm.families.from_samples(p, A, missing="keep")
     assert_close(family((1e4 + between).float()), between[:, :, None] / 60 * torch.ones(2, 2).double())
 
 
@@ -145,7 +145,7 @@ def test_samples_in_awkward_memory():
     assert_close(family(p.clone().requires_grad_()), family(p))
 
 
-@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.tolist], ids=str)
+@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.tolist, list], ids=str)
 @pytest.mark.parametrize("flat", [True, False], ids=str)
 def test_samples_of_one_parameter_as_a_user_has_them(flat, kind):
     p, A, family = samples(1, torch.complex128)
@@ -180,10 +180,10 @@ def test_samples_of_one_parameter_as_a_user_has_them(flat, kind):
         (torch.tensor([[0.0], [1.0]]), torch.ones(3, 2, 2), ["`A`", "(2, m, n)", "(3, 2, 2)"]),
         (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2), ["`A`", "(2, m, n)", "(2, 2)"]),
         (torch.zeros(2, 1, 1), None, ["`p`", "(N, d)", "(N,)", "(2, 1, 1)"]),
-        (torch.tensor([[0], [1]]), None, ["`p`", "float32 or float64", "int64"]),
+        (torch.tensor([[False], [True]]), None, ["`p`", "float32 or float64", "bool"]),
         ([[0.0], [1.0, 2.0]], None, ["`p`", "tensor", "regular", "list"]),
         (["a", "b"], None, ["`p`", "numbers", "list"]),
-        (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2, 2, dtype=torch.int64), ["`A`", "complex128", "int64"]),
+        (torch.tensor([[0.0], [1.0]]), torch.ones(2, 2, 2, dtype=torch.bool), ["`A`", "complex128", "bool"]),
         (torch.tensor([[0.0], [1.0]]), [[1.0]], ["`A`", "(2, m, n)", "(1, 1)"]),
         (torch.tensor([[0.0], [1.0]]), [[1.0], []], ["`A`", "regular", "list"]),
     ],
@@ -191,6 +191,129 @@ def test_samples_of_one_parameter_as_a_user_has_them(flat, kind):
 def test_from_samples_refuses(p, A, words):
     A = torch.ones(len(p), 2, 2) if A is None else A
     assert_raises((ValueError, TypeError), words, lambda: nm.families.from_samples(p, A))
+
+
+def numbers(count=9):
+    """Parameters and complex matrices 2 x 3, as arrays."""
+    p = np.linspace(0, 1, count)
+    return p, gaussian(count, 2, 3, dtype=torch.complex128).numpy()
+
+
+def compound(A, names, kind="<f8"):
+    """Complex numbers as HDF5 files of MATLAB hold them."""
+    found = np.empty(A.shape, [(name, kind) for name in names])
+    found[names[0]], found[names[1]] = A.real, A.imag
+    return found
+
+
+@pytest.mark.parametrize("names", [("real", "imag"), ("r", "i"), ("Re", "Im")], ids=str)
+@pytest.mark.parametrize("kind", ["<f8", ">f8", "<f4"])
+def test_samples_of_real_and_imaginary_parts(names, kind):
+    p, A = numbers()
+    family = nm.families.from_samples(p.astype(kind), compound(A, names, kind))
+    assert family.dtype == (torch.complex64 if kind == "<f4" else torch.complex128)
+    expected = nm.families.from_samples(p, A)(p)
+    assert_close(family(p), expected.to(family.dtype))
+
+
+def test_samples_in_a_file_of_matlab():
+    """An N x m x n array arrives with its axes reversed, complex numbers as compounds, parameters as a row."""
+    h5py = pytest.importorskip("h5py")
+    p, A = numbers()
+    with h5py.File("samples.mat", "w", driver="core", backing_store=False) as file:
+        file["p"], file["A"] = p[None], compound(A.transpose(2, 1, 0), ("real", "imag"))
+        words = ["`A`", "(9, m, n)", "(3, 2, 9)", "np.transpose(A, (2, 0, 1)), or (2, 1, 0)", "MATLAB"]
+        assert_raises(ValueError, words, lambda: nm.families.from_samples(file["p"][0], file["A"]))
+        family = nm.families.from_samples(file["p"][0], np.transpose(file["A"], (2, 1, 0)))
+    assert_close(family(p), nm.families.from_samples(p, A)(p))
+
+
+@pytest.mark.parametrize("kind", [np.int16, ">i4", np.longdouble])
+def test_samples_of_other_numbers_are_taken_in_double_precision(kind):
+    p, A = np.arange(9).astype(kind), (100 * numbers()[1].real).astype(kind)
+    family = nm.families.from_samples(p, A)
+    assert (family.dtype, family.box.dtype) == (torch.float64, torch.float64)
+    assert_close(family(np.arange(9.0)), torch.from_numpy(A.astype(float)))
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), (2, 1, 0)], ids=str)
+@pytest.mark.parametrize(("kind", "function"), [(np.asarray, np.transpose), (torch.from_numpy, torch.permute)])
+def test_samples_along_another_axis_are_refused_with_a_transpose_that_works(order, kind, function):
+    p, A = numbers()
+    moved = kind(np.ascontiguousarray(A.transpose(order)))
+    with pytest.raises(ValueError, match=r"`A`: expected shape \(9, m, n\).*has length 9") as caught:
+        nm.families.from_samples(p, moved)
+    message, back = str(caught.value), tuple(np.argsort(order).tolist())
+    assert len(message) < 300 and f"{function.__module__}.{function.__name__}".replace("numpy", "np") in message
+    assert str(back) in message
+    assert_close(nm.families.from_samples(p, function(moved, back))(p), nm.families.from_samples(p, A)(p))
+
+
+def test_parameters_along_another_axis_are_refused():
+    p, A = numbers()
+    assert_raises(ValueError, ["`p`", "N = 9", "(1, 9)", "p.T"], lambda: nm.families.from_samples(p[None], A))
+
+
+def test_missing_samples_are_counted_and_left_out_on_request():
+    p, A = numbers(12)
+    A[3], A[7, 1, 1], A[8] = 0, np.nan, np.inf
+    words = ["`A`", "finite", "[0.2727", "3 of 12", "2 with NaN or Inf", "1 zero", "missing='drop'", "missing='keep'"]
+    assert_raises(ValueError, words, lambda: nm.families.from_samples(p, A))
+    words = ["2 of 12", "2 with NaN", "0 zero", "missing='drop'"]
+    assert_raises(ValueError, words, lambda: nm.families.from_samples(p, A, missing="keep"))
+    there = np.delete(np.arange(12), [3, 7, 8])
+    family = nm.families.from_samples(p, A, missing="drop")
+    assert_close(family(p), nm.families.from_samples(p[there], A[there])(p))
+    assert "9 (3 more were missing and left out)" in str(family.measured)
+    assert family.grid.flatten().tolist() == p[there].tolist()
+    assert_raises(
+        ValueError, ["`missing`", "'raise', 'drop' or 'keep'"], lambda: nm.families.from_samples(p, A, missing=1)
+    )
+
+
+def test_masked_entries_and_parameters_without_a_number_are_missing():
+    p, A = numbers(12)
+    masked = np.ma.masked_array(A, mask=np.zeros(A.shape, bool))
+    masked[4, 0, 0], p[9] = np.ma.masked, np.nan
+    assert_raises(ValueError, ["`p`", "finite", "1 with NaN", "drop"], lambda: nm.families.from_samples(p, A))
+    family = nm.families.from_samples(p, masked, missing="drop")
+    assert len(family.grid) == 10 and family.measured.missing == 2
+    assert_raises(
+        ValueError, ["`p`", "at least 2", "got 0"], lambda: nm.families.from_samples(p, 0 * A, missing="drop")
+    )
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES[1::2])
+def test_leaving_one_out_is_what_a_family_without_it_misses(d, dtype):
+    """Inside the box; at its bounds it would be an extrapolation."""
+    p, A, family = samples(d, dtype, count=30)
+    found, inner = family.measured.left_out, ((p > family.lower) & (p < family.upper)).all(dim=1)
+    assert np.isnan(found).tolist() == (~inner).tolist()
+    for i in inner.nonzero().flatten().tolist():
+        others = torch.arange(len(p)) != i
+        value = nm.families.from_samples(p[others], A[others])(p[i : i + 1])[0]
+        assert found[i] == pytest.approx(float((value - A[i]).norm() / A[i].norm()), rel=1e-4)
+
+
+def test_of_many_samples_some_are_left_out():
+    p = np.linspace(0, 1, 2000)
+    found = nm.families.from_samples(p, np.sin(9 * p)[:, None, None] + 2).measured.left_out
+    assert 100 < np.isfinite(found).sum() <= 256 and np.nanmax(found) < 1e-8
+
+
+def test_two_samples_tell_nothing_of_each_other():
+    assert "tells nothing" in str(nm.families.from_samples([0.0, 1.0], np.ones((2, 1, 1))).measured)
+    corners = [[0.0, 0], [0, 1], [1, 0]]
+    assert "tells nothing" in str(nm.families.from_samples(corners, np.ones((3, 1, 1))).measured)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_samples_beside_others_tell_what_they_told(side):
+    _, _, family = samples(1, torch.float64)
+    other = nm.ParametricMatrix(lambda p: torch.ones(len(p), 3, 1, dtype=p.dtype), family.lower, family.upper)
+    assert nm.families.beside(*[family, other][:: 1 - 2 * side]).measured is family.measured
+    assert nm.families.beside(other, torch.ones(3, 1, dtype=torch.float64)).measured is None
 
 
 def eye(p):

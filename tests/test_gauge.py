@@ -817,7 +817,9 @@ def test_an_event_of_a_single_vector_survives_a_file(tmp_path):
 def test_the_report_names_three_events_and_counts_the_rest():
     events = [nm.Event("crossing", (0, i), [100.0 * i], 0.0) for i in range(1, 6)]
     text = str(nm.Report("Method", {}, 3, 7, events=events))
-    assert "crossing of 0 and 1 at 100; crossing of 0 and 2 at 200; crossing of 0 and 3 at 300; and 2 more" in text
+    lines = [line[14:] for line in text.splitlines()]
+    start = lines.index("crossing of 0 and 1 at 100")
+    assert lines[start + 1 : start + 4] == ["crossing of 0 and 2 at 200", "crossing of 0 and 3 at 300", "and 2 more"]
     assert "cut of 4 at 1, 2" in str(nm.Report("Method", {}, 3, 7, events=[nm.Event("cut", (4,), [1.0, 2.0], 0.0)]))
 
 

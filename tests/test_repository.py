@@ -32,10 +32,10 @@ STUDIES = tomllib.loads((ROOT / "book" / "pyproject.toml").read_text("utf-8"))["
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
-    "checks threads nodes box report linalg lowrank sampling failure families embeddings local polynomials gauge "
-    "operations factorizations model problem watch methods samples continuation closed_form checkpoint training "
-    "piece snapshots together inspection rational poles sparse outlook budget ending steps refinement pieces fitting "
-    "certification storage peers wireless"
+    "checks threads nodes plotting box report linalg lowrank sampling failure measured families embeddings local "
+    "polynomials rational gauge operations factorizations model problem watch methods advice samples continuation "
+    "closed_form checkpoint training piece snapshots together inspection poles sparse outlook budget ending steps "
+    "refinement pieces fitting certification storage peers wireless"
 )
 ONLY = {
     "peers": {
