@@ -269,8 +269,8 @@ def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | BaseExcept
 def _check_memory(problems: list[Problem], method: Method, rank: int | None, budget: int | None) -> None:
     """Raise where what is asked for is larger than memory: exact solutions of a batch, and all latent tensors."""
     first, pieces = problems[0], isinstance(method, Pieces)
-    terms = 2 * first.family.dimension if pieces else rank or 0  # of a map at least
-    held = terms if pieces else min(method.batch_snapshots(rank), budget or 2**62)
+    terms = 2 * first.family.dimension if pieces else rank or 1  # of a map at least
+    held = terms if pieces else min(method.batch_snapshots(terms), budget or 2**62)
     numbers = sum(real_numbers(first, i) for i in range(len(first.factors)))
     size = (held + len(problems) * terms) * numbers * checks.real_dtype(first.family.dtype).itemsize
     most = memory(first.family.device)

@@ -193,9 +193,9 @@ class Method(ABC):
     def run(self, task: Task) -> list[FactorMap]:
         """Fit the maps, and fill in the report. Called with gradients off."""
 
-    def batch_snapshots(self, rank: int | None) -> int:
+    def batch_snapshots(self, rank: int) -> int:
         """Return how many exact solutions, or as much, are held at once if the budget allows."""
-        return rank or 0
+        return rank
 
     def settings(self) -> dict[str, object]:
         """Return the arguments as plain numbers, for the report."""

@@ -125,7 +125,7 @@ class ResidualTraining(Method):
 
     def batch_snapshots(self, rank: int) -> int:
         """Return how many matrices, or as much, are held at once: latent tensors have gradients and moments."""
-        return self.collocation + 4 * (rank or 0)
+        return self.collocation + 4 * rank
 
     def estimate(self, task: Task, maps: Sequence[FactorMap], step: int = 0) -> FailureEstimate:
         """Estimate how often the residual of the maps exceeds the tolerance, on fresh parameters; report the round."""
