@@ -328,6 +328,19 @@ def test_a_plot_of_two_parameters_shows_each_piece_and_its_nodes(drawn):
     assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("p1", "p2")
 
 
+def test_a_plot_leaves_out_what_is_not_defined(drawn):
+    surrogate = in_pieces(lambda x: torch.eye(3, dtype=DOUBLE) * (2 + x.sum(dim=1)[:, None, None]), d=2)
+
+    def fn(p):
+        A = torch.eye(3, dtype=DOUBLE) / (2 + p.sum(dim=1)[:, None, None])
+        return torch.where((p[:, 0] > 0.5)[:, None, None], torch.nan, A)
+
+    surrogate.plot(nm.Problem(nm.ParametricMatrix(fn, [-1.0] * 2, [1.0] * 2, dtype=DOUBLE), nm.Inverse()), ax=drawn)
+    (shades,) = drawn.collections
+    assert np.ma.getmaskarray(shades.get_array()).mean() == 0.25
+    drawn.figure.canvas.draw()
+
+
 def test_a_plot_of_more_parameters_shows_the_terms_of_each_piece(drawn):
     surrogate = in_pieces(lambda x: torch.eye(3, dtype=DOUBLE) * (2 + x.sum(dim=1)[:, None, None]), d=3)
     surrogate.plot(ax=drawn)
