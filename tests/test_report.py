@@ -187,8 +187,11 @@ def test_a_pole_is_named_on_a_logarithmic_axis():
     assert place(heard(problem, rank=2)[0]) == pytest.approx(0.02, rel=1e-4)
 
 
-def test_poles_along_a_curve_are_named_at_one_place_of_it():
-    message, _ = heard(diagonal(lambda p: p[:, 0] - p[:, 1] - 0.2, lower=[0.0, 0.0], upper=[2.0, 3.0]), tol=1e-3)
+@pytest.mark.parametrize("budget", [None, 5000])
+def test_poles_along_a_curve_are_named_at_one_place_of_it(budget):
+    """A larger budget than a fit in pieces takes is no remedy, and not named."""
+    problem = diagonal(lambda p: p[:, 0] - p[:, 1] - 0.2, lower=[0.0, 0.0], upper=[2.0, 3.0])
+    message, _ = heard(problem, tol=1e-3, budget=budget)
     x, y = map(float, re.search(r"near p1 = ([\d.e-]+), p2 = ([\d.e-]+), as near a pole", message).groups())
     assert abs(x - y - 0.2) < 0.05 and "leave that place out of the box" in message
 
