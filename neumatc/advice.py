@@ -112,7 +112,8 @@ def _remedy(report: Report, box: Box, known: str) -> str:
     seconds = report.points * report.solve_seconds
     if report.points and seconds < report.seconds:
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
-    known = known.replace("used up before", "used up" if report.budget is None else "used up before")
+    if f"used up ({report.budget})" not in known:  # by a limit of the method, not by the budget
+        known = known.replace("used up before", "used up")
     places, endings = ([text for word, text in said.items() if word in known] for said in (_PLACES, _ENDINGS))
     if report.stop_reason is StopReason.RANK:
         endings = [_RANK + (*endings, "raise it")[0]]

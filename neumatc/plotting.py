@@ -58,7 +58,8 @@ def _measured(own: object, problem: object, p: torch.Tensor, exact: bool) -> dic
         found = {"residual": problem.residual(p, value)}
         if exact:
             found["error"] = problem.error(p, value)
-    return {name: np.maximum(y.double().cpu().numpy(), _TINY) for name, y in found.items()}
+    arrays = {name: y.double().cpu().numpy() for name, y in found.items()}
+    return {name: np.where(np.isfinite(y), np.maximum(y, _TINY), np.nan) for name, y in arrays.items()}
 
 
 def _centres(count: int) -> torch.Tensor:
@@ -111,7 +112,8 @@ def _map(own: object, problem: object, points: int, exact: bool, ax: object) -> 
     p = box.parameters(torch.cartesian_prod(_centres(side), _centres(side)))
     *_, (name, z) = _measured(own, problem, p, exact).items()
     x, y, z = (values.reshape(side, side) for values in (*p.T.cpu().numpy(), z))
-    norm = LogNorm(max(z.min(), z.max() * _SHOWN), max(z.max(), z.min() * 1.01))
+    least, most = np.nanmin(z), np.nanmax(z)
+    norm = LogNorm(max(least, most * _SHOWN), max(most, least * 1.01))
     shades = ax.pcolormesh(x, y, z, norm=norm, shading="nearest", cmap="Blues", rasterized=True)
     goal = f" (tolerance {report.tol:g})" if problem and report.tol else ""
     ax.figure.colorbar(shades, ax=ax, label=f"relative {name}{goal}" if problem else name)

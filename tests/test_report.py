@@ -187,8 +187,11 @@ def test_a_pole_is_named_on_a_logarithmic_axis():
     assert place(heard(problem, rank=2)[0]) == pytest.approx(0.02, rel=1e-4)
 
 
-def test_poles_along_a_curve_are_named_at_one_place_of_it():
-    message, _ = heard(diagonal(lambda p: p[:, 0] - p[:, 1] - 0.2, lower=[0.0, 0.0], upper=[2.0, 3.0]), tol=1e-3)
+@pytest.mark.parametrize("budget", [None, 5000])
+def test_poles_along_a_curve_are_named_at_one_place_of_it(budget):
+    """A larger budget than a fit in pieces takes is no remedy, and not named."""
+    problem = diagonal(lambda p: p[:, 0] - p[:, 1] - 0.2, lower=[0.0, 0.0], upper=[2.0, 3.0])
+    message, _ = heard(problem, tol=1e-3, budget=budget)
     x, y = map(float, re.search(r"near p1 = ([\d.e-]+), p2 = ([\d.e-]+), as near a pole", message).groups())
     assert abs(x - y - 0.2) < 0.05 and "leave that place out of the box" in message
 
@@ -326,6 +329,19 @@ def test_a_plot_of_two_parameters_shows_each_piece_and_its_nodes(drawn):
     np.testing.assert_allclose(found, sorted(np.hstack([low, high - low]).tolist()))
     assert sum(len(line.get_xdata()) for line in drawn.get_lines()) == sum(p.terms for p in surrogate.pieces)
     assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("p1", "p2")
+
+
+def test_a_plot_leaves_out_what_is_not_defined(drawn):
+    surrogate = in_pieces(lambda x: torch.eye(3, dtype=DOUBLE) * (2 + x.sum(dim=1)[:, None, None]), d=2)
+
+    def fn(p):
+        A = torch.eye(3, dtype=DOUBLE) / (2 + p.sum(dim=1)[:, None, None])
+        return torch.where((p[:, 0] > 0.5)[:, None, None], torch.nan, A)
+
+    surrogate.plot(nm.Problem(nm.ParametricMatrix(fn, [-1.0] * 2, [1.0] * 2, dtype=DOUBLE), nm.Inverse()), ax=drawn)
+    (shades,) = drawn.collections
+    assert np.ma.getmaskarray(shades.get_array()).mean() == 0.25
+    drawn.figure.canvas.draw()
 
 
 def test_a_plot_of_more_parameters_shows_the_terms_of_each_piece(drawn):
