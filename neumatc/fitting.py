@@ -25,7 +25,6 @@ _REMEDY = "nm.certify solves exactly where the map is not good enough"
 _REMEDIES = {
     StopReason.BUDGET: "raise the budget or the tolerance",
     StopReason.STEPS: "train for more steps, or leave the method out",
-    StopReason.SINGULAR: "the operation exists at none of the parameters tried: check the family",
 }
 
 
@@ -228,9 +227,11 @@ def _batches(
 
 
 def _warn(task: Task) -> None:
-    """Warn where a tolerance is not met: where, why, and what to do."""
+    """Warn where a tolerance is not met, or nothing could be solved: where, why, and what to do."""
     report = task.report
-    if report.tol is None or report.met:
+    if report.stop_reason is StopReason.SINGULAR:
+        warnings.warn(f"{report.stop_reason}; {task.problem.operation.remedy}", FitWarning, stacklevel=5)
+    if report.tol is None or report.met or report.stop_reason is StopReason.SINGULAR:
         return
     where = "; ".join(map(str, report.unmet[:2])) or str(report.stop_reason)
     more = f" (and {len(report.unmet) - 2} more, see report.unmet)" if len(report.unmet) > 2 else ""

@@ -48,6 +48,8 @@ class Operation(ABC):
     registry: dict[str, type[Operation]] = {}
     unique: bool = True
     """Whether A determines the factors, so that they vary continuously with it; not so for singular vectors."""
+    linear: bool = False
+    """Whether the factor solves the equations of `LinearOperation.system`, so that it is fitted from them alone."""
     newton: bool = False
     """Whether `improved` takes a Newton step; true of a class with its own."""
     finishes: bool = False
@@ -56,6 +58,8 @@ class Operation(ABC):
     """Whether `error_bound` is another number than the residual; true of a class with its own."""
     certainty: str = "estimate"
     """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
+    remedy: str = "the operation exists at none of the parameters tried: check the family"
+    """What to do where every exact solution fails, for the warning."""
     residual_solves: bool = False
     """Whether the residual takes an exact solve, which whoever asks for residuals then counts as one."""
     orthonormal: tuple[int, ...] = ()
@@ -204,6 +208,8 @@ class LinearOperation(Operation):
     the other side, :math:`X L^H = F^H`, are those of X^H: then `unknown` gives X^H for X.
     """
 
+    linear = True
+
     @abstractmethod
     def system(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """Return L of shape (B, equations, rows) and F of shape (B, equations, columns), of the unknown."""
@@ -237,6 +243,7 @@ class Inverse(LinearOperation):
     """
 
     certainty, work = "bound", (0, 2)
+    remedy = "A is singular at all parameters tried: take nm.PseudoInverse(rank=...) where its rank is constant"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.PseudoInverse")
@@ -377,34 +384,99 @@ class RZF(LMMSE):
 
 @dataclass(frozen=True)
 class PseudoInverse(_NormalEquations):
-    r"""The Moore-Penrose inverse :math:`X = A^+` of an m x n matrix of full rank.
+    r"""The Moore-Penrose inverse :math:`X = A^+` of an m x n matrix of full rank, or of constant rank.
 
-    Where the rank falls, A^+ is not continuous; such matrices count as failed: those with a singular value below
-    max(m, n) eps times the largest.
+    Where the rank falls, A^+ is not continuous. Without arguments such matrices count as failed: those with a singular
+    value below max(m, n) eps times the largest. With ``rank`` or ``rcond`` X is the pseudo-inverse of the part of A
+    that its largest singular values make, which is smooth as long as their number stays.
 
-    Residual: :math:`\max_i \|(A^H A X - A^H)_i\| / \|a_i\|` over the rows i of X, with the columns a_i of A, for
-    m >= n; else :math:`\max_i \|(X A A^H - A^H)_i\| / \|a_i\|` over the columns i of X, with the rows a_i of A.
+    Residual (full rank): the largest over the users of two numbers, for m >= n (else for A^H and X^H):
+    :math:`\|(A^H A X - A^H)_i\| / \|a_i\|` over the rows i of X, with the columns a_i of A, and
+    :math:`\|(X A - I)_i\|`. The second is what zero forcing is for: with a residual of rho < 1 every user's signal is
+    at least :math:`1 / \rho^2 - 1` above the interference, 40 dB for 1e-2. The first alone does not see that: users
+    nearly in one direction can pass it at 0 dB.
 
-    Bound (m >= n; else for A^H): :math:`A^+ - X = L^{-1} R` for :math:`L = A^H A`, :math:`R = A^H - L X`. With
-    :math:`P = X X^H`, about the inverse of L, if :math:`\|I - P L\|_F < 1` then L is invertible and
+    Residual (``rank``, ``rcond``), with :math:`P = A X` and :math:`Q = X A`: the root of
+
+    .. math:: \frac{\|X P - X\|^2}{\|X\|^2} + \frac{\|P - P^H\|^2 + 2 \|P^2 - P\|^2}{2 \|P\|^2}
+              + \frac{\|Q - Q^H\|^2}{2 \|Q\|^2} + \delta
+
+    in Frobenius norms, four products of matrices. By Moore's conditions P and Q are orthogonal projectors, and X maps
+    between their ranges; A X A = A is left out, since A is of that rank only nearly.
+    :math:`\delta = |\mathrm{tr}\, P - k|^2 / k^2` for ``rank=k``; it is zero at ANY k singular triplets, as that of
+    `SVD`. For ``rcond=c`` it is what :math:`\|A - A X A\|^2 / \|A\|^2` is above :math:`c^2 \min(m, n)`.
+
+    Bound (full rank, m >= n; else for A^H): :math:`A^+ - X = L^{-1} R` for :math:`L = A^H A`, :math:`R = A^H - L X`.
+    With :math:`P = X X^H`, about the inverse of L, if :math:`\|I - P L\|_F < 1` then L is invertible and
     :math:`\|A^+ - X\|_F \le \|P R\|_F / (1 - \|I - P L\|_F)`, which comes close to the error itself where the
-    square of the condition number times the rounding is small.
+    square of the condition number times the rounding is small. With ``rank`` or ``rcond`` the residual, an estimate.
+
+    Args:
+        rank: k, how many singular values count. Matrices whose value k is zero to working precision, or not separated
+            from the next, count as failed.
+        rcond: Singular values up to this part of the largest do not count, as for ``numpy.linalg.pinv``. Where their
+            number changes along p, X jumps, and a fit says so. For rounded matrices not below max(m, n) eps.
     """
 
+    rank: int | None = None
+    rcond: float | None = None
     work = (8, 20)
+    remedy = "no A has full rank: take nm.PseudoInverse(rank=...) where the rank is constant, or rcond=..."
+
+    def __post_init__(self) -> None:
+        checks.require(None in (self.rank, self.rcond), "rank`, `rcond", "one of them or none", "both", "leave one out")
+        if self.rank is not None:
+            checks.integer("rank", self.rank, 1)
+        if self.rcond is not None:
+            object.__setattr__(self, "rcond", checks.number("rcond", self.rcond, above=0, below=1))
+
+    @property
+    def linear(self) -> bool:
+        return self.rank is None and self.rcond is None
+
+    @property
+    def certainty(self) -> str:
+        return "bound" if self.linear else "estimate"
+
+    def factors(self, m: int, n: int) -> tuple[Factor, ...]:
+        require_rank(self.rank or 1, m, n)
+        return super().factors(m, n)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision: in single, rounding of the size of the weak users' rows would spoil those of the strong.
         U, S, Vh, failed = linalg.svd(wide(A))
-        failed = failed | ~(S[:, -1] > max(A.shape[1:]) * torch.finfo(A.dtype).eps * S[:, 0])
-        return (((Vh.mH / S[:, None, :]) @ U.mH).to(A.dtype),), failed
+        unit = max(A.shape[1:]) * torch.finfo(A.dtype).eps if self.rcond is None else self.rcond
+        cut, k = unit * S[:, 0], self.rank or S.shape[1]
+        kept = (cut[:, None] < S) & (torch.arange(S.shape[1], device=A.device) < k)
+        if self.rcond is None:
+            failed = failed | ~(S[:, k - 1] - (S[:, k] if k < S.shape[1] else 0) > cut)
+        return (((Vh.mH * torch.where(kept, 1 / S, 0)[:, None, :]) @ U.mH).to(A.dtype),), failed
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        if not self.linear:
+            return self.loss(A, factors).sqrt()
+        (X,), rows = factors, super().residual(A, factors)
+        product = X @ A if A.shape[1] >= A.shape[2] else A @ X
+        eye = identity_like(product)
+        return torch.maximum(rows, largest_row(product - eye, eye))
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        if self.linear:
+            return super().loss(A, factors)
+        (X,) = factors
+        P, Q = A @ X, X @ A
+        if self.rank:
+            other = (P.diagonal(dim1=1, dim2=2).sum(dim=1) - self.rank).abs().square() / self.rank**2
+        else:
+            other = (relative(A - A @ Q, A) - min(A.shape[1:]) * self.rcond**2).clamp_min(0)
+        projectors = relative(P - P.mH, P) / 2 + relative(Q - Q.mH, Q) / 2 + relative(P @ P - P, P)
+        return relative(X @ P - X, X) + projectors + other
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        if not self.linear:
+            return self.residual(A, factors)
         (L, F), X = self.system(A), self.unknown(factors[0])
-        P, rounding = gram(X.mH), gram_rounding(A)
-        R, _, unsure = _defect(L, X, F, rounding)
-        rho = _defect(P, L, identity_like(L))[1] + rounding * norm(P)
-        return beside(_corrected(P, R, unsure, rho), X)
+        return _bound_of_system(L, X, F, gram(X.mH), gram_rounding(A))
 
 
 @dataclass(frozen=True)
@@ -574,6 +646,13 @@ def _defect(L: Tensor, X: Tensor, F: Tensor, rounding: Tensor | float = 0.0) -> 
 def _corrected(P: Tensor, R: Tensor, unsure: Tensor, rho: Tensor) -> Tensor:
     r"""Bound an error by its Newton correction P R: :math:`\|P R\|_F / (1 - \rho)`, R known up to ``unsure``."""
     return torch.where(rho < 1, (norm(P @ R) * (1 + _slack(R)) + norm(P) * unsure) / (1 - rho), torch.inf)
+
+
+def _bound_of_system(L: Tensor, X: Tensor, F: Tensor, P: Tensor, rounding: Tensor) -> Tensor:
+    """Bound the relative error of a solution of L X = F, L known up to ``rounding``, and P about its inverse."""
+    R, _, unsure = _defect(L, X, F, rounding)
+    rho = _defect(P, L, identity_like(L))[1] + rounding * norm(P)
+    return beside(_corrected(P, R, unsure, rho), X)
 
 
 def _bound_of_inverse(A: Tensor, X: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
