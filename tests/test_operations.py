@@ -45,6 +45,11 @@ CASES = [Case(nm.Inverse(), shape) for shape in (SQUARE, ONE)]
 CASES += [Case(nm.RegularizedInverse(noise=1.0), shape) for shape in (SQUARE, TALL, WIDE, ONE)]
 CASES += [Case(nm.LMMSE(noise=0.1), shape) for shape in ALL]
 CASES += [Case(nm.RZF(noise=0.5), shape) for shape in (TALL, WIDE)]
+CASES += [Case(nm.LMMSE(noise=0.1, unbiased=True), shape) for shape in (SQUARE, TALL)]
+CASES += [Case(nm.LMMSE(noise="beside"), (m, n + m), "noisy") for m, n in (SQUARE, TALL, WIDE)]
+CASES += [Case(nm.LMMSE(noise="beside", unbiased=True), (5, 8), "noisy")]
+CASES += [Case(nm.RZF(noise="beside"), (3, 8), "noisy"), Case(nm.RZF(noise=(0.1, 0.2, 0.3)), WIDE)]
+CASES += [Case(nm.LMMSE(noise=(0.1, 0.2, 0.3, 0.2, 0.1)), TALL)]
 CASES += [Case(nm.PseudoInverse(), shape) for shape in ALL]
 CASES += [Case(nm.PseudoInverse(rank=2), shape) for shape in (SQUARE, TALL, WIDE)]
 CASES += [Case(nm.PseudoInverse(rank=1), ROW), Case(nm.PseudoInverse(rcond=0.01), TALL)]
@@ -91,6 +96,9 @@ def matrices(case, batch, dtype, seed=0):
     if case.kind == "solve":
         right = gaussian(batch, m, n - m, dtype=dtype, seed=seed + 5)
         return torch.cat([conditioned(batch, m, m, dtype, seed=seed), right], dim=2)
+    if case.kind == "noisy":
+        R = matrices(Case(case.operation, (m, m), "positive"), batch, dtype, seed + 5)
+        return torch.cat([conditioned(batch, m, n - m, dtype, seed=seed), R], dim=2)
     if case.kind == "general":
         return conditioned(batch, m, n, dtype, seed=seed)
     double = torch.complex128 if dtype.is_complex else torch.float64
@@ -112,6 +120,9 @@ def slow(case, dtype, d=1, device="cpu"):
         square = Case(case.operation, (m, m))
         right = Case(case.operation, (m, n - m))
         return nm.families.beside(slow(square, dtype, d, device), slow(right, dtype, d, device))
+    if case.kind == "noisy":
+        channel, covariance = Case(case.operation, (m, n - m)), Case(case.operation, (m, m), "positive")
+        return nm.families.beside(slow(channel, dtype, d, device), slow(covariance, dtype, d, device))
     k = min(m, n)
     centre = torch.zeros(m, n, dtype=torch.float64)
     centre[range(k), range(k)] = torch.arange(2.0, 2 + k, dtype=torch.float64)
@@ -194,11 +205,22 @@ def regularized(A, noise):
     return np.linalg.inv(A.conj().T @ A + noise * np.eye(A.shape[1]))
 
 
+def receiver(A, o):
+    """By the larger system, or the smaller, whichever the library does not take."""
+    H, R = (A[:, : -len(A)], A[:, -len(A) :]) if o.noise == "beside" else (A, np.diag(np.broadcast_to(o.noise, len(A))))
+    if len(H) > H.shape[1]:
+        X = H.conj().T @ np.linalg.inv(H @ H.conj().T + R)
+    else:
+        whitened = np.linalg.inv(R) @ H
+        X = np.linalg.inv(H.conj().T @ whitened + np.eye(H.shape[1])) @ whitened.conj().T
+    return (X / np.diag(X @ H)[:, None] if getattr(o, "unbiased", False) else X,)
+
+
 ORACLES = {
     "Inverse": lambda A, o: (np.linalg.inv(A),),
     "RegularizedInverse": lambda A, o: (regularized(A, o.noise),),
-    "LMMSE": lambda A, o: (regularized(A, o.noise) @ A.conj().T,),
-    "RZF": lambda A, o: (A.conj().T @ regularized(A.conj().T, o.noise),),
+    "LMMSE": receiver,
+    "RZF": receiver,
     "PseudoInverse": lambda A, o: (np.linalg.pinv(projection(leading(A, o.rank or min(A.shape))) @ A, rcond=1e-9),),
     "Solve": lambda A, o: (np.linalg.solve(A[:, : len(A)], A[:, len(A) :]),),
     "LogDet": lambda A, o: (np.array(scipy.linalg.det(A)),),
@@ -579,6 +601,15 @@ def test_bounds_hold_on_a_fit_and_for_matrices_near_singular(case, dtype):
 def in_mpmath(operation, A):
     """The exact solution of one matrix to 40 digits, as a matrix."""
     A = mpmath.matrix(A.tolist())
+    if isinstance(operation, nm.RZF):  # and the LMMSE receivers
+        m = A.rows
+        if operation.noise == "beside":
+            H, R = A[:, : A.cols - m], A[:, A.cols - m :]
+        else:
+            H, R = A, mpmath.diag([mpmath.mpf(float(s)) for s in np.broadcast_to(operation.noise, m)])
+        X = H.H * (H * H.H + R) ** -1
+        own = [(X[k, :] * H[:, k])[0] if getattr(operation, "unbiased", False) else 1 for k in range(X.rows)]
+        return mpmath.diag([1 / x for x in own]) * X
     if isinstance(operation, nm.LogDet):
         return mpmath.matrix([[mpmath.det(A)]])
     if isinstance(operation, (nm.SVD, nm.Eigh)):
@@ -596,11 +627,9 @@ def in_mpmath(operation, A):
         return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(len(w)))
     if isinstance(operation, nm.Inverse):
         return A**-1
-    noise = getattr(operation, "noise", 0)
-    right = mpmath.eye(A.cols) if isinstance(operation, nm.RegularizedInverse) else A.H
-    if A.rows >= A.cols or isinstance(operation, nm.RegularizedInverse):
-        return (A.H * A + noise * mpmath.eye(A.cols)) ** -1 * right
-    return A.H * (A * A.H + noise * mpmath.eye(A.rows)) ** -1
+    if isinstance(operation, nm.RegularizedInverse):
+        return (A.H * A + operation.noise * mpmath.eye(A.cols)) ** -1
+    return (A.H * A) ** -1 * A.H if A.rows >= A.cols else A.H * (A * A.H) ** -1
 
 
 @pytest.mark.parametrize("case", BOUNDED, ids=str)
