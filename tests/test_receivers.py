@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import DTYPES, assert_close, assert_raises, conditioned, eps, gaussian
+from conftest import DTYPES, assert_close, assert_raises, conditioned, eps, gaussian, grid_of, real
 
 import neumatc as nm
 
@@ -143,3 +143,166 @@ def test_a_small_residual_of_zero_forcing_promises_suppressed_interference(shape
 
 
 # Receivers in coloured noise
+
+
+def coloured(m, n, dtype, *, parametric=True, spread=1.0):
+    """A channel family (m, n) of one parameter, and a covariance, parametric or constant."""
+    H, Q = gaussian(3, m, n, dtype=dtype, seed=1), gaussian(2, m, m, dtype=dtype, seed=2) / m**0.5
+    gains = torch.logspace(0, -spread, n).to(dtype)
+
+    def channel(p):
+        phases = (p * torch.tensor([0.0, 1.0, 2.5], dtype=p.dtype)).cos().to(dtype)
+        return torch.einsum("bk,kmn->bmn", phases, H) * gains
+
+    def covariance(p):
+        root = Q[0] + p[:, :, None].to(dtype) * Q[1]
+        return root @ root.mH + 0.1 * torch.eye(m, dtype=dtype)
+
+    family = nm.ParametricMatrix(channel, [0.0], [1.0], dtype=real(dtype))
+    noise = nm.ParametricMatrix(covariance, [0.0], [1.0], dtype=real(dtype))
+    return family, noise if parametric else covariance(torch.tensor([[0.3]], dtype=real(dtype)))[0]
+
+
+def textbook(H, R, unbiased=False):
+    """H^H (H H^H + R)^{-1} one by one with NumPy."""
+    found = []
+    for h, r in zip(wide(H).resolve_conj().numpy(), wide(R).resolve_conj().numpy()):
+        X = np.linalg.solve(h @ h.conj().T + r, h).conj().T
+        found.append(X / np.diag(X @ h)[:, None] if unbiased else X)
+    return torch.from_numpy(np.stack(found))
+
+
+@dtypes
+@pytest.mark.parametrize("parametric", [False, True])
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8), (4, 4)], ids=str)
+def test_receivers_in_coloured_noise_are_those_of_the_textbook(shape, parametric, dtype):
+    H, R = coloured(*shape, dtype, parametric=parametric)
+    family = nm.families.beside(H, R)
+    p = grid_of(H, 20)
+    covariances = R(p) if parametric else R.expand(20, -1, -1)
+    for operation in (nm.LMMSE("beside"), nm.RZF("beside"), nm.LMMSE("beside", unbiased=True)):
+        X, failed = nm.Problem(family, operation).exact(p)
+        assert not failed.any()
+        expected = textbook(H(p), covariances, getattr(operation, "unbiased", False))
+        assert_close(X, expected, units=1000)
+
+
+@pytest.mark.parametrize("parametric", [False, True])
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8)], ids=str)
+def test_receivers_in_coloured_noise_are_fitted_and_certified(shape, parametric):
+    H, R = coloured(*shape, torch.complex128, parametric=parametric, spread=2.0)
+    problem, p = nm.Problem(nm.families.beside(H, R), nm.LMMSE("beside")), grid_of(H, 50)
+    surrogate = nm.fit(problem, tol=1e-6, progress=False)
+    assert surrogate.report.met and len(surrogate.pieces) >= 1
+    expected = textbook(H(p), R(p) if parametric else R.expand(50, -1, -1))
+    error = torch.linalg.matrix_norm(surrogate(p) - expected) / torch.linalg.matrix_norm(expected)
+    assert error.max() <= 1e-4
+    checked = nm.certify(surrogate, problem, p, rtol=1e-3)
+    assert checked.certainty == "bound" and checked.accepted.all()
+    assert (error <= checked.bound).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (2, 4)], ids=str)
+def test_noise_of_each_antenna_is_a_diagonal_covariance(shape):
+    A, noise = conditioned(5, *shape, torch.complex128), [0.1, 2.0, 0.3, 0.05][: shape[0]]
+    R = torch.diag(torch.tensor(noise, dtype=DOUBLE)).to(A).expand(5, -1, -1)
+    for make in (nm.LMMSE, nm.RZF):
+        assert_close(make(noise).exact(A)[0][0], textbook(A, R))
+        assert make(tuple(noise)) == make(np.array(noise)) == make(torch.tensor(noise, dtype=DOUBLE))
+
+
+def test_streams_of_other_powers_are_scaled_columns():
+    """Estimates of symbols of power p: sqrt(p) times those of unit power by the filter of H with scaled columns."""
+    H, power = conditioned(5, 6, 3, torch.complex128), torch.tensor([1.0, 0.1, 4.0], dtype=DOUBLE)
+    P, R = torch.diag(power).to(H), 0.3 * torch.eye(6, dtype=H.dtype)
+    expected = P @ H.mH @ torch.linalg.inv(H @ P @ H.mH + R)
+    (X,), _ = nm.LMMSE(0.3).exact(H * power.sqrt())
+    assert_close(power.sqrt()[:, None] * X, expected)
+
+
+@pytest.mark.parametrize("noise", [0.2, (0.1, 0.2, 0.3, 0.4, 0.5)], ids=str)
+def test_unbiased_receivers_pass_the_wanted_signal_as_it_is(noise, dtype):
+    A = conditioned(6, 5, 3, dtype)
+    (U,), _ = nm.LMMSE(noise, unbiased=True).exact(A)
+    own = (U @ A).diagonal(dim1=1, dim2=2)
+    assert_close(own, torch.ones(6, 3, dtype=wide(A).dtype), units=200)
+    (X,), _ = nm.LMMSE(noise).exact(wide(A))
+    assert_close(U, X / (X @ wide(A)).diagonal(dim1=1, dim2=2)[:, :, None])
+
+
+def test_the_residual_of_unbiased_receivers_sees_an_error_in_every_entry():
+    A, operation = conditioned(1, 5, 3, torch.complex128), nm.LMMSE(0.1, unbiased=True)
+    (U,), _ = operation.exact(A)
+    for k in range(U[0].numel()):
+        E = torch.zeros(U.numel(), dtype=U.dtype).index_fill(0, torch.tensor(k), 1).view(U.shape)
+        small, large = (float(operation.residual(A, (U + size * E,))) for size in (1e-6, 1e-5))
+        assert small > 1e-8
+        assert 9 < large / small < 11
+    biased = nm.LMMSE(0.1).exact(A)[0]
+    assert operation.residual(A, biased) > 1e-3
+
+
+def improper(kind):
+    R = torch.eye(3, dtype=torch.complex128)
+    R[{"indefinite": (0, 0), "skew": (0, 1), "undefined": (1, 1)}[kind]] = {"undefined": torch.nan}.get(kind, -0.5)
+    return R
+
+
+@pytest.mark.parametrize("kind", ["indefinite", "skew", "undefined"])
+@pytest.mark.parametrize("columns", [2, 5])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_matrices_that_are_no_covariance_fail_and_nothing_is_proved_with_them(kind, columns, unbiased):
+    H = conditioned(2, 3, columns, torch.complex128)
+    A = torch.cat([H, torch.stack([torch.eye(3, dtype=H.dtype), improper(kind)])], dim=2)
+    operation = nm.LMMSE("beside", unbiased=unbiased)
+    assert operation.exact(A)[1].tolist() == [False, True]
+    whole = textbook(H, torch.eye(3).expand(2, -1, -1), unbiased)
+    assert torch.isfinite(operation.error_bound(A, (whole,))).tolist() == [True, False]
+
+
+def test_receivers_refuse_noise_that_is_none():
+    words = ["`noise`", "a number", "'beside'", "(3, 3)", "nm.families.beside(A, R)"]
+    for R in (torch.eye(3), np.eye(3), np.eye(3).tolist()):
+        assert_raises(ValueError, words, lambda R=R: nm.LMMSE(R))
+    assert_raises(ValueError, ["`noise`", "above 0", "-1.0"], lambda: nm.RZF([1.0, -1.0]))
+    assert_raises(TypeError, ["`noise`", "number", "'besides'"], lambda: nm.RZF("besides"))
+    assert_raises(ValueError, ["`unbiased`", "False or True", "2"], lambda: nm.LMMSE(unbiased=2))
+    assert_raises(ValueError, ["`noise`", "4 numbers", "4 x 2", "got 3"], lambda: nm.LMMSE([1, 1, 1]).factors(4, 2))
+    assert_raises(
+        ValueError, ["`family`", "[A | R]", "4 x 4", "nm.families.beside"], lambda: nm.LMMSE("beside").factors(4, 4)
+    )
+
+
+def test_the_noise_after_equalisation_is_its_formula(dtype):
+    H, W = gaussian(4, 6, 3, dtype=dtype), gaussian(4, 3, 6, dtype=dtype, seed=1)
+    root = gaussian(6, 6, dtype=dtype, seed=2)
+    R = root @ root.mH
+    for noise, covariance in ((0.3, 0.3 * np.eye(6)), (R, wide(R).resolve_conj().numpy())):
+        expected = np.empty((4, 3))
+        for b, (h, w) in enumerate(zip(wide(H).numpy(), wide(W).numpy())):
+            for k in range(3):
+                others = sum(abs(w[k] @ h[:, j]) ** 2 for j in range(3) if j != k)
+                expected[b, k] = (others + (w[k] @ covariance @ w[k].conj()).real) / abs(w[k] @ h[:, k]) ** 2
+        found = nm.wireless.post_equalisation_noise(H, W, noise)
+        assert_close(found, torch.from_numpy(expected))
+        assert_close(nm.wireless.sum_rate(H, W, noise), torch.from_numpy(np.log2(1 + 1 / expected).sum(axis=1)))
+
+
+def test_the_noise_after_equalisation_refuses_another_covariance():
+    H, W = torch.ones(2, 4, 3), torch.ones(2, 3, 4)
+    noise = nm.wireless.post_equalisation_noise
+    assert_raises(ValueError, ["`noise`", "(2, 4, 4)", "(3, 3)"], lambda: noise(H, W, torch.eye(3)))
+    assert_raises(TypeError, ["`noise`", "float32 like `H`", "float64"], lambda: noise(H, W, torch.eye(4).double()))
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (4, 4), (3, 5)], ids=str)
+def test_receivers_agree_with_sionna(shape):
+    """Unbiased estimates and the variance of their error, as `sionna.phy.mimo.lmmse_equalizer` returns them."""
+    mimo = pytest.importorskip("sionna.phy.mimo")
+    H, R = coloured(*shape, torch.complex128)
+    p = grid_of(H, 10)
+    y = gaussian(10, shape[0], dtype=torch.complex128, seed=4)
+    expected, variance = mimo.lmmse_equalizer(y, H(p), R(p), precision="double")
+    U = nm.Problem(nm.families.beside(H, R), nm.LMMSE("beside", unbiased=True)).exact(p).value
+    assert_close((U @ y[:, :, None])[:, :, 0], expected, units=1e4)
+    assert_close(nm.wireless.post_equalisation_noise(H(p), U, R(p)), variance, units=1e4)

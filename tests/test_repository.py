@@ -34,7 +34,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = (
     "checks threads nodes box report linalg lowrank sampling failure families embeddings local polynomials gauge "
     "operations factorizations model problem methods together samples continuation closed_form training piece "
-    "snapshots inspection rational poles sparse pieces fitting certification storage peers wireless"
+    "snapshots inspection rational poles sparse pieces fitting certification storage testing peers wireless"
 )
 ONLY = {
     "peers": {
