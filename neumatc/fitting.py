@@ -65,8 +65,9 @@ def fit(
 
     Returns:
         The surrogate, of the family's dtype and on its device; ``surrogate.report`` says how the fit went and why it
-        stopped. Where a tolerance is not met, `FitWarning` names the place and the remedy. A numerical failure on the
-        way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the rank) ends
+        stopped. Where a tolerance is not met, or every exact solution fails and the map is zero, `FitWarning` names the
+        place and the remedy. Any other numerical failure on the way (divergence, singular matrices, a family that fails
+        at a new parameter, fewer directions than the rank) ends
         or degrades the fit and is told there; it does not raise. A tolerance that was met means small residuals, no
         more than that; see the operation for what its residual does not see.
 

@@ -69,3 +69,15 @@ def test_each_defect_is_found_by_its_check(check):
         assert_raises(error, words, lambda: nm.testing.check_operation(operation, FAMILY, failing=torch.ones(4, 4)))
     finally:
         del nm.Operation.registry["Broken"]
+
+
+def test_a_gauge_that_changes_the_answer_is_found():
+    class Broken(nm.Subspace):
+        def align(self, x, factors, **along):
+            return (factors[0].roll(1, dims=1),), ()
+
+    try:
+        words = ["gauge", "the error of aligned solutions", "above rounding", "Broken"]
+        assert_raises(AssertionError, words, lambda: nm.testing.check_operation(Broken(2), FAMILY))
+    finally:
+        del nm.Operation.registry["Broken"]

@@ -202,6 +202,31 @@ def test_receivers_in_coloured_noise_are_fitted_and_certified(shape, parametric)
     assert (error <= checked.bound).all()
 
 
+@pytest.mark.parametrize(
+    "operation", [nm.PseudoInverse(rank=2), nm.LMMSE("beside"), nm.LMMSE("beside", unbiased=True)], ids=str
+)
+def test_pieces_meet_at_their_faces(operation):
+    """A fast channel: at faces and beside them as accurate as elsewhere."""
+    H, R = coloured(6, 2, torch.complex128)
+
+    def channel(p):
+        return H((1 + torch.cos(12 * p)) / 2) + H((1 + torch.sin(9 * p)) / 2)
+
+    def deficient(p):
+        return channel(p) @ H(p / 3).mH  # 6 x 6, of rank two
+
+    fn = channel if isinstance(operation, nm.LMMSE) else deficient
+    family = nm.ParametricMatrix(fn, 0.0, 3.0, dtype=DOUBLE)
+    if fn is channel:
+        family = nm.families.beside(family, nm.ParametricMatrix(lambda p: R(p / 3), 0.0, 3.0, dtype=DOUBLE))
+    problem = nm.Problem(family, operation)
+    surrogate = nm.fit(problem, tol=1e-5, progress=False)
+    assert surrogate.report.met and len(surrogate.pieces) >= 4
+    faces = torch.tensor(sorted({float(piece.lower[0]) for piece in surrogate.pieces})[1:], dtype=DOUBLE)
+    p = torch.cat([faces, faces - 1e-12, faces + 1e-12])[:, None]
+    assert problem.residual(p, surrogate(p)).max() <= 2e-5
+
+
 @pytest.mark.parametrize("shape", [(4, 2), (2, 4)], ids=str)
 def test_noise_of_each_antenna_is_a_diagonal_covariance(shape):
     A, noise = conditioned(5, *shape, torch.complex128), [0.1, 2.0, 0.3, 0.05][: shape[0]]
