@@ -267,6 +267,19 @@ def test_the_residual_of_unbiased_receivers_sees_an_error_in_every_entry():
     assert operation.residual(A, biased) > 1e-3
 
 
+@pytest.mark.parametrize("unit", [2.0**-30, 2.0**30])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5)], ids=str)
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_the_residual_in_coloured_noise_does_not_depend_on_the_unit_of_the_channel(unit, shape, unbiased, dtype):
+    H, R = coloured(*shape, dtype, spread=0.5)
+    p, operation = grid_of(H, 5), nm.LMMSE("beside", unbiased=unbiased)
+    H, R = H(p), R(p)
+    (X,), _ = operation.exact(torch.cat([H, R], dim=2))
+    X = X + 0.01 * gaussian(*X.shape, dtype=dtype, seed=9)
+    scaled = operation.residual(torch.cat([unit * H, unit**2 * R], dim=2), (X / unit,))
+    assert_close(scaled, operation.residual(torch.cat([H, R], dim=2), (X,)).double(), 1000)
+
+
 def improper(kind):
     R = torch.eye(3, dtype=torch.complex128)
     R[{"indefinite": (0, 0), "skew": (0, 1), "undefined": (1, 1)}[kind]] = {"undefined": torch.nan}.get(kind, -0.5)
