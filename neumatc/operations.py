@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -189,6 +189,11 @@ class Operation(ABC):
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        """Name the class and the settings that are not the default."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
 
 
 def checked(solve: Callable[[Tensor], tuple[Factors, Tensor]], A: Tensor) -> tuple[Factors, Tensor]:
@@ -458,10 +463,11 @@ class LMMSE(RZF):
     Args:
         noise: s, above zero: noise power per receive antenna over the power of a stream; m of them for antennas with
             noise of their own; or ``"beside"``: the family is [H | R] of `families.beside`, R a family or one matrix.
-        unbiased: Whether the diagonal of X H is one.
+        unbiased: Whether the diagonal of X H is one. Channels with a column of zeros then count as failed.
     """
 
     unbiased: bool = False
+    __repr__ = Operation.__repr__
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -553,6 +559,7 @@ class PseudoInverse(_NormalEquations):
 
     rank: int | None = None
     rcond: float | None = None
+    __repr__ = Operation.__repr__
     work = (8, 20)
     remedy = "no A has full rank: take nm.PseudoInverse(rank=...) where the rank is constant, or rcond=..."
 

@@ -344,3 +344,17 @@ def test_receivers_agree_with_sionna(shape):
     U = nm.Problem(nm.families.beside(H, R), nm.LMMSE("beside", unbiased=True)).exact(p).value
     assert_close((U @ y[:, :, None])[:, :, 0], expected, units=1e4)
     assert_close(nm.wireless.post_equalisation_noise(H(p), U, R(p)), variance, units=1e4)
+
+
+def test_operations_show_the_settings_that_matter():
+    assert str(nm.PseudoInverse()) == "PseudoInverse()"
+    assert str(nm.PseudoInverse(rank=3)) == "PseudoInverse(rank=3)"
+    assert str(nm.LMMSE(0.1)) == "LMMSE(noise=0.1)"
+    assert str(nm.LMMSE("beside", unbiased=True)) == "LMMSE(noise='beside', unbiased=True)"
+
+
+def test_a_user_who_is_not_received_has_no_unbiased_filter():
+    A = conditioned(2, 4, 3, torch.complex128)
+    A[1, :, 2] = 0
+    problem = nm.Problem(nm.ParametricMatrix(lambda p: A[(p[:, 0] > 0.5).long()], 0.0, 1.0), nm.LMMSE(1.0, True))
+    assert problem.exact(torch.tensor([0.2, 0.8])[:, None]).failed.tolist() == [False, True]
