@@ -58,7 +58,8 @@ def check_operation(
         The names of the checks that were made; all have passed.
 
     Raises:
-        AssertionError: With the name of the check that failed, the dtype, and the offending numbers.
+        AssertionError: With the name of the check that failed, the dtype, and the offending numbers. What the operation
+            itself raises comes through: failures are to be reported in the mask.
 
     Example:
         >>> import torch, neumatc as nm
