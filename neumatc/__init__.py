@@ -4,7 +4,7 @@ The model is X(p) = C x_3 Phi(p): a latent tensor times a small embedding of the
 parameters as one matrix product (arXiv 2511.22934).
 """
 
-from neumatc import families, gauge, linalg, lowrank, peers, sampling, wireless
+from neumatc import families, gauge, linalg, lowrank, peers, sampling, testing, wireless
 from neumatc.advice import FitWarning
 from neumatc.box import Box
 from neumatc.certification import Certified, certify
@@ -54,5 +54,5 @@ from neumatc.training import ResidualTraining
 __version__ = _library_version()
 
 # The classes and functions above, and the modules that users name.
-_MODULES = {"families", "gauge", "linalg", "lowrank", "peers", "sampling", "wireless"}
+_MODULES = {"families", "gauge", "linalg", "lowrank", "peers", "sampling", "testing", "wireless"}
 __all__ = sorted(_MODULES | {name for name, value in vars().items() if callable(value) and name[0] != "_"})

@@ -29,7 +29,6 @@ _BATCHES, _TIMED, _TIMED_BYTES = 3, 1024, 2**22
 _PEAK, _SAMPLES, _COMBINATIONS, _PROMISING, _REAL = 4.0, 64, 8, 1e-3, 1e-6
 # What to do, by the first of these words in what is known: what a place holds, then scales, then why the fit ended.
 _PLACES = {
-    "returned is zero": "check the family, or restrict the box; for a singular A there is nm.RegularizedInverse",
     "family failed": "mend the family there, or restrict the box",
     "became NaN": "lower the learning rate, or leave the method out",
     "grows without bound": "leave that place out of the box, or let nm.certify solve exactly near it",
@@ -77,7 +76,9 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
     report.evaluation_seconds, report.samples = evaluation_seconds, str(family.measured or "")
     good, head, known = _judged(report, family.box)
     if not good:
-        report.advice = _remedy(report, family.box, "; ".join([str(report.stop_reason), *known]))
+        zero = report.stop_reason is StopReason.SINGULAR
+        said = "; ".join([str(report.stop_reason), *known])
+        report.advice = surrogate.operation.remedy if zero else _remedy(report, family.box, said)
         left = _LONGEST - len(head) - len(report.advice) - 4
         where = textwrap.shorten("; ".join(known), max(left, 24), placeholder=" ...")
         warnings.warn(f"{head}: {where}; {report.advice}"[:_LONGEST], FitWarning, stacklevel=stacklevel)

@@ -15,7 +15,6 @@ from neumatc.families import FamilyError
 from neumatc.linalg import from_rows, real_rows
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap
-from neumatc.operations import LinearOperation
 from neumatc.report import LARGE_RESIDUAL, StopReason
 from neumatc.samples import Samples, Subspace, compressed, solved
 
@@ -132,7 +131,7 @@ class ClosedForm(Method):
             self.embedding.count(task.problem.family.dimension)  # raises where there is no such embedding
         if task.budget == 0:
             expected, remedy = f"at least 1 for {operation}, whose residual is not linear", "take nm.ResidualTraining()"
-            checks.require(isinstance(operation, LinearOperation), "budget", expected, 0, remedy)
+            checks.require(operation.linear, "budget", expected, 0, remedy)
             expected, remedy = "None with `budget=0`", "leave one of them out"
             checks.require(self.snapshots is None, "snapshots", expected, checks.shown(self.snapshots), remedy)
 

@@ -18,7 +18,7 @@ from neumatc import lowrank, polynomials, sampling
 from neumatc.families import FamilyError
 from neumatc.linalg import wide
 from neumatc.methods import Task
-from neumatc.operations import LinearOperation, Operation
+from neumatc.operations import Operation
 from neumatc.samples import Samples, Subspace, norms
 
 # With fewer for each snapshot than this, interpolation is as good.
@@ -50,7 +50,7 @@ def choose(task: Task, samples: Samples, asked: int | None) -> tuple[bool, int]:
     """
     operation, family, count = task.problem.operation, task.problem.family, len(samples)
     interpolated = samples.space is not None and family.dimension == 1
-    if not isinstance(operation, LinearOperation) or asked == 0 or (asked is None and (interpolated or count < 2)):
+    if not operation.linear or asked == 0 or (asked is None and (interpolated or count < 2)):
         return False, 0
     field, real = (4, 2) if family.dtype.is_complex else (1, 1)
     rows, columns = task.problem.factors[0].shape

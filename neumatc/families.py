@@ -337,7 +337,7 @@ def trigonometric(
 
 
 def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> ParametricMatrix:
-    """Family [A | B] of two matrices with the same rows side by side, as `Solve` takes it.
+    """Family [A | B] of two matrices with the same rows side by side: for `Solve`, and for `LMMSE` in coloured noise.
 
     Args:
         left: A, a family of m x n matrices.

@@ -327,6 +327,25 @@ def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
 
 
 @checks.explained
+def outputs(H: Tensor, W: Tensor, noise: Tensor | float) -> tuple[Tensor, Tensor]:
+    """What comes out of linear filters W y for y = H x + w with E[x x^H] = I.
+
+    Args:
+        H: Shape (B, m, n).
+        W: Shape (B, n, m).
+        noise: Covariance of w, shape (B, m, m), or the power of each of its entries.
+
+    Returns:
+        The gains w_k h_k of the wanted signals, shape (B, n), and the power of interference and noise, (B, n), real.
+    """
+    gains = W @ H
+    # The diagonal is left out, not subtracted from the sum: interference far below the signal keeps its digits.
+    others = gains * (1 - torch.eye(gains.shape[1], dtype=gains.dtype, device=gains.device))
+    own = ((W @ noise) * W.conj()).real if isinstance(noise, Tensor) else noise * W.abs().square()
+    return gains.diagonal(dim1=1, dim2=2), others.abs().square().sum(dim=2) + own.sum(dim=2)
+
+
+@checks.explained
 def wide(A: Tensor) -> Tensor:
     """Convert to double precision.
 

@@ -258,3 +258,63 @@ def test_samples_tell_what_leaving_one_out_changes():
     assert said in str(nm.certify(surrogate, problem, p, rtol=1e-2))
     exact = np.linalg.inv(delay_line(p))
     assert 6.6e-3 < np.median(problems.error(surrogate(torch.from_numpy(p)), exact)) < 6.6e-1
+
+
+def referenced(p):
+    """Covariances of 16 signals from which the mean is subtracted, as in EEG: of rank 15 at every parameter."""
+    draws, n = np.random.default_rng(0).normal(size=(16, 16)), 16
+    Q = torch.from_numpy(draws) + p[:, :, None] * torch.from_numpy(np.roll(draws, 1, 0))
+    J = torch.eye(n, dtype=DOUBLE) - 1 / n
+    return J @ (Q @ Q.mT + 4 * torch.eye(n, dtype=DOUBLE)) @ J
+
+
+@pytest.mark.parametrize("settings", [{"rank": 16}, {"tol": 1e-6}, {"tol": 1e-6, "budget": 48}], ids=str)
+@pytest.mark.parametrize("operation", [nm.PseudoInverse(rank=15), nm.PseudoInverse(rcond=1e-10)], ids=str)
+def test_pseudo_inverses_of_constant_rank_take_the_nodes_of_an_interpolation(operation, settings):
+    problem = nm.Problem(nm.ParametricMatrix(referenced, [0.0], [1.0], dtype=DOUBLE), operation)
+    surrogate = nm.fit(problem, progress=False, **settings)
+    assert surrogate.report.exact_solves <= 48
+    p = torch.linspace(0, 1, 200, dtype=DOUBLE)[:, None]
+    exact = np.linalg.pinv(referenced(p).numpy(), rcond=1e-10, hermitian=True)
+    assert problems.error(surrogate(p), exact).max() <= 1e-6
+
+
+def close_users(gap, single=False, part=1.0):
+    """A downlink of four users with 16 antennas, two of them nearly in one direction, over (part of) 100 MHz."""
+    draws, paths = np.random.default_rng(0), 12
+    f = (np.arange(3276) - 1638) * 30e3
+    tau = np.sort(draws.exponential(100e-9, paths))
+    tau -= tau[0]
+    a = draws.normal(size=(paths, 4, 16)) + 1j * draws.normal(size=(paths, 4, 16))
+    a *= np.exp(-tau / 200e-9)[:, None, None] / np.sqrt(2 * paths)
+    a[:, 1] = a[:, 0] + gap * a[:, 1]
+    a, tau = torch.from_numpy(a), torch.from_numpy(tau)
+
+    def fn(p):
+        H = torch.einsum("bl,lkm->bkm", torch.exp(-2j * torch.pi * p * tau), a)
+        return H.to(torch.complex64) if single else H
+
+    f = f * part
+    problem = nm.Problem(nm.ParametricMatrix(fn, [f[0]], [f[-1]], dtype=DOUBLE), nm.PseudoInverse())
+    return problem, torch.from_numpy(f)[::9, None]
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-2, pytest.param(1e-3, marks=pytest.mark.slow)])
+def test_zero_forcing_of_close_users_suppresses_what_the_tolerance_says(gap):
+    """40 dB for 1e-2, for every user, wherever the residual is below: nearly everywhere."""
+    problem, p = close_users(gap)
+    surrogate = nm.fit(problem, tol=1e-2, progress=False)
+    assert surrogate.report.met
+    H = problem.family(p)
+    G = (H @ surrogate(p)).abs().square()
+    own = G.diagonal(dim1=1, dim2=2)
+    suppressed = 10 * torch.log10(own / (G.sum(dim=2) - own)).amin(dim=1)
+    passed = problem.residual(p, surrogate(p)) <= 1e-2
+    assert passed.double().mean() >= 0.98
+    assert suppressed[passed].min() >= 39.99
+
+
+def test_zero_forcing_beyond_the_rounding_of_the_channel_says_so():
+    problem, _ = close_users(1e-3, single=True, part=0.05)
+    with pytest.warns(nm.FitWarning, match="noise"):
+        assert not nm.fit(problem, tol=1e-3, progress=False).report.met

@@ -35,7 +35,7 @@ ORDER = (
     "checks threads nodes plotting box report linalg lowrank sampling failure measured families embeddings local "
     "polynomials rational gauge operations factorizations model problem watch methods advice samples continuation "
     "closed_form checkpoint training piece snapshots together inspection poles sparse outlook budget ending steps "
-    "refinement pieces fitting certification storage peers wireless"
+    "refinement pieces fitting certification storage testing peers wireless"
 )
 ONLY = {
     "peers": {
