@@ -107,7 +107,7 @@ def certify(
         piece = slice(start, start + rows)
         A, good = family.evaluate(p[piece])
         own = [x[piece] for x in factors]
-        residual[piece], bound[piece] = _measured(problem, A, good, own)
+        residual[piece], bound[piece] = _measured(problem, A, good & operation.suits(A), own)
         rejected = ~(bound[piece] <= rtol)
         failed[piece] = False
         if rejected.any():

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, gauge, linalg
+from neumatc import checks, families, gauge, linalg
 from neumatc.embeddings import followed
-from neumatc.linalg import beside, norm, relative, squared_norm, two_norm_above
+from neumatc.families import ParametricMatrix
+from neumatc.linalg import beside, identity_like, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
 from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
 _EXTRA = 2
+# The condition number of a second matrix, in units of rounding, up to which its inverse is believed: a hundredth.
+_SURE = 0.01
 
 
 class SVDFactors(NamedTuple):
@@ -77,6 +81,8 @@ class _Spectral(_Product):
     gauge: str = "vectors"
     unique, certainty = False, "bound"
     error = Operation.error
+    _largest = True  # whether the values of largest modulus are wanted
+    _extra = _EXTRA
 
     def __post_init__(self) -> None:
         if self.rank is not None:
@@ -97,11 +103,23 @@ class _Spectral(_Product):
         return k >= self._count(m, n) and list(shapes) in (public, blocks)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
-        return self._leading(A, self.rank or min(A.shape[1:]))
+        factors, failed = self._whole(A)
+        return self._ordered(*factors, k := self._count(*A.shape[1:])), failed | self._tied(factors, k)
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
-        extra = _EXTRA if self.gauge == "vectors" else 0
-        return self._leading(A, min((self.rank or max(A.shape)) + extra, *A.shape[1:]))
+        factors, failed = self._whole(A)
+        extra = self._extra if self.gauge == "vectors" else 0
+        return self._ordered(*factors, min(self._count(*A.shape[1:]) + extra, *A.shape[1:])), failed
+
+    def _tied(self, factors: Sequence[Tensor], k: int) -> Tensor:
+        """Mask of what has no k best values: the next is as good, up to rounding, and not both are nothing."""
+        values = factors[self.powers.index(1)]
+        worth = self._worth(values).sort(dim=1, descending=True).values
+        if k == worth.shape[1]:
+            return torch.zeros(len(worth), dtype=torch.bool, device=worth.device)
+        rounding = max(x.shape[1] for x in factors) * torch.finfo(values.dtype).eps * values.abs().amax(dim=1)
+        nothing = (worth[:, k - 1] <= rounding) & self._largest
+        return (worth[:, k - 1] - worth[:, k] <= rounding) & ~nothing
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         at, rows = self.powers.index(1), slice(None)
@@ -194,10 +212,11 @@ class SVD(_Spectral):
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         return Factor("U", (m, k)), Factor("S", (k,), "real"), Factor("Vh", (k, n))
 
-    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
-        U, S, Vh, failed = linalg.svd(A)
-        # Cloned, so that the rest of the decomposition is let go.
-        return tuple(x.clone() for x in (U[:, :, :k], S[:, :k], Vh[:, :k])), failed
+    def _whole(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.svd(A))
+
+    def _worth(self, S: Tensor) -> Tensor:
+        return S
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         U, S, Vh = factors
@@ -235,37 +254,210 @@ class SVD(_Spectral):
         return _columns(_signed(U, S), order), S.gather(1, order).abs(), Vh
 
 
+@dataclass(frozen=True)
 class Eigh(_Spectral):
-    r"""Eigenvalues and orthonormal eigenvectors of a Hermitian matrix, A V = V L, eigenvalues ascending.
+    r"""Eigenvalues and eigenvectors of a Hermitian matrix, A V = V L, or of a pair of them, A V = B V L.
 
-    Residual: :math:`(\|A V - V L\|_F^2 / \|L\|_F^2 + \|V^H V - I\|_F^2 / k)^{1/2}`; it is zero for any k eigenpairs.
-    What is unique, and what training minimises, is as for `SVD`.
+    Eigenvalues ascend, whichever are asked for, and stand for those with their multiplicity. Vectors are orthonormal;
+    with B, Hermitian positive definite, they have :math:`V^H B V = I`. With :math:`B = R R^H` (Cholesky) all is that of
+    the Hermitian matrix :math:`C = R^{-1} A R^{-H}` and its vectors :math:`Y = R^H V`, without B of C = A and Y = V.
+
+    Residual: :math:`(\|C Y - Y L\|_F^2 / \|L\|_F^2 + \|Y^H Y - I\|_F^2 / k)^{1/2}`, which units of A and B, or
+    of their rows, do not change. It is zero for any k eigenpairs: that they are those wanted only `error_bound` sees.
+    It is relative to the values: where all k pass through zero, A is to be shifted by a multiple of I, or of B. The
+    error is that of :math:`V L V^H`. Training minimises :math:`\|G - Y g(L) Y^H\|_F^2 / \|G\|_F^2` with a function
+    G = g(C) of C of which the values wanted are the largest: C itself, :math:`c I \pm C`, or
+    :math:`c I - (C - \sigma I)^2 / c`; it is slow where they are close to others on the scale of C.
 
     Args:
-        rank: k, the number of eigenpairs, those with the largest absolute values (as ``scipy.sparse.linalg.eigsh``
-            chooses them); None means all.
+        rank: k, the number of eigenpairs; None means all.
         gauge: As for `SVD`.
+        which: ``"largest"`` or ``"smallest"`` absolute values (as ``scipy.sparse.linalg.eigsh`` chooses ``"LM"`` and
+            ``"SM"``), or one end of the spectrum, ``"lowest"`` or ``"highest"``.
+        B: The second matrix: constant, shape (n, n), a tensor or an array, of which real ones may go with complex A;
+            or a `ParametricMatrix` on the box of A. `Problem` puts it beside A and knows the operation as
+            ``Eigh(..., B=True)``, that of a family [A | B], as `families.beside` makes it. So B is part of the family,
+            and like A it is in no file: who certifies a loaded surrogate gives the problem the same B.
+        near: sigma: the k values closest to it, instead of ``which``.
 
-    Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
+    Matrices that are not Hermitian count as failed, and so do a B that is not positive definite, and k values that are
+    no choice: the next one is as good, up to rounding (of ``"largest"`` not where both are zero). Where no matrix is
+    Hermitian, solving raises ValueError.
     """
 
-    orthonormal, powers, packed, work = (1,), (1, 0), EigFactors, (0, 9)
+    which: str = "largest"
+    B: bool | Tensor | np.ndarray | ParametricMatrix = False
+    near: float | None = None
+    powers, packed, work = (1, 0), EigFactors, (0, 9)
+    _second = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.choice("which", self.which, ("largest", "smallest", "lowest", "highest"))
+        if self.near is not None:
+            object.__setattr__(self, "near", checks.number("near", self.near))
+            remedy = "leave one of the two out"
+            checks.require(self.which == "largest", "which", f"no choice beside near={self.near}", self.which, remedy)
+        if not isinstance(self.B, bool):
+            kinds = (ParametricMatrix, Tensor, np.ndarray)
+            second = checks.instance("B", self.B, kinds, "a tensor or array (n, n), or a ParametricMatrix")
+            object.__setattr__(self, "_second", second)
+            object.__setattr__(self, "B", True)  # plain, as a file names it
+
+    def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
+        second = self._second
+        if second is None:
+            return family, self
+        if not isinstance(second, ParametricMatrix):
+            second = torch.as_tensor(second)
+            real = not second.is_complex() or family.dtype.is_complex
+            checks.require(real, "B", f"a real matrix beside {family.dtype}", second.dtype, "give A a complex dtype")
+            second = second.to(family.device, family.dtype)
+        return families.beside(family, second), replace(self)
+
+    @property
+    def orthonormal(self) -> tuple[int, ...]:
+        return () if self.B else (1,)
+
+    @property
+    def _largest(self) -> bool:
+        return self.which == "largest" and self.near is None
+
+    @property
+    def _inner(self) -> bool:
+        return self.which == "smallest" or self.near is not None
+
+    @property
+    def _extra(self) -> int:
+        """Of values from within the spectrum any may come: all are held, and `align` takes those that do."""
+        return 2**62 if self._inner else _EXTRA
 
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
-        require_square(self, m, n, "nm.SVD")
-        return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (n, k))
+        if not self.B:
+            require_square(self, m, n, "nm.SVD")
+        expected, remedy = f"[A | B] of shape n x 2n for {self}", "give B of the shape of A"
+        checks.require(n == m * (1 + self.B), "family", expected, f"{m} x {n}", remedy)
+        return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (m, k))
 
-    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
-        values, vectors, failed = linalg.eigh(A)
-        return self._ordered(values, vectors, k), failed
+    def suits(self, A: Tensor) -> Tensor:
+        return ~torch.stack([linalg.not_hermitian(x) for x in A.split(A.shape[1], dim=2)]).any(dim=0)
+
+    def _whole(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.eigh(*A.split(A.shape[1], dim=2)))
+
+    def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
+        """Solve exactly; with B also for Y, since its columns are orthonormal, as vectors to be followed are."""
+        factors, failed = super().snapshots(A)
+        return (*factors, self._standard(A, factors)[1][1].to(A.dtype)) if self.B else factors, failed
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
-        values, V = factors
-        k = self.rank or values.shape[1]
-        wanted = torch.zeros(values.shape, dtype=torch.bool)
-        wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        found = gauge.align(V, values, x, wanted, together=self.gauge == "subspace", **along)
+        k = self.rank or factors[0].shape[1]
+        wanted = torch.zeros(factors[0].shape, dtype=torch.bool)
+        wanted.scatter_(1, self._worth(factors[0]).topk(k).indices.cpu(), True)
+        if self._inner:  # values ascend, and the n-th of them is continuous
+            used = wanted.any(dim=0).nonzero()
+            some = slice(max(0, int(used[0]) - _EXTRA), int(used[-1]) + 1 + _EXTRA)
+            factors, wanted = [x[..., some] for x in factors], wanted[:, some]
+        values, V = factors[:2]
+        found = gauge.align(factors[-1], values, x, wanted, together=self.gauge == "subspace", **along)
         return (found.values(values), V @ found.rotations), found.events
+
+    def _standard(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Factors, Tensor, Tensor]:
+        """Return C, its factors L and Y, R, and where B is not positive definite."""
+        C, R, failed = linalg.standard(*A.split(A.shape[1], dim=2))
+        return C, (factors[0], R.mH @ wide(factors[1])), R, failed
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        if not self.B:
+            return super().scales(A)
+        C, R, _ = linalg.standard(*A.split(A.shape[1], dim=2))
+        value, vector = replace(self, B=False).scales(C)
+        return value, vector / (float(norm(R).square().mean().sqrt()) / A.shape[1] ** 0.5)
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        if not self.B:
+            return super().residual(A, factors)
+        C, own, _, failed = self._standard(A, factors)
+        residual = replace(self, B=False).residual(C, own)
+        return torch.where(failed, torch.inf, residual).to(factors[0].dtype)
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        if self.B:
+            C, own, _, _ = self._standard(A, factors)
+            return replace(self, B=False).loss(C, own).to(factors[0].dtype)
+        if self._largest:
+            return super().loss(A, factors)
+        (values, V), sigma = factors, self.near or 0.0
+        c = (norm(A) + abs(sigma)).clamp_min(torch.finfo(A.dtype).tiny)[:, None, None]
+        if self.which in ("lowest", "highest"):
+            sign = 1 if self.which == "highest" else -1
+            G, g = sign * A, sign * values
+        else:
+            shifted = A - sigma * identity_like(A)
+            G, g = -(shifted @ shifted) / c, -((values - sigma) ** 2) / c[:, 0]
+        G = G + c * identity_like(A)
+        return relative(G - self.invariant((g + c[:, 0], V)), G) + self.orthogonality(factors)
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        r"""Bound the relative error, :math:`\|A_k - V L V^H\|_F / \|A_k\|_F`, with the k eigenpairs wanted in A_k.
+
+        For ``"largest"`` without B as for `SVD`. Otherwise let Q be an orthonormal basis of the columns of Y with
+        :math:`Q^H C Q = M = \mathrm{diag}(x_j)`, r_j the columns of :math:`C Q - Q M`,
+        :math:`\rho^2 = \sum_j \|r_j\|^2`, Z a basis of the complement, z the eigenvalues of :math:`Z^H C Z`, and f the
+        worth of a value, which changes by no more than the value does (for the lowest :math:`-\lambda`). By Weyl's
+        theorem the eigenvalues of C are within rho of x and z. So if all
+        :math:`\delta_j = f(x_j) - \max f(z) - \rho` are above rho, those wanted are near x, and every other one, y, has
+        :math:`|x_j - y| \ge \delta_j`. Its vector u gives :math:`(y - x_j) u^H q_j = u^H r_j`. So the sines of the
+        angles between the spans have the norm :math:`s \le (\sum_j \|r_j\|^2 / \delta_j^2)^{1/2}`, and times the values
+        x_j :math:`w \le (\sum_j x_j^2 \|r_j\|^2 / \delta_j^2)^{1/2}` (Davis and Kahan, SIAM J. Numer. Anal. 7, 1970).
+        The span wanted is that of :math:`W = Q + Z X`, :math:`\|X\|_F \le t = s / (1 - s^2)^{1/2}`. There C acts as
+        :math:`C W = W (M + F^H X)`, :math:`F = Z^H C Q`, so its part is :math:`W S W^H` with
+        :math:`S = (M + F^H X)(I + X^H X)^{-1}`, Hermitian and at most :math:`l = \max_j |x_j| + \rho`; hence
+        :math:`\|S - M\|_F \le d = \rho t + l t^2`, :math:`\|X S\|_F \le o = w (1 + t^2)^{1/2} + t d`, and by blocks
+
+        .. math:: \|A_k - V L V^H\|_F \le \|R^{-1}\|_2^2 \bigl( (d^2 + 2 o^2 + t^2 o^2)^{1/2}
+                  + \|Q M Q^H - Y L Y^H\|_F \bigr) .
+
+        It is Inf where a gap to the other values is not certain. It takes the eigenvalues of an n x n matrix.
+        """
+        if not self.B:
+            if self._largest:
+                return super().error_bound(A, factors)
+            return beside(self._distance(A, factors), self.invariant(factors))
+        C, own, R, failed = self._standard(A, factors)
+        inverse = torch.linalg.solve_triangular(R, identity_like(R), upper=False)
+        size = two_norm_above(inverse) ** 2
+        condition = size * two_norm_above(R) ** 2  # of B, by which its rounding is magnified
+        distance = size * replace(self, B=False)._distance(C, own, condition)
+        sure = ~failed & (condition * torch.finfo(R.dtype).eps * len(R[0]) < _SURE)
+        return torch.where(sure, beside(distance / (1 - _SURE), self.invariant(factors)), torch.inf)
+
+    def _distance(self, A: Tensor, factors: Sequence[Tensor], units: Tensor | float = 1.0) -> Tensor:
+        """Bound the absolute error of V L V^H for a matrix that is known up to so many ``units`` of rounding."""
+        (values, V), B = factors, self.invariant(factors)
+        n, k = V.shape[1:]
+        size = norm(A) + norm(V) ** 2 * values.abs().amax(dim=1)
+        slack = 16 * (2 * n + 8) * torch.finfo(A.dtype).eps * units * size
+        if k == n:
+            return norm(A - B) + slack
+        Q = torch.linalg.qr(V)[0]
+        M = Q.mH @ A @ Q
+        x, W, _ = linalg.eigh((M + M.mH) / 2)
+        Q = Q @ W
+        AQ, QMQ = A @ Q, (Q * x[:, None, :]) @ Q.mH
+        r = torch.linalg.vector_norm(AQ - Q * x[:, None, :], dim=1) + slack[:, None]
+        # On the complement as A is, and on the span of Q far above: the last k values.
+        rest = A - AQ @ Q.mH - Q @ AQ.mH + QMQ + 3 * size[:, None, None] * (Q @ Q.mH)
+        z = linalg.eigh((rest + rest.mH) / 2)[0][:, : n - k]
+        rho = norm(r)
+        gap = self._worth(x) - (self._worth(z).amax(dim=1) + rho + slack)[:, None]
+        sines, x = r / gap, x.abs() + slack[:, None]
+        s, w, most = norm(sines), norm(x * sines), x.amax(dim=1) + rho
+        t = s / (1 - s**2).clamp_min(0).sqrt()
+        d = rho * t + most * t**2
+        o = w * (1 + t**2).sqrt() + t * d
+        found = (d**2 + (2 + t**2) * o**2).sqrt() + norm(QMQ - B) + slack
+        return torch.where((gap.amin(dim=1) > rho) & (s < 1), found, torch.inf)
 
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[1], factors[0], factors[1]
@@ -276,8 +468,15 @@ class Eigh(_Spectral):
     def _unordered(self, values: Tensor) -> Tensor:
         return values.diff(dim=-1) < 0
 
+    def _worth(self, values: Tensor) -> Tensor:
+        """How much a value is wanted; it changes by no more than the value does."""
+        if self.which in ("lowest", "highest"):
+            return values if self.which == "highest" else -values
+        distance = (values - (self.near or 0.0)).abs()
+        return distance if self._largest else -distance
+
     def _order(self, values: Tensor, k: int) -> Tensor:
-        chosen = values.abs().topk(k, dim=1).indices
+        chosen = self._worth(values).topk(k, dim=1).indices
         return chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
 
     def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
@@ -507,6 +706,9 @@ class Cholesky(Operation):
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
+
+    def suits(self, A: Tensor) -> Tensor:
+        return ~linalg.not_hermitian(A)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.cholesky(A))
