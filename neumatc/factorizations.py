@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
 _EXTRA = 2
+# Values closer than this times the root of their number, in units of rounding of the largest, are one and the same.
+_SAME = 8
 # The condition number of a second matrix, in units of rounding, up to which its inverse is believed: a hundredth.
 _SURE = 0.01
 
@@ -82,7 +84,6 @@ class _Spectral(_Product):
     unique, certainty = False, "bound"
     error = Operation.error
     _largest = True  # whether the values of largest modulus are wanted
-    _extra = _EXTRA
 
     def __post_init__(self) -> None:
         if self.rank is not None:
@@ -108,7 +109,7 @@ class _Spectral(_Product):
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         factors, failed = self._whole(A)
-        extra = self._extra if self.gauge == "vectors" else 0
+        extra = _EXTRA if self.gauge == "vectors" else 0
         return self._ordered(*factors, min(self._count(*A.shape[1:]) + extra, *A.shape[1:])), failed
 
     def _tied(self, factors: Sequence[Tensor], k: int) -> Tensor:
@@ -117,7 +118,7 @@ class _Spectral(_Product):
         worth = self._worth(values).sort(dim=1, descending=True).values
         if k == worth.shape[1]:
             return torch.zeros(len(worth), dtype=torch.bool, device=worth.device)
-        rounding = max(x.shape[1] for x in factors) * torch.finfo(values.dtype).eps * values.abs().amax(dim=1)
+        rounding = _SAME * worth.shape[1] ** 0.5 * torch.finfo(values.dtype).eps * values.abs().amax(dim=1)
         nothing = (worth[:, k - 1] <= rounding) & self._largest
         return (worth[:, k - 1] - worth[:, k] <= rounding) & ~nothing
 
@@ -276,8 +277,8 @@ class Eigh(_Spectral):
             ``"SM"``), or one end of the spectrum, ``"lowest"`` or ``"highest"``.
         B: The second matrix: constant, shape (n, n), a tensor or an array, of which real ones may go with complex A;
             or a `ParametricMatrix` on the box of A. `Problem` puts it beside A and knows the operation as
-            ``Eigh(..., B=True)``, that of a family [A | B], as `families.beside` makes it. So B is part of the family,
-            and like A it is in no file: who certifies a loaded surrogate gives the problem the same B.
+            ``Eigh(..., B="beside")``, that of a family [A | B], as `families.beside` makes it. So B is part of the
+            family, and like A it is in no file: who certifies a loaded surrogate gives the problem the same B.
         near: sigma: the k values closest to it, instead of ``which``.
 
     Matrices that are not Hermitian count as failed, and so do a B that is not positive definite, and k values that are
@@ -286,7 +287,7 @@ class Eigh(_Spectral):
     """
 
     which: str = "largest"
-    B: bool | Tensor | np.ndarray | ParametricMatrix = False
+    B: str | Tensor | np.ndarray | ParametricMatrix | None = None
     near: float | None = None
     powers, packed, work = (1, 0), EigFactors, (0, 9)
     _second = None
@@ -298,11 +299,11 @@ class Eigh(_Spectral):
             object.__setattr__(self, "near", checks.number("near", self.near))
             remedy = "leave one of the two out"
             checks.require(self.which == "largest", "which", f"no choice beside near={self.near}", self.which, remedy)
-        if not isinstance(self.B, bool):
-            kinds = (ParametricMatrix, Tensor, np.ndarray)
-            second = checks.instance("B", self.B, kinds, "a tensor or array (n, n), or a ParametricMatrix")
-            object.__setattr__(self, "_second", second)
-            object.__setattr__(self, "B", True)  # plain, as a file names it
+        if isinstance(self.B, (ParametricMatrix, Tensor, np.ndarray)):
+            object.__setattr__(self, "_second", self.B)
+            object.__setattr__(self, "B", "beside")  # plain, as a file names it
+        expected = "a tensor or array (n, n), a ParametricMatrix, or 'beside'"
+        checks.require(self.B in (None, "beside"), "B", expected, checks.describe(self.B), error=TypeError)
 
     def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
         second = self._second
@@ -324,19 +325,15 @@ class Eigh(_Spectral):
         return self.which == "largest" and self.near is None
 
     @property
-    def _inner(self) -> bool:
+    def inner(self) -> bool:
+        """Whether the values wanted may lie within the spectrum, others on both sides."""
         return self.which == "smallest" or self.near is not None
-
-    @property
-    def _extra(self) -> int:
-        """Of values from within the spectrum any may come: all are held, and `align` takes those that do."""
-        return 2**62 if self._inner else _EXTRA
 
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         if not self.B:
             require_square(self, m, n, "nm.SVD")
         expected, remedy = f"[A | B] of shape n x 2n for {self}", "give B of the shape of A"
-        checks.require(n == m * (1 + self.B), "family", expected, f"{m} x {n}", remedy)
+        checks.require(n == m * (1 + bool(self.B)), "family", expected, f"{m} x {n}", remedy)
         return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (m, k))
 
     def suits(self, A: Tensor) -> Tensor:
@@ -346,57 +343,61 @@ class Eigh(_Spectral):
         return split(linalg.eigh(*A.split(A.shape[1], dim=2)))
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
-        """Solve exactly; with B also for Y, since its columns are orthonormal, as vectors to be followed are."""
-        factors, failed = super().snapshots(A)
-        return (*factors, self._standard(A, factors)[1][1].to(A.dtype)) if self.B else factors, failed
+        """Solve exactly for all values that may be wanted near A, and with B for Y too, which has orthonormal columns.
+
+        Values ascend, and each is continuous in its place: those wanted come from one end, both, or anywhere.
+        """
+        (factors, failed), k = self._whole(A), self._count(*A.shape[1:])
+        if self.gauge == "subspace":
+            factors = self._ordered(*factors, k)
+        elif not self.inner:
+            place = torch.arange(A.shape[1], device=A.device)
+            low, high = place < k + _EXTRA, place >= len(place) - k - _EXTRA
+            held = {"lowest": low, "highest": high}.get(self.which, low | high)
+            factors = tuple(x[..., held] for x in factors)
+        return (*factors, self._standard(A, factors)[2][1].to(A.dtype)) if self.B else factors, failed
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         k = self.rank or factors[0].shape[1]
         wanted = torch.zeros(factors[0].shape, dtype=torch.bool)
         wanted.scatter_(1, self._worth(factors[0]).topk(k).indices.cpu(), True)
-        if self._inner:  # values ascend, and the n-th of them is continuous
-            used = wanted.any(dim=0).nonzero()
-            some = slice(max(0, int(used[0]) - _EXTRA), int(used[-1]) + 1 + _EXTRA)
-            factors, wanted = [x[..., some] for x in factors], wanted[:, some]
+        used = wanted.any(dim=0, keepdim=True).float()  # and those beside, which may cross them
+        some = (torch.nn.functional.max_pool1d(used, 2 * _EXTRA + 1, 1, _EXTRA) > 0)[0]
+        factors, wanted = [x[..., some.to(x.device)] for x in factors], wanted[:, some]
         values, V = factors[:2]
         found = gauge.align(factors[-1], values, x, wanted, together=self.gauge == "subspace", **along)
         return (found.values(values), V @ found.rotations), found.events
 
-    def _standard(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Factors, Tensor, Tensor]:
-        """Return C, its factors L and Y, R, and where B is not positive definite."""
+    def _standard(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Eigh, Tensor, Factors, Tensor | None, Tensor]:
+        """Return the operation on one matrix, C, the factors L and Y, R, and where B is not positive definite."""
+        if not self.B:
+            return self, A, factors, None, torch.zeros(len(A), dtype=torch.bool, device=A.device)
         C, R, failed = linalg.standard(*A.split(A.shape[1], dim=2))
-        return C, (factors[0], R.mH @ wide(factors[1])), R, failed
+        return replace(self, B=None), C, (factors[0], R.mH @ wide(factors[1])), R, failed
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         if not self.B:
             return super().scales(A)
         C, R, _ = linalg.standard(*A.split(A.shape[1], dim=2))
-        value, vector = replace(self, B=False).scales(C)
+        value, vector = replace(self, B=None).scales(C)
         return value, vector / (float(norm(R).square().mean().sqrt()) / A.shape[1] ** 0.5)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        if not self.B:
-            return super().residual(A, factors)
-        C, own, _, failed = self._standard(A, factors)
-        residual = replace(self, B=False).residual(C, own)
-        return torch.where(failed, torch.inf, residual).to(factors[0].dtype)
+        plain, C, own, _, failed = self._standard(A, factors)
+        return torch.where(failed, torch.inf, super(Eigh, plain).residual(C, own)).to(factors[0].dtype)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        if self.B:
-            C, own, _, _ = self._standard(A, factors)
-            return replace(self, B=False).loss(C, own).to(factors[0].dtype)
-        if self._largest:
-            return super().loss(A, factors)
-        (values, V), sigma = factors, self.near or 0.0
-        c = (norm(A) + abs(sigma)).clamp_min(torch.finfo(A.dtype).tiny)[:, None, None]
-        if self.which in ("lowest", "highest"):
-            sign = 1 if self.which == "highest" else -1
-            G, g = sign * A, sign * values
-        else:
-            shifted = A - sigma * identity_like(A)
-            G, g = -(shifted @ shifted) / c, -((values - sigma) ** 2) / c[:, 0]
-        G = G + c * identity_like(A)
-        return relative(G - self.invariant((g + c[:, 0], V)), G) + self.orthogonality(factors)
+        plain, C, (values, Y), _, _ = self._standard(A, factors)
+        if not self._largest:  # of these functions of C the values wanted are the largest
+            sigma = self.near or 0.0
+            c = (norm(C) + abs(sigma)).clamp_min(torch.finfo(C.dtype).tiny)[:, None]
+            if self.inner:
+                C = C - sigma * identity_like(C)
+                C, values = -(C @ C) / c[:, :, None], -((values - sigma) ** 2) / c
+            elif self.which == "lowest":
+                C, values = -C, -values
+            C, values = C + c[:, :, None] * identity_like(C), values + c
+        return super(Eigh, plain).loss(C, (values, Y)).to(factors[0].dtype)
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         r"""Bound the relative error, :math:`\|A_k - V L V^H\|_F / \|A_k\|_F`, with the k eigenpairs wanted in A_k.
@@ -420,44 +421,16 @@ class Eigh(_Spectral):
 
         It is Inf where a gap to the other values is not certain. It takes the eigenvalues of an n x n matrix.
         """
-        if not self.B:
-            if self._largest:
-                return super().error_bound(A, factors)
-            return beside(self._distance(A, factors), self.invariant(factors))
-        C, own, R, failed = self._standard(A, factors)
-        inverse = torch.linalg.solve_triangular(R, identity_like(R), upper=False)
-        size = two_norm_above(inverse) ** 2
-        condition = size * two_norm_above(R) ** 2  # of B, by which its rounding is magnified
-        distance = size * replace(self, B=False)._distance(C, own, condition)
-        sure = ~failed & (condition * torch.finfo(R.dtype).eps * len(R[0]) < _SURE)
-        return torch.where(sure, beside(distance / (1 - _SURE), self.invariant(factors)), torch.inf)
-
-    def _distance(self, A: Tensor, factors: Sequence[Tensor], units: Tensor | float = 1.0) -> Tensor:
-        """Bound the absolute error of V L V^H for a matrix that is known up to so many ``units`` of rounding."""
-        (values, V), B = factors, self.invariant(factors)
-        n, k = V.shape[1:]
-        size = norm(A) + norm(V) ** 2 * values.abs().amax(dim=1)
-        slack = 16 * (2 * n + 8) * torch.finfo(A.dtype).eps * units * size
-        if k == n:
-            return norm(A - B) + slack
-        Q = torch.linalg.qr(V)[0]
-        M = Q.mH @ A @ Q
-        x, W, _ = linalg.eigh((M + M.mH) / 2)
-        Q = Q @ W
-        AQ, QMQ = A @ Q, (Q * x[:, None, :]) @ Q.mH
-        r = torch.linalg.vector_norm(AQ - Q * x[:, None, :], dim=1) + slack[:, None]
-        # On the complement as A is, and on the span of Q far above: the last k values.
-        rest = A - AQ @ Q.mH - Q @ AQ.mH + QMQ + 3 * size[:, None, None] * (Q @ Q.mH)
-        z = linalg.eigh((rest + rest.mH) / 2)[0][:, : n - k]
-        rho = norm(r)
-        gap = self._worth(x) - (self._worth(z).amax(dim=1) + rho + slack)[:, None]
-        sines, x = r / gap, x.abs() + slack[:, None]
-        s, w, most = norm(sines), norm(x * sines), x.amax(dim=1) + rho
-        t = s / (1 - s**2).clamp_min(0).sqrt()
-        d = rho * t + most * t**2
-        o = w * (1 + t**2).sqrt() + t * d
-        found = (d**2 + (2 + t**2) * o**2).sqrt() + norm(QMQ - B) + slack
-        return torch.where((gap.amin(dim=1) > rho) & (s < 1), found, torch.inf)
+        if self._largest and not self.B:
+            return super().error_bound(A, factors)
+        _, C, own, R, failed = self._standard(A, factors)
+        size = condition = torch.ones_like(norm(C))
+        if self.B:
+            size = two_norm_above(torch.linalg.solve_triangular(R, identity_like(R), upper=False)) ** 2
+            condition = size * two_norm_above(R) ** 2  # of B, by which its rounding is magnified
+        distance = size * _distance(C, *own, self._worth, condition) / (1 - _SURE)
+        sure = ~failed & (condition * torch.finfo(C.dtype).eps * C.shape[1] < _SURE)
+        return torch.where(sure, beside(distance, self.invariant(factors)), torch.inf)
 
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[1], factors[0], factors[1]
@@ -470,10 +443,8 @@ class Eigh(_Spectral):
 
     def _worth(self, values: Tensor) -> Tensor:
         """How much a value is wanted; it changes by no more than the value does."""
-        if self.which in ("lowest", "highest"):
-            return values if self.which == "highest" else -values
         distance = (values - (self.near or 0.0)).abs()
-        return distance if self._largest else -distance
+        return {"lowest": -values, "highest": values}.get(self.which, distance if self._largest else -distance)
 
     def _order(self, values: Tensor, k: int) -> Tensor:
         chosen = self._worth(values).topk(k, dim=1).indices
@@ -753,6 +724,36 @@ class Polar(_Product):
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]
         return super().loss(A, factors) + relative(P - P.mH, P)
+
+
+def _distance(A: Tensor, values: Tensor, V: Tensor, worth: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
+    """Bound the distance of V L V^H from the part of A with the values of the highest worth; see `Eigh.error_bound`.
+
+    A is known up to so many ``units`` of rounding.
+    """
+    (n, k), B = V.shape[1:], (V * values[:, None, :]) @ V.mH
+    size = norm(A) + norm(V) ** 2 * values.abs().amax(dim=1)
+    slack = 16 * (2 * n + 8) * torch.finfo(A.dtype).eps * units * size
+    if k == n:
+        return norm(A - B) + slack
+    Q = torch.linalg.qr(V)[0]
+    M = Q.mH @ A @ Q
+    x, W, _ = linalg.eigh((M + M.mH) / 2)
+    Q = Q @ W
+    AQ, QM = A @ Q, Q * x[:, None, :]
+    r = torch.linalg.vector_norm(AQ - QM, dim=1) + slack[:, None]
+    # On the complement as A is, and on the span of Q far above: the last k values.
+    rest = A - AQ @ Q.mH - Q @ AQ.mH + (QM + 3 * size[:, None, None] * Q) @ Q.mH
+    z = linalg.eigh((rest + rest.mH) / 2)[0][:, : n - k]
+    rho = norm(r)
+    gap = worth(x) - (worth(z).amax(dim=1) + rho + slack)[:, None]
+    sines, x = r / gap, x.abs() + slack[:, None]
+    s, w = norm(sines), norm(x * sines)
+    t = s / (1 - s**2).clamp_min(0).sqrt()
+    d = rho * t + (x.amax(dim=1) + rho) * t**2
+    o = w * (1 + t**2).sqrt() + t * d
+    found = (d**2 + (2 + t**2) * o**2).sqrt() + norm(QM @ Q.mH - B) + slack
+    return torch.where((gap.amin(dim=1) > rho) & (s < 1), found, torch.inf)
 
 
 def _columns(A: Tensor, order: Tensor) -> Tensor:

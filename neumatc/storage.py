@@ -51,7 +51,8 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         "box": surrogate.box.settings(),
         "report": surrogate.report.to_dict(),
     }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    # Copies, since maps in pieces share their weights, which the format refuses.
+    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     header["sha256"] = digest(tensors, header)
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
