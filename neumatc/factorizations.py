@@ -336,8 +336,9 @@ class Eigh(_Spectral):
         checks.require(n == m * (1 + bool(self.B)), "family", expected, f"{m} x {n}", remedy)
         return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (m, k))
 
-    def suits(self, A: Tensor) -> Tensor:
-        return ~torch.stack([linalg.not_hermitian(x) for x in A.split(A.shape[1], dim=2)]).any(dim=0)
+    def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        parts, good = zip(*map(linalg.hermitian, A.split(A.shape[1], dim=2)))
+        return torch.cat(parts, dim=2), torch.stack(good).all(dim=0)
 
     def _whole(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.eigh(*A.split(A.shape[1], dim=2)))
@@ -678,8 +679,8 @@ class Cholesky(Operation):
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
 
-    def suits(self, A: Tensor) -> Tensor:
-        return ~linalg.not_hermitian(A)
+    def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        return linalg.hermitian(A)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.cholesky(A))

@@ -118,7 +118,7 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If no A is Hermitian to rounding.
     """
-    wrong = not_hermitian(A := _square(A), raises="A")
+    A, wrong = _hermitian(_square(A), "A")
     L, info = in_threads(lambda a: tuple(torch.linalg.cholesky_ex(a)), A)
     return masked(wrong | (info != 0), L)
 
@@ -138,14 +138,14 @@ def eigh(A: Tensor, B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         ValueError: If no A, or no B, is Hermitian to rounding.
     """
-    wrong = not_hermitian(A := _square(A), raises="A")
+    A, wrong = _hermitian(_square(A), "A")
     if B is None:
         return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
-    wrong = wrong | not_hermitian(_system(A, B)[1], raises="B")
+    B, wrong_too = _hermitian(_system(A, B)[1], "B")
     C, L, failed = standard(A, B)
     values, Y = _solved(C, np.linalg.eigh, torch.linalg.eigh)
     V = torch.linalg.solve_triangular(L.mH, Y, upper=True)
-    return masked(wrong | failed, values.to(checks.real_dtype(A.dtype)), V.to(A.dtype))
+    return masked(wrong | wrong_too | failed, values.to(checks.real_dtype(A.dtype)), V.to(A.dtype))
 
 
 def standard(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -326,24 +326,17 @@ def norm(A: Tensor) -> Tensor:
     return size
 
 
-def not_hermitian(A: Tensor, raises: str = "") -> Tensor:
-    """Tell which matrices are not Hermitian up to the rounding of a product that made them.
+def hermitian(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the Hermitian part of matrices, which is what counts where the rest is rounding.
 
     Args:
         A: Shape (B, n, n).
-        raises: Name of A in the message of the ValueError that is raised if none is; empty: nothing is raised.
 
     Returns:
-        Mask, shape (B,).
+        (A + A^H) / 2, and a mask, shape (B,), True where A differs from it by no more than the rounding, in the
+        precision of A, of a product that made A.
     """
-    defect, size = norm(A - A.mH), norm(A)
-    wrong = defect > 16 * A.shape[1] * torch.finfo(A.dtype).eps * size
-    if raises and wrong.all():
-        got = f"||A - A^H|| / ||A|| of {float((defect / size).min()):.2g} or more in all {len(A)}"
-        raise ValueError(
-            f"`{raises}`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD."
-        )
-    return wrong
+    return (A + A.mH) / 2, norm(A - A.mH) <= 16 * A.shape[1] * torch.finfo(A.dtype).eps * norm(A)
 
 
 def gram(A: Tensor, shift: Tensor | float = 0.0) -> Tensor:
@@ -581,6 +574,15 @@ def _square(A: Tensor) -> Tensor:
     A = _batch(A)
     checks.require(A.shape[1] == A.shape[2], "A", "square matrices (B, n, n)", f"shape {tuple(A.shape)}")
     return A
+
+
+def _hermitian(A: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Return Hermitian parts, and a mask of matrices that are not Hermitian up to rounding; ValueError if all."""
+    part, good = hermitian(A)
+    if not good.any():
+        got = f"||A - A^H|| / ||A|| of {float((norm(A - A.mH) / norm(A)).min()):.2g} or more in all {len(A)}"
+        raise ValueError(f"`{name}`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
+    return part, ~good
 
 
 def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:

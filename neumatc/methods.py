@@ -62,8 +62,8 @@ class Task:
         self.report.residual_evaluations += len(A)
         if self.problem.operation.residual_solves:
             self.report.exact_solves += len(A)
-        operation = self.problem.operation
-        return torch.where(operation.suits(A), operation.residual(A, factors), torch.inf)
+        A, admitted = self.problem.operation.admitted(A)
+        return torch.where(admitted, self.problem.operation.residual(A, factors), torch.inf)
 
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return A(p), and where it is defined, as `ParametricMatrix.evaluate`."""

@@ -88,12 +88,13 @@ class Operation(ABC):
         """
         return self.loss(A, factors).sqrt()
 
-    def suits(self, A: Tensor) -> Tensor:
-        """Mask (B,) of matrices that `exact` does not refuse at sight, as not Hermitian: for others nothing is right.
+    def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A as it is meant, and a mask (B,) of what `exact` does not refuse at sight, as not Hermitian.
 
-        Asked in the precision in which A came. Residuals and bounds of those others count as Inf.
+        In the precision in which A came, in which alone rounding can be told. Of what is refused nothing is right:
+        residuals and bounds count as Inf.
         """
-        return torch.ones(len(A), dtype=torch.bool, device=A.device)
+        return A, torch.ones(len(A), dtype=torch.bool, device=A.device)
 
     def cost(self, m: int, n: int) -> float:
         """Approximate number of floating-point operations of one exact solution for a real m x n matrix.

@@ -84,12 +84,12 @@ class Problem:
     def residual(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:
         """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula.
 
-        Inf where the family is not defined, or of a kind that the operation refuses (`Operation.suits`).
+        Inf where the family is not defined, or of a kind that the operation refuses (`Operation.admitted`).
         """
         p = self.family.box.points(p)
         A, good = self.family.evaluate(p)
-        good = good & self.operation.suits(A)
-        return torch.where(good, self.operation.residual(A, self.unpack(value, p)), torch.inf)
+        A, admitted = self.operation.admitted(A)
+        return torch.where(good & admitted, self.operation.residual(A, self.unpack(value, p)), torch.inf)
 
     @checks.full_precision
     def error(self, p: Tensor, value: Tensor | Sequence[Tensor]) -> Tensor:

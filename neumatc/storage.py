@@ -40,7 +40,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
     for i, m in enumerate(surrogate.maps):
-        tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
+        tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{k}": w.clone() for k, w in m.weights.items()}
         maps.append({"name": m.name, "complex": m.is_complex, "embedding": _describe(m.embedding)})
     header = {
         "format": _FORMAT,
@@ -51,8 +51,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         "box": surrogate.box.settings(),
         "report": surrogate.report.to_dict(),
     }
-    # Copies, since maps in pieces share their weights, which the format refuses.
-    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header["sha256"] = digest(tensors, header)
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
