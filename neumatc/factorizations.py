@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import issparse, sparray
 from torch import Tensor
 
 from neumatc import checks, families, gauge, linalg
@@ -193,7 +194,8 @@ class SVD(_Spectral):
     (Eckart-Young) and, for k < min(m, n), not zero there. `error_bound` does see it.
 
     Factors are unique only up to that phase, and only where the singular values are distinct: compare the
-    reconstruction U S V^H, the singular values or principal angles, never the entries of U and V.
+    reconstruction U S V^H, the singular values or principal angles, never the entries of U and V. Matrices of which
+    value k is the next one too, up to rounding and not zero, count as failed: not even U S V^H is unique.
 
     A singular value that passes through zero, as for real square families wherever the determinant changes its sign,
     is smooth only with a sign (Bunse-Gerstner, Byers, Mehrmann and Nichols, Numer. Math. 60, 1991). There the map
@@ -257,37 +259,38 @@ class SVD(_Spectral):
 
 @dataclass(frozen=True)
 class Eigh(_Spectral):
-    r"""Eigenvalues and eigenvectors of a Hermitian matrix, A V = V L, or of a pair of them, A V = B V L.
+    r"""Eigenvalues and eigenvectors of a Hermitian matrix, A V = V L, or of a pair of matrices, A V = B V L.
 
-    Eigenvalues ascend, whichever are asked for, and stand for those with their multiplicity. Vectors are orthonormal;
-    with B, Hermitian positive definite, they have :math:`V^H B V = I`. With :math:`B = R R^H` (Cholesky) all is that of
-    the Hermitian matrix :math:`C = R^{-1} A R^{-H}` and its vectors :math:`Y = R^H V`, without B of C = A and Y = V.
+    Eigenvalues ascend, as those of ``torch.linalg.eigh``, whichever are asked for. Vectors are orthonormal; with a
+    Hermitian positive definite B they have :math:`V^H B V = I`. With :math:`B = R R^H` (Cholesky) a pair is treated as
+    the matrix :math:`C = R^{-1} A R^{-H}` and its vectors :math:`Y = R^H V`; without B, C = A and Y = V.
 
-    Residual: :math:`(\|C Y - Y L\|_F^2 / \|L\|_F^2 + \|Y^H Y - I\|_F^2 / k)^{1/2}`, which units of A and B, or
-    of their rows, do not change. It is zero for any k eigenpairs: that they are those wanted only `error_bound` sees.
-    It is relative to the values: where all k pass through zero, A is to be shifted by a multiple of I, or of B. The
-    error is that of :math:`V L V^H`. Training minimises :math:`\|G - Y g(L) Y^H\|_F^2 / \|G\|_F^2` with a function
-    G = g(C) of C of which the values wanted are the largest: C itself, :math:`c I \pm C`, or
-    :math:`c I - (C - \sigma I)^2 / c`; it is slow where they are close to others on the scale of C.
+    Residual: :math:`(\|C Y - Y L\|_F^2 / \|L\|_F^2 + \|Y^H Y - I\|_F^2 / k)^{1/2}`. The units of A, of B and of their
+    rows do not change it. It is relative to the k values: where all of them pass through zero, shift A by a multiple of
+    I, or of B. It is zero for any k eigenpairs; that they are those wanted only `error_bound` sees. The error is that
+    of :math:`V L V^H`. Training minimises :math:`\|G - Y g(L) Y^H\|_F^2 / \|G\|_F^2` plus the defect of orthonormality,
+    with a function G = g(C) of which those values are the largest: C itself, :math:`c I \pm C`, or
+    :math:`c I - (C - \sigma I)^2 / c`. It is slow where they are close to others on the scale of C.
 
     Args:
         rank: k, the number of eigenpairs; None means all.
         gauge: As for `SVD`.
-        which: ``"largest"`` or ``"smallest"`` absolute values (as ``scipy.sparse.linalg.eigsh`` chooses ``"LM"`` and
-            ``"SM"``), or one end of the spectrum, ``"lowest"`` or ``"highest"``.
-        B: The second matrix: constant, shape (n, n), a tensor or an array, of which real ones may go with complex A;
-            or a `ParametricMatrix` on the box of A. `Problem` puts it beside A and knows the operation as
-            ``Eigh(..., B="beside")``, that of a family [A | B], as `families.beside` makes it. So B is part of the
-            family, and like A it is in no file: who certifies a loaded surrogate gives the problem the same B.
-        near: sigma: the k values closest to it, instead of ``which``.
+        which: Those with the ``"largest"`` or ``"smallest"`` absolute values (``"LM"`` and ``"SM"`` of
+            ``scipy.sparse.linalg.eigsh``), or at one end of the spectrum, ``"lowest"`` or ``"highest"``.
+        B: The second matrix, one for all p, (n, n), as a tensor, an array or a sparse matrix of SciPy; or a
+            `ParametricMatrix` on the box of A. `Problem` puts it beside A and calls the operation
+            ``Eigh(..., B="beside")``: that of a family [A | B], as `families.beside` makes it. So B belongs to the
+            family, and like A it is in no file; to certify a loaded surrogate give the problem the same B.
+        near: sigma: the k values closest to it, instead of ``which``. For these and the smallest a fit holds all n
+            vectors of every exact solution, since any may become one of the k.
 
-    Matrices that are not Hermitian count as failed, and so do a B that is not positive definite, and k values that are
-    no choice: the next one is as good, up to rounding (of ``"largest"`` not where both are zero). Where no matrix is
-    Hermitian, solving raises ValueError.
+    Failures: matrices that are not Hermitian up to rounding (if all are, solving raises ValueError), a B that is not
+    positive definite, and values of which k are no choice, since the next one is as good up to rounding; for
+    ``"largest"`` not where both are zero, as the product is unique there.
     """
 
     which: str = "largest"
-    B: str | Tensor | np.ndarray | ParametricMatrix | None = None
+    B: str | Tensor | np.ndarray | sparray | ParametricMatrix | None = None
     near: float | None = None
     powers, packed, work = (1, 0), EigFactors, (0, 9)
     _second = None
@@ -299,22 +302,14 @@ class Eigh(_Spectral):
             object.__setattr__(self, "near", checks.number("near", self.near))
             remedy = "leave one of the two out"
             checks.require(self.which == "largest", "which", f"no choice beside near={self.near}", self.which, remedy)
-        if isinstance(self.B, (ParametricMatrix, Tensor, np.ndarray)):
+        if isinstance(self.B, (ParametricMatrix, Tensor, np.ndarray)) or issparse(self.B):
             object.__setattr__(self, "_second", self.B)
             object.__setattr__(self, "B", "beside")  # plain, as a file names it
         expected = "a tensor or array (n, n), a ParametricMatrix, or 'beside'"
         checks.require(self.B in (None, "beside"), "B", expected, checks.describe(self.B), error=TypeError)
 
     def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
-        second = self._second
-        if second is None:
-            return family, self
-        if not isinstance(second, ParametricMatrix):
-            second = torch.as_tensor(second)
-            real = not second.is_complex() or family.dtype.is_complex
-            checks.require(real, "B", f"a real matrix beside {family.dtype}", second.dtype, "give A a complex dtype")
-            second = second.to(family.device, family.dtype)
-        return families.beside(family, second), replace(self)
+        return (family, self) if self._second is None else (families.beside(family, self._second), replace(self))
 
     @property
     def orthonormal(self) -> tuple[int, ...]:
@@ -337,11 +332,15 @@ class Eigh(_Spectral):
         return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (m, k))
 
     def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        parts, good = zip(*map(linalg.hermitian, A.split(A.shape[1], dim=2)))
+        parts, good = zip(*map(linalg.hermitian, self._blocks(A)))
         return torch.cat(parts, dim=2), torch.stack(good).all(dim=0)
 
+    def _blocks(self, A: Tensor) -> tuple[Tensor, ...]:
+        n = A.shape[1]
+        return (A[:, :, :n], A[:, :, n:]) if self.B else (A,)
+
     def _whole(self, A: Tensor) -> tuple[Factors, Tensor]:
-        return split(linalg.eigh(*A.split(A.shape[1], dim=2)))
+        return split(linalg.eigh(*self._blocks(A)))
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         """Solve exactly for all values that may be wanted near A, and with B for Y too, which has orthonormal columns.
@@ -373,13 +372,13 @@ class Eigh(_Spectral):
         """Return the operation on one matrix, C, the factors L and Y, R, and where B is not positive definite."""
         if not self.B:
             return self, A, factors, None, torch.zeros(len(A), dtype=torch.bool, device=A.device)
-        C, R, failed = linalg.standard(*A.split(A.shape[1], dim=2))
+        C, R, failed = linalg.standard(*self._blocks(A))
         return replace(self, B=None), C, (factors[0], R.mH @ wide(factors[1])), R, failed
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
         if not self.B:
             return super().scales(A)
-        C, R, _ = linalg.standard(*A.split(A.shape[1], dim=2))
+        C, R, _ = linalg.standard(*self._blocks(A))
         value, vector = replace(self, B=None).scales(C)
         return value, vector / (float(norm(R).square().mean().sqrt()) / A.shape[1] ** 0.5)
 

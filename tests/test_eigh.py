@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse
 import torch
 from conftest import assert_close, assert_raises, conditioned, eps, gaussian, grid_of, pieced, real
 
@@ -92,13 +93,14 @@ def test_the_lowest_values_cross_those_above_them():
 # Pairs
 
 
-@pytest.mark.parametrize("kind", ["tensor", "array", "family", "beside"])
+@pytest.mark.parametrize("kind", ["tensor", "array", "sparse", "family", "beside"])
 def test_ways_to_give_the_second_matrix(kind):
     A, B = waves(), positive(1, 9, DOUBLE)[0]
     if kind == "beside":
         problem = nm.Problem(nm.families.beside(A, B), nm.Eigh(rank=3, which="lowest", B="beside"))
     else:
-        given = {"tensor": B, "array": B.numpy(), "family": family_of(lambda p: B + 0 * p)}[kind]
+        given = {"tensor": B, "array": B.numpy(), "sparse": scipy.sparse.csr_array(B.numpy())}
+        given = given.get(kind, family_of(lambda p: B + 0 * p))
         problem = nm.Problem(A, nm.Eigh(rank=3, which="lowest", B=given))
     p = grid_of(A, 5)
     assert problem.operation == nm.Eigh(rank=3, which="lowest", B="beside")
@@ -110,7 +112,7 @@ def test_a_real_second_matrix_goes_with_a_complex_first():
     p = grid_of(A, 5)
     found = nm.Problem(A, nm.Eigh(rank=3, B=B)).exact(p).value.eigenvalues
     assert_close(found, expected(A(p), B.expand(5, 9, 9), 3), 1000)
-    words = ["`B`", "real", "complex128", "complex dtype"]
+    words = ["`right`", "dtype", "float64", "complex128", "convert"]
     assert_raises(ValueError, words, lambda: nm.Problem(waves(), nm.Eigh(B=B.to(torch.complex128))))
 
 
@@ -189,6 +191,10 @@ def test_a_pair_in_a_file(tmp_path):
     assert nm.certify(loaded, again, p, rtol=1e-3).accepted.all()
     without = nm.Problem(waves(), nm.Eigh(rank=2, which="lowest"))
     assert_raises(ValueError, ["`surrogate`", "B=None", "B='beside'"], lambda: nm.certify(loaded, without, p))
+
+
+def test_a_pair_is_not_solved_without_its_second_matrix():
+    assert_raises(ValueError, ["`B`", "no zeros"], lambda: nm.Eigh(rank=2, B=torch.eye(4)).exact(torch.eye(4)[None]))
 
 
 def test_vectors_of_a_pair_are_not_orthonormal():
