@@ -112,6 +112,8 @@ def certify(
     for start in range(0, len(p), rows):
         piece = slice(start, start + rows)
         A, good = family.evaluate(p[piece])
+        A, admitted = operation.admitted(A)
+        good &= admitted
         own = [x[piece] for x in factors]
         residual[piece], bound[piece] = _measured(problem, A, good, own)
         rejected = ~(bound[piece] <= rtol)

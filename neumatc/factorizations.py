@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.sparse import issparse, sparray
 from torch import Tensor
 
-from neumatc import checks, gauge, linalg
-from neumatc.linalg import beside, norm, relative, squared_norm, two_norm_above
+from neumatc import checks, families, gauge, linalg
+from neumatc.families import ParametricMatrix
+from neumatc.linalg import beside, identity_like, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
 from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
 _EXTRA = 2
+# Values closer than this times the root of their number, in units of rounding of the largest, are one and the same.
+_SAME = 8
+# The condition number of a second matrix, in units of rounding, up to which its inverse is believed: a hundredth.
+_SURE = 0.01
 
 
 class SVDFactors(NamedTuple):
@@ -76,6 +83,7 @@ class _Spectral(_Product):
     gauge: str = "vectors"
     unique, certainty = False, "bound"
     error = Operation.error
+    _largest = True  # whether the values of largest modulus are wanted
 
     def __post_init__(self) -> None:
         if self.rank is not None:
@@ -96,11 +104,23 @@ class _Spectral(_Product):
         return k >= self._count(m, n) and list(shapes) in (public, blocks)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
-        return self._leading(A, self.rank or min(A.shape[1:]))
+        factors, failed = self._whole(A)
+        return self._ordered(*factors, k := self._count(*A.shape[1:])), failed | self._tied(factors, k)
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
+        factors, failed = self._whole(A)
         extra = _EXTRA if self.gauge == "vectors" else 0
-        return self._leading(A, min((self.rank or max(A.shape)) + extra, *A.shape[1:]))
+        return self._ordered(*factors, min(self._count(*A.shape[1:]) + extra, *A.shape[1:])), failed
+
+    def _tied(self, factors: Sequence[Tensor], k: int) -> Tensor:
+        """Mask of what has no k best values: the next is as good, up to rounding, and not both are nothing."""
+        values = factors[self.powers.index(1)]
+        worth = self._worth(values).sort(dim=1, descending=True).values
+        if k == worth.shape[1]:
+            return torch.zeros(len(worth), dtype=torch.bool, device=worth.device)
+        rounding = _SAME * worth.shape[1] ** 0.5 * torch.finfo(values.dtype).eps * values.abs().amax(dim=1)
+        nothing = (worth[:, k - 1] <= rounding) & self._largest
+        return (worth[:, k - 1] - worth[:, k] <= rounding) & ~nothing
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         at, rows = self.powers.index(1), slice(None)
@@ -173,7 +193,8 @@ class SVD(_Spectral):
     (Eckart-Young) and, for k < min(m, n), not zero there. `error_bound` does see it.
 
     Factors are unique only up to that phase, and only where the singular values are distinct: compare the
-    reconstruction U S V^H, the singular values or principal angles, never the entries of U and V.
+    reconstruction U S V^H, the singular values or principal angles, never the entries of U and V. Matrices of which
+    value k is the next one too, up to rounding and not zero, count as failed: not even U S V^H is unique.
 
     A singular value that passes through zero, as for real square families wherever the determinant changes its sign,
     is smooth only with a sign (Bunse-Gerstner, Byers, Mehrmann and Nichols, Numer. Math. 60, 1991). There the map
@@ -193,10 +214,11 @@ class SVD(_Spectral):
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         return Factor("U", (m, k)), Factor("S", (k,), "real"), Factor("Vh", (k, n))
 
-    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
-        U, S, Vh, failed = linalg.svd(A)
-        # Cloned, so that the rest of the decomposition is let go.
-        return tuple(x.clone() for x in (U[:, :, :k], S[:, :k], Vh[:, :k])), failed
+    def _whole(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.svd(A))
+
+    def _worth(self, S: Tensor) -> Tensor:
+        return S
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
         U, S, Vh = factors
@@ -234,37 +256,180 @@ class SVD(_Spectral):
         return _columns(_signed(U, S), order), S.gather(1, order).abs(), Vh
 
 
+@dataclass(frozen=True)
 class Eigh(_Spectral):
-    r"""Eigenvalues and orthonormal eigenvectors of a Hermitian matrix, A V = V L, eigenvalues ascending.
+    r"""Eigenvalues and eigenvectors of a Hermitian matrix, A V = V L, or of a pair of matrices, A V = B V L.
 
-    Residual: :math:`(\|A V - V L\|_F^2 / \|L\|_F^2 + \|V^H V - I\|_F^2 / k)^{1/2}`; it is zero for any k eigenpairs.
-    What is unique, and what training minimises, is as for `SVD`.
+    Eigenvalues ascend, as those of ``torch.linalg.eigh``, whichever are asked for. Vectors are orthonormal; with a
+    Hermitian positive definite B they have :math:`V^H B V = I`. With :math:`B = R R^H` (Cholesky) a pair is treated as
+    the matrix :math:`C = R^{-1} A R^{-H}` and its vectors :math:`Y = R^H V`; without B, C = A and Y = V.
+
+    Residual: :math:`(\|C Y - Y L\|_F^2 / \|L\|_F^2 + \|Y^H Y - I\|_F^2 / k)^{1/2}`. The units of A, of B and of their
+    rows do not change it. It is relative to the k values: where all of them pass through zero, shift A by a multiple of
+    I, or of B. It is zero for any k eigenpairs; that they are those wanted only `error_bound` sees. The error is that
+    of :math:`V L V^H`. Training minimises :math:`\|G - Y g(L) Y^H\|_F^2 / \|G\|_F^2` plus the defect of orthonormality,
+    with a function G = g(C) of which those values are the largest: C itself, :math:`c I \pm C`, or
+    :math:`c I - (C - \sigma I)^2 / c`. It is slow where they are close to others on the scale of C.
 
     Args:
-        rank: k, the number of eigenpairs, those with the largest absolute values (as ``scipy.sparse.linalg.eigsh``
-            chooses them); None means all.
+        rank: k, the number of eigenpairs; None means all.
         gauge: As for `SVD`.
+        which: Those with the ``"largest"`` or ``"smallest"`` absolute values (``"LM"`` and ``"SM"`` of
+            ``scipy.sparse.linalg.eigsh``), or at one end of the spectrum, ``"lowest"`` or ``"highest"``.
+        B: The second matrix, one for all p, (n, n), as a tensor, an array or a sparse matrix of SciPy; or a
+            `ParametricMatrix` on the box of A. `Problem` puts it beside A and calls the operation
+            ``Eigh(..., B="beside")``: that of a family [A | B], as `families.beside` makes it. So B belongs to the
+            family, and like A it is in no file; to certify a loaded surrogate give the problem the same B.
+        near: sigma: the k values closest to it, instead of ``which``. For these and the smallest a fit holds all n
+            vectors of every exact solution, since any may become one of the k.
 
-    Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
+    Failures: matrices that are not Hermitian up to rounding (if all are, solving raises ValueError), a B that is not
+    positive definite, and values of which k are no choice, since the next one is as good up to rounding; for
+    ``"largest"`` not where both are zero, as the product is unique there.
     """
 
-    orthonormal, powers, packed, work = (1,), (1, 0), EigFactors, (0, 9)
+    which: str = "largest"
+    B: str | Tensor | np.ndarray | sparray | ParametricMatrix | None = None
+    near: float | None = None
+    powers, packed, work = (1, 0), EigFactors, (0, 9)
+    _second = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.choice("which", self.which, ("largest", "smallest", "lowest", "highest"))
+        if self.near is not None:
+            object.__setattr__(self, "near", checks.number("near", self.near))
+            remedy = "leave one of the two out"
+            checks.require(self.which == "largest", "which", f"no choice beside near={self.near}", self.which, remedy)
+        if isinstance(self.B, (ParametricMatrix, Tensor, np.ndarray)) or issparse(self.B):
+            object.__setattr__(self, "_second", self.B)
+            object.__setattr__(self, "B", "beside")  # plain, as a file names it
+        expected = "a tensor or array (n, n), a ParametricMatrix, or 'beside'"
+        checks.require(self.B in (None, "beside"), "B", expected, checks.describe(self.B), error=TypeError)
+
+    def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
+        return (family, self) if self._second is None else (families.beside(family, self._second), replace(self))
+
+    @property
+    def orthonormal(self) -> tuple[int, ...]:
+        return () if self.B else (1,)
+
+    @property
+    def _largest(self) -> bool:
+        return self.which == "largest" and self.near is None
+
+    @property
+    def inner(self) -> bool:
+        """Whether the values wanted may lie within the spectrum, others on both sides."""
+        return self.which == "smallest" or self.near is not None
 
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
-        require_square(self, m, n, "nm.SVD")
-        return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (n, k))
+        if not self.B:
+            require_square(self, m, n, "nm.SVD")
+        expected, remedy = f"[A | B] of shape n x 2n for {self}", "give B of the shape of A"
+        checks.require(n == m * (1 + bool(self.B)), "family", expected, f"{m} x {n}", remedy)
+        return Factor("eigenvalues", (k,), "real"), Factor("eigenvectors", (m, k))
 
-    def _leading(self, A: Tensor, k: int) -> tuple[Factors, Tensor]:
-        values, vectors, failed = linalg.eigh(A)
-        return self._ordered(values, vectors, k), failed
+    def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        parts, good = zip(*map(linalg.hermitian, self._blocks(A)))
+        return torch.cat(parts, dim=2), torch.stack(good).all(dim=0)
+
+    def _blocks(self, A: Tensor) -> tuple[Tensor, ...]:
+        n = A.shape[1]
+        return (A[:, :, :n], A[:, :, n:]) if self.B else (A,)
+
+    def _whole(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return split(linalg.eigh(*self._blocks(A)))
+
+    def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
+        """Solve exactly for all values that may be wanted near A, and with B for Y too, which has orthonormal columns.
+
+        Values ascend, and each is continuous in its place: those wanted come from one end, both, or anywhere.
+        """
+        (factors, failed), k = self._whole(A), self._count(*A.shape[1:])
+        if self.gauge == "subspace":
+            factors = self._ordered(*factors, k)
+        elif not self.inner:
+            place = torch.arange(A.shape[1], device=A.device)
+            low, high = place < k + _EXTRA, place >= len(place) - k - _EXTRA
+            held = {"lowest": low, "highest": high}.get(self.which, low | high)
+            factors = tuple(x[..., held] for x in factors)
+        return (*factors, self._standard(A, factors)[2][1].to(A.dtype)) if self.B else factors, failed
 
     def align(self, x: Tensor, factors: Sequence[Tensor], **along: object) -> tuple[Factors, tuple[Event, ...]]:
-        values, V = factors
-        k = self.rank or values.shape[1]
-        wanted = torch.zeros(values.shape, dtype=torch.bool)
-        wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
-        found = gauge.align(V, values, x, wanted, together=self.gauge == "subspace", **along)
+        k = self.rank or factors[0].shape[1]
+        wanted = torch.zeros(factors[0].shape, dtype=torch.bool)
+        wanted.scatter_(1, self._worth(factors[0]).topk(k).indices.cpu(), True)
+        used = wanted.any(dim=0, keepdim=True).float()  # and those beside, which may cross them
+        some = (torch.nn.functional.max_pool1d(used, 2 * _EXTRA + 1, 1, _EXTRA) > 0)[0]
+        factors, wanted = [x[..., some.to(x.device)] for x in factors], wanted[:, some]
+        values, V = factors[:2]
+        found = gauge.align(factors[-1], values, x, wanted, together=self.gauge == "subspace", **along)
         return (found.values(values), V @ found.rotations), found.events
+
+    def _standard(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Eigh, Tensor, Factors, Tensor | None, Tensor]:
+        """Return the operation on one matrix, C, the factors L and Y, R, and where B is not positive definite."""
+        if not self.B:
+            return self, A, factors, None, torch.zeros(len(A), dtype=torch.bool, device=A.device)
+        C, R, failed = linalg.standard(*self._blocks(A))
+        return replace(self, B=None), C, (factors[0], R.mH @ wide(factors[1])), R, failed
+
+    def scales(self, A: Tensor) -> tuple[float, ...]:
+        if not self.B:
+            return super().scales(A)
+        C, R, _ = linalg.standard(*self._blocks(A))
+        value, vector = replace(self, B=None).scales(C)
+        return value, vector / (float(norm(R).square().mean().sqrt()) / A.shape[1] ** 0.5)
+
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        plain, C, own, _, failed = self._standard(A, factors)
+        return torch.where(failed, torch.inf, super(Eigh, plain).residual(C, own)).to(factors[0].dtype)
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        plain, C, (values, Y), _, _ = self._standard(A, factors)
+        if not self._largest:  # of these functions of C the values wanted are the largest
+            sigma = self.near or 0.0
+            c = (norm(C) + abs(sigma)).clamp_min(torch.finfo(C.dtype).tiny)[:, None]
+            if self.inner:
+                C = C - sigma * identity_like(C)
+                C, values = -(C @ C) / c[:, :, None], -((values - sigma) ** 2) / c
+            elif self.which == "lowest":
+                C, values = -C, -values
+            C, values = C + c[:, :, None] * identity_like(C), values + c
+        return super(Eigh, plain).loss(C, (values, Y)).to(factors[0].dtype)
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        r"""Bound the relative error, :math:`\|A_k - V L V^H\|_F / \|A_k\|_F`, with the k eigenpairs wanted in A_k.
+
+        For ``"largest"`` without B as for `SVD`. Otherwise let Q be an orthonormal basis of the columns of Y with
+        :math:`Q^H C Q = M = \mathrm{diag}(x_j)`, r_j the columns of :math:`C Q - Q M`,
+        :math:`\rho^2 = \sum_j \|r_j\|^2`, Z a basis of the complement, z the eigenvalues of :math:`Z^H C Z`, and f the
+        worth of a value, which changes by no more than the value does (for the lowest :math:`-\lambda`). By Weyl's
+        theorem the eigenvalues of C are within rho of x and z. So if all
+        :math:`\delta_j = f(x_j) - \max f(z) - \rho` are above rho, those wanted are near x, and every other one, y, has
+        :math:`|x_j - y| \ge \delta_j`. Its vector u gives :math:`(y - x_j) u^H q_j = u^H r_j`. So the sines of the
+        angles between the spans have the norm :math:`s \le (\sum_j \|r_j\|^2 / \delta_j^2)^{1/2}`, and times the values
+        x_j :math:`w \le (\sum_j x_j^2 \|r_j\|^2 / \delta_j^2)^{1/2}` (Davis and Kahan, SIAM J. Numer. Anal. 7, 1970).
+        The span wanted is that of :math:`W = Q + Z X`, :math:`\|X\|_F \le t = s / (1 - s^2)^{1/2}`. There C acts as
+        :math:`C W = W (M + F^H X)`, :math:`F = Z^H C Q`, so its part is :math:`W S W^H` with
+        :math:`S = (M + F^H X)(I + X^H X)^{-1}`, Hermitian and at most :math:`l = \max_j |x_j| + \rho`; hence
+        :math:`\|S - M\|_F \le d = \rho t + l t^2`, :math:`\|X S\|_F \le o = w (1 + t^2)^{1/2} + t d`, and by blocks
+
+        .. math:: \|A_k - V L V^H\|_F \le \|R^{-1}\|_2^2 \bigl( (d^2 + 2 o^2 + t^2 o^2)^{1/2}
+                  + \|Q M Q^H - Y L Y^H\|_F \bigr) .
+
+        It is Inf where a gap to the other values is not certain. It takes the eigenvalues of an n x n matrix.
+        """
+        if self._largest and not self.B:
+            return super().error_bound(A, factors)
+        _, C, own, R, failed = self._standard(A, factors)
+        size = condition = torch.ones_like(norm(C))
+        if self.B:
+            size = two_norm_above(torch.linalg.solve_triangular(R, identity_like(R), upper=False)) ** 2
+            condition = size * two_norm_above(R) ** 2  # of B, by which its rounding is magnified
+        distance = size * _distance(C, *own, self._worth, condition) / (1 - _SURE)
+        sure = ~failed & (condition * torch.finfo(C.dtype).eps * C.shape[1] < _SURE)
+        return torch.where(sure, beside(distance, self.invariant(factors)), torch.inf)
 
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[1], factors[0], factors[1]
@@ -275,8 +440,13 @@ class Eigh(_Spectral):
     def _unordered(self, values: Tensor) -> Tensor:
         return values.diff(dim=-1) < 0
 
+    def _worth(self, values: Tensor) -> Tensor:
+        """How much a value is wanted; it changes by no more than the value does."""
+        distance = (values - (self.near or 0.0)).abs()
+        return {"lowest": -values, "highest": values}.get(self.which, distance if self._largest else -distance)
+
     def _order(self, values: Tensor, k: int) -> Tensor:
-        chosen = values.abs().topk(k, dim=1).indices
+        chosen = self._worth(values).topk(k, dim=1).indices
         return chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
 
     def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
@@ -507,6 +677,9 @@ class Cholesky(Operation):
         require_square(self, m, n, "nm.QR")
         return (Factor("L", (n, n)),)
 
+    def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        return linalg.hermitian(A)
+
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return split(linalg.cholesky(A))
 
@@ -550,6 +723,36 @@ class Polar(_Product):
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         P = factors[1]
         return super().loss(A, factors) + relative(P - P.mH, P)
+
+
+def _distance(A: Tensor, values: Tensor, V: Tensor, worth: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
+    """Bound the distance of V L V^H from the part of A with the values of the highest worth; see `Eigh.error_bound`.
+
+    A is known up to so many ``units`` of rounding.
+    """
+    (n, k), B = V.shape[1:], (V * values[:, None, :]) @ V.mH
+    size = norm(A) + norm(V) ** 2 * values.abs().amax(dim=1)
+    slack = 16 * (2 * n + 8) * torch.finfo(A.dtype).eps * units * size
+    if k == n:
+        return norm(A - B) + slack
+    Q = torch.linalg.qr(V)[0]
+    M = Q.mH @ A @ Q
+    x, W, _ = linalg.eigh((M + M.mH) / 2)
+    Q = Q @ W
+    AQ, QM = A @ Q, Q * x[:, None, :]
+    r = torch.linalg.vector_norm(AQ - QM, dim=1) + slack[:, None]
+    # On the complement as A is, and on the span of Q far above: the last k values.
+    rest = A - AQ @ Q.mH - Q @ AQ.mH + (QM + 3 * size[:, None, None] * Q) @ Q.mH
+    z = linalg.eigh((rest + rest.mH) / 2)[0][:, : n - k]
+    rho = norm(r)
+    gap = worth(x) - (worth(z).amax(dim=1) + rho + slack)[:, None]
+    sines, x = r / gap, x.abs() + slack[:, None]
+    s, w = norm(sines), norm(x * sines)
+    t = s / (1 - s**2).clamp_min(0).sqrt()
+    d = rho * t + (x.amax(dim=1) + rho) * t**2
+    o = w * (1 + t**2).sqrt() + t * d
+    found = (d**2 + (2 + t**2) * o**2).sqrt() + norm(QM @ Q.mH - B) + slack
+    return torch.where((gap.amin(dim=1) > rho) & (s < 1), found, torch.inf)
 
 
 def _columns(A: Tensor, order: Tensor) -> Tensor:

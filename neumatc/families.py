@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
+from scipy.sparse import issparse, sparray
 from torch import Tensor
 
 from neumatc import checks, measured, sampling
@@ -336,19 +336,20 @@ def trigonometric(
     return ParametricMatrix(fn, [0.0] * dimension, [1.0] * dimension, dtype=real, device=device)
 
 
-def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> ParametricMatrix:
-    """Family [A | B] of two matrices with the same rows side by side: for `Solve`, and for `LMMSE` in coloured noise.
+def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray | sparray) -> ParametricMatrix:
+    """Family [A | B] of two matrices with the same rows: for `Solve`, `LMMSE` in coloured noise, `Eigh` of a pair.
 
     Args:
         left: A, a family of m x n matrices.
-        right: B, a family of m x k matrices on the same box, or one such matrix for all parameters.
+        right: B, a family of m x k matrices on the same box, or one such matrix for all parameters: a tensor, an array
+            or a sparse matrix of SciPy, of a dtype that converts to that of A without loss.
 
     Returns:
         A family of shape (m, n + k) with the labels of A.
 
     Raises:
         ValueError: For different boxes, rows, dtypes or devices.
-        TypeError: For anything else than a family and a tensor.
+        TypeError: For anything else than a family and such a matrix.
 
     Example:
         >>> import torch, neumatc as nm
@@ -356,9 +357,13 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
         >>> nm.families.beside(A, torch.ones(8, 2)).shape
         (8, 10)
     """
-    if not isinstance(left, ParametricMatrix) or not isinstance(right, (ParametricMatrix, Tensor)):
+    right = right.toarray() if issparse(right) else right
+    if not isinstance(left, ParametricMatrix) or not isinstance(right, (ParametricMatrix, Tensor, np.ndarray)):
         kinds = f"{type(left).__name__} and {type(right).__name__}"
-        raise TypeError(f"`left`, `right`: expected a ParametricMatrix, and one or a tensor, got {kinds}.")
+        raise TypeError(f"`left`, `right`: expected a ParametricMatrix, and one, a tensor or an array, got {kinds}.")
+    right = torch.as_tensor(right, device=left.device) if isinstance(right, np.ndarray) else right
+    if isinstance(right, Tensor) and torch.promote_types(right.dtype, left.dtype) == left.dtype:
+        right = right.to(left.dtype)
     constant, box = isinstance(right, Tensor), left.box if isinstance(right, Tensor) else right.box
     expected, found = (left.dtype, left.device, left.box), (right.dtype, right.device, box)
     good = found == expected and len(right.shape) == 2 and right.shape[0] == left.shape[0]

@@ -123,27 +123,56 @@ def cholesky(A: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If no A is Hermitian to rounding.
     """
-    wrong = _not_hermitian(A := _square(A))
+    A, wrong = _hermitian(_square(A), "A")
     L, info = in_threads(lambda a: tuple(torch.linalg.cholesky_ex(a)), A)
     return masked(wrong | (info != 0), L)
 
 
 @checks.explained
-def eigh(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigendecomposition of a batch of Hermitian matrices.
+def eigh(A: Tensor, B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigendecomposition of a batch of Hermitian matrices, A V = V L, or of pairs of them, A V = B V L.
 
     Args:
         A: Shape (B, n, n), any supported dtype, CPU or CUDA.
+        B: Positive definite, of the shape, dtype and device of A; the problem is solved as that of `standard`.
 
     Returns:
-        Eigenvalues (B, n), real and ascending, eigenvectors (B, n, n) in columns, and a mask of failures, shape (B,),
-        True where A is not Hermitian to rounding, or the iteration did not converge. Failed entries are NaN.
+        Eigenvalues (B, n), real and ascending, eigenvectors (B, n, n) in columns, orthonormal or V^H B V = I, and a
+        mask of failures, shape (B,), True where A or B is not Hermitian to rounding, B not positive definite, or the
+        iteration did not converge. Failed entries are NaN.
 
     Raises:
-        ValueError: If no A is Hermitian to rounding.
+        ValueError: If no A, or no B, is Hermitian to rounding.
     """
-    wrong = _not_hermitian(A := _square(A))
-    return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
+    A, wrong = _hermitian(_square(A), "A")
+    if B is None:
+        return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
+    B, wrong_too = _hermitian(_system(A, B)[1], "B")
+    C, L, failed = standard(A, B)
+    values, Y = _solved(C, np.linalg.eigh, torch.linalg.eigh)
+    V = torch.linalg.solve_triangular(L.mH, Y, upper=True)
+    return masked(wrong | wrong_too | failed, values.to(checks.real_dtype(A.dtype)), V.to(A.dtype))
+
+
+@checks.explained
+def standard(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduce A x = l B x to C y = l y: with B = L L^H, C = L^{-1} A L^{-H} and y = L^H x.
+
+    Args:
+        A: Hermitian, shape (B, n, n).
+        B: Hermitian positive definite, of the same shape and dtype; only its lower triangle is read.
+
+    Returns:
+        C and L in double precision, since C magnifies rounding by the condition number of B, and a mask of failures,
+        shape (B,), True where B is not positive definite to working precision: a pivot is not above n eps times its
+        own diagonal entry, whatever the units of the rows are. There L is the unit matrix.
+    """
+    L, info = in_threads(lambda b: tuple(torch.linalg.cholesky_ex(b)), wide(B))
+    pivots, diagonal = (x.diagonal(dim1=1, dim2=2).abs() for x in (L, B))
+    failed = (info != 0) | ~(pivots.square() > B.shape[1] * torch.finfo(B.dtype).eps * diagonal).all(dim=1)
+    L = torch.where(failed[:, None, None], identity_like(L), L)
+    C = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, wide(A), upper=False).mH, upper=False)
+    return (C + C.mH) / 2, L, failed
 
 
 @checks.explained
@@ -308,6 +337,20 @@ def norm(A: Tensor) -> Tensor:
         scaled = rows / torch.where(largest > 0, largest, 1)[:, None]
         size[outside] = torch.where(largest.isinf(), largest, largest * torch.linalg.vector_norm(scaled, dim=1))
     return size
+
+
+@checks.explained
+def hermitian(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the Hermitian part of matrices, which is what counts where the rest is rounding.
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        (A + A^H) / 2, and a mask, shape (B,), True where A differs from it by no more than the rounding, in the
+        precision of A, of a product that made A.
+    """
+    return (A + A.mH) / 2, norm(A - A.mH) <= 16 * A.shape[1] * torch.finfo(A.dtype).eps * norm(A)
 
 
 @checks.explained
@@ -578,14 +621,13 @@ def _square(A: Tensor) -> Tensor:
     return A
 
 
-def _not_hermitian(A: Tensor) -> Tensor:
-    """Mask of matrices that are not Hermitian up to the rounding of a product that made them; ValueError if all."""
-    defect, size = norm(A - A.mH), norm(A)
-    wrong = defect > 16 * A.shape[1] * torch.finfo(A.dtype).eps * size
-    if wrong.all():
-        got = f"||A - A^H|| / ||A|| of {float((defect / size).min()):.2g} or more in all {len(A)}"
-        raise ValueError(f"`A`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
-    return wrong
+def _hermitian(A: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Return Hermitian parts, and a mask of matrices that are not Hermitian up to rounding; ValueError if all."""
+    part, good = hermitian(A)
+    if not good.any():
+        got = f"||A - A^H|| / ||A|| of {float((norm(A - A.mH) / norm(A)).min()):.2g} or more in all {len(A)}"
+        raise ValueError(f"`{name}`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
+    return part, ~good
 
 
 def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:

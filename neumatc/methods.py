@@ -67,7 +67,8 @@ class Task:
         self.report.residual_evaluations += len(A)
         if self.problem.operation.residual_solves:
             self.report.exact_solves += len(A)
-        return self.problem.operation.residual(A, factors)
+        A, admitted = self.problem.operation.admitted(A)
+        return torch.where(admitted, self.problem.operation.residual(A, factors), torch.inf)
 
     def matrices(self, p: Tensor) -> Tensor:
         """Return A(p), unless the fit is to end."""

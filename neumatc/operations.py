@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.families import FamilyError
+from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.linalg import beside, gram, identity_like, largest_row, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.report import Event
 
@@ -94,6 +94,14 @@ class Operation(ABC):
         The root of `loss`, unless there is something better: a subclass gives one of the two at least.
         """
         return self.loss(A, factors).sqrt()
+
+    def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A as it is meant, and a mask (B,) of what `exact` does not refuse at sight, as not Hermitian.
+
+        In the precision in which A came, in which alone rounding can be told. Of what is refused nothing is right:
+        residuals and bounds count as Inf.
+        """
+        return A, torch.ones(len(A), dtype=torch.bool, device=A.device)
 
     def cost(self, m: int, n: int) -> float:
         """Approximate number of floating-point operations of one exact solution for a real m x n matrix.
@@ -185,6 +193,10 @@ class Operation(ABC):
     def pack(self, factors: Sequence[Tensor]) -> Tensor | Factors:
         """Return the factors as the caller sees them: one tensor, or a named tuple."""
         return self.packed(*factors) if self.packed else factors[0]
+
+    def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
+        """Return the family with matrices of the operation's own beside it, and the operation that names them only."""
+        return family, self
 
     def settings(self) -> dict[str, object]:
         """Return the constructor's arguments, as plain numbers."""

@@ -35,6 +35,7 @@ class Problem:
         operation: For example ``nm.Inverse()`` or ``nm.SVD(rank=4)``.
 
     Attributes:
+        family, operation: As given; a second matrix of the operation is part of the family (`Operation.joined`).
         factors: Name and shape of each output factor.
 
     Raises:
@@ -51,9 +52,10 @@ class Problem:
     """
 
     def __init__(self, family: ParametricMatrix, operation: Operation):
-        self.family = checks.instance("family", family, ParametricMatrix, "a ParametricMatrix around the function")
-        self.operation = checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
-        self.factors: tuple[Factor, ...] = operation.factors(*family.shape)
+        checks.instance("family", family, ParametricMatrix, "a ParametricMatrix around the function")
+        checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
+        self.family, self.operation = operation.joined(family)
+        self.factors: tuple[Factor, ...] = self.operation.factors(*self.family.shape)
 
     @checks.full_precision
     def exact(self, p: Tensor | ArrayLike) -> Solution:
@@ -89,11 +91,13 @@ class Problem:
     def residual(self, p: Tensor | ArrayLike, value: Value) -> Tensor | np.ndarray:
         """Relative algebraic residual of ``value`` at p, shape (B,); see the operation for its formula.
 
-        Inf where the family is not defined.
+        Inf where the family is not defined, or of a kind that the operation refuses (`Operation.admitted`).
         """
         given, p = p, self.family.box.points(p)
         A, good = self.family.evaluate(p)
-        return checks.like(given, torch.where(good, self.operation.residual(A, self.unpack(value, p)), torch.inf))
+        A, admitted = self.operation.admitted(A)
+        residual = self.operation.residual(A, self.unpack(value, p))
+        return checks.like(given, torch.where(good & admitted, residual, torch.inf))
 
     @checks.full_precision
     def error(self, p: Tensor | ArrayLike, value: Value) -> Tensor | np.ndarray:

@@ -68,7 +68,9 @@ class Together(Task):
         A, good = self.evaluate(p)
         self.report.residual_evaluations += len(p)
         self.report.singular += p[~good].tolist()
-        r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted]).view(len(p), -1)
+        A, admitted = self.problem.operation.admitted(A)
+        r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted])
+        r = torch.where(admitted, r, torch.inf).view(len(p), -1)
         self.last[:] = [torch.where(torch.isfinite(r), r, torch.inf)]
         return torch.where(good, self.last[0].amax(dim=1), torch.nan)
 

@@ -318,3 +318,34 @@ def test_zero_forcing_beyond_the_rounding_of_the_channel_says_so():
     problem, _ = close_users(1e-3, single=True, part=0.05)
     with pytest.warns(nm.FitWarning, match="noise"):
         assert not nm.fit(problem, tol=1e-3, progress=False).report.met
+
+
+@pytest.fixture(scope="module")
+def string():
+    """The four lowest modes of a string of 80 points, stiff at one place, 301 parameters, and the values there."""
+    n, points = 80, np.linspace(1 / 81, 80 / 81, 80)
+    chain = (2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)) * (n + 1) ** 2
+    bump = np.diag(np.exp(-((points - 0.3) ** 2) / 0.01))
+
+    def fn(p):
+        return torch.as_tensor(chain) + 2000 * p[:, :, None] * torch.as_tensor(bump)
+
+    p = torch.linspace(0, 1, 301, dtype=DOUBLE)[:, None]
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=DOUBLE), nm.Eigh(rank=4, which="lowest"))
+    return problem, p, torch.linalg.eigvalsh(fn(p))[:, :4]
+
+
+def test_lowest_eigenpairs_to_a_tolerance(string):
+    problem, p, expected = string
+    surrogate = nm.fit(problem, tol=1e-4, progress=False)
+    assert surrogate.report.met and surrogate.report.exact_solves <= 30
+    assert ((surrogate(p).eigenvalues - expected) / expected).abs().max() < 1e-4
+    assert problem.error(p, surrogate(p)).max() < 2e-4
+    assert nm.certify(surrogate, problem, p, rtol=1e-2).accepted.all()
+
+
+def test_lowest_eigenpairs_in_the_span_of_eight(string):
+    problem, p, expected = string
+    peer = nm.peers.reduced_basis(problem, 8)
+    assert peer.exact_solves <= 8
+    assert ((peer(p).eigenvalues - expected) / expected).abs().max() < 1e-10

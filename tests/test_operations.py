@@ -25,7 +25,7 @@ from conftest import (
 import neumatc as nm
 from neumatc import StopReason
 
-SQUARE, TALL, WIDE, ROW, ONE = (4, 4), (5, 3), (3, 5), (1, 5), (1, 1)
+SQUARE, TALL, WIDE, ROW, ONE, PAIR = (4, 4), (5, 3), (3, 5), (1, 5), (1, 1), (4, 8)
 ALL = [SQUARE, TALL, WIDE, ROW, ONE]
 
 
@@ -63,6 +63,11 @@ CASES += [Case(nm.SVD(rank=2), shape) for shape in (SQUARE, TALL, WIDE)]
 CASES += [Case(nm.SVD(rank=2, gauge="subspace"), shape) for shape in (SQUARE, TALL, WIDE)]
 CASES += [Case(nm.Eigh(), shape, "hermitian") for shape in (SQUARE, ONE)]
 CASES += [Case(nm.Eigh(rank=2, gauge=gauge), SQUARE, "hermitian") for gauge in ("vectors", "subspace")]
+CASES += [Case(nm.Eigh(rank=2, which=which), SQUARE, "hermitian") for which in ("smallest", "lowest", "highest")]
+CASES += [Case(nm.Eigh(rank=2, which="lowest", gauge="subspace"), SQUARE, "hermitian")]
+CASES += [Case(nm.Eigh(rank=2, near=1.0), SQUARE, "hermitian")]
+CASES += [Case(nm.Eigh(rank=k, which="lowest", B="beside"), PAIR, "pair") for k in (None, 2)]
+CASES += [Case(nm.Eigh(rank=2, B="beside", **chosen), PAIR, "pair") for chosen in ({}, {"near": 1.0})]
 CASES += [Case(nm.Eig(), shape, "principal") for shape in (SQUARE, ONE)]
 CASES += [Case(nm.Subspace(2, side), shape) for side in ("left", "right") for shape in (SQUARE, TALL, WIDE)]
 CASES += [Case(nm.Projector(2, side), shape) for side in ("left", "right") for shape in (SQUARE, TALL, WIDE)]
@@ -102,6 +107,12 @@ def matrices(case, batch, dtype, seed=0):
     if case.kind == "general":
         return conditioned(batch, m, n, dtype, seed=seed)
     double = torch.complex128 if dtype.is_complex else torch.float64
+    if case.kind == "pair":  # C, the eigenvalues of which are theirs, and B of condition two
+        C = matrices(Case(case.operation, (m, m), "hermitian"), batch, double, seed)
+        B = 1.2 * torch.eye(m) + matrices(Case(case.operation, (m, m), "positive"), batch, double, seed + 5)
+        root = torch.linalg.cholesky(B)
+        A = root @ C @ root.mH
+        return torch.cat([(A + A.mH) / 2, B], dim=2).to(dtype)
     if case.kind == "principal":  # eigenvalues 1, 2, ... in vectors that are not orthogonal
         V = torch.eye(n, dtype=double) + 0.5 * conditioned(batch, n, n, double, seed=seed)
         return (V * torch.arange(1.0, n + 1) @ torch.linalg.inv(V)).to(dtype)
@@ -123,6 +134,10 @@ def slow(case, dtype, d=1, device="cpu"):
     if case.kind == "noisy":
         channel, covariance = Case(case.operation, (m, n - m)), Case(case.operation, (m, m), "positive")
         return nm.families.beside(slow(channel, dtype, d, device), slow(covariance, dtype, d, device))
+    if case.kind == "pair":
+        A, B = (slow(Case(case.operation, (m, m), kind), dtype, d, device) for kind in ("hermitian", "positive"))
+        turned = nm.ParametricMatrix(lambda p: B(p).flip(1, 2), B.lower, B.upper)
+        return nm.families.beside(A, turned)
     k = min(m, n)
     centre = torch.zeros(m, n, dtype=torch.float64)
     centre[range(k), range(k)] = torch.arange(2.0, 2 + k, dtype=torch.float64)
@@ -177,10 +192,19 @@ def by_cholesky(A):
     return Q, Q.conj().T @ A
 
 
-def spectral(A, rank):
-    """Eigenvalues of largest modulus, ascending, and that part of the matrix."""
-    w, V = np.linalg.eigh(A)
-    chosen = np.sort(np.argsort(-np.abs(w))[: rank or len(w)])
+def best(o, w):
+    """Numbers of the eigenvalues that an operation chooses, best first."""
+    if o.near is not None:
+        return sorted(range(len(w)), key=lambda i: abs(w[i] - o.near))[: o.rank]
+    keys = {"largest": lambda i: -abs(w[i]), "smallest": lambda i: abs(w[i])}
+    keys |= {"lowest": lambda i: w[i], "highest": lambda i: -w[i]}
+    return sorted(range(len(w)), key=keys[o.which])[: o.rank]
+
+
+def spectral(A, o):
+    """The eigenvalues that are chosen, ascending, and that part of the matrix."""
+    w, V = scipy.linalg.eigh(A) if not o.B else scipy.linalg.eigh(A[:, : len(A)], A[:, len(A) :])
+    chosen = np.sort(best(o, w))
     return w[chosen], (V[:, chosen] * w[chosen]) @ V[:, chosen].conj().T
 
 
@@ -230,7 +254,7 @@ ORACLES = {
         ),
     ),
     "SVD": lambda A, o: singular(A, o.rank),
-    "Eigh": lambda A, o: spectral(A, o.rank),
+    "Eigh": spectral,
     "Eig": lambda A, o: (np.sort_complex(np.linalg.eigvals(A).astype(complex)), A.astype(complex)),
     "Subspace": projector,
     "Projector": projector,
@@ -439,7 +463,7 @@ def test_orthonormal_factors(case, dtype):
     problem = nm.Problem(slow(case, dtype), operation)
     surrogate = fit(problem, min(3, largest_rank(problem)), snapshots=8)
     p = grid_of(problem.family, 20)
-    if not isinstance(operation, ORTHONORMAL) or isinstance(operation, nm.Projector):
+    if not isinstance(operation, ORTHONORMAL) or isinstance(operation, nm.Projector) or case.kind == "pair":
         assert_raises(
             ValueError,
             ["`orthonormal`", "False", type(operation).__name__, "True"],
@@ -510,6 +534,9 @@ TOLERANCES = [
     Case(nm.SVD(rank=2), TALL),
     Case(nm.SVD(rank=2, gauge="subspace"), TALL),
     Case(nm.Eigh(), SQUARE, "hermitian"),
+    Case(nm.Eigh(rank=2, which="lowest"), SQUARE, "hermitian"),
+    Case(nm.Eigh(rank=2, near=1.0), SQUARE, "hermitian"),
+    Case(nm.Eigh(rank=2, which="highest", B="beside"), PAIR, "pair"),
     Case(nm.Eig(), SQUARE, "principal"),
     Case(nm.Subspace(2, "right"), WIDE),
     Case(nm.QR(), TALL),
@@ -615,9 +642,10 @@ def in_mpmath(operation, A):
     if isinstance(operation, (nm.SVD, nm.Eigh)):
         k = operation.rank or min(A.rows, A.cols)
         if isinstance(operation, nm.Eigh):
-            w, V = mpmath.eighe(A)
-            chosen = sorted(range(A.rows), key=lambda i: -abs(w[i]))[:k]
-            return sum((w[i] * V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(A.rows))
+            root = mpmath.cholesky(A[:, A.rows :]) ** -1 if operation.B else mpmath.eye(A.rows)
+            w, V = mpmath.eighe(root * A[:, : A.rows] * root.H)
+            V = root.H * V
+            return sum((w[i] * V[:, i] * V[:, i].H for i in best(operation, w)), mpmath.zeros(A.rows))
         w, V = mpmath.eighe(A * A.H)
         chosen = sorted(range(A.rows), key=lambda i: -w[i])[:k]
         return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(A.rows)) * A
@@ -1022,8 +1050,8 @@ def test_residual_and_error_do_not_depend_on_the_unit_of_the_matrices(case, dtyp
     """Path gains in physical units: their squares leave the range of single precision."""
     A, operation = matrices(case, 6, dtype), case.operation
     exact = operation.exact(A)[0]
-    factors = perturbed(exact, 0.01)
-    scaled = [[x * unit**power for x, power in zip(own, POWERS[type(operation)])] for own in (factors, exact)]
+    factors, powers = perturbed(exact, 0.01), (0, -0.5) if case.kind == "pair" else POWERS[type(operation)]
+    scaled = [[x * unit**power for x, power in zip(own, powers)] for own in (factors, exact)]
     assert_close(operation.residual(unit * A, scaled[0]), operation.residual(A, factors).double(), 1000)
     assert_close(operation.error(*scaled), operation.error(factors, exact).double(), 1000)
 

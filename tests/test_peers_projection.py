@@ -1,7 +1,5 @@
 """Projection onto the span of exact solutions: least residuals, Galerkin, Rayleigh-Ritz, against dense oracles."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from conftest import assert_close, assert_raises, conditioned, eps, gaussian, generator, real
@@ -211,19 +209,31 @@ def test_eight_exact_eigenproblems_give_all_others(operation, dtype):
     assert float(problem.error(p, found).max()) < (1e-4 if single else 1e-8)
 
 
-def test_the_operation_chooses_the_end_of_the_spectrum():
-    """Another choice than the largest absolute values needs no change of the method."""
-
-    @dataclass(frozen=True)
-    class Lowest(nm.Eigh):
-        def _leading(self, A, k):
-            values, vectors, failed = nm.linalg.eigh(A)
-            return (values[:, :k], vectors[:, :, :k]), failed
-
-    problem = nm.Problem(oscillators(), Lowest(rank=3))
+@pytest.mark.parametrize(("which", "chosen"), [("lowest", slice(0, 3)), ("highest", slice(37, 40))])
+def test_the_operation_chooses_the_end_of_the_spectrum(which, chosen):
+    problem = nm.Problem(oscillators(), nm.Eigh(rank=3, which=which))
     p = uniform(problem.family, 20)
-    expected = torch.linalg.eigvalsh(problem.family(p))[:, :3]
+    expected = torch.linalg.eigvalsh(problem.family(p))[:, chosen]
     assert_close(peers.reduced_basis(problem, 8)(p).eigenvalues, expected, units=1e5)
+
+
+@pytest.mark.parametrize("which", ["lowest", "largest"])
+def test_pairs_are_projected_both(which):
+    family = oscillators()
+    mass = conditioned(1, 40, 40, torch.float64, 2.0)[0]
+    problem = nm.Problem(family, nm.Eigh(rank=3, which=which, B=mass @ mass.mT))
+    p = uniform(problem.family, 20)
+    peer, exact = peers.reduced_basis(problem, 10), problem.exact(p).value
+    assert peer.details["affine_terms"] == 2
+    assert float(((peer(p).eigenvalues - exact.eigenvalues) / exact.eigenvalues).abs().max()) < 1e-8
+    assert float(problem.error(p, peer(p)).max()) < 1e-4
+
+
+@pytest.mark.parametrize("chosen", [{"which": "smallest"}, {"near": 2.5}], ids=str)
+def test_values_from_within_the_spectrum_are_refused(chosen):
+    problem = nm.Problem(oscillators(), nm.Eigh(rank=3, **chosen))
+    words = ["`problem`", "end of the spectrum", "which='lowest'", "nm.fit"]
+    assert_raises(ValueError, words, lambda: peers.reduced_basis(problem, 8))
 
 
 def test_singular_triplets_of_a_rectangular_family(dtype):
