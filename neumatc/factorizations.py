@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
 _EXTRA = 2
+# Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
+_EQUAL = 1e3
 
 
 class SVDFactors(NamedTuple):
@@ -75,6 +78,7 @@ class _Spectral(_Product):
 
     rank: int | None = None
     gauge: str = "vectors"
+    order: str = "sorted"
     unique, certainty = False, "bound"
     error = Operation.error
 
@@ -82,6 +86,15 @@ class _Spectral(_Product):
         if self.rank is not None:
             checks.integer("rank", self.rank, 1)
         checks.choice("gauge", self.gauge, ("vectors", "subspace"))
+        checks.choice("order", self.order, ("sorted", "followed"))
+
+    @property
+    def followed(self) -> bool:
+        return self.order == "followed"
+
+    def _needed(self, wanted: Tensor, x: Tensor) -> Tensor:
+        """Return the mask of columns (N, K) that somebody needs: labels that are kept, where they begin."""
+        return wanted & (x == x.min()) if self.followed else wanted
 
     def _count(self, m: int, n: int) -> int:
         require_rank(self.rank or 1, m, n)
@@ -94,13 +107,15 @@ class _Spectral(_Product):
         k = shapes[0][-1]
         public = [factor.shape for factor in self._described(m, n, k)]
         blocks = [(k, k) if shape == (k,) else shape for shape in public]
-        return k >= self._count(m, n) and list(shapes) in (public, blocks)
+        guided = [*blocks, (k, self._count(m, n))]
+        return k >= self._count(m, n) and list(shapes) in (public, blocks, guided)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         return self._leading(A, self.rank or min(A.shape[1:]))
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
-        extra = _EXTRA if self.gauge == "vectors" else 0
+        # Labels that are kept may go anywhere.
+        extra = max(A.shape) if self.followed else _EXTRA if self.gauge == "vectors" else 0
         return self._leading(A, min((self.rank or max(A.shape)) + extra, *A.shape[1:]))
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
@@ -108,8 +123,15 @@ class _Spectral(_Product):
         values, k = fitted[at], out[at].shape[1]
         if values.ndim == 3:
             values, P = _diagonalised((values + values.mH) / 2)
-            order = self._order(values, k)  # of a few columns, before they meet the large factors
-            ordered = self._turned(fitted, _columns(P, order), values.gather(1, order))
+            # Of several parameters towards the frames of the maps, which are continuous.
+            guide = (
+                fitted[len(out)] if len(fitted) > len(out) else torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
+            )
+            order = _nearest(P, values, guide) if self.followed else self._order(values, k)
+            P, values = _columns(P, order), values.gather(1, order)  # a few columns, before they meet large factors
+            ordered = self._turned(fitted, _towards(P, values, guide), values)
+        elif self.followed:
+            return
         else:
             if values is out[at]:  # in place: only where it is not in order already
                 rows = self._unordered(values).any(dim=-1)
@@ -118,6 +140,24 @@ class _Spectral(_Product):
             ordered = self._ordered(*(x[rows] for x in fitted), k)
         for x, y in zip(out, ordered):
             x[rows] = y
+
+    def guide(
+        self, maps: Sequence[Callable], x: np.ndarray, m: int, n: int, *, periodic: bool
+    ) -> tuple[np.ndarray, Tensor] | None:
+        values, k = maps[self.powers.index(1)], self._count(m, n)
+        if len(values.shape) == 1:
+            return None
+
+        def sample(x: np.ndarray) -> np.ndarray:
+            M = values(torch.from_numpy(x[:, None]).to(values.core.device))
+            return linalg.wide((M + M.mH) / 2).resolve_conj().cpu().numpy()
+
+        def choose(s: np.ndarray) -> np.ndarray:
+            return self._order(torch.from_numpy(s), k).numpy()
+
+        eps = torch.finfo(values.core.dtype).eps
+        x, vectors = gauge.guide(sample, x, choose, eps, followed=self.followed, periodic=periodic)
+        return x, torch.from_numpy(vectors).to(values.core)
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         U, s, V = self._parts(factors)
@@ -205,6 +245,7 @@ class SVD(_Spectral):
         mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
         while True:
             wanted = (torch.arange(S.shape[1]) < (self.rank or len(S[0]))).expand(S.shape)
+            wanted = self._needed(wanted, x)
             if mirrored:
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
@@ -220,7 +261,8 @@ class SVD(_Spectral):
         return factors[0], factors[1], factors[2].mH
 
     def _turned(self, fitted: Sequence[Tensor], P: Tensor, S: Tensor) -> Factors:
-        return fitted[0] @ _signed(P, S), S.abs(), P.mH @ fitted[2]
+        left, S = (P, S) if self.followed else (_signed(P, S), S.abs())
+        return fitted[0] @ left, S, P.mH @ fitted[2]
 
     def _unordered(self, S: Tensor) -> Tensor:
         return torch.nn.functional.pad(S, (0, 1)).diff(dim=-1) > 0
@@ -264,6 +306,7 @@ class Eigh(_Spectral):
         k = self.rank or values.shape[1]
         wanted = torch.zeros(values.shape, dtype=torch.bool)
         wanted.scatter_(1, values.abs().topk(k).indices.cpu(), True)
+        wanted = self._needed(wanted, x)
         found = gauge.align(V, values, x, wanted, together=self.gauge == "subspace", **along)
         return (found.values(values), V @ found.rotations), found.events
 
@@ -560,6 +603,36 @@ def _columns(A: Tensor, order: Tensor) -> Tensor:
 def _signed(A: Tensor, S: Tensor) -> Tensor:
     """Change the sign of the columns with a negative value."""
     return A * torch.where(S < 0, -1, 1).to(A.dtype)[:, None, :]
+
+
+def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
+    """Return the numbers (B, k) of the columns of P (B, J, J), with values s, that are nearest to those of the guide.
+
+    What a column shares with vectors of one value it shares with their span.
+    """
+    share, order = _equal(s).to(s.dtype) @ (P.mH @ guide).abs().square(), []
+    for k in range(guide.shape[2]):
+        order.append(share[:, :, k].argmax(dim=1))
+        share[torch.arange(len(P), device=P.device), order[k]] = -1
+    return torch.stack(order, dim=1)
+
+
+def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
+    """Turn columns of P (B, J, k), with values s, towards the guide: in phase, those of one value by a unitary matrix."""
+    overlap, equal = P.mH @ guide, _equal(s)
+    phase = torch.sgn(overlap.diagonal(dim1=1, dim2=2))
+    turned = P * torch.where(phase == 0, 1, phase)[:, None, :]
+    rows = equal.sum(dim=(1, 2)) > s.shape[1]
+    if rows.any():
+        left, _, right, _ = linalg.svd(overlap[rows] * equal[rows])
+        turned[rows] = P[rows] @ (left @ right)
+    return turned
+
+
+def _equal(s: Tensor) -> Tensor:
+    """Which of the values s (B, k) are one, shape (B, k, k)."""
+    scale = s.abs().amax(dim=1)[:, None, None]
+    return (s[:, :, None] - s[:, None, :]).abs() <= _EQUAL * torch.finfo(s.dtype).eps * scale
 
 
 def _diagonalised(M: Tensor) -> tuple[Tensor, Tensor]:

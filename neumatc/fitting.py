@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -14,12 +16,15 @@ from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap, Surrogate
+from neumatc.piece import chain
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
+# Places at which vectors inside blocks are looked at, for each term of a piece.
+_DENSE = 8
 # What to do where a tolerance is not met.
 _REMEDY = "nm.certify solves exactly where the map is not good enough"
 _REMEDIES = {
@@ -186,7 +191,7 @@ def _fit(
                     task.note(hint)
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
-                found.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
+                found.append(Surrogate(first.operation, family.shape, _guided(task, maps), family.box, task.report))
                 _warn(task)
     return _complete(found)
 
@@ -261,6 +266,23 @@ def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | FamilyErro
     except FamilyError as error:
         middle = len(tasks) // 2
         return _run(method, tasks[:middle]) + _run(method, tasks[middle:]) if middle else [error]
+
+
+def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
+    """Add the map of what `Operation.finish` turns factors of one parameter towards, where it needs that."""
+    family, m = task.problem.family, maps[0]
+    if family.dimension > 1:
+        return maps
+    pieces = m.embedding.pieces(family.box, m.weights, m.rank)
+    ends = family.box.cube(torch.tensor([p.lower for p in pieces] + [pieces[-1].upper], device=family.device))[:, 0]
+    spans = zip(pairwise(ends.tolist()), pieces)
+    x = np.concatenate([[-1.0], *(np.linspace(*span, _DENSE * piece.terms + 1)[1:] for span, piece in spans)])
+    found = task.problem.operation.guide(maps, x, *family.shape, periodic=family.box.periodic[0])
+    if found is None:
+        return maps
+    embedding, weights = chain(found[0])
+    weights = {name: weight.to(family.device) for name, weight in weights.items()}
+    return [*maps, FactorMap("guide", found[1], embedding, weights)]
 
 
 def _check_start(start: object, problem: Problem, rank: int | None) -> None:

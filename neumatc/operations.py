@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -168,6 +169,22 @@ class Operation(ABC):
         Values of the public shape lie in ``out`` already. Callers set memory aside for it, three times that of the
         values; see `finishes`.
         """
+
+    def guide(
+        self, maps: Sequence[Callable], x: np.ndarray, m: int, n: int, *, periodic: bool
+    ) -> tuple[np.ndarray, Tensor] | None:
+        """Return what `finish` needs to make values of the maps continuous along one parameter; by default nothing.
+
+        Args:
+            maps: The maps of the factors.
+            x: Coordinates in [-1, 1] from end to end, close enough for the maps to be about linear between them.
+            m, n: The shape of A.
+            periodic: Whether -1 and 1 are the same.
+
+        Returns:
+            Coordinates (P,) and numbers (P, *shape), between which they are linear: one more value for `finish`.
+        """
+        return None
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""

@@ -124,7 +124,7 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
     if len(blocks) < width:
         W = W @ _turns(adjoint(W)[a] @ raw @ W[b], graph, blocks)
     if graph.closed:
-        W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
+        W = spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
     return Followed(frames, graph, W, blocks, adjoint(W)[a] @ raw @ W[b])
 
 
@@ -220,7 +220,7 @@ def closes(overlap: np.ndarray) -> bool:
     return np.iscomplexobj(overlap) or np.linalg.det(overlap) > 0
 
 
-def _spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
+def spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     """Spread what a turn makes of each block, its overlap ``around`` from the last to the first node, along x."""
     for block in blocks:
         inner = around[np.ix_(block, block)]
