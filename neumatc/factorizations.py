@@ -618,7 +618,7 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
 
 def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
-    """Turn columns of P (B, J, k), with values s, towards the guide: in phase, those of one value by a unitary matrix."""
+    """Turn columns of P (B, J, k), of values s, towards the guide: in phase, those of one value by a unitary matrix."""
     overlap, equal = P.mH @ guide, _equal(s)
     phase = torch.sgn(overlap.diagonal(dim1=1, dim2=2))
     turned = P * torch.where(phase == 0, 1, phase)[:, None, :]
