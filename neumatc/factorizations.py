@@ -344,8 +344,12 @@ class Eig(Operation):
     of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
     """
 
+    order: str = "any"
     unique, powers, packed = False, (1, 0), EigFactors
     work = (0, 51)  # 25 for the eigenvectors, and their singular values tell which matrices are defective
+
+    def __post_init__(self) -> None:
+        checks.choice("order", self.order, ("any", "followed"))
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")

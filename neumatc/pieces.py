@@ -592,6 +592,7 @@ def _table(task: Task, snapshots: Snapshots, grid: np.ndarray) -> list[FactorMap
     report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
     report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
     task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
+    snapshots.divide(grid[:, 0].tolist())  # each stands for itself
     return _built(task, snapshots, *tree.chain(grid[good, 0]), torch.from_numpy(rows[good]))
 
 

@@ -47,6 +47,9 @@ class Problem:
     def __init__(self, family: ParametricMatrix, operation: Operation):
         self.family = checks.instance("family", family, ParametricMatrix, "a ParametricMatrix around the function")
         self.operation = checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
+        expected = f"another one for {family.dimension} parameters: labels change places around a degeneracy"
+        kept = getattr(operation, "order", "") == "followed" and family.dimension > 1
+        checks.require(not kept, "order", expected, "'followed'", "hold all parameters but one fixed")
         self.factors: tuple[Factor, ...] = operation.factors(*family.shape)
 
     @checks.full_precision
