@@ -272,9 +272,9 @@ class SVD(_Spectral):
         return order.gather(1, S.abs().argsort(dim=-1, descending=True))
 
     def _ordered(self, U: Tensor, S: Tensor, Vh: Tensor, k: int) -> Factors:
-        order = self._order(S, k)
+        order = self._order(_apart(S, -1), k)
         Vh = Vh.gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
-        return _columns(_signed(U, S), order), S.gather(1, order).abs(), Vh
+        return _columns(_signed(U, S), order), S.gather(1, order).abs().sort(dim=1, descending=True).values, Vh
 
 
 class Eigh(_Spectral):
@@ -324,8 +324,8 @@ class Eigh(_Spectral):
         return chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
 
     def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
-        order = self._order(values, k)
-        return values.gather(1, order), _columns(vectors, order)
+        order = self._order(_apart(values), k)
+        return values.gather(1, order).sort(dim=1).values, _columns(vectors, order)
 
 
 @dataclass(frozen=True)
@@ -605,8 +605,8 @@ def _columns(A: Tensor, order: Tensor) -> Tensor:
 
 
 def _signed(A: Tensor, S: Tensor) -> Tensor:
-    """Change the sign of the columns with a negative value."""
-    return A * torch.where(S < 0, -1, 1).to(A.dtype)[:, None, :]
+    """Change the sign of the columns with a negative value, unless that is rounding."""
+    return A * torch.where(S < -_rounding(S), -1, 1).to(A.dtype)[:, None, :]
 
 
 def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
@@ -616,9 +616,9 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
     """
     share, order = _equal(s).to(s.dtype) @ (P.mH @ guide).abs().square(), []
     for k in range(guide.shape[2]):
-        order.append(share[:, :, k].argmax(dim=1))
-        share[torch.arange(len(P), device=P.device), order[k]] = -1
-    return torch.stack(order, dim=1)
+        order.append(share[:, :, k].argmax(dim=1, keepdim=True))
+        share = share.scatter(1, order[k][:, :, None].expand(-1, -1, share.shape[2]), -1)
+    return torch.cat(order, dim=1)
 
 
 def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
@@ -627,7 +627,7 @@ def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
     phase = torch.sgn(overlap.diagonal(dim1=1, dim2=2))
     turned = P * torch.where(phase == 0, 1, phase)[:, None, :]
     rows = equal.sum(dim=(1, 2)) > s.shape[1]
-    if rows.any():
+    if not followed(P) and rows.any():
         left, _, right, _ = linalg.svd(overlap[rows] * equal[rows])
         turned[rows] = P[rows] @ (left @ right)
     return turned
@@ -635,8 +635,17 @@ def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
 def _equal(s: Tensor) -> Tensor:
     """Which of the values s (B, k) are one, shape (B, k, k)."""
-    scale = s.abs().amax(dim=1)[:, None, None]
-    return (s[:, :, None] - s[:, None, :]).abs() <= _EQUAL * torch.finfo(s.dtype).eps * scale
+    return (s[:, :, None] - s[:, None, :]).abs() <= _rounding(s)[:, :, None]
+
+
+def _rounding(s: Tensor) -> Tensor:
+    """Difference, shape (B, 1), up to which values s (B, k) are one."""
+    return _EQUAL * torch.finfo(s.dtype).eps * s.abs().amax(dim=1, keepdim=True)
+
+
+def _apart(s: Tensor, sign: int = 1) -> Tensor:
+    """Add so much to values s (B, k) that those which are one stay in their order when they are sorted."""
+    return s + sign * _rounding(s) * torch.arange(s.shape[1], device=s.device)
 
 
 def _diagonalised(M: Tensor) -> tuple[Tensor, Tensor]:

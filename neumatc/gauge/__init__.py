@@ -48,7 +48,8 @@ class Alignment:
         """
         W = self.rotations
         if self.separate:
-            return torch.einsum("nk,nkj->nj", given, W.abs().square().to(given.dtype))
+            parts = W.abs().square()
+            return torch.einsum("nk,nkj->nj", given, (parts / parts.sum(dim=1, keepdim=True)).to(given.dtype))
         inside = torch.block_diag(*(torch.ones(len(block), len(block)) for block in self.blocks)).to(W)
         return W.mH @ (given[:, :, None].to(W.dtype) * W) * inside
 

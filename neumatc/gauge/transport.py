@@ -42,7 +42,12 @@ class Frames(NamedTuple):
         scale = max(np.abs(values).max(), _TINY)
         equal = _DEGENERATE_UNITS * eps * scale
         met = np.abs(values[:, :, None] - values[:, None, :]) <= equal
-        return cls(F, D, values, met if D is F else met & np.eye(F.shape[2], dtype=bool), equal, scale)
+        return cls(F, D, values, met, equal, scale)
+
+    def turned(self, turns: np.ndarray) -> Frames:
+        """Return the frames with their columns combined by matrices (N, K, K)."""
+        F = self.F @ turns
+        return self._replace(F=F, D=self.D @ adjoint(np.linalg.inv(turns)) if self.alone else F)
 
     @property
     def alone(self) -> bool:
@@ -171,13 +176,14 @@ def _turns(overlaps: np.ndarray, graph: Graph, blocks: list[np.ndarray]) -> np.n
     return turns
 
 
-def _within_values(overlap: np.ndarray, met: np.ndarray) -> np.ndarray:
-    """Turn the vectors of one and the same value towards the labels."""
+def _within_values(overlap: np.ndarray, met: np.ndarray, alone: bool = False) -> np.ndarray:
+    """Turn the vectors of one and the same value towards the labels, those ``alone`` by any matrix."""
     turn = np.eye(len(met), dtype=overlap.dtype)
     for cluster in components(met):
         if len(cluster) > 1:
             rows = np.sort(np.argsort(-(np.abs(overlap[:, cluster]) ** 2).sum(axis=1))[: len(cluster)])
-            turn[np.ix_(cluster, cluster)] = polar(overlap[np.ix_(rows, cluster)]).conj().T
+            inner = overlap[np.ix_(rows, cluster)]
+            turn[np.ix_(cluster, cluster)] = (inner if alone else polar(inner)).conj().T
     return turn
 
 
@@ -187,19 +193,18 @@ def separated(frames: Frames, x: np.ndarray) -> tuple[Frames, np.ndarray]:
     Also return the turns (N, K, K) by which the vectors became them.
     """
     count, width = frames.values.shape
-    turns = np.broadcast_to(np.eye(width, dtype=frames.F.dtype), (count, width, width))
+    turns = np.tile(np.eye(width, dtype=frames.F.dtype), (count, 1, 1))
     apart = np.flatnonzero(~frames.degenerate)
-    if frames.alone or len(apart) == count or len(apart) < count / 2:
-        return frames, turns
-    F, met, turns = frames.F.copy(), frames.met.copy(), turns.copy()
-    for node in np.flatnonzero(frames.degenerate):
-        near, weights = _around(x, apart, node)
-        overlap, alone = F[near[0]].conj().T @ F[near], list(np.arange(width)[:, None])
-        predicted = sum(w * f @ _matched(o, alone) for w, f, o in zip(weights, F[near], overlap))
-        turns[node] = _within_values(predicted.conj().T @ F[node], met[node])
-        F[node] = F[node] @ turns[node]
-        met[node] = np.eye(width, dtype=bool)
-    return frames._replace(F=F, D=F, met=met), turns
+    if len(apart) >= count / 2:
+        D, single = frames.D, list(np.arange(width)[:, None])
+        for node in np.flatnonzero(frames.degenerate):
+            near, weights = _around(x, apart, node)
+            overlap = adjoint(D[near[0]]) @ frames.F[near]
+            predicted = sum(w * f @ _matched(o, single) for w, f, o in zip(weights, frames.F[near], overlap))
+            turns[node] = _within_values(adjoint(predicted) @ D[node], frames.met[node], frames.alone)
+        met = np.where(frames.degenerate[:, None, None], np.eye(width, dtype=bool), frames.met)
+        frames = frames.turned(turns)._replace(met=met)
+    return frames._replace(met=frames.met & np.eye(width, dtype=bool)) if frames.alone else frames, turns
 
 
 def _around(x: np.ndarray, apart: np.ndarray, node: int) -> tuple[np.ndarray, np.ndarray]:
