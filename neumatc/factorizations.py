@@ -159,6 +159,11 @@ class _Spectral(_Product):
         x, vectors = gauge.guide(sample, x, choose, eps, followed=self.followed, periodic=periodic)
         return x, torch.from_numpy(vectors).to(values.core)
 
+    def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+        if not self.followed:
+            return super().matched(factors, like)
+        return self._joined(*_matched(self._parts(factors), self._parts(like)))
+
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         U, s, V = self._parts(factors)
         return (U * s[:, None, :].to(U.dtype)) @ V.mH
@@ -260,6 +265,9 @@ class SVD(_Spectral):
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[0], factors[1], factors[2].mH
 
+    def _joined(self, U: Tensor, S: Tensor, V: Tensor) -> Factors:
+        return U, S, V.mH
+
     def _turned(self, fitted: Sequence[Tensor], P: Tensor, S: Tensor) -> Factors:
         left, S = (P, S) if self.followed else (_signed(P, S), S.abs())
         return fitted[0] @ left, S, P.mH @ fitted[2]
@@ -313,6 +321,9 @@ class Eigh(_Spectral):
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[1], factors[0], factors[1]
 
+    def _joined(self, U: Tensor, s: Tensor, V: Tensor) -> Factors:
+        return s, V
+
     def _turned(self, fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
         return s, fitted[1] @ P
 
@@ -362,6 +373,9 @@ class Eig(Operation):
         values, V = factors
         found = gauge.align(V, values, x, duals=linalg.inverse(V)[0].mH, **along)
         return (found.values(values), V @ found.rotations), found.events
+
+    def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+        return _matched((factors[1], *factors), (like[1], *like))[1:]
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -606,7 +620,17 @@ def _columns(A: Tensor, order: Tensor) -> Tensor:
 
 def _signed(A: Tensor, S: Tensor) -> Tensor:
     """Change the sign of the columns with a negative value, unless that is rounding."""
-    return A * torch.where(S < -_rounding(S), -1, 1).to(A.dtype)[:, None, :]
+    return A * torch.where(S + _rounding(S) < 0, -1, 1).to(A.dtype)[:, None, :]
+
+
+def _matched(exact: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+    """Return U, s and V with the labels of others: in their order, with their phases and the signs of their values."""
+    (U, s, V), (left, _, right) = exact, like
+    order = _nearest(V, s, right)
+    U, s, V = _columns(U, order), s.gather(1, order), _columns(V, order)
+    phases = [torch.sgn((x.conj() * y).sum(dim=1)) for x, y in ((U, left), (V, right))]
+    passed = (phases[0] * phases[1].conj()).real < 0  # through zero
+    return U * phases[0][:, None], torch.where(passed, -s, s), V * phases[1][:, None]
 
 
 def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
@@ -614,7 +638,8 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
     What a column shares with vectors of one value it shares with their span.
     """
-    share, order = _equal(s).to(s.dtype) @ (P.mH @ guide).abs().square(), []
+    share, order = (P.mH @ guide).abs().square(), []
+    share = _equal(s).to(share.dtype) @ share
     for k in range(guide.shape[2]):
         order.append(share[:, :, k].argmax(dim=1, keepdim=True))
         share = share.scatter(1, order[k][:, :, None].expand(-1, -1, share.shape[2]), -1)

@@ -186,6 +186,10 @@ class Operation(ABC):
         """
         return None
 
+    def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+        """Return an exact solution with the labels of another value, where the operation keeps labels."""
+        return tuple(factors)
+
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""
         checks.require(self.orthonormal, "orthonormal", f"False for {self}, whose factors are not orthonormal", True)
