@@ -40,7 +40,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
     for i, m in enumerate(surrogate.maps):
-        tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{name}": weight for name, weight in m.weights.items()}
+        tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{k}": w.clone() for k, w in m.weights.items()}
         maps.append({"name": m.name, "complex": m.is_complex, "embedding": _describe(m.embedding)})
     header = {
         "format": _FORMAT,
