@@ -73,7 +73,8 @@ class _Spectral(_Product):
     r"""What the decompositions A ~ U diag(s) V^H have in common; for Hermitian matrices V = U.
 
     The map may hold more vectors than are asked for, so that one may cross the last of them, and in the place of the
-    values a matrix M with A ~ U M V^H, where some vectors are followed as a block; `finish` sorts this out.
+    values a matrix M with A ~ U M V^H, where some vectors are followed as a block; `finish` sorts this out. What it
+    finds in M has any phase: it is turned towards a guide, of several parameters towards the frames of the map.
     """
 
     rank: int | None = None
@@ -232,6 +233,18 @@ class SVD(_Spectral):
         gauge: ``"vectors"``: every triplet is followed along the parameter, those that turn into each other as a block;
             ``"subspace"``: the k triplets are one block. A block asks for an eigendecomposition of a small Hermitian
             matrix at every evaluation, and only for a gap below its smallest value.
+        order: ``"sorted"``: S descends and is not negative, as LAPACK gives it, so that vectors change places where
+            values cross. ``"followed"``, for one parameter: labels are kept through crossings, and column k is one
+            branch over the whole box. The branches are the k leading ones at the lower end, in their order there. One
+            that passes through zero changes its sign: the values of S are analytic, and ``S.abs()`` those of LAPACK.
+            `certify` keeps the labels too. With k < min(m, n) it and `Problem.error` compare with the k leading
+            triplets, which the branches need not be; `Problem.residual` does not. On a periodic axis whose labels
+            do not return to themselves there is a cut at the ends, and an event ``"loop"``.
+
+    Vectors are continuous in one parameter, in blocks too, but where they change places. (Real ones may change their
+    signs at the ends of a periodic axis.) The common phase is that of least motion of u and v together. Who wants one
+    side alone, and the span of its vectors rather than each of them, as a precoder does, takes `Subspace`: it is
+    continuous through crossings, in several parameters too.
     """
 
     orthonormal, powers, packed = (0, 2), (0, 1, 0), SVDFactors
@@ -294,9 +307,10 @@ class Eigh(_Spectral):
     Args:
         rank: k, the number of eigenpairs, those with the largest absolute values (as ``scipy.sparse.linalg.eigsh``
             chooses them); None means all.
-        gauge: As for `SVD`.
+        gauge, order: As for `SVD`; sorted values ascend.
 
-    Matrices that are not Hermitian count as failed; where none is, solving raises ValueError.
+    Vectors are continuous as those of `SVD`. Matrices that are not Hermitian count as failed; where none is, solving
+    raises ValueError.
     """
 
     orthonormal, powers, packed, work = (1,), (1, 0), EigFactors, (0, 9)
@@ -344,15 +358,20 @@ class Eig(Operation):
     r"""Eigenvalues and eigenvectors of a general square matrix, A V = V diag(w), where the eigenvalues stay apart.
 
     Columns of V have unit length. Real matrices give complex factors. The order is that of the first snapshot,
-    continued along the parameter; the phase of each column is the one of least motion. Defective matrices, and those
-    with a condition number of V above 1 / sqrt(eps), count as failed. Around a parameter where two eigenvalues meet the
-    eigenvectors have no continuous order (Kato, *Perturbation Theory for Linear Operators*, 1966, chapter II): it is
-    reported, and there are no blocks to fall back on; take `nm.MatrixFunction` or `nm.SVD`.
+    continued along the parameter, of one parameter through crossings too; the phase of each column is the one of least
+    motion. Defective matrices, and those with a condition number of V above 1 / sqrt(eps), count as failed. Around a
+    parameter where two eigenvalues meet the eigenvectors have no continuous order (Kato, *Perturbation Theory for
+    Linear Operators*, 1966, chapter II): it is reported, and there are no blocks to fall back on; take
+    `nm.MatrixFunction` or `nm.SVD`.
 
     Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths. The error
     of :math:`V W V^{-1}` can be larger by a factor up to :math:`\|V\|_F \|V^{-1}\|_2`. So the estimate of the error is
     :math:`\|A - V W V^{-1}\|_F / \|A\|_F`, at the price of an inverse: the error itself, up to the rounding in it. That
     of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
+
+    Args:
+        order: ``"any"``, since complex values have none: as far as labels can be kept. ``"followed"``: what cannot keep
+            them is refused, several parameters and training; and `certify` keeps the labels too.
     """
 
     order: str = "any"
@@ -397,7 +416,7 @@ class Eig(Operation):
 
 @dataclass(frozen=True)
 class Subspace(Operation):
-    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors.
+    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors: a precoder, for one.
 
     Only the span is unique; the basis is continued along the parameter by orthogonal Procrustes. Crossings among the
     leading singular values do no harm; it takes a gap below them, sigma_k > sigma_{k+1}. Compare principal angles or

@@ -25,6 +25,8 @@ from neumatc.report import Report, StopReason, library_version
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 # Places at which vectors inside blocks are looked at, for each term of a piece.
 _DENSE = 8
+# What to do where vectors change places.
+_CHANGING = "vectors change places where values cross: order='followed' keeps labels, a precoder takes nm.Subspace"
 # What to do where a tolerance is not met.
 _REMEDY = "nm.certify solves exactly where the map is not good enough"
 _REMEDIES = {
@@ -189,9 +191,10 @@ def _fit(
                 task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
                 for hint in task.problem.family.box.hints() if tol is not None else ():
                     task.note(hint)
+                maps = _guided(task, maps)
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
-                found.append(Surrogate(first.operation, family.shape, _guided(task, maps), family.box, task.report))
+                found.append(Surrogate(first.operation, family.shape, maps, family.box, task.report))
                 _warn(task)
     return _complete(found)
 
@@ -271,6 +274,8 @@ def _run(method: Method, tasks: list[Task]) -> list[list[FactorMap] | FamilyErro
 def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
     """Add the map of what `Operation.finish` turns factors of one parameter towards, where it needs that."""
     family, m = task.problem.family, maps[0]
+    if getattr(task.problem.operation, "order", "") == "sorted" and "crossing" in {e.kind for e in task.report.events}:
+        task.note(_CHANGING)
     if family.dimension > 1:
         return maps
     pieces = m.embedding.pieces(family.box, m.weights, m.rank)

@@ -166,8 +166,8 @@ class Operation(ABC):
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         """Write the factors, in the form that the exact solution has (order, signs), from the values of the maps.
 
-        Values of the public shape lie in ``out`` already. Callers set memory aside for it, three times that of the
-        values; see `finishes`.
+        After them comes that of `guide`, if there is one. Values of the public shape lie in ``out`` already. Callers
+        set memory aside for it, three times that of the values; see `finishes`.
         """
 
     def guide(
