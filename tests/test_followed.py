@@ -203,6 +203,13 @@ def test_other_orders_are_refused(kind, default):
     assert_raises(ValueError, ["`order`", default, "followed", "ascending"], lambda: kind(order="ascending"))
 
 
+@pytest.mark.parametrize("order", ["sorted", "followed"])
+def test_a_report_says_what_to_take_where_vectors_change_places(order):
+    _, surrogate = fitted(family_of(turned(branches, DOUBLE)), nm.Eigh(order=order))
+    said = surrogate.report.message
+    assert ("order='followed'" in said and "nm.Subspace" in said) == (order == "sorted"), said
+
+
 # Around
 
 

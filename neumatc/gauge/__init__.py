@@ -18,6 +18,9 @@ __all__ = ["Alignment", "align", "guide"]
 # Vectors inside blocks are looked at so often that each keeps this part of its squared length (18 degrees) from place
 # to place, unless the places are closer than this: two values that come so close are taken to cross.
 _KEPT, _NARROW = 0.9, 1e-9
+# But in no more numbers than these, 128 MiB, and of blocks of more vectors than the second in as many multiplications
+# as they take then, which is seconds: less is seen there.
+_MOST, _MANY = 2**24, 32
 # Of those places so many are kept that vectors turn by about this (radians) between them.
 _STEP = 0.3
 
@@ -175,13 +178,15 @@ def guide(
     def solved(x: np.ndarray) -> tuple[np.ndarray, ...]:
         return x, *np.linalg.eigh(sample(x))
 
-    found = solved(x)
+    size = sample(x[:1]).size
+    most = _MOST // (size * max(1, size**0.5 / _MANY))
+    found = solved(np.append(x[: -1 : 1 + int(len(x) // most)], x[-1]))
     while True:
         x, values, V = found
         frames, raw = transport.Frames.of(V, V, values, eps), transport.adjoint(V[:-1]) @ V[1:]
         kept = (np.abs(raw) ** 2 * frames.met[1:]).sum(axis=2).min(axis=1)
         coarse = (kept < _KEPT) & (np.diff(x) > _NARROW)
-        if not coarse.any():
+        if not coarse.any() or len(x) > most:
             break
         more = solved((x[:-1] + x[1:])[coarse] / 2)
         order = np.concatenate([x, more[0]]).argsort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -257,34 +258,36 @@ def _rotation(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def relaxed(followed: Followed) -> np.ndarray:
     """Turn the frames of several parameters towards the mean of all, whose projectors then make them smooth."""
-    W, graph = followed.W.copy(), followed.graph
-    if graph.closed or not len(graph.loops):
-        return W
-    for block in followed.blocks:
-        columns = followed.vectors[:, :, block]
-        turns, parts = _polar(adjoint(columns) @ polar(columns.mean(axis=0)))
-        if parts.min() > _SEEN:
-            W[:, :, block] = W[:, :, block] @ turns
-    return W
+    if followed.graph.closed or not len(followed.graph.loops):
+        return followed.W
+    mean = followed.vectors.mean(axis=0)
+    return _turned(followed, lambda block: polar(mean[:, block]), together=True)
 
 
 def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
     """Turn the frames between anchors on a path towards the straight line between the frames there."""
-    x, W, columns = followed.graph.x[:, 0], followed.W.copy(), followed.vectors
+    x, columns = followed.graph.x[:, 0], followed.vectors
     held = np.flatnonzero(np.isin(x.round(_DECIMALS), anchors.round(_DECIMALS)))
     held = held[np.argsort(x[held])]
     places = x[held]
     if followed.graph.closed and len(held) and places[-1] - places[0] < 2:  # the path goes on beyond both ends
         held, places = np.r_[held[-1:], held, held[:1]], np.r_[places[-1:] - 2, places, places[:1] + 2]
     if len(held) < 2:
-        return W
+        return followed.W
     right = np.searchsorted(places, x).clip(1, len(held) - 1)
     a, b = held[right - 1], held[right]
     t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
     line = (1 - t) * columns[a] + t * columns[b]
+    return _turned(followed, lambda block: line[:, :, block])
+
+
+def _turned(followed: Followed, goal: Callable[[np.ndarray], np.ndarray], together: bool = False) -> np.ndarray:
+    """Turn the frames of each block to be nearest to its goal, where (``together``: everywhere or not) it is seen."""
+    W = followed.W.copy()
     for block in followed.blocks:
-        turns, part = _polar(adjoint(columns[:, :, block]) @ line[:, :, block])
-        W[:, :, block] = np.where((part > _SEEN)[:, None, None], W[:, :, block] @ turns, W[:, :, block])
+        turns, parts = _polar(adjoint(followed.vectors[:, :, block]) @ goal(block))
+        seen = (parts.min() if together else parts[:, None, None]) > _SEEN
+        W[:, :, block] = np.where(seen, W[:, :, block] @ turns, W[:, :, block])
     return W
 
 
