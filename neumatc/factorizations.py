@@ -115,8 +115,8 @@ class _Spectral(_Product):
         return self._leading(A, self.rank or min(A.shape[1:]))
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
-        # Labels that are kept may go anywhere.
-        extra = max(A.shape) if self.followed else _EXTRA if self.gauge == "vectors" else 0
+        extra = max(A.shape) if self.followed else _EXTRA  # labels that are kept may go anywhere
+        extra = extra if self.gauge == "vectors" else 0
         return self._leading(A, min((self.rank or max(A.shape)) + extra, *A.shape[1:]))
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
@@ -394,7 +394,8 @@ class Eig(Operation):
         return (found.values(values), V @ found.rotations), found.events
 
     def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
-        return _matched((factors[1], *factors), (like[1], *like))[1:]
+        kept = self.order == "followed"
+        return _matched((factors[1], *factors), (like[1], *like))[1:] if kept else super().matched(factors, like)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
