@@ -121,6 +121,7 @@ def certify(
         if rejected.any():
             try:
                 exact, failed[piece][rejected] = problem.solve(A[rejected], good[rejected])
+                exact = operation.matched(exact, [x[rejected] for x in own])
             except FamilyError:  # the operation does not exist for any of them; the others are kept
                 exact, failed[piece][rejected] = [torch.nan] * len(own), True
             for x, y in zip(own, exact):

@@ -159,7 +159,8 @@ class ClosedForm(Method):
         if (count or not operation.unique) and len(tasks) > 1:
             return [self._fit([own], [values])[0] for own, values in zip(tasks, samples)]
         if not operation.unique:
-            factors, events = operation.align(samples[0].x, samples[0].factors)
+            along = {"periodic": task.problem.family.box.periodic[0]} if samples[0].x.shape[1] == 1 else {}
+            factors, events = operation.align(samples[0].x, samples[0].factors, **along)
             task.enter(events)
             samples = [replace(samples[0], factors=tuple(x.resolve_conj().contiguous() for x in factors))]
         for own in tasks:

@@ -62,6 +62,7 @@ def table(inspector: Inspector) -> list[FactorMap]:
     report.stop_reason, report.met = StopReason.TABLE, bool(good.all())
     report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
     task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
+    inspector.snapshots.divide(grid[:, 0])  # each stands for itself
     rows = torch.from_numpy(rows[good])
     return inspector.maps(*tree.chain(grid[good, 0]), lambda value: value[rows.to(value.device)])
 

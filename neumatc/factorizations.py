@@ -23,6 +23,8 @@ _EXTRA = 2
 _SAME = 8
 # The condition number of a second matrix, in units of rounding, up to which its inverse is believed: a hundredth.
 _SURE = 0.01
+# Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
+_EQUAL = 1e3
 
 
 class SVDFactors(NamedTuple):
@@ -76,11 +78,13 @@ class _Spectral(_Product):
     r"""What the decompositions A ~ U diag(s) V^H have in common; for Hermitian matrices V = U.
 
     The map may hold more vectors than are asked for, so that one may cross the last of them, and in the place of the
-    values a matrix M with A ~ U M V^H, where some vectors are followed as a block; `finish` sorts this out.
+    values a matrix M with A ~ U M V^H, where some vectors are followed as a block; `finish` sorts this out. What it
+    finds in M has any phase: it is turned towards a guide, of several parameters towards the frames of the map.
     """
 
     rank: int | None = None
     gauge: str = "vectors"
+    order: str = "sorted"
     unique, certainty = False, "bound"
     error = Operation.error
     _largest = True  # whether the values of largest modulus are wanted
@@ -89,6 +93,15 @@ class _Spectral(_Product):
         if self.rank is not None:
             checks.integer("rank", self.rank, 1)
         checks.choice("gauge", self.gauge, ("vectors", "subspace"))
+        checks.choice("order", self.order, ("sorted", "followed"))
+
+    @property
+    def followed(self) -> bool:
+        return self.order == "followed"
+
+    def _needed(self, wanted: Tensor, x: Tensor) -> Tensor:
+        """Return the mask of columns (N, K) that somebody needs: labels that are kept, where they begin."""
+        return wanted & (x == x.min()) if self.followed else wanted
 
     def _count(self, m: int, n: int) -> int:
         require_rank(self.rank or 1, m, n)
@@ -101,7 +114,8 @@ class _Spectral(_Product):
         k = shapes[0][-1]
         public = [factor.shape for factor in self._described(m, n, k)]
         blocks = [(k, k) if shape == (k,) else shape for shape in public]
-        return k >= self._count(m, n) and list(shapes) in (public, blocks)
+        guided = [*blocks, (k, self._count(m, n))]
+        return k >= self._count(m, n) and list(shapes) in (public, blocks, guided)
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         factors, failed = self._whole(A)
@@ -109,7 +123,8 @@ class _Spectral(_Product):
 
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         factors, failed = self._whole(A)
-        extra = _EXTRA if self.gauge == "vectors" else 0
+        extra = max(A.shape) if self.followed else _EXTRA  # labels that are kept may go anywhere
+        extra = extra if self.gauge == "vectors" else 0
         return self._ordered(*factors, min(self._count(*A.shape[1:]) + extra, *A.shape[1:])), failed
 
     def _tied(self, factors: Sequence[Tensor], k: int) -> Tensor:
@@ -127,8 +142,15 @@ class _Spectral(_Product):
         values, k = fitted[at], out[at].shape[1]
         if values.ndim == 3:
             values, P = _diagonalised((values + values.mH) / 2)
-            order = self._order(values, k)  # of a few columns, before they meet the large factors
-            ordered = self._turned(fitted, _columns(P, order), values.gather(1, order))
+            # Of several parameters towards the frames of the maps, which are continuous.
+            guide = (
+                fitted[len(out)] if len(fitted) > len(out) else torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
+            )
+            order = _nearest(P, values, guide) if self.followed else self._order(values, k)
+            P, values = _columns(P, order), values.gather(1, order)  # a few columns, before they meet large factors
+            ordered = self._turned(fitted, _towards(P, values, guide), values)
+        elif self.followed:
+            return
         else:
             if values is out[at]:  # in place: only where it is not in order already
                 rows = self._unordered(values).any(dim=-1)
@@ -137,6 +159,29 @@ class _Spectral(_Product):
             ordered = self._ordered(*(x[rows] for x in fitted), k)
         for x, y in zip(out, ordered):
             x[rows] = y
+
+    def guide(
+        self, maps: Sequence[Callable], x: np.ndarray, m: int, n: int, *, periodic: bool
+    ) -> tuple[np.ndarray, Tensor] | None:
+        values, k = maps[self.powers.index(1)], self._count(m, n)
+        if len(values.shape) == 1:
+            return None
+
+        def sample(x: np.ndarray) -> np.ndarray:
+            M = values(torch.from_numpy(x[:, None]).to(values.core.device))
+            return linalg.wide((M + M.mH) / 2).resolve_conj().cpu().numpy()
+
+        def choose(s: np.ndarray) -> np.ndarray:
+            return self._order(torch.from_numpy(s), k).numpy()
+
+        eps = torch.finfo(values.core.dtype).eps
+        x, vectors = gauge.guide(sample, x, choose, eps, followed=self.followed, periodic=periodic)
+        return x, torch.from_numpy(vectors).to(values.core)
+
+    def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+        if not self.followed:
+            return super().matched(factors, like)
+        return self._joined(*_matched(self._parts(factors), self._parts(like)))
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         U, s, V = self._parts(factors)
@@ -207,6 +252,18 @@ class SVD(_Spectral):
         gauge: ``"vectors"``: every triplet is followed along the parameter, those that turn into each other as a block;
             ``"subspace"``: the k triplets are one block. A block asks for an eigendecomposition of a small Hermitian
             matrix at every evaluation, and only for a gap below its smallest value.
+        order: ``"sorted"``: S descends and is not negative, as LAPACK gives it, so that vectors change places where
+            values cross. ``"followed"``, for one parameter: labels are kept through crossings, and column k is one
+            branch over the whole box. The branches are the k leading ones at the lower end, in their order there. One
+            that passes through zero changes its sign: the values of S are analytic, and ``S.abs()`` those of LAPACK.
+            `certify` keeps the labels too. With k < min(m, n) it and `Problem.error` compare with the k leading
+            triplets, which the branches need not be; `Problem.residual` does not. On a periodic axis whose labels
+            do not return to themselves there is a cut at the ends, and an event ``"loop"``.
+
+    Vectors are continuous in one parameter, in blocks too, but where they change places. (Real ones may change their
+    signs at the ends of a periodic axis.) The common phase is that of least motion of u and v together. Who wants one
+    side alone, and the span of its vectors rather than each of them, as a precoder does, takes `Subspace`: it is
+    continuous through crossings, in several parameters too.
     """
 
     orthonormal, powers, packed = (0, 2), (0, 1, 0), SVDFactors
@@ -226,6 +283,7 @@ class SVD(_Spectral):
         mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
         while True:
             wanted = (torch.arange(S.shape[1]) < (self.rank or len(S[0]))).expand(S.shape)
+            wanted = self._needed(wanted, x)
             if mirrored:
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
@@ -240,8 +298,12 @@ class SVD(_Spectral):
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[0], factors[1], factors[2].mH
 
+    def _joined(self, U: Tensor, S: Tensor, V: Tensor) -> Factors:
+        return U, S, V.mH
+
     def _turned(self, fitted: Sequence[Tensor], P: Tensor, S: Tensor) -> Factors:
-        return fitted[0] @ _signed(P, S), S.abs(), P.mH @ fitted[2]
+        left, S = (P, S) if self.followed else (_signed(P, S), S.abs())
+        return fitted[0] @ left, S, P.mH @ fitted[2]
 
     def _unordered(self, S: Tensor) -> Tensor:
         return torch.nn.functional.pad(S, (0, 1)).diff(dim=-1) > 0
@@ -251,9 +313,9 @@ class SVD(_Spectral):
         return order.gather(1, S.abs().argsort(dim=-1, descending=True))
 
     def _ordered(self, U: Tensor, S: Tensor, Vh: Tensor, k: int) -> Factors:
-        order = self._order(S, k)
+        order = self._order(_apart(S, -1), k)
         Vh = Vh.gather(1, order[:, :, None].expand(-1, -1, Vh.shape[2]))
-        return _columns(_signed(U, S), order), S.gather(1, order).abs(), Vh
+        return _columns(_signed(U, S), order), S.gather(1, order).abs().sort(dim=1, descending=True).values, Vh
 
 
 @dataclass(frozen=True)
@@ -273,7 +335,7 @@ class Eigh(_Spectral):
 
     Args:
         rank: k, the number of eigenpairs; None means all.
-        gauge: As for `SVD`.
+        gauge, order: As for `SVD`; sorted values ascend.
         which: Those with the ``"largest"`` or ``"smallest"`` absolute values (``"LM"`` and ``"SM"`` of
             ``scipy.sparse.linalg.eigsh``), or at one end of the spectrum, ``"lowest"`` or ``"highest"``.
         B: The second matrix, one for all p, (n, n), as a tensor, an array or a sparse matrix of SciPy; or a
@@ -282,6 +344,8 @@ class Eigh(_Spectral):
             family, and like A it is in no file; to certify a loaded surrogate give the problem the same B.
         near: sigma: the k values closest to it, instead of ``which``. For these and the smallest a fit holds all n
             vectors of every exact solution, since any may become one of the k.
+
+    Vectors are continuous as those of `SVD`.
 
     Failures: matrices that are not Hermitian up to rounding (if all are, solving raises ValueError), a B that is not
     positive definite, and values of which k are no choice, since the next one is as good up to rounding; for
@@ -349,7 +413,7 @@ class Eigh(_Spectral):
         (factors, failed), k = self._whole(A), self._count(*A.shape[1:])
         if self.gauge == "subspace":
             factors = self._ordered(*factors, k)
-        elif not self.inner:
+        elif not (self.inner or self.followed):
             place = torch.arange(A.shape[1], device=A.device)
             low, high = place < k + _EXTRA, place >= len(place) - k - _EXTRA
             held = {"lowest": low, "highest": high}.get(self.which, low | high)
@@ -360,7 +424,9 @@ class Eigh(_Spectral):
         k = self.rank or factors[0].shape[1]
         wanted = torch.zeros(factors[0].shape, dtype=torch.bool)
         wanted.scatter_(1, self._worth(factors[0]).topk(k).indices.cpu(), True)
-        used = wanted.any(dim=0, keepdim=True).float()  # and those beside, which may cross them
+        wanted = self._needed(wanted, x)
+        # And those beside, which may cross them; labels that are kept may go anywhere.
+        used = (wanted.any(dim=0, keepdim=True) | self.followed).float()
         some = (torch.nn.functional.max_pool1d(used, 2 * _EXTRA + 1, 1, _EXTRA) > 0)[0]
         factors, wanted = [x[..., some.to(x.device)] for x in factors], wanted[:, some]
         values, V = factors[:2]
@@ -434,6 +500,9 @@ class Eigh(_Spectral):
     def _parts(self, factors: Sequence[Tensor]) -> Factors:
         return factors[1], factors[0], factors[1]
 
+    def _joined(self, U: Tensor, s: Tensor, V: Tensor) -> Factors:
+        return s, V
+
     def _turned(self, fitted: Sequence[Tensor], P: Tensor, s: Tensor) -> Factors:
         return s, fitted[1] @ P
 
@@ -450,8 +519,8 @@ class Eigh(_Spectral):
         return chosen.gather(1, values.gather(1, chosen).argsort(dim=1))
 
     def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
-        order = self._order(values, k)
-        return values.gather(1, order), _columns(vectors, order)
+        order = self._order(_apart(values), k)
+        return values.gather(1, order).sort(dim=1).values, _columns(vectors, order)
 
 
 @dataclass(frozen=True)
@@ -459,19 +528,28 @@ class Eig(Operation):
     r"""Eigenvalues and eigenvectors of a general square matrix, A V = V diag(w), where the eigenvalues stay apart.
 
     Columns of V have unit length. Real matrices give complex factors. The order is that of the first snapshot,
-    continued along the parameter; the phase of each column is the one of least motion. Defective matrices, and those
-    with a condition number of V above 1 / sqrt(eps), count as failed. Around a parameter where two eigenvalues meet the
-    eigenvectors have no continuous order (Kato, *Perturbation Theory for Linear Operators*, 1966, chapter II): it is
-    reported, and there are no blocks to fall back on; take `nm.MatrixFunction` or `nm.SVD`.
+    continued along the parameter, of one parameter through crossings too; the phase of each column is the one of least
+    motion. Defective matrices, and those with a condition number of V above 1 / sqrt(eps), count as failed. Around a
+    parameter where two eigenvalues meet the eigenvectors have no continuous order (Kato, *Perturbation Theory for
+    Linear Operators*, 1966, chapter II): it is reported, and there are no blocks to fall back on; take
+    `nm.MatrixFunction` or `nm.SVD`.
 
     Residual: :math:`\|A V - V W\|_F / (\|A\|_F \|V\|_F)`, together with the defect of the columns' lengths. The error
     of :math:`V W V^{-1}` can be larger by a factor up to :math:`\|V\|_F \|V^{-1}\|_2`. So the estimate of the error is
     :math:`\|A - V W V^{-1}\|_F / \|A\|_F`, at the price of an inverse: the error itself, up to the rounding in it. That
     of eigenvalues can be larger than this by the condition number again (Bauer and Fike, Numer. Math. 2, 1960).
+
+    Args:
+        order: ``"any"``, since complex values have none: as far as labels can be kept. ``"followed"``: what cannot keep
+            them is refused, several parameters and training; and `certify` keeps the labels too.
     """
 
+    order: str = "any"
     unique, powers, packed = False, (1, 0), EigFactors
     work = (0, 51)  # 25 for the eigenvectors, and their singular values tell which matrices are defective
+
+    def __post_init__(self) -> None:
+        checks.choice("order", self.order, ("any", "followed"))
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.SVD")
@@ -484,6 +562,10 @@ class Eig(Operation):
         values, V = factors
         found = gauge.align(V, values, x, duals=linalg.inverse(V)[0].mH, **along)
         return (found.values(values), V @ found.rotations), found.events
+
+    def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+        kept = self.order == "followed"
+        return _matched((factors[1], *factors), (like[1], *like))[1:] if kept else super().matched(factors, like)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
@@ -505,7 +587,7 @@ class Eig(Operation):
 
 @dataclass(frozen=True)
 class Subspace(Operation):
-    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors.
+    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors: a precoder, for one.
 
     Only the span is unique; the basis is continued along the parameter by orthogonal Procrustes. Crossings among the
     leading singular values do no harm; it takes a gap below them, sigma_k > sigma_{k+1}. Compare principal angles or
@@ -760,8 +842,58 @@ def _columns(A: Tensor, order: Tensor) -> Tensor:
 
 
 def _signed(A: Tensor, S: Tensor) -> Tensor:
-    """Change the sign of the columns with a negative value."""
-    return A * torch.where(S < 0, -1, 1).to(A.dtype)[:, None, :]
+    """Change the sign of the columns with a negative value, unless that is rounding."""
+    return A * torch.where(S + _rounding(S) < 0, -1, 1).to(A.dtype)[:, None, :]
+
+
+def _matched(exact: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+    """Return U, s and V with the labels of others: in their order, with their phases and the signs of their values."""
+    (U, s, V), (left, _, right) = exact, like
+    order = _nearest(V, s, right)
+    U, s, V = _columns(U, order), s.gather(1, order), _columns(V, order)
+    phases = [torch.sgn((x.conj() * y).sum(dim=1)) for x, y in ((U, left), (V, right))]
+    passed = (phases[0] * phases[1].conj()).real < 0  # through zero
+    return U * phases[0][:, None], torch.where(passed, -s, s), V * phases[1][:, None]
+
+
+def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
+    """Return the numbers (B, k) of the columns of P (B, J, J), with values s, that are nearest to those of the guide.
+
+    What a column shares with vectors of one value it shares with their span.
+    """
+    share, order = (P.mH @ guide).abs().square(), []
+    share = _equal(s).to(share.dtype) @ share
+    for k in range(guide.shape[2]):
+        order.append(share[:, :, k].argmax(dim=1, keepdim=True))
+        share = share.scatter(1, order[k][:, :, None].expand(-1, -1, share.shape[2]), -1)
+    return torch.cat(order, dim=1)
+
+
+def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
+    """Turn columns of P (B, J, k), of values s, towards the guide: in phase, those of one value by a unitary matrix."""
+    overlap, equal = P.mH @ guide, _equal(s)
+    phase = torch.sgn(overlap.diagonal(dim1=1, dim2=2))
+    turned = P * torch.where(phase == 0, 1, phase)[:, None, :]
+    rows = equal.sum(dim=(1, 2)) > s.shape[1]
+    if not checks.followed(P) and rows.any():
+        left, _, right, _ = linalg.svd(overlap[rows] * equal[rows])
+        turned[rows] = P[rows] @ (left @ right)
+    return turned
+
+
+def _equal(s: Tensor) -> Tensor:
+    """Which of the values s (B, k) are one, shape (B, k, k)."""
+    return (s[:, :, None] - s[:, None, :]).abs() <= _rounding(s)[:, :, None]
+
+
+def _rounding(s: Tensor) -> Tensor:
+    """Difference, shape (B, 1), up to which values s (B, k) are one."""
+    return _EQUAL * torch.finfo(s.dtype).eps * s.abs().amax(dim=1, keepdim=True)
+
+
+def _apart(s: Tensor, sign: int = 1) -> Tensor:
+    """Add so much to values s (B, k) that those which are one stay in their order when they are sorted."""
+    return s + sign * _rounding(s) * torch.arange(s.shape[1], device=s.device)
 
 
 def _diagonalised(M: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
 from neumatc.model import FactorMap, Surrogate
+from neumatc.piece import chain
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
@@ -23,6 +26,10 @@ from neumatc.watch import Watch, memory
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 # Far below the rounding of any precision; powers of less leave double precision.
 _LEAST_TOL = 1e-30
+# Places at which vectors inside blocks are looked at, for each term of a piece.
+_DENSE = 8
+# What to do where vectors change places.
+_CHANGING = "vectors change places where values cross: order='followed' keeps labels, a precoder takes nm.Subspace"
 
 
 def fit(
@@ -195,6 +202,7 @@ def _fit(
                     task.note(hint)
                 if task.problem.family.densified:
                     task.note("the family's sparse matrices were made dense")
+                maps = _guided(task, maps)
                 task.report.seconds = (time.perf_counter() - begin) / len(tasks)
                 family = task.problem.family
                 surrogate = Surrogate(first.operation, family.shape, maps, family.box, task.report)
@@ -277,6 +285,25 @@ def _check_memory(problems: list[Problem], method: Method, rank: int | None, bud
     got = f"{size / 1e9:.3g} GB for {held} exact solutions and the latent tensors"
     remedy = "lower the rank, the snapshots or the number of problems, or take single precision"
     checks.require(size <= most, "problem", f"a fit that needs at most {most / 1e9:.3g} GB", got, remedy, MemoryError)
+
+
+def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
+    """Add the map of what `Operation.finish` turns factors of one parameter towards, where it needs that."""
+    family, m = task.problem.family, maps[0]
+    if getattr(task.problem.operation, "order", "") == "sorted" and "crossing" in {e.kind for e in task.report.events}:
+        task.note(_CHANGING)
+    if family.dimension > 1:
+        return maps
+    pieces = m.embedding.pieces(family.box, m.weights, m.rank)
+    ends = family.box.cube(torch.tensor([p.lower for p in pieces] + [pieces[-1].upper], device=family.device))[:, 0]
+    spans = zip(pairwise(ends.tolist()), pieces)
+    x = np.concatenate([[-1.0], *(np.linspace(*span, _DENSE * piece.terms + 1)[1:] for span, piece in spans)])
+    found = task.problem.operation.guide(maps, x, *family.shape, periodic=family.box.periodic[0])
+    if found is None:
+        return maps
+    embedding, weights = chain(found[0])
+    weights = {name: weight.to(family.device) for name, weight in weights.items()}
+    return [*maps, FactorMap("guide", found[1], embedding, weights)]
 
 
 def _check_start(start: object, problem: Problem, rank: int | None) -> None:

@@ -101,7 +101,9 @@ class PiecewisePolynomials(_Nodal):
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece."""
         piece = self.locate(x, weights)
-        if checks.followed(x):
+        # Of a chain, whose pieces have two nodes each, a product for every piece would take longer.
+        chain = weights["nodes"].shape[1:] == (1, 2) and len(x) * columns.shape[1] < _HELD
+        if checks.followed(x) or (chain and out is None and not x.is_cuda):
             return self.gathered(x, piece, weights, columns)
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         if x.is_cuda:

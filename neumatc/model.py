@@ -130,7 +130,7 @@ class Surrogate(Shown, nn.Module):
         expected = [(factor.name, factor.shape) for factor in operation.factors(*self.shape)]
         found = [(m.name, m.shape) for m in self.maps]
         names, shapes = ([entry[i] for entry in found] for i in (0, 1))
-        if names != [name for name, _ in expected] or not operation.fits(*self.shape, shapes):
+        if names[: len(expected)] != [name for name, _ in expected] or not operation.fits(*self.shape, shapes):
             raise ValueError(
                 f"`maps`: expected the factors {expected} of {operation} for `shape` {self.shape}, got {found}."
             )
@@ -404,8 +404,8 @@ def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
 def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int], p: list[Tensor]) -> list[Tensor]:
     """Return the memory that the caller gives for the factors at parameters p, after checking it."""
     outputs = list(out) if isinstance(out, (tuple, list)) else [out]
-    if len(outputs) != len(surrogate.maps):
-        raise ValueError(f"`out`: expected {len(surrogate.maps)} tensor(s), one per factor, got {len(outputs)}.")
+    if len(outputs) != len(surrogate._factors):
+        raise ValueError(f"`out`: expected {len(surrogate._factors)} tensor(s), one per factor, got {len(outputs)}.")
     taken = [_span(x) for x in (*p, *surrogate.buffers())]
     for m, factor, dtype, x in zip(surrogate.maps, surrogate._factors, surrogate.dtypes, outputs):
         shape = (*counts, *factor.shape)
@@ -453,5 +453,6 @@ def evaluate(
     """Evaluate the factors at x (B, d) in [-1, 1]^d, or on a grid, in their final form, in ``out`` if given."""
     out = empty(operation, shape, maps, len(x), x.device) if out is None else out
     fitted = [m(x, out=piece) if m.shape == piece.shape[1:] else m(x) for m, piece in zip(maps, out)]
+    fitted += [m(x) for m in maps[len(out) :]]
     operation.finish(fitted, out)
     return out

@@ -180,9 +180,29 @@ class Operation(ABC):
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         """Write the factors, in the form that the exact solution has (order, signs), from the values of the maps.
 
-        Values of the public shape lie in ``out`` already. Callers set memory aside for it, three times that of the
-        values; see `finishes`.
+        After them comes that of `guide`, if there is one. Values of the public shape lie in ``out`` already. Callers
+        set memory aside for it, three times that of the values; see `finishes`.
         """
+
+    def guide(
+        self, maps: Sequence[Callable], x: np.ndarray, m: int, n: int, *, periodic: bool
+    ) -> tuple[np.ndarray, Tensor] | None:
+        """Return what `finish` needs to make values of the maps continuous along one parameter; by default nothing.
+
+        Args:
+            maps: The maps of the factors.
+            x: Coordinates in [-1, 1] from end to end, close enough for the maps to be about linear between them.
+            m, n: The shape of A.
+            periodic: Whether -1 and 1 are the same.
+
+        Returns:
+            Coordinates (P,) and numbers (P, *shape), between which they are linear: one more value for `finish`.
+        """
+        return None
+
+    def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
+        """Return an exact solution with the labels of another value, where the operation keeps labels."""
+        return tuple(factors)
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""

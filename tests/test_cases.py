@@ -349,3 +349,25 @@ def test_lowest_eigenpairs_in_the_span_of_eight(string):
     peer = nm.peers.reduced_basis(problem, 8)
     assert peer.exact_solves <= 8
     assert ((peer(p).eigenvalues - expected) / expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("kind", [nm.Eigh, nm.SVD, nm.Eig])
+def test_modes_keep_their_labels_through_crossings(kind):
+    assert_met(problems.mode_labels(kind(order="followed")))
+
+
+@pytest.mark.parametrize(
+    "fit", [{"tol": 1e-6}, {"rank": 16, "method": nm.ClosedForm(snapshots=64)}], ids=["tol", "rank"]
+)
+def test_no_sign_flips(fit):
+    case = problems.sign_flips(fit)
+    surrogate = fitted(case)
+    assert case.right(surrogate), case.failing(surrogate)
+
+
+@pytest.mark.parametrize("gauge", ["vectors", "subspace"])
+@pytest.mark.parametrize(("model", "spread"), [("A", 30e-9), ("D", 100e-9), ("E", 100e-9)])
+def test_vectors_on_the_line_of_sight_step_as_in_parallel_transport(model, spread, gauge):
+    case = sionna(lambda: problems.line_of_sight(model, spread, gauge))
+    surrogate = fitted(case)
+    assert case.right(surrogate), case.failing(surrogate)

@@ -503,3 +503,85 @@ def all_cases() -> list[Callable[[], Case]]:
         *(lambda s=s: thermal_block(s) for s in ("constant", "random")),
         grazing,
     ]
+
+
+def mode_labels(operation: nm.Operation) -> Case:
+    """Six modes of a rotating matrix whose values cross three times; the defect: how far a column leaves its branch.
+
+    That is the error of the value, and of the vector, which goes on where values cross.
+    """
+    rng = np.random.default_rng(1)
+    Q, S = np.linalg.qr(rng.normal(size=(6, 6)))[0], rng.normal(size=(6, 6))
+    base, slope = np.arange(1.0, 7), np.array([3.0, 0, -1, 0, 0.5, 0])
+
+    def frames(p: np.ndarray) -> np.ndarray:
+        return scipy.linalg.expm(0.3 * p[:, None, None] * (S - S.T)) @ Q
+
+    def fn(p: Tensor) -> Tensor:
+        t = p.numpy()[:, 0]
+        R = frames(t)
+        return torch.as_tensor((R * (base + t[:, None] * slope)[:, None, :]) @ _adjoint(R))
+
+    p = np.linspace(0, 1, 1001)
+    values, vectors = base + p[:, None] * slope, frames(p)
+
+    def defect(value: object) -> np.ndarray:
+        values_at, V = (value.S, value.U) if isinstance(operation, nm.SVD) else value
+        w, V = np.asarray(values_at), np.asarray(V)
+        own = np.abs(w[0, :, None] - values[0]).argmin(axis=1)
+        kept = np.einsum("bik,bik->bk", vectors[:, :, own], V)
+        missed = np.linalg.norm(V - vectors[:, :, own] * (kept / np.abs(kept))[:, None], axis=1)
+        return np.maximum(np.abs(w - values[:, own]), missed).max(axis=1)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=DOUBLE), operation)
+    return Case(
+        f"mode labels, {type(operation).__name__}",
+        problem,
+        {"tol": 1e-6},
+        torch.as_tensor(p)[:, None],
+        defect,
+        1e-5,
+        0.0,
+        20,
+    )
+
+
+def sign_flips(fit: dict[str, object]) -> Case:
+    """Eigenvectors of polynomials with four near misses; the defect: of neighbours that should agree, the worst."""
+
+    def matrices(t: np.ndarray) -> np.ndarray:
+        one = np.ones_like(t)
+        rows = (one, 2 * t + 1, t**2, t**3), (2 * t + 1, 2 - t, t**2, 1 - t**3), (t**2, t**2, 3 - 2 * t, t**2)
+        return np.stack([np.stack(row, -1) for row in (*rows, (t**3, 1 - t**3, t**2, 4 - 3 * t))], -2)
+
+    family = nm.ParametricMatrix(lambda p: torch.as_tensor(matrices(p.numpy()[:, 0])), [-1.0], [1.0], dtype=DOUBLE)
+    p = torch.linspace(-1, 1, 2001, dtype=DOUBLE)[:, None]
+
+    def defect(value: object) -> np.ndarray:
+        V = np.asarray(value[1])
+        return np.array([1 - np.einsum("bik,bik->bk", V[1:], V[:-1]).min()])
+
+    return Case("sign flips", nm.Problem(family, nm.Eigh()), fit, p, defect, 1e-3)
+
+
+def line_of_sight(model: str, spread: float, gauge: str) -> Case:
+    """Two singular triplets at 816 tones; the defect: a step between tones over that of exact parallel transport.
+
+    Where the two values are apart by 5 % of the larger. Transport is that of u and v together, as they share a phase.
+    """
+    panel = {"base_antennas": (2, 2, 2), "user_antennas": (1, 2, 2), "direction": "downlink", "seed": 3}
+    channel = nm.wireless.cdl(model, delay_spread=spread, subcarriers=816, **panel)
+    f = channel.frequencies
+    U, S, Vh = np.linalg.svd(channel(f).numpy().astype(complex), full_matrices=False)
+    exact = np.concatenate([U, _adjoint(Vh)], axis=1)[:, :, :2] / 2**0.5
+    kept = np.einsum("bik,bik->bk", exact[1:].conj(), exact[:-1])
+    least = np.linalg.norm(exact[1:] * (kept / np.abs(kept))[:, None] - exact[:-1], axis=1)
+    apart = (S[:, 0] - S[:, 1]) / S[:, 0] > 0.05
+    apart = apart[1:] & apart[:-1]
+
+    def defect(value: object) -> np.ndarray:
+        V = np.concatenate([np.asarray(value.U), _adjoint(np.asarray(value.Vh))], axis=1).astype(complex) / 2**0.5
+        return (np.linalg.norm(np.diff(V, axis=0), axis=1) / least)[apart].max(axis=1)
+
+    problem = nm.Problem(channel, nm.SVD(rank=2, gauge=gauge))
+    return Case(f"CDL-{model}, {gauge}", problem, {"rank": 24}, f, defect, 1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,16 @@ from neumatc.gauge import events, graph, transport
 from neumatc.linalg import wide
 from neumatc.report import Event
 
-__all__ = ["Alignment", "align"]
+__all__ = ["Alignment", "align", "guide"]
+
+# Vectors inside blocks are looked at so often that each keeps this part of its squared length (18 degrees) from place
+# to place, unless the places are closer than this: two values that come so close are taken to cross.
+_KEPT, _NARROW = 0.9, 1e-9
+# But in no more numbers than these, 128 MiB, and of blocks of more vectors than the second in as many multiplications
+# as they take then, which is seconds: less is seen there.
+_MOST, _MANY = 2**24, 32
+# Of those places so many are kept that vectors turn by about this (radians) between them.
+_STEP = 0.3
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Alignment:
         """
         W = self.rotations
         if self.separate:
-            return torch.einsum("nk,nkj->nj", given, W.abs().square().to(given.dtype))
+            parts = W.abs().square()
+            return torch.einsum("nk,nkj->nj", given, (parts / parts.sum(dim=1, keepdim=True)).to(given.dtype))
         inside = torch.block_diag(*(torch.ones(len(block), len(block)) for block in self.blocks)).to(W)
         return W.mH @ (given[:, :, None].to(W.dtype) * W) * inside
 
@@ -138,3 +149,58 @@ def _followed(frames: transport.Frames, lattice: graph.Graph, together: bool) ->
             return followed, events.least(met) + events.crossings(followed)
         for a, b in pairs:
             joined[a, b] = joined[b, a] = True
+
+
+def guide(
+    sample: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    choose: Callable[[np.ndarray], np.ndarray],
+    eps: float,
+    *,
+    followed: bool = False,
+    periodic: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Follow the eigenvectors of Hermitian matrices M(x) along a path: what they are turned towards between its nodes.
+
+    A vector that is found anew at every x has any phase. Here phases are those of parallel transport along the whole
+    path, through avoided crossings of any width, which are looked at as closely as needed.
+
+    Args:
+        sample: From coordinates (N,) to M, shape (N, J, J).
+        x: Coordinates to begin with, from -1 to 1, close enough for M to be about linear between them.
+        choose: From values (N, J) to the numbers (N, k) of those wanted, in order.
+        eps: Rounding unit of M.
+        followed: Keep the labels that are wanted at the first x, through crossings; else their order anywhere.
+        periodic: Spread the phase that a turn gives a complex vector over the turn.
+
+    Returns:
+        Coordinates (P,), and vectors (P, J, k) there.
+    """
+
+    def solved(x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return x, *np.linalg.eigh(sample(x))
+
+    size = sample(x[:1]).size
+    most = _MOST // (size * max(1, size**0.5 / _MANY))
+    found = solved(np.append(x[: -1 : 1 + int(len(x) // most)], x[-1]))
+    while True:
+        x, values, V = found
+        frames, raw = transport.Frames.of(V, V, values, eps), transport.adjoint(V[:-1]) @ V[1:]
+        kept = (np.abs(raw) ** 2 * frames.met[1:]).sum(axis=2).min(axis=1)
+        coarse = (kept < _KEPT) & (np.diff(x) > _NARROW)
+        if not coarse.any() or len(x) > most:
+            break
+        more = solved((x[:-1] + x[1:])[coarse] / 2)
+        order = np.concatenate([x, more[0]]).argsort()
+        found = [np.concatenate(pair)[order] for pair in zip(found, more)]
+    single = list(np.arange(V.shape[2])[:, None])
+    path = transport.follow(frames, graph.connected(x[:, None], False), raw, single)
+    V, held = path.vectors, path.held + frames.equal * np.arange(V.shape[2])  # equal values stay in order
+    if periodic:
+        V = transport.spread(V, transport.adjoint(V[-1]) @ V[0], x, single)
+    columns = choose(held[:1] if followed else held)
+    V = np.take_along_axis(V, np.broadcast_to(columns[:, None], (*V.shape[:2], columns.shape[1])), axis=2)
+    turned = np.linalg.norm(np.diff(V, axis=0), axis=1).max(axis=1).cumsum() // _STEP
+    ends = np.diff(turned, prepend=0) != 0
+    kept = np.r_[True, ends] | np.r_[ends, True]
+    return x[kept], V[kept]

@@ -14,8 +14,9 @@ from neumatc.gauge.transport import RESOLVED, Followed, adjoint, polar
 from neumatc.report import Event
 
 # Two vectors turn into each other too fast for the snapshots where neighbours predict one with an error above the
-# first number, and above this many times what is usual for it and what neighbours predict the span of the two with.
-_ROUGH, _ROUGHER = 1e-3, 4.0
+# first number, and above this many times what neighbours predict the span of the two with and what is usual for it,
+# unless that is above the last number: then it is hardly predicted anywhere.
+_ROUGH, _ROUGHER, _ROUGHEST = 1e-3, 4.0, 0.1
 # Two vectors that exchange more than this part (13 degrees) at a least gap are at an avoided crossing.
 _MIXING = 0.05
 # A loop between neighbours that turns a vector by more than this (radians) is taken to enclose a degeneracy. A real
@@ -207,7 +208,7 @@ def _unresolved(followed: Followed) -> Found:
     # Over the length of the path, for over the nodes clusters would outvote the rest.
     lengths = np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])
     usual = np.quantile(rough, 0.5, axis=0, weights=lengths, method="inverted_cdf")
-    too = rough > np.maximum(_ROUGH, _ROUGHER * usual)
+    too = rough > np.clip(_ROUGHER * usual, _ROUGH, _ROUGHEST)
     for block in followed.blocks:
         too[:, block], rough[:, block] = too[:, block].any(axis=1)[:, None], rough[:, block].max(axis=1)[:, None]
     either = too[:, labels].any(axis=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -42,7 +43,12 @@ class Frames(NamedTuple):
         scale = max(np.abs(values).max(), _TINY)
         equal = _DEGENERATE_UNITS * eps * scale
         met = np.abs(values[:, :, None] - values[:, None, :]) <= equal
-        return cls(F, D, values, met if D is F else met & np.eye(F.shape[2], dtype=bool), equal, scale)
+        return cls(F, D, values, met, equal, scale)
+
+    def turned(self, turns: np.ndarray) -> Frames:
+        """Return the frames with their columns combined by matrices (N, K, K)."""
+        F = self.F @ turns
+        return self._replace(F=F, D=self.D @ adjoint(np.linalg.inv(turns)) if self.alone else F)
 
     @property
     def alone(self) -> bool:
@@ -124,7 +130,7 @@ def follow(frames: Frames, graph: Graph, raw: np.ndarray, blocks: list[np.ndarra
     if len(blocks) < width:
         W = W @ _turns(adjoint(W)[a] @ raw @ W[b], graph, blocks)
     if graph.closed:
-        W = _spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
+        W = spread(W, W[a[-1]].conj().T @ raw[-1] @ W[b[-1]], graph.x[:, 0], blocks)
     return Followed(frames, graph, W, blocks, adjoint(W)[a] @ raw @ W[b])
 
 
@@ -171,13 +177,14 @@ def _turns(overlaps: np.ndarray, graph: Graph, blocks: list[np.ndarray]) -> np.n
     return turns
 
 
-def _within_values(overlap: np.ndarray, met: np.ndarray) -> np.ndarray:
-    """Turn the vectors of one and the same value towards the labels."""
+def _within_values(overlap: np.ndarray, met: np.ndarray, alone: bool = False) -> np.ndarray:
+    """Turn the vectors of one and the same value towards the labels, those ``alone`` by any matrix."""
     turn = np.eye(len(met), dtype=overlap.dtype)
     for cluster in components(met):
         if len(cluster) > 1:
             rows = np.sort(np.argsort(-(np.abs(overlap[:, cluster]) ** 2).sum(axis=1))[: len(cluster)])
-            turn[np.ix_(cluster, cluster)] = polar(overlap[np.ix_(rows, cluster)]).conj().T
+            inner = overlap[np.ix_(rows, cluster)]
+            turn[np.ix_(cluster, cluster)] = (inner if alone else polar(inner)).conj().T
     return turn
 
 
@@ -187,19 +194,18 @@ def separated(frames: Frames, x: np.ndarray) -> tuple[Frames, np.ndarray]:
     Also return the turns (N, K, K) by which the vectors became them.
     """
     count, width = frames.values.shape
-    turns = np.broadcast_to(np.eye(width, dtype=frames.F.dtype), (count, width, width))
+    turns = np.tile(np.eye(width, dtype=frames.F.dtype), (count, 1, 1))
     apart = np.flatnonzero(~frames.degenerate)
-    if frames.alone or len(apart) == count or len(apart) < count / 2:
-        return frames, turns
-    F, met, turns = frames.F.copy(), frames.met.copy(), turns.copy()
-    for node in np.flatnonzero(frames.degenerate):
-        near, weights = _around(x, apart, node)
-        overlap, alone = F[near[0]].conj().T @ F[near], list(np.arange(width)[:, None])
-        predicted = sum(w * f @ _matched(o, alone) for w, f, o in zip(weights, F[near], overlap))
-        turns[node] = _within_values(predicted.conj().T @ F[node], met[node])
-        F[node] = F[node] @ turns[node]
-        met[node] = np.eye(width, dtype=bool)
-    return frames._replace(F=F, D=F, met=met), turns
+    if len(apart) >= count / 2:
+        D, single = frames.D, list(np.arange(width)[:, None])
+        for node in np.flatnonzero(frames.degenerate):
+            near, weights = _around(x, apart, node)
+            overlap = adjoint(D[near[0]]) @ frames.F[near]
+            predicted = sum(w * f @ _matched(o, single) for w, f, o in zip(weights, frames.F[near], overlap))
+            turns[node] = _within_values(adjoint(predicted) @ D[node], frames.met[node], frames.alone)
+        met = np.where(frames.degenerate[:, None, None], np.eye(width, dtype=bool), frames.met)
+        frames = frames.turned(turns)._replace(met=met)
+    return frames._replace(met=frames.met & np.eye(width, dtype=bool)) if frames.alone else frames, turns
 
 
 def _around(x: np.ndarray, apart: np.ndarray, node: int) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +226,7 @@ def closes(overlap: np.ndarray) -> bool:
     return np.iscomplexobj(overlap) or np.linalg.det(overlap) > 0
 
 
-def _spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
+def spread(W: np.ndarray, around: np.ndarray, x: np.ndarray, blocks: list[np.ndarray]) -> np.ndarray:
     """Spread what a turn makes of each block, its overlap ``around`` from the last to the first node, along x."""
     for block in blocks:
         inner = around[np.ix_(block, block)]
@@ -252,34 +258,36 @@ def _rotation(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def relaxed(followed: Followed) -> np.ndarray:
     """Turn the frames of several parameters towards the mean of all, whose projectors then make them smooth."""
-    W, graph = followed.W.copy(), followed.graph
-    if graph.closed or not len(graph.loops):
-        return W
-    for block in followed.blocks:
-        columns = followed.vectors[:, :, block]
-        turns, parts = _polar(adjoint(columns) @ polar(columns.mean(axis=0)))
-        if parts.min() > _SEEN:
-            W[:, :, block] = W[:, :, block] @ turns
-    return W
+    if followed.graph.closed or not len(followed.graph.loops):
+        return followed.W
+    mean = followed.vectors.mean(axis=0)
+    return _turned(followed, lambda block: polar(mean[:, block]), together=True)
 
 
 def anchored(followed: Followed, anchors: np.ndarray) -> np.ndarray:
     """Turn the frames between anchors on a path towards the straight line between the frames there."""
-    x, W, columns = followed.graph.x[:, 0], followed.W.copy(), followed.vectors
+    x, columns = followed.graph.x[:, 0], followed.vectors
     held = np.flatnonzero(np.isin(x.round(_DECIMALS), anchors.round(_DECIMALS)))
     held = held[np.argsort(x[held])]
     places = x[held]
     if followed.graph.closed and len(held) and places[-1] - places[0] < 2:  # the path goes on beyond both ends
         held, places = np.r_[held[-1:], held, held[:1]], np.r_[places[-1:] - 2, places, places[:1] + 2]
     if len(held) < 2:
-        return W
+        return followed.W
     right = np.searchsorted(places, x).clip(1, len(held) - 1)
     a, b = held[right - 1], held[right]
     t = ((x - places[right - 1]) / (places[right] - places[right - 1])).clip(0, 1)[:, None, None]
     line = (1 - t) * columns[a] + t * columns[b]
+    return _turned(followed, lambda block: line[:, :, block])
+
+
+def _turned(followed: Followed, goal: Callable[[np.ndarray], np.ndarray], together: bool = False) -> np.ndarray:
+    """Turn the frames of each block to be nearest to its goal, where (``together``: everywhere or not) it is seen."""
+    W = followed.W.copy()
     for block in followed.blocks:
-        turns, part = _polar(adjoint(columns[:, :, block]) @ line[:, :, block])
-        W[:, :, block] = np.where((part > _SEEN)[:, None, None], W[:, :, block] @ turns, W[:, :, block])
+        turns, parts = _polar(adjoint(followed.vectors[:, :, block]) @ goal(block))
+        seen = (parts.min() if together else parts[:, None, None]) > _SEEN
+        W[:, :, block] = np.where(seen, W[:, :, block] @ turns, W[:, :, block])
     return W
 
 
