@@ -441,10 +441,10 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
         X: Approximate results, shape (B, ...); the exact norm is at least theirs less that bound.
 
     Returns:
-        Shape (B,): Inf where the bound is as large as X.
+        Shape (B,): Inf where the bound is as large as X, 0 where it is 0, as of X = 0 that is exact.
     """
     least = norm(X) - error
-    return torch.where(least > 0, error / least, torch.inf)
+    return torch.where(least > 0, error / least, torch.where(error == 0, error, torch.inf))
 
 
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:

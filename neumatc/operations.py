@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neumatc import checks, linalg
+from neumatc import checks, linalg, refinement
 from neumatc.families import FamilyError
 from neumatc.linalg import beside, gram, identity_like, largest_row, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.report import Event
@@ -135,6 +135,13 @@ class Operation(ABC):
         """
         return self.residual(A, factors)
 
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
+        """Solve in twice the working precision: factors and proved bounds of their relative error (B,), or None.
+
+        A is in double precision; a bound is Inf where nothing is proved. For what `certify` cannot bound otherwise.
+        """
+        return None
+
     def improved(self, A: Tensor, factors: Sequence[Tensor]) -> Factors | None:
         """Return approximate factors after a Newton step, which about squares their error; see `newton`."""
         return None
@@ -257,6 +264,9 @@ class Inverse(LinearOperation):
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return _bound_of_inverse(A, factors[0])
 
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return refinement.pseudo_inverse(A)
+
 
 @dataclass(frozen=True)
 class _Regularized(LinearOperation):
@@ -300,6 +310,9 @@ class RegularizedInverse(_Regularized):
         L, _ = self.system(A)
         return _bound_of_inverse(L, factors[0], gram_rounding(A))
 
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return refinement.pseudo_inverse(A, self.noise, gram=True)
+
 
 class _NormalEquations(LinearOperation):
     r"""Receivers (A^H A + s I)^{-1} A^H: the smaller of the two systems is solved, for X or, of wide A, for X^H.
@@ -324,6 +337,9 @@ class _NormalEquations(LinearOperation):
 
     def unknown(self, X: Tensor) -> Tensor:
         return X if X.shape[-2] <= X.shape[-1] else X.mH
+
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return refinement.pseudo_inverse(A, self.noise)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         # In units of the larger of A and sqrt(s): squares of path gains leave single precision.

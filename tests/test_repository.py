@@ -33,8 +33,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
     "checks threads nodes box report linalg lowrank sampling failure families embeddings local polynomials gauge "
-    "operations factorizations model problem methods together samples continuation closed_form training piece "
-    "snapshots inspection rational poles sparse pieces fitting certification storage peers wireless"
+    "refinement operations factorizations model problem methods together samples continuation closed_form training "
+    "piece snapshots inspection rational poles sparse pieces fitting certification storage peers wireless"
 )
 ONLY = {
     "peers": {
