@@ -154,7 +154,7 @@ def test_bound_is_never_below_the_true_error(operation, kind, dtype):
 def test_a_value_at_the_tolerance_is_accepted_and_one_above_is_not(operation, dtype):
     problem = problem_of(operation, dtype)
     surrogate, p = fitted(problem, rank=2), parameters(9, dtype=real(dtype))
-    bound = nm.certify(surrogate, problem, p).bound
+    bound = nm.certify(surrogate, problem, p, rtol=1e9).bound
     middle = float(bound.sort().values[4])
     at = nm.certify(surrogate, problem, p, rtol=middle)
     assert torch.equal(at.bound[at.accepted], bound[at.accepted])
@@ -173,7 +173,7 @@ def test_all_accepted_and_all_rejected(operation):
     assert all(torch.equal(x, y) for x, y in zip(factors_of(generous.value), factors_of(surrogate(p))))
     strict = nm.certify(surrogate, problem, p, rtol=1e-300)
     assert torch.equal(strict.failed, strict.bound != 0)  # an estimate, or that of LogDet, can be zero
-    assert strict.bound.max() < 1e-12
+    assert strict.bound.max() < 1e-11
     exact = factors_of(problem.exact(p).value)
     rejected = ~strict.accepted
     assert all(torch.equal(x[rejected], y[rejected]) for x, y in zip(factors_of(strict.value), exact))
@@ -223,8 +223,9 @@ def test_where_the_family_is_undefined_nothing_is_accepted(operation, dtype):
         return torch.where(torch.isin(q, places)[:, :, None], torch.inf, fn(q))
 
     family = nm.ParametricMatrix(undefined, problem.family.lower, problem.family.upper)
-    before = nm.certify(surrogate, problem, p[~bad], rtol=1e-9)
-    checked = nm.certify(surrogate, nm.Problem(family, operation), p, rtol=1e-9)
+    rtol = 1e-4  # of which single precision is capable
+    before = nm.certify(surrogate, problem, p[~bad], rtol=rtol)
+    checked = nm.certify(surrogate, nm.Problem(family, operation), p, rtol=rtol)
     assert torch.equal(checked.failed, bad) and not checked.accepted[bad].any()
     assert checked.residual[bad].isinf().all() and checked.bound[bad].isinf().all()
     assert torch.equal(checked.accepted[~bad], before.accepted)
@@ -244,7 +245,7 @@ def test_where_there_is_no_solution_nothing_is_returned(operation):
 
 
 @pytest.mark.parametrize("operation", [nm.SVD(2), nm.SVD(2, "subspace"), nm.Eigh(2)], ids=str)
-def test_without_a_gap_nothing_is_proved_and_all_is_solved(operation, dtype):
+def test_without_a_gap_nothing_is_proved_and_all_fails(operation, dtype):
     """sigma_2 = sigma_3: two best approximations of rank 2 may have nothing in common."""
     A = torch.diag(torch.tensor([3.0, 2.0, 2.0, 1.0])).to(dtype)
     family = nm.ParametricMatrix(lambda p: A + 0 * p[:, :, None], [0.0], [1.0], dtype=real(dtype))
@@ -253,8 +254,8 @@ def test_without_a_gap_nothing_is_proved_and_all_is_solved(operation, dtype):
     checked = nm.certify(surrogate, problem, p, rtol=1e9)
     assert checked.bound.isinf().all()
     assert not checked.accepted.any()
-    assert not checked.failed.any()
-    assert all(torch.equal(x, y) for x, y in zip(checked.value, problem.exact(p).value))
+    assert checked.failed.all()
+    assert all(x.isnan().all() for x in checked.value)
 
 
 def test_a_gap_that_rounding_hides_is_no_gap():
@@ -271,16 +272,19 @@ def test_a_gap_that_rounding_hides_is_no_gap():
     p, box = parameters(5, dtype=torch.float32), nm.ParametricMatrix(family.fn, surrogate.lower, surrogate.upper)
     problem = nm.Problem(box, nm.SVD(2))
     checked = nm.certify(surrogate, problem, p)
-    assert_never_below(checked, true_error(problem, p, surrogate(p)))
+    assert_never_below(checked, true_error(problem, p, checked.value))
     surrogate.maps[0].core.mul_(1 + 1e-5)
-    assert nm.certify(surrogate, problem, p).bound.isinf().all()
+    checked = nm.certify(surrogate, problem, p, rtol=1e300)  # the exact value is that of double precision
+    assert not checked.accepted.any()
+    assert_never_below(checked, true_error(problem, p, checked.value))
 
 
 @operations
 def test_large_batches_go_piece_by_piece(operation, monkeypatch):
     problem = problem_of(operation, torch.complex64)
     surrogate, p = fitted(problem, rank=1), parameters(23, dtype=torch.float32)
-    rtol = float(nm.certify(surrogate, problem, p).bound.median())
+    before = nm.certify(surrogate, problem, p, rtol=1e300).bound
+    rtol = float(before.median())
     whole = nm.certify(surrogate, problem, p, rtol=rtol)
     sizes, fn = [], problem.family.fn
     monkeypatch.setattr(problem.family, "fn", lambda p: sizes.append(len(p)) or fn(p))
@@ -289,13 +293,13 @@ def test_large_batches_go_piece_by_piece(operation, monkeypatch):
     assert sizes == [5, 5, 5, 5, 3]
     # A(p) of another batch may round otherwise, in the precision of the family.
     single = 50 * eps(problem.family.dtype)
-    for x, y in ((pieces.residual, whole.residual), (pieces.bound, whole.bound)):
-        assert (x - y).abs().max() <= single * (1 + y.max())
+    assert (pieces.residual - whole.residual).abs().max() <= single * (1 + whole.residual.max())
     assert torch.equal(pieces.failed, whole.failed)
-    near = (whole.bound - rtol).abs() <= single * (1 + rtol)  # on either side of the tolerance
+    near = (before - rtol).abs() <= single * (1 + rtol)  # on either side of the tolerance
     assert (near | (pieces.accepted == whole.accepted)).all()
     kept, solved = (x & ~near for x in (whole.accepted, ~whole.accepted))
     assert kept.any() and solved.any()
+    assert (pieces.bound - whole.bound)[~near].abs().max() <= single * (1 + whole.bound.max())
     for x, y in zip(factors_of(pieces.value), factors_of(whole.value)):
         assert torch.equal(x[kept], y[kept])
     found, expected = ([x[solved] for x in factors_of(v)] for v in (pieces.value, whole.value))
@@ -537,9 +541,10 @@ def test_values_that_are_not_finite_are_rejected(bad):
     surrogate, p = fitted(problem, rank=4), parameters(5)
     surrogate.maps[0].core[0, 1, 1] = bad
     checked = nm.certify(surrogate, problem, p)
-    assert checked.bound.isinf().all()
+    assert checked.residual.isinf().all()
     assert not checked.accepted.any()
     assert not checked.failed.any()
+    assert_never_below(checked, true_error(problem, p, checked.value))
     assert torch.equal(checked.value, problem.exact(p).value)
 
 
@@ -555,4 +560,9 @@ def test_no_bound_where_squares_leave_double_precision(operation, unit):
     p = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
     checked = nm.certify(surrogate, problem, p, rtol=1e-2)
     assert not checked.accepted.any()
-    assert not (problem.error(p, surrogate(p)) > checked.bound).any()
+    if operation != nm.Inverse():
+        assert checked.failed.all()
+    else:  # in twice the precision matrices are scaled; problem.error would be wrong by more than the bound
+        assert not checked.failed.any()
+        errors = [mp_error(operation, A, [x]) for A, x in zip(problem.family(p[::9]), checked.value[::9])]
+        assert all(error <= float(bound) for error, bound in zip(errors, checked.bound[::9]))
