@@ -231,7 +231,7 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
         for i in torch.nonzero(good)[:, 0].tolist():
-            with suppress(np.linalg.LinAlgError, ValueError):
+            with suppress(Exception):  # SciPy's logarithm raises just that where its Schur form is not triangular
                 X[i] = torch.as_tensor(_principal(name, matrices[i], torch.finfo(A.dtype).eps))
     return masked(False, X.to(A.device))
 

@@ -566,3 +566,117 @@ def test_no_bound_where_squares_leave_double_precision(operation, unit):
         assert not checked.failed.any()
         errors = [mp_error(operation, A, [x]) for A, x in zip(problem.family(p[::9]), checked.value[::9])]
         assert all(error <= float(bound) for error, bound in zip(errors, checked.bound[::9]))
+
+
+# The values that replace rejected ones.
+
+
+def listed(matrices):
+    """The family of given matrices, at p = 0, 1, 2, ..."""
+    kind = real(matrices.dtype)
+    return nm.ParametricMatrix(lambda p: matrices[p[:, 0].round().long()], 0.0, float(len(matrices) - 1), dtype=kind)
+
+
+def replaced(operation, matrices, rtol=1e-2, scale=1.0):
+    """Certify random values, which are wrong."""
+    problem = nm.Problem(listed(matrices), operation)
+    base = random_surrogate(operation, *problem.family.shape, matrices.dtype)
+    for m in base.maps:
+        m.numbers.mul_(scale)
+    surrogate = nm.Surrogate(operation, problem.family.shape, base.maps, problem.family.box, base.report)
+    return nm.certify(surrogate, problem, torch.arange(len(matrices), dtype=real(matrices.dtype)), rtol=rtol)
+
+
+def assert_certain(operation, matrices, checked):
+    """No value that is returned is wrong by more than its bound, in exact arithmetic."""
+    for A, bound, *factors in zip(matrices, checked.bound, *factors_of(checked.value)):
+        if bound < torch.inf:
+            assert mp_error(operation, A, factors) <= float(bound)
+
+
+RECEIVERS = [nm.LMMSE(1e-16), nm.RZF(1e-16), nm.RegularizedInverse(1e-16)]
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)], ids=str)
+@pytest.mark.parametrize("operation", RECEIVERS, ids=str)
+def test_receivers_near_a_singular_channel_are_solved_and_bounded(operation, shape, dtype):
+    """The noise is the square of the smallest singular value: the condition number of the Gram matrix is 1e16."""
+    A = torch.cat([conditioned(1, *shape, dtype, condition=1e8, seed=seed) for seed in range(8)])
+    checked = replaced(operation, A, rtol=1e-6)
+    assert not checked.failed.any()
+    assert_certain(operation, A, checked)
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.PseudoInverse()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_inverses_up_to_a_condition_number_of_1e13_are_returned(operation, dtype):
+    shape = (4, 4) if operation == nm.Inverse() else (5, 3)
+    powers = torch.linspace(9, 13, 30).tolist()
+    A = torch.cat([conditioned(1, *shape, dtype, condition=10**x, seed=i) for i, x in enumerate(powers)])
+    checked = replaced(operation, A, rtol=1e-12)
+    assert not checked.failed.any()
+    assert_certain(operation, A, checked)
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.PseudoInverse()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_nothing_is_returned_of_matrices_that_are_singular_to_working_precision(operation, dtype):
+    A = torch.cat([conditioned(1, 4, 4, dtype, condition=10.0**x, seed=x) for x in range(15, 21)])
+    A = torch.cat([A, torch.ones(1, 4, 4, dtype=dtype), torch.zeros(1, 4, 4, dtype=dtype)])
+    checked = replaced(operation, A)
+    assert checked.failed[-3:].all()
+    assert checked.value[checked.bound.isinf()].isnan().all()
+    assert_certain(operation, A, checked)
+
+
+@pytest.mark.parametrize("operation", BOUNDED, ids=lambda x: str(x).replace(" ", ""))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_single_precision_is_solved_in_double_and_rounded(operation, dtype):
+    A = conditioned(6, 4, 4, dtype, condition=1e4)
+    A = (A + A.mH) / 2 if isinstance(operation, nm.Eigh) else A
+    checked = replaced(operation, A, rtol=1e-6)
+    assert not checked.failed.any()
+    assert checked.bound.max() < 4 * eps(dtype)
+    exact, _ = operation.exact(wide(A))
+    assert_never_below(checked, operation.error([wide(x) for x in factors_of(checked.value)], exact))
+
+
+def test_a_tolerance_below_the_precision_fails_with_the_bound_that_there_is():
+    A = conditioned(3, 4, 4, torch.float32)
+    checked = replaced(nm.Inverse(), A, rtol=1e-9)
+    assert checked.failed.all() and checked.bound.max() < 1e-7
+    assert_certain(nm.Inverse(), A, checked)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e300, math.nan])
+@operations
+def test_certify_returns_whatever_the_numbers_are(operation, scale):
+    """Huge, tiny and undefined entries in A(p) and in the surrogate's values."""
+    A = conditioned(1, 3, 3, torch.float64, condition=5)
+    A = (A.mH @ A + (A.mH @ A).mH) / 2
+    wrong = [1.0, 1e308, 1e300, 1e-300, 1e-310, 1e155, 1e-160, math.nan, math.inf, 0.0]
+    matrices = torch.cat([A * x for x in wrong] + [A + torch.diag(torch.tensor([x, 0, 0])) for x in (1e300, math.nan)])
+    if isinstance(operation, nm.Solve):
+        matrices = torch.cat([matrices, gaussian(len(matrices), 3, 2, dtype=torch.float64)], dim=2)
+    checked = replaced(operation, matrices, scale=scale)
+    assert not checked.failed[0]
+    assert checked.failed[[7, 8, 11]].all()
+    for x in factors_of(checked.value):
+        assert x[~checked.failed].isfinite().all()
+    assert torch.equal(checked.failed, ~(checked.bound <= 1e-2))
+
+
+def test_a_function_that_raises_at_single_parameters_marks_them():
+    """Also in a batch that is too large to be tried one by one at first."""
+    problem = problem_of(nm.Inverse(), torch.float64)
+    surrogate, p, fn = fitted(problem), parameters(200), problem.family.fn
+
+    def raising(q):
+        if (q == p[150]).any():
+            raise RuntimeError("no data")
+        return fn(q)
+
+    family = nm.ParametricMatrix(raising, problem.family.lower, problem.family.upper)
+    checked = nm.certify(surrogate, nm.Problem(family, nm.Inverse()), p)
+    assert checked.failed.nonzero().tolist() == [[150]]
+    assert checked.value[150].isnan().all()
