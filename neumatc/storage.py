@@ -35,7 +35,7 @@ _MOST_AXES, _MOST_ROWS, _MOST_TEXT = 1000, 2**31, 2**23
 # What reading a damaged file can end in, and how much of it is told: a message can print what the file holds.
 _DAMAGES = (safetensors.SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, ValueError)
 _DAMAGES += (ArithmeticError, AssertionError, MemoryError)
-_TOLD = 200
+_TOLD = 130
 
 
 def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
