@@ -72,7 +72,7 @@ def certify(
 
     Exact solutions are measured as well. They are computed in double precision; where that does not reach the
     tolerance, those of inverses and receivers in twice that (`neumatc.refinement`), which does up to a condition number
-    of about 1e14. Of a solution X with a bound b that is rounded to X' for a family of single precision, the bound is
+    of about 1e15. Of a solution X with a bound b that is rounded to X' for a family of single precision, the bound is
     :math:`b + (1 + b) \|X' - X\|_F / \|X\|_F`. Ties of an `SVD` of some of the values cannot be bounded: they fail.
 
     Cost: an exact residual costs about as much as a solution. For the inverse it is one product of n x n matrices, as

@@ -92,7 +92,7 @@ def pseudo_inverse(A: Tensor, noise: float = 0.0, *, gram: bool = False) -> tupl
     .. math:: \|T (I - E)^{-1} F - T Z\|_F \le \|T\|_2 \, \|V - E Z\|_F / (1 - \epsilon) .
 
     W, E and X are computed by `product` and `two_sum`, with bounds of their errors. Since the condition number enters
-    as it is, not its square, the proof holds for those of up to about 1e14, of A^H A + s I up to 1e28.
+    as it is, not its square, the proof goes through up to about 1e15, of A^H A + s I up to 1e30.
 
     Args:
         A: Shape (B, m, n), float64 or complex128, finite.
