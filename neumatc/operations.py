@@ -71,6 +71,9 @@ class Operation(ABC):
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
             if method in vars(cls):
                 setattr(cls, declared, True)
+        changed = vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls)
+        if changed and cls.refined is not Operation.refined:  # which is that of another solution
+            cls.refined = Operation.refined
         checks.register(Operation.registry, cls)
 
     @abstractmethod
@@ -138,7 +141,8 @@ class Operation(ABC):
     def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
         """Solve in twice the working precision: factors and proved bounds of their relative error (B,), or None.
 
-        A is in double precision; a bound is Inf where nothing is proved. For what `certify` cannot bound otherwise.
+        A is in double precision; a bound is Inf where nothing is proved. For what `certify` cannot bound otherwise. A
+        class with its own `exact` or `system` does not inherit it.
         """
         return None
 
@@ -408,6 +412,7 @@ class PseudoInverse(_NormalEquations):
     """
 
     work = (8, 20)
+    refined = _NormalEquations.refined
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         # In double precision: in single, rounding of the size of the weak users' rows would spoil those of the strong.

@@ -85,8 +85,8 @@ def _replace(path: Path, data: bytes) -> None:
     """Write a file beside its place and move it there."""
     part, before = None, _existing(path)
     try:
-        if before and not os.access(path, os.W_OK):
-            raise PermissionError("it is write-protected")
+        if before:
+            path.open("ab").close()  # PermissionError where it is write-protected; its folder may not be
         _sweep(path)
         with _part(path) as file:  # locked until it is moved
             part = Path(file.name)
@@ -156,9 +156,12 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
             operation or embedding whose class is not imported, or sizes that do not belong together, or holds NaN.
     """
     path = Path(path)
-    if not _existing(path):
-        raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: there is nothing.")
-    path.open("rb").close()  # PermissionError, which safetensors calls another
+    try:
+        if not _existing(path):
+            raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: there is nothing.")
+        path.open("rb").close()  # what may not be read, safetensors calls missing
+    except PermissionError as error:
+        raise PermissionError(f"`path`: expected a file that may be read, got {str(path)!r}, which may not.") from error
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("neumatc", "{}")

@@ -680,3 +680,22 @@ def test_a_function_that_raises_at_single_parameters_marks_them():
     checked = nm.certify(surrogate, nm.Problem(family, nm.Inverse()), p)
     assert checked.failed.nonzero().tolist() == [[150]]
     assert checked.value[150].isnan().all()
+
+
+def test_an_operation_with_another_solution_is_not_refined_as_that_it_is_made_from(monkeypatch):
+    """Twice the inverse, whose bound is Inf: nothing is known, so nothing is returned."""
+    monkeypatch.setattr(nm.Operation, "registry", dict(nm.Operation.registry))
+
+    class Twice(nm.Inverse):
+        def system(self, A):
+            return A / 2, super().system(A)[1]
+
+        def exact(self, A):
+            (X,), failed = super().exact(A)
+            return (2 * X,), failed
+
+        def error_bound(self, A, factors):
+            return torch.full((len(A),), torch.inf, dtype=torch.float64)
+
+    checked = replaced(Twice(), conditioned(3, 3, 3, torch.float64))
+    assert checked.failed.all() and checked.value.isnan().all()

@@ -159,8 +159,8 @@ def many_axes(tensors: dict, header: dict) -> None:
 
 
 def many_maps(tensors: dict, header: dict) -> None:
-    """A hundred thousand factors."""
-    header["maps"] *= 10**5
+    """Ten thousand factors."""
+    header["maps"] *= 10**4
 
 
 def deep(tensors: dict, header: dict) -> None:

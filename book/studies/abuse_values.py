@@ -296,10 +296,11 @@ def _at_most(above: int, below: int, limit: tuple[int, int]) -> bool:
     return above * limit[1] ** 2 <= below * limit[0] ** 2
 
 
-def run(count: int, seed: int = 0) -> dict[str, collections.Counter]:
-    """Certify ``count`` values, and return what is found by operation."""
+def run(count: int, seed: int = 0, seconds: float = math.inf) -> dict[str, collections.Counter]:
+    """Certify ``count`` values, or as many as there is time for, and return what is found by operation."""
     draw, found, total = np.random.default_rng(seed), collections.defaultdict(collections.Counter), 0
-    while total < count:
+    end = time.perf_counter() + seconds
+    while total < count and time.perf_counter() < end:
         name, counts = certified(draw)
         found[name] += counts
         total += counts["values"]
@@ -311,10 +312,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     start = time.perf_counter()
-    found = run(options.count, options.seed)
+    found = run(options.count, options.seed, options.seconds)
     whole = sum(found.values(), collections.Counter())
     for name, counts in [*sorted(found.items()), ("all", whole)]:
         print(f"{name}: " + ", ".join(f"{number:,} {word}" for word, number in sorted(counts.items()) if number))
