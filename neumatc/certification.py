@@ -125,7 +125,7 @@ def certify(
         accepted[piece] = bound[piece] <= rtol
         rejected = ~accepted[piece]
         if rejected.any():
-            exact, bound[piece][rejected] = _exact(problem, wide(A[rejected]), good[rejected], own, rtol)
+            exact, bound[piece][rejected] = _exact(problem, A[rejected], good[rejected], own, rtol)
             for x, y in zip(own, exact):
                 x[rejected] = y
     failed = ~(bound <= rtol)
@@ -167,26 +167,37 @@ def _measured(operation: Operation, A: Tensor, good: Tensor, factors: Sequence[T
 def _exact(
     problem: Problem, A: Tensor, good: Tensor, like: Sequence[Tensor], rtol: float
 ) -> tuple[list[Tensor], Tensor]:
-    """Exact solutions of the dtypes of ``like``, in twice the double precision where that is needed, and their bounds.
+    """Exact solutions of the dtypes of ``like``, and their bounds; NaN and Inf where there is none.
 
-    NaN and Inf where there is none.
+    In double precision; in that of A where double refuses what is Hermitian in single; and in twice the double.
     """
-    operation = problem.operation
-    try:
-        exact, failed = problem.solve(A, good)
-    except FamilyError:  # the operation does not exist for any of them
-        exact, failed = [wide(x[:1]).new_full((len(A), *x.shape[1:]), torch.nan) for x in like], ~good | good
-    factors, bound = _rounded(operation, exact, _measured(operation, A, ~failed, exact)[1], like)
+    operation, W = problem.operation, wide(A)
+    factors, bound = _rounded(operation, *_bounded(problem, W, good, like), like)
+
+    def take(rows: Tensor, better: Sequence[Tensor], theirs: Tensor) -> None:
+        won = theirs < bound[rows]
+        for x, y in zip((*factors, bound), (*better, theirs)):
+            x[rows[won]] = y[won].to(x.dtype)
+
+    refused = (good & bound.isinf()).nonzero()[:, 0]
+    if A.dtype != W.dtype and len(refused):
+        take(refused, *_bounded(problem, A[refused], good[refused], like))
     least = min(torch.finfo(x.dtype).eps for x in like) / 8  # nearer is no number of this precision, but by chance
     hard = (good & ~(bound <= rtol) & (rtol > least)).nonzero()[:, 0]
     for rows in hard.split(max(1, REFINED // (A.shape[1] * A.shape[2]))):
-        if len(rows) and (refined := operation.refined(A[rows])):
-            better, theirs = _rounded(operation, *refined, like)
-            won = theirs < bound[rows]
-            for x, y in zip((*factors, bound), (*better, theirs)):
-                x[rows[won]] = y[won]
+        if len(rows) and (refined := operation.refined(W[rows])):
+            take(rows, *_rounded(operation, *refined, like))
     *factors, _ = linalg.masked(bound.isinf(), *factors)
     return factors, bound
+
+
+def _bounded(problem: Problem, A: Tensor, good: Tensor, like: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+    """Exact solutions of the precision of A, NaN where there is none, and their bounds."""
+    try:
+        exact, failed = problem.solve(A, good)
+    except FamilyError:  # the operation does not exist for any of them
+        exact, failed = [wide(x[:1]).new_full((len(A), *x.shape[1:]), torch.nan) for x in like], torch.ones_like(good)
+    return exact, _measured(problem.operation, wide(A), ~failed, exact)[1]
 
 
 def _rounded(

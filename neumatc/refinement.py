@@ -17,8 +17,8 @@ _SLICES = 5
 _EPS = torch.finfo(torch.float64).eps
 # What rounding can do to the few operations by which a bound is made of norms, with a wide margin.
 _MARGIN = 1 + 1e-9
-# Below this, numbers that underflow are no longer small against a whole matrix.
-_LEAST = 1e-280
+# Norms below which numbers that underflow are not small against a matrix, and, of an inverse, above which they matter.
+_LEAST, _MOST = 1e-280, 1e140
 # A number as an unevaluated sum of two, a large one and a small one.
 Pair = tuple[Tensor, Tensor]
 
@@ -138,7 +138,7 @@ def pseudo_inverse(A: Tensor, noise: float = 0.0, *, gram: bool = False) -> tupl
     bound = beside(error, value) + 2.0**-98  # the root of s is known to 2^-102 of itself
     value = value / unit / unit if gram else value / unit
     sizes = torch.stack([norm(value), norm(A)])
-    proved = good & bound.isfinite() & ((sizes > _LEAST) & (sizes < torch.inf)).all(dim=0)
+    proved = good & (norm(T) < _MOST) & bound.isfinite() & ((sizes > _LEAST) & (sizes < torch.inf)).all(dim=0)
     return (value,), torch.where(proved, bound, torch.inf)
 
 

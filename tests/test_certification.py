@@ -699,3 +699,18 @@ def test_an_operation_with_another_solution_is_not_refined_as_that_it_is_made_fr
 
     checked = replaced(Twice(), conditioned(3, 3, 3, torch.float64))
     assert checked.failed.all() and checked.value.isnan().all()
+
+
+@pytest.mark.parametrize("operation", HERMITIAN, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_what_is_hermitian_in_single_precision_is_solved(operation, dtype):
+    """Products that rounding made Hermitian to single precision only, alone and beside one that is not at all."""
+    A = conditioned(5, 3, 3, dtype, condition=5)
+    A = A.mH @ A
+    A[:, 0, 1] *= 1 + eps(dtype)
+    checked = replaced(operation, A, rtol=1e-4)
+    assert not checked.failed.any()
+    exact, _ = operation.exact(A)
+    assert operation.error([wide(x) for x in factors_of(checked.value)], [wide(x) for x in exact]).max() < 1e-5
+    A[2, 0, 1] *= 1.01
+    assert replaced(operation, A, rtol=1e-4).failed.tolist() == [False, False, True, False, False]

@@ -85,6 +85,11 @@ def test_nothing_is_proved_of_singular_matrices(dtype):
     assert refinement.pseudo_inverse(A)[1].isinf().all()
 
 
+def test_nothing_is_proved_where_scaling_loses_digits():
+    A = torch.diag(torch.tensor([1.5, 1.3e-308], dtype=torch.float64))[None]
+    assert refinement.pseudo_inverse(A)[1].isinf().all()
+
+
 @pytest.mark.parametrize("unit", [1e-270, 1e-170, 1e170, 1e270])
 def test_matrices_of_any_size_are_inverted(unit):
     A = unit * conditioned(2, 3, 3, torch.float64)
