@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from neumatc import linalg, piece
+from neumatc import linalg
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 # Values of one call of `certify`.
-BATCH = 400
+BATCH = 1000
 SHAPES = ((1, 1), (2, 2), (3, 3), (4, 4), (3, 2), (2, 3), (4, 2), (2, 4), (4, 3))
 LINEAR = (nm.Inverse, nm.PseudoInverse, nm.LMMSE, nm.RZF, nm.RegularizedInverse)
 SPECTRAL = (nm.SVD, nm.Eigh, nm.Subspace, nm.Projector)
@@ -239,14 +239,38 @@ def product_of(operation: nm.Operation, factors: tuple[Tensor, ...]) -> tuple[Ex
     return V @ w @ V.adjoint, a + 2 * b
 
 
+@dataclass(frozen=True)
+class Listed(nm.Embedding):
+    """Functions that are one at their own of ``length`` points, zero at the others: rows of a core are the values."""
+
+    length: int = 1
+    precise = True
+
+    def count(self, dimension: int) -> int:
+        """One for each point."""
+        return self.length
+
+    def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Evaluate all of them, mostly zeros."""
+        return torch.nn.functional.one_hot(self._at(x), self.length).to(x.dtype)
+
+    def contract(self, x: Tensor, weights: dict, columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """Take the rows of the core."""
+        found = columns[self._at(x)]
+        return found if out is None else out.copy_(found)
+
+    def _at(self, x: Tensor) -> Tensor:
+        return ((x[:, 0] + 1) / 2 * (self.length - 1)).round().long()
+
+
 def given(operation: nm.Operation, A: Tensor, factors: tuple[Tensor, ...]) -> tuple[nm.Surrogate, nm.Problem, Tensor]:
     """Return a surrogate with these values at 0, 1, 2, ..., the problem with these matrices there, and the points."""
     real = A.real.dtype
     p = torch.arange(len(A), dtype=real)
     family = nm.ParametricMatrix(lambda q: A[q[:, 0].round().long()], 0.0, float(len(A) - 1), dtype=real)
-    embedding, weights = piece.chain(np.linspace(-1, 1, len(A)))
+    embedding = Listed(len(A))
     names = [factor.name for factor in operation.factors(*family.shape)]
-    maps = [nm.FactorMap(name, x, embedding, weights) for name, x in zip(names, factors, strict=True)]
+    maps = [nm.FactorMap(name, x, embedding, {}) for name, x in zip(names, factors, strict=True)]
     surrogate = nm.Surrogate(operation, family.shape, maps, family.box, nm.Report("Given", {}, 1, 0))
     return surrogate, nm.Problem(family, operation), p
 
