@@ -74,16 +74,15 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header["sha256"] = digest(tensors, header)
     _require_finite(tensors)
-    text = _json(header)
-    checks.require(
-        len(text) <= _MOST_TEXT, "surrogate", f"a report of {_MOST_TEXT} characters", len(text), "shorten it"
-    )
-    _replace(Path(os.path.realpath(path)), safetensors.torch.save(tensors, {"neumatc": text}))
+    size, text = f"a report of {_MOST_TEXT} characters at most", _json(header)
+    checks.require(len(text) <= _MOST_TEXT, "surrogate", size, len(text), "shorten it")
+    _replace(Path(path), safetensors.torch.save(tensors, {"neumatc": text}))
 
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file beside its place and move it there."""
     part, before = None, _existing(path)
+    path = Path(os.path.realpath(path))
     try:
         if before:
             path.open("ab").close()  # PermissionError where it is write-protected; its folder may not be

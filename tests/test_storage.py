@@ -378,7 +378,8 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(path, tmp_path):
 
 def test_what_is_no_file_is_refused_at_once(path, tmp_path):
     os.mkfifo(path)
-    for special in (path, "/dev/null"):
+    (tmp_path / "link").symlink_to(path)
+    for special in (path, tmp_path / "link", "/dev/null"):
         before = os.stat(special)
         assert_raises(OSError, ["`path`", "expected a file", "a pipe"], lambda special=special: nm.load(special))
         assert_raises(OSError, ["`path`", "expected a file"], lambda special=special: nm.save(small(), special))
