@@ -157,8 +157,9 @@ def _measured(operation: Operation, A: Tensor, good: Tensor, factors: Sequence[T
         masks[1] = good & (((sizes > _LEAST) & (sizes < _MOST)) | (sizes == 0)).all(dim=0)
     for row, mask, measure in zip(measures, masks, (operation.residual, operation.error_bound)):
         if mask.any():
-            found = measure(A[mask], [x[mask] for x in factors])
-            row[mask] = torch.where(torch.isnan(found), torch.inf, found)
+            these = slice(None) if mask.all() else mask  # without a copy
+            found = measure(A[these], [x[these] for x in factors])
+            row[these] = torch.where(torch.isnan(found), torch.inf, found)
         if not operation.bounds:
             return measures[0], measures[0].clone()
     return measures[0], measures[1]
