@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 import torch
@@ -78,6 +78,10 @@ class Embedding(ABC):
         out = columns.new_empty(len(phi), columns.shape[1]) if out is None else out
         threads.products([(phi, columns, out, None)])
         return out
+
+    def suits(self, dimension: int, rank: int, weights: dict[str, Tensor]) -> bool:
+        """Whether weights have the sizes that the settings name; asked of a file before anything of them is made."""
+        return "weight_out" not in weights or tuple(weights["weight_out"].shape) == (rank, self.count(dimension))
 
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
         """Return the most terms that one value sums, of ``rank`` rows of the latent tensor."""
@@ -182,6 +186,11 @@ class Products(Embedding):
     def count(self, dimension: int) -> int:
         return self.degree if dimension == 1 else len(self.indices(dimension))
 
+    def suits(self, dimension: int, rank: int, weights: dict[str, Tensor]) -> bool:
+        most = weights["weight_out"].shape[-1]
+        few = self.degree * dimension <= most and _multi_indices(self.degree, self.index, dimension, most) is not None
+        return few and super().suits(dimension, rank, weights)
+
     def features(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         if x.shape[1] == 1:
             return self.univariate(x[:, 0]).T
@@ -208,11 +217,19 @@ _INDEX_SETS = {
 
 @lru_cache(maxsize=64)
 def _indices(degree: int, index: str, dimension: int) -> Tensor:
-    size = _INDEX_SETS[index]
-    inside = [()]
-    for _ in range(dimension):  # dimension by dimension: no set leaves k + (i,) inside when k is outside
-        inside = [(*k, i) for k, i in product(inside, range(degree + 1)) if size((*k, i)) <= degree]
+    inside = _multi_indices(degree, index, dimension)
     return torch.tensor(sorted((k for k in inside if any(k)), key=lambda k: (sum(k), k)))
+
+
+def _multi_indices(degree: int, index: str, dimension: int, most: int | None = None) -> list | None:
+    """Return an index set, or None if it has more than ``most`` indices beside zero."""
+    size, inside = _INDEX_SETS[index], [()]
+    for _ in range(dimension):  # dimension by dimension: no set leaves k + (i,) inside when k is outside
+        longer = ((*k, i) for k in inside for i in takewhile(lambda i, k=k: size((*k, i)) <= degree, range(degree + 1)))
+        inside = list(islice(longer, most and most + 2))
+        if most and len(inside) > most + 1:
+            return None
+    return inside
 
 
 @dataclass(frozen=True)

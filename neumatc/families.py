@@ -18,7 +18,7 @@ from neumatc.measured import Interpolation
 # Parameters beside the centre of the box that are tried for the shape and the dtype of A, where the centre has none.
 _TRIED = 8
 # Most parameters that are tried one by one where a function raises for all of them: one call each.
-_ALONE = 64
+ALONE = 64
 
 
 class FamilyError(ValueError):
@@ -157,7 +157,7 @@ class ParametricMatrix:
         try:
             A = self._values(p, anything=True)
         except FamilyError:
-            if len(p) > _ALONE:
+            if len(p) > ALONE:
                 raise
             A = torch.full((len(p), *self.shape), torch.nan, dtype=self.dtype, device=self.device)
             for i in range(len(p)):

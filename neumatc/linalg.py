@@ -270,7 +270,7 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
         for i in torch.nonzero(good)[:, 0].tolist():
-            with suppress(np.linalg.LinAlgError, ValueError):
+            with suppress(Exception):  # SciPy's logarithm raises just that where its Schur form is not triangular
                 X[i] = torch.as_tensor(_principal(name, matrices[i], torch.finfo(A.dtype).eps))
     return masked(False, X.to(A.device))
 
@@ -525,10 +525,10 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
         X: Approximate results, shape (B, ...); the exact norm is at least theirs less that bound.
 
     Returns:
-        Shape (B,): Inf where the bound is as large as X.
+        Shape (B,): Inf where the bound is as large as X, 0 where it is 0, as of X = 0 that is exact.
     """
     least = norm(X) - error
-    return torch.where(least > 0, error / least, torch.inf)
+    return torch.where(least > 0, error / least, torch.where(error == 0, error, torch.inf))
 
 
 @checks.explained

@@ -201,6 +201,19 @@ class PiecewisePolynomials(_Nodal):
             whole[torch.meshgrid(*at, indexing="ij")] = table
         return out
 
+    def suits(self, dimension: int, rank: int, weights: dict[str, Tensor]) -> bool:
+        counts, first, axis, children = (weights[name] for name in ("counts", "first", "axis", "children"))
+        pieces, most, inner = len(first), weights["nodes"].shape[-1], len(axis)
+        sizes = [weights[name].shape == (pieces, dimension) for name in ("low", "high", "bend", "counts")]
+        sizes += [weights[name].shape == (pieces, dimension, most) for name in ("nodes", "bary")]
+        if not all(sizes) or first.ndim != 1 or axis.ndim != 1 or self.depth > inner:
+            return False
+        ends = first + counts.double().prod(dim=1)
+        # Of each: least, most, and the numbers.
+        limits = [(1, most, counts), (0, rank, first), (1, rank, ends), (0, dimension - 1, axis)]
+        limits += [(-pieces, inner - 1, children)]
+        return all(bool(((x >= low) & (x <= high)).all()) for low, high, x in limits)
+
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
         return int(weights["counts"].prod(dim=1).max())
 

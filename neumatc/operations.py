@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import checks, linalg
+from neumatc import checks, linalg, twofold
 from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.linalg import beside, gram, identity_like, largest_row, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.report import Event
@@ -78,6 +78,9 @@ class Operation(ABC):
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
             if method in vars(cls):
                 setattr(cls, declared, True)
+        changed = vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls)
+        if changed and cls.refined is not Operation.refined:  # which is that of another solution
+            cls.refined = Operation.refined
         checks.register(Operation.registry, cls)
 
     @abstractmethod
@@ -149,6 +152,14 @@ class Operation(ABC):
         included, and are Inf where the proof does not apply. By default the residual, which is an estimate.
         """
         return self.residual(A, factors)
+
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
+        """Solve in twice the working precision: factors and proved bounds of their relative error (B,), or None.
+
+        A is in double precision; a bound is Inf where nothing is proved. For what `certify` cannot bound otherwise. A
+        class with its own `exact` or `system` does not inherit it.
+        """
+        return None
 
     def improved(self, A: Tensor, factors: Sequence[Tensor]) -> Factors | None:
         """Return approximate factors after a Newton step, which about squares their error; see `newton`."""
@@ -304,6 +315,9 @@ class Inverse(LinearOperation):
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         return _bound_of_inverse(A, factors[0])
 
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return twofold.pseudo_inverse(A)
+
 
 @dataclass(frozen=True)
 class _Regularized(LinearOperation):
@@ -347,6 +361,9 @@ class RegularizedInverse(_Regularized):
         L, _ = self.system(A)
         return _bound_of_inverse(L, factors[0], gram_rounding(A))
 
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return twofold.pseudo_inverse(A, self.noise, gram=True)
+
 
 class _NormalEquations(LinearOperation):
     r"""Receivers (A^H A + s I)^{-1} A^H: the smaller of the two systems is solved, for X or, of wide A, for X^H.
@@ -371,6 +388,9 @@ class _NormalEquations(LinearOperation):
 
     def unknown(self, X: Tensor) -> Tensor:
         return X if X.shape[-2] <= X.shape[-1] else X.mH
+
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor]:
+        return twofold.pseudo_inverse(A, self.noise)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         # In units of the larger of A and sqrt(s): squares of path gains leave single precision.
@@ -439,6 +459,9 @@ class RZF(_Regularized, _NormalEquations):
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         X, failed = super().exact(A)
         return X, failed if isinstance(self.noise, float) else failed | _no_covariance(self.parts(A)[1])
+
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
+        return _NormalEquations.refined(self, A) if isinstance(self.noise, float) else None
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         if isinstance(self.noise, float):
@@ -515,6 +538,9 @@ class LMMSE(RZF):
             H, _ = self.parts(wide(A))
             X = (X / (X @ H).diagonal(dim1=1, dim2=2)[:, :, None]).to(A.dtype)
         return (X,), failed
+
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
+        return None if self.unbiased else super().refined(A)
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         if not self.unbiased:
@@ -623,6 +649,9 @@ class PseudoInverse(_NormalEquations):
         if self.rcond is None:
             failed = failed | ~(S[:, k - 1] - (S[:, k] if k < S.shape[1] else 0) > cut)
         return (((Vh.mH * torch.where(kept, 1 / S, 0)[:, None, :]) @ U.mH).to(A.dtype),), failed
+
+    def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
+        return super().refined(A) if self.linear else None
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         if not self.linear:

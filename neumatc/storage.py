@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import stat
+import uuid
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from neumatc import checks
@@ -19,16 +23,30 @@ from neumatc.model import FactorMap, Surrogate
 from neumatc.operations import Operation
 from neumatc.report import Report
 
+try:
+    import fcntl
+except ImportError:  # on Windows; what a killed process leaves there stays
+    fcntl = None
+
 _FORMAT = "neumatc-surrogate"
 _VERSION = 2
+# More than any fit takes: what a file may name before something is made of it.
+_MOST_AXES, _MOST_ROWS, _MOST_TEXT = 1000, 2**31, 2**23
+# What reading a damaged file can end in, and how much of it is told: a message can print what the file holds.
+_DAMAGES = (safetensors.SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, ValueError)
+_DAMAGES += (ArithmeticError, AssertionError, MemoryError)
+_TOLD = 130
 
 
 @checks.explained
 def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     """Write a surrogate to a file: tensors, dtype, operation, embeddings, box, labels and report.
 
-    The file is written beside its place first and then moved there, so a failure (a full disk) leaves an existing file
-    as it was. Complex latent tensors are stored as pairs of real numbers, since the format has no complex128.
+    The file is written beside its place first and then moved there, so a failure (a full disk, a kill) leaves an
+    existing file as it was, and whoever reads sees one or the other. Threads and processes may save to one path: the
+    last wins. What a killed process left beside a path, the next save there removes. A link stays a link, and what it
+    points to is replaced. A new file has the mode that the umask leaves, an existing one keeps its own. Complex latent
+    tensors are stored as pairs of real numbers, since the format has no complex128. Takes memory for a copy.
 
     Args:
         surrogate: What to save, from any device.
@@ -36,7 +54,9 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
 
     Raises:
         TypeError: If ``surrogate`` is something else.
-        OSError: If the file cannot be written, for example because its folder does not exist.
+        ValueError: If it holds NaN or Inf, or its report more than 8 million characters.
+        OSError: If the file cannot be written, for example because its folder does not exist (FileNotFoundError), or it
+            is write-protected (PermissionError), a folder (IsADirectoryError), a device or a pipe.
     """
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
@@ -54,15 +74,69 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     header["sha256"] = digest(tensors, header)
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    _require_finite(tensors)
+    size, text = f"a report of {_MOST_TEXT} characters at most", _json(header)
+    checks.require(len(text) <= _MOST_TEXT, "surrogate", size, len(text), "shorten it")
+    _replace(Path(path), safetensors.torch.save(tensors, {"neumatc": text}))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file beside its place and move it there."""
+    part, before = None, _existing(path)
+    path = Path(os.path.realpath(path))
     try:
-        save_file(tensors, part, {"neumatc": _json(header)})
-        part.replace(path)
-    except safetensors.SafetensorError as error:
-        raise OSError(f"`path`: could not write {str(path)!r}: {error}; does its folder exist?") from error
+        if before:
+            path.open("ab").close()  # PermissionError where it is write-protected; its folder may not be
+        _sweep(path)
+        with _part(path) as file:  # locked until it is moved
+            part = Path(file.name)
+            file.write(data)
+            if before:
+                part.chmod(stat.S_IMODE(before.st_mode))
+            file.flush()
+            os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as error:
+        reason = f"{error.strerror or error}{'; make its folder' * isinstance(error, FileNotFoundError)}"
+        raise type(error)(f"`path`: could not write {str(path)!r}: {reason}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part:
+            part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> BinaryIO:
+    """Open a new file beside a path, and lock it as long as it is open, by which others see that somebody writes it."""
+    while True:
+        file = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part").open("xb")
+        if fcntl:
+            with suppress(OSError):  # a file system without locks, where nobody can take it for a leftover
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # somebody took it for a leftover before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left beside a path: files of `_part` that nobody has locked."""
+    leftover, names = re.compile(re.escape(path.name) + r"\.[0-9a-f]{32}\.part"), []
+    with suppress(OSError):  # a folder that may not be listed
+        names = filter(leftover.fullmatch, os.listdir(path.parent) if fcntl else [])
+    for name in names:
+        with suppress(OSError), path.with_name(name).open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.with_name(name).unlink()
+
+
+def _existing(path: Path) -> os.stat_result | None:
+    """Return what is known of a file, None if there is nothing; OSError if it is no file, which could block."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        error = IsADirectoryError if stat.S_ISDIR(found.st_mode) else OSError
+        raise error(f"`path`: expected a file, got {str(path)!r}, which is a folder, a device, a pipe or a socket.")
+    return found
 
 
 @checks.explained
@@ -79,22 +153,29 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged (it carries a checksum), is not ours, is of a newer format, or names
-            an operation or embedding whose class is not imported.
+        OSError: If it may not be read (PermissionError), or is a folder (IsADirectoryError), a device or a pipe.
+        ValueError: If the file is damaged (it carries a checksum), is not ours, is of a newer format, names an
+            operation or embedding whose class is not imported, or sizes that do not belong together, or holds NaN.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: a folder, or nothing.")
+    try:
+        if not _existing(path):
+            raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: there is nothing.")
+        path.open("rb").close()  # what may not be read, safetensors calls missing
+    except PermissionError as error:
+        raise PermissionError(f"`path`: expected a file that may be read, got {str(path)!r}, which may not.") from error
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("neumatc", "{}"))
+            text = (file.metadata() or {}).get("neumatc", "{}")
+            checks.require(len(text) <= _MOST_TEXT, "path", f"at most {_MOST_TEXT} characters of settings", len(text))
+            header = json.loads(text)
             # Cloned to memory that torch aligned: products round otherwise elsewhere, in the last bit.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         surrogate = _assemble(header, tensors)
-    except (safetensors.SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except _DAMAGES as error:
         raise ValueError(
             f"`path`: expected a file written by nm.save, got {str(path)!r}, which is damaged or of another kind "
-            f"({type(error).__name__}: {error}); save the surrogate again."
+            f"({type(error).__name__}: {str(error)[:_TOLD]}); save the surrogate again."
         ) from error
     return surrogate.to(device)
 
@@ -105,7 +186,10 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
         raise ValueError(f"expected {_FORMAT} up to version {_VERSION}, got {kind} version {version}; update neumatc")
     if header.pop("sha256") != digest(tensors, header):
         raise ValueError("its checksum differs from the one in the file")
-    maps = []
+    _require_finite(tensors)
+    # Sizes are compared with those of the tensors, which the file has room for, before anything is made of them.
+    dimension, maps = checks.integer("axes", len(tensors["lower"]), 1, _MOST_AXES), []
+    shape = tuple(checks.integer("shape", side, 1, _MOST_ROWS) for side in header["shape"])
     for i, entry in enumerate(header["maps"]):
         prefix, core = f"{i}.weights.", tensors[f"{i}.core"]
         weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -113,14 +197,20 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
         if core.dtype not in checks.REAL or any(w.dtype not in (*checks.REAL, torch.int64) for w in weights.values()):
             raise TypeError(f"the tensors of factor {entry['name']!r} are neither float32, float64 nor int64")
         # One evaluation shows that the weights are all there and fit the embedding and the rank.
-        x = torch.zeros((1, len(tensors["lower"])), dtype=torch.float64 if embedding.precise else core.dtype)
-        if embedding(x, weights).shape != (1, len(core)):
+        x = torch.zeros((1, dimension), dtype=torch.float64 if embedding.precise else core.dtype)
+        suits = embedding.suits(dimension, len(core), weights)
+        if not suits or embedding(x, weights).shape != (1, len(core)):
             raise ValueError(f"the weights of factor {entry['name']!r} do not give rank {len(core)}")
         core = torch.view_as_complex(core) if entry["complex"] else core
         maps.append(FactorMap(entry["name"], core, embedding, weights))
     operation = _build(Operation.registry, header["operation"])
     box = Box(tensors["lower"], tensors["upper"], **header["box"])
-    return Surrogate(operation, tuple(header["shape"]), maps, box, Report.from_dict(header["report"]))
+    return Surrogate(operation, shape, maps, box, Report.from_dict(header["report"]))
+
+
+def _require_finite(tensors: dict[str, Tensor]) -> None:
+    wrong = [name for name, t in tensors.items() if not t.isfinite().all()]
+    checks.require(not wrong, "surrogate", "finite numbers", f"NaN or Inf in {wrong[:3]}", "fit it again")
 
 
 def _json(header: dict) -> str:
@@ -143,5 +233,5 @@ def _describe(part: Operation | Embedding) -> dict[str, object]:
 
 def _build(registry: dict[str, type], description: dict) -> Operation | Embedding:
     if (name := description["class"]) not in registry:
-        raise ValueError(f"expected one of {sorted(registry)}, got {name!r}; import the module that defines it first")
+        raise ValueError(f"expected a class that is known here, got {name!r}; import the module that defines it first")
     return registry[name](**description["settings"])

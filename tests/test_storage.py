@@ -1,10 +1,15 @@
 """Storage: bit-for-bit round trips, and one clear ValueError for every kind of damaged or foreign file."""
 
 import contextlib
+import errno
 import json
 import os
 import pickletools
+import stat
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,11 +303,10 @@ def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
     nm.save(surrogate, path)
     before = path.read_bytes()
 
-    def full_disk(tensors, target, metadata):
-        target.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def full_disk(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage, "save_file", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         nm.save(surrogate, path)
     assert path.read_bytes() == before
@@ -330,3 +334,166 @@ def test_operations_and_embeddings_of_users_are_stored_by_name(path, monkeypatch
     assert nm.load(path).operation == Scaled(3.0)
     del nm.Operation.registry["Scaled"]
     assert_raises(ValueError, ["`path`", "'Scaled'", "import"], lambda: nm.load(path))
+
+
+# Where and how files are written.
+
+
+def small(value=0):
+    return random_surrogate(nm.Inverse(), 3, 3, torch.float32, seed=value)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_file_has_the_mode_of_the_umask(mask, path):
+    before = os.umask(mask)
+    try:
+        nm.save(small(), path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_an_existing_file_keeps_its_mode(path):
+    nm.save(small(), path)
+    path.chmod(0o640)
+    nm.save(small(1), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert_the_same(nm.load(path), small(1))
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(path, tmp_path):
+    for name in ("there.safetensors", "not_yet.safetensors"):
+        target = tmp_path / "folder" / name
+        target.parent.mkdir(exist_ok=True)
+        if name.startswith("there"):
+            nm.save(small(), target)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        nm.save(small(1), path)
+        assert path.is_symlink() and not target.is_symlink()
+        assert_the_same(nm.load(target), small(1))
+        assert_the_same(nm.load(path), small(1))
+    assert len(os.listdir(target.parent)) == 2
+
+
+def test_what_is_no_file_is_refused_at_once(path, tmp_path):
+    os.mkfifo(path)
+    (tmp_path / "link").symlink_to(path)
+    for special in (path, tmp_path / "link", "/dev/null"):
+        before = os.stat(special)
+        assert_raises(OSError, ["`path`", "expected a file", "a pipe"], lambda special=special: nm.load(special))
+        assert_raises(OSError, ["`path`", "expected a file"], lambda special=special: nm.save(small(), special))
+        assert os.stat(special).st_mode == before.st_mode
+    for act in (nm.load, lambda folder: nm.save(small(), folder)):
+        assert_raises(IsADirectoryError, ["`path`", "a folder"], lambda act=act: act(tmp_path))
+
+
+@pytest.fixture
+def powerless():
+    """A folder of somebody who is not root, to whom permissions mean nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        user = os.geteuid()
+        os.seteuid(65534 if user == 0 else user)
+        yield Path(folder)
+        os.seteuid(user)
+
+
+def test_unreadable_and_write_protected_are_permission_errors(powerless):
+    path = powerless / "a.safetensors"
+    nm.save(small(), path)
+    path.chmod(0o444)
+    assert_raises(PermissionError, ["`path`", path.name], lambda: nm.save(small(1), path))
+    assert_the_same(nm.load(path), small())
+    path.chmod(0)
+    assert_raises(PermissionError, ["`path`", "may be read", path.name], lambda: nm.load(path))
+    assert os.listdir(powerless) == [path.name]
+
+
+def test_what_a_killed_save_left_is_removed_and_nothing_else(path):
+    left = path.with_name(f"{path.name}.{'0' * 31}f.part")
+    others = [path.with_name(f"{path.name}.part"), path.with_name(f"other.{'0' * 32}.part"), path.with_name("x.part")]
+    for file in (left, *others):
+        file.write_bytes(b"half")
+    nm.save(small(), path)
+    assert not left.exists() and all(file.exists() for file in others)
+
+
+def test_what_somebody_still_writes_is_left_alone(path):
+    fcntl = pytest.importorskip("fcntl")
+    part = path.with_name(f"{path.name}.{'0' * 32}.part")
+    with part.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        nm.save(small(), path)
+        assert part.exists()
+    nm.save(small(), path)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_threads_save_to_one_path(path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda value: nm.save(small(value), path), range(40)))
+    core = nm.load(path).maps[0].core
+    assert any(torch.equal(core, small(value).maps[0].core) for value in range(40))
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_neither_saved_nor_loaded(bad, path):
+    surrogate = small()
+    nm.save(surrogate, path)
+    rewrite(path, {"0.weights.bias1": torch.full((8,), bad)})
+    assert_raises(ValueError, ["`path`", "NaN or Inf", "0.weights.bias1"], lambda: nm.load(path))
+    surrogate.maps[0].core[0, 1, 1] = bad
+    assert_raises(ValueError, ["`surrogate`", "NaN or Inf", "0.core"], lambda: nm.save(surrogate, path))
+
+
+def absurd_of(path, surrogate, tensors=None, header=None, **settings):
+    nm.save(surrogate, path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        maps = json.loads(file.metadata()["neumatc"])["maps"]
+    for entry in maps:
+        entry["embedding"]["settings"] |= settings
+    rewrite(path, tensors, {"maps": maps} | (header or {}))
+
+
+def polynomial(d, index):
+    box = nm.Box([0.0] * d, [1.0] * d, dtype=torch.float64)
+    embedding = nm.Chebyshev(2, index)
+    weights = embedding.initialise(d, 3, generator())
+    maps = [nm.FactorMap("X", gaussian(3, 3, 3, dtype=torch.float64), embedding, weights)]
+    return nm.Surrogate(nm.Inverse(), (3, 3), maps, box, nm.Report("Random", {}, 3, 0))
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        lambda path: absurd_of(path, polynomial(1, "total"), degree=2**40),
+        lambda path: absurd_of(path, polynomial(3, "tensor"), degree=2**40),
+        lambda path: absurd_of(path, polynomial(3, "total"), degree=3),
+        lambda path: absurd_of(path, small(), width=2**40),
+        lambda path: absurd_of(path, small(), layers=2**40),
+        lambda path: absurd_of(path, in_pieces(lambda x: gaussian(len(x), 3, 3, dtype=torch.float64), 2), depth=2**40),
+        lambda path: absurd_of(path, small(), header={"shape": [2**40, 2**40]}),
+        lambda path: absurd_of(path, small(), header={"operation": {"class": "SVD", "settings": {"rank": 2**40}}}),
+        lambda path: absurd_of(path, small(), {"lower": torch.zeros(10**6), "upper": torch.ones(10**6)}, {"box": {}}),
+        lambda path: absurd_of(path, small(), header={"shape": [10**400, 3]}),
+        lambda path: absurd_of(path, small(), header={"box": {"names": "x" * 10**7}}),
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_made_of_them(absurd, path):
+    absurd(path)
+    assert_raises(ValueError, ["`path`", "save the surrogate again"], lambda: nm.load(path))
+    with pytest.raises(ValueError, match="path") as caught:
+        nm.load(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize(("name", "bad"), [("counts", 10**9), ("first", 10**9), ("children", 10**9), ("axis", 7)])
+def test_pieces_that_point_elsewhere_are_refused(name, bad, path):
+    surrogate = in_pieces(lambda x: gaussian(len(x), 3, 3, dtype=torch.float64), 2)
+    nm.save(surrogate, path)
+    weight = surrogate.maps[0].weights[name].clone()
+    weight.view(-1)[0] = bad
+    rewrite(path, {f"0.weights.{name}": weight})
+    assert_raises(ValueError, ["`path`", "do not give rank"], lambda: nm.load(path))
