@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -195,6 +196,27 @@ def test_imports_go_one_way(place):
 
 def test_the_library_does_not_import_what_serves_the_book():
     assert [path.name for path in SOURCES if any(name.partition(".")[0] == "studies" for name in imports(path))] == []
+
+
+# A Python without the packages of the extras, which runs the examples as `pytest --pyargs neumatc` does.
+ALONE = """
+import importlib.util, sys, pytest
+found = importlib.util.find_spec
+missing = ("sionna", "matplotlib")
+sys.modules.update(dict.fromkeys(missing))
+importlib.util.find_spec = lambda name, package=None: None if name in missing else found(name, package)
+sys.exit(pytest.main(["--pyargs", "neumatc", "-rs"]))
+"""
+
+
+@pytest.mark.slow
+def test_examples_run_where_the_library_is_installed_alone(tmp_path):
+    """Without the settings of this repository; `.ci/library-alone` does it in a clean environment."""
+    command, environment = [sys.executable, "-c", ALONE], os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "needs sionna" in result.stdout
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 10
 
 
 def test_the_wheel_is_the_library_and_nothing_else():
