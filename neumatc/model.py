@@ -134,9 +134,8 @@ class Surrogate(nn.Module):
         found = [(m.name, m.shape) for m in self.maps]
         names, shapes = ([entry[i] for entry in found] for i in (0, 1))
         if names != [name for name, _ in expected] or not operation.fits(*self.shape, shapes):
-            raise ValueError(
-                f"`maps`: expected the factors {expected} of {operation} for `shape` {self.shape}, got {found}."
-            )
+            wanted = f"the factors {expected} of {operation} for `shape` {self.shape}"
+            checks.require(False, "maps", wanted, found, "take those that a fit made")
         self._factors = operation.factors(*self.shape)
 
     @property
@@ -272,7 +271,7 @@ class Surrogate(nn.Module):
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
             raise ValueError(
-                f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
+                f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}; raise it."
             )
         parts = p.split(rows)
         return (checks.like(given, (part, _evaluated(self, part, rows, None, orthonormal))) for part in parts)
@@ -369,7 +368,9 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
 
 def _followed_axis(axis: Tensor, name: str) -> Tensor:
     """Return an axis of a grid as (B, 1); its values are not to be looked at."""
-    checks.require(axis.ndim < 2 or axis.shape[1:] == (1,), name, "shape (B,) or (B, 1)", tuple(axis.shape))
+    checks.require(
+        axis.ndim < 2 or axis.shape[1:] == (1,), name, "shape (B,) or (B, 1)", tuple(axis.shape), "flatten it"
+    )
     return axis.reshape(-1, 1)
 
 
@@ -404,12 +405,14 @@ def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int
     """Return the memory that the caller gives for the factors at parameters p, after checking it."""
     outputs = list(out) if isinstance(out, (tuple, list)) else [out]
     if len(outputs) != len(surrogate.maps):
-        raise ValueError(f"`out`: expected {len(surrogate.maps)} tensor(s), one per factor, got {len(outputs)}.")
+        raise ValueError(
+            f"`out`: expected {len(surrogate.maps)} tensor(s), one per factor, got {len(outputs)}; give a tuple."
+        )
     taken = [_span(x) for x in (*p, *surrogate.buffers())]
     for m, factor, dtype, x in zip(surrogate.maps, surrogate._factors, surrogate.dtypes, outputs):
         shape = (*counts, *factor.shape)
         if not isinstance(x, Tensor) or x.dtype != dtype:
-            raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
+            raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}; make it.")
         if x.shape != shape or x.device != surrogate.device or not x.is_contiguous():
             raise ValueError(
                 f"`out`: expected a contiguous tensor of shape {shape} on {surrogate.device} for {m.name}, got "
