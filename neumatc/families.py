@@ -359,8 +359,9 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor) -> Parametr
     constant, box = isinstance(right, Tensor), left.box if isinstance(right, Tensor) else right.box
     expected, found = (left.dtype, left.device, left.box), (right.dtype, right.device, box)
     good = found == expected and len(right.shape) == 2 and right.shape[0] == left.shape[0]
-    wanted = f"shape ({left.shape[0]}, k), dtype, device and box {expected} as in `left`"
-    checks.require(good, "right", wanted, f"{tuple(right.shape)}, {found}", "convert it")
+    wanted, got = (", ".join(map(checks.shown, own)) for own in (expected, found))
+    wanted = f"shape ({left.shape[0]}, k), dtype, device and box {wanted} as in `left`"
+    checks.require(good, "right", wanted, f"{tuple(right.shape)}, {got}", "convert it")
 
     def fn(p: Tensor) -> Tensor:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()

@@ -200,7 +200,7 @@ def _fit(
 def _check_alike(problems: list[Problem]) -> None:
     """Raise unless the problems can be fitted together."""
     for problem in problems:
-        checks.instance("problem", problem, Problem, "an nm.Problem")
+        checks.instance("problem", problem, Problem, "an nm.Problem(family, operation)")
     kinds = [(p.operation, p.family.shape, p.family.dtype, p.family.device, p.family.dimension) for p in problems]
     for i, kind in enumerate(kinds):
         expected, got = "one operation, shape, dtype, device and number of parameters", f"{kinds[0]} for problem 0 and "
