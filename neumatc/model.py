@@ -287,17 +287,7 @@ class Surrogate(nn.Module):
             TypeError: For another dtype.
             ValueError: For a device that this machine has not.
         """
-
-        def real(value: object) -> object:
-            if isinstance(value, Tensor):  # of which the dtype and the device are meant
-                return torch.empty(0, dtype=real(value.dtype), device=real(value.device))
-            if isinstance(value, torch.dtype):
-                return checks.real_dtype(checks.matrix_dtype("dtype", value))
-            number = isinstance(value, (float, complex))  # which torch takes for a tensor
-            checks.require(not number, "dtype", "a dtype or a device", value, "give torch.float64", TypeError)
-            return checks.place("device", value) if isinstance(value, (str, torch.device)) else value
-
-        return super().to(*map(real, args), **{name: real(value) for name, value in kwargs.items()})
+        return super().to(*map(_real, args), **{name: _real(value) for name, value in kwargs.items()})
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
         box = self.box
@@ -310,6 +300,17 @@ class Surrogate(nn.Module):
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def _real(value: object) -> object:
+    """Return an argument of `Surrogate.to` with the real dtype of its precision in the place of a dtype."""
+    if isinstance(value, Tensor):  # of which the dtype and the device are meant
+        return torch.empty(0, dtype=_real(value.dtype), device=_real(value.device))
+    if isinstance(value, torch.dtype):
+        return checks.real_dtype(checks.matrix_dtype("dtype", value))
+    number = isinstance(value, (float, complex))  # which torch takes for a tensor
+    checks.require(not number, "dtype", "a dtype or a device", value, "give torch.float64", TypeError)
+    return checks.place("device", value) if isinstance(value, (str, torch.device)) else value
 
 
 @checks.full_precision

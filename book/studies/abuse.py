@@ -245,6 +245,8 @@ def _calls(label: str, call: Callable, arguments: dict[str, object]) -> Iterator
     assert not missing, f"{label}: nothing is known to give for {missing}"
     star = [q.name for q in parameters if q.kind is q.VAR_POSITIONAL]
     good = {q.name: arguments[q.name] for q in parameters if q.name in arguments and q.name not in star}
+    if label == "box.points":
+        good.pop("name")  # by which messages call p, as long as it is
     if star:  # `grid(*axes)` and the like: one of them
 
         def one(axes: object, **options: object) -> object:
@@ -317,7 +319,8 @@ def _wrong(error: BaseException) -> str:
         return ""
     if not isinstance(error, DOCUMENTED):
         return f"undocumented {type(error).__name__}: {text[:120]}"
-    if len(text) > LONGEST or re.search(r"(tensor|array)\(\[[\d\[]", text):
+    long = len(text) > LONGEST and not isinstance(error, OSError)  # as long as the path
+    if long or re.search(r"(tensor|array)\(\[[\d\[]", text):
         return f"a message of {len(text)} characters, or with an array: {text[:120]}"
     # Python itself says which argument is missing or unknown.
     explained = "`" in text or isinstance(error, OSError) or re.search(r"argument|abstract class|not callable", text)
