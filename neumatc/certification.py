@@ -115,7 +115,7 @@ def certify(
     rtol = checks.number("rtol", rtol, above=0)
     operation, family = problem.operation, problem.family
     expected, found = (operation, family.shape), (surrogate.operation, surrogate.shape)
-    checks.require(expected == found, "surrogate", f"one of the problem, {expected}", f"one of {found}")
+    checks.require(expected == found, "surrogate", f"one of the problem, {expected}", f"one of {found}", "fit one")
     given, p = p, surrogate.box.points(p)
     value = surrogate(p, orthonormal=orthonormal)
     factors = (value,) if isinstance(value, Tensor) else tuple(value)

@@ -64,11 +64,11 @@ def explained(function: Callable) -> Callable:
     def wrapper(*arguments: object, **options: object) -> object:
         try:
             return function(*arguments, **options)
-        except (MemoryError, torch.OutOfMemoryError, Warning):
+        except (OSError, MemoryError, torch.OutOfMemoryError, Warning):
             raise
         except Exception as error:
-            known = isinstance(error, (ValueError, TypeError, OSError))
-            if known and "`" in str(error):
+            known = isinstance(error, (ValueError, TypeError)) and "`" in str(error)
+            if known or "allocate memory" in str(error):  # a RuntimeError of torch
                 raise
             given = [(name, x) for name, x in signature.bind(*arguments, **options).arguments.items() if name != "self"]
             got = ", ".join(f"`{name}`: {describe(x)}"[:_QUOTED] for name, x in given[:2])

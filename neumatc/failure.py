@@ -90,7 +90,9 @@ class FailureInformedSampling:
 
         def rho(x: Tensor) -> Tensor:
             r = residual(box.parameters(2 * x - 1)).detach().double().cpu()
-            checks.require(r.shape == x.shape[:1], "residual", f"values of shape ({len(x)},)", tuple(r.shape))
+            checks.require(
+                r.shape == x.shape[:1], "residual", f"values of shape ({len(x)},)", tuple(r.shape), "return one a row"
+            )
             return torch.where(torch.isfinite(r), r, torch.inf)
 
         def prior(count: int) -> Tensor:

@@ -176,19 +176,12 @@ class ParametricMatrix:
                 return self._checked(p)
             except (FamilyError, TypeError) as error:
                 first = first or error
-        if self.batched and self._takes_one():
+        if self.batched and _takes_one(self):
             raise FamilyError(
                 "`fn`: expected a function p (B, d) -> A (B, m, n), got one of one parameter at a time; "
                 "pass `batched=False`."
             ) from first
         raise first
-
-    def _takes_one(self) -> bool:
-        """Whether the function gives a matrix where it gets one parameter instead of a batch of one."""
-        with contextlib.suppress(Exception):  # whatever the user's function raises
-            centre = self.box.parameters(torch.zeros(1, self.dimension, dtype=torch.float64))
-            return _dense([self._called(centre, batched=False)[0]], centre).ndim == 3
-        return False
 
     def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
         """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
@@ -232,6 +225,14 @@ class ParametricMatrix:
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
         return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
+
+
+def _takes_one(family: ParametricMatrix) -> bool:
+    """Whether the function gives a matrix where it gets one parameter instead of a batch of one."""
+    with contextlib.suppress(Exception):  # whatever the user's function raises
+        centre = family.box.parameters(torch.zeros(1, family.dimension, dtype=torch.float64))
+        return _dense(family._called(centre, batched=False), centre).ndim == 3
+    return False
 
 
 def _sparse(A: object) -> bool:
@@ -367,8 +368,9 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray
     constant, box = isinstance(right, Tensor), left.box if isinstance(right, Tensor) else right.box
     expected, found = (left.dtype, left.device, left.box), (right.dtype, right.device, box)
     good = found == expected and len(right.shape) == 2 and right.shape[0] == left.shape[0]
-    wanted = f"shape ({left.shape[0]}, k), dtype, device and box {expected} as in `left`"
-    checks.require(good, "right", wanted, f"{tuple(right.shape)}, {found}", "convert it")
+    wanted, got = (", ".join(map(checks.shown, own)) for own in (expected, found))
+    wanted = f"shape ({left.shape[0]}, k), dtype, device and box {wanted} as in `left`"
+    checks.require(good, "right", wanted, f"{tuple(right.shape)}, {got}", "convert it")
 
     def fn(p: Tensor) -> Tensor:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()

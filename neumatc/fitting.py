@@ -152,7 +152,7 @@ def fit_many(
         [24, 24, 24]
     """
     problems = list(problems) if isinstance(problems, Iterable) and not isinstance(problems, Tensor) else [problems]
-    checks.require(problems, "problems", "at least one problem", "none")
+    checks.require(problems, "problems", "at least one problem", "none", "give a list of them")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
         raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.shown(method)}; call nm.fit.")
     return _fit(problems, rank, tol, budget, method, None, seed, progress, time_limit)
@@ -215,7 +215,7 @@ def _fit(
 def _check_alike(problems: list[Problem]) -> None:
     """Raise unless the problems can be fitted together."""
     for problem in problems:
-        checks.instance("problem", problem, Problem, "an nm.Problem")
+        checks.instance("problem", problem, Problem, "an nm.Problem(family, operation)")
     kinds = [(p.operation, p.family.shape, p.family.dtype, p.family.device, p.family.dimension) for p in problems]
     for i, kind in enumerate(kinds):
         expected, got = "one operation, shape, dtype, device and number of parameters", f"{kinds[0]} for problem 0 and "
@@ -313,5 +313,5 @@ def _check_start(start: object, problem: Problem, rank: int | None) -> None:
     expected = (problem.operation, family.shape, wanted, family.device, str(family.box))
     dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]
     found = (start.operation, start.shape, dtypes, start.device, str(start.box))
-    checks.require(found == expected, "start", f"a surrogate of the problem, {expected}", f"one of {found}")
-    checks.require(rank in (None, start.rank), "rank", f"{start.rank}, that of `start`, or None", rank)
+    checks.require(found == expected, "start", f"a surrogate of the problem, {expected}", f"one of {found}", "fit one")
+    checks.require(rank in (None, start.rank), "rank", f"{start.rank}, that of `start`, or None", rank, "leave it out")

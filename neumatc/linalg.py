@@ -531,7 +531,6 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
     return torch.where(least > 0, error / least, torch.where(error == 0, error, torch.inf))
 
 
-@checks.explained
 def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
@@ -600,7 +599,9 @@ def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
 
 def _batch(A: Tensor, name: str = "A") -> Tensor:
     if not isinstance(A, Tensor) or A.dtype not in checks.DTYPES:
-        raise TypeError(f"`{name}`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}.")
+        raise TypeError(
+            f"`{name}`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}; convert it."
+        )
     if A.ndim != 3 or 0 in A.shape:
         raise ValueError(f"`{name}`: expected (B, m, n), no zeros, got {tuple(A.shape)}; write `{name}[None]` for one.")
     return A.detach()
@@ -611,13 +612,14 @@ def _system(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     A, B = _square(A), _batch(B, "B")
     if B.shape[:2] != A.shape[:2] or B.dtype != A.dtype or B.device != A.device:
         wanted, got = (f"{checks.describe(x)} on {x.device}" for x in (A, B))
-        raise ValueError(f"`B`: expected shape (B, n, k), dtype and device of `A`, {wanted}, got {got}.")
+        raise ValueError(f"`B`: expected shape (B, n, k), dtype and device of `A`, {wanted}, got {got}; convert it.")
     return A, B
 
 
 def _square(A: Tensor) -> Tensor:
     A = _batch(A)
-    checks.require(A.shape[1] == A.shape[2], "A", "square matrices (B, n, n)", f"shape {tuple(A.shape)}")
+    remedy = "of others take a pseudo-inverse or singular values"
+    checks.require(A.shape[1] == A.shape[2], "A", "square matrices (B, n, n)", f"shape {tuple(A.shape)}", remedy)
     return A
 
 

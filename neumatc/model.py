@@ -131,9 +131,8 @@ class Surrogate(Shown, nn.Module):
         found = [(m.name, m.shape) for m in self.maps]
         names, shapes = ([entry[i] for entry in found] for i in (0, 1))
         if names[: len(expected)] != [name for name, _ in expected] or not operation.fits(*self.shape, shapes):
-            raise ValueError(
-                f"`maps`: expected the factors {expected} of {operation} for `shape` {self.shape}, got {found}."
-            )
+            wanted = f"the factors {expected} of {operation} for `shape` {self.shape}"
+            checks.require(False, "maps", wanted, found, "take those that a fit made")
         self._factors = operation.factors(*self.shape)
 
     @property
@@ -273,7 +272,7 @@ class Surrogate(Shown, nn.Module):
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
         if rows < 1:
             raise ValueError(
-                f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}."
+                f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}; raise it."
             )
         parts = p.split(rows)
         return (checks.like(given, (part, _evaluated(self, part, rows, None, orthonormal))) for part in parts)
@@ -289,17 +288,7 @@ class Surrogate(Shown, nn.Module):
             TypeError: For another dtype.
             ValueError: For a device that this machine has not.
         """
-
-        def real(value: object) -> object:
-            if isinstance(value, Tensor):  # of which the dtype and the device are meant
-                return torch.empty(0, dtype=real(value.dtype), device=real(value.device))
-            if isinstance(value, torch.dtype):
-                return checks.real_dtype(checks.matrix_dtype("dtype", value))
-            number = isinstance(value, (float, complex))  # which torch takes for a tensor
-            checks.require(not number, "dtype", "a dtype or a device", value, "give torch.float64", TypeError)
-            return checks.place("device", value) if isinstance(value, (str, torch.device)) else value
-
-        return super().to(*map(real, args), **{name: real(value) for name, value in kwargs.items()})
+        return super().to(*map(_real, args), **{name: _real(value) for name, value in kwargs.items()})
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
         box = self.box
@@ -312,6 +301,17 @@ class Surrogate(Shown, nn.Module):
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def _real(value: object) -> object:
+    """Return an argument of `Surrogate.to` with the real dtype of its precision in the place of a dtype."""
+    if isinstance(value, Tensor):  # of which the dtype and the device are meant
+        return torch.empty(0, dtype=_real(value.dtype), device=_real(value.device))
+    if isinstance(value, torch.dtype):
+        return checks.real_dtype(checks.matrix_dtype("dtype", value))
+    number = isinstance(value, (float, complex))  # which torch takes for a tensor
+    checks.require(not number, "dtype", "a dtype or a device", value, "give torch.float64", TypeError)
+    return checks.place("device", value) if isinstance(value, (str, torch.device)) else value
 
 
 @checks.full_precision
@@ -370,7 +370,9 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
 
 def _followed_axis(axis: Tensor, name: str) -> Tensor:
     """Return an axis of a grid as (B, 1); its values are not to be looked at."""
-    checks.require(axis.ndim < 2 or axis.shape[1:] == (1,), name, "shape (B,) or (B, 1)", tuple(axis.shape))
+    checks.require(
+        axis.ndim < 2 or axis.shape[1:] == (1,), name, "shape (B,) or (B, 1)", tuple(axis.shape), "flatten it"
+    )
     return axis.reshape(-1, 1)
 
 
@@ -405,12 +407,14 @@ def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int
     """Return the memory that the caller gives for the factors at parameters p, after checking it."""
     outputs = list(out) if isinstance(out, (tuple, list)) else [out]
     if len(outputs) != len(surrogate._factors):
-        raise ValueError(f"`out`: expected {len(surrogate._factors)} tensor(s), one per factor, got {len(outputs)}.")
+        raise ValueError(
+            f"`out`: expected {len(surrogate._factors)} tensor(s), one per factor, got {len(outputs)}; give a tuple."
+        )
     taken = [_span(x) for x in (*p, *surrogate.buffers())]
     for m, factor, dtype, x in zip(surrogate.maps, surrogate._factors, surrogate.dtypes, outputs):
         shape = (*counts, *factor.shape)
         if not isinstance(x, Tensor) or x.dtype != dtype:
-            raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}.")
+            raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}; make it.")
         if x.shape != shape or x.device != surrogate.device or not x.is_contiguous():
             raise ValueError(
                 f"`out`: expected a contiguous tensor of shape {shape} on {surrogate.device} for {m.name}, got "

@@ -217,7 +217,8 @@ class Operation(ABC):
 
     def orthonormalize_(self, factors: Sequence[Tensor]) -> None:
         """Replace those factors that are orthonormal in the exact solution, in place, by the nearest that are."""
-        checks.require(self.orthonormal, "orthonormal", f"False for {self}, whose factors are not orthonormal", True)
+        expected = f"False for {self}, whose factors are not orthonormal"
+        checks.require(self.orthonormal, "orthonormal", expected, True, "leave it out")
         for U in (factors[i] for i in self.orthonormal):
             U.copy_(linalg.orthonormalized(U))
 

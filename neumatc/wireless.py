@@ -50,10 +50,13 @@ class Channel(ParametricMatrix):
         frequencies: Tensor | None = None,
     ):
         if coefficients.dtype not in checks.COMPLEX.values():
-            raise TypeError(f"`coefficients`: expected complex64 or complex128, got {coefficients.dtype}.")
+            raise TypeError(
+                f"`coefficients`: expected complex64 or complex128, got {coefficients.dtype}; convert them with `.to`."
+            )
         good, got = delays.shape == coefficients.shape[:2], f"{tuple(coefficients.shape)} and {tuple(delays.shape)}"
         expected = "shapes (users, L, m, n) and (users, L)"
-        checks.require(good and coefficients.ndim == 4, "coefficients`, `delays", expected, got)
+        remedy = "give each user's paths along the second axis"
+        checks.require(good and coefficients.ndim == 4, "coefficients`, `delays", expected, got, remedy)
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
@@ -196,7 +199,9 @@ def cdl(
     checks.choice("direction", direction, ("uplink", "downlink"))
     carrier_frequency = checks.number("carrier_frequency", carrier_frequency, above=0.0)
     if dtype not in checks.COMPLEX.values():
-        raise TypeError(f"`dtype`: expected torch.complex64 or torch.complex128, got {dtype}.")
+        raise TypeError(
+            f"`dtype`: expected torch.complex64 or torch.complex128, got {checks.shown(dtype)}; take one of them."
+        )
     users, seed = checks.integer("users", users, 1), checks.seed(seed)
     spreads = [checks.number("delay_spread", s, above=0.0) for s in checks.each("delay_spread", delay_spread, users)]
     sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)

@@ -645,7 +645,7 @@ def test_solvers_refuse_what_is_no_batch_of_matrices():
     for solve in (*square, linalg.svd, linalg.qr):
         assert_raises(ValueError, ["`A`", "(B, m, n)", "(3, 3)", "A[None]"], lambda s=solve: s(torch.ones(3, 3)))
         assert_raises(TypeError, ["`A`", "float or complex", "int64"], lambda s=solve: s(torch.ones(2, 3, 3).long()))
-        assert_raises(TypeError, ["`A`", "tensor", "ndarray"], lambda s=solve: s(np.ones((2, 3, 3))))
+        assert_raises(TypeError, ["`A`", "tensor", "an array"], lambda s=solve: s(np.ones((2, 3, 3))))
 
 
 LU = {"inv", "inv_ex", "solve", "solve_ex", "lu", "lu_factor", "lu_factor_ex", "lu_solve", "lu_unpack", "det", "logdet"}
