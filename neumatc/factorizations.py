@@ -143,9 +143,7 @@ class _Spectral(_Product):
         if values.ndim == 3:
             values, P = _diagonalised((values + values.mH) / 2)
             # Of several parameters towards the frames of the maps, which are continuous.
-            guide = (
-                fitted[len(out)] if len(fitted) > len(out) else torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
-            )
+            guide, *_ = *fitted[len(out) :], torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
             order = _nearest(P, values, guide) if self.followed else self._order(values, k)
             P, values = _columns(P, order), values.gather(1, order)  # a few columns, before they meet large factors
             ordered = self._turned(fitted, _towards(P, values, guide), values)

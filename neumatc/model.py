@@ -113,7 +113,8 @@ class Surrogate(Shown, nn.Module):
     Args:
         operation: The operation it stands for.
         shape: (m, n), the shape of the matrices A(p).
-        maps: One `FactorMap` per factor; ``surrogate.maps[0].latent`` is C of shape (rows, cols, r).
+        maps: One `FactorMap` per factor; ``surrogate.maps[0].latent`` is C of shape (rows, cols, r). A last one, the
+            guide, where vectors are followed as a block: see `Operation.guide`.
         box: The box of parameters.
         report: How it was fitted.
     """

@@ -1,5 +1,6 @@
 """Labels that are kept through crossings, and vectors inside blocks that are continuous after evaluation."""
 
+import copy
 import math
 import warnings
 
@@ -297,6 +298,20 @@ def test_vectors_of_a_block_are_continuous(gap, order, way, dtype):
     if len(faces):
         ends = [surrogate(faces + step).eigenvectors for step in (-1e-9, 0, 1e-9)]
         assert max((ends[0] - ends[1]).abs().max(), (ends[2] - ends[1]).abs().max()) < 1e-4
+
+
+@wide
+@pytest.mark.parametrize("kind", [nm.Eigh, nm.SVD])
+def test_a_block_survives_a_file_a_copy_and_another_precision(kind, dtype, tmp_path):
+    family = family_of(lambda p: missed(p, 0.1).to(dtype) + 1)
+    _, surrogate = fitted(family, kind(gauge="subspace"), tol=1e-6)
+    assert len(surrogate.maps) > len(kind().factors(4, 4))
+    nm.save(surrogate, tmp_path / "block.safetensors")
+    loaded, p = nm.load(tmp_path / "block.safetensors"), line(count=101)
+    for other in (loaded, copy.deepcopy(surrogate)):
+        assert all(torch.equal(x, y) for x, y in zip(other(p), surrogate(p)))
+    value, single = parts(surrogate(p)), parts(loaded.to(torch.float32)(p))
+    assert max((x - y).abs().max() for x, y in zip(single, value)) < 1e-3
 
 
 @pytest.mark.parametrize("kind", [nm.Eigh, nm.SVD])
