@@ -333,7 +333,7 @@ class Eigh(_Spectral):
 
     Args:
         rank: k, the number of eigenpairs; None means all.
-        gauge, order: As for `SVD`; sorted values ascend.
+        gauge, order: As for `SVD`, and vectors are as continuous; sorted values ascend.
         which: Those with the ``"largest"`` or ``"smallest"`` absolute values (``"LM"`` and ``"SM"`` of
             ``scipy.sparse.linalg.eigsh``), or at one end of the spectrum, ``"lowest"`` or ``"highest"``.
         B: The second matrix, one for all p, (n, n), as a tensor, an array or a sparse matrix of SciPy; or a
@@ -342,8 +342,6 @@ class Eigh(_Spectral):
             family, and like A it is in no file; to certify a loaded surrogate give the problem the same B.
         near: sigma: the k values closest to it, instead of ``which``. For these and the smallest a fit holds all n
             vectors of every exact solution, since any may become one of the k.
-
-    Vectors are continuous as those of `SVD`.
 
     Failures: matrices that are not Hermitian up to rounding (if all are, solving raises ValueError), a B that is not
     positive definite, and values of which k are no choice, since the next one is as good up to rounding; for
