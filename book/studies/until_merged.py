@@ -35,6 +35,7 @@ def _compound():
 
 
 def _plot(self, problem):
+    """Draw error and residual along the parameter."""
     p = np.linspace(float(self.lower), float(self.upper), 300)
     value, axes = self(torch.from_numpy(p)), plt.subplots()[1]
     axes.semilogy(p, problem.error(p, value), label="error")
