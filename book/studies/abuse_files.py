@@ -199,9 +199,10 @@ def damaged(count: int, folder: Path, seed: int = 0) -> collections.Counter:
     draw, found, outcomes = random.Random(seed), originals(), collections.Counter()
     path = folder / "damaged.safetensors"
     files = []
-    for surrogate in found:
+    for which, surrogate in enumerate(found):
         nm.save(surrogate, path)
         files.append(path.read_bytes())
+        found[which] = nm.load(path)  # in whose settings JSON has made lists of tuples
     for i in range(count):
         which = i % len(files)
         path.write_bytes(files[which])
