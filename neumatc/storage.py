@@ -161,16 +161,16 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
     try:
         if not _existing(path):
             raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: there is nothing.")
-        path.open("rb").close()  # what may not be read, safetensors calls missing
+        data = path.read_bytes()  # in one piece: safetensors opens a name twice, between which a save may come
     except PermissionError as error:
         raise PermissionError(f"`path`: expected a file that may be read, got {str(path)!r}, which may not.") from error
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("neumatc", "{}")
-            checks.require(len(text) <= _MOST_TEXT, "path", f"at most {_MOST_TEXT} characters of settings", len(text))
-            header = json.loads(text)
-            # Cloned to memory that torch aligned: products round otherwise elsewhere, in the last bit.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        # Cloned to memory that torch aligned: products round otherwise elsewhere, in the last bit.
+        tensors = {name: x.clone() for name, x in safetensors.torch.load(data).items()}
+        described = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        text = described.get("__metadata__", {}).get("neumatc", "{}")
+        checks.require(len(text) <= _MOST_TEXT, "path", f"at most {_MOST_TEXT} characters of settings", len(text))
+        header = json.loads(text)
         surrogate = _assemble(header, tensors)
     except _DAMAGES as error:
         raise ValueError(
