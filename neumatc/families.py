@@ -388,6 +388,7 @@ def _tensor(name: str, value: Tensor | ArrayLike) -> Tensor:
         raise TypeError(f"`{name}`: expected {expected}, got {checks.describe(value)}; convert it.") from None
 
 
+@checks.explained
 def from_samples(
     p: Tensor | ArrayLike,
     A: Tensor | ArrayLike,
