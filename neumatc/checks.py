@@ -222,7 +222,8 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
 def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> Tensor:
     if isinstance(bound, Tensor):
         require(not bound.is_complex(), name, "real bounds", bound.dtype, "take the real part", TypeError)
-        device = bound.device if device is None else device
+        own = place(name, bound.device)
+        device = own if device is None else device
     else:
         device = torch.empty(0).device if device is None else device
         kept = isinstance(bound, (np.ndarray, np.floating))

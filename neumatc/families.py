@@ -381,6 +381,7 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray
     return family
 
 
+@checks.explained
 def from_samples(
     p: Tensor | ArrayLike,
     A: Tensor | ArrayLike,

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from neumatc import advice, checks
@@ -151,7 +150,8 @@ def fit_many(
         >>> [surrogate.rank for surrogate in nm.fit_many(problems, rank=24)]
         [24, 24, 24]
     """
-    problems = list(problems) if isinstance(problems, Iterable) and not isinstance(problems, Tensor) else [problems]
+    several = isinstance(problems, Iterable) and getattr(problems, "shape", None) != ()  # arrays of one are not
+    problems = list(problems) if several else [problems]
     checks.require(problems, "problems", "at least one problem", "none", "give a list of them")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
         raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.shown(method)}; call nm.fit.")

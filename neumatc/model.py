@@ -275,7 +275,7 @@ class Surrogate(Shown, nn.Module):
             raise ValueError(
                 f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}; raise it."
             )
-        parts = p.split(rows)
+        parts = p.split(min(rows, len(p)))
         return (checks.like(given, (part, _evaluated(self, part, rows, None, orthonormal))) for part in parts)
 
     @checks.explained

@@ -117,7 +117,9 @@ class Problem:
         """Return the factors of ``value`` as a tuple, after checking their number and shapes against p (B, d)."""
         kinds = (Tensor, np.ndarray)
         value = value if isinstance(value, (tuple, list)) else (value,)
-        factors = tuple(checks.instance("value", x, kinds, "a tensor or an array, or a tuple of them") for x in value)
+        factors = tuple(
+            checks.instance("value", x, kinds, "a torch.Tensor or an array, or a tuple of them") for x in value
+        )
         factors = tuple(x if isinstance(x, Tensor) else checks.tensor(x) for x in factors)
         own = (checks.real_dtype(self.family.dtype), self.family.device)
         came = [(checks.real_dtype(x.dtype), x.device) for x in factors]

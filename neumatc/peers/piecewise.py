@@ -82,7 +82,7 @@ def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget
     family, box, tol = problem.family, problem.family.box, checks.number("tol", tol, above=0)
     nodes, budget = checks.integer("nodes", nodes, _FIRST), checks.integer("budget", budget, _FIRST)
     if (nodes - 1) & (nodes - 2):
-        raise ValueError(f"`nodes`: expected 2^k + 1, such as 17 or 33, got {nodes}.")
+        raise ValueError(f"`nodes`: expected 2^k + 1, such as 17 or 33, got {checks.shown(nodes)}; take one.")
     spacing = torch.finfo(box.dtype).eps * max(box.lower.abs().item(), box.upper.abs().item())
     narrowest = 2 * max(_NARROWEST, _SPACINGS * spacing / (box.upper - box.lower).item())
     known: dict[float, Tensor] = {}  # the solution at each point, as a row, NaN where it failed
