@@ -10,20 +10,7 @@ from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
 from neumatc.embeddings import Chebyshev, Embedding, Piece, SinusoidalMLP
-from neumatc.factorizations import (
-    QR,
-    SVD,
-    Cholesky,
-    Eig,
-    EigFactors,
-    Eigh,
-    Polar,
-    PolarFactors,
-    Projector,
-    QRFactors,
-    Subspace,
-    SVDFactors,
-)
+from neumatc.factorizations import QR, Cholesky, Polar, PolarFactors, Projector, QRFactors, Subspace
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.fitting import fit, fit_many
@@ -48,6 +35,7 @@ from neumatc.pieces import Pieces
 from neumatc.problem import Problem, Solution
 from neumatc.report import Event, Report, Round, StopReason, Unmet
 from neumatc.report import library_version as _library_version
+from neumatc.spectral import SVD, Eig, EigFactors, Eigh, SVDFactors
 from neumatc.storage import load, save
 from neumatc.training import ResidualTraining
 

@@ -74,7 +74,9 @@ def explained(function: Callable) -> Callable:
             got = ", ".join(f"`{name}`: {describe(x)}"[:_QUOTED] for name, x in given[:2])
             kind = TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError
             name = function.__qualname__.removesuffix(".__init__")
-            raise kind(f"{name}: expected other arguments ({said(error)}), got {got}; see its documentation.") from error
+            raise kind(
+                f"{name}: expected other arguments ({said(error)}), got {got}; see its documentation."
+            ) from error
 
     return wrapper
 

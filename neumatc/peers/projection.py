@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, linalg, sampling
-from neumatc.factorizations import SVD, Eigh
 from neumatc.linalg import norm, wide
 from neumatc.operations import Inverse, Solve
 from neumatc.peers.base import Peer, builder, enough, solve
 from neumatc.problem import Problem
+from neumatc.spectral import SVD, Eigh
 
 # Working memory of an evaluation in pieces, beside the output.
 _WORKING_BYTES = 64 * 2**20
