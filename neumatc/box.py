@@ -186,6 +186,7 @@ class Box:
         """Return the box on another device."""
         return Box(self.lower, self.upper, device=device, **self.settings())
 
+    @checks.explained
     def named(self, p: Sequence[float]) -> str:
         """Write one parameter with names and units: ``"f = 3.5e+09 Hz, t = 0.1"``."""
         return ", ".join(f"{n} = {x:.6g} {u}".rstrip() for n, x, u in zip(self.names, p, self.units))

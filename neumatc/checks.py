@@ -64,7 +64,7 @@ def explained(function: Callable) -> Callable:
     def wrapper(*arguments: object, **options: object) -> object:
         try:
             return function(*arguments, **options)
-        except (OSError, MemoryError, torch.OutOfMemoryError, Warning):
+        except (OSError, ImportError, MemoryError, torch.OutOfMemoryError, Warning):
             raise
         except Exception as error:
             known = isinstance(error, (ValueError, TypeError)) and "`" in str(error)

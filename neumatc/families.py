@@ -337,6 +337,7 @@ def trigonometric(
     return ParametricMatrix(fn, [0.0] * dimension, [1.0] * dimension, dtype=real, device=device)
 
 
+@checks.explained
 def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray | sparray) -> ParametricMatrix:
     """Family [A | B] of two matrices with the same rows: for `Solve`, `LMMSE` in coloured noise, `Eigh` of a pair.
 

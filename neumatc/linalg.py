@@ -626,7 +626,7 @@ def _square(A: Tensor) -> Tensor:
 def _hermitian(A: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Return Hermitian parts, and a mask of matrices that are not Hermitian up to rounding; ValueError if all."""
     part, good = hermitian(A)
-    if not good.any():
+    if (~good & checks.finite(A)).all():
         got = f"||A - A^H|| / ||A|| of {float((norm(A - A.mH) / norm(A)).min()):.2g} or more in all {len(A)}"
         raise ValueError(f"`{name}`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
     return part, ~good

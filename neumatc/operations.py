@@ -81,6 +81,8 @@ class Operation(ABC):
         changed = vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls)
         if changed and cls.refined is not Operation.refined:  # which is that of another solution
             cls.refined = Operation.refined
+        if "__repr__" not in vars(cls):  # in the place of that of a dataclass
+            cls.__repr__ = Operation.__repr__
         checks.register(Operation.registry, cls)
 
     @abstractmethod
@@ -415,6 +417,7 @@ class RZF(_Regularized, _NormalEquations):
 
     noise: float | tuple[float, ...] | str = 1.0
 
+    @checks.explained
     def __post_init__(self) -> None:
         if isinstance(self.noise, str) and self.noise == "beside":
             return
@@ -523,7 +526,6 @@ class LMMSE(RZF):
     """
 
     unbiased: bool = False
-    __repr__ = Operation.__repr__
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -618,10 +620,10 @@ class PseudoInverse(_NormalEquations):
 
     rank: int | None = None
     rcond: float | None = None
-    __repr__ = Operation.__repr__
     work = (8, 20)
     remedy = "no A has full rank: take nm.PseudoInverse(rank=...) where the rank is constant, or rcond=..."
 
+    @checks.explained
     def __post_init__(self) -> None:
         checks.require(None in (self.rank, self.rcond), "rank`, `rcond", "one of them or none", "both", "leave one out")
         if self.rank is not None:

@@ -43,7 +43,12 @@ def rounds(report: object, ax: object) -> object:
 
 def surrogate(own: object, problem: object, points: int, exact: bool, ax: object) -> object:
     """Plot a surrogate: what is measured at parameters over its box, pieces, nodes and events."""
-    checks.require(problem or not exact, "problem", "an nm.Problem to solve exactly", "None", "give the problem")
+    checks.require(
+        problem is None or hasattr(problem, "residual"), "problem", "an nm.Problem", checks.describe(problem)
+    )
+    checks.require(
+        problem is not None or not exact, "problem", "an nm.Problem to solve exactly", "None", "give the problem"
+    )
     draw = {1: _curves, 2: _map}.get(own.box.dimension, _terms)
     return draw(own, problem, points, exact, axes(ax, figsize=(7, 4)))
 

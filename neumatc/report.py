@@ -262,6 +262,7 @@ class Report:
     def _repr_html_(self) -> str:
         return table(self.problem, self.rows())
 
+    @checks.explained
     def plot(self, ax: object = None) -> object:
         """Plot the residuals of the rounds against the exact solves, or against the steps where those stay the same.
 
@@ -284,6 +285,7 @@ class Shown:
     def _repr_html_(self) -> str:
         return table(self.report.problem, [("surrogate", [repr(self)]), *self.report.rows()])
 
+    @checks.explained
     def plot(self, problem: object = None, *, points: int = 400, exact: bool = False, ax: object = None) -> object:
         """Plot residuals over the box, with pieces, nodes and events; needs matplotlib.
 

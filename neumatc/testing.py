@@ -68,11 +68,12 @@ def check_operation(
         True
     """
     checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
+    units, seed = checks.number("units", units, above=0), checks.seed(seed)
     if isinstance(matrices, ParametricMatrix):
         x = torch.linspace(-0.99, 0.99, _DRAWN, dtype=torch.float64)[:, None]
         A = matrices(matrices.box.parameters(x.expand(-1, matrices.dimension)))
     else:
-        A = checks.matrices("matrices", matrices, matrices)
+        A = checks.matrices("matrices", checks.instance("matrices", matrices, Tensor, "a family or a tensor"), matrices)
         x = torch.linspace(-1, 1, len(A), dtype=torch.float64)[:, None]
     checks.require(len(A) > 1, "matrices", "at least two", len(A))
     done: dict[str, None] = {}
@@ -131,7 +132,7 @@ def _gauge(case: _Case) -> Findings:
     if not case.operation.unique:
         fitted, _ = case.operation.align(case.x, checked(case.operation.snapshots, case.A)[0])
         exact = case.solved()
-        aligned = [x.clone() for x in (exact if case.operation.finishes else fitted)]
+        aligned = [x.clone() if x.shape == y.shape else torch.empty_like(y) for x, y in zip(fitted, exact)]
         case.operation.finish(fitted, aligned)
         yield case.small(case.operation.error(aligned, exact), "the error of aligned solutions")
         yield case.small(case.operation.residual(case.A, aligned), "the residual of aligned solutions")

@@ -181,7 +181,9 @@ class _Training:
         if method.checkpoint:
             asked = replace(task.report, settings=replace(method, checkpoint=None).settings())
             first = [m.state_dict() for m in task.start.maps] if task.start else []
-            self.asked = checkpoint.fingerprint(asked, str(family.box), task.problem.operation, self.A, *first)
+            self.asked = checkpoint.fingerprint(
+                asked.to_dict(), str(family.box), task.problem.operation, self.A, *first
+            )
 
     def run(self) -> list[FactorMap]:
         """Train in rounds, and return the best maps."""

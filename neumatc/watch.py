@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import time
 import traceback
 from collections.abc import Callable
@@ -14,6 +13,11 @@ import torch
 
 from neumatc.families import FamilyError
 from neumatc.report import StopReason
+
+try:
+    import resource
+except ImportError:  # Windows tells nothing
+    resource = None
 
 
 class TimeLimitError(RuntimeError):
@@ -79,9 +83,11 @@ class Watch:
 
 
 def memory(device: torch.device) -> int:
-    """Return the bytes that a process can have on a device at most."""
+    """Return the bytes that a process can have on a device at most; of Windows that is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    if resource is None:
+        return 2**62
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return physical if limit == resource.RLIM_INFINITY else min(limit, physical)

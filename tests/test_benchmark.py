@@ -110,7 +110,7 @@ def test_no_map_of_the_same_rank_beats_the_limit(seed, rank, dtype, shape, nearn
         (([], 1, "real"), ["`X`", "torch.Tensor", "[]"]),
         ((torch.ones(3, 2), 1.5, "real"), ["`ranks`", "integer", "1.5"]),
         ((torch.ones(3), 1, "real"), ["`X`", "(N, ", "(3,)"]),
-        ((np.ones((3, 2)), 1, "real"), ["`X`", "torch.Tensor", "ndarray"]),
+        ((np.ones((3, 2)), 1, "real"), ["`X`", "torch.Tensor", "an array"]),
         ((torch.zeros(3, 2), 1, "real"), ["`X`", "zero"]),
         ((torch.full((3, 2), math.nan), 1, "real"), ["`X`", "finite"]),
     ],
@@ -138,7 +138,7 @@ def test_relative_error(dtype, device):
     assert benchmark.relative_error(exact, exact) == 0
     assert_raises(TypeError, ["`X`", "torch.Tensor", "list"], lambda: benchmark.relative_error([1.0], exact))
     assert_raises(
-        TypeError, ["`exact`", "torch.Tensor", "ndarray"], lambda: benchmark.relative_error(exact, np.ones(3))
+        TypeError, ["`exact`", "torch.Tensor", "an array"], lambda: benchmark.relative_error(exact, np.ones(3))
     )
 
 

@@ -139,7 +139,7 @@ def test_a_lack_of_memory_is_an_end_too(name, error):
 
 
 @dataclass(frozen=True)
-class Broken(nm.Inverse):
+class Interrupted(nm.Inverse):
     """An inverse whose residual fails."""
 
     message: str = ""
@@ -149,13 +149,15 @@ class Broken(nm.Inverse):
 
 
 def test_torch_says_on_a_cpu_in_words_that_memory_ran_out():
-    problem = nm.Problem(waves(), Broken("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"))
+    problem = nm.Problem(
+        waves(), Interrupted("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    )
     assert fitted(problem, tol=1e-3).report.stop_reason == StopReason.MEMORY
 
 
 def test_another_error_is_raised():
     with pytest.raises(RuntimeError, match="not about that"):
-        fitted(nm.Problem(waves(), Broken("not about that")), tol=1e-3)
+        fitted(nm.Problem(waves(), Interrupted("not about that")), tol=1e-3)
 
 
 def test_pieces_that_have_passed_are_not_named():

@@ -62,6 +62,7 @@ NOT_CALLED = {
         "Solution",
         "Unmet",
         "gauge.Alignment",
+        "gauge.guide",
         "peers.Peer",
     ),
     # Needs Sionna, which takes seconds to start.
@@ -133,7 +134,13 @@ def _good(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     }
     mlp = nm.SinusoidalMLP(width=4)
     arguments = {
-        **{"family": family, "problem": problem, "problems": [problem, problem], "surrogate": surrogate},
+        **{
+            "family": family,
+            "matrices": family,
+            "problem": problem,
+            "problems": [problem, problem],
+            "surrogate": surrogate,
+        },
         **{"fn": _matrix, "lower": 0.0, "upper": 1.0, "batched": False, "grid": [0.0, 0.5, 1.0], "names": ["x"]},
         **{"units": ["m"], "scale": "linear", "periodic": False, "dtype": torch.float64, "device": "cpu"},
         **{"operation": nm.Inverse(), "p": p, "x": 2 * p - 1, "value": A, "A": A, "B": A, "U": A, "M": A, "X": A},

@@ -19,7 +19,7 @@ from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
 import neumatc as nm
-from studies import figures, until_merged  # noqa: F401  until merged: the calls that other branches add
+from studies import figures
 from studies.provenance import Record, Table, glue
 
 # Random parameters at which ways are compared, and rounds of the clock.
