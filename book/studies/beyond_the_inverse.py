@@ -47,11 +47,8 @@ def at_work(
     surrogate = nm.fit(problem, rank=rank, method=nm.ClosedForm(snapshots=32), seed=seed, progress=False)
     bound, error = stated(surrogate, problem, p), problem.error(p, surrogate(p))
     report = surrogate.report
-    call = f"nm.{operation}"
-    for default in ("rank=None", ", gauge='vectors'", ", side='left'"):
-        call = call.replace(default, "")
     return {
-        "call": call,
+        "call": f"nm.{operation}",
         "gives": gives,
         "compared": compared,
         "error": error.max(),
