@@ -22,8 +22,7 @@ class Box:
     bounds are the same parameter, and parameters outside are moved inside by whole periods.
 
     Args:
-        lower: Lower bounds, shape (d,), or a number for d = 1. Floating tensors, arrays and numbers of NumPy keep
-            their dtype.
+        lower: Lower bounds, shape (d,), or a number for d = 1. Tensors, arrays and numbers of NumPy keep their dtype.
         upper: Upper bounds, above ``lower``.
         scale: ``"linear"`` or ``"log"``, or one of them per axis.
         periodic: Whether the axes are periodic, one for all or one per axis.

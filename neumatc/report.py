@@ -205,10 +205,11 @@ class Report:
 
     @property
     def break_even(self) -> float:
-        """Number of parameters from which fit and evaluations take less time than exact solves: the least it can be.
+        """Number of parameters from which fit and evaluations take less time than exact solves, as this fit took them.
 
-        Small batches, as those of a fit, take longer for each solve than large ones: of 2 x 2 matrices ten times, from
-        32 x 32 on hardly. Inf where an evaluation takes as long even so, NaN where the fit solved nothing exactly.
+        A fit solves in small batches, which for small matrices takes longer for each solve than large batches do: the
+        true number is larger, up to 200 times for 4 x 4 matrices, about the same from 32 x 32 on. On a loaded machine
+        it is off both ways. Inf where an evaluation takes as long even so, NaN where the fit solved nothing exactly.
         """
         gain = self.solve_seconds - self.evaluation_seconds
         if not self.evaluation_seconds or not math.isfinite(gain):
