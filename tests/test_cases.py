@@ -371,3 +371,24 @@ def test_vectors_on_the_line_of_sight_step_as_in_parallel_transport(model, sprea
     case = sionna(lambda: problems.line_of_sight(model, spread, gauge))
     surrogate = fitted(case)
     assert case.right(surrogate), case.failing(surrogate)
+
+
+def grating(p):
+    """Three orders of a grating, one of which grazes at normal incidence: 1 / 0 at p = 0."""
+    s = torch.sin(p[:, 0])
+    k = torch.stack([s - 1, s, s + 1], dim=-1).to(torch.complex128)
+    shift = 0.3 * torch.ones(3, 3, dtype=k.dtype) + 2 * torch.eye(3, dtype=k.dtype)
+    return torch.diag_embed(1 / torch.sqrt(1 - k**2)) + shift
+
+
+def test_one_bad_parameter_costs_one_row():
+    assert nm.ParametricMatrix(grating, -0.5, 0.5).shape == (3, 3)  # is not defined at its centre
+    problem = nm.Problem(nm.ParametricMatrix(grating, [-0.4], [0.5], dtype=DOUBLE), nm.Inverse())
+    with pytest.warns(nm.FitWarning, match=r"at p = -?\d\.\d+e-1\d"):
+        surrogate = nm.fit(problem, tol=1e-2, progress=False)
+    p = torch.cat([torch.linspace(-0.4, 0.5, 1000, dtype=DOUBLE), torch.zeros(1, dtype=DOUBLE)])[:, None]
+    bad = (p.abs() < 1e-15)[:, 0]  # one of the thousand is zero up to rounding
+    assert torch.equal(nm.certify(surrogate, problem, p).failed, bad)
+    assert torch.equal(problem.residual(p, surrogate(p)).isinf(), bad)
+    assert torch.equal(problem.error(p, surrogate(p)).isnan(), bad)
+    assert torch.equal(problem.exact(p).failed, bad)
