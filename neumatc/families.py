@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -210,6 +211,8 @@ class ParametricMatrix:
             between = f"{checks.row(p.amin(dim=0))} and {checks.row(p.amax(dim=0))}"
             expected, remedy = f"matrices at parameters between {between}", "restrict the box or mend the function"
             raise FamilyError(f"`fn(p)`: expected {expected}, got {checks.said(error)}; {remedy}.") from error
+        matrix, got = self.batched or A.ndim == 3, f"shape {tuple(A.shape[1:])}"
+        checks.require(matrix, "fn(p)", "an m x n matrix for one parameter", got, "return that", FamilyError)
         try:
             return checks.matrices("fn(p)", A if self.batched else A.to(p.device), p, anything=anything)
         except ValueError as error:
@@ -220,7 +223,8 @@ class ParametricMatrix:
         with checks.outside():
             if batched:
                 return self.fn(p)
-            return [self.fn(x if self.dimension > 1 else x.item()) for x in p.numpy(force=True)]
+            # Copies: a function may write its next matrix into the same memory.
+            return [_copied(self.fn(x if self.dimension > 1 else x.item())) for x in p.numpy(force=True)]
 
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
@@ -233,6 +237,10 @@ def _takes_one(family: ParametricMatrix) -> bool:
         centre = family.box.parameters(torch.zeros(1, family.dimension, dtype=torch.float64))
         return _dense(family._called(centre, batched=False), centre).ndim == 3
     return False
+
+
+def _copied(A: object) -> object:
+    return A.clone() if isinstance(A, Tensor) else copy.deepcopy(A)
 
 
 def _sparse(A: object) -> bool:

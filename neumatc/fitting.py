@@ -225,7 +225,7 @@ def _check_alike(problems: list[Problem]) -> None:
 def _checked_rank(rank: int | None, tol: float | None, start: Surrogate | None, problem: Problem) -> int | None:
     if rank is None:
         given = tol is not None or start is not None
-        checks.require(given, "rank", "an integer, or a tolerance `tol`", "neither", "give one, for example rank=24")
+        checks.require(given, "rank", "an integer, or a tolerance `tol`", "neither", "give one, for example tol=1e-3")
         return None
     rank = checks.integer("rank", rank, 1)
     possible = max(real_numbers(problem, i) for i in range(len(problem.factors)))

@@ -486,7 +486,13 @@ class RZF(_Regularized, _NormalEquations):
         growth = two_norm_above(HR) + norm(F) * unsure
         step = norm(R - X @ HR) * (1 + _slack(X)) + (1 + norm(X) * norm(F)) * unsure
         sharper = torch.where(growth < self.noise, step / (self.noise - growth), torch.inf)
-        return beside(torch.minimum(above / self.noise, sharper), X)
+        bound = beside(torch.minimum(above / self.noise, sharper), X)
+        if len(
+            rest := (~sharper.isfinite()).nonzero()[:, 0]
+        ):  # of little noise: the inverse of L is smaller than 1 / s
+            P, rounding = linalg.inverse(L[rest])[0], gram_rounding(A[rest])
+            bound[rest] = torch.fmin(bound[rest], _bound_of_system(L[rest], X[rest], F[rest], P, rounding))
+        return bound
 
 
 @dataclass(frozen=True)
@@ -515,8 +521,9 @@ class LMMSE(RZF):
     with the residual matrix D is at most :math:`\|D\|_F / s`, since L has no eigenvalue below s. It is also
     :math:`((I - X H) D - E H D) / s`, since :math:`L^{-1} = (I - X_* H) / s`; so if :math:`\|H D\|_2 < s`, it is
     at most :math:`\|(I - X H) D\|_F / (s - \|H D\|_2)`, which comes close to the error itself as that falls. The
-    smaller b of the two is taken, relative to :math:`\|X\|_F - b \le \|X_*\|_F`. Coloured noise: that of
-    `PseudoInverse` for :math:`L X^H = H`, with a computed inverse of :math:`L = H H^H + R` for P. With ``unbiased`` a
+    smaller b of the two is taken, relative to :math:`\|X\|_F - b \le \|X_*\|_F`. Where the second does not apply, as
+    with little noise, and for coloured noise: that of `PseudoInverse` for :math:`L X = H^H`, or :math:`L X^H = H` with
+    :math:`L = H H^H + R`, with a computed inverse of L for P. With ``unbiased`` a
     bound b of the rows of LMMSE filters bounds each d_k up to :math:`b \|h_k\|`, and so the quotient.
 
     Args:

@@ -355,3 +355,29 @@ def test_interrupts_and_memory_go_through(error):
 
     with pytest.raises(error):
         nm.ParametricMatrix(fn, 0.0, 1.0, batched=False)
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "sparse", "list"])
+def test_a_function_may_write_into_the_same_memory_again(kind):
+    made = {
+        "array": np.eye(2),
+        "tensor": torch.eye(2, dtype=torch.float64),
+        "sparse": sp.csr_array(np.eye(2)),
+        "list": [[1.0, 0.0], [0.0, 1.0]],
+    }[kind]
+
+    def fn(x):
+        if kind == "list":
+            made[0][0] = x
+        else:
+            made[0, 0] = x
+        return made
+
+    family = nm.ParametricMatrix(fn, 1.0, 2.0, batched=False)
+    assert family(np.array([1.0, 1.5, 2.0]))[:, 0, 0].tolist() == [1.0, 1.5, 2.0]
+
+
+@pytest.mark.parametrize("value", [1.0, [1.0, 2.0], np.ones(3)], ids=str)
+def test_one_parameter_without_a_matrix_is_told(value):
+    words = ["`fn(p)`", "an m x n matrix for one parameter", "return that"]
+    assert_raises(nm.FamilyError, words, lambda: nm.ParametricMatrix(lambda x: value, 0.0, 1.0, batched=False))

@@ -358,3 +358,21 @@ def test_a_user_who_is_not_received_has_no_unbiased_filter():
     A[1, :, 2] = 0
     problem = nm.Problem(nm.ParametricMatrix(lambda p: A[(p[:, 0] > 0.5).long()], 0.0, 1.0), nm.LMMSE(1.0, True))
     assert problem.exact(torch.tensor([0.2, 0.8])[:, None]).failed.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 8), (4, 8)], ids=str)
+@pytest.mark.parametrize("noise", [1e-3, 1e-6, 1e-9])
+def test_certificates_do_not_worsen_with_the_noise(shape, noise):
+    """A bound by 1 / noise alone would refuse maps whose error is a hundredth of the tolerance."""
+    family = grid_free(shape)
+    problem = nm.Problem(family, nm.LMMSE(noise=noise))
+    surrogate, p = quietly(problem, tol=1e-4), torch.linspace(0, 1, 101, dtype=DOUBLE)[:, None]
+    checked, error = nm.certify(surrogate, problem, p, rtol=1e-2), problem.error(p, surrogate(p))
+    assert (checked.accepted | (error > 1e-4)).all()
+    assert (nm.certify(surrogate, problem, p, rtol=1e300).bound >= error * (1 - 1e-9) - 1e-12).all()
+
+
+def grid_free(shape):
+    """Channels with condition numbers below ten, and a slow change over [0, 1]."""
+    A, B = conditioned(1, *shape, DOUBLE, 5.0)[0], gaussian(1, *shape, dtype=DOUBLE, seed=1)[0]
+    return nm.ParametricMatrix(lambda p: A + 0.02 * p[:, :, None] * B, 0.0, 1.0, dtype=DOUBLE)
