@@ -209,7 +209,7 @@ class Operation(ABC):
             periodic: Whether -1 and 1 are the same.
 
         Returns:
-            Coordinates (P,) and numbers (P, *shape), between which they are linear: one more value for `finish`.
+            Coordinates (P,) and numbers ``(P, *shape)``, between which they are linear: one more value for `finish`.
         """
         return None
 
