@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, files
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -40,12 +39,7 @@ def write(path: str, state: dict[str, object]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        part.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.replace(Path(path), hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
 
 
 def read(path: str, asked: str, device: torch.device) -> dict[str, object] | None:

@@ -290,7 +290,7 @@ def _check_memory(problems: list[Problem], method: Method, rank: int | None, bud
 def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
     """Add the map of what `Operation.finish` turns factors of one parameter towards, where it needs that."""
     family, m = task.problem.family, maps[0]
-    if getattr(task.problem.operation, "order", "") == "sorted" and "crossing" in {e.kind for e in task.report.events}:
+    if task.problem.operation.order == "sorted" and "crossing" in {e.kind for e in task.report.events}:
         task.note(_CHANGING)
     if family.dimension > 1:
         return maps

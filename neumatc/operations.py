@@ -69,6 +69,8 @@ class Operation(ABC):
     """Which factors have orthonormal columns (wide ones: rows) in the exact solution."""
     powers: tuple[float, ...] = ()
     """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
+    order: str = ""
+    """Where that is a choice, how columns are ordered; ``"followed"``: their labels are kept."""
     packed: type[tuple] | None = None
     """The named tuple in which the caller gets several factors."""
     work: tuple[float, float] = (6, 20)
@@ -78,11 +80,9 @@ class Operation(ABC):
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
             if method in vars(cls):
                 setattr(cls, declared, True)
-        changed = vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls)
-        if changed and cls.refined is not Operation.refined:  # which is that of another solution
+        if vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls):  # that of another solution
             cls.refined = Operation.refined
-        if "__repr__" not in vars(cls):  # in the place of that of a dataclass
-            cls.__repr__ = Operation.__repr__
+        cls.__repr__ = vars(cls).get("__repr__", Operation.__repr__)  # in the place of that of a dataclass
         checks.register(Operation.registry, cls)
 
     @abstractmethod
@@ -430,6 +430,11 @@ class RZF(_Regularized, _NormalEquations):
         else:
             super().__post_init__()
 
+    @property
+    def _white(self) -> bool:
+        """Whether the noise is s I, and not of each antenna, or beside the channel."""
+        return isinstance(self.noise, float)
+
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         if self.noise == "beside":
             expected, remedy = f"[A | R] of shape m x (n + m) for {self}", "join A and R by nm.families.beside"
@@ -441,19 +446,19 @@ class RZF(_Regularized, _NormalEquations):
 
     def cost(self, m: int, n: int) -> float:
         n -= m * (self.noise == "beside")
-        white = isinstance(self.noise, float) or m < n
+        white = self._white or m < n
         return super().cost(m, n) + (0 if white else m**3 / 3 + 2 * m**2 * n)
 
     def parts(self, A: Tensor) -> tuple[Tensor, Tensor | float]:
         """Return the channel H (B, m, n), and the covariance of the noise, (B, m, m), or its power."""
         if self.noise == "beside":
             return A[:, :, : -A.shape[1]], A[:, :, -A.shape[1] :]
-        if isinstance(self.noise, float):
+        if self._white:
             return A, self.noise
         return A, torch.tensor(self.noise, dtype=torch.float64).diag().to(A).expand(len(A), -1, -1)
 
     def system(self, A: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if isinstance(self.noise, float):
+        if self._white:
             return super().system(A, noise)
         H, R = self.parts(wide(A))
         F = H if H.shape[1] < H.shape[2] else linalg.solve_positive(R, H)[0].mH
@@ -462,13 +467,13 @@ class RZF(_Regularized, _NormalEquations):
 
     def exact(self, A: Tensor) -> tuple[Factors, Tensor]:
         X, failed = super().exact(A)
-        return X, failed if isinstance(self.noise, float) else failed | _no_covariance(self.parts(A)[1])
+        return X, failed if self._white else failed | _no_covariance(self.parts(A)[1])
 
     def refined(self, A: Tensor) -> tuple[Factors, Tensor] | None:
-        return _NormalEquations.refined(self, A) if isinstance(self.noise, float) else None
+        return _NormalEquations.refined(self, A) if self._white else None
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        if isinstance(self.noise, float):
+        if self._white:
             return super().residual(A, factors)
         L, F = self.system(A)
         return largest_row(L @ self.unknown(factors[0]) - F, F)

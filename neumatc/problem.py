@@ -55,7 +55,7 @@ class Problem:
         checks.instance("family", family, ParametricMatrix, "a ParametricMatrix around the function")
         checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
         expected = f"another one for {family.dimension} parameters: labels change places around a degeneracy"
-        kept = getattr(operation, "order", "") == "followed" and family.dimension > 1
+        kept = operation.order == "followed" and family.dimension > 1
         checks.require(not kept, "order", expected, "'followed'", "hold all parameters but one fixed")
         self.family, self.operation = operation.joined(family)
         self.factors: tuple[Factor, ...] = self.operation.factors(*self.family.shape)

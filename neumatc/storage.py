@@ -5,28 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import stat
-import uuid
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, files
 from neumatc.box import Box
 from neumatc.embeddings import Embedding
 from neumatc.model import FactorMap, Surrogate
 from neumatc.operations import Operation
 from neumatc.report import Report
-
-try:
-    import fcntl
-except ImportError:  # on Windows; what a killed process leaves there stays
-    fcntl = None
 
 _FORMAT = "neumatc-surrogate"
 _VERSION = 2
@@ -77,66 +67,7 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     _require_finite(tensors)
     size, text = f"a report of {_MOST_TEXT} characters at most", _json(header)
     checks.require(len(text) <= _MOST_TEXT, "surrogate", size, len(text), "shorten it")
-    _replace(Path(path), safetensors.torch.save(tensors, {"neumatc": text}))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there."""
-    part, before = None, _existing(path)
-    path = Path(os.path.realpath(path))
-    try:
-        if before:
-            path.open("ab").close()  # PermissionError where it is write-protected; its folder may not be
-        _sweep(path)
-        with _part(path) as file:  # locked until it is moved
-            part = Path(file.name)
-            file.write(data)
-            if before:
-                part.chmod(stat.S_IMODE(before.st_mode))
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(path)
-    except OSError as error:
-        reason = f"{error.strerror or error}{'; make its folder' * isinstance(error, FileNotFoundError)}"
-        raise type(error)(f"`path`: could not write {str(path)!r}: {reason}.") from error
-    finally:
-        if part:
-            part.unlink(missing_ok=True)
-
-
-def _part(path: Path) -> BinaryIO:
-    """Open a new file beside a path, and lock it as long as it is open, by which others see that somebody writes it."""
-    while True:
-        file = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part").open("xb")
-        if fcntl:
-            with suppress(OSError):  # a file system without locks, where nobody can take it for a leftover
-                fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # somebody took it for a leftover before it was locked
-
-
-def _sweep(path: Path) -> None:
-    """Remove what killed processes left beside a path: files of `_part` that nobody has locked."""
-    leftover, names = re.compile(re.escape(path.name) + r"\.[0-9a-f]{32}\.part"), []
-    with suppress(OSError):  # a folder that may not be listed
-        names = filter(leftover.fullmatch, os.listdir(path.parent) if fcntl else [])
-    for name in names:
-        with suppress(OSError), path.with_name(name).open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.with_name(name).unlink()
-
-
-def _existing(path: Path) -> os.stat_result | None:
-    """Return what is known of a file, None if there is nothing; OSError if it is no file, which could block."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        error = IsADirectoryError if stat.S_ISDIR(found.st_mode) else OSError
-        raise error(f"`path`: expected a file, got {str(path)!r}, which is a folder, a device, a pipe or a socket.")
-    return found
+    files.replace(Path(path), safetensors.torch.save(tensors, {"neumatc": text}))
 
 
 @checks.explained
@@ -159,7 +90,7 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
     """
     path = Path(path)
     try:
-        if not _existing(path):
+        if not files.existing(path):
             raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: there is nothing.")
         data = path.read_bytes()  # in one piece: safetensors opens a name twice, between which a save may come
     except PermissionError as error:

@@ -115,7 +115,7 @@ class ResidualTraining(Method):
         held = shapes if start is None else [m.shape for m in start.maps]
         got = f"{held}, which follow more vectors than asked for, or a block"
         checks.require(held == shapes, "start", f"maps of the shapes {shapes}", got, "training cannot: leave it out")
-        kept = getattr(problem.operation, "order", "") == "followed"
+        kept = problem.operation.order == "followed"
         remedy = "training knows no labels: take nm.ClosedForm()"
         checks.require(not kept, "order", "another one for nm.ResidualTraining", "'followed'", remedy)
         remedy = "give more points, since fewer do not determine the latent tensor, or a smaller rank"

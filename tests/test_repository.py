@@ -33,7 +33,7 @@ STUDIES = tomllib.loads((ROOT / "book" / "pyproject.toml").read_text("utf-8"))["
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
-    "checks threads nodes plotting box report linalg lowrank sampling failure measured families embeddings local "
+    "checks threads files nodes plotting box report linalg lowrank sampling failure measured families embeddings local "
     "polynomials rational gauge twofold operations factorizations spectral model problem watch methods advice samples "
     "continuation closed_form checkpoint training piece snapshots together inspection poles sparse outlook budget "
     "ending steps refinement pieces fitting certification storage testing peers wireless"
@@ -240,7 +240,7 @@ def code_lines(path):
 
 def test_the_library_stays_small():
     """What is added says by how much; the aim for the map in pieces alone was 4,900 lines."""
-    assert sum(code_lines(path) for path in SOURCES) <= 7_543
+    assert sum(code_lines(path) for path in SOURCES) <= 7_542
 
 
 def test_no_function_is_complex():
