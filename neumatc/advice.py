@@ -86,25 +86,24 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
 
 def _judged(report: Report, box: Box) -> tuple[bool, str, list[str]]:
     """Return whether a fit ended well, else how it ended, and what is known of the place and the cause."""
+    stopped, reason = report.stop_reason in STOPPED, str(report.stop_reason)
     notes = sorted(filter(None, report.message.split("; ")), key=lambda note: "a pole" not in note)  # causes first
+    notes = [] if stopped else notes  # a guess from a few snapshots
     failing = [box.named(p) for p in report.singular[:1]]
     if report.tol is not None:
-        known = [*(map(str, report.unmet[:1]) if report.unmet else [str(report.stop_reason)]), *notes]
+        known = [*([reason] if stopped or not report.unmet else []), *map(str, report.unmet[:1]), *notes]
         known += [f"{len(report.unmet) - 1} more in report.unmet"] if len(report.unmet) > 1 else []
-        if report.stop_reason in STOPPED:
-            known.append(str(report.stop_reason))
         return report.met, f"the tolerance {report.tol:g} is not met", known
-    if report.stop_reason in STOPPED:
-        return False, str(report.stop_reason), notes
+    if stopped:
+        return False, reason, notes
     if report.stop_reason is StopReason.SINGULAR:
         known = [f"{len(report.singular)} tried, the first at {p}" for p in failing]
         return False, "every exact solve failed and the map returned is zero", known
     if not report.rounds or report.rounds[-1].residual_max <= LARGE_RESIDUAL:
         return True, "", notes
     last = report.rounds[-1]
-    known = [*notes, *(f"the exact solution fails at {p}" for p in failing)] or [
-        f"the largest at {box.named(last.worst)}"
-    ]
+    known = [*notes, *(f"the exact solution fails at {p}" for p in failing)]
+    known = known or [f"the largest at {box.named(last.worst)}"]
     return False, f"the map of rank {report.rank} has residuals up to {last.residual_max:.2g}", known
 
 

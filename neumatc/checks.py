@@ -101,7 +101,9 @@ def require(good: object, name: str, expected: str, got: object, remedy: str = "
 
 def instance(name: str, value: object, kind: type, example: str) -> object:
     """Return ``value`` if it is of a type, of which the message gives an example."""
-    require(isinstance(value, kind), name, example, describe(value), error=TypeError)
+    forgotten = isinstance(value, type) and issubclass(value, kind)
+    remedy = f"make one of the class: {value.__name__}(...)" if forgotten else "pass that"
+    require(isinstance(value, kind), name, example, describe(value), remedy, TypeError)
     return value
 
 
@@ -139,7 +141,7 @@ def integer(name: str, value: object, minimum: int, maximum: int | None = None) 
         result = None if isinstance(value, bool) else operator.index(value)
     except (TypeError, RuntimeError):
         result = None
-    require(result is not None, name, "an integer", describe(value), error=TypeError)
+    require(result is not None, name, "an integer", describe(value), "pass one, such as 8", TypeError)
     require(result >= minimum, name, f"at least {minimum}", shown(result), "raise it")
     require(maximum is None or result <= maximum, name, f"at most {maximum}", shown(result), "lower it")
     return result
@@ -149,7 +151,7 @@ def flag(name: str, value: object) -> bool:
     """Return ``value`` as a bool: True or False, also NumPy's, and arrays and tensors of one without an axis."""
     if isinstance(value, (np.bool_, np.ndarray, Tensor)) and value.shape == () and str(value.dtype).endswith("bool"):
         value = bool(value)
-    require(isinstance(value, bool), name, "True or False", describe(value), error=TypeError)
+    require(isinstance(value, bool), name, "True or False", describe(value), "pass one of them", TypeError)
     return value
 
 
@@ -192,10 +194,10 @@ def number(name: str, value: object, **limits: float) -> float:
         result = None if isinstance(value, (str, bytes, bool)) or kind not in "iuf" else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         result = None
-    require(result is not None, name, "a number", describe(value), error=TypeError)
+    require(result is not None, name, "a number", describe(value), "pass one, such as 0.5", TypeError)
     good = math.isfinite(result) and all(_LIMITS[word](result, limit) for word, limit in limits.items())
     said = " and ".join(f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items())
-    require(good, name, f"a finite number {said}".rstrip(), shown(value))
+    require(good, name, f"a finite number {said}".rstrip(), shown(value), "pass one of that range")
     return result
 
 

@@ -101,7 +101,8 @@ class ParametricMatrix:
         device: torch.device | str | None = None,
     ):
         expected = "a function p (B, d) -> A (B, m, n), or of one parameter with `batched=False`"
-        checks.require(callable(fn), "fn", expected, checks.describe(fn), error=TypeError)
+        remedy = "nm.families.from_samples takes matrices"
+        checks.require(callable(fn), "fn", expected, checks.describe(fn), remedy, TypeError)
         self.fn, self.batched, self.densified = fn, checks.flag("batched", batched), False
         if dtype is None and not self.batched and not isinstance(lower, Tensor):
             dtype = torch.float64
@@ -368,9 +369,8 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray
         (8, 10)
     """
     right = right.toarray() if issparse(right) else right
-    if not isinstance(left, ParametricMatrix) or not isinstance(right, (ParametricMatrix, Tensor, np.ndarray)):
-        kinds = f"{type(left).__name__} and {type(right).__name__}"
-        raise TypeError(f"`left`, `right`: expected a ParametricMatrix, and one, a tensor or an array, got {kinds}.")
+    checks.instance("left", left, ParametricMatrix, "a ParametricMatrix")
+    checks.instance("right", right, (ParametricMatrix, Tensor, np.ndarray), "a ParametricMatrix, a tensor or an array")
     right = torch.as_tensor(right, device=left.device) if isinstance(right, np.ndarray) else right
     if isinstance(right, Tensor) and torch.promote_types(right.dtype, left.dtype) == left.dtype:
         right = right.to(left.dtype)
@@ -439,8 +439,8 @@ def from_samples(
         True
     """
     given, p, A = A, measured.tensor("p", p), measured.tensor("A", A)
-    if p.ndim not in (1, 2) or p.dtype not in checks.REAL:
-        raise TypeError(f"`p`: expected float32 or float64 numbers, shape (N, d) or (N,), got {checks.describe(p)}.")
+    expected, good = "float32 or float64 numbers, shape (N, d) or (N,)", p.ndim in (1, 2) and p.dtype in checks.REAL
+    checks.require(good, "p", expected, checks.describe(p), "give a row for each matrix", TypeError)
     p = p[:, None] if p.ndim == 1 else p
     A = measured.matrices(A, p, given)
     good = measured.kept(p, A, missing)

@@ -227,11 +227,9 @@ class Surrogate(Shown, nn.Module):
         else:
             budget = checks.integer("memory_budget", memory_budget, 1)
             rows = (budget - len(p) * row) // working
-            if rows < 1:
-                raise ValueError(
-                    f"`memory_budget`: expected at least {len(p) * row + working} bytes for the output of {len(p)} "
-                    f"parameters, got {budget}; iterate over `surrogate.batches(p, memory_budget={budget})` instead."
-                )
+            expected = f"at least {len(p) * row + working} bytes for the output of {len(p)} parameters"
+            remedy = f"iterate over `surrogate.batches(p, memory_budget={budget})` instead"
+            checks.require(rows > 0, "memory_budget", expected, budget, remedy)
         value = _evaluated(self, p, max(1, rows), None if out is None else outputs, orthonormal)
         return checks.like(given if out is None else None, value)
 
@@ -271,10 +269,8 @@ class Surrogate(Shown, nn.Module):
         output, working = self._bytes
         cost = 2 * output + working
         rows = checks.integer("memory_budget", memory_budget, 1) // cost
-        if rows < 1:
-            raise ValueError(
-                f"`memory_budget`: expected at least {cost} bytes, one parameter's need, got {memory_budget}; raise it."
-            )
+        expected = f"at least {cost} bytes, one parameter's need"
+        checks.require(rows, "memory_budget", expected, memory_budget, "raise it")
         parts = p.split(min(rows, len(p)))
         return (checks.like(given, (part, _evaluated(self, part, rows, None, orthonormal))) for part in parts)
 
@@ -406,30 +402,23 @@ def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
 
 def _checked_out(surrogate: Surrogate, out: Tensor | tuple, counts: Sequence[int], p: list[Tensor]) -> list[Tensor]:
     """Return the memory that the caller gives for the factors at parameters p, after checking it."""
-    outputs = list(out) if isinstance(out, (tuple, list)) else [out]
-    if len(outputs) != len(surrogate._factors):
-        raise ValueError(
-            f"`out`: expected {len(surrogate._factors)} tensor(s), one per factor, got {len(outputs)}; give a tuple."
-        )
-    taken = [_span(x) for x in (*p, *surrogate.buffers())]
+    outputs, count = list(out) if isinstance(out, (tuple, list)) else [out], len(surrogate._factors)
+    checks.require(len(outputs) == count, "out", f"{count} tensor(s), one per factor", len(outputs), "give a tuple")
+    taken, remedy = [_span(x) for x in (*p, *surrogate.buffers())], "make it with torch.empty"
     for m, factor, dtype, x in zip(surrogate.maps, surrogate._factors, surrogate.dtypes, outputs):
-        shape = (*counts, *factor.shape)
-        if not isinstance(x, Tensor) or x.dtype != dtype:
-            raise TypeError(f"`out`: expected a {dtype} tensor for {m.name}, got {checks.describe(x)}; make it.")
-        if x.shape != shape or x.device != surrogate.device or not x.is_contiguous():
-            raise ValueError(
-                f"`out`: expected a contiguous tensor of shape {shape} on {surrogate.device} for {m.name}, got "
-                f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}; make it with torch.empty."
-            )
-        if x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()):
-            kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
-            raise ValueError(f"`out`: expected plain memory for {m.name}, got a tensor {kind}; take torch.empty.")
+        good = isinstance(x, Tensor) and x.dtype == dtype
+        checks.require(good, "out", f"a {dtype} tensor for {m.name}", checks.describe(x), remedy, TypeError)
+        shape, got = (*counts, *factor.shape), f"shape {tuple(x.shape)} and strides {x.stride()} on {x.device}"
+        good = x.shape == shape and x.device == surrogate.device and x.is_contiguous()
+        expected = f"a contiguous tensor of shape {shape} on {surrogate.device} for {m.name}"
+        checks.require(good, "out", expected, got, remedy)
+        good = not (x.is_conj() or x.is_neg() or (x.is_inference() and not torch.is_inference_mode_enabled()))
+        kind = "made under torch.inference_mode" if x.is_inference() else "lazily conjugated or negated"
+        checks.require(good, "out", f"plain memory for {m.name}", f"a tensor {kind}", remedy)
         start, end = _span(x)
-        if any(start < last and first < end for first, last in taken):
-            raise ValueError(
-                f"`out`: expected memory of its own for {m.name}, got some that overlaps with `p`, the surrogate's "
-                "tensors or another factor; make it with torch.empty."
-            )
+        good = not any(start < last and first < end for first, last in taken)
+        got = "some that overlaps with `p`, the surrogate's tensors or another factor"
+        checks.require(good, "out", f"memory of its own for {m.name}", got, remedy)
         taken.append((start, end))
     return outputs
 

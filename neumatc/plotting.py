@@ -43,9 +43,8 @@ def rounds(report: object, ax: object) -> object:
 
 def surrogate(own: object, problem: object, points: int, exact: bool, ax: object) -> object:
     """Plot a surrogate: what is measured at parameters over its box, pieces, nodes and events."""
-    checks.require(
-        problem is None or hasattr(problem, "residual"), "problem", "an nm.Problem", checks.describe(problem)
-    )
+    good, remedy = problem is None or hasattr(problem, "residual"), "pass that of the fit"
+    checks.require(good, "problem", "an nm.Problem", checks.describe(problem), remedy)
     checks.require(
         problem is not None or not exact, "problem", "an nm.Problem to solve exactly", "None", "give the problem"
     )

@@ -120,8 +120,14 @@ class Unmet:
     reason: str
 
     def __str__(self) -> str:
-        sides = " x ".join(f"[{a:.6g}, {b:.6g}]" for a, b in zip(self.lower, self.upper))
+        sides = " x ".join(map(_interval, self.lower, self.upper))
         return f"{sides}: {self.reason}"
+
+
+def _interval(a: float, b: float) -> str:
+    """Say an interval in as few digits, six at least, as tell its ends apart."""
+    digits = next((k for k in (6, 9) if f"{a:.{k}g}" != f"{b:.{k}g}"), 17 if a != b else 6)
+    return f"[{a:.{digits}g}, {b:.{digits}g}]"
 
 
 @dataclass(repr=False)

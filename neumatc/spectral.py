@@ -334,8 +334,8 @@ class Eigh(_Spectral):
         if isinstance(self.B, (ParametricMatrix, Tensor, np.ndarray)) or issparse(self.B):
             object.__setattr__(self, "_second", self.B)
             object.__setattr__(self, "B", "beside")  # plain, as a file names it
-        expected = "a tensor or array (n, n), a ParametricMatrix, or 'beside'"
-        checks.require(self.B in (None, "beside"), "B", expected, checks.describe(self.B), error=TypeError)
+        expected, remedy = "a tensor or array (n, n), a ParametricMatrix, or 'beside'", "pass the matrix itself"
+        checks.require(self.B in (None, "beside"), "B", expected, checks.describe(self.B), remedy, TypeError)
 
     def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
         return (family, self) if self._second is None else (families.beside(family, self._second), replace(self))

@@ -75,7 +75,7 @@ def check_operation(
     else:
         A = checks.matrices("matrices", checks.instance("matrices", matrices, Tensor, "a family or a tensor"), matrices)
         x = torch.linspace(-1, 1, len(A), dtype=torch.float64)[:, None]
-    checks.require(len(A) > 1, "matrices", "at least two", len(A))
+    checks.require(len(A) > 1, "matrices", "at least two", len(A), "give more")
     done: dict[str, None] = {}
     for dtype in (dtype for dtype in checks.DTYPES if A.is_complex() <= dtype.is_complex):
         case = _Case(operation, A.to(dtype), x, failing, units, torch.Generator().manual_seed(seed))

@@ -324,10 +324,9 @@ def from_sionna(module: str, *names: str) -> list:
 def _panel(side: str, antennas: int | Sequence[int], pattern: str) -> dict:
     """Return the arguments of Sionna's PanelArray for N, (rows, columns) or (rows, columns, polarisations)."""
     sizes = tuple(antennas) if isinstance(antennas, Sequence) else (1, antennas)
-    if len(sizes) not in (2, 3) or sizes[2:] not in ((), (1,), (2,)):
-        raise ValueError(
-            f"`{side}_antennas`: expected a number, (rows, columns[, 1 or 2 each]), got {checks.shown(antennas)}."
-        )
+    good, expected = sizes[2:] in ((), (1,), (2,)), "a number or (rows, columns[, polarisations: 1 or 2])"
+    good, got = good and len(sizes) > 1, checks.shown(antennas)
+    checks.require(good, f"{side}_antennas", expected, got, "give for example (4, 4, 2)")
     dual = sizes[2:] == (2,)
     return {
         "num_rows_per_panel": checks.integer(f"{side}_antennas", sizes[0], 1),

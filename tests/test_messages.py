@@ -60,6 +60,7 @@ CALLS = {
     "beside": lambda: nm.families.beside(WIDE, FAMILY),
     "samples": lambda: nm.families.from_samples(P[:, None].repeat(MANY, 1), BIG),
     "operation": lambda: nm.Problem(FAMILY, BIG),
+    "operation without brackets": lambda: nm.Problem(FAMILY, nm.Inverse),
     "family": lambda: nm.Problem(BIG, nm.Inverse()),
     "rectangular": lambda: nm.Problem(nm.families.beside(FAMILY, torch.ones(2, 1).double()), nm.Inverse()),
     "rank of an operation": lambda: nm.Problem(FAMILY, nm.SVD(rank=9)),
@@ -116,6 +117,6 @@ def test_a_message_is_short_and_names_argument_and_remedy(name):
     message = str(caught.value)
     assert len(message) < 300, f"{len(message)} characters: {message}"
     assert re.search(r"`[\w\[\]()]+`", message), message
-    assert "expected" in message
+    assert re.search(r"expected .*; .*\.$", message), message  # the remedy is behind the semicolon
     assert "\n" not in message and not re.search(r"(tensor|array)\(", message), message
     assert len(re.findall(r"-?\d+\.\d+", message)) < 12, message

@@ -323,6 +323,12 @@ def test_a_plot_names_events_and_places_that_are_not_met(drawn):
     assert [line.get_xdata()[0] for line in drawn.get_lines() if line.get_linestyle() == "--"] == [0.25]
 
 
+@pytest.mark.parametrize("width", [0.25, 1e-7, 1e-12, np.spacing(0.5)])
+def test_the_ends_of_a_narrow_box_are_told_apart(width):
+    low, high = re.match(r"\[(.*), (.*)\]: why", str(nm.Unmet([0.5], [0.5 + width], "why"))).groups()
+    assert float(low) == 0.5 and float(high) - float(low) == pytest.approx(width, rel=0.1)
+
+
 def test_a_plot_of_two_parameters_shows_each_piece_and_its_nodes(drawn):
     surrogate = in_pieces(lambda x: torch.eye(3, dtype=DOUBLE) * (2 + x.sum(dim=1)[:, None, None]), d=2)
     surrogate.plot(points=100, ax=drawn)

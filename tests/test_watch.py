@@ -178,6 +178,15 @@ def test_the_user_is_told_with_a_remedy(settings):
         nm.fit(problem, progress=False, **settings)
 
 
+@pytest.mark.parametrize("settings", [{"tol": 1e-6}, {"rank": 8}], ids=str)
+def test_a_fit_that_was_stopped_names_no_pole_by_its_few_snapshots(settings):
+    problem, fn = stopping(peaks())
+    fn.at(2)
+    with pytest.warns(nm.FitWarning, match="it was interrupted") as caught:
+        nm.fit(problem, progress=False, **settings)
+    assert not any("pole" in str(warning.message) for warning in caught)
+
+
 def test_what_is_interrupted_after_the_snapshots_is_interpolated_from_these():
     problem, fn = stopping(waves(2, size=2))
     fn.at(2)
