@@ -50,19 +50,24 @@ def _added(
     near = np.abs(_CANDIDATES[:, None] - np.array(banned)) < _AWAY
     points = np.concatenate([np.array(offered), _CANDIDATES[~near.any(axis=1)]])
     with np.errstate(divide="ignore"):
-        logs = np.log(np.abs(points[:, None] - points))
-        fixed = np.log(np.abs(points[:, None] - np.array(taken))).sum(axis=1)
-        chosen: list[int] = []
-        for _ in range(count):
-            chosen.append(_best(points, fixed + logs[:, chosen].sum(axis=1), len(offered), (*taken, *points[chosen])))
+        fixed, chosen = _logs(points, np.array(taken)).sum(axis=0), []
+        logs = np.zeros((count, len(points)))
+        for k in range(count):
+            chosen.append(_best(points, fixed + logs[:k].sum(axis=0), len(offered), (*taken, *points[chosen])))
+            logs[k] = _logs(points, points[chosen[k:]])
         # Then each new one moves to the best place beside all others, as points of Fekete's do.
         for _ in range(_SWEEPS):
             for k, own in enumerate(chosen):
                 if own >= len(offered) and abs(points[own]) < 1:
-                    others = chosen[:k] + chosen[k + 1 :]
-                    sums = (fixed + logs[:, others].sum(axis=1))[len(offered) :]
-                    chosen[k] = len(offered) + int(sums.argmax())
+                    logs[k] = 0
+                    chosen[k] = len(offered) + int((fixed + logs.sum(axis=0))[len(offered) :].argmax())
+                    logs[k] = _logs(points, points[chosen[k : k + 1]])
     return [(float(points[i]), i if i < len(offered) else -1) for i in chosen]
+
+
+def _logs(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the logarithms of the distances to others, a row for each of these."""
+    return np.log(np.abs(points - others[:, None]))
 
 
 def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float, ...]) -> int:
@@ -70,11 +75,8 @@ def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float
     for end in (-1.0, 1.0):
         if len(nodes) < 2 and end not in nodes and (points == end).any():
             return int(np.flatnonzero(points == end)[0])
-    best = int(sums.argmax())
-    if offered:
-        free = int(sums[:offered].argmax())
-        return free if sums[free] >= sums[best] + math.log(_NEARLY_BEST) else best
-    return best
+    best, free = int(sums.argmax()), int(sums[:offered].argmax()) if offered else 0
+    return free if offered and sums[free] >= sums[best] + math.log(_NEARLY_BEST) else best
 
 
 def bent(t: np.ndarray | Tensor, bend: np.ndarray | Tensor | float) -> np.ndarray | Tensor:

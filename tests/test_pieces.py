@@ -684,7 +684,7 @@ def test_a_problem_that_uses_up_the_solves_leaves_the_others_as_they_are_alone()
     wild = nm.Problem(diagonal(lambda p: 2 + torch.sin(20000 * p), lambda p: 3 + p), nm.Inverse())
     smooth = nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 + p), nm.Inverse())
     with pytest.warns(nm.FitWarning, match="used up"):
-        surrogates = nm.fit_many([smooth, wild], tol=1e-4, progress=False)
+        surrogates = nm.fit_many([smooth, wild], tol=1e-4, budget=1000, progress=False)
     assert surrogates[0].report.met and failing(smooth, surrogates[0], 1e-4) == 0
 
 

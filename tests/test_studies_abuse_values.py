@@ -22,7 +22,7 @@ def test_no_bound_is_below_the_true_error():
 @pytest.mark.parametrize("case", [abuse_values.linear_case, abuse_values.spectral_case])
 def test_true_errors_are_those_of_double_precision_where_that_is_enough(case):
     draw, compared = np.random.default_rng(1), 0
-    for _ in range(12):
+    for _ in range(5):
         operation, A, error = case(draw, torch.complex128)
         exact, failed = operation.exact(A)
         value = [x + 0.1 * linalg.norm(x).view(-1, *(1,) * (x.ndim - 1)) * torch.randn_like(x) for x in exact]
@@ -33,7 +33,7 @@ def test_true_errors_are_those_of_double_precision_where_that_is_enough(case):
             expected = float(operation.error([x[i : i + 1] for x in value], [x[i : i + 1] for x in exact]))
             assert found == pytest.approx(expected, rel=1e-6)
             compared += 1
-    assert compared > 500
+    assert compared > 200
 
 
 def test_a_bound_that_is_too_small_is_found():
