@@ -370,6 +370,7 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray
     """
     right = right.toarray() if issparse(right) else right
     checks.instance("left", left, ParametricMatrix, "a ParametricMatrix")
+    right = np.asarray(right) if isinstance(right, (list, tuple)) else right
     checks.instance("right", right, (ParametricMatrix, Tensor, np.ndarray), "a ParametricMatrix, a tensor or an array")
     right = torch.as_tensor(right, device=left.device) if isinstance(right, np.ndarray) else right
     if isinstance(right, Tensor) and torch.promote_types(right.dtype, left.dtype) == left.dtype:
@@ -462,10 +463,8 @@ def from_samples(
     except ValueError:  # NumPy's LinAlgError is one
         missed = np.inf
     if len(np.unique(x, axis=0)) < count or not missed <= torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max():
-        raise ValueError(
-            "`p`: expected distinct samples, got some that are equal or too close to each other, or to a line or "
-            "plane: no interpolation passes through them in double precision; average or drop them, or add others."
-        )
+        got = "some that are equal or too close to each other, or to a line or plane, for double precision"
+        checks.require(False, "p", "distinct samples", got, "average or drop them, or add others")
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:

@@ -598,12 +598,10 @@ def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _batch(A: Tensor, name: str = "A") -> Tensor:
-    if not isinstance(A, Tensor) or A.dtype not in checks.DTYPES:
-        raise TypeError(
-            f"`{name}`: expected a float or complex tensor of shape (B, m, n), got {checks.describe(A)}; convert it."
-        )
-    if A.ndim != 3 or 0 in A.shape:
-        raise ValueError(f"`{name}`: expected (B, m, n), no zeros, got {tuple(A.shape)}; write `{name}[None]` for one.")
+    good, expected = isinstance(A, Tensor) and A.dtype in checks.DTYPES, "a float or complex tensor of shape (B, m, n)"
+    checks.require(good, name, expected, checks.describe(A), "convert it", TypeError)
+    good, remedy = A.ndim == 3 and 0 not in A.shape, f"write `{name}[None]` for one"
+    checks.require(good, name, "(B, m, n), no zeros", tuple(A.shape), remedy)
     return A.detach()
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import sparray
 from torch import Tensor
 
-from neumatc import checks, linalg, twofold
+from neumatc import checks, families, linalg, twofold
 from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.linalg import beside, gram, identity_like, largest_row, norm, relative, squared_norm, two_norm_above, wide
 from neumatc.report import Event
@@ -322,6 +323,20 @@ class Inverse(LinearOperation):
         return twofold.pseudo_inverse(A)
 
 
+class Paired:
+    """Operations of two matrices: the second, given as an argument, is put beside the first by `Problem`."""
+
+    _second = None
+
+    def _put_beside(self, name: str) -> None:
+        """Take the argument as the second matrix; in its place stands what a file can name."""
+        object.__setattr__(self, "_second", getattr(self, name))
+        object.__setattr__(self, name, "beside")
+
+    def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
+        return (family, self) if self._second is None else (families.beside(family, self._second), replace(self))
+
+
 @dataclass(frozen=True)
 class _Regularized(LinearOperation):
     """Operations of the Gram matrix plus noise times the identity, which is positive definite."""
@@ -403,7 +418,7 @@ class _NormalEquations(LinearOperation):
 
 
 @dataclass(frozen=True)
-class RZF(_Regularized, _NormalEquations):
+class RZF(Paired, _Regularized, _NormalEquations):
     r"""Regularised zero forcing: the precoder :math:`X = H^H (H H^H + R)^{-1}` of the m x n downlink channel H.
 
     H has a row for each receive antenna and a column for each transmit antenna, and R is the covariance of the noise at
@@ -415,17 +430,18 @@ class RZF(_Regularized, _NormalEquations):
         noise: As for `LMMSE`.
     """
 
-    noise: float | tuple[float, ...] | str = 1.0
+    noise: float | tuple[float, ...] | str | Tensor | np.ndarray | sparray | ParametricMatrix = 1.0
 
     @checks.explained
     def __post_init__(self) -> None:
         if isinstance(self.noise, str) and self.noise == "beside":
             return
-        shape = np.shape(self.noise)
-        expected = "a number, one for each row of A, or 'beside'"
-        remedy = "for a covariance take noise='beside' and the family nm.families.beside(A, R)"
-        checks.require(len(shape) < 2, "noise", expected, f"shape {tuple(shape)}", remedy)
-        if shape:
+        shape = self.noise.shape if hasattr(self.noise, "shape") else np.shape(self.noise)
+        expected, remedy = "a number, one for each row of A, or a matrix", "give a covariance R of shape (m, m)"
+        checks.require(len(shape) < 3, "noise", expected, f"shape {tuple(shape)}", remedy)
+        if len(shape) == 2:
+            self._put_beside("noise")
+        elif shape:
             object.__setattr__(self, "noise", tuple(checks.number("noise", s, above=0) for s in self.noise))
         else:
             super().__post_init__()
@@ -492,9 +508,8 @@ class RZF(_Regularized, _NormalEquations):
         step = norm(R - X @ HR) * (1 + _slack(X)) + (1 + norm(X) * norm(F)) * unsure
         sharper = torch.where(growth < self.noise, step / (self.noise - growth), torch.inf)
         bound = beside(torch.minimum(above / self.noise, sharper), X)
-        if len(
-            rest := (~sharper.isfinite()).nonzero()[:, 0]
-        ):  # of little noise: the inverse of L is smaller than 1 / s
+        rest = (~sharper.isfinite()).nonzero()[:, 0]
+        if len(rest):  # of little noise: the inverse of L is smaller than 1 / s
             P, rounding = linalg.inverse(L[rest])[0], gram_rounding(A[rest])
             bound[rest] = torch.fmin(bound[rest], _bound_of_system(L[rest], X[rest], F[rest], P, rounding))
         return bound
@@ -533,7 +548,9 @@ class LMMSE(RZF):
 
     Args:
         noise: s, above zero: noise power per receive antenna over the power of a stream; m of them for antennas with
-            noise of their own; or ``"beside"``: the family is [H | R] of `families.beside`, R a family or one matrix.
+            noise of their own; or the covariance R: one for all p, (m, m), as a tensor, an array or a sparse matrix of
+            SciPy, or a `ParametricMatrix` on the box of H. `Problem` puts R beside H and calls the operation
+            ``LMMSE("beside")``: that of a family [H | R], as `families.beside` makes it. So R is in no file.
         unbiased: Whether the diagonal of X H is one. Channels with a column of zeros then count as failed.
     """
 

@@ -11,11 +11,11 @@ import torch
 from scipy.sparse import issparse, sparray
 from torch import Tensor
 
-from neumatc import checks, families, gauge, linalg
+from neumatc import checks, gauge, linalg
 from neumatc.factorizations import Product
 from neumatc.families import ParametricMatrix
 from neumatc.linalg import beside, identity_like, norm, relative, squared_norm, two_norm_above, wide
-from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
+from neumatc.operations import Factor, Factors, Operation, Paired, require_rank, require_square, split
 from neumatc.report import Event
 
 # Vectors followed beyond the rank asked for, so that one may cross the last of them.
@@ -26,6 +26,8 @@ _SAME = 8
 _SURE = 0.01
 # Values closer than this many rounding units of the largest are one value, whose vectors are any basis of their span.
 _EQUAL = 1e3
+# The length of a guide's vectors where the size of the values elsewhere is not known.
+_UNSIZED = 1e-6
 
 
 class SVDFactors(NamedTuple):
@@ -113,7 +115,7 @@ class _Spectral(Product):
         if values.ndim == 3:
             values, P = _diagonalised((values + values.mH) / 2)
             # Of several parameters towards the frames of the maps, which are continuous.
-            guide, *_ = *fitted[len(out) :], torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
+            guide, *_ = *fitted[len(out) :], _UNSIZED * torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
             order = _nearest(P, values, guide) if self.followed else self._order(values, k)
             P, values = _columns(P, order), values.gather(1, order)  # a few columns, before they meet large factors
             ordered = self._turned(fitted, _towards(P, values, guide), values)
@@ -143,8 +145,10 @@ class _Spectral(Product):
             return self._order(torch.from_numpy(s), k).numpy()
 
         eps = torch.finfo(values.core.dtype).eps
+        # As long as M is large: where all of its values pass through zero, that tells what is rounding.
+        size = np.linalg.norm(sample(x), axis=(1, 2)).max() or 1.0
         x, vectors = gauge.guide(sample, x, choose, eps, followed=self.followed, periodic=periodic)
-        return x, torch.from_numpy(vectors).to(values.core)
+        return x, torch.from_numpy(size * vectors).to(values.core)
 
     def matched(self, factors: Sequence[Tensor], like: Sequence[Tensor]) -> Factors:
         if not self.followed:
@@ -287,7 +291,7 @@ class SVD(_Spectral):
 
 
 @dataclass(frozen=True)
-class Eigh(_Spectral):
+class Eigh(Paired, _Spectral):
     r"""Eigenvalues and eigenvectors of a Hermitian matrix, A V = V L, or of a pair of matrices, A V = B V L.
 
     Eigenvalues ascend, as those of ``torch.linalg.eigh``, whichever are asked for. Vectors are orthonormal; with a
@@ -322,7 +326,6 @@ class Eigh(_Spectral):
     B: str | Tensor | np.ndarray | sparray | ParametricMatrix | None = None
     near: float | None = None
     powers, packed, work = (1, 0), EigFactors, (0, 9)
-    _second = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -332,13 +335,9 @@ class Eigh(_Spectral):
             remedy = "leave one of the two out"
             checks.require(self.which == "largest", "which", f"no choice beside near={self.near}", self.which, remedy)
         if isinstance(self.B, (ParametricMatrix, Tensor, np.ndarray)) or issparse(self.B):
-            object.__setattr__(self, "_second", self.B)
-            object.__setattr__(self, "B", "beside")  # plain, as a file names it
+            self._put_beside("B")
         expected, remedy = "a tensor or array (n, n), a ParametricMatrix, or 'beside'", "pass the matrix itself"
         checks.require(self.B in (None, "beside"), "B", expected, checks.describe(self.B), remedy, TypeError)
-
-    def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
-        return (family, self) if self._second is None else (families.beside(family, self._second), replace(self))
 
     @property
     def orthonormal(self) -> tuple[int, ...]:
@@ -606,7 +605,7 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
     What a column shares with vectors of one value it shares with their span.
     """
     share, order = (P.mH @ guide).abs().square(), []
-    share = _equal(s).to(share.dtype) @ share
+    share = _equal(s, guide).to(share.dtype) @ share
     for k in range(guide.shape[2]):
         order.append(share[:, :, k].argmax(dim=1, keepdim=True))
         share = share.scatter(1, order[k][:, :, None].expand(-1, -1, share.shape[2]), -1)
@@ -615,7 +614,7 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
 def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
     """Turn columns of P (B, J, k), of values s, towards the guide: in phase, those of one value by a unitary matrix."""
-    overlap, equal = P.mH @ guide, _equal(s)
+    overlap, equal = P.mH @ guide, _equal(s, guide)
     phase = torch.sgn(overlap.diagonal(dim1=1, dim2=2))
     turned = P * torch.where(phase == 0, 1, phase)[:, None, :]
     rows = equal.sum(dim=(1, 2)) > s.shape[1]
@@ -625,9 +624,10 @@ def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
     return turned
 
 
-def _equal(s: Tensor) -> Tensor:
-    """Which of the values s (B, k) are one, shape (B, k, k)."""
-    return (s[:, :, None] - s[:, None, :]).abs() <= _rounding(s)[:, :, None]
+def _equal(s: Tensor, guide: Tensor) -> Tensor:
+    """Which of the values s (B, k) are one, shape (B, k, k), beside what they are elsewhere, as the guide is long."""
+    size = torch.linalg.vector_norm(guide, dim=1).amax(dim=1, keepdim=True)
+    return (s[:, :, None] - s[:, None, :]).abs() <= _rounding(torch.cat([s, size], dim=1))[:, :, None]
 
 
 def _rounding(s: Tensor) -> Tensor:

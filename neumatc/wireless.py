@@ -49,10 +49,8 @@ class Channel(ParametricMatrix):
         direction: str = "uplink",
         frequencies: Tensor | None = None,
     ):
-        if coefficients.dtype not in checks.COMPLEX.values():
-            raise TypeError(
-                f"`coefficients`: expected complex64 or complex128, got {coefficients.dtype}; convert them with `.to`."
-            )
+        good, got = coefficients.dtype in checks.COMPLEX.values(), coefficients.dtype
+        checks.require(good, "coefficients", "complex64 or complex128", got, "convert them with `.to`", TypeError)
         good, got = delays.shape == coefficients.shape[:2], f"{tuple(coefficients.shape)} and {tuple(delays.shape)}"
         expected = "shapes (users, L, m, n) and (users, L)"
         remedy = "give each user's paths along the second axis"
@@ -198,10 +196,7 @@ def cdl(
     checks.choice("model", model, ("A", "B", "C", "D", "E"))
     checks.choice("direction", direction, ("uplink", "downlink"))
     carrier_frequency = checks.number("carrier_frequency", carrier_frequency, above=0.0)
-    if dtype not in checks.COMPLEX.values():
-        raise TypeError(
-            f"`dtype`: expected torch.complex64 or torch.complex128, got {checks.shown(dtype)}; take one of them."
-        )
+    checks.choice("dtype", dtype, tuple(checks.COMPLEX.values()))
     users, seed = checks.integer("users", users, 1), checks.seed(seed)
     spreads = [checks.number("delay_spread", s, above=0.0) for s in checks.each("delay_spread", delay_spread, users)]
     sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)

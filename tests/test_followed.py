@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import assert_close, assert_raises, gaussian
+from conftest import assert_close, assert_raises, eps, gaussian
 
 import neumatc as nm
 
@@ -231,6 +231,17 @@ def test_labels_that_do_not_return_are_cut_at_the_seam_and_reported(way):
     assert (values[:, 0] + 2 * (p[:, 0] / 2).cos()).abs().max() < 1e-4
     assert least_overlap(V).min() > 0.9999
     assert any(event.kind == "loop" for event in surrogate.report.events)
+
+
+@wide
+@pytest.mark.parametrize("order", ["sorted", "followed"])
+def test_vectors_are_those_of_the_guide_where_all_values_pass_through_zero(order, dtype):
+    guide, _ = torch.linalg.qr(gaussian(50, 3, 3, dtype=dtype, seed=1))
+    M = eps(dtype) * gaussian(50, 3, 3, dtype=dtype, seed=2)  # nothing but rounding, where elsewhere it is about 2
+    frames = torch.eye(3, dtype=dtype).expand(50, 3, 3).clone()
+    values, V = torch.empty(50, 3, dtype=DOUBLE), torch.empty(50, 3, 3, dtype=dtype)
+    nm.Eigh(order=order).finish([M + M.mH, frames, 2 * guide], [values, V])
+    assert_close(V, guide)
 
 
 @wide

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from conftest import DTYPES, assert_close, assert_raises, conditioned, eps, gaussian, grid_of, real
 
@@ -187,6 +188,19 @@ def test_receivers_in_coloured_noise_are_those_of_the_textbook(shape, parametric
         assert_close(X, expected, units=1000)
 
 
+@pytest.mark.parametrize("receiver", [nm.LMMSE, nm.RZF])
+@pytest.mark.parametrize("kind", ["tensor", "array", "list", "sparse", "family"])
+def test_ways_to_give_a_covariance(receiver, kind):
+    H, R = coloured(4, 2, torch.complex128, parametric=False)
+    ways = {"array": R.resolve_conj().numpy(), "list": R.tolist()}
+    ways["sparse"], ways["family"] = scipy.sparse.csr_array(ways["array"]), coloured(4, 2, torch.complex128)[1]
+    operation = receiver(ways.get(kind, R))
+    problem, p = nm.Problem(H, operation), grid_of(H, 5)
+    assert problem.operation == operation == receiver("beside") and repr(operation).endswith("(noise='beside')")
+    covariances = ways["family"](p) if kind == "family" else R.expand(5, -1, -1)
+    assert_close(problem.exact(p).value, textbook(H(p), covariances), units=1000)
+
+
 @pytest.mark.parametrize("parametric", [False, True])
 @pytest.mark.parametrize("shape", [(8, 3), (3, 8)], ids=str)
 def test_receivers_in_coloured_noise_are_fitted_and_certified(shape, parametric):
@@ -299,9 +313,11 @@ def test_matrices_that_are_no_covariance_fail_and_nothing_is_proved_with_them(ki
 
 
 def test_receivers_refuse_noise_that_is_none():
-    words = ["`noise`", "a number", "'beside'", "(3, 3)", "nm.families.beside(A, R)"]
-    for R in (torch.eye(3), np.eye(3), np.eye(3).tolist()):
+    words = ["`noise`", "a number", "a matrix", "(2, 3, 3)", "covariance R of shape (m, m)"]
+    for R in (torch.ones(2, 3, 3), np.ones((2, 3, 3)), np.ones((2, 3, 3)).tolist()):
         assert_raises(ValueError, words, lambda R=R: nm.LMMSE(R))
+    channel = coloured(4, 2, torch.complex64)[0]
+    assert_raises(ValueError, ["`right`", "(4, k)", "(3, 3)"], lambda: nm.Problem(channel, nm.LMMSE(torch.eye(3))))
     assert_raises(ValueError, ["`noise`", "above 0", "-1.0"], lambda: nm.RZF([1.0, -1.0]))
     assert_raises(TypeError, ["`noise`", "number", "'besides'"], lambda: nm.RZF("besides"))
     assert_raises(ValueError, ["`unbiased`", "False or True", "2"], lambda: nm.LMMSE(unbiased=2))
