@@ -196,7 +196,8 @@ def cdl(
     checks.choice("model", model, ("A", "B", "C", "D", "E"))
     checks.choice("direction", direction, ("uplink", "downlink"))
     carrier_frequency = checks.number("carrier_frequency", carrier_frequency, above=0.0)
-    checks.choice("dtype", dtype, tuple(checks.COMPLEX.values()))
+    good, expected = dtype in checks.COMPLEX.values(), "torch.complex64 or torch.complex128"
+    checks.require(good, "dtype", expected, checks.shown(dtype), "take one of them", TypeError)
     users, seed = checks.integer("users", users, 1), checks.seed(seed)
     spreads = [checks.number("delay_spread", s, above=0.0) for s in checks.each("delay_spread", delay_spread, users)]
     sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)
