@@ -442,6 +442,7 @@ class Inexact(nm.Inverse):
         object.__setattr__(self, "signs", signs)
 
     def exact(self, A: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the inverses with their errors, and which matrices are singular."""
         (X,), failed = super().exact(A)
         signs = self.signs if len(self.signs) == len(A) else torch.ones_like(self.signs[:1])
         return (X + signs.to(X)[:, None, None] * self.error.to(X),), failed
