@@ -273,6 +273,9 @@ def bounds_figure(record: Record) -> Figure:
                 [1 / row["distance"] for row in own], [row[key] for row in own], line, color=colour, label=label
             )
         axes.set_title(name, fontsize=10)
+        places = [1 / row["distance"] for row in own]
+        axes.set_xticks(places, [f"{place:.2g}" for place in places])
+        axes.minorticks_off()
     for axes in panels[1]:
         axes.set_xlabel("$1 / d$, inverse distance")
     for axes in panels[:, 0]:
