@@ -620,8 +620,6 @@ def glue_sweep(record: Record) -> None:
             provenance.glue(f"lr-sweep-{key.replace('_', '-').lower()}-{end}", count)
     provenance.glue("lr-sweep-product-first", first["product"])
     provenance.glue("lr-sweep-product-last", last["product"])
-    provenance.glue("lr-sweep-nodes-first", first["samples"])
-    provenance.glue("lr-sweep-nodes-last", last["samples"])
     provenance.glue("lr-sweep-exact", 2 * last["paths"])
 
 
@@ -819,10 +817,8 @@ def glue_breaks(record: Record) -> None:
         provenance.glue(f"lr-noise-{i}-gain", entry["floor"] / entry["best"])
         provenance.glue(f"lr-noise-{i}-smooth-gain", entry["floor"] / entry["smooth"])
         provenance.glue(f"lr-noise-{i}-default-gain", entry["floor"] / entry["default"])
-        provenance.glue(f"lr-noise-{i}-at-most", entry["errors"][-1] / entry["floor"])
     provenance.glue("lr-noise-samples", noise["samples"])
     provenance.glue("lr-noise-terms", noise["terms"])
-    provenance.glue("lr-noise-largest", noise["ranks"][-1])
     for kind in ("aligned", "lapack", "random"):
         errors = torch.from_numpy(arrays[f"vectors_{kind}"])
         provenance.glue(f"lr-vectors-{kind}", counted(terms(errors, 1e-2), len(errors)))

@@ -35,7 +35,7 @@ PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose pages show no times: `book` runs them side by side.
-UNTIMED = ("low_rankness", "training_search")
+UNTIMED = ("gauge_in_detail", "low_rankness", "rank_bounds", "training_search")
 # Seconds of the chapters at cpu on two idle cores, to expect until a run on this machine says better.
 SECONDS = {
     "architecture": 150,

@@ -1,0 +1,146 @@
+"""The study of rank bounds: each bound against matrices whose inverse is known, each constant against one by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import neumatc as nm
+from studies import low_rankness, rank_bounds
+
+
+def pencil(dtype, seed):
+    """A regular pencil A0 + x A1 that is not normal."""
+    generator = torch.Generator().manual_seed(seed)
+    A0, A1 = torch.randn(2, 6, 6, generator=generator, dtype=dtype)
+    A0 = A0 + 6 * torch.eye(6, dtype=dtype)
+    A1 = 0.8 * A1 / torch.linalg.matrix_norm(A1, 2)
+    return nm.ParametricMatrix(lambda p: A0 + p[:, :, None] * A1, -1.0, 1.0, dtype=torch.float64), A0, A1
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_bound_of_terms_holds_at_every_point(dtype, seed, everywhere):
+    family, _, _ = pencil(dtype, seed)
+    X, x, _, _ = low_rankness.inverses(family, 129)
+    bound = rank_bounds.rank_bound(rank_bounds.known(family, x, rank_bounds.affine(0.8)), 1e-4, everywhere=everywhere)
+    assert bound.terms <= 100, "129 nodes resolve it"
+    # The Chebyshev series, cut off: coefficients by the discrete cosine transform at the nodes.
+    T = torch.cos(torch.arange(129) * torch.arccos(x))
+    C = (2 / 129) * torch.einsum("nk,nij->kij", T.to(X.dtype), X)
+    C[0] /= 2
+    cut = torch.einsum("nk,kij->nij", T[:, : bound.terms].to(X.dtype), C[: bound.terms])
+    assert torch.linalg.matrix_norm(cut - X).max() <= 1e-4 * torch.linalg.matrix_norm(X).min()
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_inside_the_ellipse_no_matrix_is_nearly_singular(everywhere):
+    family, A0, A1 = pencil(torch.complex128, 2)
+    x, _ = nm.sampling.design(129, 1)
+    data = rank_bounds.known(family, x, rank_bounds.affine(0.8))
+    bound = rank_bounds.rank_bound(data, 1e-4, everywhere=everywhere)
+    for part in (0.3, 0.7, 1.0):  # ellipses inside, and the widest
+        rho = 1 + part * (bound.rho - 1)
+        z = torch.exp(2j * math.pi * torch.arange(90, dtype=torch.float64) / 90)
+        z = (rho * z + 1 / (rho * z)) / 2
+        least = torch.linalg.svdvals(A0 + z[:, None, None] * A1)[:, -1].min()
+        assert least >= (1 - bound.share) * data.smallest.min() * (1 - 1e-6)
+
+
+def test_values_along_the_interval_find_the_ellipse_of_poles_of_a_normal_pencil():
+    x, _ = nm.sampling.design(257, 1)
+    for height in (0.3, 0.8):
+        data = rank_bounds.known(low_rankness.cyclic(64, height, device="cpu"), x, rank_bounds.affine(1.0))
+        found = math.log(rank_bounds.rank_bound(data, 1e-12).rho)
+        assert 0.8 * math.asinh(height) < found <= math.asinh(height)
+
+
+def test_an_ellipse_is_the_union_of_the_discs_inside_of_it():
+    height, x = 0.4, np.cos(np.linspace(0, np.pi, 801))
+    rho = rank_bounds.widest_ellipse(x, height * np.sqrt(1 - x**2 + 1e-12))
+    # Discs around inner points do not reach the two ends: those of the text have centres up to 1 / a only.
+    assert rho <= height + math.hypot(1, height)
+    inscribed = np.abs(x) <= 1 / math.hypot(1, height)
+    radii = np.where(inscribed, height * np.sqrt(np.maximum(1 - x**2, 0)), math.hypot(1, height) - np.abs(x))
+    assert rank_bounds.widest_ellipse(x, radii) == pytest.approx(height + math.hypot(1, height), rel=1e-3)
+
+
+def test_discs_that_leave_a_part_of_the_interval_bare_give_no_ellipse():
+    assert rank_bounds.widest_ellipse(np.array([-1.0, 1.0]), np.array([0.5, 0.5])) == pytest.approx(1)
+    assert rank_bounds.terms_within(1e-3, 1.0, 5.0) == math.inf
+
+
+def test_terms_are_the_fewest_that_the_estimate_allows():
+    def estimate(r):
+        return 2 * 7.0 * 1.3 ** -(r - 1) / 0.3
+
+    terms = rank_bounds.terms_within(1e-5, 1.3, 7.0)
+    assert estimate(terms) <= 1e-5 < estimate(terms - 1)
+
+
+def test_a_wave_grows_off_the_real_line_no_faster_than_its_reach_says():
+    speed, frequency = 3.0, 3.0  # cos(3 x)
+    for s in (0.1, 0.5, 1.0):
+        x, angle = torch.linspace(-3, 3, 301, dtype=torch.float64), torch.linspace(0, 6.2, 60, dtype=torch.float64)
+        z = x[:, None] + s * torch.exp(1j * angle)
+        moved = float((torch.cos(frequency * z) - torch.cos(frequency * x)[:, None]).abs().max())
+        assert rank_bounds.oscillating(speed, frequency)(np.array(moved)) <= s
+
+
+def test_the_speed_of_a_wave_is_bounded_closely():
+    family = nm.ParametricMatrix(lambda p: torch.sin(6 * math.pi * p + 0.1)[:, :, None], 0.0, 1.0, dtype=torch.float64)
+    speed = rank_bounds.waves_speed(family, period=1.0, terms=3, count=31)
+    assert 6 * math.pi <= speed < 1.06 * 6 * math.pi
+
+
+@pytest.mark.parametrize("sizes", [(0.4,), (0.3, 0.2), (0.3, 0.1, 0.03)])
+def test_the_largest_monomials_leave_less_than_the_tolerance(sizes):
+    d, tolerance = len(sizes), 1e-2
+    count = rank_bounds.best_monomials(sizes, tolerance)
+    # In scalars, all b_j of one sign: 1 / (1 - sum x_j b_j) at x = (1, ..., 1), the worst case of the bound.
+    k = np.stack(np.meshgrid(*[np.arange(25)] * d, indexing="ij"), axis=-1).reshape(-1, d)
+    k = k[k.sum(axis=1) < 25]
+    logs = [
+        math.lgamma(row.sum() + 1) + sum(i * math.log(b) - math.lgamma(i + 1) for i, b in zip(row, sizes)) for row in k
+    ]
+    values = np.sort(np.exp(logs))[::-1]
+    whole = 1 / (1 - sum(sizes))
+    assert whole - values[:count].sum() <= tolerance / (1 + sum(sizes)) < whole - values[: count - 1].sum()
+
+
+def test_matrices_of_several_parameters_have_the_sizes_asked_for():
+    family = rank_bounds.affine_family((0.3, 0.1), 5, 0, "cpu")
+    p = torch.eye(2, dtype=torch.float64)
+    sizes = torch.linalg.matrix_norm(family(p) - torch.eye(5, dtype=torch.float64), 2)
+    torch.testing.assert_close(sizes, torch.tensor([0.3, 0.1], dtype=torch.float64))
+
+
+def test_lebesgue_constants_by_hand():
+    assert rank_bounds.lebesgue(np.array([-1.0, 1.0]))[0] == pytest.approx(1)
+    assert rank_bounds.lebesgue(np.array([-1.0, 0.0, 1.0]))[0] == pytest.approx(1.25, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [9, 33])
+def test_lagrange_polynomials_reproduce_a_polynomial(n):
+    at = rank_bounds.NODES["extrema (Lobatto)"](n)
+    x = np.append(np.linspace(-1, 1, 40), at)
+    np.testing.assert_allclose(rank_bounds.cardinal(at, x) @ at**7, x**7, atol=1e-13)
+
+
+def test_nodes_of_pieces_are_nested():
+    few, more = (rank_bounds.grown(n) for n in (9, 17))
+    assert set(few) < set(more)
+    assert (len(few), len(more)) == (9, 17)
+
+
+def test_quadrature_of_two_nodes_by_hand():
+    # Nodes +-1 / sqrt 2 of weight 1/2: a^2 + b^2 / 2 for a + b x, whose mean square is a^2 + b^2 / 3.
+    assert rank_bounds.quadrature_factors(2) == pytest.approx((2 / 3, 1))
+
+
+def test_inexact_inverses_differ_by_their_error():
+    A, E = 2 * torch.eye(3, dtype=torch.float64).repeat(2, 1, 1), torch.full((3, 3), 0.1, dtype=torch.float64)
+    (X,), _ = rank_bounds.Inexact(E, torch.tensor([1.0, -1.0])).exact(A)
+    torch.testing.assert_close(X, torch.linalg.inv(A) + torch.stack([E, -E]))
