@@ -133,7 +133,7 @@ def test_a_smoke_run_never_overwrites_a_published_record():
     publish("chapter", "cpu")
     smoke = record("smoke", error=9.0)
     smoke.save()
-    with pytest.raises(ValueError, match="`profile`: expected cpu or gpu, got 'smoke'"):
+    with pytest.raises(ValueError, match="`profile`: expected cpu, study or gpu, got 'smoke'"):
         publish("chapter", "smoke")
     # Nor in disguise, as the record of a larger profile.
     smoke.write(provenance.run_path("chapter", "cpu"))

@@ -157,7 +157,7 @@ def test_the_parameters_cell_is_checked_before_anything_runs(project, cells, wor
         (["run", "../tiny"], "error: `chapter`: expected one of tiny"),
         (["run", "tiny", "--device", "tpu"], "error: `device`: expected auto, cpu, cuda"),
         (["run", "tiny", "--seed", "-1"], "error: `seed`"),
-        (["publish", "tiny", "--profile", "smoke"], "error: `profile`: expected cpu or gpu"),
+        (["publish", "tiny", "--profile", "smoke"], "error: `profile`: expected cpu, study or gpu"),
         (["publish", "tiny"], "error: no record cpu/tiny.json; make run CHAPTER=tiny PROFILE=cpu."),
         (["refresh", "tony"], "error: `chapter`: expected one of tiny"),
     ],
