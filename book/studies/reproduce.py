@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "chapters", nargs="*", metavar="CHAPTER", help="names of notebooks without suffix; none for all"
     )
     parser.add_argument("--profile", default="cpu", choices=PROFILES)
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     runs.prepare_kernels()
     try:
         if options.command == "publish":
