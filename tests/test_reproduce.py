@@ -12,13 +12,11 @@ from studies.headlines import HEADLINES, Headline
 
 PROFILES = ("smoke", "cpu")
 # Chapters that show records of their own, taken elsewhere.
-SHOWING = {"measured", "training_search", "your_own_matrices", "your_own_operation"}
+SHOWING = {"measured", "training_search"}
 
 
 def headline(**settings):
-    return Headline(
-        **{"id": "tiny-error", "text": "x", "chapter": "tiny", "path": ("error",), "within": 0.01} | settings
-    )
+    return Headline(**{"id": "tiny-error", "text": "x", "path": "tiny/error", "within": 0.01} | settings)
 
 
 def published(profile):
@@ -134,7 +132,7 @@ def project(tmp_path, monkeypatch):
         record.save()
 
     monkeypatch.setattr(runs, "_execute", execute)
-    listed = (headline(), headline(id="tiny-time", path=("ratio",), kind="timing"))
+    listed = (headline(), headline(id="tiny-time", path="tiny/ratio", kind="timing"))
     monkeypatch.setattr(reproduce, "HEADLINES", listed)
     return found
 
@@ -180,7 +178,7 @@ def test_a_chapter_that_fails_is_a_row_that_fails(project, capsys):
 def test_a_number_that_is_gone_is_named(project, capsys):
     del project["error"]
     assert reproduce.main(["run", "--profile", "smoke"]) == 1
-    assert "tiny-error: expected a number at ('error') of the record of tiny." in capsys.readouterr().err
+    assert "tiny-error: expected a number at 'tiny/error' of the records." in capsys.readouterr().err
 
 
 def test_publishing_a_chapter_leaves_the_others(project, monkeypatch):
@@ -188,7 +186,7 @@ def test_publishing_a_chapter_leaves_the_others(project, monkeypatch):
     path = reproduce.expected_path("smoke")
     path.parent.mkdir()
     path.write_text(json.dumps({"values": {"gone": 1.0, "other": 2.0}, "chapters": {"other": {"seconds": 3.0}}}))
-    listed = (*reproduce.HEADLINES, headline(id="other", chapter="other"))
+    listed = (*reproduce.HEADLINES, headline(id="other", path="other/error"))
     monkeypatch.setattr(reproduce, "HEADLINES", listed)
     reproduce.publish("smoke", ["tiny"])
     content = headlines.expected("smoke")

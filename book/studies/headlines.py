@@ -23,6 +23,8 @@ KINDS = ("error", "count", "timing")
 DOUBLE = 1e-3
 # Matrices in single precision: rounding, times a condition number of some hundreds, moves an error of 1e-3 by less.
 SINGLE = 1e-2
+# What rounding alone leaves of an error in single precision, times the condition numbers of the channels.
+ROUNDING = 2e-6
 # Errors of a map in pieces, whose cuts hang on numbers that can be close to their thresholds, and their solves.
 PIECES, SOLVES = 0.25, 0.1
 # The error of a trained map after another way of rounding, thousands of steps on: within this factor less one.
@@ -36,8 +38,8 @@ class Headline:
     Args:
         id: Its name, ``<chapter>-<words>`` in lower-case letters, digits and hyphens.
         text: What it is, in a few words.
-        chapter: Name of the notebook without suffix.
-        path: Keys that lead to it in the numbers of the chapter's record.
+        path: Where it is: name of the notebook without suffix, then the keys that lead to it in the numbers of its
+            record, with strokes between; places in lists count from 0.
         kind: ``"error"``, ``"count"`` or ``"timing"``.
         within: How far it may be off, relative to the published one.
         floor: How far it may be off besides, absolutely; for numbers that come close to rounding.
@@ -48,8 +50,7 @@ class Headline:
 
     id: str
     text: str
-    chapter: str
-    path: tuple[str | int, ...]
+    path: str
     kind: str = "error"
     within: float = 0.0
     floor: float = 0.0
@@ -57,6 +58,16 @@ class Headline:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"`kind`: expected one of {', '.join(KINDS)}, got {self.kind!r}.")
+
+    @property
+    def chapter(self) -> str:
+        """Name of the notebook without suffix."""
+        return self.path.partition("/")[0]
+
+    @property
+    def keys(self) -> list[str | int]:
+        """Keys and places that lead to the number in the record."""
+        return [int(key) if key.isdecimal() else key for key in self.path.split("/")[1:]]
 
 
 def expected_path(profile: str) -> Path:
@@ -98,196 +109,222 @@ def tolerance(headline: Headline) -> str:
     return " + ".join(parts) or "equal"
 
 
-def _architecture() -> list[Headline]:
-    name = "architecture"
-    return [
-        Headline("architecture-limit", "limit of the rank, trigonometric family", name, ("limit",), within=DOUBLE),
-        Headline("architecture-closed-form", "error of the closed form", name, ("closed_form_error",), within=SINGLE),
-        Headline("architecture-trained", "error of the trained map", name, ("error",), within=TRAINED),
-        Headline("architecture-pieces", "error of the map in pieces", name, ("local", "error"), within=PIECES),
-        Headline("architecture-solves", "its exact solves", name, ("local", "solves"), "count", SOLVES),
-    ]
-
-
-def _wireless() -> list[Headline]:
-    name, rows = "wireless_inversion", []
-    for model in ("cdl_a", "cdl_c"):
-        short, key = f"CDL-{model[-1].upper()}", f"wireless-inversion-{model[-1]}"
-        rows += [
-            Headline(f"{key}-limit", f"limit of the rank, {short}", name, (model, "limit"), within=DOUBLE),
-            Headline(
-                f"{key}-closed", f"error of the closed form, {short}", name, (model, "closed", "error"), within=SINGLE
-            ),
-            Headline(f"{key}-trained", f"error of the trained map, {short}", name, (model, "error"), within=TRAINED),
-            Headline(
-                f"{key}-cubic",
-                f"error of the cubic spline, {short}",
-                name,
-                (model, "errors", "cubic interpolation"),
-                within=SINGLE,
-            ),
-            Headline(f"{key}-rate", f"sum rate of exact inverses, {short}", name, (model, "rate"), within=DOUBLE),
-            Headline(
-                f"{key}-time",
-                f"time of the map over the NumPy loop, {short}",
-                name,
-                (model, "relative_time", "closed form"),
-                "timing",
-            ),
-        ]
-    return rows
-
-
-def _to_the_limit() -> list[Headline]:
-    name, key = "to_the_limit", "to-the-limit"
-    return [
-        Headline(
-            f"{key}-limit", "limit of the rank, trigonometric family", name, ("trigonometric", "limit"), within=DOUBLE
-        ),
-        Headline(
-            f"{key}-closed",
-            "error of the closed form there",
-            name,
-            ("trigonometric", "errors", "closed form"),
-            within=SINGLE,
-        ),
-        Headline(
-            f"{key}-residual",
-            "error of the fit from the residual alone",
-            name,
-            ("trigonometric", "residual_only", "error"),
-            within=SINGLE,
-        ),
-        Headline(f"{key}-aaa", "error of AAA, CDL-A", name, ("cdl_a", "errors", "AAA"), within=TRAINED),
-        Headline(
-            f"{key}-spline",
-            "error of the cubic spline, CDL-A",
-            name,
-            ("cdl_a", "errors", "cubic spline"),
-            within=SINGLE,
-        ),
-        Headline(f"{key}-a-limit", "limit of the rank, CDL-A", name, ("cdl_a", "limit"), within=DOUBLE),
-    ]
-
-
-def _low_rankness() -> list[Headline]:
-    name, key = "low_rankness", "low-rankness"
-    return [
-        Headline(
-            f"{key}-rate",
-            "decay of the singular values near a pole",
-            name,
-            ("poles", "families", 0, "rates", 0),
-            within=DOUBLE,
-        ),
-        Headline(f"{key}-pole-rank", "rank near that pole", name, ("poles", "families", 0, "ranks", 1), "count"),
-        Headline(f"{key}-c-rank", "rank of the channel, CDL-C", name, ("models", "C", "real", 1), "count"),
-        Headline(
-            f"{key}-c-inverse", "rank of its inverse at noise 0.1", name, ("models", "C", "inverse_0.1", 1), "count"
-        ),
-        Headline(
-            f"{key}-kink", "rank with kinks at many places", name, ("kinks", "families", "spread", "ranks", 1), "count"
-        ),
-    ]
-
-
-def _continuity() -> list[Headline]:
-    name, key = "continuity", "continuity"
-    return [
-        Headline(
-            f"{key}-aligned",
-            "error of singular vectors, aligned",
-            name,
-            ("before_after", "gauges", "aligned", "errors", 1),
-            within=DOUBLE,
-        ),
-        Headline(
-            f"{key}-returned",
-            "error of them as LAPACK returns them",
-            name,
-            ("crossing", "SVD(2), as returned", "median"),
-            within=TRAINED,
-        ),
-        Headline(f"{key}-crossing", "error through a crossing", name, ("crossing", "SVD(2)", "error"), floor=1e-11),
-        Headline(
-            f"{key}-loop",
-            "error of frames over a plane with a loop",
-            name,
-            ("planes", "truncated", "Subspace(2)", "error"),
-            within=DOUBLE,
-        ),
-        Headline(
-            f"{key}-levels", "solves of six levels that cross", name, ("paths", "six levels", "solves"), "count", SOLVES
-        ),
-    ]
-
-
-def _beyond() -> list[Headline]:
-    name, key = "beyond_the_inverse", "beyond-the-inverse"
-    return [
-        Headline(
-            f"{key}-inverse", "error of the inverse of the small family", name, ("linear", 0, "error"), within=DOUBLE
-        ),
-        Headline(
-            f"{key}-svd", "error of its singular value decomposition", name, ("factors", 0, "error"), within=DOUBLE
-        ),
-        Headline(f"{key}-exp", "error of its exponential", name, ("functions", 0, "error"), within=DOUBLE),
-        Headline(
-            f"{key}-c100",
-            "error of leading triplets, CDL-C at 100 ns",
-            name,
-            ("svd", "C100", "error"),
-            within=SINGLE,
-            floor=1e-6,
-        ),
-        Headline(
-            f"{key}-lmmse",
-            "limit of the receiver's rank, CDL-C at 100 ns",
-            name,
-            ("lmmse", "C100", "limit"),
-            within=SINGLE,
-            floor=1e-7,
-        ),
-    ]
-
-
-def _several() -> list[Headline]:
-    name, key = "several_parameters", "several-parameters"
-    return [
-        Headline(f"{key}-limit", "limit of the rank, two parameters", name, ("designs", "limit"), within=DOUBLE),
-        Headline(f"{key}-sobol", "error from Sobol points", name, ("designs", "sobol", "with"), within=DOUBLE),
-        Headline(
-            f"{key}-chebyshev",
-            "error of Chebyshev interpolation",
-            name,
-            ("designs", "chebyshev", "error"),
-            within=DOUBLE,
-        ),
-        Headline(
-            f"{key}-wireless",
-            "error over frequency and noise",
-            name,
-            ("wireless", "errors", "closed form"),
-            within=SINGLE,
-            floor=1e-6,
-        ),
-        Headline(
-            f"{key}-tolerance",
-            "solves of oblique waves to a tolerance",
-            name,
-            ("anisotropic", "waves", "rows", "fit to a tolerance", "solves"),
-            "count",
-            SOLVES,
-        ),
-    ]
-
-
 HEADLINES = (
-    *_architecture(),
-    *_wireless(),
-    *_to_the_limit(),
-    *_low_rankness(),
-    *_continuity(),
-    *_beyond(),
-    *_several(),
+    Headline("architecture-limit", "limit of the rank, trigonometric family", "architecture/limit", within=DOUBLE),
+    Headline("architecture-closed-form", "error of the closed form", "architecture/closed_form_error", within=SINGLE),
+    Headline("architecture-trained", "error of the trained map", "architecture/error", within=TRAINED),
+    Headline("architecture-pieces", "error of the map in pieces", "architecture/local/error", within=PIECES),
+    Headline("architecture-solves", "its exact solves", "architecture/local/solves", "count", SOLVES),
+    Headline(
+        "wireless-inversion-a-limit",
+        "limit of the rank, CDL-A",
+        "wireless_inversion/cdl_a/limit",
+        within=DOUBLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "wireless-inversion-a-closed",
+        "error of the closed form, CDL-A",
+        "wireless_inversion/cdl_a/closed/error",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "wireless-inversion-a-trained",
+        "error of the trained map, CDL-A",
+        "wireless_inversion/cdl_a/error",
+        within=TRAINED,
+    ),
+    Headline(
+        "wireless-inversion-a-cubic",
+        "error of the cubic spline, CDL-A",
+        "wireless_inversion/cdl_a/errors/cubic interpolation",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "wireless-inversion-a-rate", "sum rate of exact inverses, CDL-A", "wireless_inversion/cdl_a/rate", within=DOUBLE
+    ),
+    Headline(
+        "wireless-inversion-a-time",
+        "time of the map over the NumPy loop, CDL-A",
+        "wireless_inversion/cdl_a/relative_time/closed form",
+        "timing",
+    ),
+    Headline(
+        "wireless-inversion-c-limit",
+        "limit of the rank, CDL-C",
+        "wireless_inversion/cdl_c/limit",
+        within=DOUBLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "wireless-inversion-c-closed",
+        "error of the closed form, CDL-C",
+        "wireless_inversion/cdl_c/closed/error",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "wireless-inversion-c-trained",
+        "error of the trained map, CDL-C",
+        "wireless_inversion/cdl_c/error",
+        within=TRAINED,
+    ),
+    Headline(
+        "wireless-inversion-c-cubic",
+        "error of the cubic spline, CDL-C",
+        "wireless_inversion/cdl_c/errors/cubic interpolation",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "wireless-inversion-c-rate", "sum rate of exact inverses, CDL-C", "wireless_inversion/cdl_c/rate", within=DOUBLE
+    ),
+    Headline(
+        "wireless-inversion-c-time",
+        "time of the map over the NumPy loop, CDL-C",
+        "wireless_inversion/cdl_c/relative_time/closed form",
+        "timing",
+    ),
+    Headline(
+        "to-the-limit-limit",
+        "limit of the rank, trigonometric family",
+        "to_the_limit/trigonometric/limit",
+        within=DOUBLE,
+    ),
+    Headline(
+        "to-the-limit-closed",
+        "error of the closed form there",
+        "to_the_limit/trigonometric/errors/closed form",
+        within=SINGLE,
+    ),
+    Headline(
+        "to-the-limit-residual",
+        "error of the fit from the residual alone",
+        "to_the_limit/trigonometric/residual_only/error",
+        within=SINGLE,
+    ),
+    Headline(
+        "to-the-limit-aaa", "error of AAA, CDL-A", "to_the_limit/cdl_a/errors/AAA", within=TRAINED, floor=ROUNDING
+    ),
+    Headline(
+        "to-the-limit-spline",
+        "error of the cubic spline, CDL-A",
+        "to_the_limit/cdl_a/errors/cubic spline",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "to-the-limit-a-limit", "limit of the rank, CDL-A", "to_the_limit/cdl_a/limit", within=DOUBLE, floor=ROUNDING
+    ),
+    Headline(
+        "low-rankness-rate",
+        "decay of the singular values near a pole",
+        "low_rankness/poles/families/0/rates/0",
+        within=DOUBLE,
+    ),
+    Headline("low-rankness-pole-rank", "rank near that pole", "low_rankness/poles/families/0/ranks/1", "count"),
+    Headline("low-rankness-c-rank", "rank of the channel, CDL-C", "low_rankness/models/C/real/1", "count"),
+    Headline(
+        "low-rankness-c-inverse", "rank of its inverse at noise 0.1", "low_rankness/models/C/inverse_0.1/1", "count"
+    ),
+    Headline(
+        "low-rankness-kink", "rank with kinks at many places", "low_rankness/kinks/families/spread/ranks/1", "count"
+    ),
+    Headline(
+        "continuity-aligned",
+        "error of singular vectors, aligned",
+        "continuity/before_after/gauges/aligned/errors/1",
+        within=DOUBLE,
+    ),
+    Headline(
+        "continuity-returned",
+        "error of them as LAPACK returns them",
+        "continuity/crossing/SVD(2), as returned/median",
+        within=TRAINED,
+    ),
+    Headline("continuity-crossing", "error through a crossing", "continuity/crossing/SVD(2)/error", floor=1e-11),
+    Headline(
+        "continuity-loop",
+        "error of frames over a plane with a loop",
+        "continuity/planes/truncated/Subspace(2)/error",
+        within=DOUBLE,
+    ),
+    Headline(
+        "continuity-levels", "solves of six levels that cross", "continuity/paths/six levels/solves", "count", SOLVES
+    ),
+    Headline(
+        "beyond-the-inverse-inverse",
+        "error of the inverse of the small family",
+        "beyond_the_inverse/linear/0/error",
+        within=DOUBLE,
+    ),
+    Headline(
+        "beyond-the-inverse-svd",
+        "error of its singular value decomposition",
+        "beyond_the_inverse/factors/0/error",
+        within=DOUBLE,
+    ),
+    Headline(
+        "beyond-the-inverse-exp", "error of its exponential", "beyond_the_inverse/functions/0/error", within=DOUBLE
+    ),
+    Headline(
+        "beyond-the-inverse-c100",
+        "error of leading triplets, CDL-C at 100 ns",
+        "beyond_the_inverse/svd/C100/error",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "beyond-the-inverse-lmmse",
+        "limit of the receiver's rank, CDL-C at 100 ns",
+        "beyond_the_inverse/lmmse/C100/limit",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "several-parameters-limit",
+        "limit of the rank, two parameters",
+        "several_parameters/designs/limit",
+        within=DOUBLE,
+    ),
+    Headline(
+        "several-parameters-sobol", "error from Sobol points", "several_parameters/designs/sobol/with", within=DOUBLE
+    ),
+    Headline(
+        "several-parameters-chebyshev",
+        "error of Chebyshev interpolation",
+        "several_parameters/designs/chebyshev/error",
+        within=DOUBLE,
+    ),
+    Headline(
+        "several-parameters-wireless",
+        "error over frequency and noise",
+        "several_parameters/wireless/errors/closed form",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
+        "several-parameters-tolerance",
+        "solves of oblique waves to a tolerance",
+        "several_parameters/anisotropic/waves/rows/fit to a tolerance/solves",
+        "count",
+        SOLVES,
+    ),
+    Headline(
+        "your-own-matrices-numpy", "error, NumPy function", "your_own_matrices/numpy/ways/this map/error", within=DOUBLE
+    ),
+    Headline(
+        "your-own-matrices-bands", "error, Hamiltonian", "your_own_matrices/bands/ways/this map/error", within=PIECES
+    ),
+    Headline(
+        "your-own-matrices-kernel",
+        "exact solves, kernel",
+        "your_own_matrices/kernel/ways/this map/solves",
+        "count",
+        SOLVES,
+    ),
+    Headline("your-own-operation-error", "error of the operation", "your_own_operation/error", within=PIECES),
+    Headline("your-own-operation-solves", "its exact solves", "your_own_operation/solves", "count", SOLVES),
 )

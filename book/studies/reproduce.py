@@ -46,14 +46,13 @@ def value(record: Record, headline: Headline) -> float | list[float]:
     """
     found: object = record.numbers
     try:
-        for key in headline.path:
+        for key in headline.keys:
             found = found[key]
     except (KeyError, IndexError, TypeError):
         found = None
     numbers = found if isinstance(found, list) and len(found) == 3 and headline.kind == "timing" else [found]
     if not all(isinstance(x, (int, float)) for x in numbers):
-        place = ", ".join(map(repr, headline.path))
-        raise ValueError(f"{headline.id}: expected a number at ({place}) of the record of {headline.chapter}.")
+        raise ValueError(f"{headline.id}: expected a number at {headline.path!r} of the records.")
     return provenance.plain(found, headline.id)
 
 
