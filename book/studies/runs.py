@@ -37,8 +37,9 @@ PARAMETERS = ("profile", "device", "seed")
 HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose pages show no times: `book` runs them side by side.
 UNTIMED = ("low_rankness", "training_search")
-# Seconds for a kernel to start: on a machine that computes something else it takes minutes, on an idle one two seconds.
-KERNEL_START = 1800
+# Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes
+# minutes, on an idle one two seconds.
+PATIENCE = 1800
 # What lies in the book's folder and is no part of its pages.
 UNSTAGED = {"__pycache__", "build", "studies", "neumatc_studies.egg-info", "pyproject.toml"}
 
@@ -200,7 +201,8 @@ def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNod
             kernel_name="python3",
             language="python",
             cwd=root / "notebooks",
-            start_timeout=KERNEL_START,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
         )
     except PapermillExecutionError as error:
         raise RuntimeError(

@@ -1,8 +1,14 @@
-"""Studies of the chapter on wireless inversion: quality, speed and harder channels."""
+"""Studies of the chapter on wireless inversion: quality, speed and harder channels.
+
+``python -m studies.wireless_inversion`` trains the maps of the chapter and publishes them; three minutes of an idle machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +25,8 @@ EXACT = {
     "Sionna, Cholesky": practice.sionna_cholesky,
     "torch, Cholesky": solvers.torch_cholesky,
 }
+# Name of the record of the trained maps, and the steps of their training.
+TRAINED, STEPS = "wireless_trained", 5_000
 
 
 def percent(lost: float) -> str:
@@ -410,3 +418,75 @@ def harder_table(record: Record, model: str) -> Table:
         if h["channel"] == model
     ]
     return Table([title(model), *header], rows)
+
+
+def train(problem: nm.Problem, *, rank: int, steps: int, seed: int) -> nm.Surrogate:
+    """Train a map by gradient descent, with the settings of the chapter."""
+    embedding = nm.SinusoidalMLP(layers=1, width=64, frequency=40.0)
+    method = nm.ResidualTraining(embedding, steps=steps, batch=128, learning_rate=1e-2, rounds=5)
+    return nm.fit(problem, rank=rank, method=method, seed=seed, progress=False)
+
+
+def trained_maps(
+    record: Record, problems: Mapping[str, nm.Problem], frequencies: Mapping[str, Tensor], *, rank: int, steps: int
+) -> dict[str, nm.Surrogate]:
+    """Return the trained map of each channel; at the cpu profile the published ones, since training takes too long.
+
+    The seconds in the report of a published map are what its training would take here: its cost in inversions, of which
+    some are timed now.
+
+    Args:
+        record: Its profile and seed decide; it gets the number ``steps``.
+        problems: The inverses by model.
+        frequencies: Frequencies of the channels by model, each (B, 1).
+        rank: Rank of the maps.
+        steps: Steps of the optimiser, where maps are trained now.
+    """
+    if record.profile != "cpu":
+        record.numbers["steps"] = steps
+        return {m: train(problem, rank=rank, steps=steps, seed=record.seed) for m, problem in problems.items()}
+    published, maps = provenance.load(TRAINED).numbers, {}
+    record.numbers["steps"] = published["steps"]
+    for model, problem in problems.items():
+        maps[model] = nm.load(_map_path(model))
+        inversion = _loop_seconds(problem.family(frequencies[model]), time.perf_counter)
+        maps[model].report.seconds = published[model]["cost_in_inversions"] * inversion
+    return maps
+
+
+def take_trained(steps: int = STEPS, rank: int = 24, noise: float = 0.1) -> None:
+    """Train the maps of the chapter, and publish them with a record of their cost: ``wireless_trained``.
+
+    The cost is a ratio of processor times, which other work on the machine hardly changes.
+    """
+    record = Record(TRAINED, profile="study", device="cpu", seed=0)
+    record.provenance["command"] = "python -m studies.wireless_inversion"
+    record.numbers["steps"] = steps
+    for model in ("cdl_a", "cdl_c"):
+        channel = nm.wireless.cdl(model[-1].upper(), users=8, subcarriers=3276, seed=record.seed)
+        problem = nm.Problem(channel.gram(noise), nm.Inverse())
+        start = time.process_time()
+        surrogate = train(problem, rank=rank, steps=steps, seed=record.seed)
+        cost = (time.process_time() - start) / _loop_seconds(problem.family(channel.frequencies), time.process_time)
+        record.numbers[model] = {"cost_in_inversions": cost}
+        nm.save(surrogate, _map_path(model))
+    record.save()
+    provenance.publish(TRAINED, "study")
+
+
+def _map_path(model: str) -> Path:
+    return provenance.published_path(f"{TRAINED}_{model}").with_suffix(".safetensors")
+
+
+def _loop_seconds(A: Tensor, clock: Callable[[], float], rounds: int = 5) -> float:
+    """Return the median time of one inversion by the NumPy loop."""
+    times = []
+    for _ in range(rounds):
+        start = clock()
+        solvers.numpy_loop(A)
+        times.append((clock() - start) / len(A))
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    take_trained()
