@@ -78,6 +78,7 @@ def test_another_kind_is_refused():
         ({"kind": "timing"}, [1.0, 2.0, 3.0], [2.5, 4.0, 5.0], "pass"),
         ({"kind": "timing"}, [1.0, 2.0, 3.0], [3.5, 4.0, 5.0], "timing, outside of the spread"),
         ({"kind": "timing"}, 2.0, 2.0, "timing, not judged: no spread"),
+        ({"kind": "timing"}, [1.0, 2.0, 3.0], [math.nan] * 3, "timing, not judged: it was refused"),
     ],
 )
 def test_the_verdict(settings, expected, got, verdict):
@@ -126,7 +127,7 @@ def project(tmp_path, monkeypatch):
 
     def execute(chapter, output, parameters):
         if "raises" in found:
-            raise RuntimeError(found["raises"])
+            raise found["raises"]
         record = provenance.Record(chapter, **parameters)
         record.numbers |= found
         record.save()
@@ -165,12 +166,13 @@ def test_what_lies_there_is_compared_without_a_run(project, capsys):
     assert reproduce.main(["compare", "--profile", "smoke"]) == 1
     assert "error: no record smoke/tiny.json" in capsys.readouterr().err
     runs.run("tiny", "smoke")
-    project["raises"] = "it must not run"
+    project["raises"] = RuntimeError("it must not run")
     assert reproduce.main(["compare", "--profile", "smoke"]) == 0
 
 
-def test_a_chapter_that_fails_is_a_row_that_fails(project, capsys):
-    project["raises"] = "cell [2] failed"
+@pytest.mark.parametrize("error", [RuntimeError, TimeoutError])
+def test_a_chapter_that_fails_is_a_row_that_fails(project, capsys, error):
+    project["raises"] = error("cell [2] failed")
     assert reproduce.main(["run", "--profile", "smoke"]) == 1
     assert "cell [2] failed" in capsys.readouterr().out
 

@@ -1,6 +1,6 @@
 """Studies of the chapter on wireless inversion: quality, speed and harder channels.
 
-``python -m studies.wireless_inversion`` trains the maps of the chapter and publishes them; three minutes of an idle machine.
+``python -m studies.wireless_inversion`` trains the maps of the chapter and publishes them; three minutes when idle.
 """
 
 from __future__ import annotations
