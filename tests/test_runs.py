@@ -213,6 +213,7 @@ def test_the_key_follows_all_that_outputs_depend_on_and_not_the_prose(project):
         "book/studies/new.py",
         "constraints.txt",
         "notebooks/records/tiny.json",
+        "notebooks/records/map.safetensors",
     ):
         (project / name).parent.mkdir(exist_ok=True, parents=True)
         (project / name).write_text("changed")
@@ -300,7 +301,7 @@ def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take
     runs.book()
     stage = project / "_build" / "stage"
     page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
-    assert page.cells[0].source.startswith("# Tiny\n\n```{margin}\nRuns again in 1.7 min")
+    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min, or an unknown time at")
     text = (stage / "book" / "reproduce.md").read_text("utf-8")
     assert "<!--" not in text
     assert "| {doc}`/notebooks/tiny` | an unknown time | 1.7 min |" in text

@@ -34,15 +34,12 @@ def seconds(chapter: str, profile: str) -> float | None:
 
 
 def with_note(source: str, chapter: str) -> str:
-    """Return the first cell of a chapter with a note below its title: what it takes to run it again."""
-    times = f"Runs again in {duration(seconds(chapter, 'cpu'))}, at the small sizes of a test in " + (
-        f"{duration(seconds(chapter, 'smoke'))}, on two cores. {{doc}}`How </book/reproduce>`."
-    )
+    """Return the first cell of a chapter with a line below its title: what it takes to run it again."""
+    times = [duration(seconds(chapter, profile)) for profile in ("cpu", "smoke")]
+    note = f"*To run again: {times[0]}, or {times[1]} at the sizes of a test; {{doc}}`how </book/reproduce>`.*"
     lines = source.split("\n")
     title = next((place for place, line in enumerate(lines) if line.startswith("# ")), None)
-    if title is None:
-        return source
-    return "\n".join([*lines[: title + 1], "", "```{margin}", times, "```", *lines[title + 1 :]])
+    return source if title is None else "\n".join([*lines[: title + 1], "", note, *lines[title + 1 :]])
 
 
 def filled(text: str, chapters: Sequence[str], wheels: Sequence[str]) -> str:
