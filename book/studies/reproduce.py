@@ -201,7 +201,7 @@ def publish(profile: str, names: Sequence[str] = ()) -> Path:
             "machine": source["machine"],
             "versions": source["versions"],
             "loaded": is_loaded(record),
-            "seconds": source.get("notebook_seconds"),
+            "seconds": source.get("notebook_seconds", source.get("wall_seconds")),
             "processor_seconds": source.get("processor_seconds"),
         }
         content["values"] |= {h.id: value(record, h) for h in HEADLINES if h.chapter == chapter}

@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from neumatc import checks
-from studies import headlines, launch, provenance, status
+from studies import launch, provenance, status
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
@@ -265,7 +265,7 @@ def expected_seconds(chapter: str) -> float | None:
     try:
         return provenance.load(chapter, "cpu").provenance["notebook_seconds"]
     except (FileNotFoundError, ValueError, KeyError):
-        return headlines.expected("cpu")["chapters"].get(chapter, {}).get("seconds")
+        return status.seconds(chapter, "cpu")
 
 
 class _Clock:
@@ -307,6 +307,8 @@ def book() -> Path:
         else:
             stale.append(chapter)
     clock = _Clock(stale)
+    whole = status.duration(sum(filter(None, clock.expected.values())))
+    print(f"{len(stale)} of {len(names)} chapters are run, expected {whole} on a machine that computes nothing else")
     _side_by_side([chapter for chapter in stale if chapter in UNTIMED], clock)
     for chapter in (chapter for chapter in stale if chapter not in UNTIMED):
         clock.start(chapter)
