@@ -1,6 +1,6 @@
 # Every target sets .venv up first; that takes a minute or two once and no time afterwards.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check run publish refresh clean
+.PHONY: help setup book test check run reproduce publish refresh clean
 
 PROFILE ?= cpu
 DEVICE ?= auto
@@ -10,6 +10,10 @@ PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 VENV := .venv/bin/python
 
 KNOWN := CHAPTER PROFILE DEVICE SEED PYTHON PYTEST_ARGS
+ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
+# What is published holds for one seed, and for the device of each profile.
+KNOWN := CHAPTER PROFILE PYTHON
+endif
 UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(filter-out -%,$(MAKEOVERRIDES)),$(if $(findstring =,$v),$(firstword $(subst =, ,$v)))))
 ifneq ($(strip $(UNKNOWN)),)
 $(error unknown setting $(UNKNOWN); expected one of $(KNOWN))
@@ -17,7 +21,7 @@ endif
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 chooses the Python that .venv is made with."
 
 setup: ## make or update .venv with the pinned packages
@@ -42,10 +46,13 @@ check: setup ## the fast lane: style, unit tests and doctests, without notebooks
 	@$(VENV) -m ruff format --check .
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 -m "not slow" tests neumatc book/studies $(PYTEST_ARGS)
 
-run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
+run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|study|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
 	@$(VENV) -m studies.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
 
-publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|gpu]
+reproduce: setup ## run chapters and compare with the published numbers: [PROFILE=smoke|cpu|gpu] [CHAPTER=...]
+	@$(VENV) -m studies.reproduce run $(CHAPTER) --profile "$(PROFILE)"
+
+publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|study|gpu]
 	@$(VENV) -m studies.runs publish "$(CHAPTER)" --profile "$(PROFILE)"
 
 refresh: setup ## execute the saved notebooks in place at the smoke profile: [CHAPTER=...]

@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_a_smoke_run_never_overwrites_a_published_record():
     publish("chapter", "cpu")
     smoke = record("smoke", error=9.0)
     smoke.save()
-    with pytest.raises(ValueError, match="`profile`: expected cpu or gpu, got 'smoke'"):
+    with pytest.raises(ValueError, match="`profile`: expected cpu, study or gpu, got 'smoke'"):
         publish("chapter", "smoke")
     # Nor in disguise, as the record of a larger profile.
     smoke.write(provenance.run_path("chapter", "cpu"))
@@ -217,7 +218,7 @@ def test_devices(monkeypatch):
     for device in ["gpu", "mps", None]:
         with pytest.raises(ValueError, match="`device`: expected auto, cpu, cuda"):
             resolve_device(device, "cpu")
-    with pytest.raises(ValueError, match="`profile`: expected one of smoke, cpu, gpu, got 'full'"):
+    with pytest.raises(ValueError, match="`profile`: expected one of smoke, cpu, study, gpu, got 'full'"):
         resolve_device("auto", "full")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -252,3 +253,22 @@ def test_the_table_shows_the_provenance():
     assert text.startswith("| Provenance |  |\n| --- | --- |\n")
     assert "| Command | `make run CHAPTER=chapter PROFILE=cpu DEVICE=cpu SEED=3` |" in text
     assert "Wall time" in text
+
+
+def test_a_page_shows_the_published_record_of_what_takes_too_long(project):
+    record = Record("tiny", profile="study", device="cpu", seed=0)
+    record.numbers["error"] = 1e-3
+    record.save()
+    publish("tiny", "study")
+    page = Record("tiny", profile="cpu", device="cpu", seed=0)
+    assert provenance.taken(page).numbers == {"error": 1e-3}
+    assert provenance.taken(page).profile == "study"
+    other = Record("tiny", profile="smoke", device="cpu", seed=0)
+    assert provenance.taken(other) is other
+
+
+def test_published_records_are_found_outside_of_a_clone_too(project, tmp_path_factory, monkeypatch):
+    """They come with the installed studies."""
+    assert provenance.published_path("tiny") == project / "notebooks" / "records" / "tiny"
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert provenance.published_path("tiny") == Path(provenance.__file__).parent / "records" / "tiny"

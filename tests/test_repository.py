@@ -139,16 +139,16 @@ def test_conda_users_get_the_same_packages():
 
 
 @each_notebook
-def test_colab_installs_what_is_missing_and_no_pins(path):
+def test_what_a_notebook_imports_comes_with_the_studies(path):
+    """The first cell installs library and studies alone; tests/test_launch.py runs it."""
     (cell,) = tagged(path, "colab")
-    assert re.search(r"find_spec|ImportError|ModuleNotFoundError", cell.source), "installs without asking"
-    assert "==" not in cell.source, "a pin fights with what Colab has"
-    # From the clone: nobody vouches for what a package index has under these names.
-    (listed,) = re.findall(r'pip install -q "?\.\.(?:\[([a-z,]*)\])?"? \.\./book$', cell.source)
-    extras = set(filter(None, listed.split(",")))
-    assert extras <= set(EXTRAS)
-    rest = "\n".join(other.source for other in code_cells(path) if other is not cell)
-    assert "wireless" in extras or not re.search(r"\bwireless\.|import wireless|sionna", rest)
+    assert not re.search(r"==\d", cell.source), "a pin fights with what Colab has"
+    comes = {canonicalize_name(Requirement(line).name) for line in (*PROJECT["dependencies"], *STUDIES["dependencies"])}
+    packages = {"skrf": "scikit-rf", "skfem": "scikit-fem", "sionna": "sionna-no-rt"}
+    source = "\n".join(other.source for other in code_cells(path))
+    for name in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE):
+        if name not in sys.stdlib_module_names and name != "studies":
+            assert packages.get(name, name) in comes, name
 
 
 def test_the_set_up_installs_every_extra():
@@ -325,7 +325,7 @@ def test_published_records_are_whole_and_not_smoke():
     for path in sorted((ROOT / "notebooks" / "records").glob("*.json")):
         content = json.loads(path.read_text("utf-8"))
         assert content["chapter"] == path.stem
-        assert content["parameters"]["profile"] in ("cpu", "gpu")
+        assert content["parameters"]["profile"] in ("cpu", "study", "gpu")
         assert path.with_suffix(".npz").is_file() == bool(content["arrays"])
 
 
@@ -446,8 +446,13 @@ def test_the_stamp_follows_what_the_environment_is_made_from(bootstrap, monkeypa
 
 def test_make_lists_its_targets_and_refuses_unknown_settings():
     listing = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "book", "test", "check", "run", "clean"):
+    for target in ("setup", "book", "test", "check", "run", "reproduce", "clean"):
         assert re.search(rf"^  {target} +\S", listing, re.MULTILINE)
     wrong = subprocess.run(["make", "-C", str(ROOT), "run", "CHAPTR=x"], capture_output=True, text=True, check=False)
     assert wrong.returncode != 0
     assert "unknown setting CHAPTR" in wrong.stderr
+    wrong = subprocess.run(
+        ["make", "-C", str(ROOT), "reproduce", "SEED=3"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode != 0
+    assert "unknown setting SEED; expected one of CHAPTER PROFILE PYTHON" in wrong.stderr

@@ -1,14 +1,16 @@
 """Runs: a small project in a temporary folder, its notebooks executed by the real papermill."""
 
 import json
+import re
 import subprocess
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studies import provenance, runs
+from studies import headlines, launch, provenance, runs, status
 
 PARAMETERS = 'profile = "smoke"\ndevice = "auto"\nseed = 0'
 COMPUTE = """
@@ -46,7 +48,17 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "book" / "intro.md").write_text("# Introduction\n")
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "wheels", lambda: [])
+    for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "BOOK_URL"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
+
+
+def expect(project, **seconds):
+    """Publish what chapters take at cpu."""
+    path = headlines.expected_path("cpu")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"values": {}, "chapters": {name: {"seconds": s} for name, s in seconds.items()}}))
 
 
 @pytest.mark.slow
@@ -157,7 +169,7 @@ def test_the_parameters_cell_is_checked_before_anything_runs(project, cells, wor
         (["run", "../tiny"], "error: `chapter`: expected one of tiny"),
         (["run", "tiny", "--device", "tpu"], "error: `device`: expected auto, cpu, cuda"),
         (["run", "tiny", "--seed", "-1"], "error: `seed`"),
-        (["publish", "tiny", "--profile", "smoke"], "error: `profile`: expected cpu or gpu"),
+        (["publish", "tiny", "--profile", "smoke"], "error: `profile`: expected cpu, study or gpu"),
         (["publish", "tiny"], "error: no record cpu/tiny.json; make run CHAPTER=tiny PROFILE=cpu."),
         (["refresh", "tony"], "error: `chapter`: expected one of tiny"),
     ],
@@ -202,6 +214,7 @@ def test_the_key_follows_all_that_outputs_depend_on_and_not_the_prose(project):
         "book/studies/new.py",
         "constraints.txt",
         "notebooks/records/tiny.json",
+        "notebooks/records/map.safetensors",
     ):
         (project / name).parent.mkdir(exist_ok=True, parents=True)
         (project / name).write_text("changed")
@@ -269,20 +282,76 @@ def test_chapters_without_times_run_side_by_side_on_one_thread(project, pretend,
 
 
 def test_the_terminal_shows_what_a_chapter_is_expected_to_take_and_took(project, pretend, monkeypatch, capsys):
-    first, later = "[0 s] tiny: running at the cpu profile, expected {}\n", "[0 s] tiny: took 0 s, expected {}\n"
+
+    def said():
+        """What the terminal shows, without the seconds that passed."""
+        return re.sub(r"\d+ s\b", "N s", capsys.readouterr().out)
+
+    first, later = "[N s] tiny: running at the cpu profile, expected {}\n", "[N s] tiny: took N s, expected {}\n"
     runs.book()
-    text = capsys.readouterr().out
+    text = said()
+    assert "1 of 1 chapters are run, expected N s on a machine that computes nothing else" in text
     assert first.format("an unknown time") + later.format("an unknown time") in text
     # On this machine the last run knows, a chapter that never ran here takes what it took elsewhere.
     assert runs.expected_seconds("tiny") == provenance.load("tiny", "cpu").provenance["notebook_seconds"]
-    monkeypatch.setattr(runs, "SECONDS", {"tiny": 100.0, "other": 3.0})
+    expect(project, tiny=100.0, other=3.0)
     assert runs.expected_seconds("other") == 3.0
     provenance.run_path("tiny", "cpu").with_suffix(".json").unlink()
     runs.book()
-    assert first.format("1.7 min") in capsys.readouterr().out
-    # The times stay there: nothing that the book is built from holds them.
-    staged = "".join(path.read_text("utf-8") for path in (project / "_build" / "stage").rglob("*") if path.is_file())
-    assert "expected" not in staged
+    assert first.format("1.7 min") in said()
+
+
+def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take(project, pretend):
+    places = "".join(f"<!-- {name} -->\n\n" for name in ("launch", "times", "numbers", "build"))
+    (project / "book" / "reproduce.md").write_text(f"# Run it again\n\n{places}")
+    expect(project, tiny=100.0)
+    runs.book()
+    stage = project / "_build" / "stage"
+    page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
+    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min, or an unknown time at")
+    text = (stage / "book" / "reproduce.md").read_text("utf-8")
+    assert "<!--" not in text
+    assert "| {doc}`/notebooks/tiny` | an unknown time | 1.7 min |" in text
+    record = provenance.load("tiny", "cpu")
+    assert f"| {{doc}}`/notebooks/tiny` | {record.provenance['date']} |" in text
+    assert "no buttons" in text
+    assert "`make book`" in text
+    assert str(project) not in text
+    # The notebook of the repository stays without these.
+    assert nbformat.read(project / "notebooks" / "tiny.ipynb", as_version=4).cells[0].source == "# Tiny"
+
+
+def test_pages_are_staged_with_buttons_and_addresses_where_there_are_some(project, pretend, monkeypatch):
+    write(project, cells=[new_markdown_cell("# Tiny"), code(PARAMETERS, "parameters"), code("SOURCES = ()", "colab")])
+    runs.book()
+    config = project / "_build" / "stage" / "_config.yml"
+    assert yaml.safe_load(config.read_text("utf-8")) == {"title": "x"}
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "group/book")
+    runs.book()
+    assert yaml.safe_load(config.read_text("utf-8"))["repository"]["url"] == "https://github.com/group/book"
+    page = nbformat.read(project / "_build" / "stage" / "notebooks" / "tiny.ipynb", as_version=4)
+    assert "neumatc @ git+https://github.com/group/book" in page.cells[2].source
+
+
+def test_the_smaller_time_is_what_a_chapter_takes(project):
+    path = headlines.expected_path("cpu")
+    path.parent.mkdir()
+    entries = {
+        "busy": {"seconds": 90.0, "processor_seconds": 30.0},
+        "both": {"seconds": 20.0, "processor_seconds": 35.0},
+    }
+    path.write_text(json.dumps({"values": {}, "chapters": entries | {"old": {"seconds": 7.0}}}))
+    assert [status.seconds(name, "cpu") for name in ("busy", "both", "old", "new")] == [30.0, 20.0, 7.0, None]
+
+
+def test_a_study_is_run_only_of_a_chapter_that_shows_one(project, monkeypatch, capsys):
+    assert runs.main(["run", "tiny", "--profile", "study"]) == 1
+    assert "error: `profile`: expected smoke, cpu or gpu, got 'study'; tiny shows" in capsys.readouterr().err
+    write(project, cells=[code(PARAMETERS, "parameters"), code("shown = provenance.taken(record)")])
+    monkeypatch.setattr(runs, "_execute", lambda *_: pytest.fail("executed"))
+    with pytest.raises(pytest.fail.Exception, match="executed"):
+        runs.run("tiny", "study")
 
 
 def test_after_a_failure_sphinx_reads_every_page_again(project, pretend):

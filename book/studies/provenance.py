@@ -31,7 +31,8 @@ import torch
 
 from neumatc import checks
 
-PROFILES = ("smoke", "cpu", "gpu")
+# `study` is what takes too long for a page: its record is published, and the page at cpu shows that.
+PROFILES = ("smoke", "cpu", "study", "gpu")
 PACKAGES = ("neumatc", "torch", "numpy", "scipy", "sionna-no-rt")
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -45,7 +46,7 @@ def check_profile(profile: str) -> str:
     if profile not in PROFILES:
         raise ValueError(
             f"`profile`: expected one of {', '.join(PROFILES)}, got {profile!r}; "
-            "smoke takes seconds, cpu is what the book shows, gpu is the full size."
+            "smoke takes seconds, cpu is what the book shows, study what takes too long for it, gpu is the full size."
         )
     return profile
 
@@ -69,7 +70,7 @@ def resolve_device(device: str, profile: str) -> str:
 
     Args:
         device: ``"auto"`` (CUDA for the gpu profile, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
-        profile: ``"smoke"``, ``"cpu"`` or ``"gpu"``.
+        profile: One of ``PROFILES``.
 
     Returns:
         ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``, a name that torch can use on this machine.
@@ -120,8 +121,13 @@ def run_path(chapter: str, profile: str) -> Path:
 
 
 def published_path(chapter: str) -> Path:
-    """Return where the published record of this chapter is kept, without suffix."""
-    return root() / "notebooks" / "records" / check_chapter(chapter)
+    """Return where the published record of this chapter is kept, without suffix.
+
+    Outside of a clone that is beside the installed studies, whose wheel brings the records along.
+    """
+    clone = root()
+    kept = clone / "notebooks" / "records" if _is_project(clone) else Path(__file__).parent / "records"
+    return kept / check_chapter(chapter)
 
 
 @dataclass
@@ -130,7 +136,7 @@ class Record:
 
     Args:
         chapter: Name of the notebook without suffix.
-        profile: ``"smoke"``, ``"cpu"`` or ``"gpu"``.
+        profile: One of ``PROFILES``.
         device: The device computed on, as :func:`resolve_device` returned it.
         seed: The seed of the run, a non-negative integer.
 
@@ -231,6 +237,15 @@ def load(chapter: str, profile: str | None = None) -> Record:
     return _read(path, remedy)
 
 
+def taken(record: Record) -> Record:
+    """Return the record of what takes too long for a page: the published one at the cpu profile, else ``record``.
+
+    A chapter that shows it computes nothing of it at cpu, and says so; :func:`table` of what this returns has its
+    date, machine and command.
+    """
+    return load(record.chapter) if record.profile == "cpu" else record
+
+
 def _read(path: Path, remedy: str) -> Record:
     name = f"{path.parent.name}/{path.name}.json"
     try:
@@ -238,7 +253,7 @@ def _read(path: Path, remedy: str) -> Record:
         record = Record(
             content["chapter"],
             **content["parameters"],
-            numbers=_restore(content["numbers"]),
+            numbers=restore(content["numbers"]),
             provenance=content["provenance"],
         )
         expected = content["arrays"]
@@ -261,7 +276,7 @@ def publish(chapter: str, profile: str) -> Path:
 
     Args:
         chapter: Name of the notebook without suffix.
-        profile: ``"cpu"`` or ``"gpu"``.
+        profile: ``"cpu"``, ``"study"`` or ``"gpu"``.
 
     Raises:
         ValueError: For the smoke profile, whose numbers mean nothing.
@@ -269,7 +284,7 @@ def publish(chapter: str, profile: str) -> Path:
     """
     if check_profile(profile) == "smoke":
         raise ValueError(
-            "`profile`: expected cpu or gpu, got 'smoke', whose sizes are too small to mean anything; "
+            "`profile`: expected cpu, study or gpu, got 'smoke', whose sizes are too small to mean anything; "
             f"make run CHAPTER={chapter} PROFILE=cpu first."
         )
     record = load(chapter, profile)
@@ -391,12 +406,12 @@ def plain(value: object, name: str) -> object:
     )
 
 
-def _restore(value: object) -> object:
+def restore(value: object) -> object:
     """Undo :func:`plain`: the texts for NaN and the infinities become floats again."""
     if isinstance(value, dict):
-        return {key: _restore(item) for key, item in value.items()}
+        return {key: restore(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_restore(item) for item in value]
+        return [restore(item) for item in value]
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 

@@ -16,6 +16,7 @@ import ast
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -29,25 +30,16 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from neumatc import checks
-from studies import provenance
+from studies import launch, provenance, status
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose pages show no times: `book` runs them side by side.
 UNTIMED = ("gauge_in_detail", "low_rankness", "rank_bounds", "training_search")
-# Seconds of the chapters at cpu on two idle cores, to expect until a run on this machine says better.
-SECONDS = {
-    "architecture": 150,
-    "beyond_the_inverse": 160,
-    "to_the_limit": 85,
-    "training_search": 250,
-    "wireless_inversion": 270,
-    "your_own_matrices": 45,
-    "your_own_operation": 15,
-}
-# Seconds for a kernel to start: on a machine that computes something else it takes minutes, on an idle one two seconds.
-KERNEL_START = 1800
+# Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes
+# minutes, on an idle one two seconds.
+PATIENCE = 1800
 # What lies in the book's folder and is no part of its pages.
 UNSTAGED = {"__pycache__", "build", "studies", "neumatc_studies.egg-info", "pyproject.toml"}
 
@@ -118,6 +110,11 @@ def default_parameters(notebook: NotebookNode, chapter: str) -> dict:
     return found
 
 
+def has_study(notebook: NotebookNode) -> bool:
+    """Return whether a chapter shows a published record of what takes too long for a page."""
+    return any("provenance.taken(" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
 def run_key(chapter: str, parameters: dict) -> str:
     """Return a hash of all that the outputs of a run depend on.
 
@@ -142,21 +139,25 @@ def run_key(chapter: str, parameters: dict) -> str:
 def run(chapter: str, profile: str = "cpu", device: str = "auto", seed: int = 0) -> Path:
     """Execute a chapter and return the path of the executed notebook, ``_build/runs/<profile>/<chapter>.ipynb``.
 
-    The record that the chapter writes lies beside it, with the seconds that the whole notebook took added.
+    The record that the chapter writes lies beside it, with the seconds that the whole notebook took added, by the clock
+    and of its processors. The second hardly depends on what else the machine computes.
 
     Args:
         chapter: Name of the notebook without suffix.
-        profile: ``"smoke"``, ``"cpu"`` or ``"gpu"``.
+        profile: One of ``provenance.PROFILES``; ``"study"`` for chapters that show a published record at cpu.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
         seed: Non-negative integer.
 
     Raises:
-        ValueError: For an unknown chapter, profile or device, or a notebook without a proper parameters cell.
+        ValueError: For an unknown chapter, profile or device, a notebook without a proper parameters cell, or the
+            profile ``"study"`` for a chapter without one.
         RuntimeError: If the device is not there, a cell fails, or the chapter leaves no record.
     """
     notebook = read_notebook(chapter)
     default_parameters(notebook, chapter)
     device = provenance.resolve_device(device, profile)
+    if profile == "study" and not has_study(notebook):
+        raise ValueError(f"`profile`: expected smoke, cpu or gpu, got 'study'; {chapter} shows no published record.")
     parameters = {"profile": profile, "device": device, "seed": checks.seed(seed)}
     key = run_key(chapter, parameters)
     path = provenance.run_path(chapter, profile)
@@ -165,9 +166,9 @@ def run(chapter: str, profile: str = "cpu", device: str = "auto", seed: int = 0)
     for suffix in (".key", ".ipynb", ".json", ".npz"):
         path.with_suffix(suffix).unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _processor_seconds()
     _execute(chapter, output, parameters)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, _processor_seconds() - before
     if not path.with_suffix(".json").is_file():
         raise RuntimeError(
             f"notebooks/{chapter}.ipynb wrote no record {profile}/{chapter}.json; it needs "
@@ -177,10 +178,16 @@ def run(chapter: str, profile: str = "cpu", device: str = "auto", seed: int = 0)
     found = {name: getattr(record, name) for name in PARAMETERS}
     if found != parameters:
         raise RuntimeError(f"notebooks/{chapter}.ipynb: expected a record of {parameters}, got one of {found}.")
-    record.provenance["notebook_seconds"] = round(seconds, 1)
+    record.provenance |= {"notebook_seconds": round(seconds, 1), "processor_seconds": round(processor, 1)}
     record.write(path)
     path.with_suffix(".key").write_text(key, "utf-8")
     return output
+
+
+def _processor_seconds() -> float:
+    """Return the time that processors have spent on kernels that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNode:
@@ -194,7 +201,8 @@ def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNod
             kernel_name="python3",
             language="python",
             cwd=root / "notebooks",
-            start_timeout=KERNEL_START,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
         )
     except PapermillExecutionError as error:
         raise RuntimeError(
@@ -257,19 +265,7 @@ def expected_seconds(chapter: str) -> float | None:
     try:
         return provenance.load(chapter, "cpu").provenance["notebook_seconds"]
     except (FileNotFoundError, ValueError, KeyError):
-        return SECONDS.get(chapter)
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as people say them.
-
-    Example:
-        >>> duration(9.6), duration(270), duration(None)
-        ('10 s', '4.5 min', 'an unknown time')
-    """
-    if seconds is None:
-        return "an unknown time"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+        return status.seconds(chapter, "cpu")
 
 
 class _Clock:
@@ -280,15 +276,15 @@ class _Clock:
         self.expected = {chapter: expected_seconds(chapter) for chapter in chapters}
 
     def say(self, chapter: str, text: str) -> None:
-        print(f"[{duration(time.perf_counter() - self.begin)}] {chapter}: {text}", flush=True)
+        print(f"[{status.duration(time.perf_counter() - self.begin)}] {chapter}: {text}", flush=True)
 
     def start(self, chapter: str, where: str = "") -> None:
         self.starts[chapter] = time.perf_counter()
-        self.say(chapter, f"running at the cpu profile{where}, expected {duration(self.expected[chapter])}")
+        self.say(chapter, f"running at the cpu profile{where}, expected {status.duration(self.expected[chapter])}")
 
     def end(self, chapter: str) -> None:
-        took = duration(time.perf_counter() - self.starts[chapter])
-        self.say(chapter, f"took {took}, expected {duration(self.expected[chapter])}")
+        took = status.duration(time.perf_counter() - self.starts[chapter])
+        self.say(chapter, f"took {took}, expected {status.duration(self.expected[chapter])}")
 
 
 def book() -> Path:
@@ -311,6 +307,8 @@ def book() -> Path:
         else:
             stale.append(chapter)
     clock = _Clock(stale)
+    whole = status.duration(sum(filter(None, clock.expected.values())))
+    print(f"{len(stale)} of {len(names)} chapters are run, expected {whole} on a machine that computes nothing else")
     _side_by_side([chapter for chapter in stale if chapter in UNTIMED], clock)
     for chapter in (chapter for chapter in stale if chapter not in UNTIMED):
         clock.start(chapter)
@@ -338,10 +336,10 @@ def _side_by_side(names: Sequence[str], clock: _Clock) -> None:
         running[chapter] = subprocess.Popen([*command, chapter], env=os.environ | alone)
     failed = []
     while running:
-        for chapter, status in [(name, process.poll()) for name, process in running.items()]:
-            if status is not None:
+        for chapter, code in [(name, process.poll()) for name, process in running.items()]:
+            if code is not None:
                 del running[chapter]
-                failed += [chapter] * bool(status)
+                failed += [chapter] * bool(code)
                 clock.end(chapter)
         time.sleep(0.1)
     if failed:
@@ -360,14 +358,17 @@ def _stage(names: Sequence[str]) -> Path:
         for path in sorted((root / folder).rglob("*")):
             if path.is_file() and UNSTAGED.isdisjoint(path.relative_to(root).parts):
                 wanted[path.relative_to(root)] = path.read_bytes()
-    wanted[Path("_config.yml")] = (root / "_config.yml").read_bytes()
+    wheels = {path.name: path.read_bytes() for path in launch.wheels()}
+    wanted |= {Path("book", "_extra", "wheels", name): content for name, content in wheels.items()}
+    page = Path("book", "reproduce.md")
+    if page in wanted:
+        wanted[page] = status.filled(wanted[page].decode(), names, list(wheels)).encode()
+    config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+    wanted[Path("_config.yml")] = yaml.safe_dump(launch.configured(config), sort_keys=False).encode()
+    sources = launch.sources(list(wheels))
     for chapter in names:
         executed = nbformat.read(provenance.run_path(chapter, "cpu").with_suffix(".ipynb"), as_version=4)
-        page = with_outputs(read_notebook(chapter), executed)
-        for cell in page.cells:
-            if tags(cell) & HIDDEN_TAGS:
-                cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})
-        wanted[Path("notebooks", f"{chapter}.ipynb")] = nbformat.writes(page).encode()
+        wanted[Path("notebooks", f"{chapter}.ipynb")] = nbformat.writes(_page(chapter, executed, sources)).encode()
     for path in sorted(stage.rglob("*"), reverse=True):
         if path.is_file() and path.relative_to(stage) not in wanted:
             path.unlink()
@@ -379,8 +380,27 @@ def _stage(names: Sequence[str]) -> Path:
     return stage
 
 
+def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> NotebookNode:
+    """Return the page of a chapter: its outputs, what it takes to run, and in the cell that installs, the addresses."""
+    page = with_outputs(read_notebook(chapter), executed)
+    launch.stamp(page, sources)
+    page.cells[0].source = status.with_note(page.cells[0].source, chapter)
+    for cell in page.cells:
+        if tags(cell) & HIDDEN_TAGS:
+            cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})
+    return page
+
+
 def _report(path: Path) -> None:
     print(f"written: {path.relative_to(provenance.root()).as_posix()}")
+
+
+def prepare_kernels() -> None:
+    """Set what kernels read from the environment when they start."""
+    # The kernel must be this environment's, not one of the same name installed for the user.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    # Nobody debugs a run; without this the debugger warns about frozen modules at every start of a kernel.
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -407,10 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = add("refresh", lambda a: refresh(a.chapters), "execute the saved notebooks in place at smoke")
     command.add_argument("chapters", nargs="*")
 
-    # The kernel must be this environment's, not one of the same name installed for the user.
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    # Nobody debugs a run; without this the debugger warns about frozen modules at every start of a kernel.
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    prepare_kernels()
     options = parser.parse_args(arguments)
     try:
         options.action(options)
