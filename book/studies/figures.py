@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
+from PIL import Image, ImageFilter
 
 from studies.provenance import Record
 
@@ -22,8 +25,22 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
     "#222222",
 )
 GREY = "#767676"
-# Inches, of all figures: their text is then about as large as the text around them, and legible on a telephone.
-WIDTH = 5.9
+# What dark pages show instead, on their ground: as far apart, and at least 4.5 times as bright or dark as it.
+NIGHT = {
+    BLUE: "#5779E1",
+    ORANGE: "#FFC764",
+    GREEN: "#35B77A",
+    RED: "#DD4B10",
+    PURPLE: "#C091CE",
+    SKY: "#ACCAFF",
+    BLACK: "#E8E8E8",
+    GREY: "#9A9A9A",
+}
+NIGHT_GROUND = "#121212"
+# Inches, of all figures: a telephone's column of 328 px then shows a point of text as at least one pixel.
+WIDTH = 4.5
+# Points of the smallest text, so that it has 8 px there, and pixels per inch of the images.
+SMALLEST, DPI = 8, 144
 
 
 def style() -> None:
@@ -31,10 +48,10 @@ def style() -> None:
     plt.rcParams.update(
         {
             "figure.figsize": (WIDTH, 3.6),
-            "figure.dpi": 144,
+            "figure.dpi": DPI,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "savefig.dpi": 144,
+            "savefig.dpi": DPI,
             "font.size": 10,
             "axes.grid": True,
             "axes.axisbelow": True,
@@ -47,6 +64,57 @@ def style() -> None:
             "lines.linewidth": 1.6,
         }
     )
+
+
+@functools.cache
+def _night_table() -> np.ndarray:
+    """Return the colour of dark pages for each point of a grid of colours, (16, 16, 16, 3) in [0, 1].
+
+    Ink on white paper becomes light on the dark ground: what a colour lacks of white is its opacity, and black turns into
+    white. The palette and its mixtures with paper and black go where NIGHT says; other colours move with their neighbours.
+    """
+    axis = np.linspace(0, 1, 16)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    ground, light, paper, black = (np.array(to_rgb(c)) for c in (NIGHT_GROUND, NIGHT[BLACK], "white", "black"))
+
+    def inked(colours: np.ndarray) -> np.ndarray:
+        opacity = 1 - colours.min(-1, keepdims=True)
+        ink = (colours - 1 + opacity) / np.maximum(opacity, 1e-9)
+        ink = ink + (1 - ink.max(-1, keepdims=True)) * light
+        return opacity * ink + (1 - opacity) * ground
+
+    days, nights = [paper, black], [ground, light]
+    for day, night in ((np.array(to_rgb(c)) for c in pair) for pair in NIGHT.items()):
+        for share in (0.25, 0.5, 0.75, 1):
+            days.append(share * day + (1 - share) * paper)
+            nights.append(share * night + (1 - share) * ground)
+        days.append(0.5 * day + 0.5 * black)
+        nights.append(0.5 * night + 0.5 * light)
+    days, nights = np.array(days), np.array(nights)
+    distances = np.linalg.norm(grid[:, None] - days, axis=-1)
+    # Near a colour of the palette its own shift counts; the power keeps each local.
+    weights = 1 / np.maximum(distances, 1e-6) ** 4
+    shift = weights @ (nights - inked(days)) / weights.sum(1, keepdims=True)
+    return np.clip(inked(grid) + shift, 0, 1).reshape(16, 16, 16, 3)
+
+
+def night(pixels: np.ndarray) -> np.ndarray:
+    """Return a figure as dark pages show it.
+
+    Args:
+        pixels: Colours of the figure on white, (height, width, 3), uint8.
+
+    Returns:
+        Colours of the same shape and dtype: the ground of dark pages instead of white, light text, the palette NIGHT.
+
+    Example:
+        >>> night(np.full((1, 1, 3), 255, np.uint8)).tolist()
+        [[[18, 18, 18]]]
+    """
+    table = (_night_table() * 255).round().astype(np.uint8)
+    flat = [channel for colour in table.transpose(2, 1, 0, 3).reshape(-1, 3) for channel in colour / 255]
+    lookup = ImageFilter.Color3DLUT(16, flat)
+    return np.asarray(Image.fromarray(pixels).filter(lookup))
 
 
 def mapping() -> Figure:
