@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Pixels: a laptop, and the narrowest telephone that is still sold.
 WIDE, NARROW, HEIGHT = 1280, 360, 900
-# Presses of Tab per page: the pages of the chapters have fewer stops, the reference has thousands of equal kind.
-TABS = 250
+# Presses of Tab per page: past the frame of the page and well into the article. Its other controls are focused directly.
+TABS = 40
 # Milliseconds for a page with its formulas, on a machine that computes something else too.
 PATIENCE = 120_000
 # Findings of one kind that are printed for a page; the rest is counted.
@@ -103,19 +103,17 @@ FACTS = """() => ({
 FOCUS = """() => {
   const e = document.activeElement;
   if (!e || e === document.body) return null;
-  if (!window.stops) window.stops = new Map();
   const box = e.getBoundingClientRect(), style = getComputedStyle(e);
-  const seen = window.stops.has(e);
-  window.stops.set(e, true);
-  const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none' || style.textDecorationLine !== 'none'
-    || style.borderStyle !== 'none';
-  return {seen, shown, size: box.width * box.height, name: e.tagName.toLowerCase() + [...e.classList].map(c => '.' + c)
-    .join('') + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
+  const again = e === window.lastStop;
+  window.lastStop = e;
+  const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+  return {again, seen: shown && box.width * box.height > 0, name: e.tagName.toLowerCase() + (e.id ? '#' + e.id : '')
+    + [...e.classList].map(c => '.' + c).join('') + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
 }"""
 
-UNREACHED = """() => [...document.querySelectorAll('.bd-article :is(a[href], button, input, select, summary)')]
-  .filter(e => e.getClientRects().length && getComputedStyle(e).visibility !== 'hidden' && !window.stops.has(e)
-    && e.tabIndex >= 0 && !(e.type === 'radio' && !e.checked))
+UNREACHED = """() => [...document.querySelectorAll('.bd-article :is(a[href], button, input, select, summary, .scrolls)')]
+  .filter(e => e.getClientRects().length && getComputedStyle(e).visibility !== 'hidden')
+  .filter(e => { e.focus(); return document.activeElement !== e || e.tabIndex < 0; })
   .map(e => e.tagName.toLowerCase() + ' "' + (e.textContent || e.value || '').trim().slice(0, 40) + '"')"""
 
 
@@ -193,10 +191,10 @@ def _watch(page: Page, findings: Findings, current: list[str]) -> None:
     page.on("requestfailed", lambda r: findings.add(current[0], "request failed", r.url.rsplit("/", 1)[-1]))
 
 
-def _axe(page: Page, rules: Sequence[str], *, tags: bool) -> list[tuple[str, str]]:
-    """Run axe-core; by tags, or only the rules that are named."""
+def _axe(page: Page) -> list[tuple[str, str]]:
+    """Run axe-core's rules."""
     options = {
-        "runOnly": {"type": "tag" if tags else "rule", "values": list(rules)},
+        "runOnly": {"type": "tag", "values": list(RULES)},
         "resultTypes": ["violations"],
         "iframes": False,
         "preload": False,  # of style sheets, which a page from a file may not read
@@ -212,40 +210,32 @@ def _axe(page: Page, rules: Sequence[str], *, tags: bool) -> list[tuple[str, str
 
 
 def _keyboard(page: Page) -> list[tuple[str, str]]:
-    """Walk a page by Tab, as far as it goes; every stop must be seen, and every control of the article reached."""
-    found, last = [], None
+    """Walk into a page by Tab: no stop is a trap or unseen; then every control of the article must take the focus."""
+    found = []
     for _ in range(TABS):
         page.keyboard.press("Tab")
         stop = page.evaluate(FOCUS)
-        if stop is None or (stop["seen"] and stop["name"] != last):
+        if stop is None:
             break
-        if stop["seen"]:
+        if stop["again"]:
             found.append(("keyboard trap", stop["name"]))
             break
-        last = stop["name"]
-        if not stop["shown"] or not stop["size"]:
+        if not stop["seen"]:
             found.append(("focus cannot be seen", stop["name"]))
-    else:
-        return found
     return found + [("out of reach of the keyboard", name) for name in page.evaluate(UNREACHED)]
 
 
 def _inspect(page: Page, axe: str, findings: Findings, name: str) -> None:
-    """Check one loaded page at both widths and in both themes."""
+    """Check one loaded page: wide and light, then narrow and dark, so that each width and each theme has its turn."""
     page.evaluate(axe)
-    smallest = [figures.SMALLEST, figures.DPI]
-    for width, theme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "dark"), (NARROW, "light")):
+    for width, theme in ((WIDE, "light"), (NARROW, "dark")):
         page.set_viewport_size({"width": width, "height": HEIGHT})
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
         page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        everything = (width, theme) in ((WIDE, "light"), (NARROW, "dark"))
-        found = _axe(page, RULES if everything else ("color-contrast",), tags=everything)
-        if everything:
-            found += [tuple(item) for item in page.evaluate(LAYOUT, smallest)]
+        found = _axe(page) + [tuple(item) for item in page.evaluate(LAYOUT, [figures.SMALLEST, figures.DPI])]
         for kind, what in found:
             findings.add(name, f"{width} px, {theme}: {kind}", what)
-    page.set_viewport_size({"width": WIDE, "height": HEIGHT})
     for kind, what in _keyboard(page):
         findings.add(name, kind, what)
 
