@@ -1,7 +1,7 @@
 """Sphinx extension: the directive ``interactive`` puts a figure with controls on a page, from `studies.interactive`.
 
-The data stand in the page as JSON and are drawn by interactive.js, so that the page works from a file. Without scripts a
-table says the same.
+The data stand in the page as JSON and are drawn by interactive.js, so that the page works from a file. Without scripts
+a table says the same.
 """
 
 import json

@@ -24,7 +24,9 @@ def darken(source: Path, target: Path) -> None:
             pixels = np.asarray(image.convert("RGB"))
         target.parent.mkdir(parents=True, exist_ok=True)
         # 256 colours are more than a diagram has, and a quarter of the bytes.
-        Image.fromarray(figures.night(pixels)).quantize(256, method=Image.Quantize.MEDIANCUT).save(target, optimize=True)
+        Image.fromarray(figures.night(pixels)).quantize(256, method=Image.Quantize.MEDIANCUT).save(
+            target, optimize=True
+        )
 
 
 def pair(app: Sphinx, doctree: nodes.document, docname: str) -> None:

@@ -73,8 +73,9 @@ def style() -> None:
 def _night_table() -> np.ndarray:
     """Return the colour of dark pages for each point of a grid of colours, (16, 16, 16, 3) in [0, 1].
 
-    Ink on white paper becomes light on the dark ground: what a colour lacks of white is its opacity, and black turns into
-    white. The palette and its mixtures with paper and black go where NIGHT says; other colours move with their neighbours.
+    Ink on white paper becomes light on the dark ground: what a colour lacks of white is its opacity, and black turns
+    into white. The palette and its mixtures with paper and black go where NIGHT says, other colours with their
+    neighbours.
     """
     axis = np.linspace(0, 1, 16)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
@@ -121,7 +122,7 @@ def night(pixels: np.ndarray) -> np.ndarray:
 
 
 def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.ndarray]:
-    """Return a figure of panels one below the other, as a telephone needs them, each so many inches high, and its axes."""
+    """Return a figure of panels one below the other, as telephones need them, each so many inches high."""
     figure, panels = plt.subplots(count, 1, figsize=(WIDTH, height * count), squeeze=False, **options)
     return figure, panels[:, 0]
 
@@ -154,7 +155,14 @@ def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=SMALLEST,
-            arrowprops={"arrowstyle": "-", "color": lines[i].get_color(), "lw": 1.2, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": lines[i].get_color(),
+                "lw": 1.2,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -471,5 +479,7 @@ def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]])
     axes.invert_yaxis()
     axes.set(xlabel="times as fast as the exact method")
     marks = [plt.Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in ((SKY, "o"), (BLUE, "D"))]
-    figure.legend(marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=SMALLEST)
+    figure.legend(
+        marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=SMALLEST
+    )
     return figure

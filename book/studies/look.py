@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Pixels: a laptop, and the narrowest telephone that is still sold.
 WIDE, NARROW, HEIGHT = 1280, 360, 900
-# Presses of Tab per page: past the frame of the page and well into the article. Its other controls are focused directly.
+# Presses of Tab per page: past the frame of the page and well into the article. All controls are focused directly.
 TABS = 40
 # Milliseconds for a page with its formulas, on a machine that computes something else too.
 PATIENCE = 120_000
@@ -46,8 +46,12 @@ LAYOUT = """([smallest, dpi]) => {
   const name = e => e.tagName.toLowerCase() + (e.id ? '#' + e.id : '') + [...e.classList].map(c => '.' + c).join('')
     + ' "' + (e.textContent || e.alt || '').trim().replace(/\\s+/g, ' ').slice(0, 50) + '"';
   const say = (kind, e) => found.push([kind, name(e)]);
-  if (document.scrollingElement.scrollWidth > width + 1) found.push(['the page is wider than the window',
-    `${document.scrollingElement.scrollWidth} > ${width} px`]);
+  if (document.scrollingElement.scrollWidth > width + 1) {
+    const widest = [...document.body.querySelectorAll('*')].reduce((a, b) =>
+      b.getBoundingClientRect().right > a.getBoundingClientRect().right ? b : a);
+    found.push(['the page is wider than the window',
+      `${document.scrollingElement.scrollWidth} > ${width} px: ${name(widest)}`]);
+  }
   const article = document.querySelector('.bd-article') || document.body;
   const scrolls = new Map();
   const scroller = e => {
@@ -97,7 +101,8 @@ LAYOUT = """([smallest, dpi]) => {
 FACTS = """() => ({
   ids: [...document.querySelectorAll('[id]')].map(e => e.id).concat(
     [...document.querySelectorAll('a[name]')].map(e => e.name)),
-  links: [...document.querySelectorAll('a[href], area[href]')].map(e => e.getAttribute('href')),
+  links: [...document.querySelectorAll('a[href], area[href]')].filter(e => !e.closest('[hidden]'))
+    .map(e => e.getAttribute('href')),
 })"""
 
 FOCUS = """() => {
@@ -108,11 +113,13 @@ FOCUS = """() => {
   window.lastStop = e;
   const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
   return {again, seen: shown && box.width * box.height > 0, name: e.tagName.toLowerCase() + (e.id ? '#' + e.id : '')
-    + [...e.classList].map(c => '.' + c).join('') + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
+    + [...e.classList].map(c => '.' + c).join('')
+    + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
 }"""
 
-UNREACHED = """() => [...document.querySelectorAll('.bd-article :is(a[href], button, input, select, summary, .scrolls)')]
-  .filter(e => e.getClientRects().length && getComputedStyle(e).visibility !== 'hidden')
+UNREACHED = """() => [...document.querySelectorAll(
+  '.bd-article :is(a[href], button, input, select, summary, .scrolls)')]
+  .filter(e => e.checkVisibility({visibilityProperty: true}))
   .filter(e => { e.focus(); return document.activeElement !== e || e.tabIndex < 0; })
   .map(e => e.tagName.toLowerCase() + ' "' + (e.textContent || e.value || '').trim().slice(0, 40) + '"')"""
 
@@ -128,10 +135,12 @@ class Findings:
         if what not in self.found[page, kind]:
             self.found[page, kind].append(what)
 
-    def lines(self) -> list[str]:
-        """Return a line for each finding that is shown, and one for those that are not."""
+    def lines(self, only: str = "") -> list[str]:
+        """Return a line for each finding that is shown, and one for those that are not; of all pages, or of one."""
         result = []
         for (page, kind), items in sorted(self.found.items()):
+            if only and page != only:
+                continue
             result += [f"{page}: {kind}: {item}" for item in items[:SHOWN]]
             if len(items) > SHOWN:
                 result.append(f"{page}: {kind}: and {len(items) - SHOWN} more")
@@ -277,7 +286,7 @@ def look(site: Path, only: Sequence[str] = ()) -> Findings:
             facts[page.url.removeprefix(site.resolve().as_uri() + "/").partition("#")[0]] = page.evaluate(FACTS)
             if page.url.startswith(path.as_uri()):  # the first page forwards to the introduction
                 _inspect(page, axe, findings, name)
-            print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
+            print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
         browser.close()
     if not only:
         files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
