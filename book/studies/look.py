@@ -32,7 +32,7 @@ WIDE, NARROW, HEIGHT = 1280, 360, 900
 # Presses of Tab per page: past the frame of the page and well into the article. All controls are focused directly.
 TABS = 40
 # Milliseconds for a page with its formulas, on a machine that computes something else too.
-PATIENCE = 120_000
+PATIENCE = 600_000
 # Findings of one kind that are printed for a page; the rest is counted.
 SHOWN = 4
 # WCAG 2.2 at level AA is what we promise; the best practices beyond it concern the theme's frame.
