@@ -80,11 +80,18 @@ LAYOUT = """([smallest, dpi]) => {
   }
   for (const e of article.querySelectorAll('td, th, p, li, figcaption, h1, h2, h3')) {
     if (!e.getClientRects().length || e.closest('mjx-container')) continue;
-    const range = document.createRange();
-    range.selectNodeContents(e);
-    const text = range.getBoundingClientRect(), box = e.getBoundingClientRect();
-    const parent = e.closest('td, th') ? 2 : width;
-    if (text.right > box.right + parent && ![...e.querySelectorAll('*'), e].some(scroller)) say('prints over', e);
+    // Formulas by their own box: what they hold for screen readers is wider, and unseen.
+    const range = document.createRange(), formulas = [...e.querySelectorAll('mjx-container')];
+    const walker = document.createTreeWalker(e, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT, node =>
+      node.nodeName === 'MJX-CONTAINER' ? NodeFilter.FILTER_REJECT
+        : node.nodeType === 3 && node.data.trim() ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_SKIP);
+    const rights = formulas.map(f => f.getBoundingClientRect().right);
+    while (walker.nextNode()) {
+      range.selectNodeContents(walker.currentNode);
+      rights.push(range.getBoundingClientRect().right);
+    }
+    const box = e.getBoundingClientRect(), spare = e.closest('td, th') ? 2 : width;
+    if (Math.max(...rights) > box.right + spare && ![...e.querySelectorAll('*'), e].some(scroller)) say('prints over', e);
   }
   for (const e of article.querySelectorAll('img')) {
     if (!e.getClientRects().length) continue;
@@ -212,7 +219,7 @@ def _axe(page: Page) -> list[tuple[str, str]]:
     context = {"include": [["body"]], "exclude": [["mjx-container"]]}
     result = page.evaluate("([context, options]) => axe.run(context, options)", [context, options])
     return [
-        (f"axe {violation['id']}", f"{node['target'][-1]} {node['html'][:90]}")
+        (f"axe {violation['id']}", f"{node['target'][-1]} {node['html'][:90]} {node['failureSummary'][-160:]}")
         for violation in result["violations"]
         for node in violation["nodes"]
     ]
