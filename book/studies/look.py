@@ -91,7 +91,8 @@ LAYOUT = """([smallest, dpi]) => {
       rights.push(range.getBoundingClientRect().right);
     }
     const box = e.getBoundingClientRect(), spare = e.closest('td, th') ? 2 : width;
-    if (Math.max(...rights) > box.right + spare && ![...e.querySelectorAll('*'), e].some(scroller)) say('prints over', e);
+    if (Math.max(...rights) > box.right + spare
+      && ![...e.querySelectorAll('*'), e].some(scroller)) say('prints over', e);
   }
   for (const e of article.querySelectorAll('img')) {
     if (!e.getClientRects().length) continue;
