@@ -1,6 +1,6 @@
 # Every target sets .venv up first; that takes a minute or two once and no time afterwards.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check run reproduce publish refresh clean
+.PHONY: help setup book test check run reproduce publish refresh look pdf clean
 
 PROFILE ?= cpu
 DEVICE ?= auto
@@ -9,7 +9,7 @@ SEED ?= 0
 PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 VENV := .venv/bin/python
 
-KNOWN := CHAPTER PROFILE DEVICE SEED PYTHON PYTEST_ARGS
+KNOWN := SITE CHAPTER PROFILE DEVICE SEED PYTHON PYTEST_ARGS
 ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
 # What is published holds for one seed, and for the device of each profile.
 KNOWN := CHAPTER PROFILE PYTHON
@@ -57,6 +57,12 @@ publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PR
 
 refresh: setup ## execute the saved notebooks in place at the smoke profile: [CHAPTER=...]
 	@$(VENV) -m studies.runs refresh $(CHAPTER)
+
+look: setup ## open every page of the built book in headless Chromium and check it: [SITE=_build/html]
+	@$(VENV) -m studies.look $(SITE)
+
+pdf: setup ## print the built book to _build/html/neumatc.pdf with headless Chromium
+	@$(VENV) -m studies.pdf
 
 clean: ## remove what was built, not .venv
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis neumatc.egg-info book/build book/neumatc_studies.egg-info

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
+from PIL import Image, ImageFilter
+from scipy.optimize import isotonic_regression
 
 from studies.provenance import Record
 
@@ -22,8 +28,22 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
     "#222222",
 )
 GREY = "#767676"
-# Inches, of all figures: their text is then about as large as the text around them, and legible on a telephone.
-WIDTH = 5.9
+# What dark pages show instead, on their ground: as far apart, and at least 4.5 times as bright or dark as it.
+NIGHT = {
+    BLUE: "#5779E1",
+    ORANGE: "#FFC764",
+    GREEN: "#35B77A",
+    RED: "#DD4B10",
+    PURPLE: "#C091CE",
+    SKY: "#ACCAFF",
+    BLACK: "#E8E8E8",
+    GREY: "#9A9A9A",
+}
+NIGHT_GROUND = "#121212"
+# Inches, the widest figure, and points, the smallest text: a telephone's column of 328 px then shows it 8 px high.
+WIDTH, SMALLEST = 5.0, 9
+# Pixels per inch of the images.
+DPI = 144
 
 
 def style() -> None:
@@ -31,10 +51,10 @@ def style() -> None:
     plt.rcParams.update(
         {
             "figure.figsize": (WIDTH, 3.6),
-            "figure.dpi": 144,
+            "figure.dpi": DPI,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "savefig.dpi": 144,
+            "savefig.dpi": DPI,
             "font.size": 10,
             "axes.grid": True,
             "axes.axisbelow": True,
@@ -47,6 +67,103 @@ def style() -> None:
             "lines.linewidth": 1.6,
         }
     )
+
+
+@functools.cache
+def _night_table() -> np.ndarray:
+    """Return the colour of dark pages for each point of a grid of colours, (16, 16, 16, 3) in [0, 1].
+
+    Ink on white paper becomes light on the dark ground: what a colour lacks of white is its opacity, and black turns
+    into white. The palette and its mixtures with paper and black go where NIGHT says, other colours with their
+    neighbours.
+    """
+    axis = np.linspace(0, 1, 16)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    ground, light, paper, black = (np.array(to_rgb(c)) for c in (NIGHT_GROUND, NIGHT[BLACK], "white", "black"))
+
+    def inked(colours: np.ndarray) -> np.ndarray:
+        opacity = 1 - colours.min(-1, keepdims=True)
+        ink = (colours - 1 + opacity) / np.maximum(opacity, 1e-9)
+        ink = ink + (1 - ink.max(-1, keepdims=True)) * light
+        return opacity * ink + (1 - opacity) * ground
+
+    days, nights = [paper, black], [ground, light]
+    for day, night in ((np.array(to_rgb(c)) for c in pair) for pair in NIGHT.items()):
+        for share in (0.25, 0.5, 0.75, 1):
+            days.append(share * day + (1 - share) * paper)
+            nights.append(share * night + (1 - share) * ground)
+        days.append(0.5 * day + 0.5 * black)
+        nights.append(0.5 * night + 0.5 * light)
+    days, nights = np.array(days), np.array(nights)
+    distances = np.linalg.norm(grid[:, None] - days, axis=-1)
+    # Near a colour of the palette its own shift counts; the power keeps each local.
+    weights = 1 / np.maximum(distances, 1e-6) ** 4
+    shift = weights @ (nights - inked(days)) / weights.sum(1, keepdims=True)
+    return np.clip(inked(grid) + shift, 0, 1).reshape(16, 16, 16, 3)
+
+
+def night(pixels: np.ndarray) -> np.ndarray:
+    """Return a figure as dark pages show it.
+
+    Args:
+        pixels: Colours of the figure on white, (height, width, 3), uint8.
+
+    Returns:
+        Colours of the same shape and dtype: the ground of dark pages instead of white, light text, the palette NIGHT.
+
+    Example:
+        >>> night(np.full((1, 1, 3), 255, np.uint8)).tolist()
+        [[[18, 18, 18]]]
+    """
+    table = (_night_table() * 255).round().astype(np.uint8)
+    flat = [channel for colour in table.transpose(2, 1, 0, 3).reshape(-1, 3) for channel in colour / 255]
+    lookup = ImageFilter.Color3DLUT(16, flat)
+    return np.asarray(Image.fromarray(pixels).filter(lookup))
+
+
+def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.ndarray]:
+    """Return a figure of panels one below the other, as telephones need them, each so many inches high."""
+    figure, panels = plt.subplots(count, 1, figsize=(WIDTH, height * count), squeeze=False, **options)
+    return figure, panels[:, 0]
+
+
+def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
+    """Write the label of each line beside its right end, in place of a legend: readers look no colour up.
+
+    Names keep their order and a line's height of distance. Call it last, when the limits of the axes are set.
+    """
+    axes.figure.draw_without_rendering()
+    left, right = sorted(axes.get_xlim())
+    ends = []
+    for line in lines:
+        x, y = (np.asarray(values, float) for values in line.get_data())
+        seen = np.isfinite(y) & (x >= left) & (x <= right)
+        ends.append((float(x[seen][-1]), float(y[seen][-1])))
+    heights = axes.transAxes.inverted().transform(axes.transData.transform(ends))[:, 1].clip(0, 1)
+    # A line of text and a little air, as a fraction of the panel; lines whose names do not fit above go on below.
+    room = 1.25 * SMALLEST / 72 * axes.figure.dpi / axes.get_window_extent().height
+    order = np.argsort(heights)
+    spread = room * np.arange(len(lines))
+    # The nearest places that keep the order and the distance.
+    places = isotonic_regression(heights[order] - spread).x + spread
+    places -= max(0.0, min(places[-1] - 1, places[0]))
+    for i, place in zip(order, places):
+        axes.annotate(
+            lines[i].get_label(),
+            ends[i],
+            xytext=(1.05, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=SMALLEST,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": lines[i].get_color(),
+                "lw": 1.2,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
 
 
 def mapping() -> Figure:
@@ -66,16 +183,16 @@ def mapping() -> Figure:
 
     box(2, 19, 4, 4, GREY)
     label(4, 28, "$p$")
-    label(4, 14, "parameter\n$(d)$", fontsize=9)
+    label(4, 14, "parameter\n$(d)$", fontsize=SMALLEST)
     arrow((7, 21), (13, 21))
     box(14, 13, 15, 16, SKY)
-    label(21.5, 21, "sine\nnetwork", fontsize=9)
+    label(21.5, 21, "sine\nnetwork", fontsize=SMALLEST)
     label(21.5, 33, "embedding $\\Phi$")
     arrow((30, 21), (36, 21))
     for i in range(6):
         box(37, 13 + 16 / 6 * i, 3, 16 / 6, BLUE)
     label(38.5, 33, "$\\Phi(p)$")
-    label(38.5, 8.5, "$(r)$", fontsize=9)
+    label(38.5, 8.5, "$(r)$", fontsize=SMALLEST)
     label(46, 21, "$\\times_3$", fontsize=13)
     for i in reversed(range(6)):
         shift = 1.3 * i
@@ -84,13 +201,13 @@ def mapping() -> Figure:
         Polygon([(66, 10), (72.5, 16.5), (72.5, 31.5), (66, 25)], facecolor=ORANGE, alpha=0.45, edgecolor="none")
     )
     label(62, 35.5, "latent tensor $C$")
-    label(61, 5.5, "(rows, columns, $r$)", fontsize=9)
-    label(58.5, 17.5, "$C_{:,:,k}$", fontsize=9)
+    label(61, 5.5, "(rows, columns, $r$)", fontsize=SMALLEST)
+    label(58.5, 17.5, "$C_{:,:,k}$", fontsize=SMALLEST)
     label(78, 21, "$=$", fontsize=13)
     box(82, 13.5, 15, 15, GREEN)
     label(89.5, 21, "$X(p)$")
     label(89.5, 33, "result")
-    label(89.5, 8.5, "(rows, columns)", fontsize=9)
+    label(89.5, 8.5, "(rows, columns)", fontsize=SMALLEST)
     return figure
 
 
@@ -118,19 +235,19 @@ def singular_values(decays: Mapping[str, np.ndarray], rank: int) -> Figure:
 def training(record: Record) -> Figure:
     """Plot the loss and, round by round, the estimated failure probability of one fit."""
     report = record.numbers["report"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-    left.semilogy(report["steps"], report["losses"], color=BLUE, label="training loss")
-    left.set(xlabel="optimiser step", title="training loss")
+    figure, (above, below) = stacked(2, 2.5, sharex=True)
+    above.semilogy(report["steps"], report["losses"], color=BLUE)
+    above.set(ylabel="training loss")
     rounds = report["rounds"]
     steps = [entry["step"] for entry in rounds]
     probabilities = [entry["failure_probability"] for entry in rounds]
     errors = [2 * entry["standard_error"] for entry in rounds]
-    right.errorbar(
+    below.errorbar(
         steps, probabilities, errors, color=ORANGE, marker="o", ms=4, capsize=3, label="estimate, 2 standard errors"
     )
-    right.axhline(report["settings"]["failure_probability"], color=GREY, ls="--", lw=1.2, label="target")
-    right.set(xlabel="optimiser step", title="failure probability", yscale="log", ylim=(1e-4, 2))
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8.5)
+    below.axhline(report["settings"]["failure_probability"], color=GREY, ls="--", lw=1.2, label="target")
+    below.set(xlabel="optimiser step", ylabel="failure probability", yscale="log", ylim=(1e-4, 2))
+    figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=SMALLEST)
     return figure
 
 
@@ -148,20 +265,20 @@ def error_along_parameter(record: Record, *, xlabel: str) -> Figure:
         label=f"best map of rank {numbers['rank']} (Eckart-Young)",
     )
     axes.set(ylabel="relative error of $X(p)$")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=SMALLEST)
     rug.plot(arrays["initial"], np.zeros_like(arrays["initial"]), "|", color=GREY, ms=9)
     rug.plot(arrays["added"], arrays["added_round"], "|", color=ORANGE, ms=9)
     rounds = int(arrays["added_round"].max(initial=0))
     rug.set(xlabel=xlabel, ylabel="points by round", ylim=(-0.7, rounds + 0.7), yticks=range(rounds + 1))
-    rug.set_yticklabels(["start", *range(1, rounds + 1)], fontsize=8)
+    rug.set_yticklabels(["start", *range(1, rounds + 1)], fontsize=SMALLEST)
     rug.grid(visible=False)
     return figure
 
 
 def band(record: Record, names: Sequence[str]) -> Figure:
     """Plot error and residual along the frequency band, one panel per channel."""
-    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 3.7), sharey=True, squeeze=False)
-    for axes, name in zip(panels[0], names):
+    figure, panels = stacked(len(names), 2.7, sharex=True, sharey=True)
+    for axes, name in zip(panels, names):
         f = record.arrays[f"{name}_frequency"] / 1e6
         axes.semilogy(
             f, record.arrays[f"{name}_residual"], color=ORANGE, lw=1.0, label="residual $\\|AX-I\\|_F/\\sqrt{n}$"
@@ -179,9 +296,9 @@ def band(record: Record, names: Sequence[str]) -> Figure:
             ls="--",
             label="error of the best map of this rank",
         )
-        axes.set(title=name.upper().replace("_", "-"), xlabel="offset from the carrier (MHz)")
-    panels[0, 0].set_ylabel("relative size")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        axes.set(title=name.upper().replace("_", "-"), ylabel="relative size")
+    panels[-1].set_xlabel("offset from the carrier (MHz)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=SMALLEST)
     return figure
 
 
@@ -194,19 +311,20 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -
     numbers = record.numbers[name]
     relative = numbers["relative_time"]
     counts = np.logspace(1, 9, 200)
-    figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
     styles = {
         "NumPy loop": (BLACK, "-"),
         "NumPy batched": (ORANGE, "--"),
         "Sionna, Cholesky": (RED, "-."),
         "torch, Cholesky": (GREEN, ":"),
     }
+    drawn = []
     for method, (colour, line) in styles.items():
-        axes.loglog(counts, counts * relative[method], color=colour, ls=line, lw=1.2, label=method)
+        drawn += axes.loglog(counts, counts * relative[method], color=colour, ls=line, lw=1.2, label=method)
     colours, lines = (SKY, BLUE, PURPLE, GREY, BLACK), ("-", "-", (0, (4, 1)), "-", (0, (1, 1)))
     for (label, (method, prefix)), colour, line in zip(maps.items(), colours, lines):
         total = numbers[f"{prefix}fit_in_inversions"] + counts * relative[method]
-        axes.loglog(counts, total, color=colour, ls=line, lw=2.2, label=label)
+        drawn += axes.loglog(counts, total, color=colour, ls=line, lw=2.2, label=label)
         for exact, (edge, _) in styles.items():
             count = numbers[f"{prefix}break_even"][exact]
             if counts[0] < count < counts[-1]:
@@ -221,14 +339,14 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -
         color=GREY,
     )
     axes.set(xlabel="number of matrices", ylabel="total time (inversions by NumPy)")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
+    name_lines(axes, drawn)
     return figure
 
 
 def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
     """Plot errors against the rank beside the limit of Eckart and Young, one panel per family; ``names``: titles."""
-    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 3.9), squeeze=False)
-    for axes, (name, title) in zip(panels[0], names.items()):
+    figure, panels = stacked(len(names), 3.0)
+    for axes, (name, title) in zip(panels, names.items()):
         numbers, arrays = record.numbers[name], record.arrays
         limits = arrays[f"{name}_limits"]
         axes.semilogy(
@@ -257,16 +375,16 @@ def error_against_rank(record: Record, names: Mapping[str, str]) -> Figure:
                 ms=6,
                 label="gradient training (best of the search)",
             )
-        axes.set(title=title, xlabel="rank $r$")
-    panels[0, 0].set_ylabel("relative error")
-    lines = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, fontsize=8.5)
+        axes.set(title=title, ylabel="relative error")
+    panels[-1].set_xlabel("rank $r$")
+    lines = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, fontsize=SMALLEST)
     return figure
 
 
 def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
     """Plot errors against the number of exact solves, one panel per family, with the limit of the rank."""
-    figure, panels = plt.subplots(1, len(names), figsize=(WIDTH, 3.9), squeeze=False)
+    figure, panels = stacked(len(names), 3.0)
     styles = {
         "closed form": (BLUE, "o-"),
         "POD and spline": (SKY, "D--"),
@@ -274,40 +392,42 @@ def error_against_solves(record: Record, names: Mapping[str, str]) -> Figure:
         "cubic spline": (RED, "^-."),
         "AAA": (PURPLE, "v--"),
     }
-    for axes, (name, title) in zip(panels[0], names.items()):
+    for axes, (name, title) in zip(panels, names.items()):
         solves = record.arrays[f"{name}_solves"]
+        lines = []
         for i, (method, (colour, line)) in enumerate(styles.items()):
             errors = record.arrays[f"{name}_errors_by_solves"][i]
-            axes.loglog(solves, errors, line, color=colour, ms=4, label=method)
+            lines += axes.loglog(solves, errors, line, color=colour, ms=4, label=method)
         axes.axhline(record.numbers[name]["limit"], color=GREEN, lw=4, alpha=0.45, zorder=1, label="limit of the rank")
         axes.set_xticks(solves[::2], [str(n) for n in solves[::2]])
         axes.minorticks_off()
-        axes.set(title=title, xlabel="exact solves")
-    panels[0, 0].set_ylabel("relative error")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5)
+        axes.set(title=title, ylabel="relative error", xlabel="exact solves")
+        name_lines(axes, lines)
+    limit = panels[0].get_legend_handles_labels()
+    figure.legend([limit[0][-1]], [limit[1][-1]], loc="outside lower center", fontsize=SMALLEST)
     return figure
 
 
 def pieces(record: Record, panels: Mapping[str, Mapping[str, str]]) -> Figure:
     """Plot errors of maps in pieces against the slices they store, beside the limits; panels: title, name, label."""
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.9), squeeze=False, sharey=True)
-    for axes, (title, names) in zip(all_axes[0], panels.items()):
+    figure, all_axes = stacked(len(panels), 3.0, sharex=True, sharey=True)
+    for axes, (title, names) in zip(all_axes, panels.items()):
         for (name, label), colour in zip(names.items(), (BLUE, ORANGE, PURPLE)):
             numbers, limits = record.numbers["pieces"][name], record.arrays[f"pieces_{name}_limits"]
             axes.loglog(np.arange(1, len(limits) + 1), limits, color=colour, lw=4, alpha=0.35)
             axes.loglog(numbers["rank"], numbers["whole_error"], "s", color=colour, mfc="white", ms=6)
             slices, errors = ([fit[key] for fit in numbers["fits"]] for key in ("slices", "error"))
             axes.loglog(slices, errors, "o-", color=colour, ms=4.5, label=label)
-        axes.set(title=title, xlabel="slices stored")
-        axes.legend(loc="upper right", fontsize=8)
+        axes.set(title=title, ylabel="relative error")
+        axes.legend(loc="upper right", fontsize=SMALLEST)
         axes.set_ylim(1e-7, 2)
-    all_axes[0, 0].set_ylabel("relative error")
+    all_axes[-1].set_xlabel("slices stored")
     marks = [
         plt.Line2D([], [], color=GREY, lw=4, alpha=0.5, label="limit of as many slices"),
         plt.Line2D([], [], color=GREY, marker="s", mfc="white", ls="", label="one map for the box"),
         plt.Line2D([], [], color=GREY, marker="o", ms=4.5, label="map in pieces"),
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8.5)
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=SMALLEST)
     return figure
 
 
@@ -338,7 +458,7 @@ def search(record: Record, family: str) -> Figure:
     axes.loglog(steps, best, color=BLUE, label="best of its length")
     axes.axhline(record.numbers[f"{family}_limit"], color=GREEN, ls="--", label="limit of Eckart and Young")
     axes.set(xlabel="optimiser steps", ylabel="relative error")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=SMALLEST)
     return figure
 
 
@@ -355,9 +475,11 @@ def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]])
             axes.plot(middle, i, mark, color=colour, ms=5)
     axes.axvline(1, color=RED, lw=1.2, ls="--")
     axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [f"{problem}: {method}" for problem, method, *_ in rows], fontsize=7.5)
+    axes.set_yticks(range(len(rows)), [f"{problem}: {method}" for problem, method, *_ in rows], fontsize=SMALLEST)
     axes.invert_yaxis()
     axes.set(xlabel="times as fast as the exact method")
     marks = [plt.Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in ((SKY, "o"), (BLUE, "D"))]
-    figure.legend(marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=8.5)
+    figure.legend(
+        marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=SMALLEST
+    )
     return figure

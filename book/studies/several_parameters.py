@@ -234,7 +234,7 @@ def square(axes: Axes, title: str) -> None:
 def designs_figure(record: Record) -> Figure:
     """Draw the designs of snapshots and the index sets of polynomials."""
     arrays = record.arrays
-    figure, panels = plt.subplots(2, 2, figsize=(5.2, 5.8))
+    figure, panels = plt.subplots(2, 2, figsize=(figures.WIDTH, 5.8))
     for axes, kind in zip(panels.flat, ("sobol", "tensor", "sparse")):
         points = arrays[f"design_{kind}"]
         axes.plot(*points.T, "o", color=figures.BLUE, ms=4)
@@ -419,7 +419,7 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
 def solves_figure(record: Record) -> Figure:
     """Plot the errors of all methods against the number of exact solves."""
     curves = record.numbers["by_solves"]
-    figure, axes = plt.subplots(figsize=(5.2, 5.6))
+    figure, axes = plt.subplots(figsize=(figures.WIDTH, 5.6))
     styles = {
         "closed form": (figures.BLUE, "o-", 2.2),
         "closed form, least squares in the span": (figures.SKY, "D--", 1.4),

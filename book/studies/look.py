@@ -1,0 +1,323 @@
+"""The browser's view of the built book: every page in headless Chromium, wide and narrow, light and dark.
+
+    python -m studies.look [SITE]      SITE: folder of the built pages, _build/html unless said otherwise
+
+Reads from files and needs no network. Of every page it checks: no error in the console, no request to another host, no
+broken link or anchor, nothing wider than the page, nothing cut, a cue and the keyboard for what scrolls, figures whose
+text is large enough on a telephone, every control within reach of the keyboard, and the rules of axe-core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+from studies import figures, provenance
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+# Names under which systems install Chromium; NEUMATC_CHROMIUM names another.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+# Pixels: a laptop, and the narrowest telephone that is still sold.
+WIDE, NARROW, HEIGHT = 1280, 360, 900
+# Presses of Tab per page: past the frame of the page and well into the article. All controls are focused directly.
+TABS = 40
+# Milliseconds for a page with its formulas, on a machine that computes something else too.
+PATIENCE = 600_000
+# Findings of one kind that are printed for a page; the rest is counted.
+SHOWN = 4
+# WCAG 2.2 at level AA is what we promise; the best practices beyond it concern the theme's frame.
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
+
+READY = """() => !window.MathJax || (MathJax.startup && MathJax.startup.promise
+    ? MathJax.startup.promise.then(() => true) : true)"""
+
+LAYOUT = """([smallest, dpi]) => {
+  const found = [], width = document.documentElement.clientWidth;
+  const name = e => e.tagName.toLowerCase() + (e.id ? '#' + e.id : '') + [...e.classList].map(c => '.' + c).join('')
+    + ' "' + (e.textContent || e.alt || '').trim().replace(/\\s+/g, ' ').slice(0, 50) + '"';
+  const say = (kind, e) => found.push([kind, name(e)]);
+  if (document.scrollingElement.scrollWidth > width + 1) {
+    const widest = [...document.body.querySelectorAll('*')].reduce((a, b) =>
+      b.getBoundingClientRect().right > a.getBoundingClientRect().right ? b : a);
+    found.push(['the page is wider than the window',
+      `${document.scrollingElement.scrollWidth} > ${width} px: ${name(widest)}`]);
+  }
+  const article = document.querySelector('.bd-article') || document.body;
+  const scrolls = new Map();
+  const scroller = e => {
+    if (!scrolls.has(e)) scrolls.set(e, /auto|scroll/.test(getComputedStyle(e).overflowX));
+    return scrolls.get(e);
+  };
+  for (const e of article.querySelectorAll('*')) {
+    if (e.closest('mjx-assistive-mml, svg, .visually-hidden, .sr-only')) continue;
+    const box = e.getBoundingClientRect();
+    if (!box.width || !box.height || getComputedStyle(e).visibility === 'hidden') continue;
+    const inside = e.closest('mjx-container');
+    if (inside && inside !== e) continue;
+    if (e.scrollWidth > e.clientWidth + 2 && e.clientWidth) {
+      const style = getComputedStyle(e);
+      if (/hidden|clip/.test(style.overflowX)) say('cut', e);
+      if (/auto|scroll/.test(style.overflowX)) {
+        if (style.maskImage === 'none' && !e.matches('span.math')) say('scrolls without a cue', e);
+        if (e.tabIndex < 0) say('scrolls, but not by keyboard', e);
+      }
+    }
+    if (box.right > width + 1 || box.left < -1) {
+      let parent = e.parentElement;
+      while (parent && parent !== document.body && !scroller(parent)) parent = parent.parentElement;
+      if (!parent || parent === document.body) say('beyond the edge', e);
+    }
+  }
+  for (const e of article.querySelectorAll('td, th, p, li, figcaption, h1, h2, h3')) {
+    if (!e.getClientRects().length || e.closest('mjx-container')) continue;
+    // Formulas by their own box: what they hold for screen readers is wider, and unseen.
+    const range = document.createRange(), formulas = [...e.querySelectorAll('mjx-container')];
+    const walker = document.createTreeWalker(e, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT, node =>
+      node.nodeName === 'MJX-CONTAINER' ? NodeFilter.FILTER_REJECT
+        : node.nodeType === 3 && node.data.trim() ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_SKIP);
+    const rights = formulas.map(f => f.getBoundingClientRect().right);
+    while (walker.nextNode()) {
+      range.selectNodeContents(walker.currentNode);
+      rights.push(range.getBoundingClientRect().right);
+    }
+    const box = e.getBoundingClientRect(), spare = e.closest('td, th') ? 2 : width;
+    if (Math.max(...rights) > box.right + spare
+      && ![...e.querySelectorAll('*'), e].some(scroller)) say('prints over', e);
+  }
+  for (const e of article.querySelectorAll('img')) {
+    if (!e.getClientRects().length) continue;
+    if (!e.naturalWidth) { say('image does not load', e); continue; }
+    if (!e.src.endsWith('.png')) continue;
+    const pixels = e.clientWidth / (e.naturalWidth / dpi * 72);
+    if (pixels * smallest < 8) found.push(['text of a figure is below 8 px', `${e.src.split('/').pop().slice(0, 12)} "${
+      e.alt.slice(0, 40)}": ${(pixels * smallest).toFixed(1)} px`]);
+    if (e.alt.trim().length < 10 || e.alt.includes('_images/')) say('alternative text says nothing', e);
+  }
+  return found;
+}"""
+
+FACTS = """() => ({
+  ids: [...document.querySelectorAll('[id]')].map(e => e.id).concat(
+    [...document.querySelectorAll('a[name]')].map(e => e.name)),
+  links: [...document.querySelectorAll('a[href], area[href]')].filter(e => !e.closest('[hidden]'))
+    .map(e => e.getAttribute('href')),
+})"""
+
+FOCUS = """() => {
+  const e = document.activeElement;
+  if (!e || e === document.body) return null;
+  const box = e.getBoundingClientRect(), style = getComputedStyle(e);
+  const again = e === window.lastStop;
+  window.lastStop = e;
+  const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+  return {again, seen: shown && box.width * box.height > 0, name: e.tagName.toLowerCase() + (e.id ? '#' + e.id : '')
+    + [...e.classList].map(c => '.' + c).join('')
+    + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
+}"""
+
+UNREACHED = """() => [...document.querySelectorAll(
+  '.bd-article :is(a[href], button, input, select, summary, .scrolls)')]
+  .filter(e => e.checkVisibility({visibilityProperty: true}))
+  .filter(e => { e.focus(); return document.activeElement !== e || e.tabIndex < 0; })
+  .map(e => e.tagName.toLowerCase() + ' "' + (e.textContent || e.value || '').trim().slice(0, 40) + '"')"""
+
+
+class Findings:
+    """What is wrong, by page and kind."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], list[str]] = defaultdict(list)
+
+    def add(self, page: str, kind: str, what: str) -> None:
+        """Note one finding, once."""
+        if what not in self.found[page, kind]:
+            self.found[page, kind].append(what)
+
+    def lines(self, only: str = "") -> list[str]:
+        """Return a line for each finding that is shown, and one for those that are not; of all pages, or of one."""
+        result = []
+        for (page, kind), items in sorted(self.found.items()):
+            if only and page != only:
+                continue
+            result += [f"{page}: {kind}: {item}" for item in items[:SHOWN]]
+            if len(items) > SHOWN:
+                result.append(f"{page}: {kind}: and {len(items) - SHOWN} more")
+        return result
+
+
+def browser_path() -> str | None:
+    """Return the path of an installed Chromium, or None; the variable NEUMATC_CHROMIUM goes first."""
+    names = (os.environ.get("NEUMATC_CHROMIUM"), *BROWSERS)
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def pages_of(site: Path) -> list[Path]:
+    """Return all pages of a built book, sorted; what lies in ``_static`` belongs to the theme."""
+    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
+
+
+def broken_links(pages: dict[str, dict], exists: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of page and link whose file or anchor is not there.
+
+    Args:
+        pages: By name relative to the site, what ``ids`` a page has and which ``links`` (its ``href`` values).
+        exists: Names of all files of the site.
+
+    Links to other hosts are left out: no network is needed.
+
+    Example:
+        >>> broken_links({"a/b.html": {"ids": ["x"], "links": ["#x", "#y", "c.png", "https://example.org"]}}, [])
+        [('a/b.html', '#y'), ('a/b.html', 'c.png')]
+    """
+    files, result = {*exists, *pages}, []
+    for name, facts in pages.items():
+        for link in facts["links"]:
+            if urlsplit(link).scheme:
+                continue
+            target, anchor = urldefrag(urljoin(f"site:/{name}".replace("site:/", "file:///"), link))
+            path = unquote(urlsplit(target).path).lstrip("/")
+            known = pages[path]["ids"] if path in pages else None
+            if path not in files or (anchor and known is not None and unquote(anchor) not in known):
+                result.append((name, link))
+    return result
+
+
+def _watch(page: Page, findings: Findings, current: list[str]) -> None:
+    """Note errors of the console and requests to other hosts, and let none of these out."""
+
+    def request(route: object) -> None:
+        if urlsplit(route.request.url).scheme in ("file", "data", "blob"):
+            route.continue_()
+            return
+        findings.add(current[0], "request to another host", route.request.url)
+        route.abort()
+
+    page.route("**/*", request)
+    page.on("console", lambda m: m.type == "error" and findings.add(current[0], "error in the console", m.text))
+    page.on("pageerror", lambda error: findings.add(current[0], "error in the console", str(error)))
+    page.on("requestfailed", lambda r: findings.add(current[0], "request failed", r.url.rsplit("/", 1)[-1]))
+
+
+def _axe(page: Page) -> list[tuple[str, str]]:
+    """Run axe-core's rules."""
+    options = {
+        "runOnly": {"type": "tag", "values": list(RULES)},
+        "resultTypes": ["violations"],
+        "iframes": False,
+        "preload": False,  # of style sheets, which a page from a file may not read
+    }
+    # A formula's colour is that of the text around it, and what MathJax adds for screen readers lies over it unseen.
+    context = {"include": [["body"]], "exclude": [["mjx-container"]]}
+    result = page.evaluate("([context, options]) => axe.run(context, options)", [context, options])
+    return [
+        (f"axe {violation['id']}", f"{node['target'][-1]} {node['html'][:90]} {node['failureSummary'][-160:]}")
+        for violation in result["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+def _keyboard(page: Page) -> list[tuple[str, str]]:
+    """Walk into a page by Tab: no stop is a trap or unseen; then every control of the article must take the focus."""
+    found = []
+    for _ in range(TABS):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUS)
+        if stop is None:
+            break
+        if stop["again"]:
+            found.append(("keyboard trap", stop["name"]))
+            break
+        if not stop["seen"]:
+            found.append(("focus cannot be seen", stop["name"]))
+    return found + [("out of reach of the keyboard", name) for name in page.evaluate(UNREACHED)]
+
+
+def _inspect(page: Page, axe: str, findings: Findings, name: str) -> None:
+    """Check one loaded page: wide and light, then narrow and dark, so that each width and each theme has its turn."""
+    page.evaluate(axe)
+    for width, theme in ((WIDE, "light"), (NARROW, "dark")):
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        found = _axe(page) + [tuple(item) for item in page.evaluate(LAYOUT, [figures.SMALLEST, figures.DPI])]
+        for kind, what in found:
+            findings.add(name, f"{width} px, {theme}: {kind}", what)
+    for kind, what in _keyboard(page):
+        findings.add(name, kind, what)
+
+
+def look(site: Path, only: Sequence[str] = ()) -> Findings:
+    """Open the pages of a site, one after the other in one browser, and return what is wrong with them.
+
+    Args:
+        site: Folder of the built pages.
+        only: Parts of names of pages; empty for all, which also checks the links.
+
+    Raises:
+        RuntimeError: If there is no browser, or no page.
+    """
+    from axe_playwright_python.base import AXE_FILE_PATH
+    from playwright.sync_api import sync_playwright
+
+    executable, paths = browser_path(), pages_of(site)
+    if executable is None:
+        raise RuntimeError(f"no Chromium found; install one of {', '.join(BROWSERS)}, or name it in NEUMATC_CHROMIUM.")
+    if not paths:
+        raise RuntimeError("no built pages found; run `make book` first.")
+    findings, facts, current = Findings(), {}, [""]
+    axe = Path(AXE_FILE_PATH).read_text("utf-8")
+    with sync_playwright() as playwright:
+        # No sandbox: continuous integration runs as root, and the pages are our own.
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDE, "height": HEIGHT}, color_scheme="light")
+        page.set_default_timeout(PATIENCE)
+        _watch(page, findings, current)
+        for path in paths:
+            current[0] = name = path.relative_to(site).as_posix()
+            if only and not any(part in name for part in only):
+                continue
+            start = time.perf_counter()
+            page.emulate_media(color_scheme="light", reduced_motion="reduce")
+            page.goto(path.as_uri())
+            page.wait_for_function(READY)
+            facts[page.url.removeprefix(site.resolve().as_uri() + "/").partition("#")[0]] = page.evaluate(FACTS)
+            if page.url.startswith(path.as_uri()):  # the first page forwards to the introduction
+                _inspect(page, axe, findings, name)
+            print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
+        browser.close()
+    if not only:
+        files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
+        for name, link in broken_links(facts, files):
+            findings.add(name, "broken link", link)
+    return findings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m studies.look", description="Look at the built book in a browser.")
+    parser.add_argument("site", nargs="?", type=Path, default=provenance.root() / "_build" / "html")
+    parser.add_argument("--only", nargs="*", default=(), help="parts of the names of the pages to look at")
+    options = parser.parse_args(arguments)
+    try:
+        lines = look(options.site.resolve(), options.only).lines()
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(*lines, sep="\n")
+    print(f"{len(lines)} findings" if lines else "nothing found")
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
