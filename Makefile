@@ -1,6 +1,6 @@
 # Every target sets .venv up first; that takes a minute or two once and no time afterwards.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check run publish refresh clean
+.PHONY: help setup book test check run figure publish refresh clean
 
 PROFILE ?= cpu
 DEVICE ?= auto
@@ -9,7 +9,7 @@ SEED ?= 0
 PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 VENV := .venv/bin/python
 
-KNOWN := CHAPTER PROFILE DEVICE SEED PYTHON PYTEST_ARGS
+KNOWN := CHAPTER ID PROFILE DEVICE SEED PYTHON PYTEST_ARGS
 UNKNOWN := $(filter-out $(KNOWN),$(foreach v,$(filter-out -%,$(MAKEOVERRIDES)),$(if $(findstring =,$v),$(firstword $(subst =, ,$v)))))
 ifneq ($(strip $(UNKNOWN)),)
 $(error unknown setting $(UNKNOWN); expected one of $(KNOWN))
@@ -44,6 +44,9 @@ check: setup ## the fast lane: style, unit tests and doctests, without notebooks
 
 run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
 	@$(VENV) -m studies.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
+
+figure: setup ## remake one figure or table from its record: ID=... [PROFILE=smoke|cpu|gpu]
+	@$(VENV) -m studies.runs figure "$(ID)" --profile "$(PROFILE)"
 
 publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|gpu]
 	@$(VENV) -m studies.runs publish "$(CHAPTER)" --profile "$(PROFILE)"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Entry:
         chapter: Name of the notebook without suffix.
         cell: Identifier of the cell in the notebook.
         script: The function that draws or tabulates, for example ``studies.figures.training``.
-        records: Chapters whose records the cell reads, of a run or published.
+        records: What the cell reads: chapter, and whether it is the published record instead of a run's.
     """
 
     id: str
@@ -46,23 +47,27 @@ class Entry:
     chapter: str
     cell: str
     script: str
-    records: tuple[str, ...]
+    records: tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper beside a number of ours.
+    """A sentence of the paper, or a question that it leaves open, beside a number of ours.
 
     Args:
         id: Its name.
-        paper: What the paper claims, in our words.
+        paper: What the paper claims, or does not state, in our words.
         ours: What the number is.
         chapter: Whose record holds it.
-        path: Keys that lead to it in the numbers of the record.
-        transform: ``"value"``, or ``"inverse"`` for one divided by it.
-        above: The claim holds where the number is larger; None to compare with ``below``.
-        below: The claim holds where the number is smaller.
-        published: Whether the number comes from the published record, since a page's run does not compute it.
+        path: Keys that lead to it in the numbers of the record: a number, or a quartile, median and quartile.
+        inverse: Whether one divided by it is meant.
+        above: What it says is true where the number is larger.
+        below: What it says is true where the number is smaller.
+        stated: Whether the paper claims it; else it is a question of ours.
+        published: Whether the number is that of the published record, since a page's run does not compute it.
+
+    Raises:
+        ValueError: For both ``above`` and ``below``.
     """
 
     id: str
@@ -70,16 +75,36 @@ class Claim:
     ours: str
     chapter: str
     path: tuple[str | int, ...]
-    transform: str = "value"
+    inverse: bool = False
     above: float | None = None
     below: float | None = None
+    stated: bool = True
     published: bool = False
 
     def __post_init__(self) -> None:
-        if self.transform not in ("value", "inverse"):
-            raise ValueError(f"`transform`: expected value or inverse, got {self.transform!r}.")
-        if (self.above is None) == (self.below is None):
-            raise ValueError(f"`above`, `below`: expected one of them for {self.id}, got both or neither.")
+        if self.above is not None and self.below is not None:
+            raise ValueError(f"`above`, `below`: expected at most one of them for {self.id}, got both.")
+
+    def values(self, record: provenance.Record) -> list[float]:
+        """Return the number, or its quartile, median and quartile, from a record."""
+        found = number(record, self.path)
+        values = [float(value) for value in (found if isinstance(found, list) else [found])]
+        return [1 / value if value else math.inf for value in values[::-1]] if self.inverse else values
+
+    def verdict(self, record: provenance.Record) -> str:
+        """Return what follows from the number: ``holds``, ``does not hold``, ``open`` where the quartiles lie on both
+        sides, ``not measured`` where a timing was refused, ``no number to compare with``; for a question yes and no.
+        """
+        values, limit = self.values(record), self.below if self.above is None else self.above
+        if any(map(math.isnan, values)):
+            return "not measured"
+        if limit is None:
+            return "no number to compare with"
+        answers = {value > limit if self.above is not None else value < limit for value in values}
+        if len(answers) == 2:
+            return "open, within the spread"
+        words = ("holds", "does not hold") if self.stated else ("yes", "no")
+        return words[0] if answers.pop() else words[1]
 
 
 def labels(cell: NotebookNode) -> tuple[str, dict] | None:
@@ -124,7 +149,7 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
             kind, data = labelled
             needed = slices.needed(everything, cell, "cpu")
             # A cell that loads nothing shows what its own chapter has just computed.
-            records = dict.fromkeys([name for name, _ in slices.loaded(needed)] or [path.stem])
+            records = slices.loaded(needed) or [(path.stem, False)]
             script = _script(slices.parsed(cell)[-1], names)
             found.append(
                 Entry(
@@ -159,8 +184,8 @@ def claims() -> list[Claim]:
     return [Claim(**{**entry, "path": tuple(entry["path"])}) for entry in declared()["claim"]]
 
 
-def number(record: provenance.Record, path: Sequence[str | int]) -> float:
-    """Return the number of a record that keys lead to.
+def number(record: provenance.Record, path: Sequence[str | int]) -> float | list[float]:
+    """Return the number of a record that keys lead to, or a timing's quartiles.
 
     Raises:
         ValueError: If there is none.

@@ -21,13 +21,18 @@ FORMATS = {"figure": ("svg", "pdf", "csv"), "table": ("csv",)}
 COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
 
 
-def absent(entry: registry.Entry, profile: str) -> tuple[list[str], list[str]]:
-    """Return the chapters whose runs a figure reads and that are not there: those whose published record is of the
-    same profile and stands for the run, and those that have to run."""
+def statements(entry: registry.Entry, profile: str, published: Sequence[str] = ()) -> list[ast.stmt]:
+    """Return the statements of its notebook that an entry hangs on; see :func:`slices.needed`."""
     cells = slices.cells(provenance.root() / "notebooks" / f"{entry.chapter}.ipynb")
     cell = next(cell for cell in cells if cell.id == entry.cell)
+    return slices.needed(cells, cell, profile, published)
+
+
+def absent(entry: registry.Entry, profile: str) -> tuple[list[str], list[str]]:
+    """Return the chapters whose runs an entry reads and that are not there: those whose published record is of the same
+    profile and stands for the run, and those that have to run."""
     published, missing = [], []
-    for chapter, kept in slices.loaded(slices.needed(cells, cell, profile)):
+    for chapter, kept in slices.loaded(statements(entry, profile)):
         if kept or provenance.run_path(chapter, profile).with_suffix(".json").is_file():
             continue
         try:
@@ -44,9 +49,7 @@ def show(entry: registry.Entry, profile: str, device: str = "cpu", seed: int = 0
         FileNotFoundError: If it reads a record that is neither there nor published; the message has the command.
         RuntimeError: If the cell shows something else than what its metadata say.
     """
-    cells = slices.cells(provenance.root() / "notebooks" / f"{entry.chapter}.ipynb")
-    cell = next(cell for cell in cells if cell.id == entry.cell)
-    *before, last = slices.needed(cells, cell, profile, absent(entry, profile)[0])
+    *before, last = statements(entry, profile, absent(entry, profile)[0])
     scope = {"profile": profile, "device": device, "seed": seed, "__name__": "__main__"}
     exec(_compiled(ast.Module(before, [])), scope)
     plt.close("all")
@@ -80,11 +83,11 @@ def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> lis
     with plt.rc_context({**mpl.rcParamsDefault, "backend": "agg", "svg.hashsalt": entry.id}):
         shown = show(entry, profile)
         if isinstance(shown, provenance.Table):
-            contents = {"csv": _text([shown.header, *shown.rows]).encode()}
+            contents = {"csv": as_csv([shown.header, *shown.rows]).encode()}
         else:
             contents = {kind: _drawn(shown, kind, entry.id, credit) for kind in ("svg", "pdf")}
             if rows := list(data(shown)):
-                contents["csv"] = _text([COLUMNS, *rows]).encode()
+                contents["csv"] = as_csv([COLUMNS, *rows]).encode()
             plt.close(shown)
     for kind, content in contents.items():
         (folder / f"{entry.id}.{kind}").write_bytes(content)
@@ -98,7 +101,8 @@ def _drawn(figure: Figure, kind: str, title: str, credit: str) -> bytes:
     return stream.getvalue()
 
 
-def _text(rows: Sequence[Sequence[object]]) -> str:
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as CSV; floats keep all their digits."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()

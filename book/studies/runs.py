@@ -2,6 +2,7 @@
 
     python -m studies.runs run CHAPTER --profile cpu      one chapter -> _build/runs/cpu/CHAPTER.ipynb and its record
     python -m studies.runs publish CHAPTER --profile cpu  keep that record in notebooks/records/
+    python -m studies.runs figure ID                      one figure -> _build/figures/ID.svg, .pdf and .csv
     python -m studies.runs book                           every chapter of the book at cpu, then _build/html
     python -m studies.runs refresh [CHAPTER ...]          execute the saved notebooks in place at smoke
 
@@ -29,7 +30,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from neumatc import checks
-from studies import provenance
+from studies import cite, provenance, registry, remake
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
@@ -361,13 +362,16 @@ def _stage(names: Sequence[str]) -> Path:
             if path.is_file() and UNSTAGED.isdisjoint(path.relative_to(root).parts):
                 wanted[path.relative_to(root)] = path.read_bytes()
     wanted[Path("_config.yml")] = (root / "_config.yml").read_bytes()
+    pages = {}
     for chapter in names:
         executed = nbformat.read(provenance.run_path(chapter, "cpu").with_suffix(".ipynb"), as_version=4)
-        page = with_outputs(read_notebook(chapter), executed)
+        page = pages[chapter] = with_outputs(read_notebook(chapter), executed)
         for cell in page.cells:
             if tags(cell) & HIDDEN_TAGS:
                 cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})
         wanted[Path("notebooks", f"{chapter}.ipynb")] = nbformat.writes(page).encode()
+    if cite.PAGES[0] in wanted:
+        wanted |= cite.staged(pages, wanted)
     for path in sorted(stage.rglob("*"), reverse=True):
         if path.is_file() and path.relative_to(stage) not in wanted:
             path.unlink()
@@ -377,6 +381,25 @@ def _stage(names: Sequence[str]) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return stage
+
+
+def figure(id: str, profile: str = "cpu") -> list[Path]:
+    """Remake one figure or table from its record and return its files, ``_build/figures/<id>.svg``, ``.pdf``, ``.csv``.
+
+    A chapter whose record is neither there nor published runs first.
+
+    Raises:
+        ValueError: For an unknown id; the message has the nearest ones.
+        RuntimeError: If the chapter fails.
+    """
+    entry = registry.find(id)
+    for chapter in remake.absent(entry, profile)[1]:
+        print(
+            f"{chapter}: no record at {profile}, so it runs; expected {duration(expected_seconds(chapter))}", flush=True
+        )
+        run(chapter, profile)
+    credit = cite.credit(entry, cite.sources(entry, profile)[0])
+    return remake.write(entry, profile, provenance.root() / "_build" / "figures", credit)
 
 
 def _report(path: Path) -> None:
@@ -404,6 +427,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = add("publish", lambda a: _report(provenance.publish(a.chapter, a.profile)), "keep the record of a run")
     add_chapter(command, provenance.PROFILES)
     add("book", lambda a: print(f"The book is at {book()}"), "run all chapters at cpu and build the HTML")
+    command = add("figure", lambda a: [*map(_report, figure(a.id, a.profile))], "remake one figure or table")
+    command.add_argument("id", help="as it stands under the figure")
+    command.add_argument("--profile", default="cpu", choices=provenance.PROFILES)
     command = add("refresh", lambda a: refresh(a.chapters), "execute the saved notebooks in place at smoke")
     command.add_argument("chapters", nargs="*")
 
