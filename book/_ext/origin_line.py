@@ -1,7 +1,7 @@
 """Sphinx extension: under each figure and table of a notebook one line, with its id, files, command and BibTeX.
 
-A cell that has a name in its metadata is found in the registry that lies beside the pages; what stands there, `studies.cite`
-has made from notebooks and records.
+A cell that has a name in its metadata is found in the registry that lies beside the pages. `studies.cite` has made that
+from notebooks and records.
 """
 
 import html

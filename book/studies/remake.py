@@ -11,9 +11,13 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 
 from studies import provenance, registry, slices
 
@@ -111,52 +115,60 @@ def as_csv(rows: Sequence[Sequence[object]]) -> str:
 def data(figure: Figure) -> Iterator[tuple]:
     """Yield what the axes of a figure show, in the numbers that were given to matplotlib: rows of ``COLUMNS``.
 
-    Lines and dots have one row a point; bars, intervals and areas a row each, with their ends or, for an area, its
-    corners; images a row a value. Lines across the whole panel have one coordinate. Texts and plain shapes are no data.
+    Lines and dots have one row a point; bars and intervals a row each, with their ends; areas a row a corner; images a
+    row a value; ticks that are names a row each. Lines across the whole panel have one coordinate. What has no label is
+    numbered. Other texts are no data, and neither is a drawing, whose axes are off.
     """
-    for number, axes in enumerate(figure.axes, 1):
+    for number, axes in enumerate((axes for axes in figure.axes if axes.axison), 1):
         panel = axes.get_title() or axes.get_ylabel() or str(number)
-        for line in axes.lines:
-            yield from _line(axes, panel, line)
-        for collection in axes.collections:
-            yield from _collection(axes, panel, collection)
-        for patch in axes.patches:
-            if isinstance(patch, Rectangle) and patch.get_transform() - axes.transData == patch.get_patch_transform():
-                x, y = patch.get_xy()
-                yield panel, _series(patch), "bar", x, y, x + patch.get_width(), y + patch.get_height(), ""
-        for image in axes.images:
+        for i, line in enumerate(axes.lines, 1):
+            yield from _line(axes, panel, _series(line, i), line)
+        for i, collection in enumerate(axes.collections, 1):
+            yield from _collection(panel, _series(collection, i), collection)
+        for i, patch in enumerate(axes.patches, 1):
+            if isinstance(patch, Rectangle):
+                (x, y), width, height = patch.get_xy(), patch.get_width(), patch.get_height()
+                yield panel, _series(patch, i), "bar", x, y, x + width, y + height, ""
+        for i, image in enumerate(axes.images, 1):
             for (row, column), value in np.ndenumerate(np.ma.filled(image.get_array(), np.nan)):
-                yield panel, _series(image), "image", column, row, "", "", value
+                yield panel, _series(image, i), "image", column, row, "", "", value
+        yield from _ticks(axes, panel)
 
 
-def _series(artist: object) -> str:
-    """Return the label of what was drawn; matplotlib's own begin with an underscore."""
+def _series(artist: Artist, number: int) -> str:
+    """Return the label of what was drawn, else its number; matplotlib's own begin with an underscore."""
     label = str(artist.get_label())
-    return "" if label.startswith("_") else label
+    return str(number) if label.startswith("_") else label
 
 
-def _line(axes: object, panel: str, line: object) -> Iterator[tuple]:
-    along = [
-        axes.transData.contains_branch(line.get_transform()),
-        *line.get_transform().contains_branch_seperately(axes.transData),
-    ]
-    kind = "line" if line.get_linestyle() not in ("None", "none", " ", "") else "points"
-    if along[1] and along[2]:
-        for x, y in zip(*line.get_data(orig=True)):
-            yield panel, _series(line), kind, x, y, "", "", ""
-    elif along[1]:
-        yield panel, _series(line), "vertical line", line.get_xdata(orig=True)[0], "", "", "", ""
-    elif along[2]:
-        yield panel, _series(line), "horizontal line", "", line.get_ydata(orig=True)[0], "", "", ""
+def _ticks(axes: Axes, panel: str) -> Iterator[tuple]:
+    for axis in (axes.xaxis, axes.yaxis):
+        # What sets names for ticks leaves one of these behind.
+        if isinstance(axis.get_major_formatter(), (FixedFormatter, FuncFormatter)):
+            places = axis.get_majorticklocs()
+            for place, label in zip(places, axis.get_major_formatter().format_ticks(places)):
+                x, y = (place, "") if axis is axes.xaxis else ("", place)
+                yield panel, axis.axis_name, "tick", x, y, "", "", label
 
 
-def _collection(axes: object, panel: str, collection: object) -> Iterator[tuple]:
-    name = _series(collection)
+def _line(axes: Axes, panel: str, name: str, line: Line2D) -> Iterator[tuple]:
+    in_x, in_y = line.get_transform().contains_branch_seperately(axes.transData)
+    x, y = line.get_data(orig=True)
+    if in_x and in_y:
+        kind = "points" if line.get_linestyle() in ("None", "none", " ", "") else "line"
+        for place, value in zip(np.ravel(x), np.ravel(y)):
+            yield panel, name, kind, place, value, "", "", ""
+    elif in_x:
+        yield panel, name, "vertical line", np.ravel(x)[0], "", "", "", ""
+    elif in_y:
+        yield panel, name, "horizontal line", "", np.ravel(y)[0], "", "", ""
+
+
+def _collection(panel: str, name: str, collection: Collection) -> Iterator[tuple]:
     if isinstance(collection, QuadMesh):
         corners = np.asarray(collection.get_coordinates())
-        for (row, column), value in np.ndenumerate(
-            np.ma.filled(collection.get_array(), np.nan).reshape(np.array(corners.shape[:2]) - 1)
-        ):
+        values = np.ma.filled(collection.get_array(), np.nan).reshape(corners.shape[0] - 1, corners.shape[1] - 1)
+        for (row, column), value in np.ndenumerate(values):
             yield panel, name, "cell", *corners[row, column], *corners[row + 1, column + 1], value
     elif isinstance(collection, PathCollection):
         values = collection.get_array()

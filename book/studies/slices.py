@@ -9,6 +9,7 @@ checks or glues is left out: nothing that is remade changes a record.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,13 @@ def notebooks() -> list[Path]:
 
 
 def cells(path: Path) -> list[NotebookNode]:
-    """Return the code cells of a notebook, without those that set up a run."""
+    """Return the code cells of a notebook, without those that set up a run. Do not change them: they are kept."""
+    return _cells(path, path.stat().st_mtime_ns)
+
+
+# As many as the book has chapters: each figure asks for its own.
+@functools.lru_cache(maxsize=32)
+def _cells(path: Path, _: int) -> list[NotebookNode]:
     found = nbformat.read(path, as_version=4).cells
     return [cell for cell in found if cell.cell_type == "code" and SETUP.isdisjoint(cell.metadata.get("tags", ()))]
 
@@ -61,7 +68,14 @@ def loaded(statements: Sequence[ast.stmt]) -> list[tuple[str, bool]]:
 
 def loads(node: ast.AST) -> bool:
     """Return whether a node is a call that loads a record."""
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == "provenance.load" and bool(node.args)
+    return isinstance(node, ast.Call) and bool(node.args) and _dotted(node.func) == ("provenance", "load")
+
+
+def _dotted(node: ast.expr) -> tuple[str, str] | None:
+    """Return the parts of ``name.attribute``."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return node.value.id, node.attr
+    return None
 
 
 def parsed(cell: NotebookNode) -> list[ast.stmt]:
@@ -168,7 +182,8 @@ def _idle(node: ast.stmt) -> bool:
 
 
 def _styles(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and ast.unparse(node).endswith(".style()")
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and (_dotted(call.func) or ("", ""))[1] == "style"
 
 
 def needed(
