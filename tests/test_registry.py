@@ -361,6 +361,22 @@ def test_a_cell_is_found_by_its_metadata(origin_line):
     assert origin_line.name(nodes.container("")) is None
 
 
+def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):
+    entry = {"id": "fig-a", "kind": "figure", "chapter": "tiny", "files": ["fig-a.csv"], "command": "c", "bibtex": "b"}
+    page = tmp_path / "notebooks" / "tiny.html"
+    page.parent.mkdir()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "fig-a.csv").touch()
+    page.write_text('<figure id="fig-a"></figure>' + origin_line.line(entry, "../"), "utf-8")
+    assert origin_line.disagreements([entry], tmp_path) == []
+    assert "not in the registry" in origin_line.disagreements([], tmp_path)[0]
+    assert "is not there" in origin_line.disagreements([entry | {"files": ["fig-a.svg"]}], tmp_path)[0]
+    page.write_text(origin_line.line(entry, "../"), "utf-8")
+    assert "no anchor" in origin_line.disagreements([entry], tmp_path)[0]
+    page.write_text("", "utf-8")
+    assert "on no such page" in origin_line.disagreements([entry], tmp_path)[0]
+
+
 # Prose
 
 

@@ -7,12 +7,16 @@ from notebooks and records.
 import html
 import json
 import os
+import re
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 REGISTRY = Path("book", "_extra", "figures", "registry.json")
+
+LINE = re.compile(r'<div class="origin"><a href="#([\w-]+)"')
 
 
 def name(cell: nodes.Element) -> str | None:
@@ -67,7 +71,39 @@ def entry_caption(entry: dict) -> list[nodes.Node]:
     return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts) if part]
 
 
+def disagreements(entries: list[dict], folder: Path) -> list[str]:
+    """Return in what registry and built pages disagree: anchors, lines and files that are missing, ids without an entry.
+
+    Args:
+        entries: From the registry.
+        folder: Of the built pages.
+    """
+    found, shown = [], {}
+    for path in sorted(folder.glob("notebooks/*.html")):
+        text = path.read_text("utf-8")
+        for key in LINE.findall(text):
+            shown[key] = path.stem
+            if f'id="{key}"' not in text:
+                found.append(f"{key}: no anchor on {path.stem}")
+    known = {entry["id"]: entry["chapter"] for entry in entries}
+    found += [
+        f"{key}: in the registry for {known[key]}, on no such page" for key in known if shown.get(key) != known[key]
+    ]
+    found += [f"{key}: on the page {shown[key]}, not in the registry" for key in shown if key not in known]
+    files = [file for entry in entries for file in entry["files"]]
+    return found + [f"{file}: is not there" for file in files if not (folder / "figures" / file).is_file()]
+
+
+def check(app: Sphinx, failure: Exception | None) -> None:
+    """Fail unless registry and pages agree both ways."""
+    path = Path(app.srcdir, REGISTRY)
+    if failure is None and app.builder.name == "html" and path.is_file():
+        if found := disagreements(json.loads(path.read_text("utf-8")), Path(app.outdir)):
+            raise ExtensionError("registry and pages disagree: " + "; ".join(found))
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", add)
+    app.connect("build-finished", check)
     app.add_css_file("origin.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
