@@ -72,7 +72,7 @@ def entry_caption(entry: dict) -> list[nodes.Node]:
 
 
 def disagreements(entries: list[dict], folder: Path) -> list[str]:
-    """Return in what registry and built pages disagree: anchors, lines and files that are missing, ids without an entry.
+    """Return in what registry and built pages disagree: missing anchors, lines and files, ids without an entry.
 
     Args:
         entries: From the registry.
@@ -97,9 +97,10 @@ def disagreements(entries: list[dict], folder: Path) -> list[str]:
 def check(app: Sphinx, failure: Exception | None) -> None:
     """Fail unless registry and pages agree both ways."""
     path = Path(app.srcdir, REGISTRY)
-    if failure is None and app.builder.name == "html" and path.is_file():
-        if found := disagreements(json.loads(path.read_text("utf-8")), Path(app.outdir)):
-            raise ExtensionError("registry and pages disagree: " + "; ".join(found))
+    if failure is not None or app.builder.name != "html" or not path.is_file():
+        return
+    if found := disagreements(json.loads(path.read_text("utf-8")), Path(app.outdir)):
+        raise ExtensionError("registry and pages disagree: " + "; ".join(found))
 
 
 def setup(app: Sphinx) -> dict:

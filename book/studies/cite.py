@@ -23,6 +23,8 @@ from studies.registry import Claim, Entry
 
 # Where the files of figures lie, beside the pages; `html_extra_path` copies them.
 FOLDER = Path("book", "_extra", "figures")
+# Modules that no figure changes with; what each figure does hang on is not worth finding out.
+UNDRAWN = {"cite", "prose", "registry", "runs", "slices"}
 # The figure that the page on citing takes as its example.
 EXAMPLE = "fig-training"
 PAGES = tuple(Path("book", name) for name in ("cite.md", "gallery.md", "paper_and_this_run.md"))
@@ -161,7 +163,8 @@ def _drawn(entry: Entry, records: Sequence[Record], profile: str) -> dict[str, b
     folder = root / "_build" / "figures" / profile
     code = "\n".join(map(ast.unparse, remake.statements(entry, profile)))
     digest = hashlib.sha256(json.dumps([code, entry.id, [record.provenance for record in records]]).encode())
-    for path in sorted([*(root / "book" / "studies").glob("*.py"), *(root / "neumatc").rglob("*.py")]):
+    studies = [path for path in (root / "book" / "studies").glob("*.py") if path.stem not in UNDRAWN]
+    for path in sorted([*studies, *(root / "neumatc").rglob("*.py")]):
         digest.update(path.read_bytes())
     key = folder / f"{entry.id}.key"
     if not (key.is_file() and key.read_text("utf-8") == digest.hexdigest()):
@@ -231,13 +234,15 @@ def comparison(claims: Sequence[tuple[Claim, Record]], titles: Mapping[str, str]
         claims: Each with the record that its number is in.
         titles: Of the chapters, by name.
     """
-    lines = ["| | our number | value | verdict | from |", "|---|---|---|---|---|"]
+    lines, before = ["| | this run | verdict |", "|---|---|---|"], None
     for claim, record in claims:
-        limit = "" if claim.above is None and claim.below is None else f" (asked: {_asked(claim)})"
+        limit = "" if claim.above is None and claim.below is None else f"; asked: {_asked(claim)}"
         source = f"{record.profile}, {record.provenance['date'][:10]}, {state(record.provenance)}"
-        where = f"{{doc}}`{titles[claim.chapter]} <../notebooks/{claim.chapter}>`, {source}"
-        row = (claim.paper, claim.ours + limit, shown(claim.values(record)), claim.verdict(record), where)
-        lines.append("| " + " | ".join(row) + " |")
+        chapter = f"{{doc}}`{titles[claim.chapter]} <../notebooks/{claim.chapter}>`"
+        number = f"**{shown(claim.values(record))}**: {claim.ours}{limit} ({chapter}, {source})"
+        # A claim with several numbers stands once.
+        lines.append(f"| {'' if claim.paper == before else claim.paper} | {number} | {claim.verdict(record)} |")
+        before = claim.paper
     return "\n".join(lines)
 
 
