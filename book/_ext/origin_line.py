@@ -62,7 +62,9 @@ def add(app: Sphinx, doctree: nodes.document) -> None:
         place.insert(place.index(cell) + 1, nodes.raw("", line(entry, up), format="html"))
         if entry["kind"] == "table":
             caption = nodes.paragraph("", "", *entry_caption(entry), classes=["table-caption"], ids=[key])
-            place.insert(place.index(cell), caption)
+            shown = [part for part in cell.children if part.get("nb_element") == "cell_code_output"]
+            # Between the code and what it shows.
+            (shown[0] if shown else cell).insert(0, caption)
 
 
 def entry_caption(entry: dict) -> list[nodes.Node]:
