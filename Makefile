@@ -1,6 +1,6 @@
 # Every target sets .venv up first; that takes a minute or two once and no time afterwards.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check run reproduce publish refresh look pdf clean
+.PHONY: help setup book test check run reproduce figure publish refresh look pdf clean
 
 PROFILE ?= cpu
 DEVICE ?= auto
@@ -9,7 +9,7 @@ SEED ?= 0
 PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 VENV := .venv/bin/python
 
-KNOWN := SITE CHAPTER PROFILE DEVICE SEED PYTHON PYTEST_ARGS
+KNOWN := SITE CHAPTER ID PROFILE DEVICE SEED PYTHON PYTEST_ARGS
 ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
 # What is published holds for one seed, and for the device of each profile.
 KNOWN := CHAPTER PROFILE PYTHON
@@ -51,6 +51,9 @@ run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|study|gpu] [DE
 
 reproduce: setup ## run chapters and compare with the published numbers: [PROFILE=smoke|cpu|gpu] [CHAPTER=...]
 	@$(VENV) -m studies.reproduce run $(CHAPTER) --profile "$(PROFILE)"
+
+figure: setup ## remake one figure or table from its record: ID=... [PROFILE=smoke|cpu|study|gpu]
+	@$(VENV) -m studies.runs figure "$(ID)" --profile "$(PROFILE)"
 
 publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|study|gpu]
 	@$(VENV) -m studies.runs publish "$(CHAPTER)" --profile "$(PROFILE)"

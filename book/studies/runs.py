@@ -2,6 +2,7 @@
 
     python -m studies.runs run CHAPTER --profile cpu      one chapter -> _build/runs/cpu/CHAPTER.ipynb and its record
     python -m studies.runs publish CHAPTER --profile cpu  keep that record in notebooks/records/
+    python -m studies.runs figure ID                      one figure -> _build/figures/ID.svg, .pdf and .csv
     python -m studies.runs book                           every chapter of the book at cpu, then _build/html
     python -m studies.runs refresh [CHAPTER ...]          execute the saved notebooks in place at smoke
 
@@ -30,7 +31,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from neumatc import checks
-from studies import launch, provenance, status
+from studies import cite, launch, provenance, registry, remake, status
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
@@ -365,10 +366,13 @@ def _stage(names: Sequence[str]) -> Path:
         wanted[page] = status.filled(wanted[page].decode(), names, list(wheels)).encode()
     config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
     wanted[Path("_config.yml")] = yaml.safe_dump(launch.configured(config), sort_keys=False).encode()
-    sources = launch.sources(list(wheels))
+    sources, pages = launch.sources(list(wheels)), {}
     for chapter in names:
         executed = nbformat.read(provenance.run_path(chapter, "cpu").with_suffix(".ipynb"), as_version=4)
-        wanted[Path("notebooks", f"{chapter}.ipynb")] = nbformat.writes(_page(chapter, executed, sources)).encode()
+        pages[chapter] = _page(chapter, executed, sources)
+        wanted[Path("notebooks", f"{chapter}.ipynb")] = nbformat.writes(pages[chapter]).encode()
+    if cite.PAGES[0] in wanted:
+        wanted |= cite.staged(pages, wanted)
     for path in sorted(stage.rglob("*"), reverse=True):
         if path.is_file() and path.relative_to(stage) not in wanted:
             path.unlink()
@@ -389,6 +393,26 @@ def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> Noteb
         if tags(cell) & HIDDEN_TAGS:
             cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})
     return page
+
+
+def figure(id: str, profile: str = "cpu") -> list[Path]:
+    """Remake one figure or table from its record and return its files, ``_build/figures/<id>.svg``, ``.pdf``, ``.csv``.
+
+    A chapter whose record is neither there nor published runs first.
+
+    Raises:
+        ValueError: For an unknown id; the message has the nearest ones.
+        RuntimeError: If the chapter fails.
+    """
+    entry = registry.find(id)
+    for chapter in remake.absent(entry, profile)[1]:
+        print(
+            f"{chapter}: no record at {profile}, so it runs; expected {status.duration(expected_seconds(chapter))}",
+            flush=True,
+        )
+        run(chapter, profile)
+    credit = cite.credit(entry, cite.sources(entry, profile)[0])
+    return remake.write(entry, profile, provenance.root() / "_build" / "figures", credit)
 
 
 def _report(path: Path) -> None:
@@ -424,6 +448,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = add("publish", lambda a: _report(provenance.publish(a.chapter, a.profile)), "keep the record of a run")
     add_chapter(command, provenance.PROFILES)
     add("book", lambda a: print(f"The book is at {book()}"), "run all chapters at cpu and build the HTML")
+    command = add("figure", lambda a: [*map(_report, figure(a.id, a.profile))], "remake one figure or table")
+    command.add_argument("id", help="as it stands under the figure")
+    command.add_argument("--profile", default="cpu", choices=provenance.PROFILES)
     command = add("refresh", lambda a: refresh(a.chapters), "execute the saved notebooks in place at smoke")
     command.add_argument("chapters", nargs="*")
 

@@ -1,0 +1,112 @@
+"""Sphinx extension: under each figure and table of a notebook one line, with its id, files, command and BibTeX.
+
+A cell that has a name in its metadata is found in the registry that lies beside the pages. `studies.cite` has made that
+from notebooks and records.
+"""
+
+import html
+import json
+import os
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+REGISTRY = Path("book", "_extra", "figures", "registry.json")
+
+LINE = re.compile(r'<div class="origin"><a href="#([\w-]+)"')
+
+
+def name(cell: nodes.Element) -> str | None:
+    """Return the id that the metadata of a cell give its figure or table."""
+    metadata = cell.get("cell_metadata") or {}
+    labels = metadata.get("mystnb", {}).get("figure") or metadata.get("table") or {}
+    return labels.get("name")
+
+
+def line(entry: dict, up: str) -> str:
+    """Return the line of an entry, as HTML.
+
+    Args:
+        entry: From the registry.
+        up: Relative address of the folder of the whole book.
+    """
+    key, command, bibtex = (html.escape(entry[field]) for field in ("id", "command", "bibtex"))
+    files = " ".join(
+        f'<a href="{up}figures/{html.escape(file)}" download>{file.rpartition(".")[2].upper()}</a>'
+        for file in entry["files"]
+    )
+    return (
+        f'<div class="origin"><a href="#{key}" title="Link to this {entry["kind"]}">{key}</a> {files} '
+        f"<code>{command}</code> <details><summary>BibTeX</summary>"
+        f'<div class="highlight"><pre>{bibtex}</pre></div></details></div>'
+    )
+
+
+def add(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the lines below the cells, and above a table its caption."""
+    path = Path(app.srcdir, REGISTRY)
+    if not path.is_file():
+        return
+    entries = {entry["id"]: entry for entry in json.loads(path.read_text("utf-8"))}
+    docname = app.env.docname
+    up = os.path.relpath(".", Path(docname).parent).replace(os.sep, "/") + "/"
+    for cell in list(doctree.findall(nodes.container)):
+        key = name(cell) if cell.get("nb_element") == "cell_code" else None
+        if key not in entries:
+            continue
+        app.env.note_dependency(str(path))
+        entry, place = entries[key], cell.parent
+        place.insert(place.index(cell) + 1, nodes.raw("", line(entry, up), format="html"))
+        if entry["kind"] == "table":
+            caption = nodes.paragraph("", "", *entry_caption(entry), classes=["table-caption"], ids=[key])
+            shown = [part for part in cell.children if part.get("nb_element") == "cell_code_output"]
+            # Between the code and what it shows.
+            (shown[0] if shown else cell).insert(0, caption)
+
+
+def entry_caption(entry: dict) -> list[nodes.Node]:
+    """Return the caption of a table; of Markdown it may have code."""
+    parts = entry["caption"].split("`")
+    return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts) if part]
+
+
+def disagreements(entries: list[dict], folder: Path) -> list[str]:
+    """Return in what registry and built pages disagree: missing anchors, lines and files, ids without an entry.
+
+    Args:
+        entries: From the registry.
+        folder: Of the built pages.
+    """
+    found, shown = [], {}
+    for path in sorted(folder.glob("notebooks/*.html")):
+        text = path.read_text("utf-8")
+        for key in LINE.findall(text):
+            shown[key] = path.stem
+            if f'id="{key}"' not in text:
+                found.append(f"{key}: no anchor on {path.stem}")
+    known = {entry["id"]: entry["chapter"] for entry in entries}
+    found += [
+        f"{key}: in the registry for {known[key]}, on no such page" for key in known if shown.get(key) != known[key]
+    ]
+    found += [f"{key}: on the page {shown[key]}, not in the registry" for key in shown if key not in known]
+    files = [file for entry in entries for file in entry["files"]]
+    return found + [f"{file}: is not there" for file in files if not (folder / "figures" / file).is_file()]
+
+
+def check(app: Sphinx, failure: Exception | None) -> None:
+    """Fail unless registry and pages agree both ways."""
+    path = Path(app.srcdir, REGISTRY)
+    if failure is not None or app.builder.name != "html" or not path.is_file():
+        return
+    if found := disagreements(json.loads(path.read_text("utf-8")), Path(app.outdir)):
+        raise ExtensionError("registry and pages disagree: " + "; ".join(found))
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("doctree-read", add)
+    app.connect("build-finished", check)
+    app.add_css_file("origin.css")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,204 @@
+"""The registry of what can be cited: figures and tables, read from the notebooks, and claims, from ``registry.toml``.
+
+A figure or a table is a code cell that ends with the expression which makes it. Its metadata give it a name and a
+caption: ``mystnb: {figure: {name, caption}, image: {alt}}`` for a figure, ``table: {name, caption}`` for a table.
+Nothing is written down twice: chapter, cell, script and records follow from the cell, and parameters, seed, versions,
+commit and time from the record. A claim is a sentence about one number of one record, which only a person can choose.
+
+    python -m studies.registry                 list the ids
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbformat import NotebookNode
+
+from studies import provenance, slices
+
+# The table of a record's origin stands at the end of each chapter, and is no result.
+ORIGIN = "provenance.table"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure or a table of the book.
+
+    Args:
+        id: Its name, and the anchor on its page.
+        kind: ``"figure"`` or ``"table"``.
+        caption: Markdown.
+        alt: What a figure shows, in words, for those who do not see it; empty for a table.
+        chapter: Name of the notebook without suffix.
+        cell: Identifier of the cell in the notebook.
+        script: The function that draws or tabulates, for example ``studies.figures.training``.
+        records: What the cell reads: chapter, and whether it is the published record instead of a run's.
+    """
+
+    id: str
+    kind: str
+    caption: str
+    alt: str
+    chapter: str
+    cell: str
+    script: str
+    records: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, or a question that it leaves open, beside a number of ours.
+
+    Args:
+        id: Its name.
+        paper: What the paper claims, or does not state, in our words.
+        ours: What the number is.
+        chapter: Whose record holds it.
+        path: Keys that lead to it in the numbers of the record: a number, or a quartile, median and quartile.
+        inverse: Whether one divided by it is meant.
+        above: What it says is true where the number is larger.
+        below: What it says is true where the number is smaller.
+        stated: Whether the paper claims it; else it is a question of ours.
+        published: Whether the number is that of the published record, since a page's run does not compute it.
+
+    Raises:
+        ValueError: For both ``above`` and ``below``.
+    """
+
+    id: str
+    paper: str
+    ours: str
+    chapter: str
+    path: tuple[str | int, ...]
+    inverse: bool = False
+    above: float | None = None
+    below: float | None = None
+    stated: bool = True
+    published: bool = False
+
+    def __post_init__(self) -> None:
+        if self.above is not None and self.below is not None:
+            raise ValueError(f"`above`, `below`: expected at most one of them for {self.id}, got both.")
+
+    def values(self, record: provenance.Record) -> list[float]:
+        """Return the number, or its quartile, median and quartile, from a record."""
+        found = number(record, self.path)
+        values = [float(value) for value in (found if isinstance(found, list) else [found])]
+        return [1 / value if value else math.inf for value in values[::-1]] if self.inverse else values
+
+    def verdict(self, record: provenance.Record) -> str:
+        """Return what follows from the number: ``holds``, ``does not hold``, ``open`` where the quartiles lie on both
+        sides, ``not measured`` where a timing was refused, ``no number to compare with``; for a question yes and no.
+        """
+        values, limit = self.values(record), self.below if self.above is None else self.above
+        if any(map(math.isnan, values)):
+            return "not measured"
+        if limit is None:
+            return "no number to compare with"
+        answers = {value > limit if self.above is not None else value < limit for value in values}
+        if len(answers) == 2:
+            return "open, within the spread"
+        words = ("holds", "does not hold") if self.stated else ("yes", "no")
+        return words[0] if answers.pop() else words[1]
+
+
+def labels(cell: NotebookNode) -> tuple[str, dict] | None:
+    """Return kind and labels (name, caption) of a cell that has them, else None."""
+    figure, table = cell.metadata.get("mystnb", {}).get("figure"), cell.metadata.get("table")
+    if figure is not None:
+        return "figure", {**figure, "alt": cell.metadata["mystnb"].get("image", {}).get("alt", "")}
+    return None if table is None else ("table", dict(table))
+
+
+def shows(cell: NotebookNode) -> str | None:
+    """Return what the saved outputs of a cell show a reader: ``"figure"``, ``"table"`` of results, or None."""
+    kinds = {kind for output in cell.outputs for kind in output.get("data", ())}
+    if any(kind.startswith("image/") for kind in kinds):
+        return "figure"
+    lines = cell.source.rstrip().splitlines()
+    return "table" if "text/markdown" in kinds and not lines[-1].startswith(ORIGIN) else None
+
+
+def _script(last: ast.stmt, names: dict[str, str]) -> str:
+    """Return the dotted name of the function that the last statement of a cell calls."""
+    call = last.value if isinstance(last, ast.Expr) else last
+    if not isinstance(call, ast.Call):
+        return ""
+    first, _, rest = ast.unparse(call.func).partition(".")
+    return f"{names.get(first, first)}.{rest}".rstrip(".")
+
+
+def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
+    """Return all figures and tables, chapter by chapter.
+
+    Args:
+        chapters: Names of chapters in the order that is wanted; None for all, sorted.
+    """
+    folder, found = provenance.root() / "notebooks", []
+    for path in slices.notebooks() if chapters is None else [folder / f"{name}.ipynb" for name in chapters]:
+        everything = slices.cells(path)
+        names = slices.modules([statement for cell in everything for statement in slices.parsed(cell)])
+        for cell in everything:
+            if (labelled := labels(cell)) is None:
+                continue
+            kind, data = labelled
+            needed = slices.needed(everything, cell, "cpu")
+            # A cell that loads nothing shows what its own chapter has just computed.
+            records = slices.loaded(needed) or [(path.stem, False)]
+            script = _script(slices.parsed(cell)[-1], names)
+            found.append(
+                Entry(
+                    data["name"], kind, data["caption"], data.get("alt", ""), path.stem, cell.id, script, tuple(records)
+                )
+            )
+    return found
+
+
+def find(id: str) -> Entry:
+    """Return the entry of an id.
+
+    Raises:
+        ValueError: If there is none; the message has the nearest ids.
+    """
+    known = {entry.id: entry for entry in entries()}
+    if id not in known:
+        near = difflib.get_close_matches(id, known, 3, 0.3) or sorted(known)[:3]
+        raise ValueError(
+            f"`ID`: expected a figure or table of the book, got {id!r}; the nearest are {', '.join(near)}."
+        )
+    return known[id]
+
+
+def declared() -> dict:
+    """Return what ``registry.toml`` holds."""
+    return tomllib.loads((provenance.root() / "book" / "registry.toml").read_text("utf-8"))
+
+
+def claims() -> list[Claim]:
+    """Return the claims, in the order of the file."""
+    return [Claim(**{**entry, "path": tuple(entry["path"])}) for entry in declared()["claim"]]
+
+
+def number(record: provenance.Record, path: Sequence[str | int]) -> float | list[float]:
+    """Return the number of a record that keys lead to, or a timing's quartiles.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    value = record.numbers
+    try:
+        for key in path:
+            value = value[key]
+    except (KeyError, IndexError, TypeError):
+        raise ValueError(f"the record of {record.chapter} has no number {'.'.join(map(str, path))}.") from None
+    return value
+
+
+if __name__ == "__main__":
+    for entry in entries():
+        print(f"{entry.id:32} {entry.chapter}")

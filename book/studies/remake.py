@@ -1,0 +1,183 @@
+"""Remake one figure or table: run the few statements of its notebook that it hangs on, and export what they show."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+from studies import provenance, registry, slices
+
+FORMATS = {"figure": ("svg", "pdf", "csv"), "table": ("csv",)}
+COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
+
+
+def statements(entry: registry.Entry, profile: str, published: Sequence[str] = ()) -> list[ast.stmt]:
+    """Return the statements of its notebook that an entry hangs on; see :func:`slices.needed`."""
+    cells = slices.cells(provenance.root() / "notebooks" / f"{entry.chapter}.ipynb")
+    cell = next(cell for cell in cells if cell.id == entry.cell)
+    return slices.needed(cells, cell, profile, published)
+
+
+def absent(entry: registry.Entry, profile: str) -> tuple[list[str], list[str]]:
+    """Return the chapters whose runs an entry reads and that are not there: those whose published record is of the same
+    profile and stands for the run, and those that have to run."""
+    published, missing = [], []
+    for chapter, kept in slices.loaded(statements(entry, profile)):
+        if kept or provenance.run_path(chapter, profile).with_suffix(".json").is_file():
+            continue
+        try:
+            (published if provenance.load(chapter).profile == profile else missing).append(chapter)
+        except FileNotFoundError:
+            missing.append(chapter)
+    return published, missing
+
+
+def show(entry: registry.Entry, profile: str, device: str = "cpu", seed: int = 0) -> Figure | provenance.Table:
+    """Return the figure or the table of an entry, made again.
+
+    Raises:
+        FileNotFoundError: If it reads a record that is neither there nor published; the message has the command.
+        RuntimeError: If the cell shows something else than what its metadata say.
+    """
+    *before, last = statements(entry, profile, absent(entry, profile)[0])
+    scope = {"profile": profile, "device": device, "seed": seed, "__name__": "__main__"}
+    exec(_compiled(ast.Module(before, [])), scope)
+    plt.close("all")
+    value = eval(_compiled(ast.Expression(last.value)), scope)
+    shown = value if entry.kind == "table" else next(map(plt.figure, plt.get_fignums()), value)
+    if not isinstance(shown, provenance.Table if entry.kind == "table" else Figure):
+        raise RuntimeError(f"notebooks/{entry.chapter}.ipynb: expected cell {entry.cell} to end with a {entry.kind}.")
+    return shown
+
+
+def _compiled(tree: ast.Module | ast.Expression) -> object:
+    return compile(ast.fix_missing_locations(tree), "notebook", "eval" if isinstance(tree, ast.Expression) else "exec")
+
+
+def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> list[Path]:
+    """Remake a figure or table and write it as SVG, PDF and CSV (a table: CSV) into a folder; return their paths.
+
+    Args:
+        entry: From the registry.
+        profile: Of the run that it is remade from.
+        folder: Is made.
+        credit: One line on where it comes from, for the metadata of SVG and PDF.
+
+    Raises:
+        FileNotFoundError: If a record is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in FORMATS["figure"]:
+        (folder / f"{entry.id}.{kind}").unlink(missing_ok=True)
+    # As a fresh kernel has them, and files that are the same at every build.
+    with plt.rc_context({**mpl.rcParamsDefault, "backend": "agg", "svg.hashsalt": entry.id}):
+        shown = show(entry, profile)
+        if isinstance(shown, provenance.Table):
+            contents = {"csv": as_csv([shown.header, *shown.rows]).encode()}
+        else:
+            contents = {kind: _drawn(shown, kind, entry.id, credit) for kind in ("svg", "pdf")}
+            if rows := list(data(shown)):
+                contents["csv"] = as_csv([COLUMNS, *rows]).encode()
+            plt.close(shown)
+    for kind, content in contents.items():
+        (folder / f"{entry.id}.{kind}").write_bytes(content)
+    return [folder / f"{entry.id}.{kind}" for kind in contents]
+
+
+def _drawn(figure: Figure, kind: str, title: str, credit: str) -> bytes:
+    stream = io.BytesIO()
+    about = {"Date": None, "Description": credit} if kind == "svg" else {"CreationDate": None, "Subject": credit}
+    figure.savefig(stream, format=kind, bbox_inches="tight", metadata={"Title": title, **about})
+    return stream.getvalue()
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as CSV; floats keep all their digits."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+def data(figure: Figure) -> Iterator[tuple]:
+    """Yield what the axes of a figure show, in the numbers that were given to matplotlib: rows of ``COLUMNS``.
+
+    Lines and dots have one row a point; bars and intervals a row each, with their ends; areas a row a corner; images a
+    row a value; ticks that are names a row each. Lines across the whole panel have one coordinate. What has no label is
+    numbered. Other texts are no data, and neither is a drawing, whose axes are off.
+    """
+    for number, axes in enumerate((axes for axes in figure.axes if axes.axison), 1):
+        panel = axes.get_title() or axes.get_ylabel() or str(number)
+        for i, line in enumerate(axes.lines, 1):
+            yield from _line(axes, panel, _series(line, i), line)
+        for i, collection in enumerate(axes.collections, 1):
+            yield from _collection(panel, _series(collection, i), collection)
+        for i, patch in enumerate(axes.patches, 1):
+            if isinstance(patch, Rectangle):
+                (x, y), width, height = patch.get_xy(), patch.get_width(), patch.get_height()
+                yield panel, _series(patch, i), "bar", x, y, x + width, y + height, ""
+        for i, image in enumerate(axes.images, 1):
+            for (row, column), value in np.ndenumerate(np.ma.filled(image.get_array(), np.nan)):
+                yield panel, _series(image, i), "image", column, row, "", "", value
+        yield from _ticks(axes, panel)
+
+
+def _series(artist: Artist, number: int) -> str:
+    """Return the label of what was drawn, else its number; matplotlib's own begin with an underscore."""
+    label = str(artist.get_label())
+    return str(number) if label.startswith("_") else label
+
+
+def _ticks(axes: Axes, panel: str) -> Iterator[tuple]:
+    for axis in (axes.xaxis, axes.yaxis):
+        # What sets names for ticks leaves one of these behind.
+        if isinstance(axis.get_major_formatter(), (FixedFormatter, FuncFormatter)):
+            places = axis.get_majorticklocs()
+            for place, label in zip(places, axis.get_major_formatter().format_ticks(places)):
+                x, y = (place, "") if axis is axes.xaxis else ("", place)
+                yield panel, axis.axis_name, "tick", x, y, "", "", label
+
+
+def _line(axes: Axes, panel: str, name: str, line: Line2D) -> Iterator[tuple]:
+    in_x, in_y = line.get_transform().contains_branch_seperately(axes.transData)
+    x, y = line.get_data(orig=True)
+    if in_x and in_y:
+        kind = "points" if line.get_linestyle() in ("None", "none", " ", "") else "line"
+        for place, value in zip(np.ravel(x), np.ravel(y)):
+            yield panel, name, kind, place, value, "", "", ""
+    elif in_x:
+        yield panel, name, "vertical line", np.ravel(x)[0], "", "", "", ""
+    elif in_y:
+        yield panel, name, "horizontal line", "", np.ravel(y)[0], "", "", ""
+
+
+def _collection(panel: str, name: str, collection: Collection) -> Iterator[tuple]:
+    if isinstance(collection, QuadMesh):
+        corners = np.asarray(collection.get_coordinates())
+        values = np.ma.filled(collection.get_array(), np.nan).reshape(corners.shape[0] - 1, corners.shape[1] - 1)
+        for (row, column), value in np.ndenumerate(values):
+            yield panel, name, "cell", *corners[row, column], *corners[row + 1, column + 1], value
+    elif isinstance(collection, PathCollection):
+        values = collection.get_array()
+        for i, (x, y) in enumerate(collection.get_offsets()):
+            yield panel, name, "points", x, y, "", "", "" if values is None else values[i]
+    elif isinstance(collection, LineCollection):
+        for (x, y), *_, (x_end, y_end) in collection.get_segments():
+            yield panel, name, "interval", x, y, x_end, y_end, ""
+    elif isinstance(collection, PolyCollection):
+        for number, path in enumerate(collection.get_paths()):
+            for x, y in path.vertices:
+                yield panel, name, "area", x, y, "", "", number

@@ -1,0 +1,402 @@
+"""The registry: it agrees with the notebooks both ways; a figure is remade from the record alone; claims and citing."""
+
+import ast
+import csv
+import functools
+import io
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from docutils import nodes
+
+from studies import cite, prose, provenance, registry, remake, runs, slices
+
+ROOT = Path(__file__).parents[1]
+
+
+def code(source, id, **metadata):
+    return nbformat.v4.new_code_cell(source, id=id, metadata=metadata)
+
+
+def labelled(name, caption="What it shows. More of it."):
+    return {"figure": {"name": name, "caption": caption}, "image": {"alt": "a line that rises"}}
+
+
+def cells():
+    """A chapter that computes, saves, loads and draws, and then shows a fit itself."""
+    setting = "scale = {'smoke': 2, 'cpu': 3}[profile]"
+    return [
+        code("import matplotlib.pyplot as plt\nfrom studies import provenance", "imports"),
+        code("record = provenance.Record('tiny')\nrecord.arrays['x'] = fail()", "compute"),
+        code(
+            "record.save()\nshown = provenance.load('tiny', profile)\nplt.plot(shown.arrays['x'], label='x');",
+            "draw",
+            mystnb=labelled("fig-tiny"),
+        ),
+        code(setting + "\nvalues = [scale]\nvalues.append(scale + 1)\nassert fail()", "fit"),
+        code("print(values)\nplt.plot(values);", "live", mystnb=labelled("fig-live")),
+        code(
+            "provenance.Table(['a', 'b'], [['1', 'x | y']])", "tab", table={"name": "tab-tiny", "caption": "A table."}
+        ),
+    ]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of one chapter whose run has left a record."""
+    shutil.copyfile(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    shutil.copyfile(ROOT / "CITATION.cff", tmp_path / "CITATION.cff")
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells()), tmp_path / "notebooks" / "tiny.ipynb")
+    monkeypatch.chdir(tmp_path)
+    record = provenance.Record("tiny", profile="cpu", device="cpu", seed=0)
+    record.arrays["x"] = np.array([0.1, 1 / 3, 2.0])
+    record.save()
+    return tmp_path
+
+
+@functools.cache
+def known():
+    """The registry of this repository, read once."""
+    return registry.entries()
+
+
+def sources(entry, profile="cpu"):
+    return [ast.unparse(statement) for statement in remake.statements(entry, profile)]
+
+
+def rows(path):
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+
+
+# The registry and the notebooks
+
+
+def test_every_figure_and_table_of_results_is_in_the_registry_and_nothing_else():
+    listed = {(entry.chapter, entry.cell): entry.kind for entry in known()}
+    shown = {}
+    for path in slices.notebooks():
+        for cell in slices.cells(path):
+            if kind := registry.shows(cell):
+                shown[path.stem, cell.id] = kind
+    assert listed == shown, "give the cell of a figure or table of results a name and a caption in its metadata"
+
+
+def test_ids_are_unique_and_tell_figures_from_tables():
+    ids = [entry.id for entry in known()]
+    assert sorted(ids) == sorted(set(ids))
+    for entry in known():
+        assert re.fullmatch({"figure": "fig", "table": "tab"}[entry.kind] + r"(-[a-z0-9]+)+", entry.id)
+        assert len(entry.caption) > 10 and bool(entry.alt) == (entry.kind == "figure")
+
+
+def test_the_script_of_every_entry_exists():
+    """Or the figure is drawn by a method of an object of the notebook."""
+    for entry in known():
+        module, _, name = entry.script.rpartition(".")
+        if module.startswith("studies."):
+            assert callable(getattr(__import__(module, fromlist=[name]), name)), entry.id
+        else:
+            assert module and name, entry.id
+
+
+def test_what_is_remade_changes_no_record():
+    for entry in known():
+        assert not [source for source in sources(entry) if re.search(r"\.(save|publish|write)\(", source)], entry.id
+
+
+# Remaking one
+
+
+def test_a_figure_hangs_on_its_record_and_not_on_what_computed_it(project):
+    assert sources(registry.find("fig-tiny")) == [
+        "import matplotlib.pyplot as plt",
+        "from studies import provenance",
+        "shown = provenance.load('tiny', profile)",
+        "plt.plot(shown.arrays['x'], label='x')",
+    ]
+
+
+def test_a_figure_of_a_fit_hangs_on_the_fit_and_what_changed_it(project):
+    assert sources(registry.find("fig-live"))[1:] == [
+        "scale = {'smoke': 2, 'cpu': 3}[profile]",
+        "values = [scale]",
+        "values.append(scale + 1)",
+        "plt.plot(values)",
+    ]
+
+
+def test_a_branch_of_the_profile_is_decided(project):
+    tail = [code("shown = fail() if profile == 'gpu' else provenance.load('tiny')\nplt.plot(shown);", "last")]
+    needed = slices.needed([*cells(), *tail], tail[0], "cpu")
+    assert [ast.unparse(node) for node in needed][-2] == "shown = provenance.load('tiny')"
+
+
+def test_records_that_one_statement_loads_stand_alone():
+    source = "from studies import measurements as study\nb, c, d = (provenance.load(name) for name in study.TAKEN)"
+    own = [code(source, "load"), code("study.plot(d)", "plot")]
+    found = slices.loaded(slices.needed(own, own[1], "cpu"))
+    assert len(found) == 1 and found[0][1]
+
+
+def test_make_figure_writes_drawings_and_exact_numbers(project):
+    paths = runs.figure("fig-tiny")
+    assert [path.relative_to(project).as_posix() for path in paths] == [
+        f"_build/figures/fig-tiny.{kind}" for kind in ("svg", "pdf", "csv")
+    ]
+    assert paths[0].read_text("utf-8").count("<svg") == 1 and paths[1].read_bytes().startswith(b"%PDF")
+    found = rows(paths[2])
+    assert [float(row["y"]) for row in found] == [0.1, 1 / 3, 2.0]
+    assert {row["series"] for row in found} == {"x"} and {row["kind"] for row in found} == {"line"}
+
+
+def test_the_same_record_gives_the_same_files(project):
+    first = [path.read_bytes() for path in runs.figure("fig-tiny")]
+    assert [path.read_bytes() for path in runs.figure("fig-tiny")] == first
+
+
+def test_make_figure_takes_a_table_too(project):
+    (path,) = runs.figure("tab-tiny")
+    assert path.read_text("utf-8") == "a,b\n1,x | y\n"
+
+
+def test_an_unknown_id_fails_with_the_nearest(project, capsys):
+    assert runs.main(["figure", "fig-tinny"]) == 1
+    error = capsys.readouterr().err
+    assert "fig-tiny" in error and error.count("\n") == 1
+
+
+def test_a_chapter_without_a_record_runs_first(project, monkeypatch, capsys):
+    record = provenance.load("tiny", "cpu")
+    provenance.run_path("tiny", "cpu").with_suffix(".json").unlink()
+    ran = []
+    monkeypatch.setattr(runs, "run", lambda chapter, profile: ran.append((chapter, profile)) or record.save())
+    assert runs.figure("fig-tiny")
+    assert ran == [("tiny", "cpu")] and "tiny: no record at cpu" in capsys.readouterr().out
+
+
+def test_a_published_record_of_the_profile_stands_for_the_run(project, monkeypatch):
+    provenance.publish("tiny", "cpu")
+    shutil.rmtree(project / "_build")
+    monkeypatch.setattr(runs, "run", lambda *_: pytest.fail("it ran"))
+    assert len(runs.figure("fig-tiny")) == 3
+
+
+# The data of a figure
+
+
+@pytest.fixture
+def axes():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def data(axes):
+    return [dict(zip(remake.COLUMNS, row)) for row in remake.data(axes.figure)]
+
+
+def test_intervals_bars_and_lines_across_the_panel(axes):
+    axes.errorbar([1.0], [2.0], [0.5], label="e")
+    axes.bar([3.0], [4.0], width=1.0, label="b")
+    axes.axvline(7.0)
+    axes.axhline(8.0)
+    found = {row["kind"]: row for row in data(axes)}
+    assert (found["interval"]["y"], found["interval"]["y_end"]) == (1.5, 2.5)
+    assert [found["bar"][key] for key in ("x", "y", "x_end", "y_end")] == [2.5, 0, 3.5, 4.0]
+    assert (found["vertical line"]["x"], found["vertical line"]["y"]) == (7.0, "")
+    assert (found["horizontal line"]["x"], found["horizontal line"]["y"]) == ("", 8.0)
+
+
+def test_dots_images_and_named_ticks(axes):
+    axes.scatter([1.0], [2.0], label="s")
+    axes.imshow([[5.0, 6.0]])
+    axes.set_yticks([0.0], ["first"])
+    found = data(axes)
+    assert [(row["x"], row["y"]) for row in found if row["kind"] == "points"] == [(1.0, 2.0)]
+    assert [(row["x"], row["y"], row["value"]) for row in found if row["kind"] == "image"] == [(0, 0, 5.0), (1, 0, 6.0)]
+    assert [(row["y"], row["value"]) for row in found if row["kind"] == "tick"] == [(0.0, "first")]
+
+
+def test_a_drawing_has_no_data(axes):
+    axes.plot([1, 2])
+    axes.axis("off")
+    assert data(axes) == []
+
+
+# Claims
+
+
+def record(chapter="tiny", **numbers):
+    return provenance.Record(chapter, profile="cpu", device="cpu", seed=0, numbers=numbers)
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (3.5, "holds"),
+        (2.0, "does not hold"),
+        ([3.1, 4.0, 5.0], "holds"),
+        ([2.9, 4.0, 5.0], "open, within the spread"),
+        ([np.nan] * 3, "not measured"),
+    ],
+)
+def test_the_verdict_follows_the_number_and_its_quartiles(value, verdict):
+    claim = registry.Claim("a", "faster", "ratio", "tiny", ("x", "y"), above=3)
+    assert claim.verdict(record(x={"y": value})) == verdict
+
+
+def test_an_inverse_turns_the_quartiles_round():
+    claim = registry.Claim("a", "faster", "ratio", "tiny", ("x",), inverse=True, above=3)
+    assert claim.values(record(x=[0.1, 0.2, 0.25])) == [4, 5, 10]
+
+
+def test_a_question_is_answered_with_yes_or_no_and_a_bare_number_with_neither():
+    assert registry.Claim("a", "q", "n", "tiny", ("x",), below=1, stated=False).verdict(record(x=0.5)) == "yes"
+    assert registry.Claim("a", "q", "n", "tiny", ("x",)).verdict(record(x=0.5)) == "no number to compare with"
+
+
+def test_a_number_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"record of tiny has no number x\.z"):
+        registry.number(record(x={"y": 1}), ("x", "z"))
+
+
+def test_claims_have_unique_ids_and_name_chapters_of_the_book():
+    claims = registry.claims()
+    assert len({claim.id for claim in claims}) == len(claims)
+    assert {claim.chapter for claim in claims} <= set(runs.book_chapters())
+
+
+def test_published_claims_lead_to_numbers():
+    for claim in (claim for claim in registry.claims() if claim.published):
+        assert all(np.isfinite(claim.values(provenance.load(claim.chapter)))), claim.id
+
+
+def test_the_page_shows_the_number_of_the_record_and_its_verdict():
+    claim = registry.Claim("a", "It is fast.", "ratio", "tiny", ("x",), above=3)
+    table = cite.comparison([(claim, record(x=12.345))], {"tiny": "Tiny"})
+    assert "| It is fast. | **12.3**: ratio; asked: more than 3 ({doc}`Tiny <../notebooks/tiny>`, cpu, " in table
+    assert table.endswith("| holds |")
+
+
+# Citing
+
+
+def test_bibtex_names_version_commit_and_authors_of_the_citation_file(project):
+    text = cite.figure_bibtex(registry.find("fig-tiny"), provenance.load("tiny", "cpu"))
+    meta = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert text.startswith("@misc{neumatc-companion-fig-tiny,") and text.count("{") == text.count("}")
+    assert "author = {{NeuMatC companion authors}}" in text and f"version = {{{meta['version']}}}" in text
+    assert "commit " in text and "doi" not in text.lower()
+
+
+def test_citation_and_zenodo_agree_and_credit_the_companion():
+    meta = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text("utf-8"))
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert zenodo["version"] == meta["version"] == version
+    assert zenodo["title"] == meta["title"] and zenodo["keywords"] == meta["keywords"]
+    assert [entry["name"] for entry in zenodo["creators"]] == [entry["name"] for entry in meta["authors"]]
+    assert zenodo["license"] in meta["license"] and "CC BY 4.0" in zenodo["description"]
+    (paper,) = meta["references"]
+    assert zenodo["related_identifiers"][0]["identifier"] == paper["identifiers"][0]["value"]
+    assert "preferred-citation" not in meta, "it would send the credit for a figure to the paper"
+    assert "doi" not in json.dumps([meta, zenodo]).lower(), "there is none"
+
+
+def test_the_pages_are_filled_and_every_entry_has_its_line(project):
+    """What Sphinx makes of it is the stage's registry, the gallery, and the line under the cell."""
+    (project / "book").mkdir()
+    for name in ("cite.md", "gallery.md", "paper_and_this_run.md", "references.bib"):
+        shutil.copyfile(ROOT / "book" / name, project / "book" / name)
+    (project / "book" / "registry.toml").write_text(
+        '[[claim]]\nid = "a"\npaper = "p"\nours = "o"\nchapter = "tiny"\npath = ["n"]\nabove = 1\n', "utf-8"
+    )
+    made = provenance.load("tiny", "cpu")
+    made.numbers["n"] = 2.5
+    made.save()
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Tiny"), *cells()])
+    table = nbformat.v4.new_output("execute_result", {"text/markdown": "| a | b |\n| --- | --- |\n| 1 | x \\| y |"})
+    page.cells[-1].outputs = [table]
+    texts = {path.relative_to(project): path.read_bytes() for path in (project / "book").iterdir()}
+    files = cite.staged({"tiny": page}, texts)
+    rows = json.loads(files[cite.FOLDER / "registry.json"])
+    assert [row["id"] for row in rows] == ["fig-tiny", "fig-live", "tab-tiny"]
+    assert rows[0]["records"][0]["parameters"] == {"profile": "cpu", "device": "cpu", "seed": 0}
+    assert files[cite.FOLDER / "tab-tiny.csv"] == b"a,b\n1,x | y\n"
+    for row in rows:
+        assert row["id"] in files[Path("book", "gallery.md")].decode()
+        assert {cite.FOLDER / name for name in row["files"]} <= set(files)
+    assert "| p | **2.5**: o; asked: more than 1 (" in files[Path("book", "paper_and_this_run.md")].decode()
+    assert not any("{{software}}" in files[path].decode() for path in cite.PAGES)
+
+
+@pytest.fixture
+def origin_line(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    import origin_line
+
+    return origin_line
+
+
+def test_the_line_under_a_cell_holds_id_files_command_and_bibtex(origin_line):
+    entry = {"id": "fig-a", "kind": "figure", "files": ["fig-a.svg", "fig-a.csv"]}
+    entry |= {"command": "make figure ID=fig-a", "bibtex": "@misc{a, title = {<b>}}"}
+    line = origin_line.line(entry, "../")
+    assert 'href="#fig-a"' in line and 'href="../figures/fig-a.svg" download>SVG<' in line
+    assert "<code>make figure ID=fig-a</code>" in line and "&lt;b&gt;" in line
+    assert "http" not in line
+
+
+def test_a_cell_is_found_by_its_metadata(origin_line):
+    for metadata in ({"mystnb": labelled("fig-a")}, {"table": {"name": "fig-a", "caption": "A."}}):
+        assert origin_line.name(nodes.container("", nb_element="cell_code", cell_metadata=metadata)) == "fig-a"
+    assert origin_line.name(nodes.container("")) is None
+
+
+def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):
+    entry = {"id": "fig-a", "kind": "figure", "chapter": "tiny", "files": ["fig-a.csv"], "command": "c", "bibtex": "b"}
+    page = tmp_path / "notebooks" / "tiny.html"
+    page.parent.mkdir()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "fig-a.csv").touch()
+    page.write_text('<figure id="fig-a"></figure>' + origin_line.line(entry, "../"), "utf-8")
+    assert origin_line.disagreements([entry], tmp_path) == []
+    assert "not in the registry" in origin_line.disagreements([], tmp_path)[0]
+    assert "is not there" in origin_line.disagreements([entry | {"files": ["fig-a.svg"]}], tmp_path)[0]
+    page.write_text(origin_line.line(entry, "../"), "utf-8")
+    assert "no anchor" in origin_line.disagreements([entry], tmp_path)[0]
+    page.write_text("", "utf-8")
+    assert "on no such page" in origin_line.disagreements([entry], tmp_path)[0]
+
+
+# Prose
+
+
+def test_no_result_is_typed_into_prose():
+    unknown, unused = prose.compared()
+    assert [f"{bare.page}: {bare.text} in: {bare.around}" for bare in unknown] == [], "glue it; see book/numbers.toml"
+    assert unused == [], "book/numbers.toml: no longer needed"
+
+
+@pytest.mark.parametrize(
+    ("text", "results"),
+    [
+        ("It is 36x faster, or 8.5 times with the fit.", ["36x", "8.5 times"]),
+        ("An error of 4e-3, and of 0.02 at most.", ["4e-3", "0.02"]),
+        ("It keeps 97 % of the rate, nine times as much, by a factor of 6.", ["97 %", "nine times", "factor of 6"]),
+        ("A fit takes 12 seconds, the search two hours.", ["12 seconds", "two hours"]),
+        ("It takes {glue:text}`a:.1f` times, $3$ times $x$ at `1e-3`, of 64 antennas in 2 rows.", []),
+        ("See [here](page-1.5%) or <https://example.org/1.5> and\n```\n3 times\n```\n", []),
+    ],
+)
+def test_what_counts_as_a_result(text, results):
+    assert [bare.text for bare in prose.found("page", text)] == results
