@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 
 def title(name: str) -> str:
@@ -43,3 +44,109 @@ def times(ratio: float) -> str:
         ('0.12', '1.3', '13', '12,000')
     """
     return f"{ratio:.1f}" if 1 <= ratio < 9.95 else f"{float(f'{ratio:.1e}'):,g}"
+
+
+UNTIMED = "not timed"
+
+
+def spread(ratio: Sequence[float]) -> str:
+    """Return a ratio of times with its quartiles.
+
+    Example:
+        >>> spread((4.81, 5.12, 5.39)), spread((math.nan,) * 3), spread((900, 1000, math.inf))
+        ('5.1 (4.8 to 5.4)', 'not timed', '1,000 (900 to never)')
+    """
+    lower, median, upper = (times(x) if math.isfinite(x) else "never" for x in ratio)
+    return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
+
+
+def side(ratio: Sequence[float], above: str, below: str, even: str) -> str:
+    """Return the word for a ratio, by its quartiles: a median that the spread does not hold up is no verdict.
+
+    Args:
+        ratio: Lower quartile, median and upper quartile.
+        above: The word where even the lower quartile is above one.
+        below: Where even the upper quartile is below one.
+        even: Else.
+
+    Example:
+        >>> words = "faster", "slower", "about as fast"
+        >>> side((1.1, 1.3, 1.5), *words), side((0.9, 1.3, 1.5), *words), side((0.5, 0.6, 0.9), *words)
+        ('faster', 'about as fast', 'slower')
+        >>> side((math.nan,) * 3, *words)
+        'not timed'
+    """
+    lower, median, upper = ratio
+    if math.isnan(median):
+        return UNTIMED
+    return above if lower > 1 else below if upper < 1 else even
+
+
+def verdict(
+    ratios: Mapping[str, Sequence[float]],
+    above: str = "faster",
+    below: str = "slower",
+    even: str = "about as fast",
+) -> str:
+    """Return what ratios of times say, each where it holds and with its spread; the words are those of :func:`side`.
+
+    Args:
+        ratios: Where -> lower quartile, median and upper quartile of how many times as fast something is.
+        above, below, even: The words.
+
+    Example:
+        >>> verdict({"A": (2.0, 2.2, 2.3), "C": (0.9, 1.1, 1.3)})
+        'faster on A, 2.2 (2.0 to 2.3) times; about as fast on C, 1.1 (0.9 to 1.3) times'
+        >>> verdict({"A": (math.nan,) * 3, "C": (math.nan,) * 3})
+        'not timed on A and C'
+    """
+    groups: dict[str, list[str]] = {}
+    for where, ratio in ratios.items():
+        word = side(ratio, above, below, even)
+        groups.setdefault(word, []).append(where if word == UNTIMED else f"{where}, {spread(ratio)} times")
+    return "; ".join(f"{word} on {listed(found)}" for word, found in groups.items())
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence.
+
+    Example:
+        >>> listed(["a", "b", "c"]), listed(["a"])
+        ('a, b and c', 'a')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def matrices(ratio: Sequence[float]) -> str:
+    """Return a break-even point with its quartiles, in words.
+
+    Example:
+        >>> matrices((1190, 1234.5, 1301)), matrices((math.inf,) * 3), matrices((math.nan,) * 3)
+        ('1,200 (1,200 to 1,300) matrices', 'no number of matrices', 'a number that was not timed')
+        >>> matrices((90, 100, math.inf))
+        '100 (90 to never) matrices'
+    """
+    if math.isnan(ratio[1]):
+        return "a number that was not timed"
+    return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
+
+
+def conditions(measured: Mapping[str, object]) -> str:
+    """Return when, where and beside what times were taken, or why they were not.
+
+    Args:
+        measured: The conditions of a measurement, from ``studies.benchmark.Timings``.
+
+    Example:
+        >>> told = {"refused": "", "date": "2026-11-28T10:00:00+00:00", "rounds": 5, "threads": 2, "attempts": 1}
+        >>> conditions(told | {"processor": "AMD EPYC", "load_before": 0.3, "load_during": 0.02})
+        'Timed on 2026-11-28: AMD EPYC, 2 threads, 5 rounds; load before 0.3, other work 2 % of the processor.'
+    """
+    known = {"load before": measured["load_before"], "other work": measured["load_during"]}
+    before = "" if known["load before"] is None else f"load before {known['load before']:g}, "
+    other = "unknown" if known["other work"] is None else f"{100 * known['other work']:.0f} % of the processor"
+    where = f"{measured['processor']}, {measured['threads']} threads, {measured['rounds']} rounds"
+    day = str(measured["date"])[:10]
+    if measured["refused"]:
+        return f"No timing could be taken here on {day} ({measured['refused']}); errors and counts are not affected."
+    return f"Timed on {day}: {where}; {before}other work {other}."
