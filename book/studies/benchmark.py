@@ -26,7 +26,7 @@ SPREAD = 0.5
 # How often a measurement is tried, and for how many seconds at most it is tried again: a page must come to its end.
 ATTEMPTS, PATIENCE = 3, 20.0
 # What was timed: one callable, several together, or seconds of what ran once.
-Work = str | tuple[str, ...] | float
+Work = str | float | tuple[str | float, ...]
 
 
 def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> Tensor:
@@ -281,10 +281,10 @@ class Timings:
         return Ratio.of([break_even(a - b, slow / count, fast / count) for a, b, slow, fast in rounds])
 
     def _times(self, work: Work) -> list[float]:
-        if isinstance(work, float):
-            return [work] * len(next(iter(self.seconds.values())))
-        names = (work,) if isinstance(work, str) else work
-        return [sum(parts) for parts in zip(*(self.seconds[name] for name in names))]
+        parts = work if isinstance(work, tuple) else (work,)
+        rounds = len(next(iter(self.seconds.values())))
+        once = ([part] * rounds if isinstance(part, float) else self.seconds[part] for part in parts)
+        return [sum(together) for together in zip(*once)]
 
 
 def compare(

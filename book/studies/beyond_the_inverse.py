@@ -11,14 +11,14 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, interpolants, practice, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import times
+from studies.texts import measured, side, spread, times, verdict
 
 GROUPS = ("linear", "factors", "functions", "meeting")
 
 
 def across(entries: Mapping[str, dict], rows: Mapping[str, Callable[[dict], str]]) -> Table:
     """Return a table with a column for each entry; ``rows``: label -> the text of an entry."""
-    columns = [f"CDL-{key[0]}, {key[1:]} ns" for key in entries]
+    columns = list(map(label, entries))
     return Table(["", *columns], [[x, *map(text, entries.values())] for x, text in rows.items()])
 
 
@@ -172,9 +172,9 @@ def svd(
         "loss": 1 - rate(value.Vh.mH) / best,
         "loss_orthonormal": 1 - rate(tidy.Vh.mH) / best,
         "losses": {name: 1 - rate(calls[name]()) / best for name in groups},
+        "conditions": timings.conditions,
         "faster": {
-            slow: {name: benchmark.speed_up(timings, slow, name) for name in calls}
-            for slow in ("NumPy loop", "NumPy", "Gram matrix")
+            slow: timings.ratios(slow, list(calls)) for slow in ("NumPy loop", "NumPy", "Gram matrix", "fit and map")
         },
     }
 
@@ -183,7 +183,7 @@ def glue_svd(record: Record) -> None:
     """Glue what the text says about singular vectors."""
     svd = record.numbers["svd"]
     for case, entry in svd.items():
-        loop, batched, gram = entry["faster"].values()
+        loop, batched, gram = (entry["faster"][slow] for slow in ("NumPy loop", "NumPy", "Gram matrix"))
         for key, value in {
             "error": entry["error"],
             "former": entry["error_former"],
@@ -195,19 +195,36 @@ def glue_svd(record: Record) -> None:
             "solves": entry["solves"],
             "rank": entry["rank"],
             "events": "; ".join(entry["events"]) or "nothing",
-            "after": times(loop["map"]),
-            "with": times(loop["fit and map"]),
-            "tidy": times(loop["map, orthonormal"]),
-            "batched": times(batched["map"]),
-            "batched-with": times(batched["fit and map"]),
-            "gram": times(gram["map"]),
-            "gram-tidy": times(gram["map, orthonormal"]),
-            "gram-with": times(gram["fit and map"]),
-            "gram-loop": times(loop["Gram matrix"]),
-            "block": times(loop["map, block"]),
+            "after": spread(loop["map"]),
+            "with": spread(loop["fit and map"]),
+            "tidy": spread(loop["map, orthonormal"]),
+            "batched": spread(batched["map"]),
+            "batched-with": spread(batched["fit and map"]),
+            "gram": spread(gram["map"]),
+            "gram-tidy": spread(gram["map, orthonormal"]),
+            "gram-with": spread(gram["fit and map"]),
         }.items():
             provenance.glue(f"bi-{case.lower()}-{key}", value)
     provenance.glue("bi-count", svd["A30"]["count"])
+    glue_verdicts("bi-svd", svd, {"loop": "NumPy loop", "batched": "NumPy", "gram": "Gram matrix"})
+
+
+def glue_verdicts(prefix: str, entries: Mapping[str, dict], rivals: Mapping[str, str]) -> None:
+    """Glue in words how map, and fit and map, compare with exact methods on all channels, from the quartiles."""
+    for key, rival in rivals.items():
+        for short, name in {"map": "map", "with": "fit and map"}.items():
+            found = {label(case): entry["faster"][rival][name] for case, entry in entries.items()}
+            provenance.glue(f"{prefix}-verdict-{key}-{short}", verdict(found))
+
+
+def label(case: str) -> str:
+    """Return the name of a channel: its model and its delay spread.
+
+    Example:
+        >>> label("A30")
+        'CDL-A, 30 ns'
+    """
+    return f"CDL-{case[0]}, {case[1:]} ns"
 
 
 def svd_table(record: Record) -> Table:
@@ -234,13 +251,13 @@ def svd_times_table(record: Record) -> Table:
     return across(
         svd,
         {
-            "map, in reused memory": lambda e: times(e["faster"]["NumPy loop"]["map"]),
-            "map, in new memory": lambda e: times(e["faster"]["NumPy loop"]["map, new memory"]),
-            "map, `orthonormal=True`": lambda e: times(e["faster"]["NumPy loop"]["map, orthonormal"]),
-            'map, `gauge="subspace"`': lambda e: times(e["faster"]["NumPy loop"]["map, block"]),
-            "fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"]),
-            "NumPy on all cores": lambda e: times(e["faster"]["NumPy loop"]["NumPy"]),
-            "Gram matrix on all cores": lambda e: times(e["faster"]["NumPy loop"]["Gram matrix"]),
+            "map, in reused memory": lambda e: spread(e["faster"]["NumPy loop"]["map"]),
+            "map, in new memory": lambda e: spread(e["faster"]["NumPy loop"]["map, new memory"]),
+            "map, `orthonormal=True`": lambda e: spread(e["faster"]["NumPy loop"]["map, orthonormal"]),
+            'map, `gauge="subspace"`': lambda e: spread(e["faster"]["NumPy loop"]["map, block"]),
+            "fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"]),
+            "NumPy on all cores": lambda e: spread(e["faster"]["NumPy loop"]["NumPy"]),
+            "Gram matrix on all cores": lambda e: spread(e["faster"]["NumPy loop"]["Gram matrix"]),
         },
     )
 
@@ -251,9 +268,12 @@ def glue_losses(record: Record) -> None:
         for name, loss in entry["losses"].items():
             provenance.glue(f"bi-{case.lower()}-{name.replace(' ', '-')}", loss)
             provenance.glue(
-                f"bi-{case.lower()}-{name.replace(' ', '-')}-time",
-                times(entry["faster"]["NumPy loop"][name] / entry["faster"]["NumPy loop"]["fit and map"]),
+                f"bi-{case.lower()}-{name.replace(' ', '-')}-time", spread(entry["faster"]["fit and map"][name])
             )
+    found = {
+        label(case): entry["faster"]["fit and map"]["interpolated 24"] for case, entry in record.numbers["svd"].items()
+    }
+    provenance.glue("bi-interpolated-verdict", verdict(found))
 
 
 def group_labels(record: Record) -> dict[str, str]:
@@ -279,8 +299,8 @@ def losses_times_table(record: Record) -> Table:
     svd, labels = record.numbers["svd"], group_labels(record)
     return across(
         svd,
-        {label: (lambda e, name=name: times(e["faster"]["NumPy loop"][name])) for name, label in labels.items()}
-        | {"fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"])},
+        {label: (lambda e, name=name: spread(e["faster"]["NumPy loop"][name])) for name, label in labels.items()}
+        | {"fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"])},
     )
 
 
@@ -334,10 +354,8 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
         "limit": benchmark.eckart_young(reference, terms),
         "errors": {name: benchmark.relative_error(value, reference) for name, value in values.items()},
         "losses": {name: 1 - nm.wireless.sum_rate(H, value, level).mean() / best for name, value in values.items()},
-        "faster": {
-            slow: {name: benchmark.speed_up(timings, slow, name) for name in calls}
-            for slow in ("NumPy loop", "Sionna", "Cholesky")
-        },
+        "conditions": timings.conditions,
+        "faster": {slow: timings.ratios(slow, list(calls)) for slow in ("NumPy loop", "Sionna", "Cholesky")},
     }
 
 
@@ -354,14 +372,15 @@ def glue_lmmse(record: Record) -> None:
             "rank": entry["rank"],
             "solves": entry["solves"],
             **{
-                f"{slow.split()[0].lower()}-{key}": times(entry["faster"][slow][name])
+                f"{slow.split()[0].lower()}-{key}": spread(entry["faster"][slow][name])
                 for slow in entry["faster"]
                 for key, name in {"map": "map", "new": "map, new memory", "with": "fit and map"}.items()
             },
-            "cubic-time": times(entry["faster"]["NumPy loop"]["solves and cubic"]),
+            "cubic-time": spread(entry["faster"]["NumPy loop"]["solves and cubic"]),
         }.items():
             provenance.glue(f"bi-lmmse-{case.lower()}-{key}", value)
     provenance.glue("bi-knots", lmmse["A30"]["knots"])
+    glue_verdicts("bi-lmmse", lmmse, {"loop": "NumPy loop", "sionna": "Sionna", "cholesky": "Cholesky"})
 
 
 def lmmse_table(record: Record) -> Table:
@@ -393,14 +412,14 @@ def lmmse_times_table(record: Record) -> Table:
     return across(
         lmmse,
         {
-            "map, in reused memory": lambda e: times(e["faster"]["NumPy loop"]["map"]),
-            "map, in new memory": lambda e: times(e["faster"]["NumPy loop"]["map, new memory"]),
-            "fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"]),
-            "Sionna": lambda e: times(e["faster"]["NumPy loop"]["Sionna"]),
-            "torch Cholesky": lambda e: times(e["faster"]["NumPy loop"]["Cholesky"]),
-            "linear, after its solves": lambda e: times(e["faster"]["NumPy loop"]["linear"]),
-            "linear and its solves": lambda e: times(e["faster"]["NumPy loop"]["solves and linear"]),
-            "cubic spline and its solves": lambda e: times(e["faster"]["NumPy loop"]["solves and cubic"]),
+            "map, in reused memory": lambda e: spread(e["faster"]["NumPy loop"]["map"]),
+            "map, in new memory": lambda e: spread(e["faster"]["NumPy loop"]["map, new memory"]),
+            "fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"]),
+            "Sionna": lambda e: spread(e["faster"]["NumPy loop"]["Sionna"]),
+            "torch Cholesky": lambda e: spread(e["faster"]["NumPy loop"]["Cholesky"]),
+            "linear, after its solves": lambda e: spread(e["faster"]["NumPy loop"]["linear"]),
+            "linear and its solves": lambda e: spread(e["faster"]["NumPy loop"]["solves and linear"]),
+            "cubic spline and its solves": lambda e: spread(e["faster"]["NumPy loop"]["solves and cubic"]),
         },
     )
 
@@ -424,14 +443,14 @@ def glue_gpu(record: Record) -> None:
             "sionna-new": entry["lmmse"]["faster"]["Sionna"]["map, new memory"],
             "sionna-with": entry["lmmse"]["faster"]["Sionna"]["fit and map"],
         }.items():
-            provenance.glue(f"bi-gpu-{case.lower()}-{key}", times(value))
+            provenance.glue(f"bi-gpu-{case.lower()}-{key}", spread(measured(value)))
 
 
 def gpu_table(record: Record) -> Table:
     """Tabulate the ratios of times of a run on a GPU."""
 
     def ratio(task: str, fast: str, slow: str) -> Callable[[dict], str]:
-        return lambda e: times(e[task]["faster"][slow][fast])
+        return lambda e: spread(measured(e[task]["faster"][slow][fast]))
 
     return across(
         on_gpu_by_case(record),
@@ -497,7 +516,7 @@ def certificates(
 
 
 def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> dict:
-    """Return how many times faster exact inverses and the map are than a certificate of the map."""
+    """Return how many times as long as exact inverses, and as the map, a certificate of the map takes."""
     timings = benchmark.compare(
         {
             "certify": lambda: nm.certify(surrogate, task, f, rtol=1.0),
@@ -507,15 +526,18 @@ def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> di
         rounds=5,
     )
     return {
-        "solve": benchmark.speed_up(timings, "certify", "solve"),
-        "map": benchmark.speed_up(timings, "certify", "map"),
+        "conditions": timings.conditions,
+        "solve": timings.ratio("certify", "solve"),
+        "map": timings.ratio("certify", "map"),
     }
 
 
 def glue_certificates(record: Record) -> None:
     """Glue what the text says about certificates."""
-    provenance.glue("bi-certify-solve", times(record.numbers["certify_cost"]["solve"]))
-    provenance.glue("bi-certify-map", times(record.numbers["certify_cost"]["map"]))
+    cost = record.numbers["certify_cost"]
+    provenance.glue("bi-certify-solve", spread(cost["solve"]))
+    provenance.glue("bi-certify-map", spread(cost["map"]))
+    provenance.glue("bi-certify-dear", side(cost["solve"], "dearer than", "cheaper than", "about as dear as"))
     for name in dict.fromkeys(entry["operation"] for entry in record.numbers["certified"]):
         sharp = [entry["sharpness"] for entry in record.numbers["certified"] if entry["operation"] == name]
         provenance.glue(f"bi-sharp-{name.lower()}-least", times(min(sharp)))

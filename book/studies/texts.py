@@ -26,16 +26,6 @@ def two_digits(value: float) -> float:
     return float(f"{value:.1e}") if math.isfinite(value) else value
 
 
-def in_matrices(value: float) -> str:
-    """Return a break-even point in words.
-
-    Example:
-        >>> in_matrices(1234.5), in_matrices(math.inf)
-        ('1,200 matrices', 'no number of matrices')
-    """
-    return f"{two_digits(value):,.0f} matrices" if math.isfinite(value) else "no number of matrices"
-
-
 def times(ratio: float) -> str:
     """Return a ratio of times with two digits.
 
@@ -58,6 +48,16 @@ def spread(ratio: Sequence[float]) -> str:
     """
     lower, median, upper = (times(x) if math.isfinite(x) else "never" for x in ratio)
     return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
+
+
+def measured(ratio: float | Sequence[float]) -> Sequence[float]:
+    """Return a ratio of a record, also of one that kept medians alone: their spread is not known, and shown as none.
+
+    Example:
+        >>> measured(2.0), measured([1.0, 2.0, 3.0])
+        ((2.0, 2.0, 2.0), [1.0, 2.0, 3.0])
+    """
+    return ratio if isinstance(ratio, Sequence) else (ratio,) * 3
 
 
 def side(ratio: Sequence[float], above: str, below: str, even: str) -> str:
