@@ -271,3 +271,14 @@ def test_compare_passes_an_error_on_and_refuses_nonsense(clock, idle):
 )
 def test_break_even(fit, exact, surrogate, expected):
     assert benchmark.break_even(fit, exact, surrogate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("failed", "draws"), [(0, 200), (3, 50), (49, 50)])
+def test_the_upper_limit_is_the_probability_that_just_so_few_fail(failed, draws):
+    p = benchmark.upper_limit(failed, draws)
+    few = sum(math.comb(draws, k) * p**k * (1 - p) ** (draws - k) for k in range(failed + 1))
+    assert few == pytest.approx(0.05, rel=1e-6)
+
+
+def test_where_all_fail_nothing_is_refuted():
+    assert benchmark.upper_limit(7, 7) == 1.0

@@ -110,11 +110,10 @@ def test_solves_between_two_rungs():
 
 
 @pytest.mark.parametrize(
-    ("solves", "build", "price"), [(30, 100.0, 10.0), (30, 500.0, 0.0), (20, 500.0, 0.0), (20, 100.0, math.inf)]
+    ("saved", "extra", "price"), [(10, 100.0, 10.0), (10, -300.0, 0.0), (0, -300.0, 0.0), (0, 100.0, math.inf)]
 )
-def test_the_price_of_a_solve_from_which_on_a_build_pays(solves, build, price):
-    own = {"solves": 20, "build": 200.0}
-    assert several_parameters.price(own, {"solves": solves, "build": build}) == price
+def test_the_price_of_a_solve_from_which_on_a_build_pays(saved, extra, price):
+    assert several_parameters.price(saved, extra) == price
 
 
 def test_budgets_are_powers_or_grids():

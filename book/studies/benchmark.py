@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 from neumatc import checks, linalg
@@ -206,12 +207,14 @@ UNKNOWN = Ratio(math.nan, math.nan, math.nan)
 
 
 def dispersion(seconds: Mapping[str, Sequence[float]]) -> float:
-    """Return the largest spread of a callable: the distance of the quartiles of its times, in units of the first one's
-    in the same round, relative to their median.
+    """Return the largest distance of the quartiles of a callable's times, relative to their median.
+
+    Times are in units of the first callable's in the same round, where there are several, so that a drift of the
+    machine does not count.
     """
     first, *others = seconds.values()
-    ratios = [Ratio.of([a / b for a, b in zip(other, first)]) for other in others]
-    return max(((x.upper - x.lower) / x.median for x in ratios), default=0.0)
+    ratios = [[a / b for a, b in zip(other, first)] for other in others] or [first]
+    return max((x.upper - x.lower) / x.median for x in map(Ratio.of, ratios))
 
 
 def objection(seconds: Mapping[str, Sequence[float]], found: Load) -> str:
@@ -258,9 +261,7 @@ class Timings:
             slow, fast: The name of a callable; several names, whose times are added; or seconds of something that ran
                 once, for which the spread is that of the other alone.
         """
-        if self.refused:
-            return UNKNOWN
-        return Ratio.of([a / b for a, b in zip(self._times(slow), self._times(fast))])
+        return self.by_round(lambda a, b: a / b, slow, fast)
 
     def ratios(self, slow: str, names: Sequence[str]) -> dict[str, Ratio]:
         """Return how many times as fast as the first each of the others is."""
@@ -275,10 +276,17 @@ class Timings:
             count: Number of matrices that these two work through.
             instead: What the other way costs before its first matrix.
         """
+
+        def paid(fit: float, instead: float, slow: float, fast: float) -> float:
+            return break_even(fit - instead, slow / count, fast / count)
+
+        return self.by_round(paid, fit, instead, exact, surrogate)
+
+    def by_round(self, function: Callable[..., float], *works: Work) -> Ratio:
+        """Return quartiles and median of what a function makes of the times of a round; unknown where refused."""
         if self.refused:
             return UNKNOWN
-        rounds = zip(*map(self._times, (fit, instead, exact, surrogate)))
-        return Ratio.of([break_even(a - b, slow / count, fast / count) for a, b, slow, fast in rounds])
+        return Ratio.of([function(*own) for own in zip(*map(self._times, works))])
 
     def _times(self, work: Work) -> list[float]:
         parts = work if isinstance(work, tuple) else (work,)
@@ -361,6 +369,21 @@ def _alternate(
             if i >= warm_up:
                 seconds[name].append(elapsed)
     return {name: tuple(times) for name, times in seconds.items()}
+
+
+def upper_limit(failed: int, draws: int, confidence: float = 0.95) -> float:
+    """Return the limit of Clopper and Pearson: the largest probability of a failure that the draws do not refute.
+
+    Args:
+        failed: How many of the draws failed.
+        draws: Independent draws.
+        confidence: Probability that the limit holds.
+
+    Example:
+        >>> f"{upper_limit(0, 200):.4f}"
+        '0.0149'
+    """
+    return 1.0 if failed == draws else float(beta.ppf(confidence, failed + 1, draws - failed))
 
 
 def break_even(fit_seconds: float, seconds_per_exact: float, seconds_per_surrogate: float) -> float:

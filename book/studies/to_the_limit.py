@@ -11,7 +11,7 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc import rational
-from studies import benchmark, interpolants, practice, provenance, solvers
+from studies import benchmark, interpolants, practice, provenance, solvers, training_search
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
 from studies.texts import matrices, measured, side, spread, title, two_digits, verdict
@@ -147,7 +147,7 @@ def trainings(
 
 def best_trial(search: Record, name: str, cost: float = math.inf) -> dict:
     """Return the best trial of the published search on one family, of those below a cost in inversions."""
-    trials = [s for s in search.numbers["trials"] if s["family"] == name and s["cost_in_inversions"] < cost]
+    trials = [s for s in search.numbers["trials"] if s["family"] == name and training_search.cost(s) < cost]
     return min(trials, key=lambda trial: trial["error"])
 
 
@@ -183,11 +183,11 @@ def glue_trigonometric(record: Record, search: Record) -> None:
         "train-time": spread(t["trained"]["over_network"]),
         "tuned-gap": tuned["error"] / limit,
         "tuned-steps": tuned["steps"],
-        "tuned-cost": float(f"{tuned['cost_in_inversions'] / 1e6:.2g}"),
+        "tuned-cost": float(f"{training_search.cost(tuned) / 1e6:.2g}"),
         "random-trials": len(random),
         "random-gap": two_digits(sorted(s["error"] for s in random)[len(random) // 2] / limit),
         "random-steps": random[0]["steps"],
-        "minute-cost": two_digits(short["cost_in_inversions"]),
+        "minute-cost": two_digits(training_search.cost(short)),
         "minute-gap": short["error"] / limit,
         "alone-gap": t["residual_only"]["error"] / t["limit"],
         "alone-collocation": t["residual_only"]["collocation"],
@@ -470,10 +470,10 @@ def glue_costs(record: Record, search: Record) -> None:
             provenance.glue(f"{key}-{label}", spread(value))
     glue_cost_verdicts(record)
     n, casual = record.numbers["cdl_c"], best_trial(search, "cdl_c", 5e5)
-    provenance.glue("tl-c-casual-cost", two_digits(casual["cost_in_inversions"]))
+    provenance.glue("tl-c-casual-cost", two_digits(training_search.cost(casual)))
     provenance.glue("tl-c-casual-gap", casual["error"] / search.numbers["cdl_c_limit"])
     tuned = best_trial(search, "cdl_c")
-    provenance.glue("tl-c-train-fit", two_digits(tuned["cost_in_inversions"]))
+    provenance.glue("tl-c-train-fit", two_digits(training_search.cost(tuned)))
     provenance.glue("tl-c-train-even", matrices(n["training_break_even"]["NumPy loop"]))
     provenance.glue("tl-count", n["count"])
     provenance.glue("tl-c-tuned-gap", tuned["error"] / search.numbers["cdl_c_limit"])
