@@ -190,7 +190,7 @@ def test_a_loaded_machine_is_measured_again_and_then_believed(clock, idle):
     seconds = {"a": [1.0, 0.9, 0.9, 0.9, 0.4, 0.4, 0.4], "b": [1.0, 0.9, 0.9, 0.9, 0.2, 0.2, 0.2]}
     timings = benchmark.compare({name: clock.callable(name, own) for name, own in seconds.items()}, rounds=3)
     assert timings.conditions["attempts"] == 2 and not timings.refused
-    assert timings.ratio("a", "b") == (2, 2, 2), "of the second attempt alone, without another warm-up"
+    assert timings.ratio("a", "b") == pytest.approx((2, 2, 2)), "of the second attempt alone, without another warm-up"
 
 
 def test_a_machine_that_stays_loaded_is_refused(clock, idle):

@@ -90,6 +90,16 @@ def check(problem: nm.Problem, surrogate: nm.Surrogate, seed: int) -> dict:
     }
 
 
+def target_verdict(limit: float, target: float) -> str:
+    """Return in words whether a limit of the failure probability is below the target of the training.
+
+    Example:
+        >>> target_verdict(0.003, 0.01)
+        'that is below the target of 1 %'
+    """
+    return f"that is {'below' if limit < target else 'not below'} the target of {100 * target:g} %"
+
+
 def local(record: Record, problem: nm.Problem, surrogate: nm.Surrogate) -> None:
     """Record the functions and the error of a map in pieces of one parameter in [0, 1]; arguments as of `quality`."""
     p = torch.linspace(0, 1, 501, device=problem.family.device)[:, None]
@@ -117,7 +127,7 @@ def glue_quality(record: Record, search: Record) -> None:
     numbers = record.numbers
     trials = [trial for trial in search.numbers["trials"] if trial["family"] == "trigonometric"]
     best_trial = min(trials, key=lambda trial: trial["error"])
-    first, last = numbers["report"]["rounds"][0], numbers["report"]["rounds"][-1]
+    first = numbers["report"]["rounds"][0]
     fitted = nm.Report.from_dict(numbers["report"])
     checked = numbers["checked"]
     longer = numbers["training"]["over_closed_form"]
@@ -134,6 +144,10 @@ def glue_quality(record: Record, search: Record) -> None:
         "arch-checked": checked["draws"],
         "arch-failed": checked["failed"],
         "arch-upper-limit": f"{100 * benchmark.upper_limit(checked['failed'], checked['draws']):.1f} %",
+        "arch-target-verdict": target_verdict(
+            benchmark.upper_limit(checked["failed"], checked["draws"]),
+            numbers["report"]["settings"]["failure_probability"],
+        ),
         "arch-uniform-draws": checked["uniform"],
         "arch-zero-limit": f"{100 * benchmark.upper_limit(0, checked['uniform']):.1f} %",
         "arch-rounds": len(numbers["report"]["rounds"]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, interpolants, practice, provenance, solvers
+from studies import benchmark, figures, interpolants, practice, provenance, solvers
 from studies.provenance import Record, Table
 from studies.texts import measured, side, spread, times, verdict
 
@@ -105,6 +107,7 @@ def svd(
     groups: Mapping[str, dict],
     rounds: int,
     seed: int,
+    arrays: dict,
 ) -> dict:
     """Measure maps of the leading singular vectors of a channel beside exact decompositions and grouped precoders.
 
@@ -117,6 +120,7 @@ def svd(
         groups: Arguments of :func:`studies.practice.group_precoders` by name.
         rounds: Rounds of the alternating measurement.
         seed: Seed of the fits.
+        arrays: Takes the ``frequency`` and the singular values there, ``exact`` and of the ``map``.
 
     Returns:
         Errors, defects of orthogonality, lost rates and ratios of times, for the record.
@@ -156,6 +160,7 @@ def svd(
         return practice.precoded_rate(wide, V.to(torch.complex128), noise).mean()
 
     best = rate(exact.Vh.mH)
+    arrays |= {"frequency": f[:, 0], "exact": exact.S, "map": value.S}
     return {
         "shape": list(channel.shape),
         "count": len(f),
@@ -304,7 +309,9 @@ def losses_times_table(record: Record) -> Table:
     )
 
 
-def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int, rounds: int, seed: int) -> dict:
+def lmmse(
+    channel: nm.wireless.Channel, *, level: float, terms: int, budget: int, rounds: int, seed: int, arrays: dict
+) -> dict:
     """Measure maps of the linear equaliser of a channel beside exact solvers and interpolation.
 
     Args:
@@ -314,6 +321,8 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
         budget: Exact solves that a fit spends.
         rounds: Rounds of the alternating measurement.
         seed: Seed of the fits.
+        arrays: Takes the ``frequency`` and the relative errors there: of the ``map``, of the best map of its rank
+            (``limit``) and of the cubic ``spline``.
 
     Returns:
         Errors, lost rates and ratios of times, for the record.
@@ -346,6 +355,12 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
     values = {name: calls[name]()[::4].to(reference) for name in names}
     values["POD and spline"] = interpolants.pod_spline(task, budget, terms)(f[::4]).to(reference)
     best = nm.wireless.sum_rate(H, reference, level).mean()
+    drawn = {"map": values["map, new memory"], "limit": benchmark.best_of_rank(reference, terms)}
+    arrays |= {"frequency": f[::4, 0]}
+    for name, value in (drawn | {"spline": values["solves and cubic"]}).items():
+        arrays[name] = torch.linalg.vector_norm(value - reference, dim=(1, 2)) / torch.linalg.vector_norm(
+            reference, dim=(1, 2)
+        )
     return {
         "shape": list(channel.shape),
         "rank": terms,
@@ -481,7 +496,7 @@ def true_error(task: nm.Problem, value: object, f: Tensor) -> Tensor:
 
 
 def certificates(
-    tasks: Mapping[str, nm.Problem], f: Tensor, *, ranks: Sequence[int], budget: int, seed: int
+    tasks: Mapping[str, nm.Problem], f: Tensor, *, ranks: Sequence[int], budget: int, seed: int, arrays: dict
 ) -> list[dict]:
     """Compare the bounds of :func:`neumatc.certify` with the true errors of maps of several ranks.
 
@@ -491,12 +506,16 @@ def certificates(
         ranks: Ranks of the maps.
         budget: Exact solves that a fit spends.
         seed: Seed of the fits.
+        arrays: Takes ``<name>_error`` and ``<name>_bound`` at all frequencies, for the maps of all ranks.
     """
     method, certified = nm.ClosedForm(snapshots=budget), []
     for name, task in tasks.items():
         for r in ranks:
             surrogate = nm.fit(task, rank=r, method=method, seed=seed, progress=False)
             bound, error = stated(surrogate, task, f), true_error(task, surrogate(f), f)
+            for key, value in (("error", error), ("bound", bound)):
+                kept = arrays.get(f"{name}_{key}", value[:0])
+                arrays[f"{name}_{key}"] = torch.cat([kept, value])
             for rtol in (1e-2, 1e-3):
                 checked = nm.certify(surrogate, task, f, rtol=rtol)
                 certified.append(
@@ -530,6 +549,62 @@ def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> di
         "solve": timings.ratio("certify", "solve"),
         "map": timings.ratio("certify", "map"),
     }
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return arrays with names that a record keeps apart."""
+    return {f"{prefix}_{name}": value for name, value in arrays.items()}
+
+
+def track_figure(record: Record, case: str) -> Figure:
+    """Plot the singular values along the band, exact and of the map, and how far they are apart."""
+    f, exact, ours = (record.arrays[f"svd_{case}_{name}"] for name in ("frequency", "exact", "map"))
+    figure, (values, errors) = plt.subplots(2, 1, figsize=(figures.WIDTH, 5.2), sharex=True, height_ratios=(5, 3))
+    colours = (figures.BLUE, figures.ORANGE, figures.GREEN, figures.PURPLE)
+    for k, colour in zip(range(exact.shape[1]), colours):
+        values.plot(f / 1e6, exact[:, k], color=colour, lw=3.5, alpha=0.35)
+        values.plot(f / 1e6, ours[:, k], color=figures.BLACK, lw=0.9, ls="--")
+        errors.semilogy(f / 1e6, np.abs(ours[:, k] - exact[:, k]) / exact[:, 0], color=colour, lw=0.9)
+        values.annotate(f"{k + 1}", (f[-1] / 1e6, exact[-1, k]), xytext=(4, 0), textcoords="offset points", va="center")
+    values.set(ylabel="singular value")
+    errors.set(xlabel="offset from the carrier (MHz)", ylabel="error / largest value")
+    marks = [
+        plt.Line2D([], [], color=figures.GREY, lw=3.5, alpha=0.5, label="exact"),
+        plt.Line2D([], [], color=figures.BLACK, lw=0.9, ls="--", label="map"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def band_figure(record: Record, cases: Sequence[str]) -> Figure:
+    """Plot the errors of the equaliser along the band beside those of the best map of its rank, a panel a channel."""
+    figure, panels = plt.subplots(len(cases), 1, figsize=(figures.WIDTH, 2.6 * len(cases)), sharex=True, sharey=True)
+    for axes, case in zip(np.atleast_1d(panels), cases):
+        arrays = {name: record.arrays[f"lmmse_{case}_{name}"] for name in ("frequency", "map", "limit", "spline")}
+        f = arrays.pop("frequency") / 1e6
+        axes.semilogy(f, arrays["map"], color=figures.BLUE, lw=1.3, label="map")
+        axes.semilogy(f, arrays["limit"], color=figures.GREEN, lw=1.0, ls="--", label="best map of its rank (limit)")
+        axes.semilogy(f, arrays["spline"], color=figures.ORANGE, lw=0.9, label="cubic spline, as many solves")
+        axes.set(title=label(case), ylabel="relative error")
+    axes.set_xlabel("offset from the carrier (MHz)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def bound_figure(record: Record) -> Figure:
+    """Plot bounds against true errors, one point a frequency and map; no point may lie below the diagonal."""
+    figure, axes = plt.subplots(figsize=(figures.WIDTH, 4.6))
+    names = dict.fromkeys(entry["operation"] for entry in record.numbers["certified"])
+    ends = []
+    for name, colour, mark in zip(names, (figures.BLUE, figures.ORANGE, figures.GREEN), "o^s"):
+        error, bound = (record.arrays[f"certified_{name}_{key}"] for key in ("error", "bound"))
+        known = np.isfinite(bound)
+        axes.loglog(error[known], bound[known], mark, color=colour, ms=3, mfc="none", mew=0.6, label=name)
+        ends += [error[known].min(initial=1.0), error[known].max(initial=0.0)]
+    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=figures.BLACK, lw=1, label="bound = error")
+    axes.set(xlabel="true relative error", ylabel="bound")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return figure
 
 
 def glue_certificates(record: Record) -> None:

@@ -119,10 +119,9 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
 
     Args:
         record: Takes under ``name`` the ``shape`` of A, the number of ``samples`` if it is measured, and of each of the
-            ``ways`` a dictionary: ``solves``, ``error``, the largest at fresh random
-            parameters, ``time`` of a value in exact solutions, ``over_first`` in those of the first way, and ``pays``, the
-            number of values from which on it takes less time than exact solutions, building included, infinite where it
-            never does: each quartile, median and quartile.
+            ``ways`` a dictionary: ``solves``, ``error``, the largest at fresh random parameters, and with quartiles
+            ``time`` of a value in exact solutions, ``over_first`` in those of the first way, and ``pays``, the number
+            of values from which on it takes less time than exact solutions, building included, infinite where never.
         name: Of the starting point.
         problem: The problem.
         ways: Functions p (B, 1) -> value by name: a surrogate, a peer, or any with ``exact_solves`` and ``seconds``.

@@ -12,7 +12,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import measured
+from studies.texts import listed, measured
 
 TITLES = {"trigonometric": "trigonometric", "cdl_c": "CDL-C"}
 SPACE = {
@@ -176,6 +176,15 @@ def around(
         result = trial(problem, p, exact, chosen | change, steps=steps, rank=rank, seed=record.seed)
         record.numbers["around"].append({"change": name, **result})
         print(name)
+
+
+def glue_around(record: Record) -> None:
+    """Glue in words what the changes around the best trial do; the first entry is the unchanged setting."""
+    same, *others = record.numbers["around"]
+    better = [entry["change"] for entry in others if entry["error"] < same["error"]]
+    best = "The unchanged setting ends with the smallest error." if not better else f"Better ended: {listed(better)}."
+    ratio = max(entry["error"] / same["error"] for entry in others)
+    provenance.glue("ts-around-verdict", f"{best} The worst change multiplies the error by {ratio:.1f}.")
 
 
 def around_table(record: Record) -> Table:
