@@ -13,7 +13,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, figures, interpolants, practice, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import measured, side, spread, times, verdict
+from studies.texts import conditions, measured, side, spread, times, verdict
 
 GROUPS = ("linear", "factors", "functions", "meeting")
 
@@ -216,6 +216,8 @@ def glue_svd(record: Record) -> None:
 
 def glue_verdicts(prefix: str, entries: Mapping[str, dict], rivals: Mapping[str, str]) -> None:
     """Glue in words how map, and fit and map, compare with exact methods on all channels, from the quartiles."""
+    told = {conditions(entry["conditions"]): None for entry in entries.values()}
+    provenance.glue(f"{prefix}-timed", " ".join(told))
     for key, rival in rivals.items():
         for short, name in {"map": "map", "with": "fit and map"}.items():
             found = {label(case): entry["faster"][rival][name] for case, entry in entries.items()}
@@ -449,6 +451,7 @@ def glue_gpu(record: Record) -> None:
     machine = record.provenance["machine"]
     provenance.glue("bi-gpu", machine["gpu"] or machine["cpu"])
     provenance.glue("bi-gpu-cores", machine["cores"])
+    provenance.glue("bi-gpu-date", record.provenance["date"][:10])
     for case, entry in on_gpu_by_case(record).items():
         for key, value in {
             "gram": entry["svd"]["faster"]["Gram matrix"]["map"],
@@ -612,6 +615,7 @@ def glue_certificates(record: Record) -> None:
     cost = record.numbers["certify_cost"]
     provenance.glue("bi-certify-solve", spread(cost["solve"]))
     provenance.glue("bi-certify-map", spread(cost["map"]))
+    provenance.glue("bi-certify-timed", conditions(cost["conditions"]))
     provenance.glue("bi-certify-dear", side(cost["solve"], "dearer than", "cheaper than", "about as dear as"))
     for name in dict.fromkeys(entry["operation"] for entry in record.numbers["certified"]):
         sharp = [entry["sharpness"] for entry in record.numbers["certified"] if entry["operation"] == name]
@@ -635,3 +639,36 @@ def certificates_table(record: Record) -> Table:
             for e in record.numbers["certified"]
         ],
     )
+
+
+def check(record: Record) -> None:
+    """Assert what the text says of errors and rates; what it says of times follows from the quartiles."""
+    numbers = record.numbers
+    worked = [entry for group in GROUPS for entry in numbers[group]]
+    assert all(entry["holds"] for entry in worked if entry["certainty"] == "bound")
+    assert all(entry["error"] < 3e-3 for entry in worked)
+    given = {entry["call"]: entry["stated"] / entry["error"] for entry in worked}
+    assert all(abs(given[f"nm.{call}"] - 1) < 1e-2 for call in ("Eig()", "MatrixFunction()"))
+    notes = [" ".join(entry["notes"]) for entry in numbers["meeting"]]
+    assert all("crossing of" in text for text in notes[:3]) and "avoided" in notes[2]
+    assert all(entry["holds"] for entry in numbers["certified"])
+    assert all(entry["error_after"] <= entry["rtol"] for entry in numbers["certified"])
+    if record.profile != "smoke":
+        check_sizes(numbers)
+
+
+def check_sizes(numbers: dict) -> None:
+    """Assert what the text says of errors and rates at full size."""
+    for entry in numbers["svd"].values():
+        assert entry["solves"] <= 96 and entry["error"] <= 1e-2
+        assert abs(entry["loss"]) <= 1e-4 and entry["loss_orthonormal"] <= 1e-4
+        assert entry["defect_orthonormal"] <= 1e-5
+        assert entry["loss_orthonormal"] < entry["losses"]["one for 24"] < entry["losses"]["one for 48"]
+        assert entry["losses"]["interpolated 24"] < entry["loss_orthonormal"]
+    assert numbers["svd"]["A100"]["events"]
+    for case, entry in numbers["lmmse"].items():
+        assert entry["errors"]["solves and cubic"] < entry["errors"]["map, new memory"] < 1e-2
+        assert entry["losses"]["map, new memory"] <= 1e-4
+        assert case[1:] != "30" or entry["errors"]["linear"] < entry["errors"]["map, new memory"]
+        assert (entry["losses"]["linear"] < entry["losses"]["map, new memory"]) == (case != "A100")
+        assert entry["errors"]["POD and spline"] < 1.1 * entry["errors"]["map, new memory"]
