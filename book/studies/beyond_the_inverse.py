@@ -216,8 +216,7 @@ def glue_svd(record: Record) -> None:
 
 def glue_verdicts(prefix: str, entries: Mapping[str, dict], rivals: Mapping[str, str]) -> None:
     """Glue in words how map, and fit and map, compare with exact methods on all channels, from the quartiles."""
-    told = {conditions(entry["conditions"]): None for entry in entries.values()}
-    provenance.glue(f"{prefix}-timed", " ".join(told))
+    provenance.glue(f"{prefix}-timed", conditions(*(entry["conditions"] for entry in entries.values())))
     for key, rival in rivals.items():
         for short, name in {"map": "map", "with": "fit and map"}.items():
             found = {label(case): entry["faster"][rival][name] for case, entry in entries.items()}
@@ -641,9 +640,13 @@ def certificates_table(record: Record) -> Table:
     )
 
 
-def check(record: Record) -> None:
+def check(record: Record, on_gpu: Record) -> None:
     """Assert what the text says of errors and rates; what it says of times follows from the quartiles."""
     numbers = record.numbers
+    # The record of a GPU may have kept no spread, so what is said of it holds by far.
+    svd, lmmse = (on_gpu.numbers[task]["C30"]["faster"] for task in ("svd", "lmmse"))
+    assert measured(svd["Gram matrix"]["fit and map"])[1] < 0.5 and measured(lmmse["Sionna"]["fit and map"])[1] < 0.5
+    assert measured(svd["NumPy loop"]["NumPy"])[1] < 0.7, "the batched SVD of a GPU"
     worked = [entry for group in GROUPS for entry in numbers[group]]
     assert all(entry["holds"] for entry in worked if entry["certainty"] == "bound")
     assert all(entry["error"] < 3e-3 for entry in worked)

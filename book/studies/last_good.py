@@ -68,8 +68,8 @@ def table(record: Record, **tables: str) -> Table:
     """
     rows = []
     for place, title in tables.items():
-        told = {texts.conditions(entry["conditions"]): None for entry in measurements(record.numbers.get(place))}
-        rows += [[title, " ".join(told)]] if told else []
+        told = [entry["conditions"] for entry in measurements(record.numbers.get(place))]
+        rows += [[title, texts.conditions(*told)]] if told else []
     return Table(("times of", "taken"), rows)
 
 

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import bases, benchmark, figures, interpolants, provenance, solvers
+from studies import bases, benchmark, figures, interpolants, last_good, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import UNTIMED, matrices, side, spread
+from studies.texts import UNTIMED, conditions, matrices, side, spread
 from studies.texts import verdict as told
 
 # A map: a surrogate or a peer.
@@ -679,13 +679,18 @@ def glue_verdict(record: Record) -> None:
     contest = record.numbers["contest"]["entries"]
     beyond = [v for v in verdict(record) if v["d"] > 1]
     shares = [v["share"] for v in beyond if math.isfinite(v["share"])] or [math.nan]
+    one = [v["share"] for v in verdict(record) if v["d"] == 1 and math.isfinite(v["share"])]
+    some = f"{min(one):.2f} to {max(one):.2f} times as many" if one else "a number that was not found"
+    provenance.glue("sp-one-share", some)
+    timed = [entry["conditions"] for entry in last_good.measurements(record.numbers["contest"])]
+    provenance.glue("sp-contest-timed", conditions(*timed))
     provenance.glue("sp-share-least", float(f"{min(shares):.1e}"))
     provenance.glue("sp-share-most", float(f"{max(shares):.1e}"))
     for key in ("slower", "worth"):
         ratios = sorted((v[key] for v in beyond if not math.isnan(v[key][1])), key=lambda ratio: ratio[1])
         provenance.glue(f"sp-{key}-least", spread(ratios[0]) if ratios else UNTIMED)
         provenance.glue(f"sp-{key}-most", spread(ratios[-1]) if ratios else UNTIMED)
-    words = {f"{v['d']} parameters to {v['goal']:g}": v["slower"] for v in beyond}
+    words = {f"{v['d']} parameters to an error of {v['goal']:g}": v["slower"] for v in beyond}
     provenance.glue("sp-slower-verdict", told(words, "dearer", "cheaper", "about as dear"))
     fewer = all(share < 1 for share in shares)
     provenance.glue(
@@ -1019,6 +1024,7 @@ def glue_wireless(record: Record) -> None:
         "speed": spread(over["NumPy loop"]),
         "speed-cholesky": spread(over["torch, Cholesky"]),
         "speed-eigen": spread(over["eigendecomposition per frequency"]),
+        "timed": conditions(w["conditions"]),
         "verdict": told({key: over[key] for key in w["break_even"]}),
         "fit": spread(w["fit"]),
         "even": matrices(w["break_even"]["NumPy loop"]),
@@ -1047,3 +1053,29 @@ def wireless_table(record: Record) -> Table:
         for name in w["solves"]
     ]
     return Table(["LMMSE equaliser", "solves", "terms", "error", "time per matrix (NumPy loop = 1)"], rows)
+
+
+def check(record: Record) -> None:
+    """Assert what the text says of errors and counts; what it says of times follows from the quartiles."""
+    numbers = record.numbers
+    own, entries = numbers["by_solves"], numbers["contest"]["entries"]
+    spanned, limits = (own[name]["errors"] for name in ("best in the span of the snapshots", "limit of the rank"))
+    assert all(e >= 0.99 * limit for e, limit in zip(spanned, limits)), "no span of n snapshots beats the limit of n"
+    firsts = [e["climbed"][0]["error"] for e in entries if e["method"] != HELPED]
+    assert min(firsts) > GOALS[0], "ladders begin above the goals"
+    if record.profile != "smoke":
+        check_sizes(record)
+
+
+def check_sizes(record: Record) -> None:
+    """Assert what the text says of errors and counts at full size."""
+    assert all(f["error"] <= 0.6 * f["best"] for f in with_best(record)), "the closed form against the best peer"
+    assert at(record, CLOSED) < at(record, "best in the span of the snapshots"), "Newton's iteration leaves the span"
+    assert at(record, "closed form, least squares in the span") < at(record, "radial functions, tuned")
+    for v in verdict(record):
+        assert v["d"] == 1 or v["share"] < 1, "fewest exact solves for several parameters"
+    errors, told_grid = record.numbers["wireless"]["errors"], Setting(record).told_grid
+    assert errors["closed form, Fourier extension"] < errors["radial functions, tuned"], "not told"
+    assert errors[told_grid] < 0.3 * errors["Chebyshev, equal sides"], "told which variable is smooth"
+    assert errors[TOLD_RADIAL] < 0.3 * errors["radial functions, tuned"]
+    assert max(errors[name] for name in ("eigendecomposition per frequency", "torch, Cholesky")) < 1e-4

@@ -131,22 +131,32 @@ def matrices(ratio: Sequence[float]) -> str:
     return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
 
 
-def conditions(measured: Mapping[str, object]) -> str:
+def conditions(*measured: Mapping[str, object]) -> str:
     """Return when, where and beside what times were taken, or why they were not.
 
     Args:
-        measured: The conditions of a measurement, from ``studies.benchmark.Timings``.
+        *measured: The conditions of measurements that are shown together, from ``studies.benchmark.Timings``.
 
     Example:
         >>> told = {"refused": "", "date": "2026-11-28T10:00:00+00:00", "rounds": 5, "threads": 2, "attempts": 1}
-        >>> conditions(told | {"processor": "AMD EPYC", "load_before": 0.3, "load_during": 0.02})
+        >>> told |= {"processor": "AMD EPYC", "load_before": 0.3, "load_during": 0.02}
+        >>> conditions(told)
         'Timed on 2026-11-28: AMD EPYC, 2 threads, 5 rounds; load before 0.3, other work 2 % of the processor.'
+        >>> conditions(told, told | {"refused": "other work took 50%"})[-28:]
+        ' 1 of 2 timings was refused.'
     """
-    known = {"load before": measured["load_before"], "other work": measured["load_during"]}
-    before = "" if known["load before"] is None else f"load before {known['load before']:g}, "
-    other = "unknown" if known["other work"] is None else f"{100 * known['other work']:.0f} % of the processor"
-    where = f"{measured['processor']}, {measured['threads']} threads, {measured['rounds']} rounds"
-    day = str(measured["date"])[:10]
-    if measured["refused"]:
-        return f"No timing could be taken here on {day} ({measured['refused']}); errors and counts are not affected."
-    return f"Timed on {day}: {where}; {before}other work {other}."
+    good = [x for x in measured if not x["refused"]]
+    if not good:
+        reason, day = measured[0]["refused"], str(measured[0]["date"])[:10]
+        return f"No timing could be taken here on {day} ({reason}); errors and counts are not affected."
+    days = listed(sorted({str(x["date"])[:10] for x in good}))
+    where = listed(sorted({f"{x['processor']}, {x['threads']} threads" for x in good}))
+    before = max((x["load_before"] for x in good if x["load_before"] is not None), default=None)
+    others = max((x["load_during"] for x in good if x["load_during"] is not None), default=None)
+    most = "" if len(good) == 1 else "at most "
+    load = "" if before is None else f"load before {most}{before:g}, "
+    work = "unknown" if others is None else f"{most}{100 * others:.0f} % of the processor"
+    refused = len(measured) - len(good)
+    left = f" {refused} of {len(measured)} timings {'was' if refused == 1 else 'were'} refused." if refused else ""
+    rounds = min(x["rounds"] for x in good)
+    return f"Timed on {days}: {where}, {rounds} rounds; {load}other work {work}.{left}"
