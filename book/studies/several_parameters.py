@@ -666,7 +666,7 @@ def verdict(record: Record) -> list[dict]:
                     "goal": goal,
                     "share": needed / interpolated(entries[fewest], goal),
                     "rival": fewest,
-                    "quickest": quickest,
+                    "quickest": UNTIMED if math.isnan(race["over"][quickest][1]) else quickest,
                     "slower": race["over"][quickest],
                     "worth": race["price"][dearest],
                 }
@@ -691,7 +691,7 @@ def glue_verdict(record: Record) -> None:
         provenance.glue(f"sp-{key}-least", spread(ratios[0]) if ratios else UNTIMED)
         provenance.glue(f"sp-{key}-most", spread(ratios[-1]) if ratios else UNTIMED)
     words = {f"{v['d']} parameters to an error of {v['goal']:g}": v["slower"] for v in beyond}
-    provenance.glue("sp-slower-verdict", told(words, "dearer", "cheaper", "about as dear"))
+    provenance.glue("sp-slower-verdict", told(words, "dearer", "cheaper", "about as dear", at="for"))
     fewer = all(share < 1 for share in shares)
     provenance.glue(
         "sp-share-verdict", "needs fewer exact solves" if fewer else "does not always need fewer exact solves"
@@ -1025,7 +1025,7 @@ def glue_wireless(record: Record) -> None:
         "speed-cholesky": spread(over["torch, Cholesky"]),
         "speed-eigen": spread(over["eigendecomposition per frequency"]),
         "timed": conditions(w["conditions"]),
-        "verdict": told({key: over[key] for key in w["break_even"]}),
+        "verdict": told({f"the {key}": over[key] for key in w["break_even"]}, at="beside"),
         "fit": spread(w["fit"]),
         "even": matrices(w["break_even"]["NumPy loop"]),
         "even-cholesky": matrices(w["break_even"]["torch, Cholesky"]),

@@ -87,12 +87,15 @@ def verdict(
     above: str = "faster",
     below: str = "slower",
     even: str = "about as fast",
+    *,
+    at: str = "on",
 ) -> str:
     """Return what ratios of times say, each where it holds and with its spread; the words are those of :func:`side`.
 
     Args:
         ratios: Where -> lower quartile, median and upper quartile of how many times as fast something is.
         above, below, even: The words.
+        at: The preposition before a place.
 
     Example:
         >>> verdict({"A": (2.0, 2.2, 2.3), "C": (0.9, 1.1, 1.3)})
@@ -104,7 +107,7 @@ def verdict(
     for where, ratio in ratios.items():
         word = side(ratio, above, below, even)
         groups.setdefault(word, []).append(where if word == UNTIMED else f"{where}, {spread(ratio)} times")
-    return "; ".join(f"{word} on {listed(found)}" for word, found in groups.items())
+    return "; ".join(f"{word} {at} {listed(found)}" for word, found in groups.items())
 
 
 def listed(words: Sequence[str]) -> str:
