@@ -36,6 +36,12 @@ RIVALS = (
 # From so many exact solves on, for three parameters, the closed form is given more polynomials than it tries by itself:
 # this part of the number of values.
 MANY, POLYNOMIALS = 128, 0.3
+# Exact equalisers, and what the text calls them.
+EXACT = {
+    "NumPy loop": "the NumPy loop",
+    "torch, Cholesky": "torch's Cholesky factorisation",
+    "eigendecomposition per frequency": "one eigendecomposition for each frequency",
+}
 TOLD_RADIAL = "radial functions, tuned, noise axis times 0.1"
 
 
@@ -1025,7 +1031,7 @@ def glue_wireless(record: Record) -> None:
         "speed-cholesky": spread(over["torch, Cholesky"]),
         "speed-eigen": spread(over["eigendecomposition per frequency"]),
         "timed": conditions(w["conditions"]),
-        "verdict": told({f"the {key}": over[key] for key in w["break_even"]}, at="beside"),
+        "verdict": told({name: over[key] for key, name in EXACT.items()}, at="beside"),
         "fit": spread(w["fit"]),
         "even": matrices(w["break_even"]["NumPy loop"]),
         "even-cholesky": matrices(w["break_even"]["torch, Cholesky"]),
