@@ -219,18 +219,18 @@ def glue_verdicts(prefix: str, entries: Mapping[str, dict], rivals: Mapping[str,
     provenance.glue(f"{prefix}-timed", conditions(*(entry["conditions"] for entry in entries.values())))
     for key, rival in rivals.items():
         for short, name in {"map": "map", "with": "fit and map"}.items():
-            found = {label(case): entry["faster"][rival][name] for case, entry in entries.items()}
+            found = {label(case, " at"): entry["faster"][rival][name] for case, entry in entries.items()}
             provenance.glue(f"{prefix}-verdict-{key}-{short}", verdict(found))
 
 
-def label(case: str) -> str:
+def label(case: str, joined: str = ",") -> str:
     """Return the name of a channel: its model and its delay spread.
 
     Example:
-        >>> label("A30")
-        'CDL-A, 30 ns'
+        >>> label("A30"), label("C100", " at")
+        ('CDL-A, 30 ns', 'CDL-C at 100 ns')
     """
-    return f"CDL-{case[0]}, {case[1:]} ns"
+    return f"CDL-{case[0]}{joined} {case[1:]} ns"
 
 
 def svd_table(record: Record) -> Table:
@@ -566,10 +566,10 @@ def track_figure(record: Record, case: str) -> Figure:
     for k, colour in zip(range(exact.shape[1]), colours):
         values.plot(f / 1e6, exact[:, k], color=colour, lw=3.5, alpha=0.35)
         values.plot(f / 1e6, ours[:, k], color=figures.BLACK, lw=0.9, ls="--")
-        errors.semilogy(f / 1e6, np.abs(ours[:, k] - exact[:, k]) / exact[:, 0], color=colour, lw=0.9)
         values.annotate(f"{k + 1}", (f[-1] / 1e6, exact[-1, k]), xytext=(4, 0), textcoords="offset points", va="center")
     values.set(ylabel="singular value")
-    errors.set(xlabel="offset from the carrier (MHz)", ylabel="error / largest value")
+    errors.semilogy(f / 1e6, np.abs(ours - exact).max(axis=1) / exact[:, 0], color=figures.BLACK, lw=0.9)
+    errors.set(xlabel="offset from the carrier (MHz)", ylabel="largest error / value 1")
     marks = [
         plt.Line2D([], [], color=figures.GREY, lw=3.5, alpha=0.5, label="exact"),
         plt.Line2D([], [], color=figures.BLACK, lw=0.9, ls="--", label="map"),
@@ -594,17 +594,17 @@ def band_figure(record: Record, cases: Sequence[str]) -> Figure:
 
 
 def bound_figure(record: Record) -> Figure:
-    """Plot bounds against true errors, one point a frequency and map; no point may lie below the diagonal."""
-    figure, axes = plt.subplots(figsize=(figures.WIDTH, 4.6))
+    """Plot bounds in units of the true errors, one point a frequency and map; no point may lie below one."""
+    figure, axes = plt.subplots(figsize=(figures.WIDTH, 4.2))
     names = dict.fromkeys(entry["operation"] for entry in record.numbers["certified"])
-    ends = []
     for name, colour, mark in zip(names, (figures.BLUE, figures.ORANGE, figures.GREEN), "o^s"):
         error, bound = (record.arrays[f"certified_{name}_{key}"] for key in ("error", "bound"))
         known = np.isfinite(bound)
-        axes.loglog(error[known], bound[known], mark, color=colour, ms=3, mfc="none", mew=0.6, label=name)
-        ends += [error[known].min(initial=1.0), error[known].max(initial=0.0)]
-    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=figures.BLACK, lw=1, label="bound = error")
-    axes.set(xlabel="true relative error", ylabel="bound")
+        axes.loglog(
+            error[known], bound[known] / error[known], mark, color=colour, ms=3, mfc="none", mew=0.6, label=name
+        )
+    axes.axhline(1, color=figures.BLACK, lw=1, label="bound = error")
+    axes.set(xlabel="true relative error", ylabel="bound / true error")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     return figure
 

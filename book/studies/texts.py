@@ -101,8 +101,10 @@ def verdict(
         >>> verdict({"A": (2.0, 2.2, 2.3), "C": (0.9, 1.1, 1.3)})
         'faster on A, 2.2 (2.0 to 2.3) times; about as fast on C, 1.1 (0.9 to 1.3) times'
         >>> verdict({"A": (math.nan,) * 3, "C": (math.nan,) * 3})
-        'not timed on A and C'
+        'not timed'
     """
+    if all(math.isnan(ratio[1]) for ratio in ratios.values()):
+        return UNTIMED
     groups: dict[str, list[str]] = {}
     for where, ratio in ratios.items():
         word = side(ratio, above, below, even)
