@@ -69,7 +69,8 @@ def cases_table(record: Record) -> Table:
     for x in record.numbers["cases"]:
         solves = f"{x['solves']:,}" + ("" if x["most_solves"] is None else f" / {x['most_solves']:,}")
         shares = f"{x['failing']:.1%} / {x['allowed']:.0%}"
-        times = f"{x['multiple']:,.0f} / {x['most']:,.0f}"
+        # Older records kept the median alone.
+        times = f"{texts.spread(texts.measured(x.get('multiples', x['multiple'])))} / {x['most']:,.0f}"
         name = x["name"] + ("" if x["right"] else ": missed")
         rows.append((name, solves, f"{x['defect']:.1e} / {x['bar']:g}", shares, times))
     head = ("problem", "exact solves", "largest defect", "parameters above", "time of the fit, in exact solves")

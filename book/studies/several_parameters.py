@@ -1078,6 +1078,8 @@ def check_sizes(record: Record) -> None:
     assert all(f["error"] <= 0.6 * f["best"] for f in with_best(record)), "the closed form against the best peer"
     assert at(record, CLOSED) < at(record, "best in the span of the snapshots"), "Newton's iteration leaves the span"
     assert at(record, "closed form, least squares in the span") < at(record, "radial functions, tuned")
+    found = {e["name"]: e["error"] for e in record.numbers["embeddings"]}
+    assert found["Chebyshev, total"] < min(found[f"Chebyshev, {kind}"] for kind in ("hyperbolic", "smolyak"))
     for v in verdict(record):
         assert v["d"] == 1 or v["share"] < 1, "fewest exact solves for several parameters"
     errors, told_grid = record.numbers["wireless"]["errors"], Setting(record).told_grid
