@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neumatc as nm
-from studies import benchmark
+from studies import benchmark, load
+from studies.load import Load
 
 SHAPES = [(12, 3, 4), (5, 3, 4), (9, 6), (4, 2, 2, 2)]
 
@@ -166,24 +167,100 @@ def clock(monkeypatch):
     return fake
 
 
-def test_compare_alternates_and_leaves_the_warm_up_out(clock):
-    callables = {"a": clock.callable("a", [100, 1, 2, 4]), "b": clock.callable("b", [100, 4, 4, 2])}
+@pytest.fixture
+def idle(monkeypatch):
+    """A machine on which nothing else runs; tests append what others take, one look after the other."""
+    shares = []
+    monkeypatch.setattr(load.Watch, "load", lambda self, wait=True: Load(0.5, shares.pop(0) if shares else 0.0))
+    return shares
+
+
+def test_compare_alternates_and_leaves_the_warm_up_out(clock, idle):
+    callables = {"a": clock.callable("a", [100, 4, 4, 4]), "b": clock.callable("b", [100, 5, 4, 4])}
     timings = benchmark.compare(callables, rounds=3, warm_up=1)
     assert clock.calls == ["a", "b", "b", "a", "a", "b", "b", "a"]
-    assert {name: timing.seconds for name, timing in timings.items()} == {"a": (1, 2, 4), "b": (4, 4, 2)}
-    assert (timings["a"].median, timings["b"].median) == (2, 4)
-    # The median of the ratios 4, 2, 0.5 of the rounds.
-    assert benchmark.speed_up(timings, "b", "a") == 2
-    assert benchmark.speed_up(timings, "a", "b") == 0.5
+    assert timings.seconds == {"a": (4, 4, 4), "b": (5, 4, 4)}
+    assert not timings.refused
+    assert timings.conditions["rounds"] == 3 and timings.conditions["attempts"] == 1
+    assert (timings.conditions["load_before"], timings.conditions["load_during"]) == (0.5, 0.0)
 
 
-def test_compare_passes_an_error_on_and_refuses_nonsense(clock):
+def test_a_loaded_machine_is_measured_again_and_then_believed(clock, idle):
+    idle += [0.5, 0.0]
+    seconds = {"a": [1.0, 0.9, 0.9, 0.9, 0.4, 0.4, 0.4], "b": [1.0, 0.9, 0.9, 0.9, 0.2, 0.2, 0.2]}
+    timings = benchmark.compare({name: clock.callable(name, own) for name, own in seconds.items()}, rounds=3)
+    assert timings.conditions["attempts"] == 2 and not timings.refused
+    assert timings.ratio("a", "b") == pytest.approx((2, 2, 2)), "of the second attempt alone, without another warm-up"
+
+
+def test_a_machine_that_stays_loaded_is_refused(clock, idle):
+    idle += [0.5] * benchmark.ATTEMPTS
+    own = {name: clock.callable(name, [1] * 20) for name in "ab"}
+    timings = benchmark.compare(own, rounds=3)
+    assert timings.refused and timings.conditions["attempts"] == benchmark.ATTEMPTS
+    assert timings.conditions["refused"] == "other work took 50% of the processor, where 10% is allowed"
+    assert all(map(math.isnan, timings.ratio("a", "b")))
+    assert all(map(math.isnan, timings.break_even("a", "a", "b", 10)))
+
+
+def test_patience_with_a_loaded_machine_ends(clock, idle):
+    idle += [0.5] * benchmark.ATTEMPTS
+    own = {name: clock.callable(name, [benchmark.PATIENCE] * 20) for name in "ab"}
+    assert benchmark.compare(own, rounds=3).conditions["attempts"] == 1
+
+
+def test_a_load_that_is_made_on_purpose_is_no_reason_to_refuse(clock, idle):
+    idle += [0.9]
+    own = {name: clock.callable(name, [1] * 20) for name in "ab"}
+    timings = benchmark.compare(own, rounds=3, judged=False)
+    assert not timings.refused and timings.conditions["load_during"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("seconds", "others", "words"),
+    [
+        ({"a": (1, 1, 1), "b": (2, 2.1, 2)}, 0.05, ""),
+        ({"a": (1, 1, 1), "b": (2, 2.1, 2)}, None, ""),
+        ({"a": (1, 1, 1), "b": (2, 2.1, 2)}, 0.2, "other work took 20%"),
+        ({"a": (1, 1, 1, 1), "b": (1, 1, 3, 3)}, 0.0, "the times of one method spread by 100%"),
+        # Both slow down together: a drift of the machine, which the ratio does not see.
+        ({"a": (1, 2, 8), "b": (2, 4, 16)}, 0.0, ""),
+        ({"a": (1, 1), "b": (2, 2)}, 0.0, "2 round(s) have no spread"),
+    ],
+)
+def test_what_is_not_to_be_published(seconds, others, words):
+    found = benchmark.objection(seconds, Load(None, others))
+    assert found.startswith(words) and bool(found) == bool(words)
+
+
+def timings(**seconds):
+    return benchmark.Timings(seconds, {"refused": ""})
+
+
+def test_ratios_are_taken_round_by_round():
+    found = timings(slow=(2.0, 8.0, 3.0), fast=(1.0, 2.0, 1.0), fit=(1.0, 2.0, 0.5))
+    assert found.ratio("slow", "fast") == (2.5, 3.0, 3.5)
+    assert found.ratio("slow", ("fast", "fit")) == (1.5, 2.0, 2.0)
+    assert found.ratio(6.0, "fast") == (4.5, 6.0, 6.0), "what ran once, in units of the rounds"
+    assert found.ratios("slow", ["fast", "slow"]) == {"fast": (2.5, 3.0, 3.5), "slow": (1, 1, 1)}
+    assert found.ratio("slow", "fast").times(2) == (5, 6, 7)
+    # The median of ratios is not the ratio of medians, nor one of medians of ratios.
+    assert timings(a=(1.0, 4.0, 9.0), b=(2.0, 2.0, 1.0)).ratio("a", "b").median == 2.0
+
+
+def test_break_even_is_taken_round_by_round():
+    found = timings(fit=(10.0, 10.0, 20.0), exact=(3.0, 2.0, 3.0), map=(1.0, 1.0, 4.0), other=(2.0, 4.0, 1.0))
+    assert found.break_even("fit", "exact", "map", 10) == pytest.approx((50, 100, math.inf))
+    assert found.break_even("fit", "exact", "map", 10, "other").median == 60
+    assert found.break_even(4.0, "exact", "exact", 10) == (math.inf,) * 3
+
+
+def test_compare_passes_an_error_on_and_refuses_nonsense(clock, idle):
     def broken():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         benchmark.compare({"a": broken})
-    assert benchmark.compare({}, rounds=1) == {}
     assert_raises(ValueError, ["`rounds`", "at least 1", "got 0"], lambda: benchmark.compare({}, rounds=0))
     assert_raises(ValueError, ["`warm_up`", "at least 0", "got -1"], lambda: benchmark.compare({}, warm_up=-1))
 
@@ -194,3 +271,14 @@ def test_compare_passes_an_error_on_and_refuses_nonsense(clock):
 )
 def test_break_even(fit, exact, surrogate, expected):
     assert benchmark.break_even(fit, exact, surrogate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("failed", "draws"), [(0, 200), (3, 50), (49, 50)])
+def test_the_upper_limit_is_the_probability_that_just_so_few_fail(failed, draws):
+    p = benchmark.upper_limit(failed, draws)
+    few = sum(math.comb(draws, k) * p**k * (1 - p) ** (draws - k) for k in range(failed + 1))
+    assert few == pytest.approx(0.05, rel=1e-6)
+
+
+def test_where_all_fail_nothing_is_refuted():
+    assert benchmark.upper_limit(7, 7) == 1.0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from studies import measurements, provenance, speed
+from studies import load, measurements, provenance, speed
+from studies.load import Load
 from studies.provenance import Record
 
 
@@ -13,7 +14,13 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_cases_are_measured_published_and_shown(project):
+def with_load(monkeypatch, others):
+    """A machine on which other processes take so much."""
+    monkeypatch.setattr(load.Watch, "load", lambda self, wait=True: Load(0.0, others))
+
+
+def test_cases_are_measured_published_and_shown(project, monkeypatch):
+    with_load(monkeypatch, 0.0)
     path = measurements.take("cases", words=["finite"])
     record = provenance.load("cases")
     assert path == project / "notebooks" / "records" / "cases.json"
@@ -21,6 +28,16 @@ def test_cases_are_measured_published_and_shown(project):
     found = measurements.cases_table(record)
     for row, x in zip(found.rows, record.numbers["cases"], strict=True):
         assert row[0] == x["name"] + ("" if x["right"] else ": missed")
+
+
+def test_a_loaded_machine_publishes_nothing_and_the_last_record_stays(project, monkeypatch):
+    with_load(monkeypatch, 0.0)
+    path = measurements.take("cases", words=["finite"])
+    before = path.read_text("utf-8")
+    with_load(monkeypatch, 0.5)
+    with pytest.raises(RuntimeError, match="cases: 1 of 1 timings were refused.*other work took 50%.*idle machine"):
+        measurements.take("cases", words=["finite"])
+    assert path.read_text("utf-8") == before
 
 
 def test_families_are_measured_published_and_shown(project):
@@ -45,8 +62,8 @@ def test_speed_is_shown_for_every_exact_method():
     record = Record("speed", profile="cpu", device="cpu", seed=0)
     record.numbers |= {"inverse": rows(), "many": [{}], "busy": [{}]}
     first, second = measurements.speed_table(record).rows
-    assert first[0] == "inverse" and first[4:6] == ["NumPy loop", "25 (20 - 26)"]
-    assert second[0] == "" and second[4:] == ["Cholesky", "25 (20 - 26)", "0.7 (0.5 - 0.9)"]
+    assert first[0] == "inverse" and first[4:6] == ["NumPy loop", "25 (20 to 26)"]
+    assert second[0] == "" and second[4:] == ["Cholesky", "25 (20 to 26)", "0.7 (0.5 to 0.9)"]
     (axes,) = measurements.speed_figure(record).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["inverse: NumPy loop", "inverse: Cholesky"]
 

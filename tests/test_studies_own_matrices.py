@@ -12,7 +12,7 @@ import skrf
 import torch
 
 import neumatc as nm
-from studies import own_matrices, provenance, runs
+from studies import benchmark, own_matrices, provenance, runs
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "your_own_matrices.ipynb"
 STARTS = 6
@@ -100,13 +100,15 @@ def test_the_kernel_is_a_covariance():
 def test_ways_are_weighed_by_solves_error_and_time(monkeypatch):
     problem = nm.Problem(nm.families.trigonometric(4, shift=3, dtype=torch.float64), nm.Inverse())
     peer = nm.peers.chebyshev(problem, 8)
-    medians = iter([2e-3, 1e-3])  # seconds of an exact value, and of the peer's
-    monkeypatch.setattr(own_matrices.statistics, "median", lambda times: next(medians))
+    # Seconds of all exact values, and of the peer's.
+    seconds = {"exact": [2e-3 * own_matrices.FRESH] * 3, "peer": [1e-3 * own_matrices.FRESH] * 3}
+    timings = benchmark.Timings(seconds, {"refused": ""})
+    monkeypatch.setattr(benchmark, "compare", lambda calls, **options: timings)
     record = provenance.Record("x", profile="smoke", device="cpu", seed=0)
     table = own_matrices.weigh(record, "case", problem, {"peer": peer})
     (found,) = record.numbers["case"]["ways"].values()
     p = problem.family.box.uniform(own_matrices.FRESH, torch.Generator().manual_seed(0))
     assert found["error"] == float(problem.error(p, peer(p)).max())
-    assert (found["solves"], found["time"]) == (8, 0.5)
-    assert found["pays"] == pytest.approx(peer.seconds / 1e-3)
+    assert (found["solves"], found["time"]) == (8, (0.5, 0.5, 0.5))
+    assert found["pays"].median == pytest.approx(peer.seconds / 1e-3)
     assert table.rows[0][:2] == ["peer", "8"]

@@ -317,3 +317,14 @@ def glue(record: Record) -> None:
         provenance.glue(f"{label}-met", "yes" if own["shape"]["met"] else "no")
         if "whole" in own:
             provenance.glue(f"{label}-whole", own["whole"]["solves"] or float("nan"))
+
+
+def check(record: Record) -> None:
+    """Assert what the text says of the fits to a tolerance."""
+    for case in record.numbers["anisotropic"].values():
+        rows = case["rows"]
+        assert not case["shape"]["met"] or rows[PIECES]["failing"] <= 0.01, "met means met"
+        if TANGENTS in rows:
+            assert rows[TANGENTS]["error"] < rows[GLOBAL]["error"] < 1e-3, "a reduced basis wins"
+        if STRETCHED in rows and record.profile != "smoke":
+            assert rows[STRETCHED]["solves"] < rows[PIECES]["solves"], "on the slot one grid takes fewer solves"

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 from neumatc import checks, linalg
+from studies import load
+from studies.load import Load
 
 # Numbers of a batch that are compared at once.
 _PART = 2**16
+# Fewest rounds that have a spread.
+ROUNDS = 3
+# Largest spread of a callable's times: twice this from one quartile to the other, and no verdict survives anyway.
+SPREAD = 0.5
+# How often a measurement is tried, and for how many seconds at most it is tried again: a page must come to its end.
+ATTEMPTS, PATIENCE = 3, 20.0
+# What was timed: one callable, several together, or seconds of what ran once.
+Work = str | float | tuple[str | float, ...]
 
 
 def eckart_young(X: Tensor, ranks: int | list[int], *, field: str = "real") -> Tensor:
@@ -170,34 +183,179 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
     return float((squares[0] / squares[1]).sqrt())
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Wall times of one callable, in seconds, in the order of the rounds."""
+class Ratio(NamedTuple):
+    """A ratio of times in the same round: lower quartile, median and upper quartile over the rounds."""
 
-    seconds: tuple[float, ...]
+    lower: float
+    median: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Ratio:
+        """Return quartiles and median of ratios, one a round; some may be infinite."""
+        # Between a finite and an infinite value there is no mean.
+        method = "linear" if np.isfinite(values).all() else "nearest"
+        return cls(*np.quantile(values, [0.25, 0.5, 0.75], method=method).tolist())
+
+    def times(self, factor: float) -> Ratio:
+        """Return the ratio in units that are smaller by a factor."""
+        return Ratio(*(factor * x for x in self))
+
+
+# What is not known, where a timing was refused.
+UNKNOWN = Ratio(math.nan, math.nan, math.nan)
+
+
+def dispersion(seconds: Mapping[str, Sequence[float]]) -> float:
+    """Return the largest distance of the quartiles of a callable's times, relative to their median.
+
+    Times are in units of the first callable's in the same round, where there are several, so that a drift of the
+    machine does not count.
+    """
+    first, *others = seconds.values()
+    ratios = [[a / b for a, b in zip(other, first)] for other in others] or [first]
+    return max((x.upper - x.lower) / x.median for x in map(Ratio.of, ratios))
+
+
+def objection(seconds: Mapping[str, Sequence[float]], found: Load) -> str:
+    """Return why times are not to be published, in words; empty if they may be.
+
+    Args:
+        seconds: Name -> times by round.
+        found: What other processes did meanwhile.
+    """
+    rounds = min(map(len, seconds.values()), default=0)
+    if rounds < ROUNDS:
+        return f"{rounds} round(s) have no spread"
+    if refused := too_much(found):
+        return refused
+    spread = dispersion(seconds)
+    if spread > SPREAD:
+        return f"the times of one method spread by {spread:.0%} of their median, where {SPREAD:.0%} is allowed"
+    return ""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall times of several callables, taken in alternation, and what is to be said of them.
+
+    Attributes:
+        seconds: Name -> times by round, in seconds.
+        conditions: For the record: ``refused`` (why the times are not to be published, or empty), ``date``,
+            ``rounds``, ``attempts``, ``threads``, ``processor``, ``load_before`` (runnable processes in the minute
+            before) and ``load_during`` (share of the processor that others took).
+    """
+
+    seconds: Mapping[str, tuple[float, ...]]
+    conditions: Mapping[str, object]
 
     @property
-    def median(self) -> float:
-        """The median, in seconds."""
-        return statistics.median(self.seconds)
+    def refused(self) -> bool:
+        """Whether the times are not to be published; every ratio is unknown then."""
+        return bool(self.conditions["refused"])
+
+    def ratio(self, slow: Work, fast: Work) -> Ratio:
+        """Return how many times as long the first takes as the second, round by round.
+
+        Args:
+            slow, fast: The name of a callable; several names, whose times are added; or seconds of something that ran
+                once, for which the spread is that of the other alone.
+        """
+        return self.by_round(lambda a, b: a / b, slow, fast)
+
+    def ratios(self, slow: str, names: Sequence[str]) -> dict[str, Ratio]:
+        """Return how many times as fast as the first each of the others is."""
+        return {name: self.ratio(slow, name) for name in names}
+
+    def break_even(self, fit: Work, exact: str, surrogate: str, count: int, instead: Work = 0.0) -> Ratio:
+        """Return the number of matrices from which on a fit has paid, round by round; see :func:`break_even`.
+
+        Args:
+            fit: The fit, as in :meth:`ratio`.
+            exact, surrogate: What solves exactly, and what evaluates the map, for ``count`` matrices.
+            count: Number of matrices that these two work through.
+            instead: What the other way costs before its first matrix.
+        """
+
+        def paid(fit: float, instead: float, slow: float, fast: float) -> float:
+            return break_even(fit - instead, slow / count, fast / count)
+
+        return self.by_round(paid, fit, instead, exact, surrogate)
+
+    def by_round(self, function: Callable[..., float], *works: Work) -> Ratio:
+        """Return quartiles and median of what a function makes of the times of a round; unknown where refused."""
+        if self.refused:
+            return UNKNOWN
+        return Ratio.of([function(*own) for own in zip(*map(self._times, works))])
+
+    def _times(self, work: Work) -> list[float]:
+        parts = work if isinstance(work, tuple) else (work,)
+        rounds = len(next(iter(self.seconds.values())))
+        once = ([part] * rounds if isinstance(part, float) else self.seconds[part] for part in parts)
+        return [sum(together) for together in zip(*once)]
 
 
-def compare(callables: Mapping[str, Callable[[], object]], *, rounds: int = 7, warm_up: int = 1) -> dict[str, Timing]:
+def compare(
+    callables: Mapping[str, Callable[[], object]], *, rounds: int = 5, warm_up: int = 1, judged: bool = True
+) -> Timings:
     """Time several callables against each other, fairly.
 
     Each round runs every callable once, in alternating order (forwards, then backwards), so that slow drifts of the
-    machine fall on all of them; the warm-up is not counted; CUDA work is waited for. Compare medians, or better the
-    ratios round by round, within one result only.
+    machine fall on all of them; the warm-up is not counted; CUDA work is waited for. Where :func:`objection` has one,
+    all is measured again, up to ``ATTEMPTS`` times and as long as ``PATIENCE`` lasts; then the times are refused.
 
     Args:
-        callables: Name -> function without arguments.
+        callables: Name -> function without arguments; the first one is the unit of the dispersion.
         rounds: Timed rounds.
         warm_up: Rounds before them.
+        judged: Whether times may be refused; not where a study makes the load itself.
 
     Returns:
-        Name -> times.
+        The times of the last attempt.
     """
     rounds, warm_up = checks.integer("rounds", rounds, 1), checks.integer("warm_up", warm_up, 0)
+    begin = time.perf_counter()
+    for attempt in range(1, ATTEMPTS + 1):
+        watch = load.Watch()
+        seconds = _alternate(callables, rounds, warm_up if attempt == 1 else 0)
+        found = watch.load()
+        refused = objection(seconds, found) if judged else ""
+        if not refused or rounds < ROUNDS or time.perf_counter() - begin > PATIENCE:
+            break
+    return Timings(seconds, conditions(refused, found, rounds=rounds, attempts=attempt))
+
+
+def conditions(refused: str, found: Load, *, rounds: int, attempts: int = 1) -> dict[str, object]:
+    """Return what a record says of a measurement; see :class:`Timings`.
+
+    Args:
+        refused: Why its times are not to be published, or empty.
+        found: What other processes did meanwhile.
+        rounds: Timed rounds.
+        attempts: How often they were taken.
+    """
+    return {
+        "refused": refused,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rounds": rounds,
+        "attempts": attempts,
+        "threads": torch.get_num_threads(),
+        "processor": load.processor(),
+        "load_before": found.before,
+        "load_during": None if found.others is None else round(found.others, 4),
+    }
+
+
+def too_much(found: Load) -> str:
+    """Return in words that other processes took too much, or nothing."""
+    if not found.high:
+        return ""
+    return f"other work took {found.others:.0%} of the processor, where {load.HIGHEST:.0%} is allowed"
+
+
+def _alternate(
+    callables: Mapping[str, Callable[[], object]], rounds: int, warm_up: int
+) -> dict[str, tuple[float, ...]]:
     seconds: dict[str, list[float]] = {name: [] for name in callables}
     for i in range(warm_up + rounds):
         names = list(callables)
@@ -210,20 +368,22 @@ def compare(callables: Mapping[str, Callable[[], object]], *, rounds: int = 7, w
             del result
             if i >= warm_up:
                 seconds[name].append(elapsed)
-    return {name: Timing(tuple(times)) for name, times in seconds.items()}
+    return {name: tuple(times) for name, times in seconds.items()}
 
 
-def speed_up(timings: Mapping[str, Timing], slow: str, fast: str) -> float:
-    """Return how many times faster one callable is than another.
+def upper_limit(failed: int, draws: int, confidence: float = 0.95) -> float:
+    """Return the limit of Clopper and Pearson: the largest probability of a failure that the draws do not refute.
 
     Args:
-        timings: From `compare`.
-        slow, fast: Names of the callables.
+        failed: How many of the draws failed.
+        draws: Independent draws.
+        confidence: Probability that the limit holds.
 
-    Returns:
-        The median over the rounds of the ratio of their times in the same round.
+    Example:
+        >>> f"{upper_limit(0, 200):.4f}"
+        '0.0149'
     """
-    return statistics.median(a / b for a, b in zip(timings[slow].seconds, timings[fast].seconds))
+    return 1.0 if failed == draws else float(beta.ppf(confidence, failed + 1, draws - failed))
 
 
 def break_even(fit_seconds: float, seconds_per_exact: float, seconds_per_surrogate: float) -> float:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, interpolants, practice, provenance, solvers
+from studies import benchmark, figures, interpolants, practice, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import times
+from studies.texts import conditions, measured, side, spread, times, verdict
 
 GROUPS = ("linear", "factors", "functions", "meeting")
 
 
 def across(entries: Mapping[str, dict], rows: Mapping[str, Callable[[dict], str]]) -> Table:
     """Return a table with a column for each entry; ``rows``: label -> the text of an entry."""
-    columns = [f"CDL-{key[0]}, {key[1:]} ns" for key in entries]
+    columns = list(map(label, entries))
     return Table(["", *columns], [[x, *map(text, entries.values())] for x, text in rows.items()])
 
 
@@ -105,6 +107,7 @@ def svd(
     groups: Mapping[str, dict],
     rounds: int,
     seed: int,
+    arrays: dict,
 ) -> dict:
     """Measure maps of the leading singular vectors of a channel beside exact decompositions and grouped precoders.
 
@@ -117,6 +120,7 @@ def svd(
         groups: Arguments of :func:`studies.practice.group_precoders` by name.
         rounds: Rounds of the alternating measurement.
         seed: Seed of the fits.
+        arrays: Takes the ``frequency`` and the singular values there, ``exact`` and of the ``map``.
 
     Returns:
         Errors, defects of orthogonality, lost rates and ratios of times, for the record.
@@ -156,6 +160,7 @@ def svd(
         return practice.precoded_rate(wide, V.to(torch.complex128), noise).mean()
 
     best = rate(exact.Vh.mH)
+    arrays |= {"frequency": f[:, 0], "exact": exact.S, "map": value.S}
     return {
         "shape": list(channel.shape),
         "count": len(f),
@@ -172,9 +177,9 @@ def svd(
         "loss": 1 - rate(value.Vh.mH) / best,
         "loss_orthonormal": 1 - rate(tidy.Vh.mH) / best,
         "losses": {name: 1 - rate(calls[name]()) / best for name in groups},
+        "conditions": timings.conditions,
         "faster": {
-            slow: {name: benchmark.speed_up(timings, slow, name) for name in calls}
-            for slow in ("NumPy loop", "NumPy", "Gram matrix")
+            slow: timings.ratios(slow, list(calls)) for slow in ("NumPy loop", "NumPy", "Gram matrix", "fit and map")
         },
     }
 
@@ -183,7 +188,7 @@ def glue_svd(record: Record) -> None:
     """Glue what the text says about singular vectors."""
     svd = record.numbers["svd"]
     for case, entry in svd.items():
-        loop, batched, gram = entry["faster"].values()
+        loop, batched, gram = (entry["faster"][slow] for slow in ("NumPy loop", "NumPy", "Gram matrix"))
         for key, value in {
             "error": entry["error"],
             "former": entry["error_former"],
@@ -195,19 +200,37 @@ def glue_svd(record: Record) -> None:
             "solves": entry["solves"],
             "rank": entry["rank"],
             "events": "; ".join(entry["events"]) or "nothing",
-            "after": times(loop["map"]),
-            "with": times(loop["fit and map"]),
-            "tidy": times(loop["map, orthonormal"]),
-            "batched": times(batched["map"]),
-            "batched-with": times(batched["fit and map"]),
-            "gram": times(gram["map"]),
-            "gram-tidy": times(gram["map, orthonormal"]),
-            "gram-with": times(gram["fit and map"]),
-            "gram-loop": times(loop["Gram matrix"]),
-            "block": times(loop["map, block"]),
+            "after": spread(loop["map"]),
+            "with": spread(loop["fit and map"]),
+            "tidy": spread(loop["map, orthonormal"]),
+            "batched": spread(batched["map"]),
+            "batched-with": spread(batched["fit and map"]),
+            "gram": spread(gram["map"]),
+            "gram-tidy": spread(gram["map, orthonormal"]),
+            "gram-with": spread(gram["fit and map"]),
         }.items():
             provenance.glue(f"bi-{case.lower()}-{key}", value)
     provenance.glue("bi-count", svd["A30"]["count"])
+    glue_verdicts("bi-svd", svd, {"loop": "NumPy loop", "batched": "NumPy", "gram": "Gram matrix"})
+
+
+def glue_verdicts(prefix: str, entries: Mapping[str, dict], rivals: Mapping[str, str]) -> None:
+    """Glue in words how map, and fit and map, compare with exact methods on all channels, from the quartiles."""
+    provenance.glue(f"{prefix}-timed", conditions(*(entry["conditions"] for entry in entries.values())))
+    for key, rival in rivals.items():
+        for short, name in {"map": "map", "with": "fit and map"}.items():
+            found = {label(case, " at"): entry["faster"][rival][name] for case, entry in entries.items()}
+            provenance.glue(f"{prefix}-verdict-{key}-{short}", verdict(found))
+
+
+def label(case: str, joined: str = ",") -> str:
+    """Return the name of a channel: its model and its delay spread.
+
+    Example:
+        >>> label("A30"), label("C100", " at")
+        ('CDL-A, 30 ns', 'CDL-C at 100 ns')
+    """
+    return f"CDL-{case[0]}{joined} {case[1:]} ns"
 
 
 def svd_table(record: Record) -> Table:
@@ -234,13 +257,13 @@ def svd_times_table(record: Record) -> Table:
     return across(
         svd,
         {
-            "map, in reused memory": lambda e: times(e["faster"]["NumPy loop"]["map"]),
-            "map, in new memory": lambda e: times(e["faster"]["NumPy loop"]["map, new memory"]),
-            "map, `orthonormal=True`": lambda e: times(e["faster"]["NumPy loop"]["map, orthonormal"]),
-            'map, `gauge="subspace"`': lambda e: times(e["faster"]["NumPy loop"]["map, block"]),
-            "fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"]),
-            "NumPy on all cores": lambda e: times(e["faster"]["NumPy loop"]["NumPy"]),
-            "Gram matrix on all cores": lambda e: times(e["faster"]["NumPy loop"]["Gram matrix"]),
+            "map, in reused memory": lambda e: spread(e["faster"]["NumPy loop"]["map"]),
+            "map, in new memory": lambda e: spread(e["faster"]["NumPy loop"]["map, new memory"]),
+            "map, `orthonormal=True`": lambda e: spread(e["faster"]["NumPy loop"]["map, orthonormal"]),
+            'map, `gauge="subspace"`': lambda e: spread(e["faster"]["NumPy loop"]["map, block"]),
+            "fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"]),
+            "NumPy on all cores": lambda e: spread(e["faster"]["NumPy loop"]["NumPy"]),
+            "Gram matrix on all cores": lambda e: spread(e["faster"]["NumPy loop"]["Gram matrix"]),
         },
     )
 
@@ -251,9 +274,12 @@ def glue_losses(record: Record) -> None:
         for name, loss in entry["losses"].items():
             provenance.glue(f"bi-{case.lower()}-{name.replace(' ', '-')}", loss)
             provenance.glue(
-                f"bi-{case.lower()}-{name.replace(' ', '-')}-time",
-                times(entry["faster"]["NumPy loop"][name] / entry["faster"]["NumPy loop"]["fit and map"]),
+                f"bi-{case.lower()}-{name.replace(' ', '-')}-time", spread(entry["faster"]["fit and map"][name])
             )
+    found = {
+        label(case): entry["faster"]["fit and map"]["interpolated 24"] for case, entry in record.numbers["svd"].items()
+    }
+    provenance.glue("bi-interpolated-verdict", verdict(found))
 
 
 def group_labels(record: Record) -> dict[str, str]:
@@ -279,12 +305,14 @@ def losses_times_table(record: Record) -> Table:
     svd, labels = record.numbers["svd"], group_labels(record)
     return across(
         svd,
-        {label: (lambda e, name=name: times(e["faster"]["NumPy loop"][name])) for name, label in labels.items()}
-        | {"fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"])},
+        {label: (lambda e, name=name: spread(e["faster"]["NumPy loop"][name])) for name, label in labels.items()}
+        | {"fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"])},
     )
 
 
-def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int, rounds: int, seed: int) -> dict:
+def lmmse(
+    channel: nm.wireless.Channel, *, level: float, terms: int, budget: int, rounds: int, seed: int, arrays: dict
+) -> dict:
     """Measure maps of the linear equaliser of a channel beside exact solvers and interpolation.
 
     Args:
@@ -294,6 +322,8 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
         budget: Exact solves that a fit spends.
         rounds: Rounds of the alternating measurement.
         seed: Seed of the fits.
+        arrays: Takes the ``frequency`` and the relative errors there: of the ``map``, of the best map of its rank
+            (``limit``) and of the cubic ``spline``.
 
     Returns:
         Errors, lost rates and ratios of times, for the record.
@@ -326,6 +356,12 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
     values = {name: calls[name]()[::4].to(reference) for name in names}
     values["POD and spline"] = interpolants.pod_spline(task, budget, terms)(f[::4]).to(reference)
     best = nm.wireless.sum_rate(H, reference, level).mean()
+    drawn = {"map": values["map, new memory"], "limit": benchmark.best_of_rank(reference, terms)}
+    arrays |= {"frequency": f[::4, 0]}
+    for name, value in (drawn | {"spline": values["solves and cubic"]}).items():
+        arrays[name] = torch.linalg.vector_norm(value - reference, dim=(1, 2)) / torch.linalg.vector_norm(
+            reference, dim=(1, 2)
+        )
     return {
         "shape": list(channel.shape),
         "rank": terms,
@@ -334,10 +370,8 @@ def lmmse(channel: nm.wireless.Channel, *, level: float, terms: int, budget: int
         "limit": benchmark.eckart_young(reference, terms),
         "errors": {name: benchmark.relative_error(value, reference) for name, value in values.items()},
         "losses": {name: 1 - nm.wireless.sum_rate(H, value, level).mean() / best for name, value in values.items()},
-        "faster": {
-            slow: {name: benchmark.speed_up(timings, slow, name) for name in calls}
-            for slow in ("NumPy loop", "Sionna", "Cholesky")
-        },
+        "conditions": timings.conditions,
+        "faster": {slow: timings.ratios(slow, list(calls)) for slow in ("NumPy loop", "Sionna", "Cholesky")},
     }
 
 
@@ -354,14 +388,15 @@ def glue_lmmse(record: Record) -> None:
             "rank": entry["rank"],
             "solves": entry["solves"],
             **{
-                f"{slow.split()[0].lower()}-{key}": times(entry["faster"][slow][name])
+                f"{slow.split()[0].lower()}-{key}": spread(entry["faster"][slow][name])
                 for slow in entry["faster"]
                 for key, name in {"map": "map", "new": "map, new memory", "with": "fit and map"}.items()
             },
-            "cubic-time": times(entry["faster"]["NumPy loop"]["solves and cubic"]),
+            "cubic-time": spread(entry["faster"]["NumPy loop"]["solves and cubic"]),
         }.items():
             provenance.glue(f"bi-lmmse-{case.lower()}-{key}", value)
     provenance.glue("bi-knots", lmmse["A30"]["knots"])
+    glue_verdicts("bi-lmmse", lmmse, {"loop": "NumPy loop", "sionna": "Sionna", "cholesky": "Cholesky"})
 
 
 def lmmse_table(record: Record) -> Table:
@@ -393,14 +428,14 @@ def lmmse_times_table(record: Record) -> Table:
     return across(
         lmmse,
         {
-            "map, in reused memory": lambda e: times(e["faster"]["NumPy loop"]["map"]),
-            "map, in new memory": lambda e: times(e["faster"]["NumPy loop"]["map, new memory"]),
-            "fit and map": lambda e: times(e["faster"]["NumPy loop"]["fit and map"]),
-            "Sionna": lambda e: times(e["faster"]["NumPy loop"]["Sionna"]),
-            "torch Cholesky": lambda e: times(e["faster"]["NumPy loop"]["Cholesky"]),
-            "linear, after its solves": lambda e: times(e["faster"]["NumPy loop"]["linear"]),
-            "linear and its solves": lambda e: times(e["faster"]["NumPy loop"]["solves and linear"]),
-            "cubic spline and its solves": lambda e: times(e["faster"]["NumPy loop"]["solves and cubic"]),
+            "map, in reused memory": lambda e: spread(e["faster"]["NumPy loop"]["map"]),
+            "map, in new memory": lambda e: spread(e["faster"]["NumPy loop"]["map, new memory"]),
+            "fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"]),
+            "Sionna": lambda e: spread(e["faster"]["NumPy loop"]["Sionna"]),
+            "torch Cholesky": lambda e: spread(e["faster"]["NumPy loop"]["Cholesky"]),
+            "linear, after its solves": lambda e: spread(e["faster"]["NumPy loop"]["linear"]),
+            "linear and its solves": lambda e: spread(e["faster"]["NumPy loop"]["solves and linear"]),
+            "cubic spline and its solves": lambda e: spread(e["faster"]["NumPy loop"]["solves and cubic"]),
         },
     )
 
@@ -415,6 +450,7 @@ def glue_gpu(record: Record) -> None:
     machine = record.provenance["machine"]
     provenance.glue("bi-gpu", machine["gpu"] or machine["cpu"])
     provenance.glue("bi-gpu-cores", machine["cores"])
+    provenance.glue("bi-gpu-date", record.provenance["date"][:10])
     for case, entry in on_gpu_by_case(record).items():
         for key, value in {
             "gram": entry["svd"]["faster"]["Gram matrix"]["map"],
@@ -424,14 +460,14 @@ def glue_gpu(record: Record) -> None:
             "sionna-new": entry["lmmse"]["faster"]["Sionna"]["map, new memory"],
             "sionna-with": entry["lmmse"]["faster"]["Sionna"]["fit and map"],
         }.items():
-            provenance.glue(f"bi-gpu-{case.lower()}-{key}", times(value))
+            provenance.glue(f"bi-gpu-{case.lower()}-{key}", spread(measured(value)))
 
 
 def gpu_table(record: Record) -> Table:
     """Tabulate the ratios of times of a run on a GPU."""
 
     def ratio(task: str, fast: str, slow: str) -> Callable[[dict], str]:
-        return lambda e: times(e[task]["faster"][slow][fast])
+        return lambda e: spread(measured(e[task]["faster"][slow][fast]))
 
     return across(
         on_gpu_by_case(record),
@@ -462,7 +498,7 @@ def true_error(task: nm.Problem, value: object, f: Tensor) -> Tensor:
 
 
 def certificates(
-    tasks: Mapping[str, nm.Problem], f: Tensor, *, ranks: Sequence[int], budget: int, seed: int
+    tasks: Mapping[str, nm.Problem], f: Tensor, *, ranks: Sequence[int], budget: int, seed: int, arrays: dict
 ) -> list[dict]:
     """Compare the bounds of :func:`neumatc.certify` with the true errors of maps of several ranks.
 
@@ -472,12 +508,16 @@ def certificates(
         ranks: Ranks of the maps.
         budget: Exact solves that a fit spends.
         seed: Seed of the fits.
+        arrays: Takes ``<name>_error`` and ``<name>_bound`` at all frequencies, for the maps of all ranks.
     """
     method, certified = nm.ClosedForm(snapshots=budget), []
     for name, task in tasks.items():
         for r in ranks:
             surrogate = nm.fit(task, rank=r, method=method, seed=seed, progress=False)
             bound, error = stated(surrogate, task, f), true_error(task, surrogate(f), f)
+            for key, value in (("error", error), ("bound", bound)):
+                kept = arrays.get(f"{name}_{key}", value[:0])
+                arrays[f"{name}_{key}"] = torch.cat([kept, value])
             for rtol in (1e-2, 1e-3):
                 checked = nm.certify(surrogate, task, f, rtol=rtol)
                 certified.append(
@@ -497,7 +537,7 @@ def certificates(
 
 
 def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> dict:
-    """Return how many times faster exact inverses and the map are than a certificate of the map."""
+    """Return how many times as long as exact inverses, and as the map, a certificate of the map takes."""
     timings = benchmark.compare(
         {
             "certify": lambda: nm.certify(surrogate, task, f, rtol=1.0),
@@ -507,15 +547,75 @@ def certificate_cost(task: nm.Problem, surrogate: nm.Surrogate, f: Tensor) -> di
         rounds=5,
     )
     return {
-        "solve": benchmark.speed_up(timings, "certify", "solve"),
-        "map": benchmark.speed_up(timings, "certify", "map"),
+        "conditions": timings.conditions,
+        "solve": timings.ratio("certify", "solve"),
+        "map": timings.ratio("certify", "map"),
     }
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return arrays with names that a record keeps apart."""
+    return {f"{prefix}_{name}": value for name, value in arrays.items()}
+
+
+def track_figure(record: Record, case: str) -> Figure:
+    """Plot the singular values along the band, exact and of the map, and how far they are apart."""
+    f, exact, ours = (record.arrays[f"svd_{case}_{name}"] for name in ("frequency", "exact", "map"))
+    figure, (values, errors) = plt.subplots(2, 1, figsize=(figures.WIDTH, 5.2), sharex=True, height_ratios=(5, 3))
+    colours = (figures.BLUE, figures.ORANGE, figures.GREEN, figures.PURPLE)
+    for k, colour in zip(range(exact.shape[1]), colours):
+        values.plot(f / 1e6, exact[:, k], color=colour, lw=3.5, alpha=0.35)
+        values.plot(f / 1e6, ours[:, k], color=figures.BLACK, lw=0.9, ls="--")
+        values.annotate(f"{k + 1}", (f[-1] / 1e6, exact[-1, k]), xytext=(4, 0), textcoords="offset points", va="center")
+    values.set(ylabel="singular value")
+    errors.semilogy(f / 1e6, np.abs(ours - exact).max(axis=1) / exact[:, 0], color=figures.BLACK, lw=0.9)
+    errors.set(xlabel="offset from the carrier (MHz)", ylabel="largest error / value 1")
+    marks = [
+        plt.Line2D([], [], color=figures.GREY, lw=3.5, alpha=0.5, label="exact"),
+        plt.Line2D([], [], color=figures.BLACK, lw=0.9, ls="--", label="map"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def band_figure(record: Record, cases: Sequence[str]) -> Figure:
+    """Plot the errors of the equaliser along the band beside those of the best map of its rank, a panel a channel."""
+    figure, panels = plt.subplots(len(cases), 1, figsize=(figures.WIDTH, 2.6 * len(cases)), sharex=True, sharey=True)
+    for axes, case in zip(np.atleast_1d(panels), cases):
+        arrays = {name: record.arrays[f"lmmse_{case}_{name}"] for name in ("frequency", "map", "limit", "spline")}
+        f = arrays.pop("frequency") / 1e6
+        axes.semilogy(f, arrays["map"], color=figures.BLUE, lw=1.3, label="map")
+        axes.semilogy(f, arrays["limit"], color=figures.GREEN, lw=1.0, ls="--", label="best map of its rank (limit)")
+        axes.semilogy(f, arrays["spline"], color=figures.ORANGE, lw=0.9, label="cubic spline, as many solves")
+        axes.set(title=label(case), ylabel="relative error")
+    axes.set_xlabel("offset from the carrier (MHz)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def bound_figure(record: Record) -> Figure:
+    """Plot bounds in units of the true errors, one point a frequency and map; no point may lie below one."""
+    figure, axes = plt.subplots(figsize=(figures.WIDTH, 4.2))
+    names = dict.fromkeys(entry["operation"] for entry in record.numbers["certified"])
+    for name, colour, mark in zip(names, (figures.BLUE, figures.ORANGE, figures.GREEN), "o^s"):
+        error, bound = (record.arrays[f"certified_{name}_{key}"] for key in ("error", "bound"))
+        known = np.isfinite(bound)
+        axes.loglog(
+            error[known], bound[known] / error[known], mark, color=colour, ms=3, mfc="none", mew=0.6, label=name
+        )
+    axes.axhline(1, color=figures.BLACK, lw=1, label="bound = error")
+    axes.set(xlabel="true relative error", ylabel="bound / true error")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return figure
 
 
 def glue_certificates(record: Record) -> None:
     """Glue what the text says about certificates."""
-    provenance.glue("bi-certify-solve", times(record.numbers["certify_cost"]["solve"]))
-    provenance.glue("bi-certify-map", times(record.numbers["certify_cost"]["map"]))
+    cost = record.numbers["certify_cost"]
+    provenance.glue("bi-certify-solve", spread(cost["solve"]))
+    provenance.glue("bi-certify-map", spread(cost["map"]))
+    provenance.glue("bi-certify-timed", conditions(cost["conditions"]))
+    provenance.glue("bi-certify-dear", side(cost["solve"], "dearer than", "cheaper than", "about as dear as"))
     for name in dict.fromkeys(entry["operation"] for entry in record.numbers["certified"]):
         sharp = [entry["sharpness"] for entry in record.numbers["certified"] if entry["operation"] == name]
         provenance.glue(f"bi-sharp-{name.lower()}-least", times(min(sharp)))
@@ -538,3 +638,40 @@ def certificates_table(record: Record) -> Table:
             for e in record.numbers["certified"]
         ],
     )
+
+
+def check(record: Record, on_gpu: Record) -> None:
+    """Assert what the text says of errors and rates; what it says of times follows from the quartiles."""
+    numbers = record.numbers
+    # The record of a GPU may have kept no spread, so what is said of it holds by far.
+    svd, lmmse = (on_gpu.numbers[task]["C30"]["faster"] for task in ("svd", "lmmse"))
+    assert measured(svd["Gram matrix"]["fit and map"])[1] < 0.5 and measured(lmmse["Sionna"]["fit and map"])[1] < 0.5
+    assert measured(svd["NumPy loop"]["NumPy"])[1] < 0.7, "the batched SVD of a GPU"
+    worked = [entry for group in GROUPS for entry in numbers[group]]
+    assert all(entry["holds"] for entry in worked if entry["certainty"] == "bound")
+    assert all(entry["error"] < 3e-3 for entry in worked)
+    given = {entry["call"]: entry["stated"] / entry["error"] for entry in worked}
+    assert all(abs(given[f"nm.{call}"] - 1) < 1e-2 for call in ("Eig()", "MatrixFunction()"))
+    notes = [" ".join(entry["notes"]) for entry in numbers["meeting"]]
+    assert all("crossing of" in text for text in notes[:3]) and "avoided" in notes[2]
+    assert all(entry["holds"] for entry in numbers["certified"])
+    assert all(entry["error_after"] <= entry["rtol"] for entry in numbers["certified"])
+    if record.profile != "smoke":
+        check_sizes(numbers)
+
+
+def check_sizes(numbers: dict) -> None:
+    """Assert what the text says of errors and rates at full size."""
+    for entry in numbers["svd"].values():
+        assert entry["solves"] <= 96 and entry["error"] <= 1e-2
+        assert abs(entry["loss"]) <= 1e-4 and entry["loss_orthonormal"] <= 1e-4
+        assert entry["defect_orthonormal"] <= 1e-5
+        assert entry["loss_orthonormal"] < entry["losses"]["one for 24"] < entry["losses"]["one for 48"]
+        assert entry["losses"]["interpolated 24"] < entry["loss_orthonormal"]
+    assert numbers["svd"]["A100"]["events"]
+    for case, entry in numbers["lmmse"].items():
+        assert entry["errors"]["solves and cubic"] < entry["errors"]["map, new memory"] < 1e-2
+        assert entry["losses"]["map, new memory"] <= 1e-4
+        assert case[1:] != "30" or entry["errors"]["linear"] < entry["errors"]["map, new memory"]
+        assert (entry["losses"]["linear"] < entry["losses"]["map, new memory"]) == (case != "A100")
+        assert entry["errors"]["POD and spline"] < 1.1 * entry["errors"]["map, new memory"]

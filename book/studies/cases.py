@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import neumatc as nm
 from studies import problems
+from studies.benchmark import Ratio
 
 # The bar of every case: a fit takes no longer than this many exact solves and a second.
 SOLVES, SECONDS = 4096, 1.0
@@ -31,7 +32,7 @@ class Outcome:
         failing: Share of the parameters there above the bar; ``allowed``: what is right.
         met: What the report says of the tolerance; None where none was given.
         seconds: Wall time of the fit.
-        exact_seconds: Wall time of one exact solve, A(p) included, in batches, in the same run.
+        exact_rounds: Wall times of one exact solve, A(p) included, in batches, before and after the fit.
         note: Why the fit stopped.
     """
 
@@ -44,13 +45,23 @@ class Outcome:
     allowed: float
     met: bool | None
     seconds: float
-    exact_seconds: float
+    exact_rounds: tuple[float, ...]
     note: str
 
     @property
+    def exact_seconds(self) -> float:
+        """Median wall time of one exact solve."""
+        return statistics.median(self.exact_rounds)
+
+    @property
+    def multiples(self) -> Ratio:
+        """Time of the fit in exact solves; it ran once, so the spread is that of the solves."""
+        return Ratio.of([self.seconds / one for one in self.exact_rounds])
+
+    @property
     def multiple(self) -> float:
-        """Time of the fit in exact solves."""
-        return self.seconds / self.exact_seconds
+        """Median time of the fit in exact solves."""
+        return self.multiples.median
 
     @property
     def most(self) -> float:
@@ -83,12 +94,12 @@ def measured(case: problems.Case) -> Outcome:
         begin = time.perf_counter()
         surrogate = case.fitted()
         seconds = time.perf_counter() - begin
-    one = statistics.median(before + exact_seconds(case.problem))
+    rounds = tuple(before + exact_seconds(case.problem))
     report = surrogate.report
     defect, failing = case.failing(surrogate)
     note = "; ".join(x for x in (report.stop_reason.name.lower(), report.message) if x)
     found = (defect, case.bar, failing, case.share, report.met if "tol" in case.fit else None)
-    return Outcome(case.name, report.exact_solves, case.solves, *found, seconds, one, note)
+    return Outcome(case.name, report.exact_solves, case.solves, *found, seconds, rounds, note)
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -123,7 +134,10 @@ def run(words: list[str] | None = None) -> list[Outcome]:
 
 def record(outcomes: list[Outcome]) -> list[dict[str, object]]:
     """Return plain numbers for a benchmark record."""
-    return [asdict(x) | {"multiple": x.multiple, "most": x.most, "right": x.right} for x in outcomes]
+    return [
+        asdict(x) | {"multiples": x.multiples, "multiple": x.multiple, "most": x.most, "right": x.right}
+        for x in outcomes
+    ]
 
 
 if __name__ == "__main__":

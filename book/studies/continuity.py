@@ -15,6 +15,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, figures, provenance
 from studies.provenance import Record, Table
+from studies.texts import conditions, spread
 
 # Of the operations whose constants are checked: rank and noise.
 RANK, NOISE = 2, 0.1
@@ -828,8 +829,14 @@ def cost(record: Record, channel: nm.wireless.Channel) -> None:
             calls[label] = lambda fit=fit, orthonormal=orthonormal: fit(band, orthonormal=orthonormal)
     timings = benchmark.compare(calls, rounds=3 if small else 7)
     for label, row in rows.items():
-        row["time"] = benchmark.speed_up(timings, label, next(iter(rows)))
-    record.numbers["cost"] = {"rank": rank, "solves": fit.report.exact_solves, "count": len(band), "rows": rows}
+        row["time"] = timings.ratio(label, next(iter(rows)))
+    record.numbers["cost"] = {
+        "rank": rank,
+        "solves": fit.report.exact_solves,
+        "count": len(band),
+        "rows": rows,
+        "conditions": timings.conditions,
+    }
 
 
 def cost_table(record: Record) -> Table:
@@ -841,8 +848,9 @@ def cost_table(record: Record) -> Table:
         "cost-rank": cost["rank"],
         "cost-solves": cost["solves"],
         "cost-count": cost["count"],
-        "cost-orthonormal": cost["rows"][names[1]]["time"],
-        "cost-block": cost["rows"][names[2]]["time"],
+        "cost-orthonormal": spread(cost["rows"][names[1]]["time"]),
+        "cost-block": spread(cost["rows"][names[2]]["time"]),
+        "cost-timed": conditions(cost["conditions"]),
         "defect": cost["rows"][names[0]]["defect"],
         "defect-after": cost["rows"][names[1]]["defect"],
         "error-before": cost["rows"][names[0]]["error"],
@@ -852,7 +860,7 @@ def cost_table(record: Record) -> Table:
     return Table(
         ["choice", "error", "from orthonormal", "numbers per parameter", "time"],
         [
-            [f"`{label}`", f"{row['error']:.1e}", f"{row['defect']:.0e}", str(row["numbers"]), f"{row['time']:.2g}"]
+            [f"`{label}`", f"{row['error']:.1e}", f"{row['defect']:.0e}", str(row["numbers"]), spread(row["time"])]
             for label, row in cost["rows"].items()
         ],
     )

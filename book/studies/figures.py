@@ -306,10 +306,10 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -
     """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy.
 
     ``maps``: for each line of a map, its label, the name of its time per matrix, and the prefix of its fit and
-    break-even points in the record.
+    break-even points in the record. Lines are medians; a bar joins the quartiles of a break-even point.
     """
     numbers = record.numbers[name]
-    relative = numbers["relative_time"]
+    relative = {key: median for key, (_, median, _) in numbers["relative_time"].items()}
     counts = np.logspace(1, 9, 200)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
     styles = {
@@ -323,12 +323,17 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -
         drawn += axes.loglog(counts, counts * relative[method], color=colour, ls=line, lw=1.2, label=method)
     colours, lines = (SKY, BLUE, PURPLE, GREY, BLACK), ("-", "-", (0, (4, 1)), "-", (0, (1, 1)))
     for (label, (method, prefix)), colour, line in zip(maps.items(), colours, lines):
-        total = numbers[f"{prefix}fit_in_inversions"] + counts * relative[method]
+        total = numbers[f"{prefix}fit_in_inversions"][1] + counts * relative[method]
         drawn += axes.loglog(counts, total, color=colour, ls=line, lw=2.2, label=label)
         for exact, (edge, _) in styles.items():
-            count = numbers[f"{prefix}break_even"][exact]
+            low, count, high = numbers[f"{prefix}break_even"][exact]
             if counts[0] < count < counts[-1]:
+                ends = [low, min(high, counts[-1])]
+                axes.plot(ends, [count * relative[exact]] * 2, color=edge, lw=1, zorder=3)
                 axes.plot(count, count * relative[exact], "o", color=edge, ms=5, mfc="white", zorder=3)
+    if np.isnan(relative["NumPy loop"]):
+        axes.text(0.5, 0.5, "not timed: the machine was busy", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set(xlim=(counts[0], counts[-1]), ylim=(counts[0], counts[-1]))
     axes.axvline(numbers["count"], color=GREY, ls=":", lw=1)
     axes.annotate(
         "this band",

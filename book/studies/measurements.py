@@ -1,6 +1,7 @@
 """The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed ...]`.
 
 Each is taken once on an idle machine and kept as a published record; the chapter *Measured* reads these records only.
+A machine that has other work to do takes none: the record that was published before stays.
 """
 
 from __future__ import annotations
@@ -11,24 +12,39 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from studies import cases, figures, provenance, random_families, speed
+from studies import benchmark, cases, figures, last_good, load, provenance, random_families, speed, texts
 from studies.provenance import Record, Table, glue
 
 WHEN = ("after", "with the fit")
 
 
 def take(name: str, **settings: object) -> Path:
-    """Measure, and publish the record; ``settings`` go to the measurement."""
+    """Measure, and publish the record; ``settings`` go to the measurement.
+
+    Raises:
+        RuntimeError: If a timing was refused; the published record stays as it was.
+    """
     record = Record(name, profile="cpu", device="cpu", seed=0)
     record.provenance["command"] = f"python -m studies.measurements {name}"
     TAKEN[name](record, **settings)
     record.save()
+    refused = [entry["conditions"]["refused"] for entry in last_good.measurements(provenance.load(name, "cpu").numbers)]
+    if any(refused):
+        raise RuntimeError(
+            f"{name}: {sum(map(bool, refused))} of {len(refused)} timings were refused, so the published record stays: "
+            f"{next(filter(None, refused))}; take them on an idle machine."
+        )
     return provenance.publish(name, "cpu")
 
 
 def take_cases(record: Record, words: list[str] | None = None) -> None:
     """The problems that users brought."""
+    watch = load.Watch()
     record.numbers["cases"] = cases.record(cases.run(words))
+    found = watch.load()
+    record.numbers["load"] = {
+        "conditions": benchmark.conditions(benchmark.too_much(found), found, rounds=2 * cases.REPEATS)
+    }
 
 
 def take_families(record: Record, count: int = 200, fresh: int = random_families.FRESH) -> None:
@@ -53,7 +69,8 @@ def cases_table(record: Record) -> Table:
     for x in record.numbers["cases"]:
         solves = f"{x['solves']:,}" + ("" if x["most_solves"] is None else f" / {x['most_solves']:,}")
         shares = f"{x['failing']:.1%} / {x['allowed']:.0%}"
-        times = f"{x['multiple']:,.0f} / {x['most']:,.0f}"
+        # Older records kept the median alone.
+        times = f"{texts.spread(texts.measured(x.get('multiples', x['multiple'])))} / {x['most']:,.0f}"
         name = x["name"] + ("" if x["right"] else ": missed")
         rows.append((name, solves, f"{x['defect']:.1e} / {x['bar']:g}", shares, times))
     head = ("problem", "exact solves", "largest defect", "parameters above", "time of the fit, in exact solves")
@@ -105,9 +122,9 @@ def speed_table(record: Record) -> Table:
     rows = []
     for x in compared(record):
         first = (x["name"], f"{x['solves']:,}", f"{x['error']:.1e}")
-        copies = f"{x['over a copy'][1]:.1f} / {x['unsorted over a copy'][1]:.1f}"
+        copies = " / ".join(texts.spread(x[key]) for key in ("over a copy", "unsorted over a copy"))
         for name in baselines(x):
-            times = (_spread(x[f"{name}: {when}"]) for when in WHEN)
+            times = (texts.spread(x[f"{name}: {when}"]) for when in WHEN)
             rows.append((*first, copies, name, *times))
             first, copies = ("",) * len(first), ""
     head = ("problem", "solves", "error", "over a copy", "exact method", "faster after the fit", "with the fit")
@@ -121,24 +138,27 @@ def speed_figure(record: Record) -> Figure:
     )
 
 
-def _spread(ratio: list[float]) -> str:
-    low, middle, high = (f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in ratio)
-    return f"{middle} ({low} - {high})"
-
-
 def glue_speed(record: Record) -> None:
-    """Numbers of the text on speed."""
+    """Numbers and verdicts of the text on speed."""
     rows = compared(record)
-    strongest = [(x[f"{baselines(x)[-1]}: after"][1], x[f"{baselines(x)[-1]}: with the fit"][1]) for x in rows]
-    glue("ms-after-least", min(after for after, _ in strongest))
-    glue("ms-after-most", max(after for after, _ in strongest))
-    glue("ms-losing", sum(both < 1 for _, both in strongest))
+    strongest = {x["name"]: [x[f"{baselines(x)[-1]}: {when}"] for when in WHEN] for x in rows}
+    glue("ms-after-least", min(after[1] for after, _ in strongest.values()))
+    glue("ms-after-most", max(after[1] for after, _ in strongest.values()))
+    # A problem is lost, or won, where the whole spread says so.
+    words = [texts.side(both, "faster", "slower", "even") for _, both in strongest.values()]
+    glue("ms-losing", words.count("slower"))
+    glue("ms-even", words.count("even"))
+    glue("ms-winning", words.count("faster"))
+    glue("ms-verdict-after", texts.verdict({name: after for name, (after, _) in strongest.items()}))
+    glue("ms-verdict-with", texts.verdict({name: both for name, (_, both) in strongest.items()}))
     glue("ms-setups", len(rows))
     (many,) = record.numbers["many"]
     glue("ms-many", many["separate fits over fit_many"][1])
-    busy = record.numbers["busy"][-1]
-    glue("ms-busy-after", busy["NumPy loop: after, kept"])
-    glue("ms-busy-both", busy["NumPy loop: with the fit, kept"])
+    glue("ms-many-spread", texts.spread(many["separate fits over fit_many"]))
+    idle, *_, busy = record.numbers["busy"]
+    for key, row in (("idle", idle), ("busy", busy)):
+        for short, when in zip(("after", "both"), WHEN):
+            glue(f"ms-{key}-{short}", texts.spread(row[f"NumPy loop: {when}"]))
 
 
 if __name__ == "__main__":

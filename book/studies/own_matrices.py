@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
 import neumatc as nm
-from studies import figures
+from studies import benchmark, figures
 from studies.provenance import Record, Table, glue
+from studies.texts import spread
 
 # Random parameters at which ways are compared, and rounds of the clock.
 FRESH, ROUNDS = 300, 5
@@ -119,37 +119,32 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
 
     Args:
         record: Takes under ``name`` the ``shape`` of A, the number of ``samples`` if it is measured, and of each of the
-            ``ways`` a dictionary: ``solves``, ``error``, the largest at fresh random
-            parameters, ``time`` of a value in exact solutions, a ratio of medians, and ``pays``, the number of values
-            from which on it takes less time than exact solutions, building included; Infinity where it never does.
+            ``ways`` a dictionary: ``solves``, ``error``, the largest at fresh random parameters, and with quartiles
+            ``time`` of a value in exact solutions, ``over_first`` in those of the first way, and ``pays``, the number
+            of values from which on it takes less time than exact solutions, building included, infinite where never.
         name: Of the starting point.
         problem: The problem.
         ways: Functions p (B, 1) -> value by name: a surrogate, a peer, or any with ``exact_solves`` and ``seconds``.
     """
     p = problem.family.box.uniform(FRESH, torch.Generator().manual_seed(record.seed))
-    clocks: dict[str, list[float]] = {way: [] for way in ("exact", *ways)}
-    for _ in range(ROUNDS):
-        for way, function in {"exact": problem.exact, **ways}.items():
-            start = time.perf_counter()
-            function(p)
-            clocks[way].append((time.perf_counter() - start) / FRESH)
-    medians = {way: statistics.median(times) for way, times in clocks.items()}
+    calls = {way: lambda function=function: function(p) for way, function in {"exact": problem.exact, **ways}.items()}
+    timings, first = benchmark.compare(calls, rounds=ROUNDS, warm_up=0), next(iter(ways))
     found, rows = {}, []
     for way, function in ways.items():
         built = getattr(function, "report", function)
-        saved = medians["exact"] - medians[way]
         found[way] = {
             "solves": built.exact_solves,
             "error": float(problem.error(p, function(p)).max()),
-            "time": medians[way] / medians["exact"],
-            "pays": built.seconds / saved if saved > 0 else np.inf,
+            "time": timings.ratio(way, "exact"),
+            "over_first": timings.ratio(way, first),
+            "pays": timings.break_even(float(built.seconds), "exact", way, FRESH),
         }
         x = found[way]
-        pays = f"{x['pays']:,.0f} values" if np.isfinite(x["pays"]) else "never"
-        rows.append((way, str(x["solves"]), f"{x['error']:.0e}", f"{x['time']:.2g}", pays))
+        rows.append((way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), spread(x["pays"])))
     grid = problem.family.grid
     samples = None if grid is None else len(grid)
-    record.numbers[name] = {"shape": list(problem.family.shape), "samples": samples, "ways": found}
+    shape = list(problem.family.shape)
+    record.numbers[name] = {"shape": shape, "samples": samples, "ways": found, "conditions": timings.conditions}
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
 
 
@@ -168,12 +163,15 @@ def glue_all(record: Record) -> None:
     """Numbers of the text."""
     for name, found in record.numbers.items():
         own, *others = found["ways"].values()
-        for key in ("solves", "error", "time", "pays"):
+        for key in ("solves", "error"):
             glue(f"om-{name}-{key}", own[key])
+        for key in ("time", "pays"):
+            glue(f"om-{name}-{key}", own[key][1])
+            glue(f"om-{name}-{key}-spread", spread(own[key]))
         for other in others:
             glue(f"om-{name}-other", other["error"])
             glue(f"om-{name}-others-solves", other["solves"])
-            glue(f"om-{name}-others-time", other["time"] / own["time"])
+            glue(f"om-{name}-others-time", other["over_first"][1])
     for key, value in zip(("rows", "columns"), record.numbers["matlab"]["shape"]):
         glue(f"om-matlab-{key}", value)
     glue("om-matlab-samples", record.numbers["matlab"]["samples"])

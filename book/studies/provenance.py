@@ -22,7 +22,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from neumatc import checks
+from studies.load import Watch, processor
 
 # `study` is what takes too long for a page: its record is published, and the page at cpu shows that.
 PROFILES = ("smoke", "cpu", "study", "gpu")
@@ -147,8 +148,9 @@ class Record:
             :func:`load`.
         provenance: ``date`` (UTC, when the record was created), ``commit`` and ``dirty`` (uncommitted changes),
             ``machine``, ``versions``, ``torch_threads``, ``command`` (what computes it anew); after :meth:`save`
-            also ``wall_seconds`` (since the record was created), and after a run by ``studies.runs``
-            ``notebook_seconds``. It holds no host name, no user name and no path.
+            also ``wall_seconds`` (since the record was created), ``load`` (what else the machine did: before the record
+            was created and since, see :class:`studies.load.Load`) and ``loaded`` (whether that is too much for times),
+            and after a run by ``studies.runs`` ``notebook_seconds``. It holds no host name, no user name and no path.
 
     Example:
         >>> record = Record("architecture", profile="smoke", device="cpu", seed=0)
@@ -171,7 +173,7 @@ class Record:
         check_profile(self.profile)
         self.device = str(self.device)
         self.seed = checks.seed(self.seed)
-        self._start = time.perf_counter()
+        self._start, self._watch = time.perf_counter(), None if self.provenance else Watch()
         if not self.provenance:
             self.provenance = {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -190,6 +192,9 @@ class Record:
             TypeError: For a number or an array that cannot be kept; the message names it.
         """
         self.provenance["wall_seconds"] = round(time.perf_counter() - self._start, 3)
+        if self._watch is not None:
+            found = self._watch.load(wait=False)
+            self.provenance |= {"load": asdict(found), "loaded": found.high}
         path = run_path(self.chapter, self.profile)
         self.write(path)
         return path.with_suffix(".json")
@@ -361,9 +366,18 @@ def table(record: Record) -> Table:
         "GPU": machine["gpu"],
         "Versions": ", ".join(f"{name} {version}" for name, version in source["versions"].items()),
         "Threads of torch": source["torch_threads"],
+        "Other work": _load_text(source.get("load")),
         "Wall time": None if seconds is None else f"{seconds:.3g} s",
     }
     return Table(("Provenance", ""), [(key, str(value)) for key, value in entries.items() if value is not None])
+
+
+def _load_text(found: Mapping[str, float | None] | None) -> str | None:
+    """Return the load of a record in words, None where nothing is known."""
+    if not found or found["others"] is None:
+        return None
+    before = "" if found["before"] is None else f"; load before {found['before']:g}"
+    return f"{100 * found['others']:.0f} % of the processor{before}"
 
 
 def plain(value: object, name: str) -> object:
@@ -457,23 +471,12 @@ def _machine(device: str) -> dict:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name(device if device.startswith("cuda") else 0)
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "memory_gib": memory,
         "gpu": gpu,
         "os": f"{system} ({platform.machine()})",
     }
-
-
-def _cpu_name() -> str:
-    try:
-        if platform.system() == "Darwin":
-            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        # ARM kernels list no model name.
-        return re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)[1].strip()
-    except (OSError, TypeError, subprocess.SubprocessError):
-        return platform.processor() or platform.machine()
 
 
 def _versions() -> dict:

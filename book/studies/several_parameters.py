@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import bases, benchmark, figures, interpolants, provenance, solvers
+from studies import bases, benchmark, figures, interpolants, last_good, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
+from studies.texts import UNTIMED, conditions, matrices, side, spread
+from studies.texts import verdict as told
 
 # A map: a surrogate or a peer.
 Map = nm.Surrogate | nm.peers.Peer
@@ -34,8 +36,12 @@ RIVALS = (
 # From so many exact solves on, for three parameters, the closed form is given more polynomials than it tries by itself:
 # this part of the number of values.
 MANY, POLYNOMIALS = 128, 0.3
-# Builds from more exact solves take many seconds, and are timed once.
-LONG = 256
+# Exact equalisers, and what the text calls them.
+EXACT = {
+    "NumPy loop": "the NumPy loop",
+    "torch, Cholesky": "torch's Cholesky factorisation",
+    "eigendecomposition per frequency": "one eigendecomposition for each frequency",
+}
 TOLD_RADIAL = "radial functions, tuned, noise axis times 0.1"
 
 
@@ -299,16 +305,20 @@ def embeddings(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tenso
             "name": name,
             "features": fitted.maps[0].embedding.count(2),
             "error": relative_error(fitted(q), X),
-            "time": 1 / benchmark.speed_up(timings, "loop", name),
         }
         for name, fitted in fits.items()
     ]
+    record.numbers["embeddings_timed"] = {
+        "conditions": timings.conditions,
+        "time": {name: timings.ratio(name, "loop") for name in fits},
+    }
     record.numbers["embeddings_limit"] = float(benchmark.eckart_young(X, many))
 
 
 def embeddings_table(record: Record) -> Table:
     """Tabulate the embeddings, and glue what the text says about them and about the designs."""
     first, many = record.numbers, Setting(record).solves[1]
+    each = first["embeddings_timed"]["time"]
     for key, value in {
         "few": first["designs"]["sobol"]["solves"],
         "features": first["embeddings"][0]["features"],
@@ -332,7 +342,7 @@ def embeddings_table(record: Record) -> Table:
         provenance.glue(f"sp-{key}", value)
     return Table(
         ["embedding (d = 2)", "features", "error", "time per matrix (inversions)"],
-        [[e["name"], str(e["features"]), f"{e['error']:.1e}", f"{e['time']:.2f}"] for e in first["embeddings"]],
+        [[e["name"], str(e["features"]), f"{e['error']:.1e}", spread(each[e["name"]])] for e in first["embeddings"]],
     )
 
 
@@ -410,7 +420,8 @@ def by_solves(record: Record, plane: nm.Problem, q: Tensor, A: Tensor, X: Tensor
     )
     record.numbers["projection"] = {
         "solves": cheap[-1],
-        "time": 1 / benchmark.speed_up(timings, "loop", "projection"),
+        "conditions": timings.conditions,
+        "time": timings.ratio("projection", "loop"),
     }
     record.numbers["nine"] = {"error": error(nine), "terms": nine.terms}
     record.numbers["double"] = {"rank": 2 * many, "error": error(ours(plane, many, 2 * many))}
@@ -469,7 +480,7 @@ def glue_solves(record: Record) -> None:
         "gain-projection": at(record, "residual projection") / mine,
         "gain-alone": at(record, "closed form, snapshots alone") / mine,
         "alone-rbf": at(record, "closed form, snapshots alone") / at(record, "radial functions, tuned"),
-        "projection-time": numbers["projection"]["time"],
+        "projection-time": spread(numbers["projection"]["time"]),
         "projection-solves": numbers["projection"]["solves"],
         "nine": numbers["nine"]["error"],
         "nine-terms": numbers["nine"]["terms"],
@@ -480,14 +491,6 @@ def glue_solves(record: Record) -> None:
 
 
 # The contest
-
-
-def timed(task: nm.Problem, A: Tensor, build: Callable[[nm.Problem, int], Map], n: int) -> tuple[Map, float]:
-    """Build a map from n exact solves, once; return it and its time, in inversions by the NumPy loop."""
-    built = {}
-    calls = {"loop": lambda: solvers.numpy_loop(A), "build": lambda: built.update(map=build(task, n))}
-    timings = benchmark.compare(calls, rounds=1, warm_up=0)
-    return built["map"], len(A) / benchmark.speed_up(timings, "loop", "build")
 
 
 def rungs(first: int, last: int, d: int | None = None) -> list[int]:
@@ -514,9 +517,16 @@ def climb(setting: Setting, d: int, name: str, ladder: list[int]) -> dict:
     timings = benchmark.compare(
         {"loop": lambda: solvers.numpy_loop(A[timing]), "map": lambda: fitted(q[timing])}, rounds=5
     )
-    share = 1 / benchmark.speed_up(timings, "loop", "map")
     limit = benchmark.eckart_young(X, terms(fitted)) if name == "closed form" else None
-    return {"d": d, "method": name, "climbed": climbed, "terms": terms(fitted), "time": share, "limit": limit}
+    return {
+        "d": d,
+        "method": name,
+        "climbed": climbed,
+        "terms": terms(fitted),
+        "conditions": timings.conditions,
+        "time": timings.ratio("map", "loop"),
+        "limit": limit,
+    }
 
 
 def ladder_of(contest: list[dict], d: int, name: str, plan: tuple[int, int, int]) -> list[int]:
@@ -534,25 +544,42 @@ def reached(entry: dict, goal: float) -> dict | None:
     return next((rung for rung in entry["climbed"] if rung["error"] <= goal), None)
 
 
-def race(setting: Setting, contest: list[dict], d: int, goal: float) -> None:
-    """Time, side by side, the builds of all methods at the rungs where they reach the goal, in inversions."""
-    task, methods, small = setting.contender(d), setting.methods(), setting.small
+def race(setting: Setting, contest: list[dict], d: int, goal: float) -> dict:
+    """Time, side by side, the builds of all methods at the rungs where they reach the goal.
+
+    Returns:
+        For the record: ``build``, in inversions by the NumPy loop; ``over``, the build of the closed form in units of
+        that of each rival; and ``price``, that of an exact solve, in inversions, from which on the closed form's is
+        the cheaper build.
+    """
+    task, methods = setting.contender(d), setting.methods()
     A = setting.sample(task)[1][setting.timing]
     found = {e["method"]: reached(e, goal) for e in contest if e["d"] == d and e["method"] in methods}
     found = {name: rung for name, rung in found.items() if rung}
-    calls = {name: lambda name=name, n=rung["solves"]: methods[name](task, n) for name, rung in found.items()}
-    calls["loop"] = lambda: solvers.numpy_loop(A)
-    most = max((rung["solves"] for rung in found.values()), default=0)
-    # Every build has run once, on the ladder, and needs no other warm-up. The long ones take many seconds.
-    rounds = 2 if small else 3 if most <= LONG else 1
-    timings = benchmark.compare(calls, rounds=rounds, warm_up=0)
-    for name, rung in found.items():
-        rung.setdefault("build", len(A) / benchmark.speed_up(timings, "loop", name))
+    calls = {"loop": lambda: solvers.numpy_loop(A)}
+    calls |= {name: lambda name=name, n=rung["solves"]: methods[name](task, n) for name, rung in found.items()}
+    # Every build has run once, on the ladder, and needs no other warm-up.
+    timings = benchmark.compare(calls, rounds=benchmark.ROUNDS, warm_up=0)
+    result = {"d": d, "goal": goal, "conditions": timings.conditions}
+    result["build"] = {name: timings.ratio(name, "loop").times(len(A)) for name in found}
+    rivals = [name for name in found if name != CLOSED] if CLOSED in found else []
+    result["over"] = {name: timings.ratio(CLOSED, name) for name in rivals}
+    saved = {name: found[name]["solves"] - found[CLOSED]["solves"] for name in rivals}
+    result["price"] = {
+        name: timings.by_round(
+            lambda own, rival, loop, saved=saved[name]: price(saved, len(A) * (own - rival) / loop),
+            CLOSED,
+            name,
+            "loop",
+        )
+        for name in rivals
+    }
+    return result
 
 
 def contest(record: Record) -> None:
     """Record how many exact solves, and how much time, each method needs to reach the goals, as ``contest``."""
-    setting, entries = Setting(record), []
+    setting, entries, races = Setting(record), [], []
     plans = (
         {1: (4, 32, 32), 2: (16, 64, 64)}  # d: first rung, last rung of the closed form, last rung of the others
         if setting.small
@@ -563,14 +590,8 @@ def contest(record: Record) -> None:
     for d, plan in plans.items():
         for name in (CLOSED, *RIVALS, *[HELPED] * (d > 1)):
             entries.append(climb(setting, d, name, ladder_of(entries, d, name, plan)))
-        for goal in GOALS:
-            race(setting, entries, d, goal)
-    record.numbers["contest"] = {"tests": setting.tests, "entries": entries}
-
-
-def two_digits(value: float) -> str:
-    """Return a number of inversions with two digits."""
-    return f"{float(f'{value:.1e}'):,.0f}"
+        races += [race(setting, entries, d, goal) for goal in GOALS]
+    record.numbers["contest"] = {"tests": setting.tests, "entries": entries, "races": races}
 
 
 def family_of(d: int) -> str:
@@ -587,9 +608,10 @@ def contest_table(record: Record) -> Table:
         cells = []
         for goal in GOALS:
             rung = reached(e, goal)
+            build = raced(record, e["d"], goal)["build"].get(e["method"])
             used = f"{rung['solves']} ({rung['matrices']:,})" if rung else f"over {e['climbed'][-1]['solves']}"
-            cells += [used, two_digits(rung["build"]) if rung and "build" in rung else ""]
-        rows.append([family_of(e["d"]), e["method"], *cells, str(e["terms"]), f"{e['time']:.2f}"])
+            cells += [used, spread(build) if build else ""]
+        rows.append([family_of(e["d"]), e["method"], *cells, str(e["terms"]), spread(e["time"])])
     return Table(
         [
             "d",
@@ -614,12 +636,21 @@ def interpolated(entry: dict, goal: float) -> float:
     return math.inf
 
 
-def price(own: dict, rung: dict) -> float:
-    """Return the price of a solve, in inversions, from which on our build is cheaper than a rival's."""
-    saved, extra = rung["solves"] - own["solves"], own["build"] - rung["build"]
+def price(saved: int, extra: float) -> float:
+    """Return the price of a solve, in inversions, from which on our build is cheaper than a rival's.
+
+    Args:
+        saved: How many solves fewer ours takes.
+        extra: How much longer it takes else, in inversions.
+    """
     if saved > 0:
         return max(0.0, extra / saved)
     return 0.0 if extra <= 0 and saved == 0 else math.inf
+
+
+def raced(record: Record, d: int, goal: float) -> dict:
+    """Return the race of the builds for a number of parameters and a goal."""
+    return next(race for race in record.numbers["contest"]["races"] if (race["d"], race["goal"]) == (d, goal))
 
 
 def verdict(record: Record) -> list[dict]:
@@ -628,23 +659,22 @@ def verdict(record: Record) -> list[dict]:
     for d in sorted({e["d"] for e in contest}):
         entries = {e["method"]: e for e in contest if e["d"] == d}
         for goal in GOALS:
-            own, needed = reached(entries[CLOSED], goal), interpolated(entries[CLOSED], goal)
-            found = {name: reached(entries[name], goal) for name in RIVALS}
-            found = {name: rung for name, rung in found.items() if rung}
-            if not own or not found:
+            needed, race = interpolated(entries[CLOSED], goal), raced(record, d, goal)
+            if not race["over"]:
                 continue
-            fewest = min(found, key=lambda name: interpolated(entries[name], goal))
-            quickest = min(found, key=lambda name: found[name]["build"])
+            fewest = min(race["over"], key=lambda name: interpolated(entries[name], goal))
+            quickest = min(race["over"], key=lambda name: race["build"][name][1])
+            # Against the rival that asks for the most.
+            dearest = max(race["price"], key=lambda name: race["price"][name][1])
             result.append(
                 {
                     "d": d,
                     "goal": goal,
                     "share": needed / interpolated(entries[fewest], goal),
                     "rival": fewest,
-                    "quickest": quickest,
-                    "slower": own["build"] / found[quickest]["build"],
-                    # Against the rival that asks for the most.
-                    "worth": max(price(own, rung) for rung in found.values()),
+                    "quickest": UNTIMED if math.isnan(race["over"][quickest][1]) else quickest,
+                    "slower": race["over"][quickest],
+                    "worth": race["price"][dearest],
                 }
             )
     return result
@@ -654,10 +684,24 @@ def glue_verdict(record: Record) -> None:
     """Glue what the text says about the contest."""
     contest = record.numbers["contest"]["entries"]
     beyond = [v for v in verdict(record) if v["d"] > 1]
-    for key in ("share", "slower", "worth"):
-        values = [v[key] for v in beyond if math.isfinite(v[key])] or [math.nan]
-        provenance.glue(f"sp-{key}-least", float(f"{min(values):.1e}"))
-        provenance.glue(f"sp-{key}-most", float(f"{max(values):.1e}"))
+    shares = [v["share"] for v in beyond if math.isfinite(v["share"])] or [math.nan]
+    one = [v["share"] for v in verdict(record) if v["d"] == 1 and math.isfinite(v["share"])]
+    some = f"{min(one):.2f} to {max(one):.2f} times as many" if one else "a number that was not found"
+    provenance.glue("sp-one-share", some)
+    timed = [entry["conditions"] for entry in last_good.measurements(record.numbers["contest"])]
+    provenance.glue("sp-contest-timed", conditions(*timed))
+    provenance.glue("sp-share-least", float(f"{min(shares):.1e}"))
+    provenance.glue("sp-share-most", float(f"{max(shares):.1e}"))
+    for key in ("slower", "worth"):
+        ratios = sorted((v[key] for v in beyond if not math.isnan(v[key][1])), key=lambda ratio: ratio[1])
+        provenance.glue(f"sp-{key}-least", spread(ratios[0]) if ratios else UNTIMED)
+        provenance.glue(f"sp-{key}-most", spread(ratios[-1]) if ratios else UNTIMED)
+    words = {f"{v['d']} parameters to an error of {v['goal']:g}": v["slower"] for v in beyond}
+    provenance.glue("sp-slower-verdict", told(words, "dearer", "cheaper", "about as dear", at="for"))
+    fewer = all(share < 1 for share in shares)
+    provenance.glue(
+        "sp-share-verdict", "needs fewer exact solves" if fewer else "does not always need fewer exact solves"
+    )
     near = [
         e["climbed"][-1]["error"] / e["limit"] for e in contest if e["method"] == "closed form" and e["d"] in (2, 3)
     ]
@@ -666,10 +710,9 @@ def glue_verdict(record: Record) -> None:
         if e["d"] == 2 and e["method"] == HELPED:
             provenance.glue("sp-helped-solves", (reached(e, GOALS[1]) or e["climbed"][-1])["solves"])
             provenance.glue("sp-helped-terms", e["terms"])
-            provenance.glue("sp-helped-time", e["time"])
-            provenance.glue(
-                "sp-helped-ours", next(o["time"] for o in contest if (o["d"], o["method"]) == (2, "closed form"))
-            )
+            ours = next(o["time"] for o in contest if (o["d"], o["method"]) == (2, CLOSED))
+            provenance.glue("sp-helped-time", spread(e["time"]))
+            provenance.glue("sp-helped-ours", spread(ours))
 
 
 def verdict_table(record: Record) -> Table:
@@ -691,8 +734,8 @@ def verdict_table(record: Record) -> Table:
                 f"{v['share']:.2f}",
                 v["rival"],
                 v["quickest"],
-                two_digits(v["slower"]) if v["slower"] >= 10 else f"{v['slower']:.1f}",
-                two_digits(v["worth"]) if math.isfinite(v["worth"]) else "never",
+                spread(v["slower"]),
+                spread(v["worth"]),
             ]
             for v in verdict(record)
         ],
@@ -714,15 +757,16 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
     """
     task, seed, timing = setting.inverse(d, shift=shift, seed=other), setting.seed, setting.timing
     q, A, X = setting.sample(task)
-    fitted, build = timed(task, A[timing], setting.ours, n)
+    fitted = setting.ours(task, n)
     peers = {name: method(task, n) for name, method in setting.methods().items() if name != CLOSED}
     peers["POD and radial functions"] = interpolants.pod_regression(task, n, n // 2, kernel="multiquadric", seed=seed)
     calls = {"loop": lambda: solvers.numpy_loop(A[timing]), "ours": lambda: fitted(q[timing])}
     calls |= {"batched": lambda: solvers.scipy_batched(A[timing])}
     calls |= {name: lambda m=m: m(q[timing]) for name, m in peers.items()}
     timings = benchmark.compare(calls, rounds=5)
-    share = {name: 1 / benchmark.speed_up(timings, "loop", name) for name in calls}
+    share = {name: timings.ratio(name, "loop") for name in calls}
     return {
+        "conditions": timings.conditions,
         "d": d,
         "solves": n,
         "shift": shift,
@@ -732,9 +776,9 @@ def at_fixed_budget(setting: Setting, d: int, n: int, shift: float, other: int) 
         "rank": fitted.rank,
         "limit": benchmark.eckart_young(X, fitted.rank),
         "features": fitted.maps[0].embedding.count(d),
-        "build": build,
         "time": share["ours"],
         "batched": share["batched"],
+        "over_batched": timings.ratio("ours", "batched"),
         "peers": {
             name: {"error": relative_error(m(q), X), "solves": m.exact_solves, "time": share[name]}
             for name, m in peers.items()
@@ -776,10 +820,11 @@ def glue_fixed(record: Record) -> None:
         provenance.glue(f"sp-{d}d-features-most", max(f["features"] for f in own))
         provenance.glue(f"sp-{d}d-error", own[0]["error"])
         provenance.glue(f"sp-{d}d-rival", own[0]["best"])
-        provenance.glue(f"sp-{d}d-time-least", min(f["time"] for f in own))
-        provenance.glue(f"sp-{d}d-time-most", max(f["time"] for f in own))
-        provenance.glue(f"sp-{d}d-build", float(f"{own[0]['build']:.1e}"))
-        provenance.glue(f"sp-{d}d-batched", max(f["time"] / f["batched"] for f in own))
+        provenance.glue(f"sp-{d}d-time-least", spread(min((f["time"] for f in own), key=lambda ratio: ratio[1])))
+        provenance.glue(f"sp-{d}d-time-most", spread(max((f["time"] for f in own), key=lambda ratio: ratio[1])))
+        slowest = max((f["over_batched"] for f in own), key=lambda ratio: ratio[1])
+        provenance.glue(f"sp-{d}d-batched", spread(slowest))
+        provenance.glue(f"sp-{d}d-verdict", side(slowest, "slower than", "faster than", "about as fast as"))
 
 
 def fixed_table(record: Record) -> Table:
@@ -826,7 +871,6 @@ def fixed_costs_table(record: Record) -> Table:
             "seed",
             "terms",
             "polynomials",
-            "build (inversions)",
             "time per matrix: closed form",
             "Chebyshev",
             "tuned",
@@ -839,11 +883,10 @@ def fixed_costs_table(record: Record) -> Table:
                 str(f["seed"]),
                 str(f["rank"]),
                 str(f["features"]),
-                two_digits(f["build"]),
-                f"{f['time']:.2f}",
-                f"{f['peers']['Chebyshev, tensor grid']['time']:.2f}",
-                f"{f['peers']['radial functions, tuned']['time']:.2f}",
-                f"{f['batched']:.2f}",
+                spread(f["time"]),
+                spread(f["peers"]["Chebyshev, tensor grid"]["time"]),
+                spread(f["peers"]["radial functions, tuned"]["time"]),
+                spread(f["batched"]),
             ]
             for f in record.numbers["fixed"]
         ],
@@ -930,15 +973,10 @@ def wireless(
     X = equaliser.exact(p).value
     exact = exact_equalisers(channel, f, s, equaliser.family(p))
     maps = equaliser_maps(setting, equaliser, lmmse, method)
-    timings = benchmark.compare(exact | {name: lambda m=m: m(p) for name, m in maps.items()}, rounds=3)
     options = {"rank": rank, "budget": budget, "method": method, "seed": setting.seed, "progress": False}
-    refit = benchmark.compare(
-        {"NumPy loop": exact["NumPy loop"], "fit": lambda: nm.fit(equaliser, **options)},
-        rounds=1,
-        warm_up=0,
-    )
-    relative = {key: 1 / benchmark.speed_up(timings, "NumPy loop", key) for key in timings}
-    cost = len(p) / benchmark.speed_up(refit, "NumPy loop", "fit")
+    calls = exact | {name: lambda m=m: m(p) for name, m in maps.items()}
+    timings = benchmark.compare(calls | {"fit": lambda: nm.fit(equaliser, **options)}, rounds=3)
+    full = len(s) * len(channel.frequencies) / len(p)
     record.numbers["wireless"] = {
         "count": len(p),
         "frequencies": len(f),
@@ -953,16 +991,22 @@ def wireless(
         | {name: relative_error(exact[name](), X) for name in ("eigendecomposition per frequency", "torch, Cholesky")},
         "solves": {name: solves(m) for name, m in maps.items()},
         "terms": {name: terms(m) for name, m in maps.items()},
-        "relative_time": relative,
-        "fit": cost,
-        "break_even": {key: benchmark.break_even(cost, relative[key], relative["closed form"]) for key in exact},
+        "conditions": timings.conditions,
+        "relative_time": {key: timings.ratio(key, "NumPy loop") for key in calls},
+        "over": {key: timings.ratio(key, CLOSED) for key in calls},
+        "fit": timings.ratio("fit", "NumPy loop").times(len(p)),
+        # At all subcarriers, fit included, beside the loop.
+        "whole": timings.by_round(
+            lambda fit, each, loop: (fit + full * each) / (full * loop), "fit", CLOSED, "NumPy loop"
+        ),
+        "break_even": {key: timings.break_even("fit", key, CLOSED, len(p)) for key in exact},
     }
 
 
 def glue_wireless(record: Record) -> None:
     """Glue what the text says about the equaliser."""
     w, setting = record.numbers["wireless"], Setting(record)
-    ours_time, sides = w["relative_time"]["closed form"], setting.sides
+    sides, over = setting.sides, w["over"]
     for key, value in {
         "count": w["count"],
         "frequencies": w["frequencies"],
@@ -980,19 +1024,22 @@ def glue_wireless(record: Record) -> None:
         "chebyshev": w["errors"]["Chebyshev, equal sides"],
         "rbf-told": w["errors"][TOLD_RADIAL],
         "chebyshev-told": w["errors"][setting.told_grid],
-        "told-share": w["relative_time"][setting.told_grid] / ours_time,
+        "told-share": spread(over[setting.told_grid]),
         "sides": f"{sides[0]} x {sides[1]}",
         "subcarriers": w["subcarriers"],
-        "speed": 1 / ours_time,
-        "speed-cholesky": w["relative_time"]["torch, Cholesky"] / ours_time,
-        "speed-eigen": w["relative_time"]["eigendecomposition per frequency"] / ours_time,
-        "fit": float(f"{w['fit']:.1e}"),
-        "even": float(f"{w['break_even']['NumPy loop']:.1e}"),
-        "even-cholesky": float(f"{w['break_even']['torch, Cholesky']:.1e}"),
-        "even-eigen": float(f"{w['break_even']['eigendecomposition per frequency']:.1e}"),
+        "speed": spread(over["NumPy loop"]),
+        "speed-cholesky": spread(over["torch, Cholesky"]),
+        "speed-eigen": spread(over["eigendecomposition per frequency"]),
+        "timed": conditions(w["conditions"]),
+        "verdict": told({name: over[key] for key, name in EXACT.items()}, at="beside"),
+        "fit": spread(w["fit"]),
+        "even": matrices(w["break_even"]["NumPy loop"]),
+        "even-cholesky": matrices(w["break_even"]["torch, Cholesky"]),
+        "even-eigen": matrices(w["break_even"]["eigendecomposition per frequency"]),
         "side": round(w["solves"]["Chebyshev, equal sides"] ** 0.5),
         "full": w["levels"] * w["subcarriers"],
-        "with-fit": w["fit"] / (w["levels"] * w["subcarriers"]) + ours_time,
+        "with-fit": spread(w["whole"]),
+        "with-fit-verdict": side(w["whole"], "longer than", "less time than", "about as long as"),
     }.items():
         provenance.glue(f"sp-w-{key}", value)
 
@@ -1000,15 +1047,43 @@ def glue_wireless(record: Record) -> None:
 def wireless_table(record: Record) -> Table:
     """Tabulate errors and times of the equaliser."""
     w = record.numbers["wireless"]
-    rows = [[name, "each", "", "", f"{w['relative_time'][name]:.2f}"] for name in w["break_even"]]
+    rows = [[name, "each", "", "", spread(w["relative_time"][name])] for name in w["break_even"]]
     rows += [
         [
             name,
             str(w["solves"][name]),
             str(w["terms"][name]),
             f"{w['errors'][name]:.1e}",
-            f"{w['relative_time'][name]:.2f}",
+            spread(w["relative_time"][name]),
         ]
         for name in w["solves"]
     ]
     return Table(["LMMSE equaliser", "solves", "terms", "error", "time per matrix (NumPy loop = 1)"], rows)
+
+
+def check(record: Record) -> None:
+    """Assert what the text says of errors and counts; what it says of times follows from the quartiles."""
+    numbers = record.numbers
+    own, entries = numbers["by_solves"], numbers["contest"]["entries"]
+    spanned, limits = (own[name]["errors"] for name in ("best in the span of the snapshots", "limit of the rank"))
+    assert all(e >= 0.99 * limit for e, limit in zip(spanned, limits)), "no span of n snapshots beats the limit of n"
+    firsts = [e["climbed"][0]["error"] for e in entries if e["method"] != HELPED]
+    assert min(firsts) > GOALS[0], "ladders begin above the goals"
+    if record.profile != "smoke":
+        check_sizes(record)
+
+
+def check_sizes(record: Record) -> None:
+    """Assert what the text says of errors and counts at full size."""
+    assert all(f["error"] <= 0.6 * f["best"] for f in with_best(record)), "the closed form against the best peer"
+    assert at(record, CLOSED) < at(record, "best in the span of the snapshots"), "Newton's iteration leaves the span"
+    assert at(record, "closed form, least squares in the span") < at(record, "radial functions, tuned")
+    found = {e["name"]: e["error"] for e in record.numbers["embeddings"]}
+    assert found["Chebyshev, total"] < min(found[f"Chebyshev, {kind}"] for kind in ("hyperbolic", "smolyak"))
+    for v in verdict(record):
+        assert v["d"] == 1 or v["share"] < 1, "fewest exact solves for several parameters"
+    errors, told_grid = record.numbers["wireless"]["errors"], Setting(record).told_grid
+    assert errors["closed form, Fourier extension"] < errors["radial functions, tuned"], "not told"
+    assert errors[told_grid] < 0.3 * errors["Chebyshev, equal sides"], "told which variable is smooth"
+    assert errors[TOLD_RADIAL] < 0.3 * errors["radial functions, tuned"]
+    assert max(errors[name] for name in ("eigendecomposition per frequency", "torch, Cholesky")) < 1e-4

@@ -1,7 +1,7 @@
 """How fast maps in pieces are beside what a user has: `python -m studies.speed [inverse|svd|lmmse|many|busy]`.
 
 Every line is one run: all candidates in alternating order, medians, and the quartiles of the ratios round by round.
-Take the numbers of an idle machine only; `busy` makes its own load.
+A machine that has other work to do is refused; `busy` makes its own load.
 """
 
 from __future__ import annotations
@@ -18,23 +18,15 @@ from torch import Tensor
 
 import neumatc as nm
 from studies import solvers
-from studies.benchmark import Timing, compare, relative_error
+from studies.benchmark import compare, relative_error
 
 Row = dict[str, object]
 _NOISE = 0.1
 
 
-def ratio(timings: dict[str, Timing], slow: tuple[str, ...], fast: tuple[str, ...]) -> tuple[float, float, float]:
-    """Return quartile, median and quartile of summed times of some candidates over those of others, round by round."""
-
-    def summed(names: tuple[str, ...]) -> list[float]:
-        return [sum(parts) for parts in zip(*(timings[name].seconds for name in names))]
-
-    ratios = [a / b for a, b in zip(summed(slow), summed(fast))]
-    return tuple(np.quantile(ratios, [0.25, 0.5, 0.75]).tolist())
-
-
-def measured(name: str, problem: nm.Problem, p: Tensor, tol: float, exact: dict[str, Callable], rounds: int) -> Row:
+def measured(
+    name: str, problem: nm.Problem, p: Tensor, tol: float, exact: dict[str, Callable], rounds: int, judged: bool = True
+) -> Row:
     """Time a fit and its evaluation beside exact methods and a copy of the output."""
     surrogate = nm.fit(problem, tol=tol, progress=False)
     value = surrogate(p)
@@ -47,7 +39,7 @@ def measured(name: str, problem: nm.Problem, p: Tensor, tol: float, exact: dict[
         "unsorted": lambda: surrogate(mixed, out=out),
         "copy": lambda: [x.copy_(source) for x, source in zip(buffers, sources)],
     }
-    timings = compare(candidates | exact, rounds=rounds)
+    timings = compare(candidates | exact, rounds=rounds, judged=judged)
     surrogate(p, out=out)
     truth = problem.exact(p).value
     error = problem.error(p, out) if not isinstance(value, Tensor) else relative_error(out, truth)
@@ -60,16 +52,24 @@ def measured(name: str, problem: nm.Problem, p: Tensor, tol: float, exact: dict[
         "terms": surrogate.rank,
         "met": surrogate.report.met,
         "error": error if isinstance(error, float) else float(error.square().mean().sqrt()),
-        "over a copy": ratio(timings, ("evaluation",), ("copy",)),
-        "unsorted over a copy": ratio(timings, ("unsorted",), ("copy",)),
+        "conditions": timings.conditions,
+        "over a copy": timings.ratio("evaluation", "copy"),
+        "unsorted over a copy": timings.ratio("unsorted", "copy"),
     }
     for key in exact:
-        row[f"{key}: after"] = ratio(timings, (key,), ("evaluation",))
-        row[f"{key}: with the fit"] = ratio(timings, (key,), ("evaluation", "fit"))
+        row[f"{key}: after"] = timings.ratio(key, "evaluation")
+        row[f"{key}: with the fit"] = timings.ratio(key, ("evaluation", "fit"))
     return row
 
 
-def inverse(users: int = 8, spread: float = 30e-9, tol: float = 1e-4, rounds: int = 9, tones: int | None = None) -> Row:
+def inverse(
+    users: int = 8,
+    spread: float = 30e-9,
+    tol: float = 1e-4,
+    rounds: int = 9,
+    tones: int | None = None,
+    judged: bool = True,
+) -> Row:
     """The inverse of the regularised Gram matrix of a CDL-C uplink, four antennas a user."""
     channel = nm.wireless.cdl("C", users=users, delay_spread=spread, base_antennas=_panel(users))
     p, problem = channel.frequencies[:tones], nm.Problem(channel.gram(_NOISE), nm.Inverse())
@@ -79,7 +79,7 @@ def inverse(users: int = 8, spread: float = 30e-9, tol: float = 1e-4, rounds: in
         "NumPy loop": lambda: [np.linalg.inv(a) for a in arrays],
         "Cholesky": lambda: solvers.torch_cholesky(A),
     }
-    return measured(f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns", problem, p, tol, exact, rounds)
+    return measured(f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns", problem, p, tol, exact, rounds, judged)
 
 
 def svd(model: str = "C", spread: float = 30e-9, tol: float = 1e-3, rounds: int = 7, tones: int | None = None) -> Row:
@@ -129,7 +129,8 @@ def many(count: int = 256, tol: float = 1e-3, rounds: int = 3) -> Row:
         "solves": statistics.median(s.report.exact_solves for s in together),
         "solves alone": statistics.median(s.report.exact_solves for s in alone),
         "met": all(s.report.met for s in together),
-        "separate fits over fit_many": ratio(timings, ("alone",), ("together",)),
+        "conditions": timings.conditions,
+        "separate fits over fit_many": timings.ratio("alone", "together"),
     }
 
 
@@ -151,12 +152,10 @@ def busy(rounds: int = 7, tones: int | None = None) -> list[Row]:
     for threads, processes in ((1, 0), (default, 0), (default, max(default, 2))):
         torch.set_num_threads(threads)
         with load(processes):
-            row = inverse(tol=1e-3, rounds=rounds, tones=tones)
+            # The load is made on purpose.
+            row = inverse(tol=1e-3, rounds=rounds, tones=tones, judged=not processes)
         rows.append(row | {"name": f"{row['name']}, {processes} busy processes"})
     torch.set_num_threads(default)
-    for key in ("NumPy loop: after", "NumPy loop: with the fit"):
-        for row in rows[1:]:
-            row[f"{key}, kept"] = row[key][1] / rows[0][key][1]
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 
 def title(name: str) -> str:
@@ -25,16 +26,6 @@ def two_digits(value: float) -> float:
     return float(f"{value:.1e}") if math.isfinite(value) else value
 
 
-def in_matrices(value: float) -> str:
-    """Return a break-even point in words.
-
-    Example:
-        >>> in_matrices(1234.5), in_matrices(math.inf)
-        ('1,200 matrices', 'no number of matrices')
-    """
-    return f"{two_digits(value):,.0f} matrices" if math.isfinite(value) else "no number of matrices"
-
-
 def times(ratio: float) -> str:
     """Return a ratio of times with two digits.
 
@@ -43,3 +34,134 @@ def times(ratio: float) -> str:
         ('0.12', '1.3', '13', '12,000')
     """
     return f"{ratio:.1f}" if 1 <= ratio < 9.95 else f"{float(f'{ratio:.1e}'):,g}"
+
+
+UNTIMED = "not timed"
+
+
+def spread(ratio: Sequence[float]) -> str:
+    """Return a ratio of times with its quartiles.
+
+    Example:
+        >>> spread((4.81, 5.12, 5.39)), spread((math.nan,) * 3), spread((900, 1000, math.inf))
+        ('5.1 (4.8 to 5.4)', 'not timed', '1,000 (900 to never)')
+    """
+    lower, median, upper = (times(x) if math.isfinite(x) else "never" for x in ratio)
+    return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
+
+
+def measured(ratio: float | Sequence[float]) -> Sequence[float]:
+    """Return a ratio of a record, also of one that kept medians alone: their spread is not known, and shown as none.
+
+    Example:
+        >>> measured(2.0), measured([1.0, 2.0, 3.0])
+        ((2.0, 2.0, 2.0), [1.0, 2.0, 3.0])
+    """
+    return ratio if isinstance(ratio, Sequence) else (ratio,) * 3
+
+
+def side(ratio: Sequence[float], above: str, below: str, even: str) -> str:
+    """Return the word for a ratio, by its quartiles: a median that the spread does not hold up is no verdict.
+
+    Args:
+        ratio: Lower quartile, median and upper quartile.
+        above: The word where even the lower quartile is above one.
+        below: Where even the upper quartile is below one.
+        even: Else.
+
+    Example:
+        >>> words = "faster", "slower", "about as fast"
+        >>> side((1.1, 1.3, 1.5), *words), side((0.9, 1.3, 1.5), *words), side((0.5, 0.6, 0.9), *words)
+        ('faster', 'about as fast', 'slower')
+        >>> side((math.nan,) * 3, *words)
+        'not timed'
+    """
+    lower, median, upper = ratio
+    if math.isnan(median):
+        return UNTIMED
+    return above if lower > 1 else below if upper < 1 else even
+
+
+def verdict(
+    ratios: Mapping[str, Sequence[float]],
+    above: str = "faster",
+    below: str = "slower",
+    even: str = "about as fast",
+    *,
+    at: str = "on",
+) -> str:
+    """Return what ratios of times say, each where it holds and with its spread; the words are those of :func:`side`.
+
+    Args:
+        ratios: Where -> lower quartile, median and upper quartile of how many times as fast something is.
+        above, below, even: The words.
+        at: The preposition before a place.
+
+    Example:
+        >>> verdict({"A": (2.0, 2.2, 2.3), "C": (0.9, 1.1, 1.3)})
+        'faster on A, 2.2 (2.0 to 2.3) times; about as fast on C, 1.1 (0.9 to 1.3) times'
+        >>> verdict({"A": (math.nan,) * 3, "C": (math.nan,) * 3})
+        'not timed'
+    """
+    if all(math.isnan(ratio[1]) for ratio in ratios.values()):
+        return UNTIMED
+    groups: dict[str, list[str]] = {}
+    for where, ratio in ratios.items():
+        word = side(ratio, above, below, even)
+        groups.setdefault(word, []).append(where if word == UNTIMED else f"{where}, {spread(ratio)} times")
+    return "; ".join(f"{word} {at} {listed(found)}" for word, found in groups.items())
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence.
+
+    Example:
+        >>> listed(["a", "b", "c"]), listed(["a"])
+        ('a, b and c', 'a')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def matrices(ratio: Sequence[float]) -> str:
+    """Return a break-even point with its quartiles, in words.
+
+    Example:
+        >>> matrices((1190, 1234.5, 1301)), matrices((math.inf,) * 3), matrices((math.nan,) * 3)
+        ('1,200 (1,200 to 1,300) matrices', 'no number of matrices', 'a number that was not timed')
+        >>> matrices((90, 100, math.inf))
+        '100 (90 to never) matrices'
+    """
+    if math.isnan(ratio[1]):
+        return "a number that was not timed"
+    return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
+
+
+def conditions(*measured: Mapping[str, object]) -> str:
+    """Return when, where and beside what times were taken, or why they were not.
+
+    Args:
+        *measured: The conditions of measurements that are shown together, from ``studies.benchmark.Timings``.
+
+    Example:
+        >>> told = {"refused": "", "date": "2026-11-28T10:00:00+00:00", "rounds": 5, "threads": 2, "attempts": 1}
+        >>> told |= {"processor": "AMD EPYC", "load_before": 0.3, "load_during": 0.02}
+        >>> conditions(told)
+        'Timed on 2026-11-28: AMD EPYC, 2 threads, 5 rounds; load before 0.3, other work 2 % of the processor.'
+        >>> conditions(told, told | {"refused": "other work took 50%"})[-28:]
+        ' 1 of 2 timings was refused.'
+    """
+    good = [x for x in measured if not x["refused"]]
+    if not good:
+        reason, day = measured[0]["refused"], str(measured[0]["date"])[:10]
+        return f"No timing could be taken here on {day} ({reason}); errors and counts are not affected."
+    days = listed(sorted({str(x["date"])[:10] for x in good}))
+    where = listed(sorted({f"{x['processor']}, {x['threads']} threads" for x in good}))
+    before = max((x["load_before"] for x in good if x["load_before"] is not None), default=None)
+    others = max((x["load_during"] for x in good if x["load_during"] is not None), default=None)
+    most = "" if len(good) == 1 else "at most "
+    load = "" if before is None else f"load before {most}{before:g}, "
+    work = "unknown" if others is None else f"{most}{100 * others:.0f} % of the processor"
+    refused = len(measured) - len(good)
+    left = f" {refused} of {len(measured)} timings {'was' if refused == 1 else 'were'} refused." if refused else ""
+    rounds = min(x["rounds"] for x in good)
+    return f"Timed on {days}: {where}, {rounds} rounds; {load}other work {work}.{left}"

@@ -17,7 +17,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, practice, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import in_matrices, title, two_digits
+from studies.texts import conditions, matrices, spread, title, two_digits
 
 EXACT = {
     "NumPy loop": solvers.numpy_loop,
@@ -217,6 +217,7 @@ def speed(
     methods = {
         **{name: lambda solver=solver: solver(A) for name, solver in EXACT.items()},
         **{name: lambda s=s: s(f) for name, s in maps.items()},
+        **{f"fit: {name}": build for name, build in builds.items()},
         **{f"{name}, with its fit": lambda build=build: build()(f) for name, build in builds.items()},
         "product alone": lambda: torch.mm(phi, columns),
         "product, old memory": lambda: torch.mm(phi, columns, out=out),
@@ -224,21 +225,27 @@ def speed(
     timings = benchmark.compare(methods, rounds=rounds)
     # The reference for the errors of the exact methods: the same matrices, inverted in double precision.
     X = torch.from_numpy(np.linalg.inv(A.cpu().numpy().astype(np.complex128))).to(f.device)
-    relative = {name: 1 / benchmark.speed_up(timings, "NumPy loop", name) for name in methods}
-    fit = trained.report.seconds / (timings["NumPy loop"].median / len(f))
-    relative["trained, with its fit"] = relative["trained"] + fit / len(f)
-    # What a method other than the exact ones costs before its first matrix, in inversions.
-    starts = {name: len(f) * (relative[f"{name}, with its fit"] - relative[name]) for name in builds}
+    relative = {name: timings.ratio(name, "NumPy loop") for name in methods if not name.startswith("fit: ")}
+    faster = timings.ratios("NumPy loop", list(relative))
+    # What was trained ran once.
+    training = trained.report.seconds
+    relative["trained, with its fit"] = timings.ratio(("trained", training), "NumPy loop")
+    faster["trained, with its fit"] = timings.ratio("NumPy loop", ("trained", training))
 
     def rate(inverse: Tensor) -> float:
         return float(nm.wireless.sum_rate(H, inverse @ H.mH, noise).mean())
 
     record.numbers[model] |= {
         "relative_time": relative,
-        "fit_in_inversions": fit,
+        "faster": faster,
+        # How many times as fast as each other way the trained map is.
+        "over": {name: timings.ratio(name, "trained") for name in methods},
+        "trained_over": {name: timings.ratio("trained", name) for name in ("product alone", "product, old memory")},
+        "conditions": timings.conditions,
+        "fit_in_inversions": timings.ratio(training, "NumPy loop").times(len(f)),
         "knots": knots,
         "break_even": {
-            name: benchmark.break_even(fit - starts.get(name, 0), relative[name], relative["trained"])
+            name: timings.break_even(training, name, "trained", len(f), f"fit: {name}" if name in builds else 0.0)
             for name in (*EXACT, *builds)
         },
         "errors": {name: benchmark.relative_error(methods[name]().to(X), X) for name in (*EXACT, *maps)},
@@ -249,9 +256,10 @@ def speed(
     }
     for prefix, name in (("closed_", "closed form"), ("cubic_", "cubic interpolation")):
         record.numbers[model] |= {
-            f"{prefix}fit_in_inversions": starts[name],
-            f"{prefix}break_even": {
-                exact: benchmark.break_even(starts[name], relative[exact], relative[name]) for exact in EXACT
+            f"{prefix}fit_in_inversions": timings.ratio(f"fit: {name}", "NumPy loop").times(len(f)),
+            f"{prefix}break_even": {exact: timings.break_even(f"fit: {name}", exact, name, len(f)) for exact in EXACT},
+            f"{prefix}faster": {
+                exact: [timings.ratio(exact, name), timings.ratio(exact, f"{name}, with its fit")] for exact in EXACT
             },
         }
 
@@ -259,7 +267,7 @@ def speed(
 def speed_table(record: Record, model: str) -> Table:
     """Tabulate speed-up, error and lost rate of every method on the band of one channel."""
     n = record.numbers[model]
-    times, errors, lost = n["relative_time"], n["errors"], n["rates_lost"]
+    times, errors, lost = n["faster"], n["errors"], n["rates_lost"]
     names = [name for name in times if ", with its fit" not in name]
     rows = []
     for name in names:
@@ -267,8 +275,8 @@ def speed_table(record: Record, model: str) -> Table:
         rows.append(
             [
                 name,
-                f"{1 / times[name]:.1f}",
-                "" if with_fit is None else f"{1 / with_fit:.1f}" if with_fit < 1 else f"{1 / with_fit:.1g}",
+                spread(times[name]),
+                "" if with_fit is None else spread(with_fit),
                 f"{errors[name]:.0e}" if name in errors else "",
                 percent(lost[name]) if name in lost else "",
             ]
@@ -280,16 +288,26 @@ def glue_speed(record: Record, models: Sequence[str]) -> None:
     """Glue what the text says about times."""
     for model in models:
         n, key = record.numbers[model], model.replace("cdl_", "wi-")
-        times, errors, lost = n["relative_time"], n["errors"], n["rates_lost"]
+        over, errors, lost = n["over"], n["errors"], n["rates_lost"]
+        closed, cubic = n["closed_faster"], n["cubic_faster"]
+        ratios = {
+            "speed-up": over["NumPy loop"],
+            "speed-up-batched": over["NumPy batched"],
+            "speed-up-sionna": over["Sionna, Cholesky"],
+            "speed-up-cholesky": over["torch, Cholesky"],
+            "mm": n["trained_over"]["product alone"],
+            "mm-old": n["trained_over"]["product, old memory"],
+            "speed-up-interpolation": cubic["NumPy loop"][0],
+            "speed-up-interpolation-fit": cubic["NumPy loop"][1],
+            "closed-speed-up": closed["NumPy loop"][0],
+            "closed-speed-up-with-fit": closed["NumPy loop"][1],
+            "closed-speed-up-cholesky": closed["torch, Cholesky"][0],
+            "closed-speed-up-cholesky-with-fit": closed["torch, Cholesky"][1],
+        }
+        for name, ratio in ratios.items():
+            provenance.glue(f"{key}-{name}", ratio[1])
+            provenance.glue(f"{key}-{name}-spread", spread(ratio))
         for name, value in {
-            "speed-up": 1 / times["trained"],
-            "speed-up-batched": times["NumPy batched"] / times["trained"],
-            "speed-up-sionna": times["Sionna, Cholesky"] / times["trained"],
-            "speed-up-cholesky": times["torch, Cholesky"] / times["trained"],
-            "mm": times["trained"] / times["product alone"],
-            "mm-old": times["trained"] / times["product, old memory"],
-            "speed-up-interpolation": 1 / times["cubic interpolation"],
-            "speed-up-interpolation-fit": 1 / times["cubic interpolation, with its fit"],
             "interpolation-error": errors["cubic interpolation"],
             "interpolation-gain": n["error"] / errors["cubic interpolation"],
             "linear-error": errors["linear interpolation"],
@@ -297,15 +315,15 @@ def glue_speed(record: Record, models: Sequence[str]) -> None:
             "held-error": errors["held over 24 subcarriers"],
             "held-lost": 100 * lost["held over 24 subcarriers"],
             "held-wide-lost": 100 * lost["held over 48 subcarriers"],
-            "fit": two_digits(n["fit_in_inversions"]),
-            "closed-fit": two_digits(n["closed_fit_in_inversions"]),
-            "closed-speed-up-with-fit": 1 / times["closed form, with its fit"],
-            "closed-break-even": in_matrices(n["closed_break_even"]["NumPy loop"]),
-            "closed-break-even-cholesky": in_matrices(n["closed_break_even"]["torch, Cholesky"]),
-            "bands": n["break_even"]["NumPy loop"] / n["count"],
-            "break-even": in_matrices(n["break_even"]["NumPy loop"]),
-            "break-even-interpolation": in_matrices(n["break_even"]["cubic interpolation"]),
-            "break-even-cholesky": in_matrices(n["break_even"]["torch, Cholesky"]),
+            "fit": two_digits(n["fit_in_inversions"][1]),
+            "closed-fit": two_digits(n["closed_fit_in_inversions"][1]),
+            "closed-break-even": matrices(n["closed_break_even"]["NumPy loop"]),
+            "closed-break-even-cholesky": matrices(n["closed_break_even"]["torch, Cholesky"]),
+            "bands": n["break_even"]["NumPy loop"][1] / n["count"],
+            "break-even": matrices(n["break_even"]["NumPy loop"]),
+            "break-even-interpolation": matrices(n["break_even"]["cubic interpolation"]),
+            "break-even-cholesky": matrices(n["break_even"]["torch, Cholesky"]),
+            "timed": conditions(n["conditions"]),
         }.items():
             provenance.glue(f"{key}-{name}", value)
     provenance.glue("wi-knots", record.numbers["cdl_c"]["knots"])
@@ -318,21 +336,21 @@ def paper_table(record: Record, models: Sequence[str]) -> Table:
     """Tabulate what the paper reports beside what was measured here."""
     header = ["", "paper (its task, its machine)", "this run, CDL-A", "this run, CDL-C"]
     both = [record.numbers[model] for model in models]
-    strongest = [n["relative_time"]["torch, Cholesky"] / n["relative_time"]["trained"] for n in both]
+    strongest = [n["over"]["torch, Cholesky"] for n in both]
     return Table(
         header,
         [
             [
                 "speed-up over NumPy (here: in a loop)",
                 "over 3",
-                *(f"{1 / n['relative_time']['trained']:.0f}" for n in both),
+                *(spread(n["over"]["NumPy loop"]) for n in both),
             ],
             ["accuracy", "called acceptable", *(f"relative error {n['error']:.1e}" for n in both)],
-            ["speed-up over the strongest exact method", "not known to us", *(f"{ratio:.1f}" for ratio in strongest)],
+            ["speed-up over the strongest exact method", "not known to us", *map(spread, strongest)],
             [
                 "break-even with the loop",
                 "not known to us",
-                *(in_matrices(n["break_even"]["NumPy loop"]) for n in both),
+                *(matrices(n["break_even"]["NumPy loop"]) for n in both),
             ],
         ],
     )

@@ -1,0 +1,95 @@
+"""Verdicts on times: their words follow from the quartiles, and nothing is said of times that were refused."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import neumatc as nm
+from studies import benchmark, beyond_the_inverse, load, own_matrices, provenance, texts, to_the_limit
+from studies.load import Load
+
+positive = st.floats(0.01, 100)
+CONDITIONS = {
+    "refused": "other work took 50%",
+    "date": "2026-11-28T10:00:00+00:00",
+    "rounds": 5,
+    "threads": 2,
+    "attempts": 3,
+    "processor": "Some CPU",
+    "load_before": 4.0,
+    "load_during": 0.5,
+}
+VERDICTS = ("faster", "slower", "pays", "dearer", "cheaper", "longer", "more than", "less than")
+
+
+@given(st.lists(positive, min_size=3, max_size=3).map(sorted))
+def test_a_verdict_needs_the_whole_spread_on_one_side(ratio):
+    word = texts.side(ratio, "faster", "slower", "even")
+    assert (word == "faster") == (ratio[0] > 1)
+    assert (word == "slower") == (ratio[2] < 1)
+
+
+@given(st.lists(positive, min_size=3, max_size=9), st.lists(positive, min_size=3, max_size=9))
+def test_what_is_faster_is_not_slower_the_other_way_round(slow, fast):
+    rounds = min(len(slow), len(fast))
+    timings = benchmark.Timings({"a": tuple(slow[:rounds]), "b": tuple(fast[:rounds])}, {"refused": ""})
+    words = [texts.side(timings.ratio(*pair), "faster", "slower", "even") for pair in (("a", "b"), ("b", "a"))]
+    assert "faster" not in words or words.count("faster") == 1
+
+
+@pytest.fixture
+def glued(monkeypatch):
+    """What a study glues, by key."""
+    found = {}
+    monkeypatch.setattr(provenance, "glue", found.__setitem__)
+    return found
+
+
+def entries(ratio, refused):
+    names = ("map", "fit and map")
+    conditions = CONDITIONS | {"refused": refused}
+    return {"A30": {"conditions": conditions, "faster": {"Sionna": dict.fromkeys(names, ratio)}}}
+
+
+def test_the_sentences_of_a_chapter_follow_its_record(glued):
+    beyond_the_inverse.glue_verdicts("bi", entries([1.2, 1.5, 1.9], ""), {"sionna": "Sionna"})
+    assert glued["bi-verdict-sionna-map"] == "faster on CDL-A at 30 ns, 1.5 (1.2 to 1.9) times"
+    beyond_the_inverse.glue_verdicts("bi", entries([0.9, 1.5, 1.9], ""), {"sionna": "Sionna"})
+    assert glued["bi-verdict-sionna-with"] == "about as fast on CDL-A at 30 ns, 1.5 (0.9 to 1.9) times"
+
+
+def test_refused_times_give_no_verdict(glued):
+    beyond_the_inverse.glue_verdicts("bi", entries(list(benchmark.UNKNOWN), "other work"), {"sionna": "Sionna"})
+    assert glued["bi-timed"].startswith("No timing could be taken here on 2026-11-28 (other work)")
+    assert glued["bi-verdict-sionna-map"] == glued["bi-verdict-sionna-with"] == "not timed"
+
+
+def test_a_table_on_a_loaded_machine_has_errors_and_counts_and_no_times(monkeypatch):
+    monkeypatch.setattr(load.Watch, "load", lambda self, wait=True: Load(9.0, 0.9))
+    problem = nm.Problem(nm.families.trigonometric(4, shift=3, dtype=torch.float64), nm.Inverse())
+    peer = nm.peers.chebyshev(problem, 8)
+    record = provenance.Record("x", profile="smoke", device="cpu", seed=0)
+    ((way, solves, error, *times),) = own_matrices.weigh(record, "case", problem, {"peer": peer}).rows
+    assert (way, solves) == ("peer", "8") and 0 < float(error) < 1
+    assert times == [texts.UNTIMED] * 2
+
+
+def test_no_verdict_of_the_limit_stands_without_times(glued):
+    unknown = list(benchmark.UNKNOWN)
+    names = [*to_the_limit.SOLVERS, "cubic spline", "Chebyshev"]
+    entry = {
+        "over_closed": dict.fromkeys(names, unknown),
+        "over_closed_with_fit": dict.fromkeys(names, unknown),
+        "fit_over_closed": dict.fromkeys(["cubic spline", "POD and spline"], unknown),
+    }
+    record = provenance.Record("x", profile="smoke", device="cpu", seed=0, numbers={"cdl_a": entry, "cdl_c": entry})
+    to_the_limit.glue_cost_verdicts(record)
+    assert glued and set(glued.values()) == {"not timed"}
+    assert not any(word in text for word in VERDICTS for text in glued.values())
+
+
+def test_break_even_points_are_words():
+    assert texts.matrices((150, 200, math.inf)) == "200 (150 to never) matrices"
