@@ -1,8 +1,8 @@
 """The answer on page one: the table of decisions, its figure and the numbers beside them, all from published records.
 
-The pages *Introduction* and *When to use this* write ``{{ decisions }}`` or ``{{ front.NAME }}`` where one of them stands;
-the Sphinx extension ``front_page`` puts it in when the book is built. So a new record changes the pages, and a verdict that
-it no longer supports stops the build.
+The pages *Introduction* and *When to use this* write ``{{ decisions }}`` or ``{{ front.NAME }}`` where one of them
+stands; the Sphinx extension ``front_page`` puts it in when the book is built. So a new record changes the pages, and a
+verdict that it no longer supports stops the build.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Decision:
     pays: str
 
 
-HEADER = ("You have", "Pick", "Speed of the map, its fit counted", "Error", "The fit pays")
+HEADER = ("You have", "Pick", "Speed", "Error", "Pays after")
 
 
 def records() -> dict[str, Numbers]:
@@ -112,15 +112,15 @@ def timed(situation: str, chapter: str, rows: list[Numbers], exact: str) -> Deci
     """Return the decision for rows of the study of speed; what to pick follows from their quartiles."""
     after, counted = zip(*map(ratios, rows))
     verdicts = {verdict(ratio) for ratio in counted}
-    again = f"the map for many passes ({between(x[1] for x in after)} after the fit)"
+    again = f"for many, the map ({between(x[1] for x in after)} after the fit)"
     if {verdict(x) for x in after} != {FASTER}:
         again = "nothing else"
     picks = {
-        FASTER: ("**The map in pieces**", "in the first pass"),
-        SLOWER: (f"**{exact}** for one pass; {again}", "after more than one pass"),
+        FASTER: ("**The map in pieces**", "less than one pass"),
+        SLOWER: (f"**{exact}** for one pass; {again}", "more than one pass"),
     }
     pick, pays = picks.get(
-        verdicts.pop() if len(verdicts) == 1 else EVEN, (f"Either for one pass; {again}", "in about one pass")
+        verdicts.pop() if len(verdicts) == 1 else EVEN, (f"Either for one pass; {again}", "about one pass")
     )
     error = power(row["error"] for row in rows)
     return Decision(f"[{situation}]({CHAPTERS}{chapter}.ipynb)", pick, between(x[1] for x in counted), error, pays)
@@ -150,10 +150,10 @@ def count(value: float) -> str:
 
 def brought(situation: str, chapter: str, cases: list[Numbers], pick: str) -> Decision:
     """Return the decision for problems that users brought: their fits are timed in exact solves."""
-    least = [count(x["multiple"]) for x in sorted(cases, key=lambda x: x["multiple"])]
-    pays = f"not before {least[0]} values" + (f" ({least[-1]} in the hardest case)" if len(least) > 1 else "")
+    ends = sorted({two_digits(f(x["multiple"] for x in cases)) for f in (min, max)})
+    pays = " to ".join(f"{x:,.0f}" for x in ends) + " values or more"
     name = f"[{situation}]({CHAPTERS}{chapter}.ipynb)"
-    return Decision(name, pick, "below 1 until the fit pays", power(x["defect"] for x in cases), pays)
+    return Decision(name, pick, "below 1 before", power(x["defect"] for x in cases), pays)
 
 
 def trained(found: dict[str, Numbers]) -> Numbers:
@@ -171,72 +171,72 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
     never = count(middle(limit["closed_break_even"]["torch, Cholesky"]))
     inverse, svd, gram = "wireless_inversion", "beyond_the_inverse", "Eigenvectors of the Gram matrix"
     return [
-        timed("Leading singular vectors, short delays (30 ns), CPU", svd, speeds(found, "svd", " 30 ns"), gram),
-        timed("The same, delays of 100 ns, CPU", svd, speeds(found, "svd", "100 ns"), gram),
+        timed("Leading singular vectors, 30 ns, CPU", svd, speeds(found, "svd", " 30 ns"), gram),
+        timed("The same, 100 ns, CPU", svd, speeds(found, "svd", "100 ns"), gram),
         timed(
-            "Inverses of 64 x 64 and larger, short delays, CPU",
+            "Inverses, 64 x 64 and larger, CPU",
             "measured",
             [row for size in ("64 x 64", "128 x 128") for row in speeds(found, "inverse", size)],
             "Batched Cholesky",
         ),
-        timed("Inverses of 32 x 32, CPU", inverse, speeds(found, "inverse", "32 x 32"), "Batched Cholesky"),
-        timed("An equaliser for 32 streams, CPU", svd, speeds(found, "lmmse", "x 32"), "Batched Cholesky"),
-        timed("An equaliser for 8 streams, CPU", svd, speeds(found, "lmmse", "x 8"), "Batched Cholesky"),
+        timed("Inverses, 32 x 32, CPU", inverse, speeds(found, "inverse", "32 x 32"), "Batched Cholesky"),
+        timed("Equaliser, 32 streams, CPU", svd, speeds(found, "lmmse", "x 32"), "Batched Cholesky"),
+        timed("Equaliser, 8 streams, CPU", svd, speeds(found, "lmmse", "x 8"), "Batched Cholesky"),
         Decision(
             f"[A GPU]({CHAPTERS}to_the_limit.ipynb)",
             "**Solve exactly**, in a batch",
             between(middle(counted) for _, counted in gpu.values()),
             power(entry["errors"]["Cholesky"] for entry in found["beyond_the_inverse"]["lmmse"].values()),
-            f"{never} (inverse), against batched Cholesky",
+            f"{never} (inverse)",
         ),
         Decision(
-            f"[One parameter, a smooth result, a number of solves that you choose]({CHAPTERS}to_the_limit.ipynb)",
-            "**A spline** or Chebyshev interpolation; one map of the box only to store less",
+            f"[One parameter, and solves that you count]({CHAPTERS}to_the_limit.ipynb)",
+            "**A spline** or Chebyshev interpolation; one map of low rank only to store less",
             f"{'below 1' if never == 'never' else 'see the chapter'} (GPU)",
             f"spline {power([errors['cubic spline']])}, map of rank {limit['rank']} {power([errors['closed form']])}",
-            f"after {count(middle(limit['cubic spline_break_even']['NumPy loop']))} (spline) and "
-            f"{count(middle(limit['closed_break_even']['NumPy loop']))} (map) inverses of the NumPy loop",
+            f"{count(middle(limit['cubic spline_break_even']['NumPy loop']))} (spline), "
+            f"{count(middle(limit['closed_break_even']['NumPy loop']))} (map) inverses in a loop",
         ),
         Decision(
             f"[The paper's gradient training]({CHAPTERS}training_search.ipynb)",
             "**Not this.** The closed form of the same rank, or a spline",
-            "below 1 until the fit pays",
+            "below 1 before",
             f"{power([best['error']])}, spline {power([errors['cubic spline']])}",
-            f"not before {count(best['cost_in_inversions'])} inverses of the NumPy loop",
+            f"{count(best['cost_in_inversions'])} inverses in a loop, or more",
         ),
         brought(
-            "Resonances with little damping",
+            "Resonances, little damping",
             "measured",
             [x for x in found["cases"]["cases"] if x["name"].startswith("resonances")],
-            "**`fit(tol=...)`**, which finds a rational function; for a few values solve exactly",
+            "`fit(tol=...)`, which finds **a rational function**",
         ),
         brought(
             "A parameter over decades",
             "measured",
             [x for x in found["cases"]["cases"] if x["name"].endswith(("log", "log from 1e-05"))],
-            '**`scale="log"`** and `fit(tol=...)`, for many values',
+            '`fit(tol=...)` with **`scale="log"`**',
         ),
         brought(
-            "Two parameters and small matrices",
+            "Two parameters, small matrices",
             "several_parameters",
             [
                 case(found, name)
                 for name in ("slot at 3 km/h", "Green's function, eta 0.5", "Green's function, eta 0.2")
             ],
-            "**Solve exactly**, unless one solve costs as much as hundreds of small ones",
+            "**Solve exactly**, unless one solve is dear",
         ),
         brought(
-            "A finite-element model, two to four parameters",
+            "Finite elements, four parameters",
             "several_parameters",
             [x for x in found["cases"]["cases"] if x["name"].startswith("thermal block")],
-            "**A reduced basis**, `nm.peers.reduced_basis`: fewer solves",
+            "**A reduced basis** (`nm.peers`)",
         ),
         Decision(
             f"[A step or a jump in the matrix]({CHAPTERS}measured.ipynb)",
             "**Cut the box there**, or solve exactly",
             "none",
             f"tolerance met in {sum(x['met'] for x in steps)} of {sum(x['fits'] for x in steps)} fits",
-            "never across the jump",
+            "never",
         ),
     ]
 
@@ -298,7 +298,7 @@ def numbers(found: dict[str, Numbers]) -> dict[str, str]:
 
 
 def figure(found: dict[str, Numbers]) -> Figure:
-    """Draw both ratios over the strongest exact method: each problem of the study of speed, and the problems on a GPU."""
+    """Draw both ratios over the strongest exact method, for each problem on a CPU and then on a GPU."""
     figures.style()
     rows = [row for word in ("svd", "lmmse", "inverse") for row in found["speed"][word]]
     shown = [(row["name"], strongest(row), *ratios(row)) for row in rows]
