@@ -277,7 +277,7 @@ def numbers(found: dict[str, Numbers]) -> dict[str, str]:
         "trained_error": power([best["error"]]),
         "trained_cost": count(best["cost_in_inversions"]),
         "trained_steps": f"{best['steps']:,}",
-        "trials": str(len(found["training_search"]["trials"])),
+        "trials": str(sum(x["family"] == "cdl_c" for x in found["training_search"]["trials"])),
         "closed_error": power([errors["closed form"]]),
         "limit": power([limit["limit"]]),
         "rank": str(limit["rank"]),
