@@ -80,6 +80,14 @@ def test_errors_and_costs_of_the_table_are_those_of_the_records(found):
     assert f"{sum(x['met'] for x in steps)} of {sum(x['fits'] for x in steps)}" in row(found, "A step")[3]
 
 
+def test_the_pages_get_the_table_and_the_numbers(found):
+    texts = front.substitutions()
+    lines = texts["decisions"].splitlines()
+    assert len(lines) == len(front.decisions(found)) + 2 and all(line.count(" | ") == 4 for line in lines)
+    assert texts["front"] == front.numbers(found)
+    assert "{{ decisions }}" in (ROOT / "book" / "intro.md").read_text("utf-8")
+
+
 def test_every_row_has_all_cells(found):
     assert all(cell.strip() for cells in front.table(found).rows for cell in cells)
 
