@@ -153,7 +153,8 @@ def brought(situation: str, chapter: str, cases: list[Numbers], pick: str) -> De
     ends = sorted({two_digits(f(x["multiple"] for x in cases)) for f in (min, max)})
     pays = " to ".join(f"{x:,.0f}" for x in ends) + " values or more"
     name = f"[{situation}]({CHAPTERS}{chapter}.ipynb)"
-    return Decision(name, pick, "below 1 before", power(x["defect"] for x in cases), pays)
+    error = power(x["defect"] for x in cases)
+    return Decision(name, pick, "below 1 before", f"map {error}", pays)
 
 
 def trained(found: dict[str, Numbers]) -> Numbers:
