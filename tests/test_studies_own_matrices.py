@@ -19,10 +19,10 @@ STARTS = 6
 
 
 def sections():
-    """The code cells under each heading that the reader sees."""
+    """The code cells that the reader sees, under the heading of each starting point."""
     found = []
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+        if cell.cell_type == "markdown" and re.match("## (?!What this)", cell.source):
             found.append([])
         elif cell.cell_type == "code" and found and "hide-input" not in runs.tags(cell):
             found[-1].append(cell.source)

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from scipy.stats import beta
 
 from studies import benchmark, cases, figures, last_good, load, provenance, random_families, speed, texts
 from studies.provenance import Record, Table, glue
 
 WHEN = ("after", "with the fit")
+# Of the limit of a share, from a count.
+CONFIDENCE = 0.95
 
 
 def take(name: str, **settings: object) -> Path:
@@ -102,6 +105,9 @@ def glue_families(record: Record) -> None:
     (whole,) = (x for x in record.numbers["groups"] if x["kind"] == "all")
     for key in ("fits", "met", "wrong", "unmet", "located"):
         glue(f"ms-{key}", whole[key])
+    # Clopper and Pearson: the largest share of wrong reports that the count does not refute.
+    limit = beta.ppf(CONFIDENCE, whole["wrong"] + 1, whole["met"] - whole["wrong"])
+    glue("ms-wrong-limit", 100 * limit)
     glue("ms-largest", 100 * whole["largest"])
     glue("ms-fresh", record.numbers["fresh"])
     glue("ms-target", 100 * random_families.TARGET)

@@ -148,13 +148,19 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
 
 
-def bands(surrogate: nm.Surrogate, H: Callable[[float], NDArray]) -> Axes:
-    """Draw the energies that a surrogate follows over the exact ones, which only know their order."""
+def energies(record: Record, surrogate: nm.Surrogate, H: Callable[[float], NDArray]) -> None:
+    """Record the energies that a surrogate follows, and the exact ones, which only know their order."""
     k = np.linspace(float(surrogate.lower), float(surrogate.upper), 400)
     exact = np.array([np.linalg.eigvalsh(H(x)) for x in k])
+    record.arrays |= {"bands_k": k, "bands_exact": exact, "bands_followed": surrogate(k).eigenvalues}
+
+
+def bands(record: Record) -> Axes:
+    """Draw the energies that were followed over the exact ones."""
+    k, exact, followed = (record.arrays[f"bands_{key}"] for key in ("k", "exact", "followed"))
     axes = figures.plt.subplots()[1]
     axes.plot(k, exact, color=figures.GREY, lw=0.8, ls=":")
-    axes.plot(k, surrogate(k).eigenvalues)
+    axes.plot(k, followed)
     axes.set(xlabel="$k$, times the length of a cell", ylabel="energy, in hoppings")
     return axes
 

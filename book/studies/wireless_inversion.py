@@ -154,6 +154,14 @@ def glue_quality(record: Record, models: Sequence[str]) -> None:
     provenance.glue("wi-steps", record.numbers["steps"])
 
 
+def glue_search() -> None:
+    """Glue the budget and the error of the search's best trial on CDL-C, which are not those of this chapter."""
+    trials = provenance.load("training_search").numbers["trials"]
+    best = min((x for x in trials if x["family"] == "cdl_c"), key=lambda x: x["error"])
+    provenance.glue("wi-search-steps", best["steps"])
+    provenance.glue("wi-search-error", best["error"])
+
+
 def rate_table(record: Record, models: Sequence[str]) -> Table:
     """Tabulate the share of the sum rate that is lost with each map."""
     rows = []
