@@ -75,7 +75,8 @@ def test_a_run_leaves_the_executed_notebook_and_a_record_with_provenance(project
     # The page is the saved notebook with these outputs: no cell of papermill, no stderr, no parameters.
     stage = runs._stage(["tiny"])
     page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
-    assert [cell.source for cell in page.cells] == ["# Tiny", PARAMETERS, COMPUTE]
+    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: ")
+    assert [cell.source for cell in page.cells[1:]] == [PARAMETERS, COMPUTE]
     assert page.cells[1].metadata["tags"] == ["parameters", "remove-cell"]
     assert [item.get("name") or item.data["text/plain"] for item in page.cells[2].outputs] == ["'tiny.json'"]
     text = (stage / "notebooks" / "tiny.ipynb").read_text("utf-8")

@@ -111,12 +111,12 @@ def drawn():
 def costs():
     names = ("NumPy loop", "NumPy batched", "Sionna, Cholesky", "torch, Cholesky", "closed form", "cubic spline")
     return {
-        "relative_time": dict(zip(names, (1, 0.9, 0.6, 0.4, 0.08, 0.07))),
+        "relative_time": {name: [x, x, x] for name, x in zip(names, (1, 0.9, 0.6, 0.4, 0.08, 0.07))},
         "count": 3276,
-        "a_fit_in_inversions": 400.0,
-        "b_fit_in_inversions": 200.0,
-        "a_break_even": dict.fromkeys(names[:4], 1000.0),
-        "b_break_even": dict.fromkeys(names[:4], 500.0),
+        "a_fit_in_inversions": [380.0, 400.0, 420.0],
+        "b_fit_in_inversions": [190.0, 200.0, 210.0],
+        "a_break_even": {key: [900.0, 1000.0, 1100.0] for key in names[:4]},
+        "b_break_even": {key: [450.0, 500.0, 550.0] for key in names[:4]},
     }
 
 
@@ -132,6 +132,14 @@ def test_total_time_names_its_lines_where_they_end(drawn):
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert figure.legends == []
     assert narrow_text(figure) == []
+
+
+def test_a_line_of_times_that_were_not_taken_has_no_name(drawn):
+    _, axes = figures.plt.subplots()
+    lines = [axes.plot([0, 1], [0, end], label=str(end))[0] for end in (1.0, float("nan"))]
+    lines[1].set_ydata([float("nan")] * 2)
+    figures.name_lines(axes, lines)
+    assert [text.get_text() for text in axes.texts] == ["1.0"]
 
 
 def test_names_of_coinciding_lines_do_not_cover_each_other(drawn):

@@ -13,6 +13,7 @@ NAN = [math.nan] * 3
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """An empty folder in the place of the repository."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "neumatc"\n')
     monkeypatch.setattr(provenance, "root", lambda: tmp_path)
     return tmp_path
 

@@ -10,6 +10,7 @@ from studies.provenance import Record
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty folder in the place of the repository."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "neumatc"\n')
     monkeypatch.setattr(provenance, "root", lambda: tmp_path)
     return tmp_path
 

@@ -134,11 +134,16 @@ def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
     """
     axes.figure.draw_without_rendering()
     left, right = sorted(axes.get_xlim())
-    ends = []
+    ends, named = [], []
     for line in lines:
         x, y = (np.asarray(values, float) for values in line.get_data())
         seen = np.isfinite(y) & (x >= left) & (x <= right)
-        ends.append((float(x[seen][-1]), float(y[seen][-1])))
+        if seen.any():  # times that were not taken are no line
+            ends.append((float(x[seen][-1]), float(y[seen][-1])))
+            named.append(line)
+    if not named:
+        return
+    lines = named
     heights = axes.transAxes.inverted().transform(axes.transData.transform(ends))[:, 1].clip(0, 1)
     # A line of text and a little air, as a fraction of the panel; lines whose names do not fit above go on below.
     room = 1.25 * SMALLEST / 72 * axes.figure.dpi / axes.get_window_extent().height

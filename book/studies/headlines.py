@@ -110,6 +110,19 @@ def tolerance(headline: Headline) -> str:
 
 
 HEADLINES = (
+    Headline(
+        "gauge-in-detail-inverse",
+        "largest share of the inverse's Lipschitz constant",
+        "gauge_in_detail/lipschitz/shares/`Inverse`",
+        within=DOUBLE,
+    ),
+    Headline("rank-bounds-rank", "rank of the ring's inverses", "rank_bounds/bounds/rows/0/rank", "count"),
+    Headline(
+        "rank-bounds-nested",
+        "Lebesgue constant of 17 nested nodes",
+        "rank_bounds/stability/constants/nested (pieces)/1",
+        within=DOUBLE,
+    ),
     Headline("architecture-limit", "limit of the rank, trigonometric family", "architecture/limit", within=DOUBLE),
     Headline("architecture-closed-form", "error of the closed form", "architecture/closed_form_error", within=SINGLE),
     Headline("architecture-trained", "error of the trained map", "architecture/error", within=TRAINED),
