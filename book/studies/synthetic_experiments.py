@@ -443,13 +443,13 @@ def study(parts: Sequence[str] = tuple(PARTS)) -> Path:
     """
     record = Record(CHAPTER, profile="cpu", device="cpu", seed=0)
     record.provenance |= {"command": COMMAND, "profile": "study"}
-    for part in parts:
-        taken: list[dict] = []
-        for seed in range(SEEDS):
-            taken += PARTS[part](seed)
+    taken: dict[str, list[dict]] = {part: [] for part in parts}
+    for seed in range(SEEDS):  # all parts of a seed first: what is stopped early has few seeds, and no part without
+        for part in parts:
+            taken[part] += PARTS[part](seed)
             path = _part_path(part)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(provenance.plain(taken, part)), "utf-8")
+            path.write_text(json.dumps(provenance.plain(taken[part], part)), "utf-8")
     published = provenance.published_path(CHAPTER)
     kept = provenance.load(CHAPTER).numbers if published.with_suffix(".json").is_file() else {}
     here = {part: json.loads(_part_path(part).read_text("utf-8")) for part in PARTS if _part_path(part).is_file()}

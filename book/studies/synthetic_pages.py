@@ -152,7 +152,10 @@ def live_table(rows: Sequence[dict], record: Record) -> Table:
     """Fits made with this page beside those of the record, of the same family and seed."""
     lines = []
     for row in rows:
-        (kept,) = [x for x in of(record.numbers["difficulty"], row["kind"]) if x["seed"] == row["seed"]]
+        kept = next((x for x in of(record.numbers["difficulty"], row["kind"]) if x["seed"] == row["seed"]), None)
+        if kept is None:  # a seed that the study does not have
+            lines.append((TITLES[row["kind"]], f"{row['solves']:,} / none", f"{row['error']:.0e} / none"))
+            continue
         solves = f"{row['solves']:,} / {kept['solves']:,}"
         lines.append((TITLES[row["kind"]], solves, f"{row['error']:.0e} / {kept['error']:.0e}"))
     return Table(("family", "solves, here / record", "error, here / record"), lines)
@@ -252,7 +255,7 @@ def times_text(record: Record | None) -> str:
     faster = [TITLES[x["kind"]] for x in rows if x["strongest exact"]["with the fit"][1] > 1]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the strongest exact method for {listed(faster)}. The largest load of the machine before or after was {load:.1f}."
+        f"the strongest exact method for {listed(faster)}. The machine's largest load beside it was {load:.1f}."
     )
 
 
@@ -325,7 +328,8 @@ def glue_all(record: Record) -> None:
     glue("sx-size", 32)
     glue("sx-tol", study.TOL)
     glue("sx-rank", study.RANK)
-    glue("sx-seeds", study.SEEDS)
+    glue("sx-seeds", len(of(rows, KINDS[0])))
+    glue("sx-training-seeds", min(len(own) for op in ("inverse", "SVD") for own in pairs(record, op).values()))
     glue("sx-steps", study.TRAINED)
     glue("sx-families", len(KINDS))
     glue("sx-unmet", listed([TITLES[k] for k in KINDS if not all(row["met"] for row in of(rows, k))]))
