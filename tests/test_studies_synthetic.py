@@ -67,7 +67,7 @@ def test_jumps_of_four_terms_have_five_inverses():
     assert synthetic_experiments.needed(exact, 1e-10) <= 5
 
 
-@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("size", [32, 64])
 def test_the_chain_resonates_in_the_band_as_often_as_it_says(size):
     matrices = family("resonances", size)
     K, KM = (matrices(torch.tensor([[w]], dtype=torch.float64), extrapolate=True)[0].real for w in (0.0, 1.0))
@@ -287,7 +287,8 @@ def test_who_wins_is_read_from_the_record(record):
     for way in synthetic_experiments.PEERS:
         for kind in KINDS:
             rows = [row for row in record.numbers["difficulty"] if row["kind"] == kind]
-            better = np.median([row["peers"][way] for row in rows]) * 2 < np.median([row["error"] for row in rows])
+            peer, fit = (np.median(x) for x in ([row["peers"][way] for row in rows], [row["error"] for row in rows]))
+            better = 2 * max(peer, 1e-10) < max(fit, 1e-10)
             assert (kind in synthetic_pages.winners(record, way)) == better
 
 

@@ -79,8 +79,8 @@ def family(kind: str, size: int = 32, dimension: int = 1, *, seed: int = 0, term
       number below 4 for every n; f_k is a cosine of half a cycle, or of ``cycles``, a modulus, or a step.
     - poles: one eigenvalue is ((u - u_0)^2 + POLE^2) / 2, u the mean of the parameters, others at least 1/2: the
       inverse has poles at u_0 +- i POLE.
-    - resonances: K - w^2 M + i w C of a chain of masses between walls, `MODES` resonances in the band of w (the first
-      parameter), `DAMPING` at each of them, and a dashpot; further parameters stiffen parts of the chain.
+    - resonances: K - w^2 M + i w C of a chain of masses between walls, from n = 32 on `MODES` resonances in the band of
+      w (the first parameter), `DAMPING` at each of them, and a dashpot; further parameters stiffen parts of the chain.
     - decades: G + sum_i p_i D_i, p_i from 1e-4 to 1e2 on logarithmic axes, G with eigenvalues over six decades.
     - diffusion: stiffness of a plate with conductivities p_i from 0.1 to 10 in d parts and 1 elsewhere, assembled by
       scikit-fem, bilinear elements.
@@ -181,7 +181,7 @@ def _diffusion(kind: str, size: int, d: int, rng: np.random.Generator, terms: in
     mesh = skfem.MeshQuad.init_tensor(*sides)
     basis = skfem.Basis(mesh, skfem.ElementQuad1())
     inside = basis.complement_dofs(basis.get_dofs())
-    x, y = basis.global_coordinates().value
+    x, y = np.asarray(basis.global_coordinates())
     middle = [(0.5 + 0.25 * i, 0.5 + 0.25 * j) for i in (-1, 1) for j in (-1, 1)][:d]
     within = [np.hypot(x - a, y - b) < rng.uniform(0.15, 0.24) for a, b in middle]
     shares = [1.0 - np.sum(within, axis=0), *(part.astype(float) for part in within)]
@@ -276,11 +276,12 @@ def _outcome(fitted: nm.Surrogate, p: Tensor, exact: Tensor) -> dict[str, object
 
 
 def one_growth(kind: str, seed: int, *, tol: float = TOL, count: int = 64, **settings: object) -> dict[str, object]:
-    """Fit one inverse to a tolerance, and return what it took: see `one_difficulty`; ``settings`` go to `family`."""
+    """Fit one inverse to a tolerance; return ``settings`` of `family`, what it took, and as ``rank`` the map's terms."""
     problem = nm.Problem(family(kind, seed=seed, **settings), nm.Inverse())
     fitted = quietly(problem, tol=tol, seed=seed, budget=MOST_SOLVES)
     p = fresh(problem.family, count, seed)
-    return {"kind": kind, "seed": seed, **settings, **_outcome(fitted, p, problem.exact(p).value)}
+    found = _outcome(fitted, p, problem.exact(p).value)
+    return {"kind": kind, "seed": seed, "rank": found.pop("terms"), **found, **settings}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from studies.texts import two_digits
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
+# Errors below this are called equal, too: they are rounding, of matrices with condition numbers up to 1e6.
+ROUNDING = 1e-10
 # Colours and marks of the ways, the same in all figures.
 WAYS = {
     "map in pieces": (figures.BLUE, "o"),
@@ -297,12 +299,11 @@ def listed(names: Sequence[str]) -> str:
 
 def winners(record: Record, way: str) -> list[str]:
     """Return the families where the error of a peer, with no more solves, is clearly below that of the fit."""
-    return [
-        kind
-        for kind in KINDS
-        if ALIKE * errors_of(of(record.numbers["difficulty"], kind), way)[1]
-        < errors_of(of(record.numbers["difficulty"], kind), "map in pieces")[1]
-    ]
+    errors = {}
+    for kind in KINDS:
+        own = of(record.numbers["difficulty"], kind)
+        errors[kind] = [max(errors_of(own, name)[1], ROUNDING) for name in (way, "map in pieces")]
+    return [kind for kind, (other, fit) in errors.items() if ALIKE * other < fit]
 
 
 def losers(record: Record, way: str) -> list[str]:
@@ -342,6 +343,9 @@ def glue_all(record: Record) -> None:
     poor = [k for k in KINDS if middle(of(rows, k), "whole")[1] > study.TOL]
     glue("sx-whole-fails", listed([TITLES[k] for k in poor]))
     glue("sx-whole-most", TITLES[max(above, key=above.get)])
+    ranks = {k: middle(of(rows, k), "rank")[1] for k in KINDS}
+    glue("sx-needed", max(ranks.values()))
+    glue("sx-needed-family", TITLES[max(ranks, key=ranks.get)])
     _glue_growth(record)
     _glue_training(record)
 
