@@ -276,7 +276,7 @@ def _outcome(fitted: nm.Surrogate, p: Tensor, exact: Tensor) -> dict[str, object
 
 
 def one_growth(kind: str, seed: int, *, tol: float = TOL, count: int = 64, **settings: object) -> dict[str, object]:
-    """Fit one inverse to a tolerance; return ``settings`` of `family`, what it took, and as ``rank`` the map's terms."""
+    """Fit one inverse to a tolerance; return ``settings`` of `family`, what it took, as ``rank`` the map's terms."""
     problem = nm.Problem(family(kind, seed=seed, **settings), nm.Inverse())
     fitted = quietly(problem, tol=tol, seed=seed, budget=MOST_SOLVES)
     p = fresh(problem.family, count, seed)

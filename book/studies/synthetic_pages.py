@@ -123,7 +123,8 @@ def growth_table(record: Record) -> Table:
             law, digits = f"{x['a']:.1f} times for each", ".1f"
         else:
             law, digits = f"{SIGNS[x['name']]} to the {x['a']:.2f}", ".2f"
-        interval = f"{x['low']:{digits}} to {x['high']:{digits}}"
+        # No minus before what rounds to zero.
+        interval = " to ".join(f"{round(x[end], 2) + 0.0:{digits}}" for end in ("low", "high"))
         rows.append((study.AXES[x["name"]], TITLES[x["kind"]], law, interval, f"{x['met']} of {x['fits']}"))
     return Table(("what grows", "family", "solves grow", "interval", "met"), rows)
 
@@ -357,6 +358,11 @@ def _glue_growth(record: Record) -> None:
         glue(f"sx-{name}-low", min(x["a"] for x in own))
         glue(f"sx-{name}-high", max(x["a"] for x in own))
         glue(f"sx-{name}-family", TITLES[max(own, key=lambda x: x["a"])["kind"]])
+        seeds = [
+            sum(row[name] == value for row in of(record.numbers[name], own[0]["kind"])) for value in STEPS[name][0]
+        ]
+        glue(f"sx-{name}-seeds-low", min(seeds))
+        glue(f"sx-{name}-seeds", max(seeds))
         glue(f"sx-{name}-unmet", sum(x["fits"] - x["met"] for x in own))
 
 
