@@ -292,6 +292,14 @@ def test_who_wins_is_read_from_the_record(record):
             assert (kind in synthetic_pages.winners(record, way)) == better
 
 
+@pytest.mark.parametrize(("factor", "count", "better"), [(1.5, 5, ["smooth"]), (1.5, 4, []), (1.05, 5, [])])
+def test_a_verdict_on_sampling_needs_seeds_and_a_margin(factor, count, better):
+    found = provenance.Record("synthetic_experiments", profile="cpu", device="cpu", seed=0)
+    for part, error in (("training", 1.0), ("ablation", factor)):
+        found.numbers[part] = [{"kind": "smooth", "seed": seed, "error": error} for seed in range(count)]
+    assert synthetic_pages.sampling_helps(found, "inverse") == (better, [])
+
+
 def test_the_saved_page_shows_the_tables_of_the_record(record):
     cells = json.loads((provenance.root() / "notebooks" / "synthetic_experiments.ipynb").read_text("utf-8"))["cells"]
     shown = "".join(json.dumps(cell.get("outputs", "")) for cell in cells)

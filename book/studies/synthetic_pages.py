@@ -18,6 +18,8 @@ from studies.texts import two_digits
 ALIKE = 2.0
 # Errors below this are called equal, too: they are rounding, of matrices with condition numbers up to 1e6.
 ROUNDING = 1e-10
+# A verdict on sampling needs so many seeds, and quartiles that are so far from one on the same side.
+ENOUGH, CLEAR = 5, 1.1
 # Colours and marks of the ways, the same in all figures.
 WAYS = {
     "map in pieces": (figures.BLUE, "o"),
@@ -313,10 +315,10 @@ def losers(record: Record, way: str) -> list[str]:
 
 
 def sampling_helps(record: Record, operation: str) -> tuple[list[str], list[str]]:
-    """Return the families where all quartiles of the ratios say informed sampling is better, and where worse."""
-    quarters = {kind: quartiles(ratios) for kind, ratios in pairs(record, operation).items()}
-    better = [TITLES[kind] for kind, (low, _, _) in quarters.items() if low > 1]
-    return better, [TITLES[kind] for kind, (_, _, high) in quarters.items() if high < 1]
+    """Return the families where informed sampling is clearly better, and where worse: both quartiles, enough seeds."""
+    quarters = {k: quartiles(ratios) for k, ratios in pairs(record, operation).items() if len(ratios) >= ENOUGH}
+    better = [TITLES[kind] for kind, (low, _, _) in quarters.items() if low > CLEAR]
+    return better, [TITLES[kind] for kind, (_, _, high) in quarters.items() if high < 1 / CLEAR]
 
 
 def glue_all(record: Record) -> None:
@@ -333,6 +335,8 @@ def glue_all(record: Record) -> None:
     glue("sx-seeds", len(of(rows, KINDS[0])))
     glue("sx-training-seeds", min(len(own) for op in ("inverse", "SVD") for own in pairs(record, op).values()))
     glue("sx-steps", study.TRAINED)
+    glue("sx-enough", ENOUGH)
+    glue("sx-clear", CLEAR)
     glue("sx-families", len(KINDS))
     glue("sx-unmet", listed([TITLES[k] for k in KINDS if not all(row["met"] for row in of(rows, k))]))
     for way in WAYS:
