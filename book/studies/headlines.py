@@ -201,6 +201,14 @@ HEADLINES = (
         "timing",
     ),
     Headline(
+        "synthetic-experiments-solves",
+        "exact solves for the smooth family",
+        "synthetic_experiments/difficulty/0/solves",
+        "count",
+        SOLVES,
+    ),
+    Headline("synthetic-experiments-error", "its error", "synthetic_experiments/difficulty/0/error", within=PIECES),
+    Headline(
         "to-the-limit-limit",
         "limit of the rank, trigonometric family",
         "to_the_limit/trigonometric/limit",

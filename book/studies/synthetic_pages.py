@@ -1,0 +1,389 @@
+"""What the chapter *Synthetic experiments* shows of its record: tables, figures, and the verdicts of its text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from studies import figures, provenance
+from studies import synthetic_experiments as study
+from studies.provenance import Record, Table, glue
+from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
+from studies.texts import two_digits
+
+# Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
+ALIKE = 2.0
+# Errors below this are called equal, too: they are rounding, of matrices with condition numbers up to 1e6.
+ROUNDING = 1e-10
+# A verdict on sampling needs so many seeds, and quartiles that are so far from one on the same side.
+ENOUGH, CLEAR = 5, 1.1
+# Colours and marks of the ways, the same in all figures.
+WAYS = {
+    "map in pieces": (figures.BLUE, "o"),
+    "spline": (figures.ORANGE, "^"),
+    "chebyshev": (figures.GREEN, "s"),
+    "aaa": (figures.PURPLE, "v"),
+    "reduced basis": (figures.RED, "D"),
+}
+NAMES = {"chebyshev": "Chebyshev", "aaa": "AAA"}
+TRAININGS = {
+    "limit": ("limit of the rank", figures.GREEN, "|"),
+    "closed": ("closed form", figures.BLUE, "o"),
+    "informed": ("trained, failure-informed", figures.ORANGE, "s"),
+    "uniform": ("trained, uniform points", figures.BLACK, "x"),
+}
+# Errors below this are rounding; the figures end there.
+FLOOR = 1e-16
+SIGNS = {"size": "n", "terms": "K", "cycles": "c"}
+
+
+def of(rows: Iterable[dict], kind: str) -> list[dict]:
+    """Return the rows of a family, one for each seed."""
+    return [row for row in rows if row["kind"] == kind]
+
+
+def middle(rows: Iterable[dict], key: str | Callable[[dict], float]) -> tuple[float, float, float]:
+    """Return the quartiles over the seeds of a number of the rows."""
+    take = key if callable(key) else lambda row: row[key]
+    return quartiles([take(row) for row in rows])
+
+
+def errors_of(rows: Sequence[dict], way: str) -> tuple[float, float, float]:
+    """Return the quartiles of the errors of the fit, or of a peer."""
+    return middle(rows, "error" if way == "map in pieces" else lambda row: row["peers"][way])
+
+
+def count(quarters: tuple[float, float, float]) -> str:
+    """Return a median with its quartiles, where they differ.
+
+    Example:
+        >>> count((9.0, 9.0, 9.0)), count((33.0, 41.0, 57.0))
+        ('9', '41 (33 to 57)')
+    """
+    low, median, high = (f"{x:,.0f}" for x in quarters)
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+# Tables
+
+
+def difficulty_table(record: Record) -> Table:
+    """What a fit to the tolerance takes: medians over the seeds, quartiles in brackets."""
+    rows = []
+    for kind in KINDS:
+        own = of(record.numbers["difficulty"], kind)
+        met = f"{sum(row['met'] for row in own)} of {len(own)}"
+        rows.append((TITLES[kind], *(count(middle(own, key)) for key in ("solves", "pieces", "terms")), met))
+    return Table(("family", "solves", "pieces", "terms", "met"), rows)
+
+
+def peers_table(record: Record) -> Table:
+    """Errors with as many exact solves: medians over the seeds."""
+    rows = []
+    for kind in KINDS:
+        own = of(record.numbers["difficulty"], kind)
+        rows.append((TITLES[kind], *(f"{errors_of(own, way)[1]:.0e}" for way in WAYS)))
+    return Table(("family", "pieces", "spline", "Cheb.", "AAA", "basis"), rows)
+
+
+def rank_table(record: Record) -> Table:
+    """The smallest rank for the tolerance, and one map of a given rank beside its limit: medians over the seeds."""
+    rows = []
+    for kind in KINDS:
+        own = of(record.numbers["difficulty"], kind)
+        numbers = (count(middle(own, "rank")), *(f"{middle(own, key)[1]:.0e}" for key in ("whole", "limit")))
+        rows.append((TITLES[kind], *numbers))
+    return Table(("family", "rank needed", "one map", "its limit"), rows)
+
+
+def growths(record: Record) -> list[dict]:
+    """Return the fitted growth of the exact solves: ``low``, ``a`` and ``high`` of each thing that grows and family.
+
+    Of the number of parameters, where a power law makes no sense, they are factors for each parameter more.
+    """
+    found = []
+    for name in STEPS:
+        for kind in STEPS[name][1]:
+            rows = of(record.numbers[name], kind)
+            x = [math.exp(row[name]) if name == "dimension" else row[name] for row in rows]
+            low, a, high = exponent(x, [row["solves"] for row in rows])
+            if name == "dimension":
+                low, a, high = (math.exp(value) for value in (low, a, high))
+            met = sum(row["met"] for row in rows)
+            found.append({"name": name, "kind": kind, "low": low, "a": a, "high": high, "fits": len(rows), "met": met})
+    return found
+
+
+def growth_table(record: Record) -> Table:
+    """The fitted growth in words, with intervals of 95 %."""
+    rows = []
+    for x in growths(record):
+        if x["name"] == "dimension":
+            law, digits = f"{x['a']:.1f} times for each", ".1f"
+        else:
+            law, digits = f"{SIGNS[x['name']]} to the {x['a']:.2f}", ".2f"
+        # No minus before what rounds to zero.
+        interval = " to ".join(f"{round(x[end], 2) + 0.0:{digits}}" for end in ("low", "high"))
+        rows.append((study.AXES[x["name"]], TITLES[x["kind"]], law, interval, f"{x['met']} of {x['fits']}"))
+    return Table(("what grows", "family", "solves grow", "interval", "met"), rows)
+
+
+def pairs(record: Record, operation: str, key: str = "error") -> dict[str, list[float]]:
+    """Return by family the ratios of a training with uniform points over the informed one of the same seed."""
+    end = "" if operation == "inverse" else "_svd"
+    others = {(row["kind"], row["seed"]): row[key] for row in record.numbers[f"ablation{end}"]}
+    found: dict[str, list[float]] = {}
+    for row in record.numbers[f"training{end}"]:
+        if (at := (row["kind"], row["seed"])) in others:
+            found.setdefault(row["kind"], []).append(others[at] / row[key])
+    return found
+
+
+def ablation_table(record: Record) -> Table:
+    """Errors with uniform points over those with informed ones, seed by seed: above one, the latter are better."""
+    rows = []
+    for operation in ("inverse", "SVD"):
+        worst = pairs(record, operation, "worst")
+        for kind, ratios in pairs(record, operation).items():
+            whole, peak = (f"{m:.2f} ({a:.2f} to {b:.2f})" for a, m, b in (quartiles(ratios), quartiles(worst[kind])))
+            rows.append((f"{operation}, {TITLES[kind]}", whole, peak))
+    return Table(("operation, family", "mean error", "largest error"), rows)
+
+
+def live_table(rows: Sequence[dict], record: Record) -> Table:
+    """Fits made with this page beside those of the record, of the same family and seed."""
+    lines = []
+    for row in rows:
+        kept = next((x for x in of(record.numbers["difficulty"], row["kind"]) if x["seed"] == row["seed"]), None)
+        if kept is None:  # a seed that the study does not have
+            lines.append((TITLES[row["kind"]], f"{row['solves']:,} / none", f"{row['error']:.0e} / none"))
+            continue
+        solves = f"{row['solves']:,} / {kept['solves']:,}"
+        lines.append((TITLES[row["kind"]], solves, f"{row['error']:.0e} / {kept['error']:.0e}"))
+    return Table(("family", "solves, here / record", "error, here / record"), lines)
+
+
+# Figures
+
+
+def _marks(axes: Axes, x: tuple[float, float, float], y: float, colour: str, mark: str, label: str | None) -> None:
+    low, median, high = (max(value, FLOOR) for value in x)
+    axes.plot([low, high], [y, y], color=colour, lw=1.2)
+    axes.plot(median, y, mark, color=colour, ms=5.5, mew=1.6, label=label, ls="")
+
+
+def _families(axes: Axes, kinds: Sequence[str]) -> None:
+    axes.set_yticks(range(len(kinds)), [TITLES[kind] for kind in kinds])
+    axes.set(xscale="log", ylim=(len(kinds) - 0.5, -0.5))
+    axes.grid(visible=False, axis="y")
+
+
+def difficulty(record: Record) -> Figure:
+    """Draw the errors of the fit and of peers with as many solves, family by family."""
+    figure, axes = figures.plt.subplots(figsize=(figures.WIDTH, 5.0))
+    for i, kind in enumerate(KINDS):
+        own = of(record.numbers["difficulty"], kind)
+        for j, (way, (colour, mark)) in enumerate(WAYS.items()):
+            label = NAMES.get(way, way) if i == 0 else None
+            _marks(axes, errors_of(own, way), i + 0.15 * (j - 2), colour, mark, label)
+    axes.axvline(study.TOL, color=figures.GREY, ls="--", lw=1)
+    _families(axes, KINDS)
+    axes.set_xlabel("relative error")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def growth(record: Record) -> Figure:
+    """Draw the exact solves of a fit against the size, the terms, the cycles and the number of parameters."""
+    figure, panels = figures.plt.subplots(2, 2, figsize=(figures.WIDTH, 6.0))
+    styles = dict(zip(KINDS, zip(("o", "s", "^", "v", "D", "P", "X", "*"), figures.plt.rcParams["axes.prop_cycle"])))
+    for axes, (name, (values, kinds, _)) in zip(panels.flat, STEPS.items()):
+        for kind in kinds:
+            points = [
+                middle([x for x in of(record.numbers[name], kind) if x[name] == value], "solves") for value in values
+            ]
+            lows, medians, highs = zip(*points)
+            mark, style = styles.get(kind, ("*", {"color": figures.BLACK}))
+            axes.plot(values, medians, marker=mark, ms=4.5, label=TITLES[kind], **style)
+            axes.fill_between(values, lows, highs, alpha=0.2, **style)
+        axes.set(yscale="log", xlabel=study.AXES[name])
+        if name != "dimension":
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(values, [str(value) for value in values])
+    for axes in panels[:, 0]:
+        axes.set_ylabel("exact solves")
+    lines = {label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def training(record: Record) -> Figure:
+    """Draw the errors of trained maps, of the closed form, and of the best map of the same rank."""
+    kinds = {"inverse": KINDS, "SVD": SVD_KINDS}
+    figure, panels = figures.plt.subplots(2, 1, figsize=(figures.WIDTH, 6.6), sharex=True, height_ratios=(2, 1.1))
+    for axes, operation in zip(panels, kinds):
+        end = "" if operation == "inverse" else "_svd"
+        for i, kind in enumerate(kinds[operation]):
+            informed, uniform = (of(record.numbers[name + end], kind) for name in ("training", "ablation"))
+            shown = {"limit": (informed, "limit"), "closed": (informed, "closed")}
+            shown |= {"informed": (informed, "error"), "uniform": (uniform, "error")}
+            for j, (way, (rows, key)) in enumerate(shown.items()):
+                label, colour, mark = TRAININGS[way]
+                _marks(axes, middle(rows, key), i + 0.16 * (j - 1.5), colour, mark, label if i == 0 else None)
+        _families(axes, kinds[operation])
+        axes.set_title(operation)
+    panels[1].set_xlabel("relative error")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+# Times
+
+
+def load_timings() -> Record | None:
+    """Return the record of times, or None where none has been taken on an idle machine yet."""
+    path = provenance.published_path(study.TIMINGS).with_suffix(".json")
+    return provenance.load(study.TIMINGS) if path.is_file() else None
+
+
+def times_text(record: Record | None) -> str:
+    """Return the sentence that says whether there are times, and under which load they were taken."""
+    if record is None:
+        return (
+            "There is no record of times yet: this page gives none, and nothing on it says which way is faster. "
+            f"The command {study.COMMAND} --timings takes it on an idle machine."
+        )
+    rows, load = record.numbers["difficulty"], max(record.numbers[f"load_{when}"] for when in ("before", "after"))
+    faster = [TITLES[x["kind"]] for x in rows if x["strongest exact"]["with the fit"][1] > 1]
+    return (
+        f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
+        f"the strongest exact method for {listed(faster)}. The machine's largest load beside it was {load:.1f}."
+    )
+
+
+def times_table(record: Record | None) -> Table:
+    """Ratios of times, medians with quartiles: exact methods over the map, alone and with its fit; break-even."""
+    if record is None:
+        return Table(("family", "what will stand here"), [("all", "ratios of times, from an idle machine")])
+    svd = record.numbers["svd"] | {"kind": "svd"}
+    rows = []
+    for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
+        name = "SVD, trained" if x["kind"] == "svd" else TITLES[x["kind"]]
+        best, loop = x["strongest exact"], x["NumPy loop"]
+        low, median, high = best["after"]
+        pays = best["pays"][1]
+        rows.append(
+            (
+                f"{name}, {x['size']}",
+                f"{loop['after'][1]:.2g}",
+                f"{median:.2g} ({low:.2g} to {high:.2g})",
+                f"{best['with the fit'][1]:.2g}",
+                f"{two_digits(pays):,.0f}" if math.isfinite(pays) else "never",
+            )
+        )
+    return Table(("family, size", "loop", "exact", "with the fit", "pays from"), rows)
+
+
+# Text
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them.
+
+    Example:
+        >>> listed([]), listed(["kinks"]), listed(["kinks", "jumps", "decades"])
+        ('none', 'kinks', 'kinks, jumps and decades')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "none"
+
+
+def winners(record: Record, way: str) -> list[str]:
+    """Return the families where the error of a peer, with no more solves, is clearly below that of the fit."""
+    errors = {}
+    for kind in KINDS:
+        own = of(record.numbers["difficulty"], kind)
+        errors[kind] = [max(errors_of(own, name)[1], ROUNDING) for name in (way, "map in pieces")]
+    return [kind for kind, (other, fit) in errors.items() if ALIKE * other < fit]
+
+
+def losers(record: Record, way: str) -> list[str]:
+    """Return the families where a way, with the solves of the fit, misses the tolerance."""
+    return [k for k in KINDS if errors_of(of(record.numbers["difficulty"], k), way)[1] > study.TOL]
+
+
+def sampling_helps(record: Record, operation: str) -> tuple[list[str], list[str]]:
+    """Return the families where informed sampling is clearly better, and where worse: both quartiles, enough seeds."""
+    quarters = {k: quartiles(ratios) for k, ratios in pairs(record, operation).items() if len(ratios) >= ENOUGH}
+    better = [TITLES[kind] for kind, (low, _, _) in quarters.items() if low > CLEAR]
+    return better, [TITLES[kind] for kind, (_, _, high) in quarters.items() if high < 1 / CLEAR]
+
+
+def glue_all(record: Record) -> None:
+    """Numbers and verdicts of the text."""
+    rows = record.numbers["difficulty"]
+    solves = {kind: middle(of(rows, kind), "solves")[1] for kind in KINDS}
+    for key, choose in (("least", min), ("most", max)):
+        kind = choose(solves, key=solves.get)
+        glue(f"sx-{key}", solves[kind])
+        glue(f"sx-{key}-family", TITLES[kind])
+    glue("sx-size", 32)
+    glue("sx-tol", study.TOL)
+    glue("sx-rank", study.RANK)
+    glue("sx-seeds", len(of(rows, KINDS[0])))
+    glue("sx-training-seeds", min(len(own) for op in ("inverse", "SVD") for own in pairs(record, op).values()))
+    glue("sx-steps", study.TRAINED)
+    glue("sx-enough", ENOUGH)
+    glue("sx-clear", CLEAR)
+    glue("sx-families", len(KINDS))
+    glue("sx-unmet", listed([TITLES[k] for k in KINDS if not all(row["met"] for row in of(rows, k))]))
+    for way in WAYS:
+        key = way.replace(" ", "-")
+        glue(f"sx-{key}-fails", listed([TITLES[k] for k in losers(record, way)]))
+        if way in PEERS:
+            glue(f"sx-{key}-wins", listed([TITLES[k] for k in winners(record, way)]))
+    above = {k: middle(of(rows, k), lambda row: row["whole"] / max(row["limit"], FLOOR))[1] for k in KINDS}
+    poor = [k for k in KINDS if middle(of(rows, k), "whole")[1] > study.TOL]
+    glue("sx-whole-fails", listed([TITLES[k] for k in poor]))
+    glue("sx-whole-most", TITLES[max(above, key=above.get)])
+    ranks = {k: middle(of(rows, k), "rank")[1] for k in KINDS}
+    glue("sx-needed", max(ranks.values()))
+    glue("sx-needed-family", TITLES[max(ranks, key=ranks.get)])
+    _glue_growth(record)
+    _glue_training(record)
+
+
+def _glue_growth(record: Record) -> None:
+    found = growths(record)
+    for name in STEPS:
+        own = [x for x in found if x["name"] == name]
+        glue(f"sx-{name}-low", min(x["a"] for x in own))
+        glue(f"sx-{name}-high", max(x["a"] for x in own))
+        glue(f"sx-{name}-family", TITLES[max(own, key=lambda x: x["a"])["kind"]])
+        seeds = [
+            sum(row[name] == value for row in of(record.numbers[name], own[0]["kind"])) for value in STEPS[name][0]
+        ]
+        glue(f"sx-{name}-seeds-low", min(seeds))
+        glue(f"sx-{name}-seeds", max(seeds))
+        glue(f"sx-{name}-unmet", sum(x["fits"] - x["met"] for x in own))
+
+
+def _glue_training(record: Record) -> None:
+    for operation, end in (("inverse", ""), ("SVD", "_svd")):
+        rows, key = record.numbers[f"training{end}"], operation.lower()
+        gaps = {
+            k: middle(of(rows, k), lambda row: row["error"] / row["closed"])[1]
+            for k in dict.fromkeys(x["kind"] for x in rows)
+        }
+        errors = {k: middle(of(rows, k), "error")[1] for k in gaps}
+        glue(f"sx-{key}-error-low", min(errors.values()))
+        glue(f"sx-{key}-error-high", max(errors.values()))
+        glue(f"sx-{key}-error-worst", TITLES[max(errors, key=errors.get)])
+        glue(f"sx-{key}-lost", listed([TITLES[k] for k in gaps if gaps[k] > ALIKE]))
+        glue(f"sx-{key}-alike", listed([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
+        better, worse = sampling_helps(record, operation)
+        glue(f"sx-{key}-better", listed(better))
+        glue(f"sx-{key}-worse", listed(worse))
+        glue(f"sx-{key}-undecided", len(gaps) - len(better) - len(worse))
