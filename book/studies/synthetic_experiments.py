@@ -288,7 +288,10 @@ def one_growth(kind: str, seed: int, *, tol: float = TOL, count: int = 64, **set
 class UniformSampling(nm.FailureInformedSampling):
     """The same estimate of the failure probability, but points that join training are uniform, not those that fail."""
 
-    def estimate(self, residual: Callable, tolerance: float, box: object, generator: torch.Generator):
+    def estimate(
+        self, residual: Callable, tolerance: float, box: object, generator: torch.Generator
+    ) -> FailureEstimate:
+        """Estimate as before, and put as many uniform points in the place of those where the residual fails."""
         found = super().estimate(residual, tolerance, box, generator)
         if not len(found.failures):
             return found
