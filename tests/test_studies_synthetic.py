@@ -1,6 +1,7 @@
 """The study of synthetic families: what they are, what the numbers mean, and a record that its page agrees with."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -223,9 +224,10 @@ def test_times_are_a_record_of_their_own(elsewhere, monkeypatch):
     assert record.provenance["command"].endswith("--timings")
     for row in (*record.numbers["difficulty"], *record.numbers["size"], record.numbers["svd"]):
         for name in ("NumPy loop", "strongest exact"):
-            assert all(low <= middle <= high for low, middle, high in row[name].values())
-            assert row[name]["with the fit"][1] < row[name]["after"][1]
-    assert record.numbers["load_before"] >= 0
+            known = [x for x in row[name].values() if not math.isnan(x[1])]
+            assert len(known) == (0 if row["conditions"]["refused"] else 3)
+            assert all(low <= middle <= high for low, middle, high in known)
+            assert not row[name]["with the fit"][1] > row[name]["after"][1]
     assert len(synthetic_pages.times_table(record).rows) == 3
     assert "strongest exact method" in synthetic_pages.times_text(record)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc.failure import FailureEstimate
-from studies import provenance, solvers, speed
+from studies import provenance, solvers
 from studies.benchmark import compare, eckart_young, relative_error
 from studies.provenance import Record
 
@@ -480,16 +479,13 @@ def timed(problem: nm.Problem, surrogate: nm.Surrogate, refit: Callable, exact: 
     p = fresh(problem.family, count, 0)
     candidates = {"evaluation": lambda: surrogate(p), "fit": refit}
     timings = compare(candidates | {name: (lambda f=f: f(p)) for name, f in exact.items()}, rounds=rounds)
-    clock = {name: timings[name].seconds for name in timings}
-    row = {"count": count, "rounds": rounds, "solves": surrogate.report.exact_solves, "terms": surrogate.report.rank}
+    row = {"count": count, "conditions": timings.conditions}
+    row |= {"solves": surrogate.report.exact_solves, "terms": surrogate.report.rank}
     for name in exact:
-        gains = [(a - b) / count for a, b in zip(clock[name], clock["evaluation"])]
-        pays = [f / gain if gain > 0 else math.inf for f, gain in zip(clock["fit"], gains)]
         row[name] = {
-            "after": list(speed.ratio(timings, (name,), ("evaluation",))),
-            "with the fit": list(speed.ratio(timings, (name,), ("evaluation", "fit"))),
-            # No interpolation: where a round never pays, quartiles are rounds themselves.
-            "pays": [sorted(pays)[i] for i in (len(pays) // 4, len(pays) // 2, -1 - len(pays) // 4)],
+            "after": timings.ratio(name, "evaluation"),
+            "with the fit": timings.ratio(name, ("evaluation", "fit")),
+            "pays": timings.break_even("fit", name, "evaluation", count),
         }
     return row
 
@@ -524,15 +520,13 @@ def timed_svd(size: int = 64, count: int = 400, rounds: int = 5, steps: int = 60
 
 
 def timings(kinds: Sequence[str] = KINDS, sizes: Sequence[int] = (16, 32, 64, 128, 256, 512)) -> Path:
-    """Take the ratios of times, with the load before and after, and publish them."""
+    """Take the ratios of times, and publish them; those that were refused are NaN."""
     record = Record(TIMINGS, profile="cpu", device="cpu", seed=0)
     record.provenance |= {"command": f"{COMMAND} --timings", "profile": "study"}
-    record.numbers["load_before"] = os.getloadavg()[0]
     record.numbers["difficulty"] = [_said(timed_inverse(kind, 32)) for kind in kinds]
     counts = {size: max(32, min(400, 2**21 // size**2)) for size in sizes}
     record.numbers["size"] = [_said(timed_inverse("smooth", n, counts[n], 5)) for n in sizes]
     record.numbers["svd"] = _said(timed_svd())
-    record.numbers["load_after"] = os.getloadavg()[0]
     record.write(provenance.published_path(TIMINGS))
     return provenance.published_path(TIMINGS).with_suffix(".json")
 

@@ -12,7 +12,7 @@ from studies import figures, provenance
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
-from studies.texts import two_digits
+from studies.texts import spread
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
@@ -256,11 +256,12 @@ def times_text(record: Record | None) -> str:
             "There is no record of times yet: this page gives none, and nothing on it says which way is faster. "
             f"The command {study.COMMAND} --timings takes it on an idle machine."
         )
-    rows, load = record.numbers["difficulty"], max(record.numbers[f"load_{when}"] for when in ("before", "after"))
-    faster = [TITLES[x["kind"]] for x in rows if x["strongest exact"]["with the fit"][1] > 1]
+    rows = record.numbers["difficulty"]
+    refused = [TITLES[x["kind"]] for x in rows if x["conditions"]["refused"]]
+    faster = [TITLES[x["kind"]] for x in rows if x["strongest exact"]["with the fit"][0] > 1]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the strongest exact method for {listed(faster)}. The machine's largest load beside it was {load:.1f}."
+        f"the strongest exact method for {listed(faster)}. Times were refused for {listed(refused)}."
     )
 
 
@@ -273,17 +274,8 @@ def times_table(record: Record | None) -> Table:
     for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
         name = "SVD, trained" if x["kind"] == "svd" else TITLES[x["kind"]]
         best, loop = x["strongest exact"], x["NumPy loop"]
-        low, median, high = best["after"]
-        pays = best["pays"][1]
-        rows.append(
-            (
-                f"{name}, {x['size']}",
-                f"{loop['after'][1]:.2g}",
-                f"{median:.2g} ({low:.2g} to {high:.2g})",
-                f"{best['with the fit'][1]:.2g}",
-                f"{two_digits(pays):,.0f}" if math.isfinite(pays) else "never",
-            )
-        )
+        ratios = (loop["after"], best["after"], best["with the fit"], best["pays"])
+        rows.append((f"{name}, {x['size']}", *map(spread, ratios)))
     return Table(("family, size", "loop", "exact", "with the fit", "pays from"), rows)
 
 
