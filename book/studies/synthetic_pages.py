@@ -12,7 +12,7 @@ from studies import figures, provenance
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
-from studies.texts import spread
+from studies.texts import listed, spread
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
@@ -261,7 +261,7 @@ def times_text(record: Record | None) -> str:
     faster = [TITLES[x["kind"]] for x in rows if x["strongest exact"]["with the fit"][0] > 1]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the strongest exact method for {listed(faster)}. Times were refused for {listed(refused)}."
+        f"the strongest exact method for {some(faster)}. Times were refused for {some(refused)}."
     )
 
 
@@ -282,14 +282,9 @@ def times_table(record: Record | None) -> Table:
 # Text
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence lists them.
-
-    Example:
-        >>> listed([]), listed(["kinks"]), listed(["kinks", "jumps", "decades"])
-        ('none', 'kinks', 'kinks, jumps and decades')
-    """
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "none"
+def some(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them, or that there are none."""
+    return listed(names) or "none"
 
 
 def winners(record: Record, way: str) -> list[str]:
@@ -330,15 +325,15 @@ def glue_all(record: Record) -> None:
     glue("sx-enough", ENOUGH)
     glue("sx-clear", CLEAR)
     glue("sx-families", len(KINDS))
-    glue("sx-unmet", listed([TITLES[k] for k in KINDS if not all(row["met"] for row in of(rows, k))]))
+    glue("sx-unmet", some([TITLES[k] for k in KINDS if not all(row["met"] for row in of(rows, k))]))
     for way in WAYS:
         key = way.replace(" ", "-")
-        glue(f"sx-{key}-fails", listed([TITLES[k] for k in losers(record, way)]))
+        glue(f"sx-{key}-fails", some([TITLES[k] for k in losers(record, way)]))
         if way in PEERS:
-            glue(f"sx-{key}-wins", listed([TITLES[k] for k in winners(record, way)]))
+            glue(f"sx-{key}-wins", some([TITLES[k] for k in winners(record, way)]))
     above = {k: middle(of(rows, k), lambda row: row["whole"] / max(row["limit"], FLOOR))[1] for k in KINDS}
     poor = [k for k in KINDS if middle(of(rows, k), "whole")[1] > study.TOL]
-    glue("sx-whole-fails", listed([TITLES[k] for k in poor]))
+    glue("sx-whole-fails", some([TITLES[k] for k in poor]))
     glue("sx-whole-most", TITLES[max(above, key=above.get)])
     ranks = {k: middle(of(rows, k), "rank")[1] for k in KINDS}
     glue("sx-needed", max(ranks.values()))
@@ -373,9 +368,9 @@ def _glue_training(record: Record) -> None:
         glue(f"sx-{key}-error-low", min(errors.values()))
         glue(f"sx-{key}-error-high", max(errors.values()))
         glue(f"sx-{key}-error-worst", TITLES[max(errors, key=errors.get)])
-        glue(f"sx-{key}-lost", listed([TITLES[k] for k in gaps if gaps[k] > ALIKE]))
-        glue(f"sx-{key}-alike", listed([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
+        glue(f"sx-{key}-lost", some([TITLES[k] for k in gaps if gaps[k] > ALIKE]))
+        glue(f"sx-{key}-alike", some([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
         better, worse = sampling_helps(record, operation)
-        glue(f"sx-{key}-better", listed(better))
-        glue(f"sx-{key}-worse", listed(worse))
+        glue(f"sx-{key}-better", some(better))
+        glue(f"sx-{key}-worse", some(worse))
         glue(f"sx-{key}-undecided", len(gaps) - len(better) - len(worse))
