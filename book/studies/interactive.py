@@ -140,7 +140,7 @@ def middle(ratio: float | Sequence[float]) -> float:
 
 
 def costs() -> Record:
-    """Return the record of the costs of *To the limit*: that of this build's run, if it was timed, else the published."""
+    """Return the costs of *To the limit*: of this build's run, if it was timed, else of the published record."""
     try:
         record = provenance.load("to_the_limit", "cpu")
         timed = [math.isfinite(middle(record.numbers[name]["relative_time"]["closed form"])) for name in PROBLEMS]
