@@ -183,6 +183,7 @@ def test_no_exponent_where_there_is_none(x, y):
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
     """A repository of its own for records."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "neumatc"\n')  # records go there, as in a clone
     monkeypatch.setattr(provenance, "root", lambda: tmp_path)
     return tmp_path
 
