@@ -251,19 +251,26 @@ def svd_table(record: Record) -> Table:
     )
 
 
+def _over_a_loop(entries: dict, rows: dict[str, str]) -> Table:
+    """Tabulate how many times as fast as a loop of NumPy each is; ``rows``: label -> name in the record."""
+    return across(
+        entries, {label: lambda e, name=name: spread(e["faster"]["NumPy loop"][name]) for label, name in rows.items()}
+    )
+
+
 def svd_times_table(record: Record) -> Table:
     """Tabulate the speed-up over a loop of exact decompositions."""
     svd = record.numbers["svd"]
-    return across(
+    return _over_a_loop(
         svd,
         {
-            "map, in reused memory": lambda e: spread(e["faster"]["NumPy loop"]["map"]),
-            "map, in new memory": lambda e: spread(e["faster"]["NumPy loop"]["map, new memory"]),
-            "map, `orthonormal=True`": lambda e: spread(e["faster"]["NumPy loop"]["map, orthonormal"]),
-            'map, `gauge="subspace"`': lambda e: spread(e["faster"]["NumPy loop"]["map, block"]),
-            "fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"]),
-            "NumPy on all cores": lambda e: spread(e["faster"]["NumPy loop"]["NumPy"]),
-            "Gram matrix on all cores": lambda e: spread(e["faster"]["NumPy loop"]["Gram matrix"]),
+            "map, in reused memory": "map",
+            "map, in new memory": "map, new memory",
+            "map, `orthonormal=True`": "map, orthonormal",
+            'map, `gauge="subspace"`': "map, block",
+            "fit and map": "fit and map",
+            "NumPy on all cores": "NumPy",
+            "Gram matrix on all cores": "Gram matrix",
         },
     )
 
@@ -425,17 +432,17 @@ def lmmse_table(record: Record) -> Table:
 def lmmse_times_table(record: Record) -> Table:
     """Tabulate the speed-up over a loop of exact equalisers."""
     lmmse = record.numbers["lmmse"]
-    return across(
+    return _over_a_loop(
         lmmse,
         {
-            "map, in reused memory": lambda e: spread(e["faster"]["NumPy loop"]["map"]),
-            "map, in new memory": lambda e: spread(e["faster"]["NumPy loop"]["map, new memory"]),
-            "fit and map": lambda e: spread(e["faster"]["NumPy loop"]["fit and map"]),
-            "Sionna": lambda e: spread(e["faster"]["NumPy loop"]["Sionna"]),
-            "torch Cholesky": lambda e: spread(e["faster"]["NumPy loop"]["Cholesky"]),
-            "linear, after its solves": lambda e: spread(e["faster"]["NumPy loop"]["linear"]),
-            "linear and its solves": lambda e: spread(e["faster"]["NumPy loop"]["solves and linear"]),
-            "cubic spline and its solves": lambda e: spread(e["faster"]["NumPy loop"]["solves and cubic"]),
+            "map, in reused memory": "map",
+            "map, in new memory": "map, new memory",
+            "fit and map": "fit and map",
+            "Sionna": "Sionna",
+            "torch Cholesky": "Cholesky",
+            "linear, after its solves": "linear",
+            "linear and its solves": "solves and linear",
+            "cubic spline and its solves": "solves and cubic",
         },
     )
 
