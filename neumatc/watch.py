@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -26,6 +28,8 @@ class TimeLimitError(RuntimeError):
 
 # What may end a fit; of RuntimeErrors it is those alone by which torch says that memory ran out.
 ENDINGS = (FamilyError, KeyboardInterrupt, MemoryError, RuntimeError)
+# Files with the most bytes of a group, by the controller that /proc/self/cgroup names: version 2 names none.
+_LIMITS = {"": "sys/fs/cgroup/{}/memory.max", "memory": "sys/fs/cgroup/memory/{}/memory.limit_in_bytes"}
 _REASONS = {
     TimeLimitError: StopReason.TIME,
     KeyboardInterrupt: StopReason.INTERRUPTED,
@@ -82,12 +86,24 @@ class Watch:
         return why
 
 
-def memory(device: torch.device) -> int:
-    """Return the bytes that a process can have on a device at most; of Windows that is not known."""
+def memory(device: torch.device, root: Path = Path("/")) -> int:
+    """Return the bytes that a process can have on a device at most, in its container; of Windows that is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if resource is None:
         return 2**62
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return physical if limit == resource.RLIM_INFINITY else min(limit, physical)
+    return min([physical, *([] if limit == resource.RLIM_INFINITY else [limit]), *_limits(root)])
+
+
+def _limits(root: Path) -> Iterator[int]:
+    """Yield the limits that Linux sets the control groups of this process, of containers and batch systems too."""
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controller, group = line.split(":", 2)
+            if controller in _LIMITS:
+                # In a container the group's own folder may be the top one.
+                for place in (Path(group), *Path(group).parents):
+                    with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+                        yield int((root / _LIMITS[controller].format(str(place).lstrip("/"))).read_text())

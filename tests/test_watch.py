@@ -12,6 +12,7 @@ from conftest import assert_raises, generator, state_of_the_process, tensors_of,
 
 import neumatc as nm
 from neumatc import StopReason
+from neumatc.watch import memory
 
 F64 = torch.float64
 MEMORY = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")]
@@ -308,6 +309,28 @@ def test_what_cannot_fit_into_memory_is_refused_before_any_work(settings):
     words = ["GB", "exact solutions", "lower the rank"]
     assert_raises(MemoryError, words, lambda: nm.fit(problem, progress=False, **settings))
     assert fn.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("controller", "group", "files", "expected"),
+    [
+        ("0::", "/job/step", {"job/step/memory.max": "max", "job/memory.max": "3000", "memory.max": "9000"}, 3000),
+        ("0::", "/", {"memory.max": "5000"}, 5000),
+        ("0::", "/docker/a", {"memory.max": "6000"}, 6000),
+        ("7:memory:", "/docker/a", {"memory/docker/a/memory.limit_in_bytes": "7000"}, 7000),
+        ("7:cpu:", "/a", {"a/memory.max": "1", "memory/a/memory.limit_in_bytes": "1"}, None),
+        ("0::", "/", {}, None),
+    ],
+    ids=["batch system", "container", "container within", "version 1", "another controller", "no limit"],
+)
+def test_memory_ends_at_the_limit_of_a_control_group(tmp_path, controller, group, files, expected):
+    for name, text in {
+        "proc/self/cgroup": controller + group,
+        **{f"sys/fs/cgroup/{k}": v for k, v in files.items()},
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert memory(torch.device("cpu"), tmp_path) == (expected or memory(torch.device("cpu"), tmp_path / "nothing"))
 
 
 # Training
