@@ -221,9 +221,9 @@ class PiecewisePolynomials(_Nodal):
         low, high = (box.parameters(weights[name].cpu()).tolist() for name in ("low", "high"))
         a, b, bend = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
         at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"].cpu(), bend)) / 2), []
+        p = box.parameters(at.mT.flatten(0, 1)).view_as(at.mT).mT.tolist()
         for k, counts in enumerate(weights["counts"].tolist()):
-            p = box.parameters(at[k].T).T.tolist()
-            found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p, counts)], math.prod(counts)))
+            found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p[k], counts)], math.prod(counts)))
         return found
 
     def working_numbers(self, dimension: int, rank: int) -> int:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from neumatc import checks
 
-# Of one parameter: samples that are left out at most, and the neighbours on each side that a spline without one of them
-# is made of: what is farther away has an influence of 1e-7.
-_LEFT_OUT, _NEIGHBOURS = 256, 12
+# Of one parameter: samples that are left out at most.
+_LEFT_OUT = 256
 
 
 class Interpolation:
@@ -54,12 +53,19 @@ class Interpolation:
             inverse = np.linalg.inv(np.block([[K, P], [P.T, np.zeros((d + 1, d + 1))]]))[:count, :count]
             missed = (inverse @ self.values) / inverse.diagonal()[:, None]
             error[inner] = np.linalg.norm(missed, axis=1)[inner]
-        elif d == 1:
+        elif d == 1 and len(inner):
             order = np.argsort(self.x[:, 0])
-            rank = np.argsort(order)
-            for k in inner[:: -(-len(inner) // _LEFT_OUT)] if len(inner) else ():
-                others = order[max(0, rank[k] - _NEIGHBOURS) : rank[k] + _NEIGHBOURS + 1]
-                others = others[others != k]
+            x, places = self.x[order, 0], np.argsort(order)[inner[:: -(-len(inner) // _LEFT_OUT)]]
+            # Away from the ends a spline without a sample is one without a knot there: the value at it that takes the
+            # jump of the third derivative away is found from the jump of a spline that is one there and zero elsewhere.
+            deep = places[(places > 2) & (places < count - 3)]
+            if len(deep):
+                unit = _spline(x[:, None], (np.arange(count)[:, None] == deep).astype(float))
+                middle = (x[1:] + x[:-1]) / 2
+                jumps, own = (np.diff(s.derivative(3)(middle), axis=0)[deep - 1] for s in (self._interpolate, unit))
+                error[order[deep]] = np.linalg.norm(jumps, axis=1) / np.abs(own.diagonal())
+            for k in order[np.setdiff1d(places, deep)]:
+                others = np.arange(count) != k
                 error[k] = np.linalg.norm(_spline(self.x[others], self.values[others])(self.x[k, 0]) - self.values[k])
         return error / np.where(size > 0, size, np.nan)
 
