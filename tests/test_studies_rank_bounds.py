@@ -67,6 +67,42 @@ def test_an_ellipse_is_the_union_of_the_discs_inside_of_it():
     assert rank_bounds.widest_ellipse(x, radii) == pytest.approx(height + math.hypot(1, height), rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_discs_cover_the_widest_ellipse_and_no_wider_one(seed):
+    generator = np.random.default_rng(seed)
+    x, radii = np.sort(generator.uniform(-1, 1, 40)), generator.uniform(0.1, 0.6, 40)
+    radii[[0, -1]] = 0.6
+    rho = rank_bounds.widest_ellipse(x, radii)
+    assert rho > 1.05
+    angles = np.linspace(0, np.pi, 20_001)
+
+    def uncovered(rho):
+        z = (rho * np.exp(1j * angles) + np.exp(-1j * angles) / rho) / 2
+        return int((np.abs(z[:, None] - x) >= radii).all(axis=1).sum())
+
+    assert uncovered(rho) == 0 < uncovered(1 + 1.001 * (rho - 1))
+
+
+def test_a_turning_family_has_a_geometric_series_of_singular_values():
+    share, size = 0.6, 12
+    p = torch.arange(240, dtype=torch.float64)[:, None] / 120 - 1  # a period: sums over it are integrals
+    X = torch.linalg.inv(rank_bounds.turning(share, size)(p))
+    values = torch.linalg.svdvals(X.flatten(1))[:size]
+    torch.testing.assert_close(values / values[0], share ** torch.arange(size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_no_map_of_a_turning_family_has_fewer_terms_than_is_proved(share):
+    family = rank_bounds.turning(share, math.ceil(math.log(1e-3) / math.log(share)))
+    X, x, w, condition = low_rankness.inverses(family, 129)
+    least, bound = rank_bounds.fewest_terms(share, 1e-3), rank_bounds.rank_bound
+    assert condition == pytest.approx((1 + share) / (1 - share), rel=1e-2)
+    assert 0.5 * (condition - 1) * math.log(1 / (1e-3 * math.sqrt(2))) <= least
+    assert least <= low_rankness.ranks(X, w)[1] <= low_rankness.terms(low_rankness.polynomial_errors(X, x, w), 1e-3)
+    # The growth is 5 s as far as it is used: pi q e^(pi s) is below 5 there.
+    assert low_rankness.ranks(X, w)[1] <= bound(rank_bounds.known(family, x, rank_bounds.affine(5.0)), 1e-3).terms
+
+
 def test_discs_that_leave_a_part_of_the_interval_bare_give_no_ellipse():
     assert rank_bounds.widest_ellipse(np.array([-1.0, 1.0]), np.array([0.5, 0.5])) == pytest.approx(1)
     assert rank_bounds.terms_within(1e-3, 1.0, 5.0) == math.inf
