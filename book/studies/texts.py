@@ -64,6 +64,16 @@ def spread(ratio: Sequence[float]) -> str:
     return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
 
 
+def as_long(ratio: Sequence[float], than: str) -> str:
+    """Return a ratio of times with its quartiles as the end of a sentence, also where a run took no times.
+
+    Example:
+        >>> as_long((4.81, 5.12, 5.39), "a solve"), as_long((math.nan,) * 3, "a solve")
+        ('5.1 (4.8 to 5.4) times as long as a solve', 'a time that this run did not take')
+    """
+    return "a time that this run did not take" if math.isnan(ratio[1]) else f"{spread(ratio)} times as long as {than}"
+
+
 def measured(ratio: float | Sequence[float]) -> Sequence[float]:
     """Return a ratio of a record, also of one that kept medians alone: their spread is not known, and shown as none.
 
