@@ -176,7 +176,7 @@ def strip(height: float, *, device: str = "cpu") -> nm.ParametricMatrix:
 
 
 def turning(share: float, size: int, *, device: str = "cpu") -> nm.ParametricMatrix:
-    r"""Return :math:`I - q\, e^{i \pi x} C` with the cyclic shift C: along x its inverse has the singular values q^k."""
+    r"""Return :math:`I - q\, e^{i \pi x} C` with the cyclic shift C; along x its inverse has singular values as q^k."""
     shift = torch.eye(size, dtype=torch.complex128, device=device).roll(1, 0)
     identity = torch.eye(size, dtype=torch.complex128, device=device)
 
