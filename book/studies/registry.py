@@ -59,7 +59,7 @@ class Claim:
         paper: What the paper claims, or does not state, in our words.
         ours: What the number is.
         chapter: Whose record holds it.
-        path: Keys that lead to it in the numbers of the record: a number, or a quartile, median and quartile; or a check
+        path: Keys to it in the numbers of the record: a number, or a quartile, median and quartile; or a check
             (``draws``, ``failed``), whose number is the upper limit of the share at 95 % confidence.
         against: Keys of another number, in whose units it is meant.
         inverse: Whether one divided by it is meant.
