@@ -241,7 +241,7 @@ def glue_poles(record: Record) -> None:
         "size": n["size"],
         "near": n["near"],
         "far": n["far"],
-        "condition": n["condition"],
+        "condition": math.ceil(n["condition"]),
         "nodes": n["pair_nodes"],
         "rank3": counted(n["pair_rank"][1], n["pair_nodes"]),
         "polynomial": counted(n["pair_polynomial"], n["pair_nodes"]),
@@ -794,7 +794,7 @@ def glue_breaks(record: Record) -> None:
         "bound": 2 * s["inner"] + 1,
         "pole": s["poles"][0] if s["poles"] else math.nan,  # the small one has none
         "nodes": once["nodes"],
-        "condition": float(f"{once['condition']:.0e}"),
+        "condition": at_least(once["condition"], 1),
         "peak": float(f"{once['peak']:.1e}"),
         "rank": counted(once["rank"], once["nodes"]),
         "each": counted(once["each"], once["nodes"]),
@@ -804,7 +804,7 @@ def glue_breaks(record: Record) -> None:
         "twice-rank": counted(twice["rank"], twice["nodes"]),
         "crowd": counted(s["crowd"], s["crowd_nodes"]),
         "crowd-size": s["crowd_size"],
-        "crowd-condition": s["crowd_condition"],
+        "crowd-condition": math.ceil(s["crowd_condition"]),
         "polynomial": float(arrays["stress_polynomial"][47]),
     }.items():
         provenance.glue(f"lr-stress-{key}", value)
