@@ -36,6 +36,16 @@ def times(ratio: float) -> str:
     return f"{ratio:.1f}" if 1 <= ratio < 9.95 else f"{float(f'{ratio:.1e}'):,g}"
 
 
+def as_long(ratio: Sequence[float], than: str) -> str:
+    """Return a ratio of times with its quartiles as the end of a sentence, also where a run took no times.
+
+    Example:
+        >>> as_long((4.81, 5.12, 5.39), "a solve"), as_long((math.nan,) * 3, "a solve")
+        ('5.1 (4.8 to 5.4) times as long as a solve', 'a time that this run did not take')
+    """
+    return "a time that this run did not take" if math.isnan(ratio[1]) else f"{spread(ratio)} times as long as {than}"
+
+
 def at_least(value: float, digits: int = 2) -> float:
     """Round up to some digits: what stands after *at most* must not be smaller than what was found.
 
@@ -62,16 +72,6 @@ def spread(ratio: Sequence[float]) -> str:
     """
     lower, median, upper = (times(x) if math.isfinite(x) else "never" for x in ratio)
     return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
-
-
-def as_long(ratio: Sequence[float], than: str) -> str:
-    """Return a ratio of times with its quartiles as the end of a sentence, also where a run took no times.
-
-    Example:
-        >>> as_long((4.81, 5.12, 5.39), "a solve"), as_long((math.nan,) * 3, "a solve")
-        ('5.1 (4.8 to 5.4) times as long as a solve', 'a time that this run did not take')
-    """
-    return "a time that this run did not take" if math.isnan(ratio[1]) else f"{spread(ratio)} times as long as {than}"
 
 
 def measured(ratio: float | Sequence[float]) -> Sequence[float]:
