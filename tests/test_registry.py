@@ -264,6 +264,34 @@ def test_a_question_is_answered_with_yes_or_no_and_a_bare_number_with_neither():
     assert registry.Claim("a", "q", "n", "tiny", ("x",)).verdict(record(x=0.5)) == "no number to compare with"
 
 
+def test_words_of_its_own_stand_only_where_the_number_bears_them_out():
+    claim = registry.Claim("a", "faster", "ratio", "tiny", ("x",), above=3, if_so="above 3, at our error")
+    assert claim.verdict(record(x=[3.5, 4.0, 5.0])) == "above 3, at our error"
+    assert claim.verdict(record(x=2.0)) == "does not hold"
+    assert claim.verdict(record(x=[2.9, 4.0, 5.0])) == "open, within the spread"
+
+
+def test_a_number_in_units_of_another_keeps_the_widest_spread():
+    claim = registry.Claim("a", "q", "n", "tiny", ("x",), against=("y",), inverse=True)
+    assert claim.values(record(x=8.0, y=2.0)) == [0.25]
+    assert claim.values(record(x=[4.0, 8.0, 16.0], y=[1.0, 2.0, 4.0])) == [1 / 16, 1 / 4, 1]
+
+
+def test_a_check_at_fresh_parameters_counts_with_its_upper_limit():
+    claim = registry.Claim("a", "target met", "limit", "tiny", ("x",), below=0.01)
+    # None of 300 that fails proves less than 1 - 0.05^(1/300).
+    assert claim.values(record(x={"draws": 300, "failed": 0}))[0] == pytest.approx(1 - 0.05 ** (1 / 300))
+    assert claim.verdict(record(x={"draws": 300, "failed": 3})) == "does not hold"
+
+
+def test_the_trial_that_the_page_shows_is_the_best_of_its_family():
+    trials = provenance.load("training_search").numbers["trials"]
+    claim = next(claim for claim in registry.claims() if claim.id == "open-limit-search")
+    assert trials[claim.path[1]] == min(
+        (trial for trial in trials if trial["family"] == "trigonometric"), key=lambda trial: trial["error"]
+    )
+
+
 def test_a_number_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"record of tiny has no number x\.z"):
         registry.number(record(x={"y": 1}), ("x", "z"))

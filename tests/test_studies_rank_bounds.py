@@ -67,6 +67,42 @@ def test_an_ellipse_is_the_union_of_the_discs_inside_of_it():
     assert rank_bounds.widest_ellipse(x, radii) == pytest.approx(height + math.hypot(1, height), rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_discs_cover_the_widest_ellipse_and_no_wider_one(seed):
+    generator = np.random.default_rng(seed)
+    x, radii = np.sort(generator.uniform(-1, 1, 40)), generator.uniform(0.1, 0.6, 40)
+    radii[[0, -1]] = 0.6
+    rho = rank_bounds.widest_ellipse(x, radii)
+    assert rho > 1.05
+    angles = np.linspace(0, np.pi, 20_001)
+
+    def uncovered(rho):
+        z = (rho * np.exp(1j * angles) + np.exp(-1j * angles) / rho) / 2
+        return int((np.abs(z[:, None] - x) >= radii).all(axis=1).sum())
+
+    assert uncovered(rho) == 0 < uncovered(1 + 1.001 * (rho - 1))
+
+
+def test_a_turning_family_has_a_geometric_series_of_singular_values():
+    share, size = 0.6, 12
+    p = torch.arange(240, dtype=torch.float64)[:, None] / 120 - 1  # a period: sums over it are integrals
+    X = torch.linalg.inv(rank_bounds.turning(share, size)(p))
+    values = torch.linalg.svdvals(X.flatten(1))[:size]
+    torch.testing.assert_close(values / values[0], share ** torch.arange(size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_no_map_of_a_turning_family_has_fewer_terms_than_is_proved(share):
+    family = rank_bounds.turning(share, math.ceil(math.log(1e-3) / math.log(share)))
+    X, x, w, condition = low_rankness.inverses(family, 129)
+    least, bound = rank_bounds.fewest_terms(share, 1e-3), rank_bounds.rank_bound
+    assert condition == pytest.approx((1 + share) / (1 - share), rel=1e-2)
+    assert 0.5 * (condition - 1) * math.log(1 / (1e-3 * math.sqrt(2))) <= least
+    assert least <= low_rankness.ranks(X, w)[1] <= low_rankness.terms(low_rankness.polynomial_errors(X, x, w), 1e-3)
+    # The growth is 5 s as far as it is used: pi q e^(pi s) is below 5 there.
+    assert low_rankness.ranks(X, w)[1] <= bound(rank_bounds.known(family, x, rank_bounds.affine(5.0)), 1e-3).terms
+
+
 def test_discs_that_leave_a_part_of_the_interval_bare_give_no_ellipse():
     assert rank_bounds.widest_ellipse(np.array([-1.0, 1.0]), np.array([0.5, 0.5])) == pytest.approx(1)
     assert rank_bounds.terms_within(1e-3, 1.0, 5.0) == math.inf
@@ -115,6 +151,68 @@ def test_matrices_of_several_parameters_have_the_sizes_asked_for():
     p = torch.eye(2, dtype=torch.float64)
     sizes = torch.linalg.matrix_norm(family(p) - torch.eye(5, dtype=torch.float64), 2)
     torch.testing.assert_close(sizes, torch.tensor([0.3, 0.1], dtype=torch.float64))
+
+
+def cut_off(X, x, terms):
+    """The Chebyshev series of results at the nodes, by the discrete cosine transform, cut off after some terms."""
+    n = len(x)
+    T = torch.cos(torch.arange(n) * torch.arccos(x)).to(X.dtype)
+    C = (2 / n) * torch.einsum("nk,nij->kij", T, X)
+    C[0] /= 2
+    return torch.einsum("nk,kij->nij", T[:, :terms], C[:terms])
+
+
+@pytest.mark.parametrize("terms", [4, 10, 20])
+def test_the_bound_for_a_projector_holds(terms):
+    x, _ = nm.sampling.design(129, 1)
+    A1 = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
+    A1 = 0.4 * (A1 + A1.mH) / torch.linalg.matrix_norm(A1 + A1.mH, 2)
+    A0 = torch.diag(torch.tensor([-1, -0.6, 0, 2.4, 3], dtype=torch.complex128))
+    values, V = torch.linalg.eigh(A0 + x[:, :, None] * A1)
+    P = V[:, :, 3:] @ V[:, :, 3:].mH
+    gap, wide = float((values[:, 3] - values[:, 2]).min()), float((values[:, 4] - values[:, 3]).max())
+    points = np.sort(x[:, 0].numpy())
+    rho = rank_bounds.widest_ellipse(points, np.full(129, 0.5 * gap / 2 / 0.4))
+    length = 2 * wide + math.pi * gap
+    bound = 2 * length / (math.pi * gap * 0.5) * rho ** -(terms - 1) / (rho - 1)
+    error = torch.linalg.matrix_norm(cut_off(P, x, terms) - P).max() / math.sqrt(2)
+    assert error <= bound + 1e-13
+
+
+@pytest.mark.parametrize("terms", [4, 10, 20])
+def test_the_bound_for_an_equaliser_holds(terms):
+    noise, n = 0.5, 4
+    x, _ = nm.sampling.design(129, 1)
+    H0, H1 = torch.randn(2, 6, n, generator=torch.Generator().manual_seed(1), dtype=torch.complex128)
+    H1 = 0.3 * H1 / torch.linalg.matrix_norm(H1, 2)
+    H = H0 + x[:, :, None] * H1
+    G = H.mH @ H + noise * torch.eye(n)
+    X = torch.linalg.solve(G, H.mH)
+    least, K = (float(f(torch.linalg.matrix_norm(G, which))) for f, which in ((torch.min, -2), (torch.max, 2)))
+    most = float(torch.linalg.matrix_norm(H, 2).max())
+    # G moves by at most 0.3 s (2 max ||H|| + 0.3 s); half of the least singular value may be used up.
+    s = (math.sqrt(most**2 + least / 2) - most) / 0.3
+    rho = rank_bounds.widest_ellipse(np.sort(x[:, 0].numpy()), np.full(129, s))
+    M = math.sqrt(n) * 2 / least * (most + 0.3 * s)
+    bound = 2 * M * rho ** -(terms - 1) / (rho - 1)
+    assert torch.linalg.matrix_norm(cut_off(X, x, terms) - X).max() <= bound + 1e-13
+    assert (torch.linalg.matrix_norm(X) >= torch.linalg.matrix_norm(H) / K).all()
+
+
+def test_stretching_ends_at_rounding_only_with_many_nodes_for_an_oscillation():
+    n, x = 64, np.linspace(-1, 1, 2001)
+    stretch = nm.sampling.widest_stretch(n, 4 * torch.finfo(torch.float32).eps)
+    at = np.cos((np.arange(n) + 0.5) * np.pi / n)
+    basis = rank_bounds.cardinal(at, np.sin(x * np.arcsin(stretch)) / stretch)
+
+    def error(nodes):
+        wave = 2 * math.pi * n / nodes / 2  # so many nodes for each oscillation across the box
+        return np.abs(
+            basis @ np.cos(wave * np.arcsin(stretch * at) / np.arcsin(stretch) + 0.3) - np.cos(wave * x + 0.3)
+        ).max()
+
+    few, many = error(3.2), error(6.0)
+    assert many < 4 * torch.finfo(torch.float32).eps < few / 10
 
 
 def test_lebesgue_constants_by_hand():

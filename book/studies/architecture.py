@@ -9,7 +9,7 @@ import torch
 import neumatc as nm
 from studies import benchmark, provenance
 from studies.provenance import Record
-from studies.texts import conditions, side, spread
+from studies.texts import as_long, at_least, conditions
 from studies.training_search import cost
 
 # Fresh parameters at which a trained map is checked: none that fails then proves less than 0.3 % with 95 % confidence.
@@ -138,18 +138,18 @@ def glue_quality(record: Record, search: Record) -> None:
         "arch-error": numbers["error"],
         "arch-limit": numbers["limit"],
         "arch-gap": numbers["error"] / numbers["limit"],
-        "arch-condition": numbers["condition"],
+        "arch-condition": at_least(numbers["condition"], 3),
         "arch-first-probability": first["failure_probability"],
         "arch-last-probability": fitted.probability(fitted.rounds[-1]),
         "arch-checked": checked["draws"],
         "arch-failed": checked["failed"],
-        "arch-upper-limit": f"{100 * benchmark.upper_limit(checked['failed'], checked['draws']):.1f} %",
+        "arch-upper-limit": f"{at_least(100 * benchmark.upper_limit(checked['failed'], checked['draws'])):g} %",
         "arch-target-verdict": target_verdict(
             benchmark.upper_limit(checked["failed"], checked["draws"]),
             numbers["report"]["settings"]["failure_probability"],
         ),
         "arch-uniform-draws": checked["uniform"],
-        "arch-zero-limit": f"{100 * benchmark.upper_limit(0, checked['uniform']):.1f} %",
+        "arch-zero-limit": f"{at_least(100 * benchmark.upper_limit(0, checked['uniform'])):g} %",
         "arch-rounds": len(numbers["report"]["rounds"]),
         "arch-added": len(record.arrays["added"]),
         "arch-stop": numbers["report"]["stop_reason"],
@@ -161,8 +161,7 @@ def glue_quality(record: Record, search: Record) -> None:
         "arch-closed-error": numbers["closed_form_error"],
         "arch-closed-gap": numbers["closed_form_error"] / numbers["limit"],
         "arch-closed-solves": numbers["closed_form_report"]["exact_solves"],
-        "arch-closed-share": spread(longer),
-        "arch-closed-verdict": side(longer, "longer than", "less time than", "about as long as"),
+        "arch-closed-share": as_long(longer, "this fit"),
         "arch-timed": conditions(numbers["training"]["conditions"]),
     }.items():
         provenance.glue(key, value)

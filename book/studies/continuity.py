@@ -15,7 +15,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, figures, provenance
 from studies.provenance import Record, Table
-from studies.texts import conditions, spread
+from studies.texts import as_long, at_least, conditions, spread
 
 # Of the operations whose constants are checked: rank and noise.
 RANK, NOISE = 2, 0.1
@@ -137,8 +137,8 @@ CONSTANTS = {
         "any",
         r"$\sigma_k > \sigma_{k+1}$",
         invariant(nm.Projector(RANK)),
-        r"$\sqrt2 / (\sigma_k - \sigma_{k+1})$",
-        lambda S: math.sqrt(2) / (S[RANK - 1] - S[RANK]),
+        r"$\sqrt2\, (\sigma_k^2 + \sigma_{k+1}^2)^{1/2} / (\sigma_k^2 - \sigma_{k+1}^2)$",
+        lambda S: (2 * (S[RANK - 1] ** 2 + S[RANK] ** 2)).sqrt() / (S[RANK - 1] ** 2 - S[RANK] ** 2),
     ),
 }
 
@@ -274,7 +274,7 @@ def before_table(record: Record) -> Table:
         "returned-turned": b["gauges"]["as returned"]["turned"],
         "draws": b["draws"],
         "draws-turned": b["draws_turned"],
-        "imaginary": b["first_row_imaginary"],
+        "imaginary": at_least(b["first_row_imaginary"], 1),
         "rank-low": b["ranks"][0],
         "rank-high": b["ranks"][1],
         "snapshots": b["snapshots"],
@@ -543,9 +543,9 @@ def glue_avoided(record: Record) -> None:
         "taken-one": max([at(record, "SVD(1)", gap)["error"] for gap in taken], default=math.nan),
         "alone-worst": max([error for _, error in alone], default=math.nan),
         "alone-gap": max(alone, key=lambda pair: pair[1], default=(math.nan,))[0],
-        "block-worst": max(fit["error"] for fit in avoided["fits"]['SVD(2, gauge="subspace")']),
-        "subspace-worst": max(fit["error"] for fit in avoided["fits"]["Subspace(2)"]),
-        "projector-worst": max(fit["error"] for fit in avoided["fits"]["Projector(2)"]),
+        "block-worst": at_least(max(fit["error"] for fit in avoided["fits"]['SVD(2, gauge="subspace")']), 1),
+        "subspace-worst": at_least(max(fit["error"] for fit in avoided["fits"]["Subspace(2)"]), 1),
+        "projector-worst": at_least(max(fit["error"] for fit in avoided["fits"]["Projector(2)"]), 1),
         "one-projector": at(record, "Projector(1)", 1e-3)["error"],
         "one": at(record, "SVD(1)", 1e-3)["error"],
         "solves": own[0]["solves"],
@@ -762,7 +762,7 @@ def sphere_table(record: Record) -> Table:
         "close-gap": loop_of(close["SVD(2)"])["gap"],
         "close-planted": 2 * numbers["planes"]["distances"][1] / numbers["planes"]["largest"][1],
         "through-gap": loop_of(through["SVD(2)"])["gap"],
-        "space-vectors": numbers["space"]["SVD(2)"]["error"],
+        "space-vectors": at_least(numbers["space"]["SVD(2)"]["error"], 1),
         "space-returned": numbers["space"]["SVD(2), as returned"]["error"],
         "winding-vectors": numbers["winding"]["SVD()"]["error"],
         "winding-returned": numbers["winding"]["SVD(), as returned"]["error"],
@@ -848,8 +848,8 @@ def cost_table(record: Record) -> Table:
         "cost-rank": cost["rank"],
         "cost-solves": cost["solves"],
         "cost-count": cost["count"],
-        "cost-orthonormal": spread(cost["rows"][names[1]]["time"]),
-        "cost-block": spread(cost["rows"][names[2]]["time"]),
+        "cost-orthonormal": as_long(cost["rows"][names[1]]["time"], "without it"),
+        "cost-block": as_long(cost["rows"][names[2]]["time"], "single vectors"),
         "cost-timed": conditions(cost["conditions"]),
         "defect": cost["rows"][names[0]]["defect"],
         "defect-after": cost["rows"][names[1]]["defect"],

@@ -17,6 +17,7 @@ from neumatc import checks
 from neumatc.families import gaussian
 from studies import benchmark, figures, provenance
 from studies.provenance import Record, Table
+from studies.texts import at_least
 
 # Variances of the noise in the regularised inverses of the channels.
 NOISES = (1.0, 0.1, 0.01)
@@ -233,14 +234,14 @@ def glue_poles(record: Record) -> None:
             "rate": entry["rates"][0],
             "polynomial": entry["rates"][1],
             "rank": counted(entry["ranks"][0], n["nodes"]),
-            "ratio": entry["ratio"],
+            "ratio": at_least(entry["ratio"], 3),
         }.items():
             provenance.glue(f"lr-ring-{i}-{key}", value)
     for key, value in {
         "size": n["size"],
         "near": n["near"],
         "far": n["far"],
-        "condition": n["condition"],
+        "condition": math.ceil(n["condition"]),
         "nodes": n["pair_nodes"],
         "rank3": counted(n["pair_rank"][1], n["pair_nodes"]),
         "polynomial": counted(n["pair_polynomial"], n["pair_nodes"]),
@@ -346,7 +347,7 @@ def operations_table(record: Record) -> Table:
     unique = unique_rows(record)
     provenance.glue("lr-op-least", min(row["ranks"][1] for row in unique[1:]))
     provenance.glue("lr-op-most", max(row["ranks"][1] for row in unique[1:]))
-    provenance.glue("lr-op-ratio", max(row["polynomial"] / row["ranks"][1] for row in unique[1:]))
+    provenance.glue("lr-op-ratio", at_least(max(row["polynomial"] / row["ranks"][1] for row in unique[1:])))
 
     return Table(
         ["operation", "factor", "reals", "rank at 1e-2", "rank at 1e-3", "polynomial terms for 1e-3"],
@@ -600,7 +601,7 @@ def product_figure(record: Record) -> Figure:
         ("U", "^-.", figures.GREEN, "U aligned, limit"),
     ):
         axes.loglog(product, [entry[key] for entry in sweep], line, color=colour, ms=6, mfc="white", label=label)
-    axes.axhline(2 * sweep[0]["paths"], color=figures.GREY, lw=1, ls="--", label="$2L$, exact rank of $H$")
+    axes.axhline(2 * sweep[0]["paths"], color=figures.GREY, lw=1, ls="--", label="$2L$, bound for $H$")
     axes.set(xlabel="bandwidth times delay spread", ylabel="real terms for an error of 1e-2")
     ticks = [t for t in (3, 10, 30, 100, 300) if t <= 1.2 * max(entry["inverse_polynomial"] for entry in sweep)]
     axes.set_yticks(ticks, [str(t) for t in ticks])
@@ -793,7 +794,7 @@ def glue_breaks(record: Record) -> None:
         "bound": 2 * s["inner"] + 1,
         "pole": s["poles"][0] if s["poles"] else math.nan,  # the small one has none
         "nodes": once["nodes"],
-        "condition": float(f"{once['condition']:.0e}"),
+        "condition": at_least(once["condition"], 1),
         "peak": float(f"{once['peak']:.1e}"),
         "rank": counted(once["rank"], once["nodes"]),
         "each": counted(once["each"], once["nodes"]),
@@ -803,7 +804,7 @@ def glue_breaks(record: Record) -> None:
         "twice-rank": counted(twice["rank"], twice["nodes"]),
         "crowd": counted(s["crowd"], s["crowd_nodes"]),
         "crowd-size": s["crowd_size"],
-        "crowd-condition": s["crowd_condition"],
+        "crowd-condition": math.ceil(s["crowd_condition"]),
         "polynomial": float(arrays["stress_polynomial"][47]),
     }.items():
         provenance.glue(f"lr-stress-{key}", value)

@@ -107,7 +107,7 @@ def glue_families(record: Record) -> None:
         glue(f"ms-{key}", whole[key])
     # Clopper and Pearson: the largest share of wrong reports that the count does not refute.
     limit = beta.ppf(CONFIDENCE, whole["wrong"] + 1, whole["met"] - whole["wrong"])
-    glue("ms-wrong-limit", 100 * limit)
+    glue("ms-wrong-limit", texts.at_least(100 * limit))
     glue("ms-largest", 100 * whole["largest"])
     glue("ms-fresh", record.numbers["fresh"])
     glue("ms-target", 100 * random_families.TARGET)

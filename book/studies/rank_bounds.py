@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -17,13 +17,12 @@ import neumatc as nm
 from neumatc import nodes as nested
 from studies import figures, low_rankness, provenance
 from studies.provenance import Record, Table
+from studies.texts import at_least, listed
 
 # The error at which numbers of terms are compared, the second of `low_rankness.summary`.
 TOLERANCE = 1e-3
 # Shares of the smallest singular value that a complex step may use up: the bound holds for each, the best is taken.
 SHARES = np.linspace(0.04, 0.96, 24)
-# Angles at which an ellipse is compared with the discs; it is smooth, and they overlap.
-ANGLES = 401
 # Bisections for the widest ellipse: seven digits, the lower end is taken.
 HALVINGS = 24
 # Points at which interpolation is compared, many for each of the nodes.
@@ -79,8 +78,35 @@ def oscillating(speed: float, frequency: float) -> Callable[[np.ndarray], np.nda
     return lambda c: np.log1p(c * frequency / speed) / frequency
 
 
+def envelope(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the largest of some lines changes from one to another, and its values there.
+
+    Args:
+        lines: Slopes, ascending, and intercepts, shape (N, 2).
+    """
+    kept: list[np.ndarray] = []
+    for line in lines:
+        # The last line kept is nowhere the largest if the new one passes it before it passes the one before.
+        while len(kept) > 1 and meet(kept[-2], line) <= meet(kept[-2], kept[-1]):
+            kept.pop()
+        kept.append(line)
+    places = np.array([meet(*pair) for pair in itertools.pairwise(kept)])
+    return places, np.array([slope * place + level for (slope, level), place in zip(kept, places)])
+
+
+def meet(first: np.ndarray, second: np.ndarray) -> float:
+    """Return where two lines have the same value; of parallel ones, minus infinity if the second is not lower."""
+    rise, fall = second[0] - first[0], first[1] - second[1]
+    return fall / rise if rise > 0 else math.copysign(math.inf, fall)
+
+
 def widest_ellipse(x: np.ndarray, radii: np.ndarray) -> float:
     """Return rho of the widest ellipse with foci -1 and 1 inside the union of discs around points of the interval.
+
+    A point u + i v of its boundary, with half-axes a and b, is in the disc around x_i with radius r_i if
+    2 x_i u + r_i^2 - x_i^2 > u^2 + v^2 = b^2 + u^2 / a^2. The largest left side is linear between finitely many places,
+    the right side is convex. So it is enough to compare them at these places and at u = -a, a. Below a point of the
+    boundary all points are closer to the interval, so they are covered as well.
 
     Args:
         x: Centres in [-1, 1], shape (N,).
@@ -89,11 +115,14 @@ def widest_ellipse(x: np.ndarray, radii: np.ndarray) -> float:
     Returns:
         The sum of the half-axes; 1, the interval itself, if the discs do not cover more.
     """
-    angles = np.linspace(0, np.pi, ANGLES)
+    lines = np.column_stack([2 * x, radii**2 - x**2])
+    meets, values = envelope(lines)
 
     def covered(rho: float) -> bool:
-        u, v = (rho + 1 / rho) / 2 * np.cos(angles), (rho - 1 / rho) / 2 * np.sin(angles)
-        return bool(np.all((radii**2 - (u[:, None] - x) ** 2).max(axis=1) > v**2))
+        a, b = (rho + 1 / rho) / 2, (rho - 1 / rho) / 2
+        inside = np.abs(meets) <= a
+        ends = (np.outer([-a, a], lines[:, 0]) + lines[:, 1]).max(axis=1) - a**2
+        return bool(np.all(values[inside] > b**2 + (meets[inside] / a) ** 2) and np.all(ends > 0))
 
     height = float(radii.max())
     low, high = 1.0, height + math.hypot(1, height)
@@ -144,6 +173,22 @@ def strip(height: float, *, device: str = "cpu") -> nm.ParametricMatrix:
     count = math.ceil(4 / height) + 1
     poles = torch.linspace(-1, 1, count, dtype=torch.float64, device=device) + 1j * height
     return nm.ParametricMatrix(lambda p: torch.diag_embed(p - poles), [-1.0], [1.0], dtype=torch.float64, device=device)
+
+
+def turning(share: float, size: int, *, device: str = "cpu") -> nm.ParametricMatrix:
+    r"""Return :math:`I - q\, e^{i \pi x} C` with the cyclic shift C; along x its inverse has singular values as q^k."""
+    shift = torch.eye(size, dtype=torch.complex128, device=device).roll(1, 0)
+    identity = torch.eye(size, dtype=torch.complex128, device=device)
+
+    def fn(p: Tensor) -> Tensor:
+        return identity - share * torch.exp(1j * math.pi * p)[:, :, None] * shift
+
+    return nm.ParametricMatrix(fn, [-1.0], [1.0], dtype=torch.float64, device=device)
+
+
+def fewest_terms(share: float, tolerance: float) -> int:
+    """Return a number of terms below which no map of the inverse of `turning` is within the tolerance, if q^n is."""
+    return math.ceil(math.log(1 / (math.sqrt(2) * tolerance)) / math.log(1 / share))
 
 
 def known(family: nm.ParametricMatrix, x: Tensor, reach: Callable[[np.ndarray], np.ndarray]) -> Data:
@@ -222,7 +267,12 @@ def data_of_A(record: Record) -> None:
                 "polynomial": low_rankness.terms(polynomial, TOLERANCE),
             }
         )
-    record.numbers["bounds"] = {"rows": rows, "tolerance": TOLERANCE, "nodes": count}
+    record.numbers["bounds"] = {"rows": rows, "tolerance": TOLERANCE, "nodes": count, "least": []}
+    for share in (0.5, 0.7) if small else (0.5, 0.8, 0.9):
+        family = turning(share, math.ceil(math.log(TOLERANCE) / math.log(share)), device=record.device)
+        X, _, w, condition = low_rankness.inverses(family, count)
+        entry = {"condition": condition, "proved": fewest_terms(share, TOLERANCE), "rank": low_rankness.ranks(X, w)[1]}
+        record.numbers["bounds"]["least"].append(entry)
 
 
 def bounds_table(record: Record) -> Table:
@@ -238,8 +288,13 @@ def bounds_table(record: Record) -> Table:
         for what in ("local", "everywhere", "polynomial"):
             provenance.glue(f"rb-{key}-{what}", hardest[what])
         provenance.glue(f"rb-{key}-least", min(row["local"] / row["polynomial"] for row in own))
-        provenance.glue(f"rb-{key}-most", max(row["local"] / row["polynomial"] for row in own))
+        provenance.glue(f"rb-{key}-most", at_least(max(row["local"] / row["polynomial"] for row in own)))
         provenance.glue(f"rb-{key}-rank-least", min(row["rank"] / row["polynomial"] for row in own))
+    poles = [row for row in rows if row["family"] != "waves"]
+    for key in ("local", "everywhere"):
+        provenance.glue(f"rb-{key}-most", at_least(max(row[key] / row["polynomial"] for row in poles)))
+    for key, digits in (("condition", ".0f"), ("proved", "d"), ("rank", "d")):
+        provenance.glue(f"rb-least-{key}", listed([f"{entry[key]:{digits}}" for entry in n["least"]]))
     header = ["family", "height or shift", "condition number", "distance", "bound, least value only"]
     return Table(
         [*header, "bound, values along the interval", "polynomial terms", "rank"],
@@ -348,10 +403,13 @@ def several_table(record: Record) -> Table:
     n = record.numbers["several"]
     provenance.glue("rb-several-samples", n["samples"])
     provenance.glue("rb-several-size", n["n"])
+    provenance.glue("rb-several-entries", n["n"] ** 2)
     for name in ("equal", "decaying"):
         last = [row for row in n["rows"] if row["sizes"] == name][-1]
         for key in ("d", "bound", "rank"):
             provenance.glue(f"rb-{name}-{key}", last[key])
+        verdict = "so this bound says nothing." if last["bound"] >= n["n"] ** 2 else "the bound is below that."
+        provenance.glue(f"rb-{name}-verdict", verdict)
     return Table(
         ["sizes $b_j$", "$d$", r"$\beta = \sum_j b_j$", "bound", "rank", "rank from half the samples"],
         [
@@ -482,11 +540,20 @@ def stability(record: Record) -> None:
     }
 
 
+def nested_words(counts: Sequence[int], constants: Mapping[str, Sequence[float]]) -> str:
+    """Return what the constants of nested nodes are beside those of as many zeros, in words."""
+    pairs = list(zip(counts, constants["nested (pieces)"], constants["zeros (closed form)"]))
+    level = max((count for count, own, zeros in pairs if own <= zeros), default=0)
+    above = [f"{own:.1f} with {count} nodes ({own / zeros:.1f} times)" for count, own, zeros in pairs if count > level]
+    return f"no larger up to {level} nodes" + (f", and {listed(above)}" if above else "")
+
+
 def constants_table(record: Record) -> Table:
     """Tabulate Lebesgue constants, and glue the factors between the mean and its quadrature."""
     n = record.numbers["stability"]
     for name, (least, largest) in zip(("plain", "single", "double"), n["factors"]):
         provenance.glue(f"rb-factor-{name}", math.sqrt(largest / least))
+    provenance.glue("rb-nested", nested_words(n["counts"], n["constants"]))
     rows = [*n["constants"].items(), (r"$\tfrac{2}{\pi} \log n + 1$", n["logarithmic"])]
     return Table(
         ["nodes", *(f"$n = {count}$" for count in n["counts"])],
@@ -498,6 +565,7 @@ def errors_table(record: Record) -> Table:
     """Tabulate errors of interpolation from inexact snapshots, as multiples of the error of a snapshot."""
     n = record.numbers["stability"]
     provenance.glue("rb-lebesgue", n["constant"])
+    provenance.glue("rb-lebesgue-above", at_least(n["constant"]))
     provenance.glue("rb-lebesgue-nodes", n["nodes"])
     for key, signs in (("worst", "worst signs"), ("random", "random signs")):
         own = [e for e in n["errors"] if e["signs"] == signs]
@@ -517,11 +585,16 @@ def check(record: Record) -> None:
     n = record.numbers
     for row in n["bounds"]["rows"]:
         assert row["rank"] <= row["polynomial"] <= row["local"] <= row["everywhere"], f"a bound holds: {row}"
+    for entry in n["bounds"]["least"]:
+        assert entry["proved"] <= entry["rank"], f"a lower bound holds: {entry}"
     for row in n["several"]["rows"]:
         assert row["rank"] <= row["bound"], f"a bound holds: {row}"
     stability = n["stability"]
     for name in ("zeros (closed form)", "extrema (Lobatto)"):
         assert all(a <= b for a, b in zip(stability["constants"][name], stability["logarithmic"])), name
+    nested, zeros = (stability["constants"][name] for name in ("nested (pieces)", "zeros (closed form)"))
+    for count, own, theirs in zip(stability["counts"], nested, zeros):
+        assert count > 17 or own <= theirs, "the page of proofs: few nested nodes are as good as Chebyshev's"
     for entry in stability["errors"]:
         # Beside the error of the snapshots there is that of interpolation, far below the smallest of them.
         assert entry["largest"] <= 1.001 * stability["constant"] * entry["size"], "Lebesgue's constant bounds"

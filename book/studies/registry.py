@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from studies import provenance, slices
+from studies import benchmark, provenance, slices
 
 # The table of a record's origin stands at the end of each chapter, and is no result.
 ORIGIN = "provenance.table"
@@ -59,12 +59,15 @@ class Claim:
         paper: What the paper claims, or does not state, in our words.
         ours: What the number is.
         chapter: Whose record holds it.
-        path: Keys that lead to it in the numbers of the record: a number, or a quartile, median and quartile.
+        path: Keys to it in the numbers of the record: a number, or a quartile, median and quartile; or a check
+            (``draws``, ``failed``), whose number is the upper limit of the share at 95 % confidence.
+        against: Keys of another number, in whose units it is meant.
         inverse: Whether one divided by it is meant.
         above: What it says is true where the number is larger.
         below: What it says is true where the number is smaller.
         stated: Whether the paper claims it; else it is a question of ours.
         published: Whether the number is that of the published record, since a page's run does not compute it.
+        if_so: What is said where the number bears it out, in the place of *holds* and *yes*: what it does not test.
 
     Raises:
         ValueError: For both ``above`` and ``below``.
@@ -80,6 +83,8 @@ class Claim:
     below: float | None = None
     stated: bool = True
     published: bool = False
+    against: tuple[str | int, ...] = ()
+    if_so: str = ""
 
     def __post_init__(self) -> None:
         if self.above is not None and self.below is not None:
@@ -87,8 +92,13 @@ class Claim:
 
     def values(self, record: provenance.Record) -> list[float]:
         """Return the number, or its quartile, median and quartile, from a record."""
-        found = number(record, self.path)
-        values = [float(value) for value in (found if isinstance(found, list) else [found])]
+        values = _quartiles(number(record, self.path))
+        if self.against:
+            # Their quartiles are not those of a ratio; the widest that they allow is taken.
+            other = _quartiles(number(record, self.against))
+            middles = values[len(values) // 2] / other[len(other) // 2]
+            ends = values[0] / other[-1], values[-1] / other[0]
+            values = [middles] if len(values) == len(other) == 1 else [ends[0], middles, ends[1]]
         return [1 / value if value else math.inf for value in values[::-1]] if self.inverse else values
 
     def verdict(self, record: provenance.Record) -> str:
@@ -99,12 +109,19 @@ class Claim:
         if any(map(math.isnan, values)):
             return "not measured"
         if limit is None:
-            return "no number to compare with"
+            return self.if_so or "no number to compare with"
         answers = {value > limit if self.above is not None else value < limit for value in values}
         if len(answers) == 2:
             return "open, within the spread"
         words = ("holds", "does not hold") if self.stated else ("yes", "no")
-        return words[0] if answers.pop() else words[1]
+        return self.if_so or words[0] if answers.pop() else words[1]
+
+
+def _quartiles(found: float | list[float] | dict) -> list[float]:
+    """Return what is found in a record as one number, or as quartile, median and quartile."""
+    if isinstance(found, dict):
+        return [benchmark.upper_limit(found["failed"], found["draws"])]
+    return [float(value) for value in (found if isinstance(found, list) else [found])]
 
 
 def labels(cell: NotebookNode) -> tuple[str, dict] | None:
@@ -181,11 +198,12 @@ def declared() -> dict:
 
 def claims() -> list[Claim]:
     """Return the claims, in the order of the file."""
-    return [Claim(**{**entry, "path": tuple(entry["path"])}) for entry in declared()["claim"]]
+    paths = ("path", "against")
+    return [Claim(**entry | {key: tuple(entry.get(key, ())) for key in paths}) for entry in declared()["claim"]]
 
 
-def number(record: provenance.Record, path: Sequence[str | int]) -> float | list[float]:
-    """Return the number of a record that keys lead to, or a timing's quartiles.
+def number(record: provenance.Record, path: Sequence[str | int]) -> float | list[float] | dict:
+    """Return the number of a record that keys lead to, or a timing's quartiles, or the counts of a check.
 
     Raises:
         ValueError: If there is none.

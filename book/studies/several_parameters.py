@@ -18,7 +18,7 @@ import neumatc as nm
 from studies import bases, benchmark, figures, interpolants, last_good, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import UNTIMED, conditions, matrices, side, spread
+from studies.texts import UNTIMED, at_least, conditions, matrices, side, spread
 from studies.texts import verdict as told
 
 # A map: a surrogate or a peer.
@@ -705,7 +705,7 @@ def glue_verdict(record: Record) -> None:
     near = [
         e["climbed"][-1]["error"] / e["limit"] for e in contest if e["method"] == "closed form" and e["d"] in (2, 3)
     ]
-    provenance.glue("sp-near-limit", max(near))
+    provenance.glue("sp-near-limit", at_least(max(near), 3))
     for e in contest:
         if e["d"] == 2 and e["method"] == HELPED:
             provenance.glue("sp-helped-solves", (reached(e, GOALS[1]) or e["climbed"][-1])["solves"])

@@ -36,6 +36,30 @@ def times(ratio: float) -> str:
     return f"{ratio:.1f}" if 1 <= ratio < 9.95 else f"{float(f'{ratio:.1e}'):,g}"
 
 
+def as_long(ratio: Sequence[float], than: str) -> str:
+    """Return a ratio of times with its quartiles as the end of a sentence, also where a run took no times.
+
+    Example:
+        >>> as_long((4.81, 5.12, 5.39), "a solve"), as_long((math.nan,) * 3, "a solve")
+        ('5.1 (4.8 to 5.4) times as long as a solve', 'a time that this run did not take')
+    """
+    return "a time that this run did not take" if math.isnan(ratio[1]) else f"{spread(ratio)} times as long as {than}"
+
+
+def at_least(value: float, digits: int = 2) -> float:
+    """Round up to some digits: what stands after *at most* must not be smaller than what was found.
+
+    Example:
+        >>> at_least(2.615), at_least(3.3109, 3), at_least(1.5), at_least(1.02e-6, 1), at_least(0.0)
+        (2.7, 3.32, 1.5, 2e-06, 0.0)
+    """
+    if not value:
+        return value
+    step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    # A number that has these digits already is kept, whatever its rounding.
+    return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.{digits - 1}e}")
+
+
 UNTIMED = "not timed"
 
 

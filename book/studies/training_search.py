@@ -191,6 +191,9 @@ def glue_around(record: Record) -> None:
     better = [entry["change"] for entry in others if entry["error"] < same["error"]]
     best = "The unchanged setting ends with the smallest error." if not better else f"Better ended: {listed(better)}."
     ratio = max(entry["error"] / same["error"] for entry in others)
+    kept = record.chapter == "training_around"
+    origin = ", the number of its published record and not that of the cell above" if kept else ""
+    provenance.glue("ts-around-origin", origin)
     provenance.glue("ts-around-verdict", f"{best} The worst change multiplies the error by {ratio:.1f}.")
 
 
