@@ -309,7 +309,7 @@ def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take
     runs.book()
     stage = project / "_build" / "stage"
     page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
-    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min, or an unknown time at")
+    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min; {doc}`how"), "what nobody knows"
     text = (stage / "book" / "reproduce.md").read_text("utf-8")
     assert "<!--" not in text
     assert "| {doc}`/notebooks/tiny` | an unknown time | 1.7 min |" in text
