@@ -511,7 +511,9 @@ def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]])
     return figure
 
 
-def answers(panels: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[float] | None]]]) -> Figure:
+def answers(
+    panels: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[float] | None]]],
+) -> Figure:
     """Plot how many times as fast as the strongest exact method maps and splines are, one panel below the other.
 
     Args:
@@ -525,6 +527,7 @@ def answers(panels: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[f
     for panel, (title, rows) in zip(axes[:, 0], panels.items()):
         _speeds(panel, [(name, ratios) for name, *ratios in rows])
         panel.set_title(title, loc="left", fontsize=10)
+        panel.tick_params("y", labelsize=10)
     low, high = panel.get_xlim()
     ticks = [m * 10.0**e for e in range(-4, 4) for m in (1, 3) if low <= m * 10.0**e <= high]
     panel.set_xticks(ticks, [f"{x:g}" for x in ticks], fontsize=SMALLEST)

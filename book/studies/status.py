@@ -41,8 +41,10 @@ def seconds(chapter: str, profile: str) -> float | None:
 
 
 def with_note(source: str, chapter: str) -> str:
-    """Return the first cell of a chapter with a line below its title: what it takes to run it again, as far as known."""
-    times = {text: seconds(chapter, profile) for text, profile in (("{}", "cpu"), ("{} at the sizes of a test", "smoke"))}
+    """Return the first cell of a chapter with a line below its title: what is known of the time to run it again."""
+    times = {
+        text: seconds(chapter, profile) for text, profile in (("{}", "cpu"), ("{} at the sizes of a test", "smoke"))
+    }
     parts = [", or ".join(text.format(duration(time)) for text, time in times.items() if time is not None)]
     took = [provenance.load(name).provenance.get("wall_seconds") for name in SHOWN.get(chapter, ())]
     if took and None not in took:
