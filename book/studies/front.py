@@ -66,7 +66,7 @@ class Decision:
     pays: str
 
 
-HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "A fit pays from")
+HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "A fit pays from (matrices)")
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,19 @@ def counts(values: Iterable[float]) -> str:
 def count(value: float) -> str:
     """Return a number of matrices in two digits."""
     return "never" if math.isinf(value) else f"{two_digits(value):,.0f}"
+
+
+def since(pays: str) -> str:
+    """Return in the words of a sentence from when on a fit pays.
+
+    Example:
+        >>> since("never"), since("900 to never"), since("1,200 to 5,700")
+        ('never', 'from 900 matrices on or never', 'from 1,200 to 5,700 matrices on')
+    """
+    if pays == "never":
+        return pays
+    least, _, most = pays.partition(" to ")
+    return f"from {least} matrices on or never" if most == "never" else f"from {pays} matrices on"
 
 
 def whole(values: Iterable[int]) -> str:
@@ -286,12 +299,16 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
         ),
         SLOWER: lambda: (
             f"**{capital(exact)}**",
-            "; ".join(f"{between(1 / x.counted[1] for x in ways)} times {name}" for name, ways in over.items() if ways),
+            "; ".join(
+                f"{between(1 / x.counted[1] for x in ways)} times as fast as {name}"
+                for name, ways in over.items()
+                if ways
+            ),
             "rounding",
         ),
         EVEN: lambda: (
             f"**{capital(MAP)} or {exact}**",
-            f"{between(x.counted[1] for x in maps)} times {exact}",
+            f"{between(x.counted[1] for x in maps)} times as fast as {exact}",
             power(x.error for x in maps),
         ),
     }[kind]()
@@ -312,7 +329,7 @@ def capital(text: str) -> str:
 
 def against(exact: str, picked: Sequence[Way], others: Sequence[Way]) -> str:
     """Return how many times as fast as the exact method a pick is, and how many times the other way is."""
-    text = f"{between(x.counted[1] for x in picked)} times {exact}"
+    text = f"{between(x.counted[1] for x in picked)} times as fast as {exact}"
     return f"{text} ({others[0].name}: {between(x.counted[1] for x in others)})" if others else text
 
 
@@ -365,7 +382,7 @@ def gpu(found: dict[str, Numbers]) -> Decision:
         f"[Any of these, on a GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
         "**Solve exactly**, in a batch",
-        f"{between(others)} times a map or a spline",
+        f"{between(others)} times as fast as a map or a spline",
         "rounding",
         "; ".join(f"{words} {value}" for words, value in pays.items()),
     )
@@ -423,8 +440,9 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
 
 
 def table(found: dict[str, Numbers]) -> provenance.Table:
-    """Return the table of decisions."""
-    return provenance.Table(HEADER, [astuple(row) for row in decisions(found)])
+    """Return the table of decisions; sizes of matrices stay on one line."""
+    rows = [[re.sub(r"(\d) x (\d)", "\\1\u00a0×\u00a0\\2", cell) for cell in astuple(row)] for row in decisions(found)]
+    return provenance.Table(HEADER, rows)
 
 
 def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
@@ -445,6 +463,9 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     timed_splines = [way for way in (spline(found, row) for row in rows) if way is not None]
     worth = [way for way in timed_splines if verdict(way.counted) == FASTER]
     yield "a spline is worth a try for inverses and equalisers", 2 * len(worth) >= len(timed_splines)
+    cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
+    slow, quick = cases[0]["exact_seconds"], cases[-1]["exact_seconds"]
+    yield "fits of slow solves cost few of them, of quick ones many", slow > 1e-3 and quick < 1e-4
     yield "a step is met nowhere", all(x["met"] == 0 for x in found["families"]["groups"] if x["kind"] == "steps")
     exact = {(row["name"].split()[0], strongest(row)) for row in rows}
     yield (
@@ -478,12 +499,11 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "losses": str(wins.count(SLOWER)),
         "pass": f"{number:,}",
         "pays": counts(in_pieces(found, row).pays for row in rows),
-        "pays_least": count(min(in_pieces(found, row).pays for row in rows)),
         "copies": between(row["over a copy"][1] for row in rows),
         "stored": whole(row["pieces"] * row["terms"] for row in rows),
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
-        "gpu_pays": listed([f"for {words} {gpu_pays(found, start)}" for words, start in GPU.items()]),
+        "gpu_pays": listed([f"{since(gpu_pays(found, start))} for {words}" for words, start in GPU.items()]),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
         "gpu_name": found["machines"]["beyond_the_inverse"]["gpu"],
         "rounding": power(_exact_errors(found)),
@@ -529,7 +549,8 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "largest": f"{100 * every['largest']:.1f}",
         "target": f"{100 * random_families.TARGET:g}",
         "cases": str(len(cases)),
-        "multiples": counts(x["multiple"] for x in cases),
+        "multiples_least": count(min(x["multiple"] for x in cases)),
+        "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "three": whole(three),
         "resonances": str(min(x["solves"] for x in cases if x["name"].startswith("resonances"))),
