@@ -372,3 +372,13 @@ def test_publishing_from_the_command_line(project, pretend, capsys):
     assert runs.main(["publish", "tiny"]) == 0
     assert "written: notebooks/records/tiny.json" in capsys.readouterr().out
     assert json.loads((project / "notebooks" / "records" / "tiny.json").read_text("utf-8"))["chapter"] == "tiny"
+
+
+def test_a_page_says_what_the_records_took_that_it_only_shows():
+    took = sum(provenance.load(name).provenance["wall_seconds"] for name in status.SHOWN["measured"])
+    note = status.with_note("# Measured\n", "measured").split("\n")[2]
+    assert f"the records that it shows took {status.duration(took)}" in note
+
+
+def test_records_that_pages_show_are_published():
+    assert all(provenance.load(name) for names in status.SHOWN.values() for name in names)
