@@ -41,11 +41,11 @@ def measured(
         "unsorted": lambda: surrogate(mixed, out=out),
         "copy": lambda: [x.copy_(source) for x, source in zip(buffers, sources)],
     }
-    # The peer that needs no choice of gauge: as many exact solves, at places of the same grid.
+    # The peer that needs no choice of gauge, from as many exact solves.
     knots = max(solves, _KNOTS)
-    peer = nm.peers.spline(problem, knots, grid=p) if isinstance(value, Tensor) else None
+    peer = nm.peers.spline(problem, knots) if isinstance(value, Tensor) else None
     if peer is not None:
-        candidates |= {"spline fit": lambda: nm.peers.spline(problem, knots, grid=p), "spline": lambda: peer(p)}
+        candidates |= {"spline fit": lambda: nm.peers.spline(problem, knots), "spline": lambda: peer(p)}
     timings = compare(candidates | exact, rounds=rounds, judged=judged)
     surrogate(p, out=out)
     truth = problem.exact(p).value
