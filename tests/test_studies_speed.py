@@ -24,7 +24,7 @@ def test_a_row_holds_a_fit_that_is_met_and_ratios_in_order(build):
 @pytest.mark.parametrize("build", [speed.inverse, speed.lmmse])
 def test_a_result_of_one_matrix_has_a_spline_beside_it(build):
     own = build(tol=1e-2, rounds=3, tones=TONES)["spline"]
-    assert own["error"] < 0.1 and 4 <= own["solves"] <= TONES
+    assert own["error"] < 0.1 and own["solves"] >= 4
     assert "Cholesky: with the fit" in own and "Cholesky: pays" in own
 
 
