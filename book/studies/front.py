@@ -66,7 +66,7 @@ class Decision:
     pays: str
 
 
-HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "A fit pays from (matrices)")
+HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "Pays from (matrices)")
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,15 @@ def in_pieces(found: dict[str, Numbers], row: Numbers) -> Way:
 
 
 def spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
-    """Return the cubic spline of a problem: of the study of speed, else of a chapter; None where it was not timed."""
+    """Return the cubic spline of a problem: of the study of speed, else of a chapter.
+
+    None where it was not timed, or errs by more than the tolerance to which the map was fitted.
+    """
+    way = _timed_spline(found, row)
+    return way if way is not None and way.error <= row["tol"] else None
+
+
+def _timed_spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
     if "spline" in row:
         own, exact = row["spline"], strongest(row)
         return Way(SPLINE, own["error"], own["solves"], own[f"{exact}: with the fit"], own[f"{exact}: pays"][1])
@@ -314,7 +322,7 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     }[kind]()
     # A spline cannot follow singular vectors, whose signs are free.
     if not there and not rows[0]["name"].startswith("SVD"):
-        speed += "; no spline was timed"
+        speed += "; no spline of that tolerance was timed"
     pays = [f"map {counts(x.pays for x in maps)}"]
     if there and not any(math.isnan(x.pays) for x in there):
         pays.append(f"spline {counts(x.pays for x in there)}")
@@ -529,8 +537,8 @@ def splines(found: dict[str, Numbers]) -> str:
     own, maps = (between(way.counted[1] for way in ways) for ways in zip(*both))
     number = "the one problem" if len(both) == 1 else f"the {len(both)} problems"
     return (
-        f"it is {own} times as fast as batched Cholesky in {number} where it was timed on a CPU; the map in pieces is "
-        f"{maps} times"
+        f"it is {own} times as fast as batched Cholesky in {number} where one that keeps the tolerance was timed on a "
+        f"CPU; the map in pieces is {maps} times"
     )
 
 
