@@ -309,7 +309,7 @@ def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take
     runs.book()
     stage = project / "_build" / "stage"
     page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
-    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min, or an unknown time at")
+    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min; {doc}`how"), "what nobody knows"
     text = (stage / "book" / "reproduce.md").read_text("utf-8")
     assert "<!--" not in text
     assert "| {doc}`/notebooks/tiny` | an unknown time | 1.7 min |" in text
@@ -372,3 +372,13 @@ def test_publishing_from_the_command_line(project, pretend, capsys):
     assert runs.main(["publish", "tiny"]) == 0
     assert "written: notebooks/records/tiny.json" in capsys.readouterr().out
     assert json.loads((project / "notebooks" / "records" / "tiny.json").read_text("utf-8"))["chapter"] == "tiny"
+
+
+def test_a_page_says_what_the_records_took_that_it_only_shows():
+    took = sum(provenance.load(name).provenance["wall_seconds"] for name in status.SHOWN["measured"])
+    note = status.with_note("# Measured\n", "measured").split("\n")[2]
+    assert f"the records that it shows took {status.duration(took)}" in note
+
+
+def test_records_that_pages_show_are_published():
+    assert all(provenance.load(name) for names in status.SHOWN.values() for name in names)

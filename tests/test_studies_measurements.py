@@ -69,6 +69,15 @@ def test_speed_is_shown_for_every_exact_method():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["inverse: NumPy loop", "inverse: Cholesky"]
 
 
+def test_a_spline_that_was_timed_has_a_line():
+    own = {"solves": 93, "error": 2e-5, "after": [1.0, 1.0, 1.0], "with the fit": [0.3, 0.4, 0.5]}
+    record = Record("speed", profile="cpu", device="cpu", seed=0)
+    record.numbers |= {"inverse": rows(spline=own)}
+    table = measurements.speed_table(record)
+    assert table.header[4] == "other way"
+    assert table.rows[-1] == ["", "93", "2.0e-05", "", "cubic spline", "1.0", "0.4 (0.3 to 0.5)"]
+
+
 def test_every_study_of_speed_is_taken(project, monkeypatch):
     monkeypatch.setattr(speed, "STUDIES", {"inverse": rows, "many": lambda: rows(a=1)})
     measurements.take("speed")

@@ -21,6 +21,17 @@ def test_a_row_holds_a_fit_that_is_met_and_ratios_in_order(build):
     assert row["name"] in speed.lines(row)
 
 
+@pytest.mark.parametrize("build", [speed.inverse, speed.lmmse])
+def test_a_result_of_one_matrix_has_a_spline_beside_it(build):
+    own = build(tol=1e-2, rounds=3, tones=TONES)["spline"]
+    assert own["error"] < 0.1 and own["solves"] >= 4
+    assert "Cholesky: with the fit" in own and "Cholesky: pays" in own
+
+
+def test_singular_vectors_have_no_spline():
+    assert "spline" not in speed.svd(tol=1e-2, rounds=3, tones=TONES)
+
+
 def test_channels_are_fitted_together():
     row = speed.many(count=3, tol=1e-2, rounds=1)
     assert row["met"] and row["solves"] > 0

@@ -472,6 +472,32 @@ def search(record: Record, family: str) -> Figure:
     return figure
 
 
+# How times beside exact methods are marked: after the fit, with it, and of a spline with its exact solves.
+SPEED_MARKS = {
+    "map, after its fit": (SKY, "o"),
+    "map, with its fit counted": (BLUE, "D"),
+    "spline, with its fit counted": (GREEN, "s"),
+}
+
+
+def _speeds(axes: Axes, rows: Sequence[tuple[str, Sequence[Sequence[float] | None]]]) -> None:
+    """Draw a row for each problem: its ratios as dots over bars from quartile to quartile, and a line at one."""
+    for i, (_, ratios) in enumerate(rows):
+        for ratio, (colour, mark) in zip(ratios, SPEED_MARKS.values()):
+            if ratio is not None:
+                axes.plot([ratio[0], ratio[2]], [i, i], color=colour, lw=3, alpha=0.5)
+                axes.plot(ratio[1], i, mark, color=colour, ms=5)
+    axes.axvline(1, color=RED, lw=1.2, ls="--")
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=SMALLEST)
+    axes.invert_yaxis()
+
+
+def _speed_legend(figure: Figure, names: Sequence[str], columns: int) -> None:
+    marks = [plt.Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in SPEED_MARKS.values()]
+    figure.legend(marks[: len(names)], names, loc="outside lower center", ncols=columns, fontsize=SMALLEST)
+
+
 def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Figure:
     """Plot how much faster maps are than exact methods, after the fit and with it, with the quartiles.
 
@@ -479,17 +505,33 @@ def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]])
         rows: Problem, exact method, and both ratios as quartile, median and quartile.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.27 * len(rows)))
-    for i, (_, _, *ratios) in enumerate(rows):
-        for (low, middle, high), colour, mark in zip(ratios, (SKY, BLUE), ("o", "D")):
-            axes.plot([low, high], [i, i], color=colour, lw=3, alpha=0.5)
-            axes.plot(middle, i, mark, color=colour, ms=5)
-    axes.axvline(1, color=RED, lw=1.2, ls="--")
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [f"{problem}: {method}" for problem, method, *_ in rows], fontsize=SMALLEST)
-    axes.invert_yaxis()
+    _speeds(axes, [(f"{problem}: {method}", ratios) for problem, method, *ratios in rows])
     axes.set(xlabel="times as fast as the exact method")
-    marks = [plt.Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in ((SKY, "o"), (BLUE, "D"))]
-    figure.legend(
-        marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=SMALLEST
+    _speed_legend(figure, ["after the fit", "with the fit counted"], 2)
+    return figure
+
+
+def answers(
+    panels: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[float] | None]]],
+) -> Figure:
+    """Plot how many times as fast as the strongest exact method maps and splines are, one panel below the other.
+
+    Args:
+        panels: Title -> rows: problem, the map after its fit, with it, and a spline with it (None: not timed), each as
+            quartile, median and quartile.
+    """
+    heights = [len(rows) + 1 for rows in panels.values()]
+    figure, axes = plt.subplots(
+        len(panels), 1, sharex=True, squeeze=False, height_ratios=heights, figsize=(WIDTH, 1 + 0.25 * sum(heights))
     )
+    for panel, (title, rows) in zip(axes[:, 0], panels.items()):
+        _speeds(panel, [(name, ratios) for name, *ratios in rows])
+        panel.set_title(title, loc="left", fontsize=10)
+        panel.tick_params("y", labelsize=10)
+    low, high = panel.get_xlim()
+    ticks = [m * 10.0**e for e in range(-4, 4) for m in (1, 3) if low <= m * 10.0**e <= high]
+    panel.set_xticks(ticks, [f"{x:g}" for x in ticks], fontsize=SMALLEST)
+    panel.minorticks_off()
+    panel.set_xlabel("times as fast as the strongest exact method", fontsize=SMALLEST)
+    _speed_legend(figure, list(SPEED_MARKS), 2)
     return figure

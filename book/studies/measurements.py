@@ -124,7 +124,7 @@ def baselines(row: dict[str, object]) -> list[str]:
 
 
 def speed_table(record: Record) -> Table:
-    """Error, time beside a copy of the output, and speed-ups over each exact method."""
+    """Error, time beside a copy of the output, and speed-ups over each exact method and over a spline."""
     rows = []
     for x in compared(record):
         first = (x["name"], f"{x['solves']:,}", f"{x['error']:.1e}")
@@ -133,7 +133,11 @@ def speed_table(record: Record) -> Table:
             times = (texts.spread(x[f"{name}: {when}"]) for when in WHEN)
             rows.append((*first, copies, name, *times))
             first, copies = ("",) * len(first), ""
-    head = ("problem", "solves", "error", "over a copy", "exact method", "faster after the fit", "with the fit")
+        if own := x.get("spline"):
+            peer = ("", f"{own['solves']:,}", f"{own['error']:.1e}", "", "cubic spline")
+            rows.append((*peer, *(texts.spread(own[when]) for when in WHEN)))
+    other = "other way" if any("spline" in x for x in compared(record)) else "exact method"
+    head = ("problem", "solves", "error", "over a copy", other, "faster after the fit", "with the fit")
     return Table(head, rows)
 
 

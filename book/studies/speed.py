@@ -22,6 +22,8 @@ from studies.benchmark import compare, relative_error
 
 Row = dict[str, object]
 _NOISE = 0.1
+# Fewest exact solves that a cubic spline goes through.
+_KNOTS = 4
 
 
 def measured(
@@ -29,7 +31,7 @@ def measured(
 ) -> Row:
     """Time a fit and its evaluation beside exact methods and a copy of the output."""
     surrogate = nm.fit(problem, tol=tol, progress=False)
-    value = surrogate(p)
+    value, solves = surrogate(p), surrogate.report.exact_solves
     out, mixed = value, p[torch.randperm(len(p), generator=torch.Generator().manual_seed(0))]
     buffers = [value] if isinstance(value, Tensor) else list(value)
     sources = [x.clone() for x in buffers]
@@ -39,6 +41,11 @@ def measured(
         "unsorted": lambda: surrogate(mixed, out=out),
         "copy": lambda: [x.copy_(source) for x, source in zip(buffers, sources)],
     }
+    # The peer that needs no choice of gauge, from as many exact solves.
+    knots = max(solves, _KNOTS)
+    peer = nm.peers.spline(problem, knots) if isinstance(value, Tensor) else None
+    if peer is not None:
+        candidates |= {"spline fit": lambda: nm.peers.spline(problem, knots), "spline": lambda: peer(p)}
     timings = compare(candidates | exact, rounds=rounds, judged=judged)
     surrogate(p, out=out)
     truth = problem.exact(p).value
@@ -47,7 +54,8 @@ def measured(
         "name": name,
         "threads": torch.get_num_threads(),
         "tol": tol,
-        "solves": surrogate.report.exact_solves,
+        "count": len(p),
+        "solves": solves,
         "pieces": len(surrogate.pieces),
         "terms": surrogate.rank,
         "met": surrogate.report.met,
@@ -59,6 +67,20 @@ def measured(
     for key in exact:
         row[f"{key}: after"] = timings.ratio(key, "evaluation")
         row[f"{key}: with the fit"] = timings.ratio(key, ("evaluation", "fit"))
+        row[f"{key}: pays"] = timings.break_even("fit", key, "evaluation", len(p))
+    if peer is not None:
+        row["spline"] = {
+            "solves": peer.exact_solves,
+            "error": relative_error(peer(p), truth),
+            "after": timings.ratio("spline", "evaluation"),
+            "with the fit": timings.ratio(("spline", "spline fit"), ("evaluation", "fit")),
+        }
+        for key in exact:
+            row["spline"] |= {
+                f"{key}: after": timings.ratio(key, "spline"),
+                f"{key}: with the fit": timings.ratio(key, ("spline", "spline fit")),
+                f"{key}: pays": timings.break_even("spline fit", key, "spline", len(p)),
+            }
     return row
 
 

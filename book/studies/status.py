@@ -9,6 +9,13 @@ from studies.provenance import Record, Table
 
 # Where a page asks for something that only the build knows.
 PLACE = "<!-- {} -->"
+# Published records that a chapter shows at cpu and does not compute again.
+SHOWN = {
+    "measured": ("cases", "families", "speed"),
+    "synthetic_experiments": ("synthetic_experiments",),
+    "training_search": ("training_search", "training_around"),
+    "wireless_inversion": ("wireless_trained",),
+}
 
 
 def duration(seconds: float | None) -> str:
@@ -34,9 +41,16 @@ def seconds(chapter: str, profile: str) -> float | None:
 
 
 def with_note(source: str, chapter: str) -> str:
-    """Return the first cell of a chapter with a line below its title: what it takes to run it again."""
-    times = [duration(seconds(chapter, profile)) for profile in ("cpu", "smoke")]
-    note = f"*To run again: {times[0]}, or {times[1]} at the sizes of a test; {{doc}}`how </book/reproduce>`.*"
+    """Return the first cell of a chapter with a line below its title: what is known of the time to run it again."""
+    times = {
+        text: seconds(chapter, profile) for text, profile in (("{}", "cpu"), ("{} at the sizes of a test", "smoke"))
+    }
+    parts = [", or ".join(text.format(duration(time)) for text, time in times.items() if time is not None)]
+    took = [provenance.load(name).provenance.get("wall_seconds") for name in SHOWN.get(chapter, ())]
+    if took and None not in took:
+        parts.append(f"the records that it shows took {duration(sum(took))}")
+    text = "; ".join([*filter(None, parts), "{doc}`how </book/reproduce>`"])
+    note = f"*To run again: {text}.*"
     lines = source.split("\n")
     title = next((place for place, line in enumerate(lines) if line.startswith("# ")), None)
     return source if title is None else "\n".join([*lines[: title + 1], "", note, *lines[title + 1 :]])
