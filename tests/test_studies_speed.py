@@ -21,6 +21,19 @@ def test_a_row_holds_a_fit_that_is_met_and_ratios_in_order(build):
     assert row["name"] in speed.lines(row)
 
 
+def test_interpolation_with_a_number_of_solves_is_as_accurate_as_the_map():
+    row = speed.inverse(tol=1e-2, rounds=3, tones=5 * TONES)
+    pieces, *others = row["interpolation"].values()
+    assert pieces["error"] < 0.05 and len(others) == 2
+    assert all({"solves", "error", "after", "with the fit"} == set(peer) for peer in (pieces, *others))
+    # The ladder is judged at a part of the parameters.
+    assert all(peer["error"] < 2 * row["error"] for peer in others)
+
+
+def test_an_operation_of_several_factors_has_no_interpolation():
+    assert "interpolation" not in speed.svd(tol=1e-2, rounds=3, tones=TONES)
+
+
 def test_channels_are_fitted_together():
     row = speed.many(count=3, tol=1e-2, rounds=1)
     assert row["met"] and row["solves"] > 0

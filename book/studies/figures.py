@@ -472,11 +472,14 @@ def search(record: Record, family: str) -> Figure:
     return figure
 
 
-def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Figure:
-    """Plot how much faster maps are than exact methods, after the fit and with it, with the quartiles.
+def speed_ups(
+    rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]], xlabel: str = "times as fast as the exact method"
+) -> Figure:
+    """Plot how much faster maps are than other methods, after the fit and with it, with the quartiles.
 
     Args:
-        rows: Problem, exact method, and both ratios as quartile, median and quartile.
+        rows: Problem, other method, and both ratios as quartile, median and quartile.
+        xlabel: The label of the axis.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.27 * len(rows)))
     for i, (_, _, *ratios) in enumerate(rows):
@@ -487,7 +490,7 @@ def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]])
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [f"{problem}: {method}" for problem, method, *_ in rows], fontsize=SMALLEST)
     axes.invert_yaxis()
-    axes.set(xlabel="times as fast as the exact method")
+    axes.set(xlabel=xlabel)
     marks = [plt.Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in ((SKY, "o"), (BLUE, "D"))]
     figure.legend(
         marks, ["after the fit", "with the fit counted"], loc="outside lower center", ncols=2, fontsize=SMALLEST
