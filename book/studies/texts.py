@@ -135,6 +135,19 @@ def verdict(
     return "; ".join(f"{word} {at} {listed(found)}" for word, found in groups.items())
 
 
+def judged(sentence: str, ratios: Mapping[str, Sequence[float]]) -> str:
+    """Return a sentence with the :func:`verdict` of ratios in it; where none was timed, that no time is published.
+
+    Example:
+        >>> judged("The map is {}.", {"A": (2.0, 2.2, 2.3)})
+        'The map is faster on A, 2.2 (2.0 to 2.3) times.'
+        >>> judged("The map is {}.", {"A": (math.nan,) * 3}) == UNTOLD
+        True
+    """
+    found = verdict(ratios)
+    return UNTOLD if found == UNTIMED else sentence.format(found)
+
+
 def listed(words: Sequence[str]) -> str:
     """Return words as a list in a sentence.
 
