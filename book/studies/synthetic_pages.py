@@ -391,10 +391,10 @@ def basis_text(record: Record) -> str:
         saved[kind] = [middle(own, "solves")[1], middle(own, lambda row: row["peer_solves"][way])[1]]
     kind = max(saved, key=lambda k: saved[k][0] / saved[k][1])
     theirs, ours = (f"{x:,.0f}" for x in reversed(saved[kind]))
+    instance = f"{TITLES[kind]}: {theirs} where the fit takes {ours}"
     return (
         f"A reduced basis is more accurate for {len(won)} of the {len(KINDS)} families, by up to "
-        f"{math.floor(max(gains.values()))} orders of magnitude, and takes no more solves ({TITLES[kind]}: {theirs} where the fit takes "
-        f"{ours})."
+        f"{math.floor(max(gains.values()))} orders of magnitude, and takes no more solves ({instance})."
     )
 
 
