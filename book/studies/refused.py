@@ -16,7 +16,8 @@ from studies import figures, texts
 
 # What stands in the place of a glued time that was refused, alone.
 UNKNOWN = {texts.UNTIMED, texts.matrices((math.nan,) * 3), "nan"}
-_GLUED = re.compile(r"\{glue:text\}`([^`:]+)(?::[^`]*)?`")
+# What a sentence takes from code: a value, or a figure that it points to.
+_GLUED = re.compile(r"\{(?:glue:text|numref)\}`([^`:]+)(?::[^`]*)?`")
 # A sentence ends with a mark, perhaps in bold or in parentheses, before white space.
 _END = re.compile(r"(?<=[.!?])(\*{0,2}\)?\*{0,2}\s+)")
 # What begins a line and no sentence: an item of a list, or its number.
@@ -69,15 +70,17 @@ def _item(text: str, unknown: set[str]) -> str:
 
 
 def page(page: NotebookNode) -> None:
-    """Let all that rests on refused times give way, in place."""
+    """Let all that rests on refused times give way, in place; also sentences that refer to a figure without lines."""
     unknown = keys(page)
     for cell in page.cells:
-        if cell.cell_type == "markdown":
-            cell.source = sentences(cell.source, unknown)
-        elif (figure := cell.metadata.get("mystnb", {}).get("figure")) and figures.UNDRAWN in _printed(cell):
+        if (figure := cell.metadata.get("mystnb", {}).get("figure")) and figures.UNDRAWN in _printed(cell):
+            unknown.add(figure["name"])
             figure["caption"] = texts.UNTOLD
             cell.metadata["mystnb"]["image"] = {"alt": texts.UNTOLD}
             cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = sentences(cell.source, unknown)
 
 
 def _printed(cell: NotebookNode) -> str:
