@@ -53,9 +53,10 @@ def with_spline(found, counted, pays=700.0):
     """Records in which a spline was timed for inverses of 32 x 32, slow ones, so many times as fast as Cholesky."""
     changed = copy.deepcopy(found) | {"chapters": {}}
     for x in front.timed(changed):
-        x.pop("spline", None)
+        x.pop("interpolation", None)
     (x,) = (x for x in changed["speed"]["inverse"] if x["name"] == "inverse 32 x 32, 30 ns")
-    x["spline"] = SPLINE | {"Cholesky: with the fit": list(counted), "Cholesky: pays": [pays] * 3}
+    own = SPLINE | {"Cholesky: with the fit": list(counted), "Cholesky: pays": [pays] * 3}
+    x["interpolation"] = {"cubic spline": own}
     x["Cholesky: with the fit"] = [0.7, 0.8, 0.9]
     return changed
 
@@ -103,7 +104,7 @@ def chapters(cubic):
 
 def test_a_spline_that_only_a_chapter_timed_counts(found):
     (x,) = (x for x in found["speed"]["inverse"] if x["name"] == "inverse 32 x 32, 30 ns")
-    bare = {key: value for key, value in x.items() if key != "spline"}
+    bare = {key: value for key, value in x.items() if key != "interpolation"}
     way = front.spline(found | {"chapters": chapters(2.5)}, bare)
     assert (way.error, way.solves, way.counted, way.pays) == (9e-5, 70, [2.5] * 3, 1200)
     assert front.spline(found | {"chapters": chapters(float("nan"))}, bare) is None, "refused"
@@ -205,7 +206,7 @@ def test_the_sentence_on_splines_has_every_one_that_was_timed(found):
     assert said.endswith("the map in pieces is 0.8 times")
     bare = copy.deepcopy(found) | {"chapters": {}}
     for x in front.timed(bare):
-        x.pop("spline", None)
+        x.pop("interpolation", None)
     assert front.splines(bare) == "no spline was timed on this machine"
 
 

@@ -63,19 +63,21 @@ def test_speed_is_shown_for_every_exact_method():
     record = Record("speed", profile="cpu", device="cpu", seed=0)
     record.numbers |= {"inverse": rows(), "many": [{}], "busy": [{}]}
     first, second = measurements.speed_table(record).rows
-    assert first[0] == "inverse" and first[4:6] == ["NumPy loop", "25 (20 to 26)"]
-    assert second[0] == "" and second[4:] == ["Cholesky", "25 (20 to 26)", "0.7 (0.5 to 0.9)"]
+    assert first[:2] == ["inverse", "0.0001"] and first[5:7] == ["NumPy loop", "25 (20 to 26)"]
+    assert second[0] == "" and second[5:] == ["Cholesky", "25 (20 to 26)", "0.7 (0.5 to 0.9)"]
     (axes,) = measurements.speed_figure(record).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["inverse: NumPy loop", "inverse: Cholesky"]
 
 
-def test_a_spline_that_was_timed_has_a_line():
-    own = {"solves": 93, "error": 2e-5, "after": [1.0, 1.0, 1.0], "with the fit": [0.3, 0.4, 0.5]}
+def test_of_the_peers_with_a_number_of_solves_the_faster_is_shown():
+    def peer(time):
+        return {"solves": 206, "error": 2e-6, "after": [1.0, 2.0, 3.0], "with the fit": [time] * 3}
+
+    peers = {"piecewise Chebyshev": peer(2.0), "Chebyshev": peer(0.9), "cubic spline": peer(0.8)}
     record = Record("speed", profile="cpu", device="cpu", seed=0)
-    record.numbers |= {"inverse": rows(spline=own)}
-    table = measurements.speed_table(record)
-    assert table.header[4] == "other way"
-    assert table.rows[-1] == ["", "93", "2.0e-05", "", "cubic spline", "1.0", "0.4 (0.3 to 0.5)"]
+    record.numbers |= {"inverse": rows(interpolation=peers), "many": [{}], "busy": [{}]}
+    shown = [row[5] for row in measurements.speed_table(record).rows]
+    assert shown[2:] == ["piecewise Chebyshev, 206 solves, 2.0e-06", "cubic spline, 206 solves, 2.0e-06"]
 
 
 def test_every_study_of_speed_is_taken(project, monkeypatch):

@@ -112,3 +112,15 @@ def test_ways_are_weighed_by_solves_error_and_time(monkeypatch):
     assert (found["solves"], found["time"]) == (8, (0.5, 0.5, 0.5))
     assert found["pays"].median == pytest.approx(peer.seconds / 1e-3)
     assert table.rows[0][:2] == ["peer", "8"]
+
+
+def test_what_is_projected_once_gives_the_solution():
+    K, C, M = matrices = own_matrices.membrane(4)
+    load = np.ones((K.shape[0], 1))
+    stiffness = nm.ParametricMatrix(lambda w: K + 1j * w * C - w**2 * M, 2.0, 12.0, batched=False)
+    problem = nm.Problem(nm.families.beside(stiffness, load), nm.Solve())
+    solve = own_matrices.projected(problem, 12, matrices, load)
+    p = torch.linspace(2, 12, 40, dtype=torch.float64)[:, None]
+    assert solve.exact_solves == 12
+    # Seven modes of 21 unknowns lie in the range of frequencies; the others are nearly static there.
+    assert problem.error(p, solve(p)).max() < 1e-3

@@ -286,6 +286,13 @@ def test_the_growth_with_parameters_is_a_factor_for_each():
     assert [x["a"] for x in found] == pytest.approx([3.0] * len(found))
 
 
+def test_nothing_is_fitted_where_fits_were_stopped(record):
+    stopped = [x for x in synthetic_pages.growths(record) if x["met"] < x["fits"]]
+    assert [x["kind"] for x in stopped] == ["poles", "decades"]
+    assert all(x["a"] is None for x in stopped)
+    assert "more than 58 times (near poles, not met)" in synthetic_pages.second_parameter(record)
+
+
 def test_who_wins_is_read_from_the_record(record):
     for way in synthetic_experiments.PEERS:
         for kind in KINDS:

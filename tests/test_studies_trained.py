@@ -37,5 +37,5 @@ def test_a_page_loads_the_published_maps_and_counts_their_training(project):
     loaded = wireless_inversion.trained_maps(page, problems(), P, rank=3, steps=5)
     assert page.numbers["steps"] == 7
     torch.testing.assert_close(loaded["cdl_a"](P["cdl_a"]), maps["cdl_a"](P["cdl_a"]), rtol=0, atol=0)
-    # A million inversions of 4 x 4 matrices: more than a second and less than a day on any machine.
-    assert 1 < loaded["cdl_a"].report.seconds < 86_400
+    assert small.numbers["cdl_a"]["training_in_inversions"] > 0
+    assert page.numbers["cdl_a"]["training_in_inversions"] == 1e6, "no clock of this machine counts"

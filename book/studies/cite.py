@@ -12,6 +12,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -132,6 +133,9 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
     """
     files, rows = {}, []
     for entry in registry.entries(list(pages)):
+        # Where times were refused, the page has another caption.
+        on_page = registry.labels(next(cell for cell in pages[entry.chapter].cells if cell.id == entry.cell))[1]
+        entry = replace(entry, caption=on_page["caption"], alt=on_page.get("alt", ""))
         records = sources(entry, profile)
         made = _drawn(entry, records, profile) if entry.kind == "figure" else _tabulated(entry, pages[entry.chapter])
         files |= {FOLDER / name: content for name, content in made.items()}

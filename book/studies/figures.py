@@ -44,6 +44,8 @@ NIGHT_GROUND = "#121212"
 WIDTH, SMALLEST = 5.0, 9
 # Pixels per inch of the images.
 DPI = 144
+# What is printed in the place of a figure whose times were refused.
+UNDRAWN = "not drawn: its times were refused"
 
 
 def style() -> None:
@@ -307,6 +309,14 @@ def band(record: Record, names: Sequence[str]) -> Figure:
     return figure
 
 
+def undrawn() -> Figure:
+    """Return a figure that says that there are no times to draw; what is printed changes its caption on the page."""
+    print(UNDRAWN)
+    figure = plt.figure(figsize=(WIDTH, 0.6))
+    figure.text(0.5, 0.5, "No time is published here.", ha="center", va="center", color=GREY)
+    return figure
+
+
 def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -> Figure:
     """Plot total time against the number of matrices, fit included, in units of one inversion by NumPy.
 
@@ -315,6 +325,8 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -
     """
     numbers = record.numbers[name]
     relative = {key: median for key, (_, median, _) in numbers["relative_time"].items()}
+    if np.isnan(relative["NumPy loop"]):
+        return undrawn()
     counts = np.logspace(1, 9, 200)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
     styles = {
@@ -336,9 +348,6 @@ def total_time(record: Record, name: str, maps: Mapping[str, tuple[str, str]]) -
                 ends = [low, min(high, counts[-1])]
                 axes.plot(ends, [count * relative[exact]] * 2, color=edge, lw=1, zorder=3)
                 axes.plot(count, count * relative[exact], "o", color=edge, ms=5, mfc="white", zorder=3)
-    if np.isnan(relative["NumPy loop"]):
-        axes.text(0.5, 0.5, "not timed: the machine was busy", transform=axes.transAxes, ha="center", color=GREY)
-        axes.set(xlim=(counts[0], counts[-1]), ylim=(counts[0], counts[-1]))
     axes.axvline(numbers["count"], color=GREY, ls=":", lw=1)
     axes.annotate(
         "this band",
@@ -498,15 +507,18 @@ def _speed_legend(figure: Figure, names: Sequence[str], columns: int) -> None:
     figure.legend(marks[: len(names)], names, loc="outside lower center", ncols=columns, fontsize=SMALLEST)
 
 
-def speed_ups(rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Figure:
-    """Plot how much faster maps are than exact methods, after the fit and with it, with the quartiles.
+def speed_ups(
+    rows: Sequence[tuple[str, str, Sequence[float], Sequence[float]]], xlabel: str = "times as fast as the exact method"
+) -> Figure:
+    """Plot how much faster maps are than other methods, after the fit and with it, with the quartiles.
 
     Args:
-        rows: Problem, exact method, and both ratios as quartile, median and quartile.
+        rows: Problem, other method, and both ratios as quartile, median and quartile.
+        xlabel: The label of the axis.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.27 * len(rows)))
     _speeds(axes, [(f"{problem}: {method}", ratios) for problem, method, *ratios in rows])
-    axes.set(xlabel="times as fast as the exact method")
+    axes.set(xlabel=xlabel)
     _speed_legend(figure, ["after the fit", "with the fit counted"], 2)
     return figure
 

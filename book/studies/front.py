@@ -251,8 +251,8 @@ def spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
 
 
 def _timed_spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
-    if "spline" in row:
-        own, exact = row["spline"], strongest(row)
+    if own := row.get("interpolation", {}).get("cubic spline"):
+        exact = strongest(row)
         return Way(SPLINE, own["error"], own["solves"], own[f"{exact}: with the fit"], own[f"{exact}: pays"][1])
     entry = found["chapters"]
     for place in SPLINES.get(row["name"], ("none",)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -18,12 +19,21 @@ from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, figures
+from studies import benchmark, figures, texts
 from studies.provenance import Record, Table, glue
-from studies.texts import spread
+from studies.texts import spread, told
 
 # Random parameters at which ways are compared, and rounds of the clock.
 FRESH, ROUNDS = 300, 5
+# What the text calls the starting points.
+TITLES = {
+    "numpy": "the scattering matrix",
+    "matlab": "the receivers",
+    "touchstone": "the filter",
+    "bands": "the bands",
+    "membrane": "the membrane",
+    "kernel": "the kernel matrix",
+}
 
 
 def matlab_file(folder: Path, antennas: int = 32, samples: int = 401, seed: int = 0) -> Path:
@@ -107,6 +117,26 @@ def membrane(cells: int) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
     return K, 1e-3 * K + 0.04 * M, M
 
 
+def projected(problem: nm.Problem, count: int, matrices: Sequence[csr_matrix], load: NDArray) -> Callable:
+    """Return x(w) of (K + i w C - w^2 M) x = load in the span V of ``count`` exact solutions, at Chebyshev nodes.
+
+    The fixed matrices ``(K, C, M)`` are projected once, V^H K V and so on. A value then costs ``count`` equations and a
+    product with V: no matrix of full size is formed any more, as a peer that is given a function of all must.
+    """
+    start = time.perf_counter()
+    nodes = problem.family.box.parameters(nm.sampling.design(count, 1)[0])
+    V = np.linalg.qr(problem.exact(nodes).value[:, :, 0].T.numpy())[0]
+    K, C, M = (V.conj().T @ (matrix @ V) for matrix in matrices)
+    small = V.conj().T @ load
+
+    def solve(p: Tensor) -> Tensor:
+        w = p.numpy()[:, :, None]
+        return torch.from_numpy(V @ np.linalg.solve(K + 1j * w * C - w**2 * M, small))
+
+    solve.exact_solves, solve.seconds = count, time.perf_counter() - start
+    return solve
+
+
 def kernel(count: int, seed: int = 0) -> Callable[[float], NDArray]:
     """Return the function from a length scale to the covariance of noisy samples of a Gaussian process, n x n."""
     x = np.random.default_rng(seed).uniform(0, 1, (count, 2))
@@ -118,8 +148,9 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     """Compare ways to the same values, keep what came in the record, and return it as a table.
 
     Args:
-        record: Takes under ``name`` the ``shape`` of A, the number of ``samples`` if it is measured, and of each of the
-            ``ways`` a dictionary: ``solves``, ``error``, the largest at fresh random parameters, and with quartiles
+        record: Takes under ``name`` the ``shape`` of A, the number of ``samples`` if it is measured, the ``tol`` of the
+            map, which is the first way, and of each of the ``ways`` a dictionary: ``solves``, ``error``, the largest at
+            fresh random parameters, and with quartiles
             ``time`` of a value in exact solutions, ``over_first`` in those of the first way, and ``pays``, the number
             of values from which on it takes less time than exact solutions, building included, infinite where never.
         name: Of the starting point.
@@ -144,7 +175,9 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     grid = problem.family.grid
     samples = None if grid is None else len(grid)
     shape = list(problem.family.shape)
-    record.numbers[name] = {"shape": shape, "samples": samples, "ways": found, "conditions": timings.conditions}
+    tol = getattr(getattr(ways[first], "report", None), "tol", None)
+    sizes = {"shape": shape, "samples": samples, "tol": tol}
+    record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions}
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
 
 
@@ -165,19 +198,40 @@ def bands(record: Record) -> Axes:
     return axes
 
 
+def pays(ratio: Sequence[float]) -> str:
+    """Return from how many values on a way pays, in words.
+
+    Example:
+        >>> pays((276.0, 281.0, 287.0)), pays((math.inf,) * 3)
+        ('from 280 (280 to 290) values on', 'never')
+    """
+    return f"from {spread(ratio)} values on" if math.isfinite(ratio[1]) else "never"
+
+
 def glue_all(record: Record) -> None:
-    """Numbers of the text."""
-    for name, found in record.numbers.items():
-        own, *others = found["ways"].values()
+    """Numbers and sentences of the text."""
+    ways = {name: list(found["ways"].values()) for name, found in record.numbers.items()}
+    for name, (own, *others) in ways.items():
         for key in ("solves", "error"):
             glue(f"om-{name}-{key}", own[key])
-        for key in ("time", "pays"):
-            glue(f"om-{name}-{key}", own[key][1])
-            glue(f"om-{name}-{key}-spread", spread(own[key]))
-        for other in others:
-            glue(f"om-{name}-other", other["error"])
-            glue(f"om-{name}-others-solves", other["solves"])
-            glue(f"om-{name}-others-time", other["over_first"][1])
+        for place, other in zip(("other", "second"), others):
+            glue(f"om-{name}-{place}", other["error"])
+            glue(f"om-{name}-{place}-solves", other["solves"])
+    for name, sentence in {
+        "numpy": "The map pays {}, Chebyshev interpolation {}.",
+        "matlab": "The map pays {}, a cubic spline {}.",
+        "bands": "The map pays {}.",
+        "membrane": "The map pays {}, the peer {}, what is projected once {}.",
+        "kernel": "The map pays {}.",
+    }.items():
+        glue(f"om-{name}-pays", told(sentence, *(way["pays"] for way in ways[name]), how=pays))
+    for name, sentence in {
+        "touchstone": "A value of the map takes {} times as long as an exact one, one from vector fitting {} times.",
+        "membrane": "In exact solutions a value of the map takes {}, one of the peer {}, one projected once {}.",
+    }.items():
+        glue(f"om-{name}-times", told(sentence, *(way["time"] for way in ways[name])))
+    above = [TITLES[name] for name, found in record.numbers.items() if ways[name][0]["error"] > found["tol"]]
+    glue("om-above", f"above it for {texts.listed(above)}" if above else "nowhere above it")
     for key, value in zip(("rows", "columns"), record.numbers["matlab"]["shape"]):
         glue(f"om-matlab-{key}", value)
     glue("om-matlab-samples", record.numbers["matlab"]["samples"])

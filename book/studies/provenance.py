@@ -487,4 +487,6 @@ def _versions() -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    if "torch" in versions:
+        versions["torch"] = torch.__version__  # with the build: CUDA's packages do not tell theirs
     return versions

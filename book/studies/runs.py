@@ -31,7 +31,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from neumatc import checks
-from studies import cite, launch, provenance, registry, remake, status
+from studies import cite, launch, provenance, refused, registry, remake, status
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
@@ -388,6 +388,7 @@ def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> Noteb
     """Return the page of a chapter: its outputs, what it takes to run, and in the cell that installs, the addresses."""
     page = with_outputs(read_notebook(chapter), executed)
     launch.stamp(page, sources)
+    refused.page(page)
     page.cells[0].source = status.with_note(page.cells[0].source, chapter)
     for cell in page.cells:
         if tags(cell) & HIDDEN_TAGS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
@@ -702,6 +702,7 @@ def glue_verdict(record: Record) -> None:
     provenance.glue(
         "sp-share-verdict", "needs fewer exact solves" if fewer else "does not always need fewer exact solves"
     )
+    provenance.glue("sp-helped-verdict", helped(contest))
     near = [
         e["climbed"][-1]["error"] / e["limit"] for e in contest if e["method"] == "closed form" and e["d"] in (2, 3)
     ]
@@ -715,13 +716,27 @@ def glue_verdict(record: Record) -> None:
             provenance.glue("sp-helped-ours", spread(ours))
 
 
+def helped(contest: Sequence[dict]) -> str:
+    """Return in words whether a peer that is given values by the residual needs more solves than the closed form."""
+    pairs = []
+    for entry in (e for e in contest if e["method"] == HELPED):
+        own = next(e for e in contest if (e["d"], e["method"]) == (entry["d"], CLOSED))
+        for goal in GOALS:
+            rungs = [reached(e, goal) for e in (own, entry)]
+            pairs.append([rung["solves"] if rung else math.inf for rung in rungs])
+    # Where neither reached the goal nothing is compared.
+    pairs = [pair for pair in pairs if min(pair) < math.inf]
+    count = sum(theirs <= ours for ours, theirs in pairs)
+    return f"in {count} of {len(pairs)} cases"
+
+
 def verdict_table(record: Record) -> Table:
     """Tabulate how the closed form compares with its rivals."""
     return Table(
         [
             "d",
             "error",
-            "our solves / fewest of a rival",
+            "our solves / fewest of a rival (interpolated)",
             "that rival",
             "quickest rival",
             "our build / its build",
@@ -935,7 +950,7 @@ def equaliser_maps(
     setting: Setting, equaliser: nm.Problem, lmmse: nm.Surrogate, method: nm.ClosedForm
 ) -> dict[str, Map]:
     """Return maps of the equaliser from as many exact solves as ``lmmse``, which ``method`` fitted."""
-    small, seed, sides, rank, budget = setting.small, setting.seed, setting.sides, lmmse.rank, method.snapshots
+    small, seed, rank, budget = setting.small, setting.seed, lmmse.rank, method.snapshots
     fourier = bases.FourierExtension(6 if small else 28)
     return {
         "closed form": lmmse,
@@ -946,11 +961,16 @@ def equaliser_maps(
         "radial functions, tuned": setting.radial(equaliser, budget),
         TOLD_RADIAL: setting.radial(equaliser, budget, scales=(1, 0.1)),
         "Chebyshev, equal sides": nm.peers.chebyshev(equaliser, budget),
-        setting.told_grid: nm.peers.chebyshev(equaliser, budget, sides=sides, stretch=(0.95, 0)),
+        setting.told_grid: told_map(setting, equaliser, budget),
         "POD and radial functions, tuned": interpolants.pod_regression(
             equaliser, budget, rank, kernel="multiquadric", seed=seed
         ),
     }
+
+
+def told_map(setting: Setting, equaliser: nm.Problem, budget: int) -> nm.peers.Peer:
+    """Return the grid whose sides and stretch say which variable is smooth."""
+    return nm.peers.chebyshev(equaliser, budget, sides=setting.sides, stretch=(0.95, 0))
 
 
 def wireless(
@@ -975,7 +995,11 @@ def wireless(
     maps = equaliser_maps(setting, equaliser, lmmse, method)
     options = {"rank": rank, "budget": budget, "method": method, "seed": setting.seed, "progress": False}
     calls = exact | {name: lambda m=m: m(p) for name, m in maps.items()}
-    timings = benchmark.compare(calls | {"fit": lambda: nm.fit(equaliser, **options)}, rounds=3)
+    fits = {
+        "fit": lambda: nm.fit(equaliser, **options),
+        "fit of the grid": lambda: told_map(setting, equaliser, budget),
+    }
+    timings = benchmark.compare(calls | fits, rounds=3)
     full = len(s) * len(channel.frequencies) / len(p)
     record.numbers["wireless"] = {
         "count": len(p),
@@ -995,6 +1019,8 @@ def wireless(
         "relative_time": {key: timings.ratio(key, "NumPy loop") for key in calls},
         "over": {key: timings.ratio(key, CLOSED) for key in calls},
         "fit": timings.ratio("fit", "NumPy loop").times(len(p)),
+        "grid_fit": timings.ratio("fit of the grid", "NumPy loop").times(len(p)),
+        "grid_even": timings.break_even("fit", setting.told_grid, CLOSED, len(p), "fit of the grid"),
         # At all subcarriers, fit included, beside the loop.
         "whole": timings.by_round(
             lambda fit, each, loop: (fit + full * each) / (full * loop), "fit", CLOSED, "NumPy loop"
@@ -1033,6 +1059,8 @@ def glue_wireless(record: Record) -> None:
         "timed": conditions(w["conditions"]),
         "verdict": told({name: over[key] for key, name in EXACT.items()}, at="beside"),
         "fit": spread(w["fit"]),
+        "grid-fit": spread(w["grid_fit"]),
+        "grid-even": matrices(w["grid_even"]),
         "even": matrices(w["break_even"]["NumPy loop"]),
         "even-cholesky": matrices(w["break_even"]["torch, Cholesky"]),
         "even-eigen": matrices(w["break_even"]["eigendecomposition per frequency"]),
@@ -1046,19 +1074,21 @@ def glue_wireless(record: Record) -> None:
 
 def wireless_table(record: Record) -> Table:
     """Tabulate errors and times of the equaliser."""
-    w = record.numbers["wireless"]
-    rows = [[name, "each", "", "", spread(w["relative_time"][name])] for name in w["break_even"]]
+    w, told_grid = record.numbers["wireless"], Setting(record).told_grid
+    fits = {CLOSED: spread(w["fit"]), told_grid: spread(w["grid_fit"])}
+    rows = [[name, "each", "", "", "none", spread(w["relative_time"][name])] for name in w["break_even"]]
     rows += [
         [
             name,
             str(w["solves"][name]),
             str(w["terms"][name]),
             f"{w['errors'][name]:.1e}",
+            fits.get(name, ""),
             spread(w["relative_time"][name]),
         ]
         for name in w["solves"]
     ]
-    return Table(["LMMSE equaliser", "solves", "terms", "error", "time per matrix (NumPy loop = 1)"], rows)
+    return Table(["LMMSE equaliser", "solves", "terms", "error", "fit", "time per matrix (NumPy loop = 1)"], rows)
 
 
 def check(record: Record) -> None:

@@ -6,10 +6,11 @@ A machine that has other work to do is refused; `busy` makes its own load.
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,70 +19,113 @@ from torch import Tensor
 
 import neumatc as nm
 from studies import solvers
-from studies.benchmark import compare, relative_error
+from studies.benchmark import Timings, compare, relative_error
 
 Row = dict[str, object]
 _NOISE = 0.1
-# Fewest exact solves that a cubic spline goes through.
-_KNOTS = 4
+# Numbers of solves that a peer which asks for one is given, each a fifth more than the last, so that none gets many
+# more than it needs; up to every second parameter, where interpolation has no sense left.
+_FEWEST, _STEP, _MOST = 8, 1.2, 0.5
+# One parameter in so many judges a number of solves while the ladder is climbed; all judge the peer that is timed.
+_JUDGED = 8
 
 
 def measured(
-    name: str, problem: nm.Problem, p: Tensor, tol: float, exact: dict[str, Callable], rounds: int, judged: bool = True
+    name: str,
+    problem: nm.Problem,
+    p: Tensor,
+    tol: float,
+    exact: dict[str, Callable],
+    rounds: int,
+    judged: bool = True,
+    interpolated: bool = True,
 ) -> Row:
-    """Time a fit and its evaluation beside exact methods and a copy of the output."""
+    """Time a fit and its evaluation beside exact methods, interpolation, and a copy of the output.
+
+    The map, what solves exactly and what interpolates all write into new memory; beside the copy, the map writes into
+    memory that is there, as the copy does.
+    """
     surrogate = nm.fit(problem, tol=tol, progress=False)
-    value, solves = surrogate(p), surrogate.report.exact_solves
+    value, truth = surrogate(p), problem.exact(p).value
+    single = isinstance(value, Tensor)
+    error = relative_error(value, truth) if single else float(problem.error(p, value).square().mean().sqrt())
+    builders = rivals(problem, p, tol, truth, error) if single and interpolated else {}
+    peers = {peer: build() for peer, build in builders.items()}
     out, mixed = value, p[torch.randperm(len(p), generator=torch.Generator().manual_seed(0))]
-    buffers = [value] if isinstance(value, Tensor) else list(value)
+    buffers = [value] if single else list(value)
     sources = [x.clone() for x in buffers]
     candidates = {
         "fit": lambda: nm.fit(problem, tol=tol, progress=False),
-        "evaluation": lambda: surrogate(p, out=out),
+        "evaluation": lambda: surrogate(p),
+        "in place": lambda: surrogate(p, out=out),
         "unsorted": lambda: surrogate(mixed, out=out),
         "copy": lambda: [x.copy_(source) for x, source in zip(buffers, sources)],
     }
-    # The peer that needs no choice of gauge, from as many exact solves.
-    knots = max(solves, _KNOTS)
-    peer = nm.peers.spline(problem, knots) if isinstance(value, Tensor) else None
-    if peer is not None:
-        candidates |= {"spline fit": lambda: nm.peers.spline(problem, knots), "spline": lambda: peer(p)}
+    for peer, build in builders.items():
+        candidates |= {f"{peer}, building": build, peer: lambda peer=peer: peers[peer](p)}
     timings = compare(candidates | exact, rounds=rounds, judged=judged)
-    surrogate(p, out=out)
-    truth = problem.exact(p).value
-    error = problem.error(p, out) if not isinstance(value, Tensor) else relative_error(out, truth)
     row: Row = {
         "name": name,
         "threads": torch.get_num_threads(),
         "tol": tol,
         "count": len(p),
-        "solves": solves,
+        "solves": surrogate.report.exact_solves,
         "pieces": len(surrogate.pieces),
         "terms": surrogate.rank,
         "met": surrogate.report.met,
-        "error": error if isinstance(error, float) else float(error.square().mean().sqrt()),
+        "error": error,
         "conditions": timings.conditions,
-        "over a copy": timings.ratio("evaluation", "copy"),
+        "over a copy": timings.ratio("in place", "copy"),
         "unsorted over a copy": timings.ratio("unsorted", "copy"),
     }
     for key in exact:
         row[f"{key}: after"] = timings.ratio(key, "evaluation")
         row[f"{key}: with the fit"] = timings.ratio(key, ("evaluation", "fit"))
         row[f"{key}: pays"] = timings.break_even("fit", key, "evaluation", len(p))
-    if peer is not None:
-        row["spline"] = {
+    if peers:
+        row["interpolation"] = beside(peers, p, truth, timings, list(exact))
+    return row
+
+
+def rivals(problem: nm.Problem, p: Tensor, tol: float, truth: Tensor, target: float) -> dict[str, Callable]:
+    """Return what builds the peers that interpolate, by name.
+
+    The one in pieces is asked for the tolerance. Those that are asked for a number of solves get the smallest of a
+    ladder whose error is at most ``target``; where none is, they are left out. Nobody tells a user that number.
+    """
+    found: dict[str, Callable] = {"piecewise Chebyshev": lambda: nm.peers.piecewise_chebyshev(problem, tol)}
+    rungs = int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
+    ladder = [round(_FEWEST * _STEP**i) for i in range(rungs + 1)]
+    for name, build in {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline}.items():
+        good = (n for n in ladder if relative_error(build(problem, n)(p[::_JUDGED]), truth[::_JUDGED]) <= target)
+        if (count := next(good, None)) is not None:
+            found[name] = lambda build=build, count=count: build(problem, count)
+    return found
+
+
+def beside(
+    peers: Mapping[str, nm.peers.Peer], p: Tensor, truth: Tensor, timings: Timings, exact: Sequence[str]
+) -> dict[str, Row]:
+    """Return of each peer its solves, its error, and how many times as fast as it the map is, as beside exact methods.
+
+    With the fit, what building the peer takes counts as well. Beside exact methods the peer stands like a map.
+    """
+    rows: dict[str, Row] = {}
+    for name, peer in peers.items():
+        building = f"{name}, building"
+        rows[name] = {
             "solves": peer.exact_solves,
             "error": relative_error(peer(p), truth),
-            "after": timings.ratio("spline", "evaluation"),
-            "with the fit": timings.ratio(("spline", "spline fit"), ("evaluation", "fit")),
+            "after": timings.ratio(name, "evaluation"),
+            "with the fit": timings.ratio((name, building), ("evaluation", "fit")),
         }
         for key in exact:
-            row["spline"] |= {
-                f"{key}: after": timings.ratio(key, "spline"),
-                f"{key}: with the fit": timings.ratio(key, ("spline", "spline fit")),
-                f"{key}: pays": timings.break_even("spline fit", key, "spline", len(p)),
+            rows[name] |= {
+                f"{key}: after": timings.ratio(key, name),
+                f"{key}: with the fit": timings.ratio(key, (name, building)),
+                f"{key}: pays": timings.break_even(building, key, name, len(p)),
             }
-    return row
+    return rows
 
 
 def inverse(
@@ -91,6 +135,7 @@ def inverse(
     rounds: int = 9,
     tones: int | None = None,
     judged: bool = True,
+    interpolated: bool = True,
 ) -> Row:
     """The inverse of the regularised Gram matrix of a CDL-C uplink, four antennas a user."""
     channel = nm.wireless.cdl("C", users=users, delay_spread=spread, base_antennas=_panel(users))
@@ -101,7 +146,8 @@ def inverse(
         "NumPy loop": lambda: [np.linalg.inv(a) for a in arrays],
         "Cholesky": lambda: solvers.torch_cholesky(A),
     }
-    return measured(f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns", problem, p, tol, exact, rounds, judged)
+    name = f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns"
+    return measured(name, problem, p, tol, exact, rounds, judged, interpolated)
 
 
 def svd(model: str = "C", spread: float = 30e-9, tol: float = 1e-3, rounds: int = 7, tones: int | None = None) -> Row:
@@ -174,8 +220,8 @@ def busy(rounds: int = 7, tones: int | None = None) -> list[Row]:
     for threads, processes in ((1, 0), (default, 0), (default, max(default, 2))):
         torch.set_num_threads(threads)
         with load(processes):
-            # The load is made on purpose.
-            row = inverse(tol=1e-3, rounds=rounds, tones=tones, judged=not processes)
+            # The load is made on purpose; the question is that of the NumPy loop.
+            row = inverse(tol=1e-3, rounds=rounds, tones=tones, judged=not processes, interpolated=False)
         rows.append(row | {"name": f"{row['name']}, {processes} busy processes"})
     torch.set_num_threads(default)
     return rows
@@ -192,6 +238,8 @@ def lines(row: Row) -> str:
     def text(value: object) -> str:
         if isinstance(value, tuple):
             return f"{value[1]:.2f} ({value[0]:.2f} - {value[2]:.2f})"
+        if isinstance(value, dict):
+            return "; ".join(f"{key} {text(x)}" for key, x in value.items())
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return "\n  ".join([str(row["name"]), *(f"{key}: {text(value)}" for key, value in row.items() if key != "name")])

@@ -42,6 +42,8 @@ RANK = 24
 MOST_PEER = 512
 # The greedy algorithm judges 128 parameters for every solution it takes.
 MOST_BASIS = 32
+# Random parameters at which errors are measured.
+CHECKED = 200
 # What several parameters may cost before a fit gives up.
 MOST_SOLVES = 1000
 # Resonances in the band of the vibrating chain, and their damping.
@@ -235,7 +237,7 @@ def needed(exact: Tensor, tol: float) -> int:
     return ranks[int((eckart_young(exact, ranks) > tol).sum())]
 
 
-def one_difficulty(kind: str, seed: int, size: int = 32, count: int = 200) -> dict[str, object]:
+def one_difficulty(kind: str, seed: int, size: int = 32, count: int = CHECKED) -> dict[str, object]:
     """Fit the inverse of one family to the tolerance, with one map of a given rank, and by peers with as many solves.
 
     Returns:

@@ -12,7 +12,7 @@ from studies import figures, provenance
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
-from studies.texts import listed, spread
+from studies.texts import listed, side, spread, times
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
@@ -102,19 +102,64 @@ def rank_table(record: Record) -> Table:
 def growths(record: Record) -> list[dict]:
     """Return the fitted growth of the exact solves: ``low``, ``a`` and ``high`` of each thing that grows and family.
 
-    Of the number of parameters, where a power law makes no sense, they are factors for each parameter more.
+    Of the number of parameters, where a power law makes no sense, they are factors for each parameter more. A fit that
+    was stopped says how much it was allowed, not what it needs: where one was, nothing is fitted, and they are None.
+    ``first`` is the median of the second value over that of the first, and ``at_least`` whether a fit of these was
+    stopped.
     """
     found = []
     for name in STEPS:
         for kind in STEPS[name][1]:
             rows = of(record.numbers[name], kind)
-            x = [math.exp(row[name]) if name == "dimension" else row[name] for row in rows]
-            low, a, high = exponent(x, [row["solves"] for row in rows])
-            if name == "dimension":
-                low, a, high = (math.exp(value) for value in (low, a, high))
             met = sum(row["met"] for row in rows)
-            found.append({"name": name, "kind": kind, "low": low, "a": a, "high": high, "fits": len(rows), "met": met})
+            starts = [[row for row in rows if row[name] == value] for value in STEPS[name][0][:2]]
+            medians = [middle(start, "solves")[1] for start in starts]
+            first = {"first": medians[1] / medians[0], "at_least": not all(row["met"] for row in starts[1])}
+            law = dict.fromkeys(("low", "a", "high")) if met < len(rows) else _law(rows, name)
+            found.append({"name": name, "kind": kind, **law, **first, "fits": len(rows), "met": met})
     return found
+
+
+def _law(rows: Sequence[dict], name: str) -> dict[str, float]:
+    x = [math.exp(row[name]) if name == "dimension" else row[name] for row in rows]
+    values = exponent(x, [row["solves"] for row in rows])
+    return dict(zip(("low", "a", "high"), map(math.exp, values) if name == "dimension" else values))
+
+
+def second_parameter(record: Record) -> str:
+    """Return in words what one parameter more takes than the first, family by family."""
+    parts = []
+    for x in growths(record):
+        if x["name"] == "dimension":
+            # What is only bounded from below is rounded downwards.
+            more = f"more than {math.floor(x['first'])}" if x["at_least"] else times(x["first"])
+            parts.append(f"{more} times ({TITLES[x['kind']]}{', not met' if x['at_least'] else ''})")
+    return f"From one parameter to two, the solves grow {listed(parts)}."
+
+
+def with_size(record: Record) -> str:
+    """Return in words how the solves go with the size of the matrices."""
+    values, kinds, _ = STEPS["size"]
+    whole = f"from n = {values[0]} to {values[-1]}"
+    own = [of(record.numbers["size"], kind) for kind in kinds]
+    if all(len({row["solves"] for row in rows}) == 1 for rows in own):
+        return f"The number of solves is the same at every size, {whole}."
+    most = max(x["a"] for x in growths(record) if x["name"] == "size")
+    return f"The number of solves grows at most like n to the power {most:.2f}, {whole}."
+
+
+def seeds_text(record: Record) -> str:
+    """Return in words how many seeds the parts of the study have, and which points have fewer."""
+    numbers = record.numbers
+    most = {part: len({row["seed"] for row in rows}) for part, rows in numbers.items()}
+    text = f"{listed(sorted({str(x) for x in most.values()}))} seeds"
+    fewer = [
+        f"{study.AXES[name]} = {value} has {count}"
+        for name in STEPS
+        for value in STEPS[name][0]
+        if (count := len({row["seed"] for row in numbers[name] if row[name] == value})) < most[name]
+    ]
+    return f"{text}; {listed(fewer)}" if fewer else text
 
 
 def growth_table(record: Record) -> Table:
@@ -122,11 +167,12 @@ def growth_table(record: Record) -> Table:
     rows = []
     for x in growths(record):
         if x["name"] == "dimension":
-            law, digits = f"{x['a']:.1f} times for each", ".1f"
+            law, digits = "{} times for each", ".1f"
         else:
-            law, digits = f"{SIGNS[x['name']]} to the {x['a']:.2f}", ".2f"
+            law, digits = f"{SIGNS[x['name']]} to the {{}}", ".2f"
         # No minus before what rounds to zero.
-        interval = " to ".join(f"{round(x[end], 2) + 0.0:{digits}}" for end in ("low", "high"))
+        low, a, high = ("" if x[key] is None else f"{round(x[key], 2) + 0.0:{digits}}" for key in ("low", "a", "high"))
+        law, interval = (law.format(a), f"{low} to {high}") if a else ("no law: fits were stopped", "")
         rows.append((study.AXES[x["name"]], TITLES[x["kind"]], law, interval, f"{x['met']} of {x['fits']}"))
     return Table(("what grows", "family", "solves grow", "interval", "met"), rows)
 
@@ -211,6 +257,13 @@ def growth(record: Record) -> Figure:
             mark, style = "os^vDPX*"[KINDS.index(kind)], styles[kind]
             axes.plot(values, medians, marker=mark, ms=4.5, label=TITLES[kind], **style)
             axes.fill_between(values, lows, highs, alpha=0.2, **style)
+            stopped = [
+                (value, y)
+                for value, y in zip(values, medians)
+                if not all(x["met"] for x in of(record.numbers[name], kind) if x[name] == value)
+            ]
+            if stopped:
+                axes.plot(*zip(*stopped), mark, ms=4.5, mfc="white", zorder=3, **style)
         axes.set(yscale="log", ylim=(5, 1.5 * study.MOST_SOLVES), xlabel=study.AXES[name])
         if name != "dimension":
             axes.set_xscale("log", base=2)
@@ -259,12 +312,20 @@ def times_text(record: Record | None) -> str:
             f"The command {study.COMMAND} --timings takes it on an idle machine."
         )
     rows = record.numbers["difficulty"]
-    refused = [TITLES[x["kind"]] for x in rows if x["conditions"]["refused"]]
-    faster = [TITLES[x["kind"]] for x in rows if x["strongest exact"]["with the fit"][0] > 1]
+    sizes = record.numbers["size"]
+    refused = [f"{TITLES[x['kind']]} at n = {x['size']}" for x in (*rows, *sizes) if x["conditions"]["refused"]]
+    faster = [TITLES[x["kind"]] for x in rows if _faster(x)]
+    larger = [f"n = {x['size']} ({x['count']:,} matrices)" for x in sizes if _faster(x)]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the strongest exact method for {some(faster)}. Times were refused for {some(refused)}."
+        f"the strongest exact method for {some(faster)} of the families. For the smooth one, over as many matrices as "
+        f"the table says, it is faster at {some(larger)}."
+        + (f" Times were refused for {some(refused)}." * bool(refused))
     )
+
+
+def _faster(row: dict) -> bool:
+    return side(row["strongest exact"]["with the fit"], "faster", "slower", "even") == "faster"
 
 
 def times_table(record: Record | None) -> Table:
@@ -277,8 +338,8 @@ def times_table(record: Record | None) -> Table:
         name = "SVD, trained" if x["kind"] == "svd" else TITLES[x["kind"]]
         best, loop = x["strongest exact"], x["NumPy loop"]
         ratios = (loop["after"], best["after"], best["with the fit"], best["pays"])
-        rows.append((f"{name}, {x['size']}", *map(spread, ratios)))
-    return Table(("family, size", "loop", "exact", "with the fit", "pays from"), rows)
+        rows.append((f"{name}, {x['size']}", f"{x['count']:,}", *map(spread, ratios)))
+    return Table(("family, size", "matrices", "loop", "exact", "with the fit", "pays from"), rows)
 
 
 # Text
@@ -299,8 +360,42 @@ def winners(record: Record, way: str) -> list[str]:
 
 
 def losers(record: Record, way: str) -> list[str]:
-    """Return the families where a way, with the solves of the fit, misses the tolerance."""
+    """Return the families where a way, with the solves of the fit, has an error above the tolerance."""
     return [k for k in KINDS if errors_of(of(record.numbers["difficulty"], k), way)[1] > study.TOL]
+
+
+def meeting(record: Record) -> str:
+    """Return in words what fits to the tolerance take where all seeds meet it, and where not all do."""
+    rows = record.numbers["difficulty"]
+    share = {kind: sum(row["met"] for row in of(rows, kind)) / len(of(rows, kind)) for kind in KINDS}
+    solves = {kind: middle(of(rows, kind), "solves")[1] for kind in KINDS}
+    good = [kind for kind in KINDS if share[kind] == 1]
+    low, high = min(good, key=solves.get), max(good, key=solves.get)
+    text = f"takes {solves[low]:,.0f} ({TITLES[low]}) to {solves[high]:,.0f} exact solves ({TITLES[high]})"
+    never = [f"{TITLES[kind]}, {solves[kind]:,.0f} solves" for kind in KINDS if not share[kind]]
+    rest = [TITLES[kind] for kind in KINDS if 0 < share[kind] < 1]
+    missed = [f"It is never met for {listed(never)}."] * bool(never)
+    partly = [f"It is met for some seeds only: {listed(rest)}."] * bool(rest)
+    return " ".join([f"where it is met, it {text}.", *missed, *partly])
+
+
+def basis_text(record: Record) -> str:
+    """Return in words where the reduced basis is more accurate, by how much at most, and with how many solves."""
+    way, won = "reduced basis", winners(record, "reduced basis")
+    if not won:
+        return "A reduced basis is more accurate for none."
+    gains, saved = {}, {}
+    for kind in won:
+        own = of(record.numbers["difficulty"], kind)
+        gains[kind] = math.log10(errors_of(own, "map in pieces")[1] / errors_of(own, way)[1])
+        saved[kind] = [middle(own, "solves")[1], middle(own, lambda row: row["peer_solves"][way])[1]]
+    kind = max(saved, key=lambda k: saved[k][0] / saved[k][1])
+    theirs, ours = (f"{x:,.0f}" for x in reversed(saved[kind]))
+    instance = f"{TITLES[kind]}: {theirs} where the fit takes {ours}"
+    return (
+        f"A reduced basis is more accurate for {len(won)} of the {len(KINDS)} families, by up to "
+        f"{math.floor(max(gains.values()))} orders of magnitude, and takes no more solves ({instance})."
+    )
 
 
 def sampling_helps(record: Record, operation: str) -> tuple[list[str], list[str]]:
@@ -313,15 +408,18 @@ def sampling_helps(record: Record, operation: str) -> tuple[list[str], list[str]
 def glue_all(record: Record) -> None:
     """Numbers and verdicts of the text."""
     rows = record.numbers["difficulty"]
-    solves = {kind: middle(of(rows, kind), "solves")[1] for kind in KINDS}
-    for key, choose in (("least", min), ("most", max)):
-        kind = choose(solves, key=solves.get)
-        glue(f"sx-{key}", solves[kind])
-        glue(f"sx-{key}-family", TITLES[kind])
+    for key, text in (("met", meeting), ("basis", basis_text), ("with-size", with_size), ("second", second_parameter)):
+        glue(f"sx-{key}", text(record))
     glue("sx-size", 32)
     glue("sx-tol", study.TOL)
     glue("sx-rank", study.RANK)
-    glue("sx-seeds", len(of(rows, KINDS[0])))
+    glue("sx-seeds", seeds_text(record))
+    glue("sx-most-peer", study.MOST_PEER)
+    glue("sx-most-basis", study.MOST_BASIS)
+    glue("sx-most-solves", study.MOST_SOLVES)
+    glue("sx-checked", study.CHECKED)
+    glue("sx-dimension-size", STEPS["dimension"][2]["size"])
+    glue("sx-dimension-tol", STEPS["dimension"][2]["tol"])
     glue("sx-training-seeds", min(len(own) for op in ("inverse", "SVD") for own in pairs(record, op).values()))
     glue("sx-steps", study.TRAINED)
     glue("sx-enough", ENOUGH)
@@ -348,15 +446,11 @@ def _glue_growth(record: Record) -> None:
     found = growths(record)
     for name in STEPS:
         own = [x for x in found if x["name"] == name]
-        glue(f"sx-{name}-low", min(x["a"] for x in own))
-        glue(f"sx-{name}-high", max(x["a"] for x in own))
-        glue(f"sx-{name}-family", TITLES[max(own, key=lambda x: x["a"])["kind"]])
-        seeds = [
-            sum(row[name] == value for row in of(record.numbers[name], own[0]["kind"])) for value in STEPS[name][0]
-        ]
-        glue(f"sx-{name}-seeds-low", min(seeds))
-        glue(f"sx-{name}-seeds", max(seeds))
+        laws = [x["a"] for x in own if x["a"] is not None]
+        glue(f"sx-{name}-low", min(laws, default=math.nan))
+        glue(f"sx-{name}-high", max(laws, default=math.nan))
         glue(f"sx-{name}-unmet", sum(x["fits"] - x["met"] for x in own))
+        glue(f"sx-{name}-lawless", some([TITLES[x["kind"]] for x in own if x["a"] is None]))
 
 
 def _glue_training(record: Record) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def title(name: str) -> str:
@@ -74,6 +74,27 @@ def spread(ratio: Sequence[float]) -> str:
     return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
 
 
+# What stands in the place of a sentence about times that were refused.
+UNTOLD = "No time is published: the machine had other work while it was measured."
+
+
+def told(sentence: str, *ratios: Sequence[float], how: Callable[[Sequence[float]], str] = spread) -> str:
+    """Return a sentence about times; where one of its times was refused, another sentence, which says that.
+
+    Args:
+        sentence: With ``{}`` for each ratio.
+        *ratios: Lower quartile, median and upper quartile of each.
+        how: Writes a ratio.
+
+    Example:
+        >>> told("It takes {} times as long.", (4.81, 5.12, 5.39))
+        'It takes 5.1 (4.8 to 5.4) times as long.'
+        >>> told("It takes {} times as long.", (math.nan,) * 3)
+        'No time is published: the machine had other work while it was measured.'
+    """
+    return UNTOLD if any(math.isnan(ratio[1]) for ratio in ratios) else sentence.format(*map(how, ratios))
+
+
 def measured(ratio: float | Sequence[float]) -> Sequence[float]:
     """Return a ratio of a record, also of one that kept medians alone: their spread is not known, and shown as none.
 
@@ -87,6 +108,8 @@ def measured(ratio: float | Sequence[float]) -> Sequence[float]:
 def side(ratio: Sequence[float], above: str, below: str, even: str) -> str:
     """Return the word for a ratio, by its quartiles: a median that the spread does not hold up is no verdict.
 
+    A quartile counts with the digits that readers see: one of 1.04 is shown as 1.0, and is not above one.
+
     Args:
         ratio: Lower quartile, median and upper quartile.
         above: The word where even the lower quartile is above one.
@@ -97,12 +120,12 @@ def side(ratio: Sequence[float], above: str, below: str, even: str) -> str:
         >>> words = "faster", "slower", "about as fast"
         >>> side((1.1, 1.3, 1.5), *words), side((0.9, 1.3, 1.5), *words), side((0.5, 0.6, 0.9), *words)
         ('faster', 'about as fast', 'slower')
-        >>> side((math.nan,) * 3, *words)
-        'not timed'
+        >>> side((math.nan,) * 3, *words), side((1.04, 1.3, 1.4), *words)
+        ('not timed', 'about as fast')
     """
-    lower, median, upper = ratio
-    if math.isnan(median):
+    if math.isnan(ratio[1]):
         return UNTIMED
+    lower, _, upper = (float(times(x).replace(",", "")) for x in ratio)
     return above if lower > 1 else below if upper < 1 else even
 
 
@@ -134,6 +157,19 @@ def verdict(
         word = side(ratio, above, below, even)
         groups.setdefault(word, []).append(where if word == UNTIMED else f"{where}, {spread(ratio)} times")
     return "; ".join(f"{word} {at} {listed(found)}" for word, found in groups.items())
+
+
+def judged(sentence: str, ratios: Mapping[str, Sequence[float]]) -> str:
+    """Return a sentence with the :func:`verdict` of ratios in it; where none was timed, that no time is published.
+
+    Example:
+        >>> judged("The map is {}.", {"A": (2.0, 2.2, 2.3)})
+        'The map is faster on A, 2.2 (2.0 to 2.3) times.'
+        >>> judged("The map is {}.", {"A": (math.nan,) * 3}) == UNTOLD
+        True
+    """
+    found = verdict(ratios)
+    return UNTOLD if found == UNTIMED else sentence.format(found)
 
 
 def listed(words: Sequence[str]) -> str:

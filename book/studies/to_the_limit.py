@@ -14,7 +14,7 @@ from neumatc import polynomials, rational
 from studies import benchmark, interpolants, last_good, practice, provenance, solvers, training_search
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import conditions, matrices, measured, side, spread, title, two_digits, verdict
+from studies.texts import conditions, listed, matrices, measured, side, spread, title, two_digits, verdict
 
 SOLVERS = {
     "NumPy loop": solvers.numpy_loop,
@@ -334,6 +334,8 @@ def sweep_table(record: Record) -> Table:
         for kind in ("closed", "network"):
             ratios += (arrays[f"{name}_errors_{kind}"] / limits)[limits > 1e-6].tolist()
     provenance.glue("tl-worst", max(ratios))
+    counts = [needed["closed form", name] for name in families]
+    provenance.glue("tl-needed", "none of those tried" if None in counts else listed(list(map(str, counts))))
     provenance.glue("tl-low-rank", int(arrays["cdl_c_ranks"][0]))
     provenance.glue("tl-high-rank", int(arrays["cdl_c_ranks"][-1]))
     most = int(arrays["trigonometric_solves"][-1])

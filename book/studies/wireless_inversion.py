@@ -196,7 +196,8 @@ def speed(
     """Record times, errors and lost rates of exact methods, interpolation and maps on the band of one channel.
 
     Args:
-        record: Gets the numbers under ``model``; the rate must be there already (:func:`quality`).
+        record: Gets the numbers under ``model``; the rate (:func:`quality`) and the cost of the training
+            (:func:`trained_maps`) must be there already.
         model: ``"cdl_a"`` or ``"cdl_c"``.
         channel: The channel.
         problem: The inverse of its regularised Gram matrix.
@@ -235,10 +236,17 @@ def speed(
     X = torch.from_numpy(np.linalg.inv(A.cpu().numpy().astype(np.complex128))).to(f.device)
     relative = {name: timings.ratio(name, "NumPy loop") for name in methods if not name.startswith("fit: ")}
     faster = timings.ratios("NumPy loop", list(relative))
-    # What was trained ran once.
-    training = trained.report.seconds
-    relative["trained, with its fit"] = timings.ratio(("trained", training), "NumPy loop")
-    faster["trained, with its fit"] = timings.ratio("NumPy loop", ("trained", training))
+    # What was trained ran once, elsewhere: its cost is known in inversions, and stays in them.
+    training, count = record.numbers[model]["training_in_inversions"], len(f)
+    relative["trained, with its fit"] = timings.by_round(
+        lambda loop, own: own / loop + training / count, "NumPy loop", "trained"
+    )
+    faster["trained, with its fit"] = timings.by_round(
+        lambda loop, own: 1 / (own / loop + training / count), "NumPy loop", "trained"
+    )
+
+    def paid(loop: float, instead: float, slow: float, fast: float) -> float:
+        return benchmark.break_even(training * loop / count - instead, slow / count, fast / count)
 
     def rate(inverse: Tensor) -> float:
         return float(nm.wireless.sum_rate(H, inverse @ H.mH, noise).mean())
@@ -250,10 +258,10 @@ def speed(
         "over": {name: timings.ratio(name, "trained") for name in methods},
         "trained_over": {name: timings.ratio("trained", name) for name in ("product alone", "product, old memory")},
         "conditions": timings.conditions,
-        "fit_in_inversions": timings.ratio(training, "NumPy loop").times(len(f)),
+        "fit_in_inversions": benchmark.Ratio(training, training, training),
         "knots": knots,
         "break_even": {
-            name: timings.break_even(training, name, "trained", len(f), f"fit: {name}" if name in builds else 0.0)
+            name: timings.by_round(paid, "NumPy loop", f"fit: {name}" if name in builds else 0.0, name, "trained")
             for name in (*EXACT, *builds)
         },
         "errors": {name: benchmark.relative_error(methods[name]().to(X), X) for name in (*EXACT, *maps)},
@@ -462,11 +470,10 @@ def trained_maps(
 ) -> dict[str, nm.Surrogate]:
     """Return the trained map of each channel; at the cpu profile the published ones, since training takes too long.
 
-    The seconds in the report of a published map are what its training would take here: its cost in inversions, of which
-    some are timed now.
-
     Args:
-        record: Its profile and seed decide; it gets the number ``steps``.
+        record: Its profile and seed decide; it gets the number ``steps``, and under each model
+            ``training_in_inversions``, the cost of the training in inversions by the NumPy loop: that of the published
+            record, or timed now.
         problems: The inverses by model.
         frequencies: Frequencies of the channels by model, each (B, 1).
         rank: Rank of the maps.
@@ -474,13 +481,15 @@ def trained_maps(
     """
     if record.profile != "cpu":
         record.numbers["steps"] = steps
-        return {m: train(problem, rank=rank, steps=steps, seed=record.seed) for m, problem in problems.items()}
-    published, maps = provenance.load(TRAINED).numbers, {}
-    record.numbers["steps"] = published["steps"]
-    for model, problem in problems.items():
-        maps[model] = nm.load(_map_path(model))
-        inversion = _loop_seconds(problem.family(frequencies[model]), time.perf_counter)
-        maps[model].report.seconds = published[model]["cost_in_inversions"] * inversion
+        maps = {m: train(problem, rank=rank, steps=steps, seed=record.seed) for m, problem in problems.items()}
+        loops = {m: _loop_seconds(problem.family(frequencies[m]), time.perf_counter) for m, problem in problems.items()}
+        costs = {m: maps[m].report.seconds / loops[m] for m in problems}
+    else:
+        published, maps = provenance.load(TRAINED).numbers, {m: nm.load(_map_path(m)) for m in problems}
+        record.numbers["steps"] = published["steps"]
+        costs = {m: published[m]["cost_in_inversions"] for m in problems}
+    for model, cost in costs.items():
+        record.numbers.setdefault(model, {})["training_in_inversions"] = cost
     return maps
 
 
