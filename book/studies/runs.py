@@ -113,7 +113,8 @@ def default_parameters(notebook: NotebookNode, chapter: str) -> dict:
 
 def has_study(notebook: NotebookNode) -> bool:
     """Return whether a chapter shows a published record of what takes too long for a page."""
-    return any("provenance.taken(" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return any(call in source for source in code for call in ("provenance.taken(", "record.computes("))
 
 
 def run_key(chapter: str, parameters: dict) -> str:
@@ -385,10 +386,12 @@ def _stage(names: Sequence[str]) -> Path:
 
 
 def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> NotebookNode:
-    """Return the page of a chapter: its outputs, what it takes to run, and in the cell that installs, the addresses."""
+    """Return the page of a chapter: its outputs, what it takes to run, what its run did not compute, and in the cell
+    that installs, the addresses."""
     page = with_outputs(read_notebook(chapter), executed)
     launch.stamp(page, sources)
     page.cells[0].source = status.with_note(page.cells[0].source, chapter)
+    page.cells = status.with_sources(page.cells, provenance.load(chapter, "cpu"))
     for cell in page.cells:
         if tags(cell) & HIDDEN_TAGS:
             cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})

@@ -460,7 +460,7 @@ def train(problem: nm.Problem, *, rank: int, steps: int, seed: int) -> nm.Surrog
 def trained_maps(
     record: Record, problems: Mapping[str, nm.Problem], frequencies: Mapping[str, Tensor], *, rank: int, steps: int
 ) -> dict[str, nm.Surrogate]:
-    """Return the trained map of each channel; at the cpu profile the published ones, since training takes too long.
+    """Return the trained map of each channel; at cpu and study the published ones, since training takes too long.
 
     The seconds in the report of a published map are what its training would take here: its cost in inversions, of which
     some are timed now.
@@ -472,7 +472,7 @@ def trained_maps(
         rank: Rank of the maps.
         steps: Steps of the optimiser, where maps are trained now.
     """
-    if record.profile != "cpu":
+    if record.profile not in ("cpu", "study"):
         record.numbers["steps"] = steps
         return {m: train(problem, rank=rank, steps=steps, seed=record.seed) for m, problem in problems.items()}
     published, maps = provenance.load(TRAINED).numbers, {}
