@@ -85,6 +85,9 @@ def test_a_study_is_kept_beside_the_record_of_another_profile(project):
     assert provenance.load("tiny").numbers == {"rows": "of a GPU"}
     path = project / "notebooks" / "records" / "tiny_study.json"
     assert json.loads(path.read_text("utf-8"))["chapter"] == "tiny_study"
+    kept = provenance.load("tiny_study")
+    assert kept.numbers == {"case": {"limit": 0.25}, "rows": [1, 2]}, "nothing but the part"
+    assert set(kept.arrays) == {"limits"}
 
 
 def test_without_a_published_study_the_commands_are_named():

@@ -374,7 +374,7 @@ def _read(path: Path, remedy: str) -> Record:
 def publish(chapter: str, profile: str) -> Path:
     """Make the record of a run the one that the repository keeps, and return the path of its JSON.
 
-    A study with parts is kept beside the record of the chapter, as :func:`study_of` names it.
+    Of a study with parts these are kept, beside the record of the chapter, as :func:`study_of` names it.
 
     Args:
         chapter: Name of the notebook without suffix.
@@ -395,10 +395,20 @@ def publish(chapter: str, profile: str) -> Path:
             f"runs/{profile}/{chapter}.json: expected the record of {chapter} at {profile}, got that of "
             f"{record.chapter} at {record.profile}; make run CHAPTER={chapter} PROFILE={profile}."
         )
-    kept = study_of(chapter) if profile == "study" and "parts" in record.provenance else chapter
-    path = published_path(kept)
-    replace(record, chapter=kept).write(path)
+    if profile == "study" and "parts" in record.provenance:
+        record = _parts_alone(record)
+    path = published_path(record.chapter)
+    record.write(path)
     return path.with_suffix(".json")
+
+
+def _parts_alone(record: Record) -> Record:
+    """Return what pages take from a study: its parts, under the name of the published record."""
+    kept = replace(record, chapter=study_of(record.chapter), numbers={}, arrays={})
+    for part in record.provenance["parts"].values():
+        parts.copy(record.numbers, kept.numbers, part["numbers"])
+        kept.arrays |= {name: record.arrays[name] for name in part["arrays"]}
+    return kept
 
 
 def glue(key: str, value: object) -> None:
