@@ -1,6 +1,7 @@
 """Parts of a chapter: computed at study, taken from its published record at cpu, and never told as if rerun."""
 
 import json
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -11,6 +12,7 @@ from studies import cite, provenance, registry, reproduce, runs, slices, status
 from studies.headlines import Headline
 from studies.provenance import Record
 
+ROOT = Path(__file__).parents[1]
 GROWTH = 'if record.computes("growth"):\n    pass'
 SHOWN = "shown = provenance.load('tiny', profile, 'growth')\nprovenance.Table(['a'], [[str(shown.numbers['rows'])]])"
 
@@ -180,3 +182,23 @@ def test_a_number_that_was_taken_does_not_count_as_reproduced(project, monkeypat
 
 def test_a_chapter_with_parts_can_be_run_at_study():
     assert runs.has_study(nbformat.read("notebooks/tiny.ipynb", as_version=4))
+
+
+# The notebooks of this repository
+
+
+def asked(path):
+    """The parts that a notebook names: those that it computes, and those that its cells show."""
+    cells = slices.cells(path)
+    shown = slices.loaded([statement for cell in cells for statement in slices.parsed(cell)])
+    return {name for cell in cells for name in status.PART.findall(cell.source)}, {source.part for source in shown}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_a_page_does_not_compute_is_published(path):
+    """If not: make run CHAPTER=... PROFILE=study, then make publish with the same, on an idle machine."""
+    computed, shown = asked(path)
+    assert shown - {None} <= computed
+    if computed:
+        content = json.loads((ROOT / "notebooks" / "records" / f"{path.stem}_study.json").read_text("utf-8"))
+        assert set(content["provenance"]["parts"]) == computed
