@@ -56,6 +56,7 @@ def published(**changes):
     study = run("study", **changes)
     study.provenance |= {"commit": "c0ffee" * 6, "dirty": False, "date": "2026-11-28T03:10:00+00:00"}
     study.provenance["machine"]["cpu"] = "AMD EPYC"
+    study.provenance["notebook_seconds"] = 123.4
     study.write(provenance.run_path("tiny", "study"))
     provenance.publish("tiny", "study")
 
@@ -137,7 +138,7 @@ def test_a_page_says_behind_the_cell_what_was_not_computed():
     assert page[2].source == (
         "*Growth: not computed with this page, but taken from the run of 2026-11-28 at the profile `study` (commit "
         "c0ffeec0ff, AMD EPYC); `make run CHAPTER=tiny PROFILE=study`, then `make publish CHAPTER=tiny PROFILE=study` "
-        "make it anew.*"
+        "make it anew in 123 s.*"
     )
     assert "Growth: not computed" in f"{provenance.table(provenance.load('tiny', 'cpu'))}".replace("growth", "Growth")
 

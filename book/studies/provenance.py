@@ -491,9 +491,11 @@ def taken_text(record: Record, part: str | None = None) -> str | None:
     names, source = [part] if part else [*taken["parts"]], taken["source"]
     commit = source["commit"][:10] + (" with uncommitted changes" if source["dirty"] else "")
     commands = ", then ".join(f"`{command}`" for command in study_commands(record.chapter))
+    seconds = source.get("notebook_seconds", source["wall_seconds"])
     return (
         f"{'; '.join(names)}: not computed with this page, but taken from the run of {source['date'][:10]} at the "
-        f"profile `study` (commit {commit}, {source['machine']['cpu']}); {commands} make it anew"
+        f"profile `study` (commit {commit}, {source['machine']['cpu']}); {commands} make it anew in "
+        f"{seconds:.0f} s"
     )
 
 
