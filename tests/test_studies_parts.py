@@ -179,6 +179,8 @@ def test_a_number_that_was_taken_does_not_count_as_reproduced(project, monkeypat
     path.parent.mkdir()
     path.write_text(json.dumps({"values": {"tiny-limit": 0.25, "tiny-error": 0.5}, "chapters": {}}))
     assert [row.verdict for row in reproduce.compare("cpu", ["tiny"])] == ["pass", reproduce.TAKEN, "pass"]
+    path.write_text(json.dumps({"values": {"tiny-limit": 0.26, "tiny-error": 0.5}, "chapters": {}}))
+    assert [row.verdict for row in reproduce.compare("cpu", ["tiny"])] == ["pass", "FAIL", "pass"]
 
 
 def test_a_chapter_with_parts_can_be_run_at_study():

@@ -115,9 +115,9 @@ def compare(profile: str, chapters: Sequence[str], failures: Mapping[str, str] |
             if headline.chapter == chapter:
                 found = provenance.restore(published["values"].get(headline.id))
                 row = judge(headline, found, provenance.restore(value(record, headline)), loaded)
-                # A number that the run only copied has not been reproduced.
+                # A number that the run only copied has not been reproduced, but both published ones have to agree.
                 copied = provenance.taken_part(record, headline.keys) is not None
-                rows.append(replace(row, verdict=TAKEN) if copied else row)
+                rows.append(replace(row, verdict=TAKEN) if copied and row.verdict != FAIL else row)
     return rows
 
 
