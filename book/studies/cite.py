@@ -88,7 +88,17 @@ def sources(entry: Entry, profile: str) -> list[Record]:
         FileNotFoundError: If one is not there; the message has the command that makes it.
     """
     replaced = remake.absent(entry, profile)[0]
-    return [provenance.load(name, None if kept or name in replaced else profile) for name, kept in entry.records]
+    # A published record in the place of a run is cited as a whole.
+    return [
+        provenance.load(name) if kept or name in replaced else provenance.load(name, profile, part)
+        for name, kept, part in entry.records
+    ]
+
+
+def origin(claim: Claim, profile: str) -> Record:
+    """Return the record that the number of a claim comes from; that of a part, where the run took it."""
+    record = provenance.load(claim.chapter, None if claim.published else profile)
+    return provenance.of_part(record, provenance.taken_part(record, claim.path))
 
 
 def credit(entry: Entry, record: Record) -> str:
@@ -140,9 +150,7 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
         made = _drawn(entry, records, profile) if entry.kind == "figure" else _tabulated(entry, pages[entry.chapter])
         files |= {FOLDER / name: content for name, content in made.items()}
         rows.append(described(entry, records, list(made)))
-    claims = [
-        (claim, provenance.load(claim.chapter, None if claim.published else profile)) for claim in registry.claims()
-    ]
+    claims = [(claim, origin(claim, profile)) for claim in registry.claims()]
     files[FOLDER / "registry.json"] = (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode()
     titles = {chapter: title(page) for chapter, page in pages.items()}
     references = texts[Path("book", "references.bib")].decode()

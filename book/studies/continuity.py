@@ -413,30 +413,42 @@ def measured(
     }
 
 
-def meetings(record: Record, cones: Cones, choices: Mapping[str, nm.Operation]) -> None:
-    """Record fits of each choice at a crossing and at avoided crossings of all gaps, as ``crossing`` and ``avoided``.
+def near(record: Record, cones: Cones, place: float, gap: float) -> Tensor:
+    """Return points on the interval, and more around a planted place on the scale of the gap, but not at it."""
+    count = 200 if record.profile == "smoke" else 1000
+    p = torch.cat([torch.linspace(0, 1, count, **cones.wide), place + gap * torch.linspace(-2, 2, 40, **cones.wide)])
+    return p.clamp(0, 1)[:, None]
+
+
+def crossing(record: Record, cones: Cones, choices: Mapping[str, nm.Operation]) -> None:
+    """Record fits of each choice at a crossing, as ``crossing``.
+
+    Args:
+        record: The record.
+        cones: The families.
+        choices: Operations by name.
+    """
+    straight, points = cones.line(0.0, CROSSING), near(record, cones, CROSSING, 1e-3)
+    record.numbers["crossing"] = {
+        name: measured(straight, operation, points, seed=record.seed) for name, operation in choices.items()
+    }
+
+
+def avoided(record: Record, cones: Cones, choices: Mapping[str, nm.Operation]) -> None:
+    """Record fits of each choice at avoided crossings of all gaps, as ``avoided``.
 
     Args:
         record: Gets also the arrays ``values_...``, ``weight_...`` and ``p``.
         cones: The families.
         choices: Operations by name.
     """
-    small, seed, wide, where = record.profile == "smoke", record.seed, cones.wide, AVOIDED
-
-    def near(place: float, gap: float) -> Tensor:
-        """Points on the interval, and more around the planted place on the scale of the gap, but not at it."""
-        p = torch.cat(
-            [torch.linspace(0, 1, 200 if small else 1000, **wide), place + gap * torch.linspace(-2, 2, 40, **wide)]
-        )
-        return p.clamp(0, 1)[:, None]
-
+    small, wide, where = record.profile == "smoke", cones.wide, AVOIDED
     gaps = [1e-6, 1e-3, 1e-1, 4e-1] if small else [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 2e-1, 4e-1]
-    straight = cones.line(0.0, CROSSING)
-    record.numbers["crossing"] = {
-        name: measured(straight, operation, near(CROSSING, 1e-3), seed=seed) for name, operation in choices.items()
-    }
     swept = {
-        name: [measured(cones.line(gap, where), operation, near(where, gap), seed=seed) for gap in gaps]
+        name: [
+            measured(cones.line(gap, where), operation, near(record, cones, where, gap), seed=record.seed)
+            for gap in gaps
+        ]
         for name, operation in choices.items()
     }
     p = torch.linspace(0, 1, 200 if small else 400, **wide)[:, None]

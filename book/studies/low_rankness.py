@@ -379,7 +379,7 @@ class Channels:
         antennas = {"base_antennas": (2, 2, 2) if small else (4, 8, 2)}
         self.one = antennas | {"user_antennas": (1, 2, 2) if small else (2, 4, 2)}
         self.several = antennas | {"users": 2 if small else 8}
-        self.least = {"smoke": 48, "cpu": 512, "gpu": 1024}[record.profile]
+        self.least = provenance.pick(record.profile, smoke=48, cpu=512, gpu=1024)
 
     def downlink(self, model: str, spread: float, **changes: object) -> nm.wireless.Channel:
         """Return the channel from the base station to one user; ``spread``: the delay spread in seconds."""
@@ -456,15 +456,19 @@ def model_numbers(record: Record, channels: Channels, model: str) -> dict:
     return entry
 
 
-def models(record: Record) -> None:
-    """Record the ranks of all models, as ``models``, and the bandwidth."""
-    channels, found = Channels(record), {}
-    for model in "ABCDE":
+def models(record: Record, letters: str) -> None:
+    """Record the ranks of models, as ``models``, beside those that are there already, and the bandwidth."""
+    channels, found = Channels(record), record.numbers.setdefault("models", {})
+    for model in letters:
         found[model] = model_numbers(record, channels, model)
         print(f"CDL-{model}", flush=True)
-    record.numbers["models"] = found
     channel = channels.downlink("E", 100e-9)
     record.numbers["bandwidth"] = float(channel.upper - channel.lower)
+
+
+def models_of(record: Record) -> dict[str, dict]:
+    """Return the numbers of the models in the order of their letters."""
+    return dict(sorted(record.numbers["models"].items()))
 
 
 def pair(entry: dict, key: str) -> str:
@@ -474,7 +478,7 @@ def pair(entry: dict, key: str) -> str:
 
 def glue_models(record: Record) -> None:
     """Glue what the text says about the models."""
-    models = record.numbers["models"]
+    models = models_of(record)
     for model, entry in models.items():
         key = f"lr-{model.lower()}"
         for name in ("complex", "U", "U_lapack"):
@@ -499,7 +503,7 @@ def glue_models(record: Record) -> None:
 
 def models_table(record: Record) -> Table:
     """Tabulate the ranks of the channels."""
-    models = record.numbers["models"]
+    models = models_of(record)
     return Table(
         [
             "model",
@@ -529,7 +533,7 @@ def models_figure(record: Record) -> Figure:
     """Plot the limits and the errors of polynomials against the number of terms, one line per model."""
     figure, panels = plt.subplots(2, 1, figsize=(5.0, 6.6), sharex=True)
     styles = zip("os^Dv", (figures.BLUE, figures.ORANGE, figures.GREEN, figures.RED, figures.PURPLE))
-    for model, (marker, colour) in zip(record.numbers["models"], styles):
+    for model, (marker, colour) in zip(models_of(record), styles):
         for axes, kind in zip(panels, ("channel", "channel_polynomial")):
             errors = record.arrays[f"{kind}_{model}"]
             marked = np.unique(np.geomspace(1, len(errors), 24).astype(int)) - 1
@@ -547,7 +551,7 @@ def models_figure(record: Record) -> Figure:
 
 def vectors_table(record: Record) -> Table:
     """Tabulate the ranks of singular vectors and of regularised inverses."""
-    models = record.numbers["models"]
+    models = models_of(record)
     return Table(
         ["model", "U aligned", "V aligned", "U LAPACK", "V LAPACK", "inverse, noise 1", "noise 0.1", "noise 0.01"],
         [

@@ -17,12 +17,11 @@ import numbers
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,11 +29,14 @@ import numpy as np
 import torch
 
 from neumatc import checks
+from studies import parts
 from studies.load import Watch, processor
 
-# `study` is what takes too long for a page: its record is published, and the page at cpu shows that.
+# `study` is what takes too long for a page: its record is published, and the page at cpu takes it from there.
 PROFILES = ("smoke", "cpu", "study", "gpu")
 PACKAGES = ("neumatc", "torch", "numpy", "scipy", "sionna-no-rt")
+# What follows the name of a chapter in that of its published study.
+STUDY = "_study"
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -50,6 +52,19 @@ def check_profile(profile: str) -> str:
             "smoke takes seconds, cpu is what the book shows, study what takes too long for it, gpu is the full size."
         )
     return profile
+
+
+def pick(profile: str, *, smoke: object, cpu: object, gpu: object) -> object:
+    """Return the sizes of a profile; ``study`` has those of ``cpu``.
+
+    Raises:
+        ValueError: For an unknown profile.
+
+    Example:
+        >>> pick("study", smoke=4, cpu=64, gpu=256)
+        64
+    """
+    return {"smoke": smoke, "gpu": gpu}.get(check_profile(profile), cpu)
 
 
 def check_chapter(chapter: str) -> str:
@@ -150,7 +165,9 @@ class Record:
             ``machine``, ``versions``, ``torch_threads``, ``command`` (what computes it anew); after :meth:`save`
             also ``wall_seconds`` (since the record was created), ``load`` (what else the machine did: before the record
             was created and since, see :class:`studies.load.Load`) and ``loaded`` (whether that is too much for times),
-            and after a run by ``studies.runs`` ``notebook_seconds``. It holds no host name, no user name and no path.
+            and after a run by ``studies.runs`` ``notebook_seconds``. Where the chapter has parts (:meth:`computes`),
+            ``parts`` are those that the run computed, and ``taken`` those that it took, with the provenance of the
+            record that they come from. It holds no host name, no user name and no path.
 
     Example:
         >>> record = Record("architecture", profile="smoke", device="cpu", seed=0)
@@ -174,6 +191,7 @@ class Record:
         self.device = str(self.device)
         self.seed = checks.seed(self.seed)
         self._start, self._watch = time.perf_counter(), None if self.provenance else Watch()
+        self._part: tuple[str, dict, set[str]] | None = None
         if not self.provenance:
             self.provenance = {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -185,12 +203,54 @@ class Record:
                 "torch_threads": torch.get_num_threads(),
             }
 
+    def computes(self, part: str) -> bool:
+        """Return whether this run computes a part of its chapter that takes too long for a page.
+
+        At ``cpu`` it does not: this takes numbers and arrays of the part from the published record of the profile
+        ``study``. At the others it does: the part is then all that the record gets until it is saved, or until another
+        call. Calls with the same name add to the same part.
+
+        Args:
+            part: Its name, as the page calls it.
+
+        Raises:
+            FileNotFoundError: At cpu, if no study of the chapter is published; the message has the commands.
+            ValueError: At cpu, if the published study has no such part.
+        """
+        if self.profile != "cpu":
+            self._close()
+            self._part = part, plain(self.numbers, "numbers"), set(self.arrays)
+            return True
+        published = load(study_of(self.chapter))
+        found, source = published.provenance.get("parts", {}), published.provenance
+        if part not in found:
+            raise ValueError(
+                f"`part`: the published study of {self.chapter} has {', '.join(map(repr, found)) or 'no parts'}, "
+                f"got {part!r}; {' and '.join(study_commands(self.chapter))}."
+            )
+        parts.copy(published.numbers, self.numbers, found[part]["numbers"])
+        self.arrays |= {name: published.arrays[name] for name in found[part]["arrays"]}
+        taken = self.provenance.setdefault("taken", {"parts": {}})
+        taken["source"] = {key: value for key, value in source.items() if key != "parts"}
+        taken["parts"][part] = found[part]
+        return False
+
+    def _close(self) -> None:
+        """Write down what the part that is computed has added."""
+        if self._part is not None:
+            name, before, arrays = self._part
+            found = self.provenance.setdefault("parts", {}).setdefault(name, {"numbers": [], "arrays": []})
+            found["numbers"] += parts.added(before, plain(self.numbers, "numbers"))
+            found["arrays"] += sorted(set(self.arrays) - arrays)
+            self._part = None
+
     def save(self) -> Path:
         """Write the record to ``_build/runs/<profile>/<chapter>.json``, its arrays to ``.npz``; return the JSON's path.
 
         Raises:
             TypeError: For a number or an array that cannot be kept; the message names it.
         """
+        self._close()
         self.provenance["wall_seconds"] = round(time.perf_counter() - self._start, 3)
         if self._watch is not None:
             found = self._watch.load(wait=False)
@@ -221,25 +281,60 @@ class Record:
         partial.replace(path.with_suffix(".json"))
 
 
-def load(chapter: str, profile: str | None = None) -> Record:
+def load(chapter: str, profile: str | None = None, part: str | None = None) -> Record:
     """Read a record back.
 
     Args:
         chapter: Name of the notebook without suffix.
         profile: The profile of a run on this machine, or None for the published record in ``notebooks/records/``.
+        part: The part of the chapter that is shown. Where the run took it from the published study, the record has the
+            profile and the provenance of that.
 
     Returns:
         The record; its arrays are NumPy arrays.
 
     Raises:
         FileNotFoundError: If there is no such record; the message has the command that makes it.
-        ValueError: If the two files of the record do not belong together, or are not a record.
+        ValueError: If the two files of the record do not belong together, are not a record, or have no such part.
     """
-    if profile is None:
-        path, remedy = published_path(chapter), f"make run CHAPTER={chapter} and publish it"
-    else:
+    if profile is not None:
         path, remedy = run_path(chapter, profile), f"make run CHAPTER={chapter} PROFILE={profile}"
-    return _read(path, remedy)
+    elif chapter.endswith(STUDY):
+        path, remedy = published_path(chapter), " and ".join(study_commands(chapter.removesuffix(STUDY)))
+    else:
+        path, remedy = published_path(chapter), f"make run CHAPTER={chapter} and publish it"
+    record = _read(path, remedy)
+    return record if part is None else of_part(record, part)
+
+
+def study_of(chapter: str) -> str:
+    """Return the name of the published record that has the parts of a chapter which its page does not compute."""
+    return f"{chapter}{STUDY}"
+
+
+def study_commands(chapter: str) -> list[str]:
+    """Return the commands that make the published study of a chapter."""
+    return [f"make {target} CHAPTER={chapter} PROFILE=study" for target in ("run", "publish")]
+
+
+def of_part(record: Record, part: str | None) -> Record:
+    """Return a record as the source of one of its parts; None stands for what is in no part.
+
+    Raises:
+        ValueError: If the record has no such part.
+    """
+    taken, own = record.provenance.get("taken", {"parts": {}}), record.provenance.get("parts", {})
+    if part in taken["parts"]:
+        return replace(record, profile="study", provenance=taken["source"])
+    if part is not None and part not in own:
+        known = ", ".join(map(repr, own | taken["parts"]))
+        raise ValueError(f"`part`: the record of {record.chapter} has {known or 'no parts'}, got {part!r}.")
+    return record
+
+
+def taken_part(record: Record, path: parts.Keys) -> str | None:
+    """Return the part that the number at a path of the record was taken with, None where the run computed it."""
+    return parts.holding(record.provenance.get("taken", {"parts": {}})["parts"], path)
 
 
 def taken(record: Record) -> Record:
@@ -279,6 +374,8 @@ def _read(path: Path, remedy: str) -> Record:
 def publish(chapter: str, profile: str) -> Path:
     """Make the record of a run the one that the repository keeps, and return the path of its JSON.
 
+    Of a study with parts these are kept, beside the record of the chapter, as :func:`study_of` names it.
+
     Args:
         chapter: Name of the notebook without suffix.
         profile: ``"cpu"``, ``"study"`` or ``"gpu"``.
@@ -298,12 +395,20 @@ def publish(chapter: str, profile: str) -> Path:
             f"runs/{profile}/{chapter}.json: expected the record of {chapter} at {profile}, got that of "
             f"{record.chapter} at {record.profile}; make run CHAPTER={chapter} PROFILE={profile}."
         )
-    source, target = run_path(chapter, profile), published_path(chapter)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".npz").unlink(missing_ok=True)
-    for suffix in (".npz",) * bool(record.arrays) + (".json",):
-        shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
-    return target.with_suffix(".json")
+    if profile == "study" and "parts" in record.provenance:
+        record = _parts_alone(record)
+    path = published_path(record.chapter)
+    record.write(path)
+    return path.with_suffix(".json")
+
+
+def _parts_alone(record: Record) -> Record:
+    """Return what pages take from a study: its parts, under the name of the published record."""
+    kept = replace(record, chapter=study_of(record.chapter), numbers={}, arrays={})
+    for part in record.provenance["parts"].values():
+        parts.copy(record.numbers, kept.numbers, part["numbers"])
+        kept.arrays |= {name: record.arrays[name] for name in part["arrays"]}
+    return kept
 
 
 def glue(key: str, value: object) -> None:
@@ -362,6 +467,7 @@ def table(record: Record) -> Table:
         "Computed": source["date"],
         "Commit": commit + (" with uncommitted changes" if source["dirty"] else ""),
         "Command": f"`{source['command']}`",
+        "Taken": taken_text(record),
         "Machine": f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}",
         "GPU": machine["gpu"],
         "Versions": ", ".join(f"{name} {version}" for name, version in source["versions"].items()),
@@ -370,6 +476,27 @@ def table(record: Record) -> Table:
         "Wall time": None if seconds is None else f"{seconds:.3g} s",
     }
     return Table(("Provenance", ""), [(key, str(value)) for key, value in entries.items() if value is not None])
+
+
+def taken_text(record: Record, part: str | None = None) -> str | None:
+    """Return in words what a run took from the published study of its chapter, and where that comes from.
+
+    Args:
+        record: Of the run.
+        part: One part; None for all of them. The text is None if none was taken.
+    """
+    taken = record.provenance.get("taken")
+    if taken is None:
+        return None
+    names, source = [part] if part else [*taken["parts"]], taken["source"]
+    commit = source["commit"][:10] + (" with uncommitted changes" if source["dirty"] else "")
+    commands = ", then ".join(f"`{command}`" for command in study_commands(record.chapter))
+    seconds = source.get("notebook_seconds", source["wall_seconds"])
+    return (
+        f"{'; '.join(names)}: not computed with this page, but taken from the run of {source['date'][:10]} at the "
+        f"profile `study` (commit {commit}, {source['machine']['cpu']}); {commands} make it anew in "
+        f"{seconds:.0f} s"
+    )
 
 
 def _load_text(found: Mapping[str, float | None] | None) -> str | None:

@@ -37,7 +37,7 @@ class Entry:
         chapter: Name of the notebook without suffix.
         cell: Identifier of the cell in the notebook.
         script: The function that draws or tabulates, for example ``studies.figures.training``.
-        records: What the cell reads: chapter, and whether it is the published record instead of a run's.
+        records: What the cell reads.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Entry:
     chapter: str
     cell: str
     script: str
-    records: tuple[tuple[str, bool], ...]
+    records: tuple[slices.Source, ...]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
             kind, data = labelled
             needed = slices.needed(everything, cell, "cpu")
             # A cell that loads nothing shows what its own chapter has just computed.
-            records = slices.loaded(needed) or [(path.stem, False)]
+            records = slices.loaded(needed) or [slices.Source(path.stem, published=False)]
             script = _script(slices.parsed(cell)[-1], names)
             found.append(
                 Entry(

@@ -36,8 +36,8 @@ from studies import cite, launch, provenance, refused, registry, remake, status
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
-# Chapters whose pages show no times: `book` runs them side by side.
-UNTIMED = ("gauge_in_detail", "low_rankness", "rank_bounds", "training_search")
+# Chapters whose runs take no times, whatever records they show: `book` runs them side by side.
+UNTIMED = ("gauge_in_detail", "low_rankness", "measured", "rank_bounds", "synthetic_experiments", "training_search")
 # Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes
 # minutes, on an idle one two seconds.
 PATIENCE = 1800
@@ -113,7 +113,8 @@ def default_parameters(notebook: NotebookNode, chapter: str) -> dict:
 
 def has_study(notebook: NotebookNode) -> bool:
     """Return whether a chapter shows a published record of what takes too long for a page."""
-    return any("provenance.taken(" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return any(call in source for source in code for call in ("provenance.taken(", "record.computes("))
 
 
 def run_key(chapter: str, parameters: dict) -> str:
@@ -385,11 +386,13 @@ def _stage(names: Sequence[str]) -> Path:
 
 
 def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> NotebookNode:
-    """Return the page of a chapter: its outputs, what it takes to run, and in the cell that installs, the addresses."""
+    """Return the page of a chapter: its outputs, what it takes to run, what its run did not compute, and in the cell
+    that installs, the addresses."""
     page = with_outputs(read_notebook(chapter), executed)
     launch.stamp(page, sources)
     refused.page(page)
     page.cells[0].source = status.with_note(page.cells[0].source, chapter)
+    page.cells = status.with_sources(page.cells, provenance.load(chapter, "cpu"))
     for cell in page.cells:
         if tags(cell) & HIDDEN_TAGS:
             cell.metadata["tags"] = sorted(tags(cell) | {"remove-cell"})

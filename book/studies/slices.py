@@ -13,6 +13,7 @@ import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
@@ -23,6 +24,14 @@ from studies import provenance
 SETUP = {"colab", "parameters", "injected-parameters"}
 # Calls for their output or their check alone.
 IDLE = ("glue", "save", "print", "display")
+
+
+class Source(NamedTuple):
+    """A record that a cell reads: its chapter, whether it is the published one instead of a run's, and which part."""
+
+    chapter: str
+    published: bool
+    part: str | None = None
 
 
 def notebooks() -> list[Path]:
@@ -56,13 +65,15 @@ def modules(statements: Sequence[ast.stmt]) -> dict[str, str]:
     return found
 
 
-def loaded(statements: Sequence[ast.stmt]) -> list[tuple[str, bool]]:
-    """Return the chapters whose records the statements load, in order, and whether it is the published record."""
+def loaded(statements: Sequence[ast.stmt]) -> list[Source]:
+    """Return the records that the statements load, in order."""
     found = []
     for statement in statements:
         for node in ast.walk(statement):
             if loads(node) and isinstance(node.args[0], ast.Constant):
-                found.append((node.args[0].value, len(node.args) == 1 or ast.unparse(node.args[1]) == "None"))
+                published = len(node.args) == 1 or ast.unparse(node.args[1]) == "None"
+                part = ast.literal_eval(node.args[2]) if len(node.args) > 2 else None
+                found.append(Source(node.args[0].value, published, part))
     return list(dict.fromkeys(found))
 
 

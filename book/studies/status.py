@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 
 from studies import headlines, launch, provenance
 from studies.provenance import Record, Table
@@ -16,6 +20,8 @@ SHOWN = {
     "training_search": ("training_search", "training_around"),
     "wireless_inversion": ("wireless_trained",),
 }
+# How a cell of a notebook asks whether it computes a part.
+PART = re.compile(r"record\.computes\(\"([^\"]+)\"\)")
 
 
 def duration(seconds: float | None) -> str:
@@ -54,6 +60,23 @@ def with_note(source: str, chapter: str) -> str:
     lines = source.split("\n")
     title = next((place for place, line in enumerate(lines) if line.startswith("# ")), None)
     return source if title is None else "\n".join([*lines[: title + 1], "", note, *lines[title + 1 :]])
+
+
+def with_sources(cells: Sequence[NotebookNode], record: Record) -> list[NotebookNode]:
+    """Return the cells of a page with a sentence behind each that did not compute its part but took it.
+
+    Args:
+        cells: Of the page.
+        record: Of the run that it shows.
+    """
+    found = []
+    for cell in cells:
+        found.append(cell)
+        names = PART.findall(cell.source) if cell.cell_type == "code" else []
+        for number, name in enumerate(names if "taken" in record.provenance else []):
+            text = provenance.taken_text(record, name)
+            found.append(new_markdown_cell(f"*{text[0].upper()}{text[1:]}.*", id=f"{cell.id}-taken-{number}"))
+    return found
 
 
 def filled(text: str, chapters: Sequence[str], wheels: Sequence[str]) -> str:

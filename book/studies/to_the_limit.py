@@ -145,6 +145,50 @@ def trainings(
     return numbers
 
 
+def training(
+    record: Record,
+    problem: nm.Problem,
+    p: Tensor,
+    exact: Tensor,
+    builds: dict[str, Callable],
+    timings: benchmark.Timings,
+    *,
+    rank: int,
+) -> None:
+    """Record gradient training beside closed forms, and on from one, under ``trigonometric``.
+
+    Args:
+        record: The record; the numbers of :func:`trigonometric` are there already.
+        problem: The inverse of a family.
+        p: Parameters to measure at, (B, 1).
+        exact: The inverses there, (B, n, n).
+        builds: What :func:`builders` returned.
+        timings: What :func:`trigonometric` returned.
+        rank: Rank of the maps.
+    """
+    small, options = record.profile == "smoke", {"seed": record.seed, "progress": False}
+    batch, network = 32 if small else 128, nm.SinusoidalMLP(layers=1, width=32 if small else 128, frequency=80.0)
+    method = nm.ResidualTraining(network, steps=100 if small else 4000, batch=batch, learning_rate=1e-2)
+    onwards = nm.ResidualTraining(steps=20 if small else 300, batch=batch, learning_rate=1e-5)
+    start = builds["closed form, sine network"]()
+    # A tolerance that is never met, so that all steps are taken.
+    never = options | {"tol": 1e-7}
+    record.numbers["trigonometric"] |= trainings(
+        problem,
+        p,
+        exact,
+        timings,
+        record.numbers["trigonometric"]["solves"],
+        trained=nm.fit(problem, rank=rank, method=method, **never),
+        # The network that was trained, left as it is drawn, and solved for.
+        untrained=nm.fit(problem, rank=rank, method=nm.ClosedForm(network), **options),
+        start=start,
+        on_residual=nm.fit(problem, method=replace(onwards, newton=False), start=start, **never),
+        continued=nm.fit(problem, method=onwards, start=start, **never),
+        residual_only=nm.fit(problem, rank=rank, budget=0, **options),
+    )
+
+
 def best_trial(search: Record, name: str, cost: float = math.inf) -> dict:
     """Return the best trial of the published search on one family, of those below a cost in inversions."""
     trials = [s for s in search.numbers["trials"] if s["family"] == name and training_search.cost(s) < cost]

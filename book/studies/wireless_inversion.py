@@ -468,7 +468,7 @@ def train(problem: nm.Problem, *, rank: int, steps: int, seed: int) -> nm.Surrog
 def trained_maps(
     record: Record, problems: Mapping[str, nm.Problem], frequencies: Mapping[str, Tensor], *, rank: int, steps: int
 ) -> dict[str, nm.Surrogate]:
-    """Return the trained map of each channel; at the cpu profile the published ones, since training takes too long.
+    """Return the trained map of each channel; at cpu and study the published ones, since training takes too long.
 
     Args:
         record: Its profile and seed decide; it gets the number ``steps``, and under each model
@@ -479,7 +479,7 @@ def trained_maps(
         rank: Rank of the maps.
         steps: Steps of the optimiser, where maps are trained now.
     """
-    if record.profile != "cpu":
+    if record.profile not in ("cpu", "study"):
         record.numbers["steps"] = steps
         maps = {m: train(problem, rank=rank, steps=steps, seed=record.seed) for m, problem in problems.items()}
         loops = {m: _loop_seconds(problem.family(frequencies[m]), time.perf_counter) for m, problem in problems.items()}
