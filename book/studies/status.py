@@ -62,9 +62,8 @@ def seconds(chapter: str, profile: str) -> float | None:
 def with_note(source: str, chapter: str) -> str:
     """Return the first cell of a chapter with a line below its title: what it takes to run it again."""
     known = {text: seconds(chapter, profile) for profile, text in (("cpu", ""), ("smoke", " at the sizes of a test"))}
-    times = [duration(value) + text for text, value in known.items() if value is not None]
-    note = "".join(f"{part}; " for part in [", or ".join(times)] if part)
-    note = f"*To run again: {note}{{doc}}`how </book/reproduce>`.*"
+    times = ", or ".join(duration(value) + text for text, value in known.items() if value is not None)
+    note = f"*To run again: {times}{'; ' if times else ''}{{doc}}`how </book/reproduce>`.*"
     lines = source.split("\n")
     title = next((place for place, line in enumerate(lines) if line.startswith("# ")), None)
     return source if title is None else "\n".join([*lines[: title + 1], "", note, *lines[title + 1 :]])
