@@ -113,6 +113,12 @@ def test_what_is_remade_changes_no_record():
         assert not [source for source in sources(entry) if re.search(r"\.(save|publish|write)\(", source)], entry.id
 
 
+def test_what_a_page_takes_is_cited_as_the_record_that_it_takes():
+    """The search was computed long before the pages: its figures name its commit and its day, not the build's."""
+    own = [entry for entry in known() if entry.chapter == "training_search"]
+    assert own and all(published for entry in own for _, published, *_ in entry.records)
+
+
 # Remaking one
 
 

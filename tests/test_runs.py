@@ -309,11 +309,11 @@ def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take
     runs.book()
     stage = project / "_build" / "stage"
     page = nbformat.read(stage / "notebooks" / "tiny.ipynb", as_version=4)
-    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 1.7 min; {doc}`how"), "what nobody knows"
+    assert page.cells[0].source.startswith("# Tiny\n\n*To run again: 0 s; {doc}`how")
     text = (stage / "book" / "reproduce.md").read_text("utf-8")
     assert "<!--" not in text
-    assert "| {doc}`/notebooks/tiny` | an unknown time | 1.7 min |" in text
     record = provenance.load("tiny", "cpu")
+    assert f"| {{doc}}`/notebooks/tiny` | not known | 0 s ({record.provenance['date'][:10]}) |" in text
     assert f"| {{doc}}`/notebooks/tiny` | {record.provenance['date']} |" in text
     assert "no buttons" in text
     assert "`make book`" in text
@@ -344,6 +344,18 @@ def test_the_smaller_time_is_what_a_chapter_takes(project):
     }
     path.write_text(json.dumps({"values": {}, "chapters": entries | {"old": {"seconds": 7.0}}}))
     assert [status.seconds(name, "cpu") for name in ("busy", "both", "old", "new")] == [30.0, 20.0, 7.0, None]
+
+
+@pytest.mark.parametrize(("loaded", "expected"), [(False, 12.0), (True, 90.0)])
+def test_the_run_that_the_pages_show_says_what_it_took_unless_it_had_other_work_beside_it(project, loaded, expected):
+    expect(project, tiny=90.0)
+    record = provenance.Record("tiny", profile="cpu", device="cpu", seed=0)
+    record.save()
+    path = provenance.run_path("tiny", "cpu").with_suffix(".json")
+    content = json.loads(path.read_text("utf-8"))
+    content["provenance"] |= {"notebook_seconds": 12.0, "loaded": loaded}
+    path.write_text(json.dumps(content), "utf-8")
+    assert status.seconds("tiny", "cpu") == expected
 
 
 def test_a_study_is_run_only_of_a_chapter_that_shows_one(project, monkeypatch, capsys):

@@ -312,8 +312,9 @@ def band(record: Record, names: Sequence[str]) -> Figure:
 def undrawn() -> Figure:
     """Return a figure that says that there are no times to draw; what is printed changes its caption on the page."""
     print(UNDRAWN)
-    figure = plt.figure(figsize=(WIDTH, 0.6))
-    figure.text(0.5, 0.5, "No time is published here.", ha="center", va="center", color=GREY)
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6))
+    axes.text(0.5, 0.5, "No time is published here.", ha="center", va="center", color=GREY)
+    axes.axis("off")
     return figure
 
 

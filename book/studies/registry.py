@@ -166,7 +166,7 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
             kind, data = labelled
             needed = slices.needed(everything, cell, "cpu")
             # A cell that loads nothing shows what its own chapter has just computed.
-            records = slices.loaded(needed) or [slices.Source(path.stem, published=False)]
+            records = slices.loaded(needed) or [slices.Source(path.stem, published=slices.takes(needed))]
             script = _script(slices.parsed(cell)[-1], names)
             found.append(
                 Entry(

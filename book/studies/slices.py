@@ -77,6 +77,12 @@ def loaded(statements: Sequence[ast.stmt]) -> list[Source]:
     return list(dict.fromkeys(found))
 
 
+def takes(statements: Sequence[ast.stmt]) -> bool:
+    """Return whether the statements read `provenance.taken`: at cpu the published record of their own chapter."""
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    return any(isinstance(node, ast.Call) and _dotted(node.func) == ("provenance", "taken") for node in nodes)
+
+
 def loads(node: ast.AST) -> bool:
     """Return whether a node is a call that loads a record."""
     return isinstance(node, ast.Call) and bool(node.args) and _dotted(node.func) == ("provenance", "load")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
@@ -36,22 +38,44 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def seconds(chapter: str, profile: str) -> float | None:
+class Taken(NamedTuple):
+    """What a chapter took: seconds, the day of that run, and whether its machine computed something else as well."""
+
+    seconds: float
+    date: str
+    loaded: bool
+
+
+def taken(chapter: str, profile: str) -> Taken | None:
     """Return what a chapter takes on a machine that computes nothing else; None where nobody knows.
 
-    That is the smaller one of two times of the published run: by the clock, which is too long on a machine that
-    computes something else, and of the processors, which is too long where two of them worked at the same time.
+    That is the smaller one of two times of a run: by the clock, which is too long on a machine that computes something
+    else, and of the processors, which is too long where two of them worked at the same time. At cpu it is the run that
+    the pages show, and the published one only where that has no time or had other work beside it.
     """
-    found = headlines.expected(profile)["chapters"].get(chapter, {})
-    return min((x for x in (found.get("seconds"), found.get("processor_seconds")) if x is not None), default=None)
+    known = [_taken(headlines.expected(profile)["chapters"].get(chapter, {}), "seconds")]
+    if profile == "cpu":
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            known.insert(0, _taken(provenance.load(chapter, profile).provenance, "notebook_seconds"))
+    known = [found for found in known if found]
+    return next((found for found in known if not found.loaded), known[0] if known else None)
+
+
+def _taken(source: Mapping, key: str) -> Taken | None:
+    times = [source[name] for name in (key, "processor_seconds") if source.get(name) is not None]
+    return Taken(min(times), str(source.get("date", ""))[:10], bool(source.get("loaded", False))) if times else None
+
+
+def seconds(chapter: str, profile: str) -> float | None:
+    """Return the seconds of :func:`taken`, or None."""
+    found = taken(chapter, profile)
+    return found and found.seconds
 
 
 def with_note(source: str, chapter: str) -> str:
     """Return the first cell of a chapter with a line below its title: what is known of the time to run it again."""
-    times = {
-        text: seconds(chapter, profile) for text, profile in (("{}", "cpu"), ("{} at the sizes of a test", "smoke"))
-    }
-    parts = [", or ".join(text.format(duration(time)) for text, time in times.items() if time is not None)]
+    known = {text: seconds(chapter, profile) for profile, text in (("cpu", ""), ("smoke", " at the sizes of a test"))}
+    parts = [", or ".join(duration(value) + text for text, value in known.items() if value is not None)]
     took = [provenance.load(name).provenance.get("wall_seconds") for name in SHOWN.get(chapter, ())]
     if took and None not in took:
         parts.append(f"the records that it shows took {duration(sum(took))}")
@@ -122,19 +146,28 @@ def launching() -> str:
 
 def times_table(chapters: Sequence[str]) -> Table:
     """Tabulate what chapters take at both profiles, and the sums."""
-    rows = [
-        [f"{{doc}}`/notebooks/{name}`", *(duration(seconds(name, p)) for p in ("smoke", "cpu"))] for name in chapters
-    ]
-    sums = [sum(seconds(name, p) or 0 for name in chapters) for p in ("smoke", "cpu")]
-    return Table(["chapter", "smoke", "cpu"], [*rows, ["all", *map(duration, sums)]])
+    rows, sums = [], {"smoke": 0.0, "cpu": 0.0}
+    for name in chapters:
+        found = {p: taken(name, p) for p in sums}
+        rows.append([f"{{doc}}`/notebooks/{name}`", *map(_told, found.values())])
+        sums = {p: sums[p] + (x.seconds if x else 0.0) for p, x in found.items()}
+    return Table(["chapter", *sums], [*rows, ["all", *map(duration, sums.values())]])
+
+
+def _told(found: Taken | None) -> str:
+    if found is None:
+        return "not known"
+    return f"{duration(found.seconds)} ({found.date}{', beside other work' if found.loaded else ''})"
 
 
 def numbers_table() -> Table:
     """Tabulate the headline numbers of the pages with their tolerances."""
     values = provenance.restore(headlines.expected("cpu")["values"])
-    rows = [
-        [f"`{h.id}`", h.text, headlines.text(values.get(h.id)), headlines.tolerance(h)] for h in headlines.HEADLINES
-    ]
+    rows = []
+    for h in headlines.HEADLINES:
+        value = values.get(h.id)
+        alone = ", its spread was not kept" if h.kind == "timing" and isinstance(value, float) else ""
+        rows.append([f"`{h.id}`", h.text, headlines.text(value) + alone, headlines.tolerance(h)])
     return Table(["number", "what it is", "published", "within"], rows)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, practice, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import conditions, matrices, spread, title, two_digits
+from studies.texts import conditions, matrices, spread, title, told, two_digits
 
 EXACT = {
     "NumPy loop": solvers.numpy_loop,
@@ -342,6 +342,11 @@ def glue_speed(record: Record, models: Sequence[str]) -> None:
             "timed": conditions(n["conditions"]),
         }.items():
             provenance.glue(f"{key}-{name}", value)
+    ratios = [record.numbers[model]["over"]["closed form"] for model in models]
+    sentence = (
+        "an evaluation of the closed form takes {} and {} times as long as one of the trained map (CDL-A, CDL-C)."
+    )
+    provenance.glue("wi-embedding", told(sentence, *ratios))
     provenance.glue("wi-knots", record.numbers["cdl_c"]["knots"])
     provenance.glue("wi-count", record.numbers["cdl_c"]["count"])
     provenance.glue("wi-cholesky-gain", record.numbers["size"] / record.numbers["rank"])
