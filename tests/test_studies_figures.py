@@ -155,3 +155,53 @@ def test_names_of_coinciding_lines_do_not_cover_each_other(drawn):
 
 def test_the_mapping_has_no_small_text(drawn):
     assert narrow_text(figures.mapping()) == []
+
+
+def test_small_text_is_a_fault(drawn):
+    figure, axes = figures.plt.subplots()
+    axes.set_title("small", fontsize=8)
+    assert ["small" in fault for fault in figures.faults(figure)] == [True]
+
+
+def test_small_indices_are_a_fault(drawn):
+    figure, axes = figures.plt.subplots()
+    axes.set_xlabel("$x_1$", fontsize=12)
+    axes.set_ylabel("$x_2$", fontsize=figures.INDEXED)
+    assert ["x_1" in fault for fault in figures.faults(figure)] == [True]
+
+
+def test_a_figure_wider_than_a_page_is_a_fault(drawn):
+    assert figures.faults(figures.plt.figure(figsize=(7, 4)))
+    assert figures.faults(figures.plt.figure(figsize=(figures.WIDTH, 4))) == []
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_five_lines_in_a_legend_are_a_fault(drawn, count):
+    figure, axes = figures.plt.subplots()
+    for k in range(count):
+        axes.plot([0, 1], [0, k], label=str(k))
+        axes.plot([0, 1], [0, k], "o", label=f"marks {k}")
+    axes.legend()
+    assert bool(figures.faults(figure)) == (count > 4)
+
+
+@pytest.mark.parametrize("limits", [(1e-9, 1e2), (0.1, 40), (2e-3, 7e-3)])
+@pytest.mark.parametrize("scale", ["xscale", "yscale"])
+def test_ticks_of_logarithmic_axes_are_plain(drawn, limits, scale):
+    figure, axes = figures.plt.subplots()
+    axes.set(**{scale: "log", scale[0] + "lim": limits})
+    axis = axes.xaxis if scale == "xscale" else axes.yaxis
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in axis.get_ticklabels(which="both") if label.get_text()]
+    values = [float(text) for text in shown]
+    assert len([value for value in values if limits[0] <= value <= limits[1]]) > 1
+    assert figures.faults(figure) == []
+
+
+def test_a_binary_axis_shows_its_numbers(drawn):
+    figure, axes = figures.plt.subplots()
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(4, 64)
+    figure.draw_without_rendering()
+    shown = {label.get_text() for label in axes.xaxis.get_ticklabels()}
+    assert {"8", "16", "32"} <= shown
