@@ -142,6 +142,14 @@ def test_a_line_of_times_that_were_not_taken_has_no_name(drawn):
     assert [text.get_text() for text in axes.texts] == ["1.0"]
 
 
+def test_a_line_that_leaves_the_panel_is_named_where_it_was_seen_last(drawn):
+    axes = figures.plt.subplots()[1]
+    lines = [axes.plot([0, 1, 2, 3], [3, 2, 1 - k, -k], label=str(k))[0] for k in (1, 2)]
+    axes.set(xlim=(0, 4), ylim=(0.5, 4))
+    figures.name_lines(axes, lines)
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("1", (1.0, 2.0)), ("2", (1.0, 2.0))]
+
+
 def test_names_of_coinciding_lines_do_not_cover_each_other(drawn):
     figure, axes = figures.plt.subplots()
     lines = [axes.plot([0, 1], [0, 1 + 1e-3 * k], label=f"line {k}")[0] for k in range(7)]

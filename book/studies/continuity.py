@@ -512,9 +512,11 @@ def gap_figure(record: Record) -> Figure:
     }
     figure, axes = plt.subplots(figsize=(5.0, 4.6))
     for name, (colour, style) in styles.items():
-        errors = [fit["error"] for fit in avoided["fits"][name]]
-        axes.loglog(avoided["gaps"], errors, style, color=colour, ms=5, mfc="none", lw=1.3, label=name)
-    axes.set(xlabel="least gap (values near 3)", ylabel="largest relative error")
+        # From wide to narrow, since the lines part where the gap is narrow.
+        gaps, errors = zip(*sorted(zip(avoided["gaps"], (fit["error"] for fit in avoided["fits"][name])))[::-1])
+        axes.loglog(gaps, errors, style, color=colour, ms=5, mfc="none", lw=1.3, label=name)
+    axes.invert_xaxis()
+    axes.set(xlabel="least gap, from wide to narrow (values near 3)", ylabel="largest relative error")
     figures.name_lines(axes, axes.lines)
     return figure
 

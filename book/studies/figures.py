@@ -204,26 +204,28 @@ def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.nd
 
 
 def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
-    """Write the label of each line beside its right end, in place of a legend: readers look no colour up.
+    """Write the label of each line beside the axes, in place of a legend: readers look no colour up.
 
-    Names keep their order and a line's height of distance. Call it last, when the limits of the axes are set.
+    A leader goes to the last point that the panel shows. Names keep the order of these points and a line's height of
+    distance. Call it last, when the limits of the axes are set.
     """
     axes.figure.draw_without_rendering()
-    left, right = sorted(axes.get_xlim())
+    (left, right), (bottom, top) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
     ends, named = [], []
     for line in lines:
         x, y = (np.asarray(values, float) for values in line.get_data())
-        seen = np.isfinite(y) & (x >= left) & (x <= right)
+        seen = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
         if seen.any():  # times that were not taken are no line
             ends.append((float(x[seen][-1]), float(y[seen][-1])))
             named.append(line)
     if not named:
         return
     lines = named
-    heights = axes.transAxes.inverted().transform(axes.transData.transform(ends))[:, 1].clip(0, 1)
+    across, heights = axes.transAxes.inverted().transform(axes.transData.transform(ends)).T
     # A line of text and a little air, as a fraction of the panel; lines whose names do not fit above go on below.
     room = 1.25 * SMALLEST / 72 * axes.figure.dpi / axes.get_window_extent().height
-    order = np.argsort(heights)
+    # Of lines that end at one height the last is the lowest, so that no leader crosses another.
+    order = np.lexsort((-across, heights))
     spread = room * np.arange(len(lines))
     # The nearest places that keep the order and the distance.
     places = isotonic_regression(heights[order] - spread).x + spread
@@ -239,7 +241,8 @@ def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
             arrowprops={
                 "arrowstyle": "-",
                 "color": lines[i].get_color(),
-                "lw": 1.2,
+                # Through the panel a leader is finer, so that nobody takes it for the line itself.
+                "lw": 1.2 if across[i] > 0.95 else 0.6,
                 "shrinkA": 1,
                 "shrinkB": 0,
                 "relpos": (0, 0.5),
