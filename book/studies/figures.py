@@ -101,6 +101,8 @@ def style() -> None:
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
             "savefig.dpi": DPI,
+            # A wide rim would make the text of a picture small.
+            "savefig.pad_inches": 0.03,
             "font.size": 10,
             "axes.grid": True,
             "axes.axisbelow": True,

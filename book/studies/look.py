@@ -5,7 +5,8 @@
 Reads from files and needs no network. Of every page it checks: no error in the console, no request to another host, no
 broken link or anchor, nothing wider than the page, nothing cut, a cue and the keyboard for what scrolls, figures whose
 text is large enough on a telephone, every control within reach of the keyboard, and the rules of axe-core. What depends
-on the width is checked at each width, what depends on colours in each theme at each width, all else once.
+on the width is checked at each width, all else once, but for colours: of all texts at each width and in each theme,
+axe-core judges each pair of text and ground once, on the first page that has it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +130,8 @@ LAYOUT = """([smallest, dpi]) => {
     const box = e.getBoundingClientRect(), frame = e.ownerSVGElement.getBoundingClientRect();
     if (!box.width) continue;
     if (box.left < frame.left - 1 || box.right > frame.right + 1) say('cut', e);
-    if (e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize) < 8) say('text of a figure is below 8 px', e);
+    const grown = Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b);
+    if (grown * parseFloat(getComputedStyle(e).fontSize) < 8) say('text of a figure is below 8 px', e);
   }
   return found;
 }"""
@@ -151,6 +153,44 @@ FOCUS = """() => {
   return {again, seen: shown && box.width * box.height > 0, name: e.tagName.toLowerCase() + (e.id ? '#' + e.id : '')
     + [...e.classList].map(c => '.' + c).join('')
     + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
+}"""
+
+# Formulas have passed; a box of their size in their place spares axe-core half of the elements of a page.
+BOXED = """() => {
+  for (const e of document.querySelectorAll('mjx-container')) {
+    const box = (e.querySelector('mjx-math') || e).getBoundingClientRect(), place = document.createElement('span');
+    place.style.cssText = `display: inline-block; width: ${box.width}px; height: ${box.height}px`;
+    e.replaceChildren(place);
+  }
+}"""
+
+# Marks one text of each look that is not known yet, and returns these looks: colour, size, and the grounds below it.
+LOOKS = """known => {
+  const grounds = new Map(), looks = new Map(), texts = [];
+  const ground = e => {
+    if (!e) return '';
+    if (!grounds.has(e)) {
+      const style = getComputedStyle(e), clear = style.backgroundColor === 'rgba(0, 0, 0, 0)';
+      const place = /static|relative/.test(style.position) ? '' : e.tagName + e.className;
+      const own = [style.backgroundColor, style.backgroundImage, style.opacity, style.filter, place].join();
+      const plain = style.backgroundImage === 'none' && style.opacity === '1' && style.filter === 'none' && !place;
+      const covers = plain && style.backgroundColor.startsWith('rgb(');
+      grounds.set(e, (clear && plain ? '' : own) + (covers ? '' : ground(e.parentElement)));
+    }
+    return grounds.get(e);
+  };
+  document.querySelectorAll('[data-look]').forEach(e => e.removeAttribute('data-look'));
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) if (walker.currentNode.data.trim()) texts.push(walker.currentNode.parentElement);
+  for (const e of [...texts, ...document.querySelectorAll('input, textarea')]) {
+    if (!e.checkVisibility({visibilityProperty: true})) continue;
+    const style = getComputedStyle(e), link = e.closest('a');
+    const look = [style.color, style.fontSize, style.fontWeight, link && style.textDecorationLine, ground(e)].join();
+    if (!looks.has(look)) looks.set(look, link || e);
+  }
+  known.forEach(look => looks.delete(look));
+  looks.forEach(e => { e.dataset.look = ''; });
+  return [...looks.keys()];
 }"""
 
 UNREACHED = """() => [...document.querySelectorAll(
@@ -236,16 +276,17 @@ def _watch(page: Page, findings: Findings, current: list[str]) -> None:
     page.on("requestfailed", lambda r: findings.add(current[0], "request failed", r.url.rsplit("/", 1)[-1]))
 
 
-def _axe(page: Page, rules: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Run some of axe-core's rules, or all that we promise."""
+def _axe(page: Page, rules: Sequence[str] = (), where: str = "body") -> list[tuple[str, str]]:
+    """Run some of axe-core's rules, or all that we promise but for those of colours."""
     options = {
         "runOnly": {"type": "rule", "values": list(rules)} if rules else {"type": "tag", "values": list(RULES)},
+        "rules": {rule: {"enabled": rule in rules} for rule in COLOURS},
         "resultTypes": ["violations"],
         "iframes": False,
         "preload": False,  # of style sheets, which a page from a file may not read
     }
     # A formula's colour is that of the text around it, and what MathJax adds for screen readers lies over it unseen.
-    context = {"include": [["body"]], "exclude": [["mjx-container"]]}
+    context = {"include": [[where]], "exclude": [["mjx-container"]]}
     result = page.evaluate("([context, options]) => axe.run(context, options)", [context, options])
     return [
         (f"axe {violation['id']}", f"{node['target'][-1]} {node['html'][:90]} {node['failureSummary'][-160:]}")
@@ -270,33 +311,40 @@ def _keyboard(page: Page) -> list[tuple[str, str]]:
     return found + [("out of reach of the keyboard", name) for name in page.evaluate(UNREACHED)]
 
 
-def _inspect(page: Page, axe: str, findings: Findings, name: str) -> None:
-    """Check one loaded page: at both widths and in both themes, each after the other."""
+def _colours(page: Page, known: set[str]) -> list[tuple[str, str]]:
+    """Run axe-core's rules of colours on texts whose look in this theme no page had before."""
+    fresh = page.evaluate(LOOKS, list(known))
+    known |= set(fresh)
+    return _axe(page, COLOURS, "[data-look]") if fresh else []
+
+
+def _show(page: Page, width: int, theme: str) -> str:
+    """Change width and theme, wait for the page to follow, and return the two in words."""
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+    page.evaluate(SETTLED)
+    return f"{width} px, {theme}"
+
+
+def _inspect(page: Page, known: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+    """Check one loaded page at both widths and in both themes, and yield what is wrong, by kind."""
     page.evaluate(PICTURES)
-    page.evaluate(axe)
-    views = (
-        (WIDE, "light", ()),
-        (WIDE, "dark", COLOURS),
-        (NARROW, "dark", COLOURS + SIZES),
-        (NARROW, "light", COLOURS),
-    )
-    before = None
-    for width, theme, rules in views:
-        page.set_viewport_size({"width": width, "height": HEIGHT})
-        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
-        page.evaluate(SETTLED)
-        found = _axe(page, rules)
-        if width != before:
-            found += [tuple(item) for item in page.evaluate(LAYOUT, [figures.SMALLEST, figures.DPI])]
-        before = width
-        for kind, what in found:
-            findings.add(name, f"{width} px, {theme}: {kind}", what)
-    for kind, what in _keyboard(page):
-        findings.add(name, kind, what)
+    for width in (WIDE, NARROW):
+        view = _show(page, width, "light")
+        yield from ((f"{view}: {kind}", what) for kind, what in page.evaluate(LAYOUT, [figures.SMALLEST, figures.DPI]))
+    yield from _keyboard(page)
+    page.evaluate(BOXED)
+    yield from ((f"{view}: {kind}", what) for kind, what in _axe(page, SIZES))
+    for width, theme in ((NARROW, "light"), (NARROW, "dark"), (WIDE, "dark"), (WIDE, "light")):
+        view = _show(page, width, theme)
+        yield from ((f"{view}: {kind}", what) for kind, what in _colours(page, known[theme]))
+    yield from ((f"{view}: {kind}", what) for kind, what in _axe(page))
 
 
-def _walk(executable: str, site: Path, waiting: deque[Path], findings: Findings) -> dict[str, dict]:
+def _walk(
+    executable: str, site: Path, waiting: deque[Path], findings: Findings, known: Mapping[str, set[str]]
+) -> dict[str, dict]:
     """Take pages that wait, until none is left, into a browser of its own; return their anchors and links by name."""
     from axe_playwright_python.base import AXE_FILE_PATH
     from playwright.sync_api import sync_playwright
@@ -321,7 +369,9 @@ def _walk(executable: str, site: Path, waiting: deque[Path], findings: Findings)
             page.wait_for_function(READY)
             facts[page.url.removeprefix(site.resolve().as_uri() + "/").partition("#")[0]] = page.evaluate(FACTS)
             if page.url.startswith(path.as_uri()):  # the first page forwards to the introduction
-                _inspect(page, axe, findings, name)
+                page.evaluate(axe)
+                for kind, what in _inspect(page, known):
+                    findings.add(name, kind, what)
             print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
         browser.close()
     return facts
@@ -346,7 +396,8 @@ def look(site: Path, only: Sequence[str] = ()) -> Findings:
     # The largest comes first, so that no browser has it alone in the end.
     waiting, findings = deque(sorted(chosen, key=lambda path: path.stat().st_size)), Findings()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        walks = [pool.submit(_walk, executable, site, waiting, findings) for _ in range(min(AT_ONCE, len(chosen)))]
+        shared = executable, site, waiting, findings, {"light": set(), "dark": set()}
+        walks = [pool.submit(_walk, *shared) for _ in range(min(AT_ONCE, len(chosen)))]
         facts = {name: found for walk in walks for name, found in walk.result().items()}
     if not only:
         files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
