@@ -73,7 +73,7 @@ LAYOUT = """([smallest, dpi]) => {
     found.push(['the page is wider than the window',
       `${document.scrollingElement.scrollWidth} > ${width} px: ${name(widest)}`]);
   }
-  const article = document.querySelector('.bd-article') || document.body;
+  const article = document.querySelector('.bd-article') || document.querySelector('main') || document.body;
   const scrolls = new Map();
   const scroller = e => {
     if (!scrolls.has(e)) scrolls.set(e, /auto|scroll/.test(getComputedStyle(e).overflowX));
