@@ -48,6 +48,7 @@ PLANTED = {
     "cue": ("", "", f'<p style="width: 90px; overflow: auto; white-space: nowrap">{LONG}</p>', "scrolls without a cue"),
     "keyboard": ("", "", f"<pre style='overflow: auto'>{LONG}</pre>", "scrolls, but not by keyboard"),
     "link": ("", "", '<a href="nowhere.html">broken</a>', "broken link"),
+    "forward": ("", '<meta http-equiv="refresh" content="0; url=nowhere.html">', "", "broken link: nowhere.html"),
     "focus": ("", "", '<button style="outline: 0">unseen focus</button>', "focus cannot be seen"),
     "image": ("", "", '<img src="nowhere.svg" alt="A picture that is not there">', "image does not load"),
     "drawing": (

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
@@ -45,6 +46,9 @@ RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 # Of these, what depends on the theme, and what on the width.
 COLOURS = ("color-contrast", "link-in-text-block")
 SIZES = ("target-size", "scrollable-region-focusable")
+
+# What a page has that only leads to another: it is not opened, its link is checked.
+FORWARD = re.compile(r'<meta http-equiv="refresh" content="[^"]*url=([^"]+)"')
 
 READY = """() => !window.MathJax || (MathJax.startup && MathJax.startup.promise
     ? MathJax.startup.promise.then(() => true) : true)"""
@@ -367,11 +371,10 @@ def _walk(
             page.emulate_media(color_scheme="light", reduced_motion="reduce")
             page.goto(path.as_uri())
             page.wait_for_function(READY)
-            facts[page.url.removeprefix(site.resolve().as_uri() + "/").partition("#")[0]] = page.evaluate(FACTS)
-            if page.url.startswith(path.as_uri()):  # the first page forwards to the introduction
-                page.evaluate(axe)
-                for kind, what in _inspect(page, known):
-                    findings.add(name, kind, what)
+            facts[name] = page.evaluate(FACTS)
+            page.evaluate(axe)
+            for kind, what in _inspect(page, known):
+                findings.add(name, kind, what)
             print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
         browser.close()
     return facts
@@ -393,12 +396,17 @@ def look(site: Path, only: Sequence[str] = ()) -> Findings:
     if not paths:
         raise RuntimeError("no built pages found; run `make book` first.")
     chosen = [path for path in paths if not only or any(part in path.relative_to(site).as_posix() for part in only)]
+    leads = {path: FORWARD.findall(path.read_text("utf-8")) for path in chosen}
     # The largest comes first, so that no browser has it alone in the end.
-    waiting, findings = deque(sorted(chosen, key=lambda path: path.stat().st_size)), Findings()
+    waiting, findings = (
+        deque(sorted((path for path in chosen if not leads[path]), key=lambda path: path.stat().st_size)),
+        Findings(),
+    )
     with ThreadPoolExecutor(AT_ONCE) as pool:
         shared = executable, site, waiting, findings, {"light": set(), "dark": set()}
         walks = [pool.submit(_walk, *shared) for _ in range(min(AT_ONCE, len(chosen)))]
         facts = {name: found for walk in walks for name, found in walk.result().items()}
+    facts |= {path.relative_to(site).as_posix(): {"ids": [], "links": links} for path, links in leads.items() if links}
     if not only:
         files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
         for name, link in broken_links(facts, files):
