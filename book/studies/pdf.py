@@ -36,7 +36,7 @@ table { font-size: 8pt !important; display: table !important; max-width: 100% !i
 td, th { white-space: normal !important; padding: 1pt 3pt !important; }
 td p, th p { margin: 0 !important; max-width: none !important; width: auto !important; }
 pre { font-size: 8pt; white-space: pre-wrap !important; }
-figure img, .cell_output img { max-height: 10cm; max-width: 11cm; width: auto !important; }
+figure img, .cell_output img { max-height: 13cm; max-width: 11cm; width: auto !important; }
 dl, dd { margin-bottom: 3pt !important; }
 body { font-size: 10pt; background: #fff; }
 .interactive { border: 0; }
