@@ -213,3 +213,13 @@ def test_a_binary_axis_shows_its_numbers(drawn):
     figure.draw_without_rendering()
     shown = {label.get_text() for label in axes.xaxis.get_ticklabels()}
     assert {"8", "16", "32"} <= shown
+
+
+@pytest.mark.parametrize("low", [1e-16, 1e-9, 1e-4])
+def test_ticks_of_a_logarithmic_axis_do_not_touch(drawn, low):
+    figure, axes = figures.plt.subplots()
+    axes.set(xscale="log", xlim=(low, 2))
+    figure.draw_without_rendering()
+    seen = [label for x, label in zip(axes.get_xticks(), axes.get_xticklabels()) if low <= x <= 2]
+    boxes = [label.get_window_extent() for label in seen]
+    assert len(boxes) > 2 and all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))

@@ -50,6 +50,8 @@ NIGHT_GROUND = "#121212"
 WIDTH, SMALLEST = 5.0, 9
 # Points of a text with indices, which matplotlib draws at 0.7 of its size.
 INDEXED = 13
+# Ticks such as 1e-16 that fit side by side.
+ACROSS = 7
 # Lines that a legend may hold; more are named where they end.
 LINES = 4
 # Pixels per inch of the images.
@@ -87,6 +89,8 @@ class _PlainLogScale(LogScale):
 
     def set_default_locators_and_formatters(self, axis: Axis) -> None:
         super().set_default_locators_and_formatters(axis)
+        if axis.axis_name == "x":
+            axis.get_major_locator().set_params(numticks=ACROSS)
         axis.set_major_formatter(_PlainTicks(self.base))
         axis.set_minor_formatter(_PlainTicks(self.base, labelOnlyBase=self.subs is not None))
 
