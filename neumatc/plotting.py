@@ -17,19 +17,19 @@ _SHOWN = 1e-6
 _LABELLED = 6
 
 
-def axes(ax: object, **settings: object) -> object:
-    """Return the Axes given, or new ones."""
+def axes(ax: object) -> object:
+    """Return the Axes given, or new ones, as large as matplotlib's settings say."""
     try:
         from matplotlib import pyplot
     except ImportError:
         raise ImportError("plots: expected matplotlib, got none; install it with `pip install matplotlib`.") from None
-    return pyplot.subplots(layout="constrained", **settings)[1] if ax is None else ax
+    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
 
 
 def rounds(report: object, ax: object) -> object:
     """Plot the residuals of a report's rounds."""
     checks.require(report.rounds, "report", "rounds with residuals", "none", "fit with a check, or plot the surrogate")
-    ax, entries = axes(ax, figsize=(6, 3.6)), report.rounds
+    ax, entries = axes(ax), report.rounds
     solves = len({entry.exact_solves for entry in entries}) > 1 or not any(entry.step for entry in entries)
     x = [entry.exact_solves if solves else entry.step for entry in entries]
     for name, colour, style in (("max", _RESIDUAL, "o-"), ("median", _ERROR, "s--")):
@@ -49,7 +49,7 @@ def surrogate(own: object, problem: object, points: int, exact: bool, ax: object
         problem is not None or not exact, "problem", "an nm.Problem to solve exactly", "None", "give the problem"
     )
     draw = {1: _curves, 2: _map}.get(own.box.dimension, _terms)
-    return draw(own, problem, points, exact, axes(ax, figsize=(7, 4)))
+    return draw(own, problem, points, exact, axes(ax))
 
 
 def _measured(own: object, problem: object, p: torch.Tensor, exact: bool) -> dict[str, np.ndarray]:

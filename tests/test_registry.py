@@ -34,7 +34,7 @@ def cells():
     """A chapter that computes, saves, loads and draws, and then shows a fit itself."""
     setting = "scale = {'smoke': 2, 'cpu': 3}[profile]"
     return [
-        code("import matplotlib.pyplot as plt\nfrom studies import provenance", "imports"),
+        code("import matplotlib.pyplot as plt\nfrom studies import figures, provenance\nfigures.style()", "imports"),
         code("record = provenance.Record('tiny')\nrecord.arrays['x'] = fail()", "compute"),
         code(
             "record.save()\nshown = provenance.load('tiny', profile)\nplt.plot(shown.arrays['x'], label='x');",
@@ -125,14 +125,15 @@ def test_what_a_page_takes_is_cited_as_the_record_that_it_takes():
 def test_a_figure_hangs_on_its_record_and_not_on_what_computed_it(project):
     assert sources(registry.find("fig-tiny")) == [
         "import matplotlib.pyplot as plt",
-        "from studies import provenance",
+        "from studies import figures, provenance",
+        "figures.style()",
         "shown = provenance.load('tiny', profile)",
         "plt.plot(shown.arrays['x'], label='x')",
     ]
 
 
 def test_a_figure_of_a_fit_hangs_on_the_fit_and_what_changed_it(project):
-    assert sources(registry.find("fig-live"))[1:] == [
+    assert sources(registry.find("fig-live"))[3:] == [
         "scale = {'smoke': 2, 'cpu': 3}[profile]",
         "values = [scale]",
         "values.append(scale + 1)",
@@ -151,6 +152,15 @@ def test_records_that_one_statement_loads_stand_alone():
     own = [code(source, "load"), code("study.plot(d)", "plot")]
     found = slices.loaded(slices.needed(own, own[1], "cpu"))
     assert len(found) == 1 and found[0][1]
+
+
+def test_a_figure_that_a_telephone_cannot_show_is_refused(project):
+    path = project / "notebooks" / "tiny.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].source = "plt.figure(figsize=(9, 4));"
+    nbformat.write(notebook, path)
+    with pytest.raises(RuntimeError, match="fig-tiny: it is wider"):
+        remake.write(registry.find("fig-tiny"), "cpu", project, "")
 
 
 def test_make_figure_writes_drawings_and_exact_numbers(project):

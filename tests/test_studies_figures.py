@@ -142,6 +142,14 @@ def test_a_line_of_times_that_were_not_taken_has_no_name(drawn):
     assert [text.get_text() for text in axes.texts] == ["1.0"]
 
 
+def test_a_line_that_leaves_the_panel_is_named_where_it_was_seen_last(drawn):
+    axes = figures.plt.subplots()[1]
+    lines = [axes.plot([0, 1, 2, 3], [3, 2, 1 - k, -k], label=str(k))[0] for k in (1, 2)]
+    axes.set(xlim=(0, 4), ylim=(0.5, 4))
+    figures.name_lines(axes, lines)
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("1", (1.0, 2.0)), ("2", (1.0, 2.0))]
+
+
 def test_names_of_coinciding_lines_do_not_cover_each_other(drawn):
     figure, axes = figures.plt.subplots()
     lines = [axes.plot([0, 1], [0, 1 + 1e-3 * k], label=f"line {k}")[0] for k in range(7)]
@@ -155,3 +163,63 @@ def test_names_of_coinciding_lines_do_not_cover_each_other(drawn):
 
 def test_the_mapping_has_no_small_text(drawn):
     assert narrow_text(figures.mapping()) == []
+
+
+def test_small_text_is_a_fault(drawn):
+    figure, axes = figures.plt.subplots()
+    axes.set_title("small", fontsize=8)
+    assert ["small" in fault for fault in figures.faults(figure)] == [True]
+
+
+def test_small_indices_are_a_fault(drawn):
+    figure, axes = figures.plt.subplots()
+    axes.set_xlabel("$x_1$", fontsize=12)
+    axes.set_ylabel("$x_2$", fontsize=figures.INDEXED)
+    assert ["x_1" in fault for fault in figures.faults(figure)] == [True]
+
+
+def test_a_figure_wider_than_a_page_is_a_fault(drawn):
+    assert figures.faults(figures.plt.figure(figsize=(7, 4)))
+    assert figures.faults(figures.plt.figure(figsize=(figures.WIDTH, 4))) == []
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_five_lines_in_a_legend_are_a_fault(drawn, count):
+    figure, axes = figures.plt.subplots()
+    for k in range(count):
+        axes.plot([0, 1], [0, k], label=str(k))
+        axes.plot([0, 1], [0, k], "o", label=f"marks {k}")
+    axes.legend()
+    assert bool(figures.faults(figure)) == (count > 4)
+
+
+@pytest.mark.parametrize("limits", [(1e-9, 1e2), (0.1, 40), (2e-3, 7e-3)])
+@pytest.mark.parametrize("scale", ["xscale", "yscale"])
+def test_ticks_of_logarithmic_axes_are_plain(drawn, limits, scale):
+    figure, axes = figures.plt.subplots()
+    axes.set(**{scale: "log", scale[0] + "lim": limits})
+    axis = axes.xaxis if scale == "xscale" else axes.yaxis
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in axis.get_ticklabels(which="both") if label.get_text()]
+    values = [float(text) for text in shown]
+    assert len([value for value in values if limits[0] <= value <= limits[1]]) > 1
+    assert figures.faults(figure) == []
+
+
+def test_a_binary_axis_shows_its_numbers(drawn):
+    figure, axes = figures.plt.subplots()
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(4, 64)
+    figure.draw_without_rendering()
+    shown = {label.get_text() for label in axes.xaxis.get_ticklabels()}
+    assert {"8", "16", "32"} <= shown
+
+
+@pytest.mark.parametrize("low", [1e-16, 1e-9, 1e-4])
+def test_ticks_of_a_logarithmic_axis_do_not_touch(drawn, low):
+    figure, axes = figures.plt.subplots()
+    axes.set(xscale="log", xlim=(low, 2))
+    figure.draw_without_rendering()
+    seen = [label for x, label in zip(axes.get_xticks(), axes.get_xticklabels()) if low <= x <= 2]
+    boxes = [label.get_window_extent() for label in seen]
+    assert len(boxes) > 2 and all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))

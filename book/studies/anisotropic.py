@@ -236,7 +236,7 @@ def pieces_figure(record: Record) -> Figure:
     found = record.numbers["anisotropic"]
     labels = {
         "slot": ("time (ms)", "offset from the carrier (MHz)", (1e3, 1e-6)),
-        "green": ("$k_1$", "$k_2$", (1, 1)),
+        "green": ("first wave number", "second wave number", (1, 1)),
     }
     keys = [key for key in found if key.split("_")[0] in labels]
     keys = [key for key in keys if key != "green_0.5" or record.profile == "smoke"]

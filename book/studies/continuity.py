@@ -252,7 +252,9 @@ def before_figure(record: Record) -> Figure:
     f_mhz = arrays["frequency"] / 1e6
     left.plot(f_mhz, arrays["entry_returned"], ".", color=figures.ORANGE, ms=3, label="as returned")
     left.plot(f_mhz, arrays["entry_aligned"], color=figures.BLUE, lw=1.2, label="aligned")
-    left.set(xlabel="offset from the carrier (MHz)", ylabel=f"real part of $U_{{{b['row'] + 1},{b['column'] + 1}}}$")
+    left.set(
+        xlabel="offset from the carrier (MHz)", ylabel=f"entry ({b['row'] + 1}, {b['column'] + 1}) of $U$, real part"
+    )
     left.margins(y=0.12)
     left.legend(fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     styles = [(figures.RED, ":"), (figures.ORANGE, "-."), (figures.PURPLE, "--"), (figures.BLUE, "-")]
@@ -502,9 +504,9 @@ def avoided_figure(record: Record) -> Figure:
             label = None if k else f"gap {gap:g}"
             left.plot(q, record.arrays[f"values_{i}"][:, k], color=colour, ls=line_style, label=label)
         right.plot(q, record.arrays[f"weight_{i}"], color=colour, ls=line_style, label=f"gap {gap:g}")
-    left.set(ylabel="$\\sigma_1$ and $\\sigma_2$", xlim=(0.1, 0.7), ylim=(2.7, 3.3))
+    left.set(ylabel="two largest values", xlim=(0.1, 0.7), ylim=(2.7, 3.3))
     left.legend(fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
-    right.set(xlabel="$p$", ylabel="$|w^H u_1|^2$")
+    right.set(xlabel="$p$", ylabel="squared part along $w$")
     return figure
 
 
@@ -522,10 +524,12 @@ def gap_figure(record: Record) -> Figure:
     }
     figure, axes = plt.subplots(figsize=(5.0, 4.6))
     for name, (colour, style) in styles.items():
-        errors = [fit["error"] for fit in avoided["fits"][name]]
-        axes.loglog(avoided["gaps"], errors, style, color=colour, ms=5, mfc="none", lw=1.3, label=name)
-    axes.set(xlabel="least gap $\\sigma_1 - \\sigma_2$ (values near 3)", ylabel="largest relative error")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+        # From wide to narrow, since the lines part where the gap is narrow.
+        gaps, errors = zip(*sorted(zip(avoided["gaps"], (fit["error"] for fit in avoided["fits"][name])))[::-1])
+        axes.loglog(gaps, errors, style, color=colour, ms=5, mfc="none", lw=1.3, label=name)
+    axes.invert_xaxis()
+    axes.set(xlabel="least gap, from wide to narrow (values near 3)", ylabel="largest relative error")
+    figures.name_lines(axes, axes.lines)
     return figure
 
 
@@ -692,7 +696,7 @@ def conical_figure(record: Record) -> Figure:
     figure, (left, right) = plt.subplots(2, 1, figsize=(5.0, 6.8), height_ratios=(1.6, 1))
     grid = record.arrays["grid"]
     filled = left.contourf(grid, grid, record.arrays["gap"].T, levels=12, cmap="cividis")
-    figure.colorbar(filled, ax=left, label="$\\sigma_1 - \\sigma_2$")
+    figure.colorbar(filled, ax=left, label="gap of the values")
     left.plot(*record.arrays["snapshots"].T, ".", color="white", ms=2.5)
     for name, colour, line_style in (("around", figures.ORANGE, "-"), ("beside", figures.SKY, "--")):
         loop = record.arrays[f"loop_{name}"]
@@ -702,7 +706,7 @@ def conical_figure(record: Record) -> Figure:
     left.plot(0.1, 0.2, "o", color="white", ms=10, mfc="none", mew=1.5)
     for event in found:
         left.plot(*event["parameter"], "x", color="white", ms=7, mew=1.5)
-    left.set(xlabel="$p_1$", ylabel="$p_2$", aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+    left.set(xlabel="first parameter", ylabel="second parameter", aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     left.grid(visible=False)
     right.axhline(0, color=figures.GREY, lw=0.8)
     right.set(

@@ -8,10 +8,16 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
+from matplotlib.scale import LogScale, register_scale
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatterSciNotation
 from PIL import Image, ImageFilter
 from scipy.optimize import isotonic_regression
 
@@ -42,14 +48,58 @@ NIGHT = {
 NIGHT_GROUND = "#121212"
 # Inches, the widest figure, and points, the smallest text: a telephone's column of 328 px then shows it 8 px high.
 WIDTH, SMALLEST = 5.0, 9
+# Points of a text with indices, which matplotlib draws at 0.7 of its size.
+INDEXED = 13
+# Ticks such as 1e-16 that fit side by side.
+ACROSS = 7
+# Lines that a legend may hold; more are named where they end.
+LINES = 4
 # Pixels per inch of the images.
 DPI = 144
 # What is printed in the place of a figure whose times were refused.
 UNDRAWN = "not drawn: its times were refused"
 
 
+def plain(value: float) -> str:
+    """Return a number without a raised exponent, which a telephone shows too small.
+
+    Example:
+        >>> [plain(value) for value in (1e-6, 2e-3, 0.01, 1.0, 512.0, 3e4)]
+        ['1e-6', '2e-3', '0.01', '1', '512', '3e4']
+    """
+    if 0.01 <= abs(value) < 10_000:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+class _PlainTicks(LogFormatterSciNotation):
+    """Names those ticks that matplotlib would name, in plain digits."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return plain(x) if super().__call__(x, pos) else ""
+
+
+class _PlainLogScale(LogScale):
+    """The logarithmic scale with these ticks."""
+
+    name = "log"
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        # matplotlib 3.10 passes the axis, later ones do not, and they ask this signature.
+        super().__init__(*arguments, **options)
+
+    def set_default_locators_and_formatters(self, axis: Axis) -> None:
+        super().set_default_locators_and_formatters(axis)
+        if axis.axis_name == "x":
+            axis.get_major_locator().set_params(numticks=ACROSS)
+        axis.set_major_formatter(_PlainTicks(self.base))
+        axis.set_minor_formatter(_PlainTicks(self.base, labelOnlyBase=self.subs is not None))
+
+
 def style() -> None:
-    """Set matplotlib's defaults for the book: size, fonts, colours, a light grid, a white ground."""
+    """Set matplotlib's defaults for the book: size, fonts, colours, a light grid, a white ground, plain ticks."""
+    register_scale(_PlainLogScale)
     plt.rcParams.update(
         {
             "figure.figsize": (WIDTH, 3.6),
@@ -57,6 +107,8 @@ def style() -> None:
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
             "savefig.dpi": DPI,
+            # A wide rim would make the text of a picture small.
+            "savefig.pad_inches": 0.03,
             "font.size": 10,
             "axes.grid": True,
             "axes.axisbelow": True,
@@ -69,6 +121,36 @@ def style() -> None:
             "lines.linewidth": 1.6,
         }
     )
+
+
+def _smallest(text: Text) -> float:
+    """Return the points of the smallest glyph of a text: indices and exponents are smaller than the rest."""
+    sizes = [text.get_fontsize()]
+    for line in text.get_text().split("\n"):
+        if is_math_text(line):
+            glyphs = MathTextParser("path").parse(line, 72, text.get_fontproperties()).glyphs
+            sizes += [glyph[1] for glyph in glyphs]
+    return min(sizes)
+
+
+def faults(figure: Figure) -> list[str]:
+    """Return what readers cannot read: text that a telephone shows below 8 px, and legends of more than four lines.
+
+    Args:
+        figure: As it is shown; it is laid out once more.
+    """
+    figure.draw_without_rendering()
+    found = [f"it is wider than {WIDTH:g} inches"] if figure.get_figwidth() > WIDTH else []
+    texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text())
+    sizes = {text.get_text(): _smallest(text) for text in texts}
+    found += [
+        f"{text!r} has {size:.1f} points, less than {SMALLEST}" for text, size in sizes.items() if size < SMALLEST
+    ]
+    for legend in (*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))):
+        handles = [h for h in legend.legend_handles if isinstance(h, Line2D) and h.get_linestyle() != "None"]
+        if len(handles) > LINES:
+            found.append(f"a legend has {len(handles)} lines, more than {LINES}: name them by `figures.name_lines`")
+    return found
 
 
 @functools.cache
@@ -130,26 +212,28 @@ def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.nd
 
 
 def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
-    """Write the label of each line beside its right end, in place of a legend: readers look no colour up.
+    """Write the label of each line beside the axes, in place of a legend: readers look no colour up.
 
-    Names keep their order and a line's height of distance. Call it last, when the limits of the axes are set.
+    A leader goes to the last point that the panel shows. Names keep the order of these points and a line's height of
+    distance. Call it last, when the limits of the axes are set.
     """
     axes.figure.draw_without_rendering()
-    left, right = sorted(axes.get_xlim())
+    (left, right), (bottom, top) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
     ends, named = [], []
     for line in lines:
         x, y = (np.asarray(values, float) for values in line.get_data())
-        seen = np.isfinite(y) & (x >= left) & (x <= right)
+        seen = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
         if seen.any():  # times that were not taken are no line
             ends.append((float(x[seen][-1]), float(y[seen][-1])))
             named.append(line)
     if not named:
         return
     lines = named
-    heights = axes.transAxes.inverted().transform(axes.transData.transform(ends))[:, 1].clip(0, 1)
+    across, heights = axes.transAxes.inverted().transform(axes.transData.transform(ends)).T
     # A line of text and a little air, as a fraction of the panel; lines whose names do not fit above go on below.
     room = 1.25 * SMALLEST / 72 * axes.figure.dpi / axes.get_window_extent().height
-    order = np.argsort(heights)
+    # Of lines that end at one height the last is the lowest, so that no leader crosses another.
+    order = np.lexsort((-across, heights))
     spread = room * np.arange(len(lines))
     # The nearest places that keep the order and the distance.
     places = isotonic_regression(heights[order] - spread).x + spread
@@ -165,7 +249,8 @@ def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
             arrowprops={
                 "arrowstyle": "-",
                 "color": lines[i].get_color(),
-                "lw": 1.2,
+                # Through the panel a leader is finer, so that nobody takes it for the line itself.
+                "lw": 1.2 if across[i] > 0.95 else 0.6,
                 "shrinkA": 1,
                 "shrinkB": 0,
                 "relpos": (0, 0.5),
@@ -209,7 +294,7 @@ def mapping() -> Figure:
     )
     label(62, 35.5, "latent tensor $C$")
     label(61, 5.5, "(rows, columns, $r$)", fontsize=SMALLEST)
-    label(58.5, 17.5, "$C_{:,:,k}$", fontsize=SMALLEST)
+    label(58.5, 17.5, "$C_{:,:,k}$", fontsize=INDEXED)
     label(78, 21, "$=$", fontsize=13)
     box(82, 13.5, 15, 15, GREEN)
     label(89.5, 21, "$X(p)$")
@@ -287,9 +372,7 @@ def band(record: Record, names: Sequence[str]) -> Figure:
     figure, panels = stacked(len(names), 2.7, sharex=True, sharey=True)
     for axes, name in zip(panels, names):
         f = record.arrays[f"{name}_frequency"] / 1e6
-        axes.semilogy(
-            f, record.arrays[f"{name}_residual"], color=ORANGE, lw=1.0, label="residual $\\|AX-I\\|_F/\\sqrt{n}$"
-        )
+        axes.semilogy(f, record.arrays[f"{name}_residual"], color=ORANGE, lw=1.0, label="relative residual of $AX = I$")
         axes.semilogy(f, record.arrays[f"{name}_error"], color=BLUE, lw=1.0, label="relative error of $X$")
         if f"{name}_closed_error" in record.arrays:
             axes.semilogy(

@@ -4,18 +4,22 @@
 
 Reads from files and needs no network. Of every page it checks: no error in the console, no request to another host, no
 broken link or anchor, nothing wider than the page, nothing cut, a cue and the keyboard for what scrolls, figures whose
-text is large enough on a telephone, every control within reach of the keyboard, and the rules of axe-core.
+text is large enough on a telephone, every control within reach of the keyboard, and the rules of axe-core. What depends
+on the width is checked at each width, all else once, but for colours: of all texts at each width and in each theme,
+axe-core judges each pair of text and ground once, on the first page that has it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 # Pixels: a laptop, and the narrowest telephone that is still sold.
 WIDE, NARROW, HEIGHT = 1280, 360, 900
+# Browsers at a time: each keeps one core busy.
+AT_ONCE = 2
 # Presses of Tab per page: past the frame of the page and well into the article. All controls are focused directly.
 TABS = 40
 # Milliseconds for a page with its formulas, on a machine that computes something else too.
@@ -37,9 +43,28 @@ PATIENCE = 600_000
 SHOWN = 4
 # WCAG 2.2 at level AA is what we promise; the best practices beyond it concern the theme's frame.
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
+# Of these, what depends on the theme, and what on the width.
+COLOURS = ("color-contrast", "link-in-text-block")
+SIZES = ("target-size", "scrollable-region-focusable")
+
+# What a page has that only leads to another: it is not opened, its link is checked.
+FORWARD = re.compile(r'<meta http-equiv="refresh" content="[^"]*url=([^"]+)"')
 
 READY = """() => !window.MathJax || (MathJax.startup && MathJax.startup.promise
     ? MathJax.startup.promise.then(() => true) : true)"""
+
+# Pictures that the page loads when they come into view, at once; those of the other theme, too.
+PICTURES = """() => {
+  document.querySelectorAll('img[loading=lazy]').forEach(e => { e.loading = 'eager'; });
+  return Promise.all([...document.images].filter(e => !e.complete).map(e => new Promise(done => {
+    e.onload = e.onerror = done;
+  }))).then(() => true);
+}"""
+
+# A frame for the new layout, one for what scrolling.js does then, one for what follows.
+SETTLED = (
+    """() => [1, 2, 3].reduce(before => before.then(() => new Promise(requestAnimationFrame)), Promise.resolve())"""
+)
 
 LAYOUT = """([smallest, dpi]) => {
   const found = [], width = document.documentElement.clientWidth;
@@ -52,18 +77,19 @@ LAYOUT = """([smallest, dpi]) => {
     found.push(['the page is wider than the window',
       `${document.scrollingElement.scrollWidth} > ${width} px: ${name(widest)}`]);
   }
-  const article = document.querySelector('.bd-article') || document.body;
+  const article = document.querySelector('.bd-article') || document.querySelector('main') || document.body;
   const scrolls = new Map();
   const scroller = e => {
     if (!scrolls.has(e)) scrolls.set(e, /auto|scroll/.test(getComputedStyle(e).overflowX));
     return scrolls.get(e);
   };
-  for (const e of article.querySelectorAll('*')) {
-    if (e.closest('mjx-assistive-mml, svg, .visually-hidden, .sr-only')) continue;
-    const box = e.getBoundingClientRect();
+  // What formulas and drawings consist of is theirs.
+  const elements = document.createTreeWalker(article, NodeFilter.SHOW_ELEMENT, e =>
+    e.matches('mjx-container > *, svg, .visually-hidden, .sr-only') ? NodeFilter.FILTER_REJECT
+      : NodeFilter.FILTER_ACCEPT);
+  while (elements.nextNode()) {
+    const e = elements.currentNode, box = e.getBoundingClientRect();
     if (!box.width || !box.height || getComputedStyle(e).visibility === 'hidden') continue;
-    const inside = e.closest('mjx-container');
-    if (inside && inside !== e) continue;
     if (e.scrollWidth > e.clientWidth + 2 && e.clientWidth) {
       const style = getComputedStyle(e);
       if (/hidden|clip/.test(style.overflowX)) say('cut', e);
@@ -97,11 +123,19 @@ LAYOUT = """([smallest, dpi]) => {
   for (const e of article.querySelectorAll('img')) {
     if (!e.getClientRects().length) continue;
     if (!e.naturalWidth) { say('image does not load', e); continue; }
-    if (!e.src.endsWith('.png')) continue;
-    const pixels = e.clientWidth / (e.naturalWidth / dpi * 72);
+    // Points of a drawing are 4/3 px wide.
+    const style = getComputedStyle(e), points = e.naturalWidth * (e.src.endsWith('.png') ? 72 / dpi : 0.75);
+    const pixels = (e.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)) / points;
     if (pixels * smallest < 8) found.push(['text of a figure is below 8 px', `${e.src.split('/').pop().slice(0, 12)} "${
       e.alt.slice(0, 40)}": ${(pixels * smallest).toFixed(1)} px`]);
     if (e.alt.trim().length < 10 || e.alt.includes('_images/')) say('alternative text says nothing', e);
+  }
+  for (const e of article.querySelectorAll('svg text')) {
+    const box = e.getBoundingClientRect(), frame = e.ownerSVGElement.getBoundingClientRect();
+    if (!box.width) continue;
+    if (box.left < frame.left - 1 || box.right > frame.right + 1) say('cut', e);
+    const grown = Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b);
+    if (grown * parseFloat(getComputedStyle(e).fontSize) < 8) say('text of a figure is below 8 px', e);
   }
   return found;
 }"""
@@ -123,6 +157,44 @@ FOCUS = """() => {
   return {again, seen: shown && box.width * box.height > 0, name: e.tagName.toLowerCase() + (e.id ? '#' + e.id : '')
     + [...e.classList].map(c => '.' + c).join('')
     + ' "' + (e.textContent || e.ariaLabel || '').trim().slice(0, 40) + '"'};
+}"""
+
+# Formulas have passed; a box of their size in their place spares axe-core half of the elements of a page.
+BOXED = """() => {
+  for (const e of document.querySelectorAll('mjx-container')) {
+    const box = (e.querySelector('mjx-math') || e).getBoundingClientRect(), place = document.createElement('span');
+    place.style.cssText = `display: inline-block; width: ${box.width}px; height: ${box.height}px`;
+    e.replaceChildren(place);
+  }
+}"""
+
+# Marks one text of each look that is not known yet, and returns these looks: colour, size, and the grounds below it.
+LOOKS = """known => {
+  const grounds = new Map(), looks = new Map(), texts = [];
+  const ground = e => {
+    if (!e) return '';
+    if (!grounds.has(e)) {
+      const style = getComputedStyle(e), clear = style.backgroundColor === 'rgba(0, 0, 0, 0)';
+      const place = /static|relative/.test(style.position) ? '' : e.tagName + e.className;
+      const own = [style.backgroundColor, style.backgroundImage, style.opacity, style.filter, place].join();
+      const plain = style.backgroundImage === 'none' && style.opacity === '1' && style.filter === 'none' && !place;
+      const covers = plain && style.backgroundColor.startsWith('rgb(');
+      grounds.set(e, (clear && plain ? '' : own) + (covers ? '' : ground(e.parentElement)));
+    }
+    return grounds.get(e);
+  };
+  document.querySelectorAll('[data-look]').forEach(e => e.removeAttribute('data-look'));
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) if (walker.currentNode.data.trim()) texts.push(walker.currentNode.parentElement);
+  for (const e of [...texts, ...document.querySelectorAll('input, textarea')]) {
+    if (!e.checkVisibility({visibilityProperty: true})) continue;
+    const style = getComputedStyle(e), link = e.closest('a');
+    const look = [style.color, style.fontSize, style.fontWeight, link && style.textDecorationLine, ground(e)].join();
+    if (!looks.has(look)) looks.set(look, link || e);
+  }
+  known.forEach(look => looks.delete(look));
+  looks.forEach(e => { e.dataset.look = ''; });
+  return [...looks.keys()];
 }"""
 
 UNREACHED = """() => [...document.querySelectorAll(
@@ -208,16 +280,17 @@ def _watch(page: Page, findings: Findings, current: list[str]) -> None:
     page.on("requestfailed", lambda r: findings.add(current[0], "request failed", r.url.rsplit("/", 1)[-1]))
 
 
-def _axe(page: Page) -> list[tuple[str, str]]:
-    """Run axe-core's rules."""
+def _axe(page: Page, rules: Sequence[str] = (), where: str = "body") -> list[tuple[str, str]]:
+    """Run some of axe-core's rules, or all that we promise but for those of colours."""
     options = {
-        "runOnly": {"type": "tag", "values": list(RULES)},
+        "runOnly": {"type": "rule", "values": list(rules)} if rules else {"type": "tag", "values": list(RULES)},
+        "rules": {rule: {"enabled": rule in rules} for rule in COLOURS},
         "resultTypes": ["violations"],
         "iframes": False,
         "preload": False,  # of style sheets, which a page from a file may not read
     }
     # A formula's colour is that of the text around it, and what MathJax adds for screen readers lies over it unseen.
-    context = {"include": [["body"]], "exclude": [["mjx-container"]]}
+    context = {"include": [[where]], "exclude": [["mjx-container"]]}
     result = page.evaluate("([context, options]) => axe.run(context, options)", [context, options])
     return [
         (f"axe {violation['id']}", f"{node['target'][-1]} {node['html'][:90]} {node['failureSummary'][-160:]}")
@@ -242,23 +315,73 @@ def _keyboard(page: Page) -> list[tuple[str, str]]:
     return found + [("out of reach of the keyboard", name) for name in page.evaluate(UNREACHED)]
 
 
-def _inspect(page: Page, axe: str, findings: Findings, name: str) -> None:
-    """Check one loaded page: wide and light, then narrow and dark, so that each width and each theme has its turn."""
-    page.evaluate(axe)
-    for width, theme in ((WIDE, "light"), (NARROW, "dark")):
-        page.set_viewport_size({"width": width, "height": HEIGHT})
-        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
-        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        found = _axe(page) + [tuple(item) for item in page.evaluate(LAYOUT, [figures.SMALLEST, figures.DPI])]
-        for kind, what in found:
-            findings.add(name, f"{width} px, {theme}: {kind}", what)
-    for kind, what in _keyboard(page):
-        findings.add(name, kind, what)
+def _colours(page: Page, known: set[str]) -> list[tuple[str, str]]:
+    """Run axe-core's rules of colours on texts whose look in this theme no page had before."""
+    fresh = page.evaluate(LOOKS, list(known))
+    known |= set(fresh)
+    return _axe(page, COLOURS, "[data-look]") if fresh else []
+
+
+def _show(page: Page, width: int, theme: str) -> str:
+    """Change width and theme, wait for the page to follow, and return the two in words."""
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+    page.evaluate(SETTLED)
+    return f"{width} px, {theme}"
+
+
+def _inspect(page: Page, known: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+    """Check one loaded page at both widths and in both themes, and yield what is wrong, by kind."""
+    page.evaluate(PICTURES)
+    for width in (WIDE, NARROW):
+        view = _show(page, width, "light")
+        yield from ((f"{view}: {kind}", what) for kind, what in page.evaluate(LAYOUT, [figures.SMALLEST, figures.DPI]))
+    yield from _keyboard(page)
+    page.evaluate(BOXED)
+    yield from ((f"{view}: {kind}", what) for kind, what in _axe(page, SIZES))
+    for width, theme in ((NARROW, "light"), (NARROW, "dark"), (WIDE, "dark"), (WIDE, "light")):
+        view = _show(page, width, theme)
+        yield from ((f"{view}: {kind}", what) for kind, what in _colours(page, known[theme]))
+    yield from ((f"{view}: {kind}", what) for kind, what in _axe(page))
+
+
+def _walk(
+    executable: str, site: Path, waiting: deque[Path], findings: Findings, known: Mapping[str, set[str]]
+) -> dict[str, dict]:
+    """Take pages that wait, until none is left, into a browser of its own; return their anchors and links by name."""
+    from axe_playwright_python.base import AXE_FILE_PATH
+    from playwright.sync_api import sync_playwright
+
+    axe, facts, current = Path(AXE_FILE_PATH).read_text("utf-8"), {}, [""]
+    with sync_playwright() as playwright:
+        # No sandbox: continuous integration runs as root, and the pages are our own.
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        _watch(page, findings, current)
+        while waiting:
+            try:
+                path = waiting.pop()
+            except IndexError:  # another browser was faster
+                break
+            current[0] = name = path.relative_to(site).as_posix()
+            start = time.perf_counter()
+            page.set_viewport_size({"width": WIDE, "height": HEIGHT})
+            page.emulate_media(color_scheme="light", reduced_motion="reduce")
+            page.goto(path.as_uri())
+            page.wait_for_function(READY)
+            facts[name] = page.evaluate(FACTS)
+            page.evaluate(axe)
+            for kind, what in _inspect(page, known):
+                findings.add(name, kind, what)
+            print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
+        browser.close()
+    return facts
 
 
 def look(site: Path, only: Sequence[str] = ()) -> Findings:
-    """Open the pages of a site, one after the other in one browser, and return what is wrong with them.
+    """Open the pages of a site, two at a time, and return what is wrong with them.
 
     Args:
         site: Folder of the built pages.
@@ -267,35 +390,23 @@ def look(site: Path, only: Sequence[str] = ()) -> Findings:
     Raises:
         RuntimeError: If there is no browser, or no page.
     """
-    from axe_playwright_python.base import AXE_FILE_PATH
-    from playwright.sync_api import sync_playwright
-
     executable, paths = browser_path(), pages_of(site)
     if executable is None:
         raise RuntimeError(f"no Chromium found; install one of {', '.join(BROWSERS)}, or name it in NEUMATC_CHROMIUM.")
     if not paths:
         raise RuntimeError("no built pages found; run `make book` first.")
-    findings, facts, current = Findings(), {}, [""]
-    axe = Path(AXE_FILE_PATH).read_text("utf-8")
-    with sync_playwright() as playwright:
-        # No sandbox: continuous integration runs as root, and the pages are our own.
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": WIDE, "height": HEIGHT}, color_scheme="light")
-        page.set_default_timeout(PATIENCE)
-        _watch(page, findings, current)
-        for path in paths:
-            current[0] = name = path.relative_to(site).as_posix()
-            if only and not any(part in name for part in only):
-                continue
-            start = time.perf_counter()
-            page.emulate_media(color_scheme="light", reduced_motion="reduce")
-            page.goto(path.as_uri())
-            page.wait_for_function(READY)
-            facts[page.url.removeprefix(site.resolve().as_uri() + "/").partition("#")[0]] = page.evaluate(FACTS)
-            if page.url.startswith(path.as_uri()):  # the first page forwards to the introduction
-                _inspect(page, axe, findings, name)
-            print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
-        browser.close()
+    chosen = [path for path in paths if not only or any(part in path.relative_to(site).as_posix() for part in only)]
+    leads = {path: FORWARD.findall(path.read_text("utf-8")) for path in chosen}
+    # The largest comes first, so that no browser has it alone in the end.
+    waiting, findings = (
+        deque(sorted((path for path in chosen if not leads[path]), key=lambda path: path.stat().st_size)),
+        Findings(),
+    )
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        shared = executable, site, waiting, findings, {"light": set(), "dark": set()}
+        walks = [pool.submit(_walk, *shared) for _ in range(min(AT_ONCE, len(chosen)))]
+        facts = {name: found for walk in walks for name, found in walk.result().items()}
+    facts |= {path.relative_to(site).as_posix(): {"ids": [], "links": links} for path, links in leads.items() if links}
     if not only:
         files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
         for name, link in broken_links(facts, files):

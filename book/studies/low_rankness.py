@@ -209,14 +209,13 @@ def poles_figure(record: Record) -> Figure:
         left.semilogy(r, arrays[f"ring_polynomial_{i}"][:most], ".", color=colour, ms=4, markevery=3)
         left.semilogy(r, entry["rho"] ** -r.astype(float), ":", color=figures.BLACK, lw=1)
     left.plot([], [], ".", color=figures.GREY, label="polynomials")
-    left.plot([], [], ":", color=figures.BLACK, lw=1, label="$\\rho^{-r}$")
+    left.plot([], [], ":", color=figures.BLACK, lw=1, label="theory")
     r = np.arange(1, most + 1)
     right.semilogy(r, arrays["pair"][:most], color=figures.BLUE, label="limit")
     right.semilogy(r, arrays["pair_polynomial"][:most], ".", color=figures.BLUE, ms=4, markevery=3, label="polynomials")
     for delta, colour, line in ((n["near"], figures.ORANGE, "--"), (n["far"], figures.GREEN, "-.")):
         rho = delta + math.sqrt(1 + delta**2)
-        label = f"$\\rho^{{-r}}$ of $\\delta$ = {delta}"
-        right.semilogy(r, rho ** -r.astype(float), line, color=colour, lw=1.2, label=label)
+        right.semilogy(r, rho ** -r.astype(float), line, color=colour, lw=1.2, label=f"theory, $\\delta$ = {delta}")
     left.set(ylabel="relative error", ylim=(1e-11, 2))
     right.set(xlabel="terms $r$", ylabel="relative error", ylim=(1e-11, 2))
     for axes, title in ((left, "poles all around"), (right, "one pair near, the others far")):
@@ -545,7 +544,7 @@ def models_figure(record: Record) -> Figure:
     panels[1].set_xticks([1, 3, 10, 30, 100, 300, 1000], ["1", "3", "10", "30", "100", "300", "1000"])
     for axes in panels:
         axes.set_ylim(1e-9, 2)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
+        figures.name_lines(axes, axes.lines)
     return figure
 
 
@@ -596,7 +595,7 @@ def product_figure(record: Record) -> Figure:
     """Plot the number of terms against bandwidth times delay spread."""
     sweep = record.numbers["sweep"]
     figure, axes = plt.subplots(figsize=(5.0, 4.6))
-    product = [entry["product"] for entry in sweep]
+    product, lines = [entry["product"] for entry in sweep], []
     for key, line, colour, label in (
         ("H", "o-", figures.BLUE, "$H$, limit"),
         ("H_polynomial", "o:", figures.BLUE, "$H$, polynomials"),
@@ -604,14 +603,17 @@ def product_figure(record: Record) -> Figure:
         ("inverse_polynomial", "s:", figures.RED, "inverse, polynomials"),
         ("U", "^-.", figures.GREEN, "U aligned, limit"),
     ):
-        axes.loglog(product, [entry[key] for entry in sweep], line, color=colour, ms=6, mfc="white", label=label)
-    axes.axhline(2 * sweep[0]["paths"], color=figures.GREY, lw=1, ls="--", label="$2L$, bound for $H$")
+        lines += axes.loglog(
+            product, [entry[key] for entry in sweep], line, color=colour, ms=6, mfc="white", label=label
+        )
+    exact = axes.axhline(2 * sweep[0]["paths"], color=figures.GREY, lw=1, ls="--", label="$2L$, bound for $H$")
     axes.set(xlabel="bandwidth times delay spread", ylabel="real terms for an error of 1e-2")
     ticks = [t for t in (3, 10, 30, 100, 300) if t <= 1.2 * max(entry["inverse_polynomial"] for entry in sweep)]
     axes.set_yticks(ticks, [str(t) for t in ticks])
     axes.set_xticks(product, [f"{value:.2g}" for value in product])
     axes.minorticks_off()
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(handles=[exact], loc="outside lower center", fontsize=9)
+    figures.name_lines(axes, lines)
     return figure
 
 
@@ -741,11 +743,18 @@ def draw(axes: Axes, errors: np.ndarray, line: str, colour: str, label: str, mos
 
 
 def finish(titles: Mapping[Axes, str]) -> None:
-    """Give panels their legends and labels."""
+    """Give panels their labels, and their lines names: in a legend, or beside their ends where they are many."""
+    list(titles)[-1].set_xlabel("terms $r$")
     for axes, title in titles.items():
         axes.set_ylabel("relative error")
-        axes.legend(fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), title=title, title_fontsize=10)
-    axes.set_xlabel("terms $r$")
+        lines, labels = axes.get_legend_handles_labels()
+        if len(labels) > figures.LINES:
+            axes.set_title(title)
+            figures.name_lines(axes, lines)
+        else:
+            axes.legend(
+                fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), title=title, title_fontsize=10
+            )
 
 
 def breaks_figure(record: Record) -> Figure:

@@ -20,18 +20,24 @@ from bs4 import BeautifulSoup, Tag
 from studies import look, provenance
 
 NAME = "neumatc.pdf"
-# What belongs to the screen: buttons, permalinks, controls, the images of dark pages, and code that pages hide.
-SCREEN = ".headerlink, .night, .copybtn, script, .interactive script, .prev-next-footer, .tag_hide-input .cell_input"
+# What belongs to the screen: buttons, permalinks, controls, the images of dark pages, code that pages hide with what
+# unfolds it, BibTeX under each figure, and pictures that are in the book twice.
+SCREEN = (
+    ".headerlink, .night, .copybtn, script, .interactive script, .prev-next-footer, .above-input, .origin details, "
+    ".gallery"
+)
 # A4 in print: tables and code are smaller, figures are not torn, chapters begin on a page of their own.
 STYLE = """
 article { break-before: page; max-width: none; }
 article:first-of-type { break-before: auto; }
 figure, table, pre, .admonition { break-inside: avoid-page; }
 h1, h2, h3 { break-after: avoid; }
-table { font-size: 8pt; display: table !important; max-width: 100% !important; width: auto !important; }
+table { font-size: 8pt !important; display: table !important; max-width: 100% !important; width: auto !important; }
 td, th { white-space: normal !important; padding: 1pt 3pt !important; }
+td p, th p { margin: 0 !important; max-width: none !important; width: auto !important; }
 pre { font-size: 8pt; white-space: pre-wrap !important; }
-figure img, .cell_output img { max-width: 12cm; }
+figure img, .cell_output img { max-height: 13cm; max-width: 11cm; width: auto !important; }
+dl, dd { margin-bottom: 3pt !important; }
 body { font-size: 10pt; background: #fff; }
 .interactive { border: 0; }
 """

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
-from studies import provenance, registry, slices
+from studies import figures, provenance, registry, slices
 
 FORMATS = {"figure": ("svg", "pdf", "csv"), "table": ("csv",)}
 COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
@@ -79,6 +79,7 @@ def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> lis
 
     Raises:
         FileNotFoundError: If a record is missing.
+        RuntimeError: If readers could not read the figure, see :func:`figures.faults`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for kind in FORMATS["figure"]:
@@ -89,6 +90,8 @@ def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> lis
         if isinstance(shown, provenance.Table):
             contents = {"csv": as_csv([shown.header, *shown.rows]).encode()}
         else:
+            if found := figures.faults(shown):
+                raise RuntimeError(f"{entry.id}: {found[0]}" + f"; {len(found) - 1} more" * (len(found) > 1) + ".")
             contents = {kind: _drawn(shown, kind, entry.id, credit) for kind in ("svg", "pdf")}
             if rows := list(data(shown)):
                 contents["csv"] = as_csv([COLUMNS, *rows]).encode()

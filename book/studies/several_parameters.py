@@ -233,7 +233,7 @@ def designs(record: Record, plane: nm.Problem, q: Tensor, X: Tensor) -> None:
 
 def square(axes: Axes, title: str) -> None:
     """Draw the frame of a design in the square."""
-    axes.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    axes.set(title=title, xlabel="first parameter", ylabel="second parameter", aspect="equal")
     axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
 
 
@@ -257,7 +257,13 @@ def designs_figure(record: Record) -> Figure:
     ):
         k = arrays[f"index_{index}"]
         axes.plot(*k.T, marker, ls="", color=colour, ms=size, mfc="none", label=index)
-    axes.set(title="polynomials of degree 8", xlabel="$k_1$", ylabel="$k_2$", aspect="equal", xticks=range(0, 9, 2))
+    axes.set(
+        title="polynomials of degree 8",
+        xlabel="first degree",
+        ylabel="second degree",
+        aspect="equal",
+        xticks=range(0, 9, 2),
+    )
     axes.set_yticks(range(0, 9, 2))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     return figure
@@ -440,22 +446,25 @@ def solves_figure(record: Record) -> Figure:
         "residual projection": (figures.PURPLE, "v--", 1.4),
         "best in the span of the snapshots": (figures.BLACK, "-", 1.0),
     }
+    # As they fit beside the ends of the lines.
+    short = {
+        "closed form, least squares in the span": "least squares in span",
+        "closed form, snapshots alone": "snapshots alone",
+        "Chebyshev, tensor grid": "Chebyshev, tensor",
+        "radial functions, tuned": "radial functions",
+        "best in the span of the snapshots": "best in span",
+    }
+    lines = []
     for name, (colour, line, width) in styles.items():
-        axes.loglog(curves[name]["solves"], curves[name]["errors"], line, color=colour, lw=width, ms=5, label=name)
+        solves, errors, label = curves[name]["solves"], curves[name]["errors"], short.get(name, name)
+        lines += axes.loglog(solves, errors, line, color=colour, lw=width, ms=5, label=label)
     limit = curves["limit of the rank"]
-    axes.loglog(
-        limit["solves"],
-        limit["errors"],
-        color=figures.GREEN,
-        lw=5,
-        alpha=0.4,
-        zorder=1,
-        label="limit, as many terms as solves",
-    )
+    style = {"color": figures.GREEN, "lw": 5, "alpha": 0.4, "zorder": 1, "label": "limit of the rank"}
+    lines += axes.loglog(limit["solves"], limit["errors"], **style)
     axes.set_xticks(limit["solves"], [str(n) for n in limit["solves"]])
     axes.minorticks_off()
     axes.set(xlabel="exact solves", ylabel="relative error", ylim=(min(curves["closed form"]["errors"]) / 3, None))
-    figure.legend(loc="outside lower center", ncols=1, fontsize=9)
+    figures.name_lines(axes, lines)
     return figure
 
 

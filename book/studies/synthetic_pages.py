@@ -244,11 +244,11 @@ def difficulty(record: Record) -> Figure:
 
 def growth(record: Record) -> Figure:
     """Draw the exact solves of a fit against the size, the terms, the cycles and the number of parameters."""
-    figure, panels = figures.plt.subplots(2, 2, figsize=(figures.WIDTH, 6.0))
+    figure, panels = figures.stacked(len(STEPS), 2.1)
     # Eight families: one colour more than the cycle of the book has, which stops at black.
     colours = [*(style["color"] for style in figures.plt.rcParams["axes.prop_cycle"]), figures.GREY]
     styles = {kind: {"color": colour} for kind, colour in zip(KINDS, colours)}
-    for axes, (name, (values, kinds, _)) in zip(panels.flat, STEPS.items()):
+    for axes, (name, (values, kinds, _)) in zip(panels, STEPS.items()):
         for kind in kinds:
             points = [
                 middle([x for x in of(record.numbers[name], kind) if x[name] == value], "solves") for value in values
@@ -264,14 +264,11 @@ def growth(record: Record) -> Figure:
             ]
             if stopped:
                 axes.plot(*zip(*stopped), mark, ms=4.5, mfc="white", zorder=3, **style)
-        axes.set(yscale="log", ylim=(5, 1.5 * study.MOST_SOLVES), xlabel=study.AXES[name])
+        axes.set(yscale="log", ylim=(5, 1.5 * study.MOST_SOLVES), xlabel=study.AXES[name], ylabel="exact solves")
         if name != "dimension":
             axes.set_xscale("log", base=2)
         axes.set_xticks(values, [str(value) for value in values])
-    for axes in panels[:, 0]:
-        axes.set_ylabel("exact solves")
-    lines = {label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, fontsize=9)
+        figures.name_lines(axes, axes.lines)
     return figure
 
 
