@@ -1,6 +1,8 @@
 """The browser job, on links that are not there and, where a browser is, on pages with a planted fault each."""
 
 import importlib.util
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,11 @@ def test_without_a_browser_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(look, "browser_path", lambda: None)
     with pytest.raises(RuntimeError, match="NEUMATC_CHROMIUM"):
         look.look(tmp_path)
+
+
+def test_where_no_browser_can_be_installed_the_job_says_so_and_passes(tmp_path):
+    for name in ("bash", "dirname", "id"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    command, path = [tmp_path / "bash", ROOT / ".ci" / "look"], {"PATH": str(tmp_path)}
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("skipped: no Chromium")
