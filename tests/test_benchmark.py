@@ -222,7 +222,8 @@ def test_a_load_that_is_made_on_purpose_is_no_reason_to_refuse(clock, idle):
         ({"a": (1, 1, 1), "b": (2, 2.1, 2)}, 0.05, ""),
         ({"a": (1, 1, 1), "b": (2, 2.1, 2)}, None, ""),
         ({"a": (1, 1, 1), "b": (2, 2.1, 2)}, 0.2, "other work took 20%"),
-        ({"a": (1, 1, 1, 1), "b": (1, 1, 3, 3)}, 0.0, "the times of one method spread by 100%"),
+        ({"a": (1, 1, 3, 3), "b": (1, 3, 3, 1)}, 0.0, "the times of every method spread by more than 50%"),
+        ({"a": (1, 1, 1, 1), "b": (1, 1, 3, 3)}, 0.0, ""),
         # Both slow down together: a drift of the machine, which the ratio does not see.
         ({"a": (1, 2, 8), "b": (2, 4, 16)}, 0.0, ""),
         ({"a": (1, 1), "b": (2, 2)}, 0.0, "2 round(s) have no spread"),
@@ -231,6 +232,30 @@ def test_a_load_that_is_made_on_purpose_is_no_reason_to_refuse(clock, idle):
 def test_what_is_not_to_be_published(seconds, others, words):
     found = benchmark.objection(seconds, Load(None, others))
     assert found.startswith(words) and bool(found) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wild"),
+    [
+        ({"a": (1, 1, 1, 1), "b": (1, 1, 3, 3), "c": (2, 2, 2, 2)}, ["b"]),
+        # Both slow down together: a drift of the machine, which the ratio does not see.
+        ({"a": (1, 2, 8), "b": (2, 4, 16)}, []),
+        ({"a": (1, 2, 8)}, ["a"]),
+        ({"a": (1, 1, 3, 3), "b": (1, 3, 3, 1)}, ["a", "b"]),
+        ({"a": (1, 1, 3, 3), "b": (2, 2, 2, 2), "c": (1, 1.1, 1, 1.1)}, ["a"]),
+    ],
+)
+def test_times_that_spread_too_much_are_named(seconds, wild):
+    assert benchmark.unsteady(seconds) == wild
+
+
+def test_a_callable_that_is_unsteady_has_no_ratio_and_the_others_have_theirs(clock, idle):
+    own = {"a": [0.125] * 20, "b": [0.1, 0.4, 0.9, 0.1, 1.6] * 4, "c": [0.25] * 20}
+    found = benchmark.compare({name: clock.callable(name, times) for name, times in own.items()}, rounds=5)
+    assert not found.refused and found.conditions["unsteady"] == ["b"]
+    assert found.conditions["attempts"] == benchmark.ATTEMPTS
+    assert found.ratio("c", "a") == (2, 2, 2)
+    assert all(map(math.isnan, (*found.ratio("b", "a"), *found.ratio("a", ("b", "c")), *found.ratio(1.0, "b"))))
 
 
 def timings(**seconds):

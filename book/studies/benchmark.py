@@ -206,19 +206,32 @@ class Ratio(NamedTuple):
 UNKNOWN = Ratio(math.nan, math.nan, math.nan)
 
 
-def dispersion(seconds: Mapping[str, Sequence[float]]) -> float:
-    """Return the largest distance of the quartiles of a callable's times, relative to their median.
+def unsteady(seconds: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the callables whose times spread too much: their quartiles are ``SPREAD`` of the median apart, or more.
 
-    Times are in units of the first callable's in the same round, where there are several, so that a drift of the
-    machine does not count.
+    Times are in units of another callable's in the same round, where there are several, so that a drift of the machine
+    does not count: of the one beside which the fewest spread, and of these the one that spreads least by itself.
     """
-    first, *others = seconds.values()
-    ratios = [[a / b for a, b in zip(other, first)] for other in others] or [first]
-    return max((x.upper - x.lower) / x.median for x in map(Ratio.of, ratios))
+    alone = {name: _spread(times) for name, times in seconds.items()}
+
+    def beside(unit: str) -> list[str]:
+        others = {name: [a / b for a, b in zip(x, seconds[unit])] for name, x in seconds.items() if name != unit}
+        return [name for name, ratios in others.items() if _spread(ratios) > SPREAD]
+
+    unit = min(seconds, key=lambda name: (len(beside(name)), alone[name]))
+    wild = set(beside(unit))
+    if len(wild) == len(seconds) - 1 and alone[unit] > SPREAD:
+        wild.add(unit)
+    return [name for name in seconds if name in wild]
+
+
+def _spread(times: Sequence[float]) -> float:
+    lower, median, upper = Ratio.of(times)
+    return (upper - lower) / median
 
 
 def objection(seconds: Mapping[str, Sequence[float]], found: Load) -> str:
-    """Return why times are not to be published, in words; empty if they may be.
+    """Return why no time of a measurement is to be published, in words; empty if those of steady callables may be.
 
     Args:
         seconds: Name -> times by round.
@@ -229,9 +242,8 @@ def objection(seconds: Mapping[str, Sequence[float]], found: Load) -> str:
         return f"{rounds} round(s) have no spread"
     if refused := too_much(found):
         return refused
-    spread = dispersion(seconds)
-    if spread > SPREAD:
-        return f"the times of one method spread by {spread:.0%} of their median, where {SPREAD:.0%} is allowed"
+    if len(unsteady(seconds)) == len(seconds):
+        return f"the times of every method spread by more than {SPREAD:.0%} of their median"
     return ""
 
 
@@ -241,9 +253,10 @@ class Timings:
 
     Attributes:
         seconds: Name -> times by round, in seconds.
-        conditions: For the record: ``refused`` (why the times are not to be published, or empty), ``date``,
-            ``rounds``, ``attempts``, ``threads``, ``processor``, ``load_before`` (runnable processes in the minute
-            before) and ``load_during`` (share of the processor that others took).
+        conditions: For the record: ``refused`` (why no time is to be published, or empty), ``unsteady`` (the callables
+            whose own times are not, since they spread too much), ``date``, ``rounds``, ``attempts``, ``threads``,
+            ``processor``, ``load_before`` (runnable processes in the minute before) and ``load_during`` (share of the
+            processor that others took).
     """
 
     seconds: Mapping[str, tuple[float, ...]]
@@ -251,7 +264,7 @@ class Timings:
 
     @property
     def refused(self) -> bool:
-        """Whether the times are not to be published; every ratio is unknown then."""
+        """Whether no time is to be published; every ratio is unknown then."""
         return bool(self.conditions["refused"])
 
     def ratio(self, slow: Work, fast: Work) -> Ratio:
@@ -283,8 +296,12 @@ class Timings:
         return self.by_round(paid, fit, instead, exact, surrogate)
 
     def by_round(self, function: Callable[..., float], *works: Work) -> Ratio:
-        """Return quartiles and median of what a function makes of the times of a round; unknown where refused."""
-        if self.refused:
+        """Return quartiles and median of what a function makes of the times of a round.
+
+        Unknown where the times were refused, or one of the works is unsteady.
+        """
+        names = {part for work in works for part in (work if isinstance(work, tuple) else (work,))}
+        if self.refused or names & set(self.conditions.get("unsteady", ())):
             return UNKNOWN
         return Ratio.of([function(*own) for own in zip(*map(self._times, works))])
 
@@ -302,10 +319,11 @@ def compare(
 
     Each round runs every callable once, in alternating order (forwards, then backwards), so that slow drifts of the
     machine fall on all of them; the warm-up is not counted; CUDA work is waited for. Where :func:`objection` has one,
-    all is measured again, up to ``ATTEMPTS`` times and as long as ``PATIENCE`` lasts; then the times are refused.
+    or a callable is :func:`unsteady`, all is measured again, up to ``ATTEMPTS`` times and as long as ``PATIENCE``
+    lasts; then these times are refused.
 
     Args:
-        callables: Name -> function without arguments; the first one is the unit of the dispersion.
+        callables: Name -> function without arguments.
         rounds: Timed rounds.
         warm_up: Rounds before them.
         judged: Whether times may be refused; not where a study makes the load itself.
@@ -319,10 +337,10 @@ def compare(
         watch = load.Watch()
         seconds = _alternate(callables, rounds, warm_up if attempt == 1 else 0)
         found = watch.load()
-        refused = objection(seconds, found) if judged else ""
-        if not refused or rounds < ROUNDS or time.perf_counter() - begin > PATIENCE:
+        refused, wild = (objection(seconds, found), unsteady(seconds)) if judged else ("", [])
+        if not (refused or wild) or rounds < ROUNDS or time.perf_counter() - begin > PATIENCE:
             break
-    return Timings(seconds, conditions(refused, found, rounds=rounds, attempts=attempt))
+    return Timings(seconds, conditions(refused, found, rounds=rounds, attempts=attempt) | {"unsteady": wild})
 
 
 def conditions(refused: str, found: Load, *, rounds: int, attempts: int = 1) -> dict[str, object]:

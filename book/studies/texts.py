@@ -224,4 +224,7 @@ def conditions(*measured: Mapping[str, object]) -> str:
     refused = len(measured) - len(good)
     left = f" {refused} of {len(measured)} timings {'was' if refused == 1 else 'were'} refused." if refused else ""
     rounds = min(x["rounds"] for x in good)
+    # Records that were published before times were judged one by one have no such entry.
+    wild = sorted({name for x in good for name in x.get("unsteady", ())})
+    left += f" Too unsteady to be published: {listed(wild)}." if wild else ""
     return f"Timed on {days}: {where}, {rounds} rounds; {load}other work {work}.{left}"
