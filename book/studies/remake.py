@@ -106,7 +106,7 @@ def agreement(entry: registry.Entry, profile: str, made: Path | None) -> list[st
     """Return in sentences whether what an entry was remade from agrees with what is published.
 
     Compared are the headline numbers of its chapter, each within its own tolerance, times left out; and the CSV, with
-    that of the built book where there is one, within the widest of these tolerances.
+    that of the built book where there is one, within the widest of these tolerances, or that of single precision.
 
     Args:
         entry: From the registry.
@@ -131,7 +131,7 @@ def agreement(entry: registry.Entry, profile: str, made: Path | None) -> list[st
         lines.append(f"{entry.chapter}: no published numbers at {profile} to compare with")
     page = provenance.root() / "_build" / "html" / "figures" / f"{entry.id}.csv"
     if made is not None and page.is_file():
-        within = max((h.within for h in own), default=headlines.SINGLE)
+        within = max([headlines.SINGLE, *(h.within for h in own)])
         lines.append(f"{entry.id}.csv beside that of the built book: {differences(made, page, within)}")
     elif made is not None:
         lines.append(f"{entry.id}.csv: the built book's is not here to compare with; `make book` makes it")
