@@ -1,6 +1,6 @@
 # Every target sets .venv up first; that takes a minute or two once and no time afterwards.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check run reproduce figure publish refresh look pdf clean
+.PHONY: help setup book test check run reproduce known figure publish refresh look pdf clean
 
 PROFILE ?= cpu
 DEVICE ?= auto
@@ -52,7 +52,13 @@ run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|study|gpu] [DE
 reproduce: setup ## run chapters and compare with the published numbers: [PROFILE=smoke|cpu|gpu] [CHAPTER=...]
 	@$(VENV) -m studies.reproduce run $(CHAPTER) --profile "$(PROFILE)"
 
-figure: setup ## remake one figure or table from its record: ID=... [PROFILE=smoke|cpu|study|gpu]
+# Before set-up, which can take minutes: an unknown ID fails at once, and a known one says what it takes.
+known:
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c '' 2>/dev/null; then exec "$$python" book/studies/ids.py "$(ID)" "$(PROFILE)"; fi; \
+	done
+
+figure: known setup ## remake one figure or table from its record: ID=... [PROFILE=smoke|cpu|study|gpu]
 	@$(VENV) -m studies.runs figure "$(ID)" --profile "$(PROFILE)"
 
 publish: setup ## keep the record of a run in notebooks/records: CHAPTER=... [PROFILE=cpu|study|gpu]

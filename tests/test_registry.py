@@ -17,7 +17,7 @@ import pytest
 import yaml
 from docutils import nodes
 
-from studies import cite, prose, provenance, registry, remake, runs, slices
+from studies import cite, headlines, ids, prose, provenance, registry, remake, runs, slices
 
 ROOT = Path(__file__).parents[1]
 
@@ -166,7 +166,7 @@ def test_a_figure_that_a_telephone_cannot_show_is_refused(project):
 def test_make_figure_writes_drawings_and_exact_numbers(project):
     paths = runs.figure("fig-tiny")
     assert [path.relative_to(project).as_posix() for path in paths] == [
-        f"_build/figures/fig-tiny.{kind}" for kind in ("svg", "pdf", "csv")
+        f"_build/figures/fig-tiny.{kind}" for kind in ("svg", "pdf", "csv", "bib")
     ]
     assert paths[0].read_text("utf-8").count("<svg") == 1 and paths[1].read_bytes().startswith(b"%PDF")
     found = rows(paths[2])
@@ -180,8 +180,51 @@ def test_the_same_record_gives_the_same_files(project):
 
 
 def test_make_figure_takes_a_table_too(project):
-    (path,) = runs.figure("tab-tiny")
+    path, reference = runs.figure("tab-tiny")
     assert path.read_text("utf-8") == "a,b\n1,x | y\n"
+    assert reference.read_text("utf-8").startswith("@misc{neumatc-companion-tab-tiny,")
+
+
+def test_what_it_takes_is_said_before_anything_is_set_up(project):
+    with pytest.raises(ValueError, match="the nearest are fig-tiny"):
+        ids.announcement("fig-tinny", "cpu", project)
+    assert "expected an unknown time" in ids.announcement("fig-tiny", "cpu", project)
+    publish_numbers(project, chapters={"tiny": {"seconds": 900.0, "processor_seconds": 300.0}})
+    said = ids.announcement("fig-tiny", "cpu", project)
+    assert "of the chapter tiny" in said and "Set-up: " in said and "about 5 min" in said
+
+
+def test_ids_are_those_of_the_registry():
+    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in known()}
+
+
+def publish_numbers(project, values=(), chapters=()):
+    path = project / "notebooks" / "expected" / "cpu.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"values": dict(values), "chapters": dict(chapters)}), "utf-8")
+
+
+@pytest.mark.parametrize(("got", "verdict"), [(2.1, "1 of 1 published numbers agree"), (3.0, "off: tiny-n")])
+def test_a_remade_figure_says_whether_its_numbers_are_the_published_ones(project, monkeypatch, capsys, got, verdict):
+    monkeypatch.setattr(headlines, "HEADLINES", (headlines.Headline("tiny-n", "n", "tiny/n", within=0.1),))
+    publish_numbers(project, values={"tiny-n": 2.0})
+    made = provenance.load("tiny", "cpu")
+    made.numbers["n"] = got
+    made.save()
+    runs.figure("fig-tiny")
+    said = capsys.readouterr().out
+    assert verdict in said and "the built book's is not here" in said
+
+
+def test_its_csv_is_compared_with_that_of_the_built_book(project, capsys):
+    path = project / "_build" / "html" / "figures" / "fig-tiny.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(runs.figure("fig-tiny")[2].read_bytes())
+    runs.figure("fig-tiny")
+    assert "entries agree within" in capsys.readouterr().out
+    path.write_text(path.read_text("utf-8").replace(",2.0,", ",2.5,"), "utf-8")
+    runs.figure("fig-tiny")
+    assert ": 1 of " in capsys.readouterr().out
 
 
 def test_an_unknown_id_fails_with_the_nearest(project, capsys):
@@ -203,7 +246,7 @@ def test_a_published_record_of_the_profile_stands_for_the_run(project, monkeypat
     provenance.publish("tiny", "cpu")
     shutil.rmtree(project / "_build")
     monkeypatch.setattr(runs, "run", lambda *_: pytest.fail("it ran"))
-    assert len(runs.figure("fig-tiny")) == 3
+    assert len(runs.figure("fig-tiny")) == 4
 
 
 # The data of a figure
@@ -340,6 +383,11 @@ def test_bibtex_names_version_commit_and_authors_of_the_citation_file(project):
     assert text.startswith("@misc{neumatc-companion-fig-tiny,") and text.count("{") == text.count("}")
     assert "author = {{NeuMatC companion authors}}" in text and f"version = {{{meta['version']}}}" in text
     assert "commit " in text and "doi" not in text.lower()
+    assert "note = {What it shows. Version " in text, "the first sentence of the caption"
+
+
+def test_a_caption_in_bibtex_is_escaped_outside_of_its_formulas():
+    assert cite.tex("5 % of $a_1 & b$, c_d") == r"5 \% of $a_1 & b$, c\_d"
 
 
 def test_citation_and_zenodo_agree_and_credit_the_companion():

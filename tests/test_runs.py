@@ -303,7 +303,7 @@ def test_the_terminal_shows_what_a_chapter_is_expected_to_take_and_took(project,
 
 
 def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take(project, pretend):
-    places = "".join(f"<!-- {name} -->\n\n" for name in ("launch", "times", "numbers", "build"))
+    places = "".join(f"<!-- {name} -->\n\n" for name in ("launch", "clone", "times", "numbers", "build"))
     (project / "book" / "reproduce.md").write_text(f"# Run it again\n\n{places}")
     expect(project, tiny=100.0)
     runs.book()
@@ -315,7 +315,7 @@ def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take
     record = provenance.load("tiny", "cpu")
     assert f"| {{doc}}`/notebooks/tiny` | not known | 0 s ({record.provenance['date'][:10]}) |" in text
     assert f"| {{doc}}`/notebooks/tiny` | {record.provenance['date']} |" in text
-    assert "no buttons" in text
+    assert "no buttons" in text and "git clone ADDRESS neumatc" in text
     assert "`make book`" in text
     assert str(project) not in text
     # The notebook of the repository stays without these.

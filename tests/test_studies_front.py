@@ -14,14 +14,17 @@ ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "book").glob("*.md") if path.stem != "glossary"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Words of the chapters that a reader of another field does not know, or knows in another sense.
-TECHNICAL = """AAA, adjoint, alignment, avoided crossing, batched, bound, box, break-even, budget, CDL, certificate,
-Chebyshev nodes, closed form, collocation point, condition number, conical intersection, crossing, defect, delay
-spread, Eckart-Young limit, embedding, equaliser, estimate, event, exact solve, face, factor, failure probability,
-failure-informed sampling, family, fit, gauge, Gram matrix, held, knot, latent tensor, LMMSE, map in pieces, met,
-mode-3 product, node, NumPy loop, operation, pass, peer, piece, POD, problem, profile, quartiles, rank, rational
-function, real rank, record, reduced basis, residual, reused memory, rounding, slice, snapshot, spline, stream,
-stretching, strongest exact method, subcarrier, swing, subspace, sum rate, surrogate, term, tolerance, trained,
-unfolding"""
+TECHNICAL = """AAA, Adam, adjoint, alignment, analytic, avoided crossing, band, batched, bound, box, branch point,
+break-even, Brillouin zone, budget, CDL, certificate, Chebyshev nodes, Cholesky, closed form, collocation point,
+condition number, conical intersection, crossing, defect, delay spread, downlink, Eckart-Young limit, embedding,
+equaliser, estimate, event, exact solve, face, factor, failure probability, failure-informed sampling, family, Fejér,
+fit, Frobenius norm, gauge, Gram matrix, greedy, held, hidden layer, Hölder continuous, importance sampling, knot,
+LAPACK, latent tensor, Lebesgue constant, Lipschitz continuous, LMMSE, map in pieces, met, minibatch, mode-3 product,
+Newton step, node, normal equations, NumPy loop, operation, parallel transport, pass, peer, piece, POD, polar factor,
+pole, problem, Procrustes, profile, projector, quadrature weights, quartiles, rank, rational function, real rank,
+record, reduced basis, residual, reused memory, rounding, RZF, seam, Sionna, slice, snapshot, Sobol, spline, stream,
+stretching, strongest exact method, subcarrier, subspace, sum rate, surrogate, swing, tensor grid, term, thermal
+block, tolerance, trained, trigonometric family, unfolding"""
 # Most words of a chapter's text. A reader who needs more time than for these does not come to the end.
 MOST_WORDS = 4000
 # Chapters that are held to this limit and to the arc.

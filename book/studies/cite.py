@@ -73,10 +73,22 @@ def state(source: dict) -> str:
     return f"commit {source['commit'][:10]}" + (" with uncommitted changes" if source["dirty"] else "")
 
 
+def tex(text: str) -> str:
+    """Return a caption as LaTeX reads it: what has a meaning there is escaped outside of formulas.
+
+    Example:
+        >>> tex("1 % of $a_1$, a_b")
+        '1 \\\\% of $a_1$, a\\\\_b'
+    """
+    parts = text.split("$")
+    return "$".join(re.sub(r"([%&#_])", r"\\\1", x) if i % 2 == 0 else x for i, x in enumerate(parts))
+
+
 def figure_bibtex(entry: Entry, record: Record) -> str:
-    """Return the BibTeX of one figure or table."""
+    """Return the BibTeX of one figure or table; its note has the first sentence of the caption."""
     source = record.provenance
-    note = f"Version {software()['version']}, {state(source)}, computed {source['date'][:10]}, {LICENCE}"
+    made = f"Version {software()['version']}, {state(source)}, computed {source['date'][:10]}, {LICENCE}"
+    note = f"{tex(first(entry.caption))} {made}"
     title = f"{entry.kind.title()} {entry.id} of {{{software()['title']}}}"
     return bibtex(f"neumatc-companion-{entry.id}", title, note, source["date"][:4])
 

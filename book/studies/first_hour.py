@@ -161,7 +161,7 @@ and on a fit in pieces, at a face between two pieces and beside it, check the va
 ```python
 {SETUP}surrogate = {FITS["rank"]}      # or:
 surrogate = {FITS["tol"]}
-p = np.array([0.0, ..., 2.9])                 # five parameters
+p = np.linspace(0.0, 2.9, 5)                  # five parameters
 t, X = torch.as_tensor(p), surrogate(p)
 ```
 

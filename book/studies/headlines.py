@@ -12,6 +12,7 @@ Each names one number of one record. How far it may be off depends on what it is
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,18 @@ def text(number: object) -> str:
     if isinstance(number, list):
         return f"{number[1]:.3g} ({number[0]:.3g} - {number[2]:.3g})"
     return str(number) if isinstance(number, int) else f"{number:.4g}"
+
+
+def agrees(headline: Headline, published: float, got: float) -> bool:
+    """Return whether a number that is no timing is the published one, within the tolerance of its headline.
+
+    Example:
+        >>> agrees(Headline("a-b", "", "a/b", within=0.1), 1.0, 1.05)
+        True
+    """
+    # An error that is not a number, or infinite, is right where that is what was published.
+    same = got == published or (math.isnan(got) and math.isnan(published))
+    return same or abs(got - published) <= headline.within * abs(published) + headline.floor
 
 
 def tolerance(headline: Headline) -> str:
@@ -273,7 +286,11 @@ HEADLINES = (
         within=DOUBLE,
     ),
     Headline(
-        "continuity-levels", "solves of six levels that cross", "continuity/paths/six levels/solves", "count", SOLVES
+        "continuity-levels",
+        "solves of six levels that come close and stay apart",
+        "continuity/paths/six levels/solves",
+        "count",
+        SOLVES,
     ),
     Headline(
         "beyond-the-inverse-inverse",

@@ -11,7 +11,6 @@ commit and time from the record. A claim is a sentence about one number of one r
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import tomllib
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from studies import benchmark, provenance, slices
+from studies import benchmark, ids, provenance, slices
 
 # The table of a record's origin stands at the end of each chapter, and is no result.
 ORIGIN = "provenance.table"
@@ -182,13 +181,8 @@ def find(id: str) -> Entry:
     Raises:
         ValueError: If there is none; the message has the nearest ids.
     """
-    known = {entry.id: entry for entry in entries()}
-    if id not in known:
-        near = difflib.get_close_matches(id, known, 3, 0.3) or sorted(known)[:3]
-        raise ValueError(
-            f"`ID`: expected a figure or table of the book, got {id!r}; the nearest are {', '.join(near)}."
-        )
-    return known[id]
+    chapter = ids.chapter(id, provenance.root() / "notebooks")
+    return next(entry for entry in entries([chapter]) if entry.id == id)
 
 
 def declared() -> dict:

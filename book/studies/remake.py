@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
-from studies import figures, provenance, registry, slices
+from studies import figures, headlines, provenance, registry, slices
 
 FORMATS = {"figure": ("svg", "pdf", "csv"), "table": ("csv",)}
 COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
@@ -99,6 +100,63 @@ def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> lis
     for kind, content in contents.items():
         (folder / f"{entry.id}.{kind}").write_bytes(content)
     return [folder / f"{entry.id}.{kind}" for kind in contents]
+
+
+def agreement(entry: registry.Entry, profile: str, made: Path | None) -> list[str]:
+    """Return in sentences whether what an entry was remade from agrees with what is published.
+
+    Compared are the headline numbers of its chapter, each within its own tolerance, times left out; and the CSV, with
+    that of the built book where there is one, within the widest of these tolerances, or that of single precision.
+
+    Args:
+        entry: From the registry.
+        profile: Of the run that it was remade from.
+        made: The CSV; None where the figure has no numbers.
+    """
+    published = headlines.expected(profile)["values"] if profile in headlines.PROFILES else {}
+    own = [h for h in headlines.HEADLINES if h.chapter == entry.chapter and h.kind != "timing" and h.id in published]
+    lines, found = [], provenance.run_path(entry.chapter, profile).with_suffix(".json")
+    if own and found.is_file():
+        record, values = provenance.load(entry.chapter, profile), provenance.restore(published)
+        off = [
+            h.id
+            for h in own
+            if not headlines.agrees(h, values[h.id], provenance.restore(registry.number(record, h.keys)))
+        ]
+        lines.append(
+            f"{entry.chapter}: {len(own) - len(off)} of {len(own)} published numbers agree, each within its tolerance "
+            f"(times are not compared){'; off: ' * bool(off)}{', '.join(off)}"
+        )
+    else:
+        lines.append(f"{entry.chapter}: no published numbers at {profile} to compare with")
+    page = provenance.root() / "_build" / "html" / "figures" / f"{entry.id}.csv"
+    if made is not None and page.is_file():
+        within = max([headlines.SINGLE, *(h.within for h in own)])
+        lines.append(f"{entry.id}.csv beside that of the built book: {differences(made, page, within)}")
+    elif made is not None:
+        lines.append(f"{entry.id}.csv: the built book's is not here to compare with; `make book` makes it")
+    return lines
+
+
+def differences(made: Path, published: Path, within: float) -> str:
+    """Return in words how two files of CSV differ; numbers may be off by ``within``, relative to the larger one."""
+    ours, theirs = (list(csv.reader(io.StringIO(path.read_text("utf-8")))) for path in (made, published))
+    if list(map(len, ours)) != list(map(len, theirs)):
+        return f"they differ in shape, {len(ours)} and {len(theirs)} rows"
+    pairs = [pair for rows in zip(ours, theirs) for pair in zip(*rows)]
+    off = sum(not _same(*pair, within) for pair in pairs)
+    return (
+        f"{off} of {len(pairs)} entries differ by more than {within:.2g}, relatively; times differ at each run"
+        if off
+        else f"all {len(pairs)} entries agree within {within:.2g}, relatively"
+    )
+
+
+def _same(one: str, other: str, within: float) -> bool:
+    try:
+        return one == other or math.isclose(float(one), float(other), rel_tol=within)
+    except ValueError:
+        return False
 
 
 def _drawn(figure: Figure, kind: str, title: str, credit: str) -> bytes:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from studies import provenance, runs, status
-from studies.headlines import HEADLINES, PROFILES, Headline, expected, expected_path, text, tolerance
+from studies.headlines import HEADLINES, PROFILES, Headline, agrees, expected, expected_path, text, tolerance
 from studies.provenance import Record, Table
 
 PASS, FAIL = "pass", "FAIL"
@@ -71,10 +71,7 @@ def judge(headline: Headline, published: object, got: object, loaded: bool = Fal
         return Row(*texts, "no published number")
     if headline.kind == "timing":
         return Row(*texts, _timing(published, got, loaded))
-    room = headline.within * abs(published) + headline.floor
-    # An error that is not a number, or infinite, is right where that is what was published.
-    same = got == published or (isinstance(got, float) and math.isnan(got) and math.isnan(published))
-    return Row(*texts, PASS if same or abs(got - published) <= room else FAIL)
+    return Row(*texts, PASS if agrees(headline, published, got) else FAIL)
 
 
 def _timing(published: object, got: object, loaded: bool) -> str:

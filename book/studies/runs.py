@@ -2,7 +2,7 @@
 
     python -m studies.runs run CHAPTER --profile cpu      one chapter -> _build/runs/cpu/CHAPTER.ipynb and its record
     python -m studies.runs publish CHAPTER --profile cpu  keep that record in notebooks/records/
-    python -m studies.runs figure ID                      one figure -> _build/figures/ID.svg, .pdf and .csv
+    python -m studies.runs figure ID                      one figure -> _build/figures/ID.svg, .pdf, .csv and .bib
     python -m studies.runs book                           every chapter of the book at cpu, then _build/html
     python -m studies.runs refresh [CHAPTER ...]          execute the saved notebooks in place at smoke
 
@@ -400,23 +400,33 @@ def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> Noteb
 
 
 def figure(id: str, profile: str = "cpu") -> list[Path]:
-    """Remake one figure or table from its record and return its files, ``_build/figures/<id>.svg``, ``.pdf``, ``.csv``.
+    """Remake one figure or table from its record and return its files, ``_build/figures/<id>.svg``, ``.pdf``, ``.csv``,
+    ``.bib``.
 
-    A chapter whose record is neither there nor published runs first.
+    A chapter whose record is neither there nor published runs first. Before anything runs, the terminal shows what is
+    going to; at the end, whether the numbers agree with the published ones.
 
     Raises:
         ValueError: For an unknown id; the message has the nearest ones.
         RuntimeError: If the chapter fails.
     """
     entry = registry.find(id)
-    for chapter in remake.absent(entry, profile)[1]:
+    missing = remake.absent(entry, profile)[1]
+    if not missing:
+        print(f"{id}: its records are here; only the cells that it hangs on run", flush=True)
+    for chapter in missing:
         print(
             f"{chapter}: no record at {profile}, so it runs; expected {status.duration(expected_seconds(chapter))}",
             flush=True,
         )
         run(chapter, profile)
-    credit = cite.credit(entry, cite.sources(entry, profile)[0])
-    return remake.write(entry, profile, provenance.root() / "_build" / "figures", credit)
+    shown, folder = cite.sources(entry, profile)[0], provenance.root() / "_build" / "figures"
+    paths = remake.write(entry, profile, folder, cite.credit(entry, shown))
+    made = next((path for path in paths if path.suffix == ".csv"), None)
+    print("\n".join(remake.agreement(entry, profile, made)), flush=True)
+    reference = folder / f"{id}.bib"
+    reference.write_text(cite.figure_bibtex(entry, shown) + "\n", "utf-8")
+    return [*paths, reference]
 
 
 def _report(path: Path) -> None:

@@ -107,13 +107,14 @@ def filled(text: str, chapters: Sequence[str], wheels: Sequence[str]) -> str:
     """Return a page with what only the build knows in its places.
 
     Args:
-        text: The page; ``<!-- launch -->``, ``<!-- wheels -->``, ``<!-- times -->``, ``<!-- numbers -->`` and
-            ``<!-- build -->`` are places, each on a line of its own.
+        text: The page; ``<!-- launch -->``, ``<!-- clone -->``, ``<!-- wheels -->``, ``<!-- times -->``,
+            ``<!-- numbers -->`` and ``<!-- build -->`` are places, each on a line of its own.
         chapters: Names of the chapters of the book.
         wheels: File names of the wheels beside the pages.
     """
     parts = {
         "launch": launching,
+        "clone": cloning,
         "wheels": lambda: ", ".join(f'<a href="../wheels/{name}">{name}</a>' for name in wheels),
         "times": lambda: _markdown(times_table(chapters)),
         "numbers": lambda: _markdown(numbers_table()),
@@ -142,6 +143,17 @@ def launching() -> str:
         f"[{address.removeprefix('https://')}]({address}). The first cell installs what is missing there, and leaves "
         "torch and numpy as they are. It then runs at the `smoke` profile; change `profile` in the second cell."
     )
+
+
+def cloning() -> str:
+    """Return the command that makes a clone, and where the address stands if the build does not know it."""
+    address = launch.repository()
+    told = (
+        "These pages were built without the address of a public repository. Where there is one, it stands on the page "
+        "that this book was downloaded from, in `CITATION.cff` under `repository-code`, and in a clone "
+        "`git remote get-url origin` prints it. Put it in the place of `ADDRESS`:\n\n"
+    )
+    return f"{'' if address else told}```\ngit clone {address or 'ADDRESS'} neumatc\ncd neumatc\n```"
 
 
 def times_table(chapters: Sequence[str]) -> Table:
