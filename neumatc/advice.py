@@ -23,7 +23,7 @@ from neumatc.watch import STOPPED
 _LONGEST = 300
 # Batches on which an evaluation is timed, of which the first warms up; their parameters, and bytes of values: enough
 # against what a call costs, and a few milliseconds.
-_BATCHES, _TIMED, _TIMED_BYTES = 3, 1024, 2**22
+_BATCHES, _TIMED, _TIMED_BYTES = 2, 1024, 2**20
 # Snapshots that are so many times larger than usual lie near a pole. How many around it, combinations of their entries,
 # and the accuracy, with which a rational function finds it; and the imaginary part, in half boxes, of one in the box.
 _PEAK, _SAMPLES, _COMBINATIONS, _PROMISING, _REAL = 4.0, 64, 8, 1e-3, 1e-6

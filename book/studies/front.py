@@ -253,8 +253,8 @@ def spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
 
 def _timed_spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
     if own := row.get("interpolation", {}).get("cubic spline"):
-        exact = strongest(row)
-        return Way(SPLINE, own["error"], own["solves"], own[f"{exact}: with the fit"], own[f"{exact}: pays"][1])
+        counted, pays = (own[f"{strongest(row)}: {what}"] for what in ("with the fit", "pays"))
+        return None if math.isnan(counted[1]) else Way(SPLINE, own["error"], own["solves"], counted, pays[1])
     entry = found["chapters"]
     for place in SPLINES.get(row["name"], ("none",)):
         entry = entry.get(place, {})
@@ -469,9 +469,9 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "on a GPU splines are slower, too", {verdict(x) for *_, x in on_gpu.values() if x} == {SLOWER}
     inverses = [x for name, x in on_gpu.items() if name.startswith("inverse")]
     yield "the closed form never pays on a GPU", all(x[1] < 1 for x, _, _ in inverses)
-    timed_splines = [way for way in (spline(found, row) for row in rows) if way is not None]
-    worth = [way for way in timed_splines if verdict(way.counted) == FASTER]
-    yield "a spline is worth a try for inverses and equalisers", 2 * len(worth) >= len(timed_splines)
+    both = [(own, in_pieces(found, row)) for row in rows if (own := spline(found, row))]
+    quicker = sum(own.counted[1] > pieces.counted[1] for own, pieces in both)
+    yield "for one pass a spline is often faster than the map in pieces", 2 * quicker >= len(both)
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
     yield "fits of slow solves cost few of them, of quick ones many", slow > 1e-3 and quick < 1e-4
