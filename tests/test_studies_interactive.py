@@ -1,6 +1,9 @@
 """Interactive figures: what the browser computes from their data is what the library says."""
 
+import copy
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 import torch
 
 import neumatc as nm
-from studies import interactive
+from studies import interactive, provenance
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,6 +85,23 @@ def test_break_even_says_what_its_lines_say(shown):
                 saved = exact["each"] - entry["each"]
                 expected = f"{entry['fit'] / saved:,.0f}" if saved > 0 else "never"
                 assert text == expected
+
+
+@pytest.mark.parametrize("where", ["fit", "map", "exact"])
+def test_a_run_with_a_refused_time_gives_way_to_the_published_one(monkeypatch, where):
+    """JSON has no NaN, and the figure no line for it."""
+    published = provenance.load("to_the_limit")
+    assert interactive.timed(published)
+    run = dataclasses.replace(published, numbers=copy.deepcopy(published.numbers))
+    assert interactive.timed(run)
+    numbers = run.numbers["cdl_c"]
+    if where == "fit":
+        numbers["closed_fit_in_inversions"] = [math.nan] * 3
+    else:
+        numbers["relative_time"]["closed form" if where == "map" else interactive.EXACT[1]] = [math.nan] * 3
+    monkeypatch.setattr(interactive.provenance, "load", lambda chapter, profile=None: run if profile else published)
+    assert interactive.costs() is published
+    json.dumps(interactive.break_even().data, allow_nan=False)
 
 
 @pytest.mark.parametrize("gap", interactive.GAPS)

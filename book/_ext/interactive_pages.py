@@ -25,7 +25,7 @@ class Interactive(Directive):
         except ValueError as error:
             raise self.error(str(error)) from error
         # A closing tag inside the data would end the script.
-        data = json.dumps(shown.data, separators=(",", ":")).replace("</", "<\\/")
+        data = json.dumps(shown.data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
         head, *rows = shown.table
         cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
