@@ -31,10 +31,17 @@
     if (wide) mark(element);
   }
 
+  // In the frame in which an element gets its new size: the page itself need not change its own.
+  const watched = new WeakSet(), sizes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+
   function all() {
     const article = document.querySelector(".bd-article");
     if (!article) return;
-    article.querySelectorAll(WIDE).forEach(mark);
+    for (const element of article.querySelectorAll(WIDE)) {
+      mark(element);
+      if (!watched.has(element)) sizes.observe(element);
+      watched.add(element);
+    }
     article.querySelectorAll("span.math").forEach(markFormula);
   }
 
