@@ -88,10 +88,26 @@ def processor() -> str:
         if platform.system() == "Darwin":
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]
             return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        # ARM kernels list no model name.
-        return re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)[1].strip()
-    except (OSError, TypeError, subprocess.SubprocessError):
+        return named(Path("/proc/cpuinfo").read_text("utf-8"))
+    except (OSError, KeyError, subprocess.SubprocessError):  # ARM kernels list no model name
         return platform.processor() or platform.machine()
+
+
+def named(text: str) -> str:
+    """Return the name of the first processor in the text of a /proc/cpuinfo, with family and model.
+
+    Virtual machines name only the make: of two processors ten years apart, both are an AMD EPYC.
+
+    Raises:
+        KeyError: If it lists no name.
+
+    Example:
+        >>> named("cpu family : 26\\nmodel : 2\\nmodel name : AMD EPYC\\n")
+        'AMD EPYC (family 26, model 2)'
+    """
+    fields = dict(re.findall(r"^(\w[\w ]*\w)\s*: *(.*?)\s*$", text, re.MULTILINE)[::-1])
+    parts = [f"{word} {fields[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in fields]
+    return fields["model name"] + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _average() -> float | None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, threads
 from neumatc.box import Box
 from neumatc.linalg import from_rows, real_rows
 from neumatc.problem import Problem
@@ -112,7 +112,9 @@ class Solved:
             if issparse(phi) and values.device.type == "cpu":
                 flat = torch.from_numpy(phi.astype(values.numpy().dtype) @ values.numpy())
             else:
-                flat = torch.as_tensor(phi.toarray() if issparse(phi) else phi).to(values) @ values
+                phi = torch.as_tensor(phi.toarray() if issparse(phi) else phi).to(values)
+                flat = values.new_empty(len(phi), values.shape[1])
+                threads.products([(phi, values, flat, None)])
             return from_rows(flat, X)
 
         return Peer(name, len(X) + failed, len(values), box, evaluate, details)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neumatc import checks, linalg
+from neumatc import checks, linalg, threads
 from neumatc.linalg import from_rows, real_rows
 from neumatc.peers.base import Peer, builder, enough
 from neumatc.peers.interpolation import polynomials
@@ -124,10 +124,11 @@ def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget
     def evaluate(p: Tensor) -> Tensor:
         x = box.cube(p)[:, 0]
         place, order = torch.searchsorted(starts[1:], x).sort(stable=True)
-        flat, first = done[pieces[0]].new_empty(len(p), done[pieces[0]].shape[1]), 0
+        flat, first, jobs = done[pieces[0]].new_empty(len(p), done[pieces[0]].shape[1]), 0, []
         for piece, count in zip(pieces, torch.bincount(place, minlength=len(pieces)).tolist()):
             own = slice(first, first := first + count)
-            torch.mm(piece.basis(x[order[own]]).to(flat), done[piece], out=flat[own])
+            jobs.append((piece.basis(x[order[own]]).to(flat), done[piece], flat[own], None))
+        threads.products(jobs)
         if (order.diff() < 0).any():
             flat = flat[order.argsort()]
         return from_rows(flat, X)
