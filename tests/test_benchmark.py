@@ -258,6 +258,17 @@ def test_a_callable_that_is_unsteady_has_no_ratio_and_the_others_have_theirs(clo
     assert all(map(math.isnan, (*found.ratio("b", "a"), *found.ratio("a", ("b", "c")), *found.ratio(1.0, "b"))))
 
 
+def test_rounds_of_an_unsteady_callable_are_joined_by_more_but_for_those_under_load(clock, idle):
+    """Two outliers of four are two of eight; what was taken beside other work counts for nothing."""
+    idle += [0.0, 0.5, 0.0]
+    seconds = {"a": [1, *[0.5] * 12], "b": [1, 0.25, 0.25, 1, 1, *[0.75] * 4, *[0.25] * 4]}
+    found = benchmark.compare({name: clock.callable(name, own) for name, own in seconds.items()}, rounds=4)
+    assert found.seconds == {"a": (0.5,) * 8, "b": (0.25, 0.25, 1, 1, *[0.25] * 4)}
+    assert found.conditions["rounds"] == 8 and found.conditions["attempts"] == 3
+    assert found.conditions["unsteady"] == [] and found.conditions["load_during"] == 0.0
+    assert found.ratio("a", "b").median == 2
+
+
 def timings(**seconds):
     return benchmark.Timings(seconds, {"refused": ""})
 

@@ -318,9 +318,10 @@ def compare(
     """Time several callables against each other, fairly.
 
     Each round runs every callable once, in alternating order (forwards, then backwards), so that slow drifts of the
-    machine fall on all of them; the warm-up is not counted; CUDA work is waited for. Where :func:`objection` has one,
-    or a callable is :func:`unsteady`, all is measured again, up to ``ATTEMPTS`` times and as long as ``PATIENCE``
-    lasts; then these times are refused.
+    machine fall on all of them; the warm-up is not counted; CUDA work is waited for. Where a callable is
+    :func:`unsteady`, as many rounds again join those before; rounds beside which other processes took too much
+    count for nothing. So up to ``ATTEMPTS`` times and as long as ``PATIENCE`` lasts; an :func:`objection` that is left
+    then refuses the times.
 
     Args:
         callables: Name -> function without arguments.
@@ -329,18 +330,22 @@ def compare(
         judged: Whether times may be refused; not where a study makes the load itself.
 
     Returns:
-        The times of the last attempt.
+        The times of all attempts that count; of the last one, if none does.
     """
     rounds, warm_up = checks.integer("rounds", rounds, 1), checks.integer("warm_up", warm_up, 0)
-    begin = time.perf_counter()
+    begin, calm = time.perf_counter(), {}
     for attempt in range(1, ATTEMPTS + 1):
         watch = load.Watch()
         seconds = _alternate(callables, rounds, warm_up if attempt == 1 else 0)
         found = watch.load()
-        refused, wild = (objection(seconds, found), unsteady(seconds)) if judged else ("", [])
+        if not (judged and too_much(found)):
+            calm, known = {name: (*calm.get(name, ()), *own) for name, own in seconds.items()}, found
+        times, told = (calm, known) if calm else (seconds, found)
+        refused, wild = (objection(times, told), unsteady(times)) if judged else ("", [])
         if not (refused or wild) or rounds < ROUNDS or time.perf_counter() - begin > PATIENCE:
             break
-    return Timings(seconds, conditions(refused, found, rounds=rounds, attempts=attempt) | {"unsteady": wild})
+    count = len(next(iter(times.values()), ()))
+    return Timings(times, conditions(refused, told, rounds=count, attempts=attempt) | {"unsteady": wild})
 
 
 def conditions(refused: str, found: Load, *, rounds: int, attempts: int = 1) -> dict[str, object]:
@@ -349,8 +354,8 @@ def conditions(refused: str, found: Load, *, rounds: int, attempts: int = 1) -> 
     Args:
         refused: Why its times are not to be published, or empty.
         found: What other processes did meanwhile.
-        rounds: Timed rounds.
-        attempts: How often they were taken.
+        rounds: Timed rounds that count.
+        attempts: How often rounds were taken.
     """
     return {
         "refused": refused,
