@@ -1,6 +1,7 @@
 """Page one agrees with the records; the glossary has the words of the book, and the book uses those of the glossary."""
 
 import copy
+import math
 import re
 from pathlib import Path
 
@@ -304,3 +305,13 @@ def words(path):
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem in ARC], ids=lambda path: path.stem)
 def test_a_chapter_is_not_too_long(path):
     assert words(path) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_range_is_that_of_the_problems_with_a_time(found, place):
+    """The smallest of numbers and NaN is either."""
+    changed = copy.deepcopy(found)
+    rows = front.timed(changed)
+    rows[place]["over a copy"] = (math.nan,) * 3
+    known = [row["over a copy"][1] for row in rows if not math.isnan(row["over a copy"][1])]
+    assert front.numbers(changed)["copies"] == front.between([min(known), max(known)])

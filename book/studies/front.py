@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass
 
 from matplotlib.figure import Figure
 
-from studies import benchmark, figures, last_good, measurements, provenance, random_families
+from studies import benchmark, figures, last_good, measurements, provenance, random_families, texts
 from studies.texts import listed, times, two_digits
 
 RECORDS = (
@@ -138,10 +138,12 @@ def between(values: Iterable[float]) -> str:
     """Return a range of ratios in words.
 
     Example:
-        >>> between([2.46, 3.11]), between([1.93])
-        ('2.5 to 3.1', '1.9')
+        >>> between([2.46, math.nan, 3.11]), between([1.93]), between([math.nan])
+        ('2.5 to 3.1', '1.9', 'not timed')
     """
-    found = sorted(values)
+    found = sorted(texts.without_nan(values))
+    if not found:
+        return texts.UNTIMED
     ends = [times(x) for x in (found[0], found[-1])]
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
@@ -153,7 +155,9 @@ def counts(values: Iterable[float]) -> str:
         >>> counts([1234, 5678.9]), counts([math.inf]), counts([900, math.inf])
         ('1,200 to 5,700', 'never', '900 to never')
     """
-    found = sorted(values)
+    found = sorted(texts.without_nan(values))
+    if not found:
+        return texts.UNTIMED
     ends = [count(x) for x in (found[0], found[-1])]
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
@@ -202,7 +206,7 @@ def power(values: Iterable[float]) -> str:
 
 def strongest(row: Numbers) -> str:
     """Return the exact method of a row of the study of speed that leaves the map the least advantage."""
-    return min(measurements.baselines(row), key=lambda name: row[f"{name}: with the fit"][1])
+    return min(measurements.baselines(row), key=lambda name: measurements.last(row[f"{name}: with the fit"]))
 
 
 def ratios(row: Numbers) -> tuple[Ratio, Ratio]:
@@ -385,7 +389,7 @@ def gpu_pays(found: dict[str, Numbers], word: str) -> str:
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
     shown = on_a_gpu(found).values()
-    others = [1 / max(x[1] for x in (counted, by_spline) if x) for _, counted, by_spline in shown]
+    others = [1 / max(texts.without_nan(x[1] for x in own if x), default=math.nan) for _, *own in shown]
     pays = {words: gpu_pays(found, start) for words, start in GPU.items()}
     return Decision(
         f"[Any of these, on a GPU]({CHAPTERS}beyond_the_inverse.ipynb)",

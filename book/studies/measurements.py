@@ -6,6 +6,7 @@ A machine that has other work to do takes none: the record that was published be
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,13 +130,18 @@ def baselines(row: dict[str, object]) -> list[str]:
     return [key.removesuffix(": after") for key in row if key.endswith(": after")]
 
 
+def last(ratio: Sequence[float]) -> float:
+    """Return the median of a ratio, by which what was not timed comes after all that was."""
+    return math.inf if math.isnan(ratio[1]) else ratio[1]
+
+
 def interpolated(row: dict[str, object]) -> list[tuple[str, dict[str, object]]]:
     """Peers of a row that are shown: the one in pieces, and the faster one of those that got a number of solves.
 
     Interpolation does not know the gauges of several factors: rows of the SVD have none.
     """
     (first, pieces), *others = row.get("interpolation", {"": {}}).items()
-    fastest = min(others, key=lambda item: item[1][WHEN[1]][1], default=None)
+    fastest = min(others, key=lambda item: last(item[1][WHEN[1]]), default=None)
     return [] if not pieces else [(first, pieces), *([] if fastest is None else [fastest])]
 
 
@@ -173,10 +179,11 @@ def tally(ratios: Sequence[Sequence[float]]) -> str:
     """Return in how many problems a map is faster, slower or neither, by the quartiles, and the range of the medians.
 
     Example:
-        >>> tally([(1.1, 1.2, 1.3), (0.5, 0.6, 0.7), (0.4, 0.5, 0.6)])
+        >>> tally([(1.1, 1.2, 1.3), (0.5, 0.6, 0.7), (0.4, 0.5, 0.6), (math.nan,) * 3])
         'faster in 1 of 3 problems and slower in 2 (0.5 to 1.2 times as fast)'
     """
-    if not ratios:  # where no number of solves made a peer as accurate
+    ratios = [ratio for ratio in ratios if not math.isnan(ratio[1])]
+    if not ratios:  # where no number of solves made a peer as accurate, or none was timed
         return "not compared"
     words = [texts.side(ratio, "faster", "slower", "about as fast") for ratio in ratios]
     found = [(word, words.count(word)) for word in ("faster", "about as fast", "slower") if word in words]
@@ -202,8 +209,8 @@ def glue_speed(record: Record) -> None:
     rows = compared(record)
     glue_interpolation(rows)
     strongest = {x["name"]: [x[f"{baselines(x)[-1]}: {when}"] for when in WHEN] for x in rows}
-    glue("ms-after-least", min(after[1] for after, _ in strongest.values()))
-    glue("ms-after-most", max(after[1] for after, _ in strongest.values()))
+    for name, end in (("least", min), ("most", max)):
+        glue(f"ms-after-{name}", end(texts.without_nan(after[1] for after, _ in strongest.values()), default=math.nan))
     # A problem is lost, or won, where the whole spread says so.
     words = [texts.side(both, "faster", "slower", "even") for _, both in strongest.values()]
     glue("ms-losing", words.count("slower"))

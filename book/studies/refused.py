@@ -45,7 +45,7 @@ def sentences(source: str, unknown: set[str]) -> str:
 
     Example:
         >>> sentences("It has 3 pieces. It takes {glue:text}`a` times as long.", {"a"})
-        'It has 3 pieces. No time is published: the machine had other work while it was measured.'
+        'It has 3 pieces. No time is published: it spread too much, or the machine had other work.'
         >>> sentences("It takes {glue:text}`a:.1f` times as long.", {"b"})
         'It takes {glue:text}`a:.1f` times as long.'
     """

@@ -18,7 +18,7 @@ import neumatc as nm
 from studies import bases, benchmark, figures, interpolants, last_good, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import UNTIMED, at_least, conditions, matrices, side, spread
+from studies.texts import UNTIMED, at_least, conditions, least, matrices, most, side, spread
 from studies.texts import verdict as told
 
 # A map: a surrogate or a peer.
@@ -672,18 +672,18 @@ def verdict(record: Record) -> list[dict]:
             if not race["over"]:
                 continue
             fewest = min(race["over"], key=lambda name: interpolated(entries[name], goal))
-            quickest = min(race["over"], key=lambda name: race["build"][name][1])
-            # Against the rival that asks for the most.
-            dearest = max(race["price"], key=lambda name: race["price"][name][1])
+            known = [name for name in race["over"] if not math.isnan(race["build"][name][1])]
+            quickest = min(known, key=lambda name: race["build"][name][1], default=UNTIMED)
             result.append(
                 {
                     "d": d,
                     "goal": goal,
                     "share": needed / interpolated(entries[fewest], goal),
                     "rival": fewest,
-                    "quickest": UNTIMED if math.isnan(race["over"][quickest][1]) else quickest,
-                    "slower": race["over"][quickest],
-                    "worth": race["price"][dearest],
+                    "quickest": quickest,
+                    "slower": race["over"].get(quickest, (math.nan,) * 3),
+                    # Against the rival that asks for the most.
+                    "worth": most(race["price"].values()),
                 }
             )
     return result
@@ -702,9 +702,8 @@ def glue_verdict(record: Record) -> None:
     provenance.glue("sp-share-least", float(f"{min(shares):.1e}"))
     provenance.glue("sp-share-most", float(f"{max(shares):.1e}"))
     for key in ("slower", "worth"):
-        ratios = sorted((v[key] for v in beyond if not math.isnan(v[key][1])), key=lambda ratio: ratio[1])
-        provenance.glue(f"sp-{key}-least", spread(ratios[0]) if ratios else UNTIMED)
-        provenance.glue(f"sp-{key}-most", spread(ratios[-1]) if ratios else UNTIMED)
+        provenance.glue(f"sp-{key}-least", spread(least(v[key] for v in beyond)))
+        provenance.glue(f"sp-{key}-most", spread(most(v[key] for v in beyond)))
     words = {f"{v['d']} parameters to an error of {v['goal']:g}": v["slower"] for v in beyond}
     provenance.glue("sp-slower-verdict", told(words, "dearer", "cheaper", "about as dear", at="for"))
     fewer = all(share < 1 for share in shares)
@@ -844,9 +843,9 @@ def glue_fixed(record: Record) -> None:
         provenance.glue(f"sp-{d}d-features-most", max(f["features"] for f in own))
         provenance.glue(f"sp-{d}d-error", own[0]["error"])
         provenance.glue(f"sp-{d}d-rival", own[0]["best"])
-        provenance.glue(f"sp-{d}d-time-least", spread(min((f["time"] for f in own), key=lambda ratio: ratio[1])))
-        provenance.glue(f"sp-{d}d-time-most", spread(max((f["time"] for f in own), key=lambda ratio: ratio[1])))
-        slowest = max((f["over_batched"] for f in own), key=lambda ratio: ratio[1])
+        provenance.glue(f"sp-{d}d-time-least", spread(least(f["time"] for f in own)))
+        provenance.glue(f"sp-{d}d-time-most", spread(most(f["time"] for f in own)))
+        slowest = most(f["over_batched"] for f in own)
         provenance.glue(f"sp-{d}d-batched", spread(slowest))
         provenance.glue(f"sp-{d}d-verdict", side(slowest, "slower than", "faster than", "about as fast as"))
 

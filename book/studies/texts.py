@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 def title(name: str) -> str:
@@ -63,6 +63,16 @@ def at_least(value: float, digits: int = 2) -> float:
 UNTIMED = "not timed"
 
 
+def without_nan(values: Iterable[float]) -> list[float]:
+    """Return the numbers that are known, since the smallest of numbers and NaN is either.
+
+    Example:
+        >>> without_nan([2.0, math.nan, 1.0])
+        [2.0, 1.0]
+    """
+    return [x for x in values if not math.isnan(x)]
+
+
 def spread(ratio: Sequence[float]) -> str:
     """Return a ratio of times with its quartiles.
 
@@ -75,7 +85,7 @@ def spread(ratio: Sequence[float]) -> str:
 
 
 # What stands in the place of a sentence about times that were refused.
-UNTOLD = "No time is published: the machine had other work while it was measured."
+UNTOLD = "No time is published: it spread too much, or the machine had other work."
 
 
 def told(sentence: str, *ratios: Sequence[float], how: Callable[[Sequence[float]], str] = spread) -> str:
@@ -90,9 +100,33 @@ def told(sentence: str, *ratios: Sequence[float], how: Callable[[Sequence[float]
         >>> told("It takes {} times as long.", (4.81, 5.12, 5.39))
         'It takes 5.1 (4.8 to 5.4) times as long.'
         >>> told("It takes {} times as long.", (math.nan,) * 3)
-        'No time is published: the machine had other work while it was measured.'
+        'No time is published: it spread too much, or the machine had other work.'
     """
     return UNTOLD if any(math.isnan(ratio[1]) for ratio in ratios) else sentence.format(*map(how, ratios))
+
+
+def least(ratios: Iterable[Sequence[float]]) -> Sequence[float]:
+    """Return the ratio with the smallest median of those that are known; three NaN if none is.
+
+    Example:
+        >>> least([(math.nan,) * 3, (2.0, 3.0, 4.0), (1.0, 2.0, 9.0)])
+        (1.0, 2.0, 9.0)
+    """
+    return min(_known(ratios), key=lambda ratio: ratio[1], default=(math.nan,) * 3)
+
+
+def most(ratios: Iterable[Sequence[float]]) -> Sequence[float]:
+    """Return the ratio with the largest median of those that are known; three NaN if none is.
+
+    Example:
+        >>> most([(math.nan,) * 3, (2.0, 3.0, 4.0), (1.0, 2.0, 9.0)])
+        (2.0, 3.0, 4.0)
+    """
+    return max(_known(ratios), key=lambda ratio: ratio[1], default=(math.nan,) * 3)
+
+
+def _known(ratios: Iterable[Sequence[float]]) -> list[Sequence[float]]:
+    return [ratio for ratio in ratios if not math.isnan(ratio[1])]
 
 
 def measured(ratio: float | Sequence[float]) -> Sequence[float]:

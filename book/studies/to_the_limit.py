@@ -14,7 +14,7 @@ from neumatc import polynomials, rational
 from studies import benchmark, interpolants, last_good, practice, provenance, solvers, training_search
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import conditions, listed, matrices, measured, side, spread, title, two_digits, verdict
+from studies.texts import conditions, least, listed, matrices, measured, side, spread, title, two_digits, verdict
 
 SOLVERS = {
     "NumPy loop": solvers.numpy_loop,
@@ -599,7 +599,7 @@ def products_table(record: Record) -> Table:
     products = record.numbers["products"]
     provenance.glue("tl-mm-count", products[0]["count"])
     for key, name in (("worst", "old"), ("worst-new", "new")):
-        provenance.glue(f"tl-mm-{key}", spread(min((entry[name] for entry in products), key=lambda ratio: ratio[1])))
+        provenance.glue(f"tl-mm-{key}", spread(least(entry[name] for entry in products)))
     return Table(
         [
             "n",
