@@ -149,14 +149,14 @@ def test_errors_and_solves_of_a_map_are_those_of_the_record(found):
 
 
 def test_on_a_gpu_inverses_never_pay_and_the_cell_says_when_others_do(found):
-    decision = row(found, "Any of these, on a GPU")
+    decision = row(found, "Results of these kinds, GPU")
     assert decision.pick.startswith("**Solve exactly**")
     assert decision.pays.startswith("inverses never; singular vectors ") and "; equalisers " in decision.pays
 
 
 def test_several_parameters_have_a_row_with_a_lower_limit(found):
     fits = [x["multiple"] for x in found["cases"]["cases"] if x["name"].startswith(front.SEVERAL)]
-    least, most = row(found, "Two, three or four").pays.removeprefix("not before ").split(" to ")
+    least, most = row(found, "Two or more").pays.removeprefix("not before ").split(" to ")
     assert float(least.replace(",", "")) == pytest.approx(min(fits), rel=0.05)
     assert float(most.replace(",", "")) == pytest.approx(max(fits), rel=0.05)
 
@@ -315,3 +315,14 @@ def test_a_range_is_that_of_the_problems_with_a_time(found, place):
     rows[place]["over a copy"] = (math.nan,) * 3
     known = [row["over a copy"][1] for row in rows if not math.isnan(row["over a copy"][1])]
     assert front.numbers(changed)["copies"] == front.between([min(known), max(known)])
+
+
+def test_where_the_map_wins_one_problem_and_a_spline_the_other_both_are_named(found):
+    """Neither the exact method, which loses both."""
+    decision = row(found, "Inverses, 64")
+    rows = [x for x in found["speed"]["inverse"] if x["name"].startswith(("inverse 64", "inverse 128"))]
+    picks = [front.chosen([front.in_pieces(found, x), front.spline(found, x)]) for x in rows]
+    names = {pick if isinstance(pick, str) else pick.name for pick in picks}
+    assert ("Cholesky" in decision.pick) == bool(names & {front.SLOWER, front.EVEN})
+    for name in names & {front.MAP, front.SPLINE}:
+        assert name.removeprefix("a ").removeprefix("the ") in decision.pick

@@ -42,6 +42,7 @@ SPACING, DELAY = 30e3, 30
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # What the table says of the three possible verdicts of the quartiles.
 FASTER, SLOWER, EVEN = "faster", "slower", "about as fast"
+BOTH = "the map, or a spline"
 Numbers = dict[str, object]
 Ratio = Sequence[float]
 
@@ -300,7 +301,7 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     every = [[way for way in pair if way is not None] for pair in zip(maps, splines)]
     picks = [chosen(ways) for ways in every]
     kinds = {x if isinstance(x, str) else x.name for x in picks}
-    kind = kinds.pop() if len(kinds) == 1 else EVEN
+    kind = kinds.pop() if len(kinds) == 1 else BOTH if kinds == {MAP, SPLINE} else EVEN
     exact = listed(sorted({EXACT[strongest(row)] for row in rows}))
     over = {MAP: maps, SPLINE: there}
     pick, speed, error = {
@@ -309,6 +310,12 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
             f"**{capital(SPLINE)}** through {whole(x.solves for x in there)} exact results",
             against(exact, there, maps),
             power(x.error for x in there),
+        ),
+        BOTH: lambda: (
+            f"**{capital(MAP)} or {SPLINE}**",
+            f"map {between(x.counted[1] for x in maps)}, spline {between(x.counted[1] for x in there)} times as fast "
+            f"as {exact}",
+            power(x.error for x in [*maps, *there]),
         ),
         SLOWER: lambda: (
             f"**{capital(exact)}**",
@@ -392,10 +399,10 @@ def gpu(found: dict[str, Numbers]) -> Decision:
     others = [1 / max(texts.without_nan(x[1] for x in own if x), default=math.nan) for _, *own in shown]
     pays = {words: gpu_pays(found, start) for words, start in GPU.items()}
     return Decision(
-        f"[Any of these, on a GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
+        f"[Results of these kinds, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
         "**Solve exactly**, in a batch",
-        f"{between(others)} times as fast as a map or a spline",
+        f"{between(others)} times as fast as the faster of map and spline",
         "rounding",
         "; ".join(f"{words} {value}" for words, value in pays.items()),
     )
@@ -414,8 +421,8 @@ def several(found: dict[str, Numbers]) -> Decision:
     """Return the decision for two to four parameters; a fit pays after the exact solves of its time at the earliest."""
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
     return Decision(
-        f"[Two, three or four parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
-        f"each its own way; {whole(x['solves'] for x in brought)} solves",
+        f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
+        f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
         "**Solve exactly**, unless one solve takes very long",
         "no pass was timed",
         "rounding",
@@ -513,6 +520,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "pass": f"{number:,}",
         "pays": counts(in_pieces(found, row).pays for row in rows),
         "copies": between(row["over a copy"][1] for row in rows),
+        "tolerances": listed([f"{tolerances(rows, start)} for {words}" for words, start in GPU.items()]),
         "stored": whole(row["pieces"] * row["terms"] for row in rows),
         "splines": splines(found),
         "single": single(found),
@@ -525,6 +533,11 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "loop": between(loops),
         "many": times(found["speed"]["many"][0]["separate fits over fit_many"][1]),
     }
+
+
+def tolerances(rows: Sequence[Numbers], word: str) -> str:
+    """Return the tolerances of the problems whose names begin so, the finest first."""
+    return " or ".join(f"{tol:.0e}" for tol in sorted({row["tol"] for row in rows if row["name"].startswith(word)}))
 
 
 def _exact_errors(found: dict[str, Numbers]) -> Iterator[float]:

@@ -30,10 +30,11 @@ def times(ratio: float) -> str:
     """Return a ratio of times with two digits.
 
     Example:
-        >>> times(0.123), times(1.26), times(12.6), times(12345)
-        ('0.12', '1.3', '13', '12,000')
+        >>> times(0.123), times(0.998), times(1.26), times(12.6), times(12345)
+        ('0.12', '1.0', '1.3', '13', '12,000')
     """
-    return f"{ratio:.1f}" if 1 <= ratio < 9.95 else f"{float(f'{ratio:.1e}'):,g}"
+    rounded = float(f"{ratio:.1e}")
+    return f"{rounded:.1f}" if 1 <= rounded < 10 else f"{rounded:,g}"
 
 
 def as_long(ratio: Sequence[float], than: str) -> str:
