@@ -378,12 +378,27 @@ def test_the_page_shows_the_number_of_the_record_and_its_verdict():
 
 
 def test_bibtex_names_version_commit_and_authors_of_the_citation_file(project):
-    text = cite.figure_bibtex(registry.find("fig-tiny"), provenance.load("tiny", "cpu"))
+    text = cite.figure_bibtex(registry.find("fig-tiny"), [provenance.load("tiny", "cpu")])
     meta = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert text.startswith("@misc{neumatc-companion-fig-tiny,") and text.count("{") == text.count("}")
     assert "author = {{NeuMatC companion authors}}" in text and f"version = {{{meta['version']}}}" in text
     assert "commit " in text and "doi" not in text.lower()
     assert "note = {What it shows. Version " in text, "the first sentence of the caption"
+
+
+def test_bibtex_names_every_record_that_a_figure_comes_from(project):
+    run = provenance.load("tiny", "cpu")
+    older = provenance.load("tiny", "cpu")
+    older.provenance |= {"commit": "f" * 40, "dirty": True, "date": "2025-01-02T00:00:00+00:00"}
+    text = cite.figure_bibtex(registry.find("fig-tiny"), [run, older, run])
+    assert " and commit ffffffffff with uncommitted changes, computed 2025-01-02" in text
+    assert text.count("commit ") == 2
+
+
+def test_a_chapter_that_begins_with_published_results_cites_them():
+    for chapter, names in cite.BEGUN.items():
+        assert (ROOT / "notebooks" / f"{chapter}.ipynb").is_file()
+        assert all((ROOT / "notebooks" / "records" / f"{name}.json").is_file() for name in names)
 
 
 def test_a_caption_in_bibtex_is_escaped_outside_of_its_formulas():

@@ -84,13 +84,18 @@ def tex(text: str) -> str:
     return "$".join(re.sub(r"([%&#_])", r"\\\1", x) if i % 2 == 0 else x for i, x in enumerate(parts))
 
 
-def figure_bibtex(entry: Entry, record: Record) -> str:
-    """Return the BibTeX of one figure or table; its note has the first sentence of the caption."""
-    source = record.provenance
-    made = f"Version {software()['version']}, {state(source)}, computed {source['date'][:10]}, {LICENCE}"
+def figure_bibtex(entry: Entry, records: Sequence[Record]) -> str:
+    """Return the BibTeX of one figure or table; its note has the first sentence of the caption, and each record."""
+    source, *_ = sources = [record.provenance for record in records]
+    computed = " and ".join(dict.fromkeys(f"{state(own)}, computed {own['date'][:10]}" for own in sources))
+    made = f"Version {software()['version']}, {computed}, {LICENCE}"
     note = f"{tex(first(entry.caption))} {made}"
     title = f"{entry.kind.title()} {entry.id} of {{{software()['title']}}}"
     return bibtex(f"neumatc-companion-{entry.id}", title, note, source["date"][:4])
+
+
+# Published results that every run of a chapter begins with: maps whose training takes too long for it.
+BEGUN = {"wireless_inversion": ("wireless_trained",)}
 
 
 def sources(entry: Entry, profile: str) -> list[Record]:
@@ -101,10 +106,11 @@ def sources(entry: Entry, profile: str) -> list[Record]:
     """
     replaced = remake.absent(entry, profile)[0]
     # A published record in the place of a run is cited as a whole.
-    return [
+    found = [
         provenance.load(name) if kept or name in replaced else provenance.load(name, profile, part)
         for name, kept, part in entry.records
     ]
+    return found + [provenance.load(name) for name in BEGUN.get(entry.chapter, ()) if profile == "cpu"]
 
 
 def origin(claim: Claim, profile: str) -> Record:
@@ -130,7 +136,7 @@ def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> 
         "script": entry.script,
         "files": list(files),
         "command": f"make figure ID={entry.id}",
-        "bibtex": figure_bibtex(entry, records[0]),
+        "bibtex": figure_bibtex(entry, records),
         "records": [
             {
                 "chapter": record.chapter,

@@ -578,7 +578,8 @@ def single(found: dict[str, Numbers]) -> str:
         )
     error = power(entry["error"] for entry in entries)
     return (
-        "One map for all errs more, and can be quicker: for singular vectors at 10 swings it is, with its "
+        "A single map for the whole interval has a larger error, and can be quicker: for singular vectors at 10 "
+        "swings it is, with its "
         f"fit, {between(x[1] for x in ratios)} times as fast as the exact method, with an error of {error}."
     )
 
