@@ -222,9 +222,10 @@ def glue_speed(record: Record) -> None:
     (many,) = record.numbers["many"]
     glue("ms-many", many["separate fits over fit_many"][1])
     glue("ms-many-spread", texts.spread(many["separate fits over fit_many"]))
-    idle, *_, busy = record.numbers["busy"]
+    _, idle, busy = record.numbers["busy"]
     glue("ms-idle-problem", idle["name"].rsplit(",", 1)[0])
     glue("ms-idle-tol", idle["tol"])
+    glue("ms-idle-threads", idle["threads"])
     for key, row in (("idle", idle), ("busy", busy)):
         for short, when in zip(("after", "both"), WHEN):
             glue(f"ms-{key}-{short}", texts.spread(row[f"NumPy loop: {when}"]))

@@ -430,15 +430,15 @@ def cardinal(at: np.ndarray, x: np.ndarray) -> np.ndarray:
         x: Points, shape (N,).
 
     Returns:
-        Shape (N, n), by the second barycentric formula.
+        Shape (N, n), by the first barycentric formula: the sum in the second one cancels for nodes with a large
+        Lebesgue constant.
     """
     # Products of distances over the capacity of the interval, so that they do not underflow.
     apart = 2 * (at[:, None] - at) + np.eye(len(at))
     weights = 1 / apart.prod(axis=1)
-    away = x[:, None] - at
+    away = 2 * (x[:, None] - at)
     hit = away == 0
-    terms = weights / np.where(hit, 1.0, away)
-    values = terms / terms.sum(axis=1, keepdims=True)
+    values = away.prod(axis=1, keepdims=True) * weights / np.where(hit, 1.0, away)
     return np.where(hit.any(axis=1, keepdims=True), hit.astype(float), values)
 
 

@@ -746,7 +746,7 @@ def verdict_table(record: Record) -> Table:
             "error",
             "our solves / fewest of a rival (interpolated)",
             "that rival",
-            "quickest rival",
+            "quickest timed rival",
             "our build / its build",
             "pays if a solve costs more than (inversions)",
         ],

@@ -12,7 +12,7 @@ from studies import figures, provenance
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
-from studies.texts import listed, side, spread, times
+from studies.texts import conditions, listed, side, spread, times
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
@@ -311,13 +311,16 @@ def times_text(record: Record | None) -> str:
     rows = record.numbers["difficulty"]
     sizes = record.numbers["size"]
     refused = [f"{TITLES[x['kind']]} at n = {x['size']}" for x in (*rows, *sizes) if x["conditions"]["refused"]]
-    faster = [TITLES[x["kind"]] for x in rows if _faster(x)]
+    timed = [x for x in rows if not math.isnan(x["strongest exact"]["with the fit"][1])]
+    faster = [TITLES[x["kind"]] for x in timed if _faster(x)]
     larger = [f"n = {x['size']} ({x['count']:,} matrices)" for x in sizes if _faster(x)]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the strongest exact method for {some(faster)} of the families. For the smooth one, over as many matrices as "
+        f"the strongest exact method for {some(faster)} of the {len(timed)} families of which both were timed. For the "
+        "smooth one, over as many matrices as "
         f"the table says, it is faster at {some(larger)}."
         + (f" Times were refused for {some(refused)}." * bool(refused))
+        + f" {conditions(*(x['conditions'] for x in (*rows, *sizes, record.numbers['svd'])))}"
     )
 
 
@@ -332,7 +335,7 @@ def times_table(record: Record | None) -> Table:
     svd = record.numbers["svd"] | {"kind": "svd"}
     rows = []
     for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
-        name = "SVD, trained" if x["kind"] == "svd" else TITLES[x["kind"]]
+        name = f"SVD, trained ({svd['steps']} steps)" if x["kind"] == "svd" else TITLES[x["kind"]]
         best, loop = x["strongest exact"], x["NumPy loop"]
         ratios = (loop["after"], best["after"], best["with the fit"], best["pays"])
         rows.append((f"{name}, {x['size']}", f"{x['count']:,}", *map(spread, ratios)))

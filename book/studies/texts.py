@@ -261,5 +261,6 @@ def conditions(*measured: Mapping[str, object]) -> str:
     rounds = min(x["rounds"] for x in good)
     # Records that were published before times were judged one by one have no such entry.
     wild = sorted({name for x in good for name in x.get("unsteady", ())})
-    left += f" Too unsteady to be published: {listed(wild)}." if wild else ""
+    some = ", in some of them" if len(good) > 1 else ""
+    left += f" Too unsteady to be published{some}: {listed(wild)}." if wild else ""
     return f"Timed on {days}: {where}, {rounds} rounds; {load}other work {work}.{left}"
