@@ -46,6 +46,15 @@ def test_what_is_documented_is_no_finding():
         assert kind in ("ValueError", "TypeError") and wrong == ""
 
 
+def test_a_check_that_fails_is_documented_where_the_docstring_says_so():
+    def call(p):
+        raise AssertionError("residual of the solution: 1e-7, above rounding, 1e-8")
+
+    assert "undocumented" in abuse.one_call(abuse.Target("name", call, {}), {"p": 1})[1]
+    call.__doc__ = nm.testing.check_operation.__doc__
+    assert abuse.one_call(abuse.Target("name", call, {}), {"p": 1}) == ("AssertionError", "")
+
+
 def test_a_command_prints_its_counts(capsys):
     assert abuse.main(["calls", "--count", "5", "--labels", "^Box$"]) == 0
     assert "5 calls in" in capsys.readouterr().out

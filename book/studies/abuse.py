@@ -317,20 +317,26 @@ def _shown(target: Target, given: dict[str, object]) -> str:
     return f"{target.label}({', '.join(parts + left)})"
 
 
-def _wrong(error: BaseException) -> str:
-    """Say what is not as documented about an exception; nothing if it is."""
+def _wrong(error: BaseException, documentation: str = "") -> str:
+    """Say what is not as documented about an exception; nothing if it is.
+
+    A check that fails raises an AssertionError, where the docstring has that among its exceptions.
+    """
     if isinstance(error, SlowError):
         return f"longer than {SECONDS:g} s"
     text = str(error)
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return ""
-    if not isinstance(error, DOCUMENTED):
+    failed = isinstance(error, AssertionError) and "AssertionError:" in documentation
+    if not (failed or isinstance(error, DOCUMENTED)):
         return f"undocumented {type(error).__name__}: {text[:120]}"
     long = len(text) > LONGEST and not isinstance(error, OSError)  # as long as the path
     if long or re.search(r"(tensor|array)\(\[[\d\[]", text):
         return f"a message of {len(text)} characters, or with an array: {text[:120]}"
     # Python itself says which argument is missing or unknown.
-    explained = "`" in text or isinstance(error, OSError) or re.search(r"argument|abstract class|not callable", text)
+    explained = (
+        failed or "`" in text or isinstance(error, OSError) or re.search(r"argument|abstract class|not callable", text)
+    )
     return "" if explained else f"no argument is named: {type(error).__name__}: {text[:120]}"
 
 
@@ -345,7 +351,7 @@ def one_call(target: Target, given: dict[str, object]) -> tuple[str, str]:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        return type(error).__name__, _wrong(error)
+        return type(error).__name__, _wrong(error, target.call.__doc__ or "")
     return "returned", ""
 
 
