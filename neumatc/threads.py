@@ -68,7 +68,7 @@ def each(function: Callable[[object], object], parts: Sequence[object]) -> list[
         return list(map(work, parts)) if many < 2 else list(_pool(count()).map(work, parts))
 
 
-# A product of which the rows go to places, a, b, out and rows: out[rows] = a @ b; or all of out, where rows is None.
+# A product of real a and b, out[rows] = a @ b with each place once; or all of out, where rows is None.
 Product = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
@@ -79,15 +79,13 @@ def products(jobs: Sequence[Product]) -> None:
     torch's, and as much of others.
     """
     work = sum(a.numel() * b.shape[1] for a, b, _, _ in jobs)
-    if not work:
-        return
-    if jobs[0][0].device.type != "cpu":
+    if jobs and jobs[0][0].device.type != "cpu":
         for a, b, out, rows in jobs:
             torch.mm(a, b, out=out) if rows is None else out.index_copy_(0, rows, a @ b)
     elif work < _SPLIT:
         _compute(jobs)
     else:
-        with _one_thread:
+        with alone(), _one_thread:  # in this order: NumPy's BLAS may share its number of threads with torch
             _compute(jobs) if count() == 1 or work < _LEAST else each(_compute, _parts(jobs))
 
 
@@ -112,7 +110,7 @@ def _parts(jobs: Sequence[Product]) -> list[list[Product]]:
 def _compute(jobs: Sequence[Product]) -> None:
     for job in jobs:
         a, b, out, rows = (None if x is None else x.detach().numpy() for x in job)
-        size = max(1, CACHED // b.shape[1])
+        size = max(1, CACHED // max(1, b.shape[1]))
         done = None if rows is None else np.empty((min(size, len(a)), b.shape[1]), out.dtype)
         for start in range(0, len(a), size):
             part = a[start : start + size]
@@ -123,7 +121,10 @@ def _compute(jobs: Sequence[Product]) -> None:
 
 
 class _OneThread:
-    """NumPy's BLAS on one thread while anybody is inside: the setting is that of the process, the last restores it."""
+    """NumPy's BLAS on one thread while anybody is inside: the setting is that of the process, the last restores it.
+
+    Another thread that changes this setting meanwhile, as `threadpool_limits` does, finds it as it was before.
+    """
 
     def __init__(self) -> None:
         self.lock, self.inside, self.limiter = threading.Lock(), 0, None
@@ -167,4 +168,9 @@ def _forked() -> None:
     _one_thread = _OneThread()
 
 
-os.register_at_fork(after_in_child=_forked)
+# Nobody may be on the way in or out meanwhile. A child has a lock of its own, for its own children.
+os.register_at_fork(
+    before=lambda: _one_thread.lock.acquire(),
+    after_in_parent=lambda: _one_thread.lock.release(),
+    after_in_child=_forked,
+)

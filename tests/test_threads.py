@@ -124,6 +124,28 @@ def test_a_child_process_computes_products_and_has_the_threads_of_its_parent(cou
         if not child:  # where OpenMP, and with it what torch splits over threads, would wait for ever
             threads.products(jobs[:1])
             close = np.allclose(jobs[0][2].numpy(), expected.numpy(), atol=1e-4)
-            os._exit(0 if close and numpy_threads() == before else 1)
+            grandchild = os.fork()
+            if not grandchild:
+                os._exit(0)
+            os._exit(os.waitpid(grandchild, 0)[1] or (0 if close and numpy_threads() == before else 1))
     assert os.waitpid(child, 0)[1] == 0
     assert numpy_threads() == before
+
+
+def test_products_of_no_terms_are_zero_and_those_of_no_columns_or_rows_nothing(count):
+    out = torch.full((5, 7), 9.0)
+    nothing = torch.empty(5, 0)
+    threads.products(
+        [(torch.ones(5, 0), torch.ones(0, 7), out, None), (torch.ones(5, 2), torch.ones(2, 0), nothing, None)]
+    )
+    assert not out.any()
+    out.fill_(9)
+    threads.products([(torch.ones(0, 3), torch.ones(3, 7), out[:0], None)])
+    threads.products([])
+    assert (out == 9).all()
+
+
+def test_a_product_leaves_the_number_of_threads_that_the_caller_has_set(count):
+    jobs, _ = jobs_of(torch.float32, 3000)
+    threads.products(jobs)
+    assert torch.get_num_threads() == threads.count() == count
