@@ -17,7 +17,7 @@ import pytest
 import yaml
 from docutils import nodes
 
-from studies import cite, headlines, ids, prose, provenance, registry, remake, runs, slices
+from studies import cite, headlines, ids, prose, provenance, registry, remake, runs, slices, status
 
 ROOT = Path(__file__).parents[1]
 
@@ -396,7 +396,7 @@ def test_bibtex_names_every_record_that_a_figure_comes_from(project):
 
 
 def test_a_chapter_that_begins_with_published_results_cites_them():
-    for chapter, names in cite.BEGUN.items():
+    for chapter, names in status.BEGUN.items():
         assert (ROOT / "notebooks" / f"{chapter}.ipynb").is_file()
         assert all((ROOT / "notebooks" / "records" / f"{name}.json").is_file() for name in names)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from studies import provenance, registry, remake
+from studies import provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
@@ -94,10 +94,6 @@ def figure_bibtex(entry: Entry, records: Sequence[Record]) -> str:
     return bibtex(f"neumatc-companion-{entry.id}", title, note, source["date"][:4])
 
 
-# Published results that every run of a chapter begins with: maps whose training takes too long for it.
-BEGUN = {"wireless_inversion": ("wireless_trained",)}
-
-
 def sources(entry: Entry, profile: str) -> list[Record]:
     """Return the records that an entry shows: of the runs of a profile, or published.
 
@@ -110,7 +106,7 @@ def sources(entry: Entry, profile: str) -> list[Record]:
         provenance.load(name) if kept or name in replaced else provenance.load(name, profile, part)
         for name, kept, part in entry.records
     ]
-    return found + [provenance.load(name) for name in BEGUN.get(entry.chapter, ()) if profile == "cpu"]
+    return found + [provenance.load(name) for name in status.BEGUN.get(entry.chapter, ()) if profile == "cpu"]
 
 
 def origin(claim: Claim, profile: str) -> Record:

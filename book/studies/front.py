@@ -396,7 +396,7 @@ def gpu_pays(found: dict[str, Numbers], word: str) -> str:
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
     shown = on_a_gpu(found).values()
-    others = [1 / max(texts.without_nan(x[1] for x in own if x), default=math.nan) for _, *own in shown]
+    others = [1 / texts.most(filter(None, own))[1] for _, *own in shown]
     pays = {words: gpu_pays(found, start) for words, start in GPU.items()}
     return Decision(
         f"[Results of these kinds, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
@@ -409,7 +409,7 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 
 
 # Exact inverses that a record of the GPU times.
-GPU_EXACT = ("NumPy batched", "torch, batched", "torch, Cholesky", "Sionna, Cholesky")
+GPU_EXACT = ("NumPy batched", "SciPy batched", "torch, Cholesky", "Sionna, Cholesky")
 GPU = {"inverses": "inverse", "singular vectors": "SVD", "equalisers": "LMMSE"}
 
 

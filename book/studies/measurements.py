@@ -209,8 +209,8 @@ def glue_speed(record: Record) -> None:
     rows = compared(record)
     glue_interpolation(rows)
     strongest = {x["name"]: [x[f"{baselines(x)[-1]}: {when}"] for when in WHEN] for x in rows}
-    for name, end in (("least", min), ("most", max)):
-        glue(f"ms-after-{name}", end(texts.without_nan(after[1] for after, _ in strongest.values()), default=math.nan))
+    glue("ms-after-least", texts.least(after for after, _ in strongest.values())[1])
+    glue("ms-after-most", texts.most(after for after, _ in strongest.values())[1])
     # A problem is lost, or won, where the whole spread says so.
     words = [texts.side(both, "faster", "slower", "even") for _, both in strongest.values()]
     glue("ms-losing", words.count("slower"))

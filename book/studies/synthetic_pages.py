@@ -317,8 +317,7 @@ def times_text(record: Record | None) -> str:
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
         f"the strongest exact method for {some(faster)} of the {len(timed)} families of which both were timed. For the "
-        "smooth one, over as many matrices as "
-        f"the table says, it is faster at {some(larger)}."
+        f"smooth one, over as many matrices as the table says, it is faster at {some(larger)}."
         + (f" Times were refused for {some(refused)}." * bool(refused))
         + f" {conditions(*(x['conditions'] for x in (*rows, *sizes, record.numbers['svd'])))}"
     )
