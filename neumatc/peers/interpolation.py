@@ -52,8 +52,7 @@ def chebyshev(
     stretches = [checks.number("stretch", a, at_least=0, below=1) for a in checks.each("stretch", stretch, d)]
     sides = sampling.tensor_side(budget, d) if sides is None else sides
     sides = [checks.integer("sides", m, 1) for m in checks.each("sides", sides, d)]
-    if math.prod(sides) > budget:
-        raise ValueError(f"`sides`: expected at most {budget} nodes in all, got {math.prod(sides)}; raise `budget`.")
+    checks.require(math.prod(sides) <= budget, "sides", f"at most `budget` = {budget} nodes", math.prod(sides))
     nodes = [-sampling.design(m, 1, stretch=a)[0][:, 0] for m, a in zip(sides, stretches)]
     grid = torch.cartesian_prod(*nodes).view(-1, d)
     solved = solve(problem, box.parameters(grid), len(grid))
@@ -97,6 +96,7 @@ def spline(problem: Problem, budget: int, degree: int = 3, grid: Tensor | None =
     if grid is not None:
         grid = box.points(grid)
         p = grid[torch.cdist(box.cube(p), box.cube(grid)).argmin(dim=1).unique_consecutive()]
+        checks.require(len(p) > degree, "grid", f"at least {degree + 1} points", len(p), "refine it or shrink the box")
     solved = solve(problem, p, degree + 1)
     x, values = solved.x[:, 0].cpu().numpy(), solved.rows.cpu().numpy()
     if degree:
