@@ -1,7 +1,7 @@
 """The tests under settings of other processors, thread counts, load and Pythons: once before each release.
 
     python -m studies.processors                         every cell, the fast tests
-    python -m studies.processors --full -- -n 2          every cell, all of `make test`, two processes
+    python -m studies.processors --full                  every cell, all of `make test`
     python -m studies.processors aten threads -- tests/test_linalg.py
 
 A cell is one run of pytest in a process of its own. What comes after ``--`` goes to pytest. A cell that this machine
@@ -32,8 +32,11 @@ AVX2 = {"avx2", "fma"}
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FAST = ("-m", "not slow")
-# As `make test`, but for the number of processes.
-FULL = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=1800", "--nbval-kernel-startup-timeout=1800")
+# As `make test`: the cells of a notebook go to one process.
+FULL = (
+    *("-n", "2", "--dist", "loadfile", "--nbval-lax", "--nbval-current-env"),
+    *("--nbval-cell-timeout=1800", "--nbval-kernel-startup-timeout=1800"),
+)
 # Keeps one core busy until its parent is gone, also where that was killed.
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(10**5))"
 
@@ -159,6 +162,8 @@ def run(cell: Cell, arguments: Sequence[str]) -> Outcome:
         return Outcome(cell.name, reason=reason)
     environment = os.environ | dict.fromkeys(THREADS, "1") | cell.environment
     with tempfile.TemporaryDirectory() as folder, load(cell.busy):
+        # torch 2.13 finds what it compiled for one capability under another, where it does not compile.
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "compiled")
         report, start = Path(folder) / "report.xml", time.perf_counter()
         command = [python, "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
         result = subprocess.run(command, cwd=provenance.root(), env=environment, check=False)
