@@ -85,3 +85,11 @@ def test_a_run_that_is_refused_in_part_keeps_what_was_good_before():
     assert kept["speed"]["faster"]["loop"] == [4.0, 5.0, 6.0]
     assert kept["races"][0]["ratio"] == [1.0, 2.0, 3.0]
     assert "size" not in kept
+
+
+def test_timings_of_full_size_never_stand_for_those_of_a_test():
+    saved([1.0, 2.0, 3.0], error=0.5)
+    last_good.keep("chapter")
+    record = Record("chapter", profile="smoke", device="cpu", seed=0)
+    record.numbers["speed"] = {"faster": {"loop": NAN}, "conditions": conditions("other work")}
+    assert last_good.fill(record) is record

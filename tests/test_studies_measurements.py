@@ -1,8 +1,10 @@
 """The measurements behind the chapter *Measured*: records go round, and the tables show what they hold."""
 
 import pytest
+import torch
 
-from studies import load, measurements, provenance, speed
+import neumatc as nm
+from studies import draws, load, measurements, provenance, speed
 from studies.load import Load
 from studies.provenance import Record
 
@@ -48,6 +50,45 @@ def test_families_are_measured_published_and_shown(project):
     assert whole[:3] == ["all", "", "3"]
     assert sum(int(row[2]) for row in kinds) == 3
     assert set(record.numbers["kept"].values()) <= {True, False}
+
+
+def drawn(solves, peers=None, **others):
+    """A problem with one row for each number of solves."""
+    rows = []
+    for i, count in enumerate(solves):
+        row = {"solves": count, "terms": 9, "met": True, "error": 1e-4, "above": 0.0} | others
+        rows.append(row | ({"peer": {"solves": peers[i], "error": 1e-5}} if peers else {}))
+    return {"name": f"problem {solves[0]}", "tol": 1e-3, "draws": rows}
+
+
+def test_draws_are_counted_beside_the_one_that_is_timed():
+    found = [
+        drawn([10, 15, 8], peers=[20, 10, 9]),
+        drawn([40, 20, 44], above=0.02),
+        drawn([7, 7], met=False, above=1.0),
+    ]
+    assert draws.spreads(found) == {"problem 10": (0.8, 1.5), "problem 40": (0.5, 1.1), "problem 7": (1.0, 1.0)}
+    assert draws.unmet(found) == "2 of problem 7" and draws.unmet(found[:2]) == "none"
+    assert draws.fewer(found) == (2, 3)
+    assert draws.worst(found) == (0.02, "problem 40")
+    record = Record("draws", profile="cpu", device="cpu", seed=0, numbers={"draws": found})
+    first, second, third = measurements.draws_table(record).rows
+    assert tuple(first) == ("problem 10", "0.001", "3 of 3", "10 (8 to 15)", "9", "1.0e-04", "0.0 %", "10 (9 to 20)")
+    assert tuple(second[3:]) == ("40 (20 to 44)", "9", "1.0e-04", "2.0 %", "none")
+    assert third[2] == "0 of 2"
+
+
+def test_draws_are_measured_published_and_shown(project):
+    def pose(seed):
+        family = nm.families.trigonometric(4, terms=2, shift=3, dtype=torch.float64, seed=seed)
+        return "waves", nm.Problem(family, nm.Inverse()), torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+
+    measurements.take("draws", count=2, posed=[(pose, 1e-3)])
+    (found,) = provenance.load("draws").numbers["draws"]
+    assert found["name"] == "waves" and len(found["draws"]) == 2
+    for row in found["draws"]:
+        assert row["met"] and row["above"] <= 0.1 and row["error"] < 1e-2 and row["peer"]["error"] < 1e-2
+    assert len(measurements.draws_table(provenance.load("draws")).rows) == 1
 
 
 def rows(**ratios):

@@ -12,7 +12,7 @@ import skrf
 import torch
 
 import neumatc as nm
-from studies import benchmark, own_matrices, provenance, runs
+from studies import benchmark, last_good, own_matrices, provenance, runs
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "your_own_matrices.ipynb"
 STARTS = 6
@@ -112,6 +112,26 @@ def test_ways_are_weighed_by_solves_error_and_time(monkeypatch):
     assert (found["solves"], found["time"]) == (8, (0.5, 0.5, 0.5))
     assert found["pays"].median == pytest.approx(peer.seconds / 1e-3)
     assert table.rows[0][:2] == ["peer", "8"]
+
+
+def test_where_times_are_refused_the_last_good_ones_are_shown(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "neumatc"\n')
+    monkeypatch.setattr(provenance, "root", lambda: tmp_path)
+    problem = nm.Problem(nm.families.trigonometric(4, shift=3, dtype=torch.float64), nm.Inverse())
+    peer = nm.peers.chebyshev(problem, 8)
+
+    def table(seconds, **conditions):
+        timings = benchmark.Timings({"exact": [seconds] * 3, "peer": [seconds / 2] * 3}, conditions)
+        monkeypatch.setattr(benchmark, "compare", lambda calls, **options: timings)
+        record = provenance.Record("x", profile="cpu", device="cpu", seed=0)
+        found = own_matrices.weigh(record, "case", problem, {"peer": peer})
+        record.save()
+        return found
+
+    good = table(1.0, refused="")
+    last_good.keep("x")
+    refused = table(1.0, refused="other work took 50%")
+    assert good.rows == refused.rows and good.rows[0][3] == "0.5"
 
 
 def test_what_is_projected_once_gives_the_solution():

@@ -308,6 +308,30 @@ def test_a_verdict_on_sampling_needs_seeds_and_a_margin(factor, count, better):
     for part, error in (("training", 1.0), ("ablation", factor)):
         found.numbers[part] = [{"kind": "smooth", "seed": seed, "error": error} for seed in range(count)]
     assert synthetic_pages.sampling_helps(found, "inverse") == (better, [])
+    told = "better for 1 (smooth)" if better else "better or worse for none"
+    assert synthetic_pages.sampling_text(found, "inverse", "inverses") == (
+        f"Of the 1 inverses informed sampling is clearly {told}."
+    )
+
+
+def test_a_verdict_on_sampling_counts_what_is_better_worse_and_undecided():
+    found = provenance.Record("synthetic_experiments", profile="cpu", device="cpu", seed=0)
+    for part, errors in (("training", (1.0, 1.0, 1.0)), ("ablation", (2.0, 0.5, 1.0))):
+        rows = zip(("smooth", "kinks", "jumps"), errors)
+        found.numbers[part] = [{"kind": k, "seed": seed, "error": e} for k, e in rows for seed in range(5)]
+    assert synthetic_pages.sampling_text(found, "inverse", "inverses") == (
+        "Of the 3 inverses informed sampling is clearly better for 1 (smooth) and clearly worse for 1 (kinks); for the "
+        "other 1 the study decides nothing."
+    )
+
+
+def test_training_is_counted_beside_the_closed_form():
+    found = provenance.Record("synthetic_experiments", profile="cpu", device="cpu", seed=0)
+    for part, gaps in (("training", (3.0, 1.5)), ("training_svd", (2.5,))):
+        rows = zip(("smooth", "kinks"), gaps)
+        found.numbers[part] = [{"kind": k, "error": gap * 1e-3, "closed": 1e-3} for k, gap in rows]
+    told = "1 of 2 inverses and 1 of 1 singular value decompositions"
+    assert synthetic_pages.training_text(found) == told
 
 
 def test_the_saved_page_shows_the_tables_of_the_record(record):

@@ -28,8 +28,11 @@ def measurements(numbers: object) -> Iterator[dict]:
 
 
 def fill(record: Record) -> Record:
-    """Return a record with the last good ratios, and their conditions, in the place of those that were refused."""
-    if not any(entry["conditions"]["refused"] for entry in measurements(record.numbers)):
+    """Return a record with the last good ratios, and their conditions, in the place of those that were refused.
+
+    Only at cpu: what is kept are times of its sizes.
+    """
+    if record.profile != "cpu" or not any(entry["conditions"]["refused"] for entry in measurements(record.numbers)):
         return record
     try:
         good = provenance.load(f"{record.chapter}_timings")
@@ -88,7 +91,8 @@ def _filled(own: object, good: object) -> object:
 
 def _unknown(value: object) -> bool:
     """Say whether a value is a ratio that was refused."""
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(x, float) and math.isnan(x) for x in value)
+    triple = isinstance(value, list | tuple) and len(value) == 3  # a tuple before it was ever saved
+    return triple and all(isinstance(x, float) and math.isnan(x) for x in value)
 
 
 def _good(numbers: object) -> object:

@@ -1,7 +1,7 @@
-"""The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed ...]`.
+"""The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws ...]`.
 
-Each is taken once on an idle machine and kept as a published record; the chapter *Measured* reads these records only.
-A machine that has other work to do takes none: the record that was published before stays.
+Each is taken once and kept as a published record; the chapter *Measured* reads these records only. A machine that has
+other work to do takes no times: the record that was published before stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from studies import benchmark, cases, figures, last_good, load, provenance, random_families, speed, texts
+from studies import benchmark, cases, draws, figures, last_good, load, provenance, random_families, speed, texts
 from studies.provenance import Record, Table, glue
 
 WHEN = ("after", "with the fit")
@@ -64,7 +64,17 @@ def take_speed(record: Record, words: list[str] | None = None) -> None:
     record.numbers |= {word: speed.STUDIES[word]() for word in words or speed.STUDIES}
 
 
-TAKEN: dict[str, Callable[..., None]] = {"cases": take_cases, "families": take_families, "speed": take_speed}
+def take_draws(record: Record, count: int = draws.DRAWS, posed: Sequence = draws.POSED) -> None:
+    """The problems of `take_speed`, counted for many draws of their channels."""
+    record.numbers["draws"] = draws.run(count, posed)
+
+
+TAKEN: dict[str, Callable[..., None]] = {
+    "cases": take_cases,
+    "families": take_families,
+    "speed": take_speed,
+    "draws": take_draws,
+}
 
 
 def cases_table(record: Record) -> Table:
@@ -118,6 +128,40 @@ def glue_families(record: Record) -> None:
         glue(f"ms-named-{key}", f"{share:.0f} % ({kind})")
     glue("ms-fresh", record.numbers["fresh"])
     glue("ms-target", 100 * random_families.TARGET)
+
+
+def draws_table(record: Record) -> Table:
+    """Solves, terms and errors of each problem over the draws of its channel: medians, least and largest values."""
+    rows = []
+    for x in record.numbers["draws"]:
+        own = x["draws"]
+        met = f"{sum(row['met'] for row in own)} of {len(own)}"
+        counts = [draws.span([row[key] for row in own]) for key in ("solves", "terms")]
+        errors, above = [row["error"] for row in own], [100 * row["above"] for row in own]
+        peers = [row["peer"]["solves"] for row in own if "peer" in row]
+        beside = draws.span(peers) if peers else "none"
+        row = (x["name"], f"{x['tol']:g}", met, *counts, draws.span(errors, ".1e"), f"{max(above):.1f} %", beside)
+        rows.append(row)
+    head = ("problem", "tolerance", "met", "solves", "terms", "error", "above, worst draw", "solves of the peer")
+    return Table(head, rows)
+
+
+def glue_draws(record: Record) -> None:
+    """Numbers of the text on many draws."""
+    found = record.numbers["draws"]
+    ranges = draws.spreads(found)
+    least, most = (pick(ranges, key=lambda name: ranges[name][i]) for i, pick in enumerate((min, max)))
+    for key, name, i in (("least", least, 0), ("most", most, 1)):
+        glue(f"ms-draws-{key}", f"{ranges[name][i]:.2f} ({name})")
+    share, name = draws.worst(found)
+    glue("ms-draws-above", f"{100 * share:.1f} % ({name})")
+    fewer, beside = draws.fewer(found)
+    glue("ms-draws-fewer", fewer)
+    glue("ms-draws-beside", beside)
+    glue("ms-draws", len(found[0]["draws"]))
+    glue("ms-draws-fits", sum(len(x["draws"]) for x in found))
+    glue("ms-draws-unmet", draws.unmet(found))
+    glue("ms-draws-judged", draws.JUDGED)
 
 
 def compared(record: Record) -> list[dict[str, object]]:

@@ -19,7 +19,7 @@ from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, figures, texts
+from studies import benchmark, figures, last_good, texts
 from studies.provenance import Record, Table, glue
 from studies.texts import spread, told
 
@@ -160,7 +160,7 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     p = problem.family.box.uniform(FRESH, torch.Generator().manual_seed(record.seed))
     calls = {way: lambda function=function: function(p) for way, function in {"exact": problem.exact, **ways}.items()}
     timings, first = benchmark.compare(calls, rounds=ROUNDS, warm_up=0), next(iter(ways))
-    found, rows = {}, []
+    found = {}
     for way, function in ways.items():
         built = getattr(function, "report", function)
         found[way] = {
@@ -170,14 +170,16 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
             "over_first": timings.ratio(way, first),
             "pays": timings.break_even(float(built.seconds), "exact", way, FRESH),
         }
-        x = found[way]
-        rows.append((way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), spread(x["pays"])))
     grid = problem.family.grid
     samples = None if grid is None else len(grid)
     shape = list(problem.family.shape)
     tol = getattr(getattr(ways[first], "report", None), "tol", None)
     sizes = {"shape": shape, "samples": samples, "tol": tol}
     record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions}
+    shown = last_good.fill(record).numbers[name]["ways"]
+    rows = [
+        (way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), spread(x["pays"])) for way, x in shown.items()
+    ]
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
 
 
@@ -230,6 +232,7 @@ def glue_all(record: Record) -> None:
         "membrane": "In exact solutions a value of the map takes {}, one of the peer {}, one projected once {}.",
     }.items():
         glue(f"om-{name}-times", told(sentence, *(way["time"] for way in ways[name])))
+    glue("om-timed", texts.conditions(*(found["conditions"] for found in record.numbers.values())))
     above = [TITLES[name] for name, found in record.numbers.items() if ways[name][0]["error"] > found["tol"]]
     glue("om-above", f"above it for {texts.listed(above)}" if above else "nowhere above it")
     for key, value in zip(("rows", "columns"), record.numbers["matlab"]["shape"]):

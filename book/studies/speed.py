@@ -22,6 +22,8 @@ from studies import solvers
 from studies.benchmark import Timings, compare, relative_error
 
 Row = dict[str, object]
+# Name, problem, and the parameters at which it is evaluated, (B, 1).
+Posed = tuple[str, nm.Problem, Tensor]
 _NOISE = 0.1
 # Numbers of solves that a peer which asks for one is given, each a fifth more than the last, so that none gets many
 # more than it needs; up to every second parameter, where interpolation has no sense left.
@@ -128,6 +130,28 @@ def beside(
     return rows
 
 
+def inverse_problem(users: int = 8, spread: float = 30e-9, seed: int = 0) -> Posed:
+    """Name, problem and parameters of `inverse`, for any draw of the channel."""
+    channel = nm.wireless.cdl("C", users=users, delay_spread=spread, base_antennas=_panel(users), seed=seed)
+    name = f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns"
+    return name, nm.Problem(channel.gram(_NOISE), nm.Inverse()), channel.frequencies
+
+
+def svd_problem(model: str = "C", spread: float = 30e-9, seed: int = 0) -> Posed:
+    """Name, problem and parameters of `svd`, for any draw of the channel."""
+    antennas = {"user_antennas": (2, 4, 2), "direction": "downlink"}
+    channel = nm.wireless.cdl(model, delay_spread=spread, seed=seed, **antennas)
+    return f"SVD CDL-{model}, {spread * 1e9:g} ns", nm.Problem(channel, nm.SVD(rank=4)), channel.frequencies
+
+
+def lmmse_problem(streams: int = 32, seed: int = 0) -> Posed:
+    """Name, problem and parameters of `lmmse`, for any draw of the channel."""
+    antennas = {"user_antennas": 1, "user_pattern": "omni"} if streams == 8 else {}
+    channel = nm.wireless.cdl("C", users=8, delay_spread=30e-9, seed=seed, **antennas)
+    problem = nm.Problem(channel, nm.LMMSE(noise=_NOISE))
+    return f"LMMSE 64 x {channel.shape[1]}", problem, channel.frequencies
+
+
 def inverse(
     users: int = 8,
     spread: float = 30e-9,
@@ -138,40 +162,37 @@ def inverse(
     interpolated: bool = True,
 ) -> Row:
     """The inverse of the regularised Gram matrix of a CDL-C uplink, four antennas a user."""
-    channel = nm.wireless.cdl("C", users=users, delay_spread=spread, base_antennas=_panel(users))
-    p, problem = channel.frequencies[:tones], nm.Problem(channel.gram(_NOISE), nm.Inverse())
+    name, problem, p = inverse_problem(users, spread)
+    p = p[:tones]
     A = problem.family(p)
     arrays = list(A.numpy())
     exact = {
         "NumPy loop": lambda: [np.linalg.inv(a) for a in arrays],
         "Cholesky": lambda: solvers.torch_cholesky(A),
     }
-    name = f"inverse {4 * users} x {4 * users}, {spread * 1e9:g} ns"
     return measured(name, problem, p, tol, exact, rounds, judged, interpolated)
 
 
 def svd(model: str = "C", spread: float = 30e-9, tol: float = 1e-3, rounds: int = 7, tones: int | None = None) -> Row:
     """The four leading singular triplets of a 16 x 64 downlink."""
-    channel = nm.wireless.cdl(model, delay_spread=spread, user_antennas=(2, 4, 2), direction="downlink")
-    p = channel.frequencies[:tones]
-    H = channel(p)
+    name, problem, p = svd_problem(model, spread)
+    p = p[:tones]
+    H = problem.family(p)
     arrays = list(H.numpy())
     exact = {
         "NumPy loop": lambda: [np.linalg.svd(h, full_matrices=False) for h in arrays],
         "Gram": lambda: solvers.svd_by_gram(H, 4),
     }
-    return measured(f"SVD CDL-{model}, {spread * 1e9:g} ns", nm.Problem(channel, nm.SVD(rank=4)), p, tol, exact, rounds)
+    return measured(name, problem, p, tol, exact, rounds)
 
 
 def lmmse(streams: int = 32, tol: float = 1e-2, rounds: int = 9, tones: int | None = None) -> Row:
     """The LMMSE filter of a 64-antenna uplink with 8 or 32 streams."""
-    antennas = {"user_antennas": 1, "user_pattern": "omni"} if streams == 8 else {}
-    channel = nm.wireless.cdl("C", users=8, delay_spread=30e-9, **antennas)
-    p = channel.frequencies[:tones]
-    H = channel(p)
+    name, problem, p = lmmse_problem(streams)
+    p = p[:tones]
+    H = problem.family(p)
     exact = {"Cholesky": lambda: nm.peers.torch_lmmse(H, _NOISE)}
-    problem = nm.Problem(channel, nm.LMMSE(noise=_NOISE))
-    return measured(f"LMMSE 64 x {H.shape[2]}", problem, p, tol, exact, rounds)
+    return measured(name, problem, p, tol, exact, rounds)
 
 
 def many(count: int = 256, tol: float = 1e-3, rounds: int = 3) -> Row:

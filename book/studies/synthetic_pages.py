@@ -404,11 +404,39 @@ def sampling_helps(record: Record, operation: str) -> tuple[list[str], list[str]
     return better, [TITLES[kind] for kind, (_, _, high) in quarters.items() if high < 1 / CLEAR]
 
 
+def sampling_text(record: Record, operation: str, noun: str) -> str:
+    """Return in a sentence for how many families informed sampling is clearly better or worse, and for which."""
+    better, worse = sampling_helps(record, operation)
+    total, clear = len(pairs(record, operation)), {"better": better, "worse": worse}
+    named = [f"{how} for {len(names)} ({listed(names)})" for how, names in clear.items() if names]
+    if not named:
+        return f"Of the {total} {noun} informed sampling is clearly better or worse for none."
+    rest = total - len(better) - len(worse)
+    undecided = f"; for the other {rest} the study decides nothing" * bool(rest)
+    return f"Of the {total} {noun} informed sampling is clearly {' and clearly '.join(named)}{undecided}."
+
+
+def training_text(record: Record) -> str:
+    """Return in words for how many inverses and decompositions training ends clearly above the closed form."""
+    counts = []
+    for end, noun in (("", "inverses"), ("_svd", "singular value decompositions")):
+        gaps = training_gaps(record.numbers[f"training{end}"])
+        counts.append(f"{sum(gap > ALIKE for gap in gaps.values())} of {len(gaps)} {noun}")
+    return " and ".join(counts)
+
+
+def training_gaps(rows: Sequence[dict]) -> dict[str, float]:
+    """Return by family the median over seeds of a training's error over that of the closed form."""
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    return {k: middle(of(rows, k), lambda row: row["error"] / row["closed"])[1] for k in kinds}
+
+
 def glue_all(record: Record) -> None:
     """Numbers and verdicts of the text."""
     rows = record.numbers["difficulty"]
     for key, text in (("met", meeting), ("basis", basis_text), ("with-size", with_size), ("second", second_parameter)):
         glue(f"sx-{key}", text(record))
+    glue("sx-trained", training_text(record))
     glue("sx-size", 32)
     glue("sx-tol", study.TOL)
     glue("sx-rank", study.RANK)
@@ -455,17 +483,12 @@ def _glue_growth(record: Record) -> None:
 def _glue_training(record: Record) -> None:
     for operation, end in (("inverse", ""), ("SVD", "_svd")):
         rows, key = record.numbers[f"training{end}"], operation.lower()
-        gaps = {
-            k: middle(of(rows, k), lambda row: row["error"] / row["closed"])[1]
-            for k in dict.fromkeys(x["kind"] for x in rows)
-        }
+        gaps = training_gaps(rows)
         errors = {k: middle(of(rows, k), "error")[1] for k in gaps}
         glue(f"sx-{key}-error-low", min(errors.values()))
         glue(f"sx-{key}-error-high", max(errors.values()))
         glue(f"sx-{key}-error-worst", TITLES[max(errors, key=errors.get)])
         glue(f"sx-{key}-lost", some([TITLES[k] for k in gaps if gaps[k] > ALIKE]))
         glue(f"sx-{key}-alike", some([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
-        better, worse = sampling_helps(record, operation)
-        glue(f"sx-{key}-better", some(better))
-        glue(f"sx-{key}-worse", some(worse))
-        glue(f"sx-{key}-undecided", len(gaps) - len(better) - len(worse))
+        noun = "inverses" if operation == "inverse" else "decompositions"
+        glue(f"sx-{key}-sampling", sampling_text(record, operation, noun))

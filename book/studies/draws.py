@@ -1,0 +1,104 @@
+"""How much the draw of a channel matters: the problems that are timed, for twenty draws of each.
+
+It counts exact solves and terms and measures errors; nothing is timed, so other work on the machine does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+
+import neumatc as nm
+from studies import speed
+from studies.benchmark import relative_error
+from studies.texts import listed
+
+Row = dict[str, object]
+DRAWS = 20
+# One parameter in so many judges a map: exact results at all of them would take longer than all fits.
+JUDGED = 4
+# What is timed in `studies.speed`, with its tolerance: the problem of a draw, by its seed.
+POSED: tuple[tuple[Callable[[int], speed.Posed], float], ...] = (
+    (lambda seed: speed.inverse_problem(seed=seed), 1e-4),
+    (lambda seed: speed.inverse_problem(spread=300e-9, seed=seed), 1e-2),
+    (lambda seed: speed.inverse_problem(16, seed=seed), 1e-4),
+    (lambda seed: speed.inverse_problem(32, seed=seed), 1e-4),
+    (lambda seed: speed.svd_problem("A", 30e-9, seed), 1e-3),
+    (lambda seed: speed.svd_problem("A", 100e-9, seed), 1e-3),
+    (lambda seed: speed.svd_problem("C", 30e-9, seed), 1e-3),
+    (lambda seed: speed.svd_problem("C", 100e-9, seed), 1e-3),
+    (lambda seed: speed.lmmse_problem(32, seed), 1e-2),
+    (lambda seed: speed.lmmse_problem(8, seed), 1e-2),
+)
+
+
+def judged(problem: nm.Problem, p: torch.Tensor, tol: float) -> Row:
+    """Fit a draw, judge it on the band, and count what interpolation in pieces takes to the same tolerance."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nm.FitWarning)  # whether it is met is counted
+        surrogate = nm.fit(problem, tol=tol, progress=False)
+    q = p[::JUDGED]
+    value, truth = surrogate(q), problem.exact(q).value
+    single = isinstance(value, torch.Tensor)
+    row: Row = {
+        "solves": surrogate.report.exact_solves,
+        "terms": surrogate.rank,
+        "met": surrogate.report.met,
+        "error": relative_error(value, truth) if single else float(problem.error(q, value).square().mean().sqrt()),
+        "above": float((problem.residual(q, value) > tol).double().mean()),
+    }
+    if single:
+        peer = nm.peers.piecewise_chebyshev(problem, tol)
+        row["peer"] = {"solves": peer.exact_solves, "error": relative_error(peer(q), truth)}
+    return row
+
+
+def run(draws: int = DRAWS, posed: Sequence[tuple[Callable[[int], speed.Posed], float]] = POSED) -> list[Row]:
+    """Return of each problem its name, its tolerance, and a row for each draw; the first is the one that is timed."""
+    found: list[Row] = []
+    for pose, tol in posed:
+        rows = []
+        for seed in range(draws):
+            name, problem, p = pose(seed)
+            rows.append(judged(problem, p, tol))
+        found.append({"name": name, "tol": tol, "draws": rows})
+    return found
+
+
+def span(values: Sequence[float], form: str = ",.0f") -> str:
+    """Return a median with the least and the largest value.
+
+    Example:
+        >>> span([3, 1, 2]), span([2, 2])
+        ('2 (1 to 3)', '2')
+    """
+    middle, least, most = (format(x, form) for x in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least} to {most})"
+
+
+def spreads(found: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """Return of each problem the least and the largest number of solves over that of the draw that is timed."""
+    solves = {x["name"]: [row["solves"] for row in x["draws"]] for x in found}
+    return {name: (min(own) / own[0], max(own) / own[0]) for name, own in solves.items()}
+
+
+def unmet(found: Sequence[Row]) -> str:
+    """Return in words for how many draws of which problems a fit did not meet its tolerance."""
+    counts = {x["name"]: sum(not row["met"] for row in x["draws"]) for x in found}
+    return listed([f"{count} of {name}" for name, count in counts.items() if count]) or "none"
+
+
+def fewer(found: Sequence[Row]) -> tuple[int, int]:
+    """Return for how many draws the map takes fewer solves than interpolation in pieces, and of how many."""
+    rows = [row for x in found for row in x["draws"] if "peer" in row]
+    return sum(row["solves"] < row["peer"]["solves"] for row in rows), len(rows)
+
+
+def worst(found: Sequence[Row]) -> tuple[float, str]:
+    """Return the largest share of a band above the tolerance where the report says met, with the problem's name."""
+    shares = [(row["above"], x["name"]) for x in found for row in x["draws"] if row["met"]]
+    return max(shares, default=(math.nan, ""))
