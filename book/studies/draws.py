@@ -15,7 +15,6 @@ import torch
 import neumatc as nm
 from studies import speed
 from studies.benchmark import relative_error
-from studies.texts import listed
 
 Row = dict[str, object]
 DRAWS = 20
@@ -86,10 +85,20 @@ def spreads(found: Sequence[Row]) -> dict[str, tuple[float, float]]:
     return {name: (min(own) / own[0], max(own) / own[0]) for name, own in solves.items()}
 
 
+def cheapest(found: Sequence[Row]) -> str:
+    """Return in words the problems of which no draw takes fewer solves than the timed one, and some take more."""
+    return "; ".join(name for name, (least, most) in spreads(found).items() if least == 1 < most) or "none"
+
+
+def above(found: Sequence[Row], share: float) -> int:
+    """Return for how many draws that are met more than a share of the judged band is above the tolerance."""
+    return sum(row["met"] and row["above"] > share for x in found for row in x["draws"])
+
+
 def unmet(found: Sequence[Row]) -> str:
     """Return in words for how many draws of which problems a fit did not meet its tolerance."""
     counts = {x["name"]: sum(not row["met"] for row in x["draws"]) for x in found}
-    return listed([f"{count} of {name}" for name, count in counts.items() if count]) or "none"
+    return "; ".join(f"{count} of {name}" for name, count in counts.items() if count) or "none"
 
 
 def fewer(found: Sequence[Row]) -> tuple[int, int]:

@@ -157,6 +157,8 @@ def glue_draws(record: Record) -> None:
     glue("ms-draws-above", f"{100 * share:.1f} % ({name})")
     fewer, beside = draws.fewer(found)
     glue("ms-draws-fewer", fewer)
+    glue("ms-draws-over", draws.above(found, random_families.TARGET))
+    glue("ms-draws-cheapest", draws.cheapest(found))
     glue("ms-draws-beside", beside)
     glue("ms-draws", len(found[0]["draws"]))
     glue("ms-draws-fits", sum(len(x["draws"]) for x in found))
