@@ -292,7 +292,9 @@ def test_links_to_terms_lead_to_the_glossary(terms, book):
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem in ARC], ids=lambda path: path.stem)
 def test_a_chapter_opens_with_question_and_finding_and_closes_with_what_it_does_not_show(path):
     first, *rest = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
-    opening = re.search(r"^\*\*The question\.\*\* .*?^\*\*The finding\.\*\* (.*?)\n\n", first, re.DOTALL | re.MULTILINE)
+    opening = re.search(
+        r"^\*\*The question\.\*\* .*?^\*\*The finding\.\*\* (.*?)\n\n(?!- )", first, re.DOTALL | re.MULTILINE
+    )
     assert opening and "{glue:text}" in opening.group(1), "a finding comes from the record"
     assert [text for text in rest if text.startswith("## ")][-1].startswith("## What this chapter does not show\n")
 

@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass
 
 from matplotlib.figure import Figure
 
-from studies import benchmark, figures, last_good, measurements, provenance, random_families, texts
+from studies import benchmark, draws, figures, last_good, measurements, provenance, random_families, texts
 from studies.texts import listed, times, two_digits
 
 RECORDS = (
@@ -30,6 +30,7 @@ RECORDS = (
     "training_search",
     "wireless_trained",
     "synthetic_experiments",
+    "draws",
 )
 # Chapters whose runs time a spline, and where: problem of the study of speed -> the places in the chapter's numbers.
 SPLINES = {
@@ -592,7 +593,12 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
     cases = found["cases"]["cases"]
     three = [x["solves"] for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
     several = [x["multiple"] for x in cases if x["name"].startswith(SEVERAL)]
+    drawn = found["draws"]["draws"]
+    shares = [share for pair in draws.spreads(drawn).values() for share in pair]
     return {
+        "draws": str(len(drawn[0]["draws"])),
+        "draws_least": f"{min(shares):.2g}",
+        "draws_most": f"{max(shares):.2g}",
         "met": str(every["met"]),
         "fits": str(every["fits"]),
         "wrong": str(every["wrong"]),
