@@ -133,7 +133,7 @@ def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> Non
     top, usual = int(size.argmax()), size.median()
     if not task.problem.operation.unique or not size[top] > _PEAK * usual:
         return
-    place, kind = x[top].clone(), "as near a pole"
+    place, kind = x[top].clone(), ", as near a pole" * (x.shape[1] > 1)
     if x.shape[1] == 1:
         near, generator = (x[:, 0] - x[top]).abs().argsort()[:_SAMPLES], torch.Generator().manual_seed(0)
         draws = torch.randn((rows.shape[1], _COMBINATIONS), dtype=torch.float64, generator=generator)
@@ -141,6 +141,6 @@ def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> Non
         poles = found.poles[np.abs(found.poles.real) <= 1] if found else ()
         if len(poles):
             pole = poles[np.abs(poles - float(place)).argmin()]
-            place[0], kind = pole.real, "as at a pole" if abs(pole.imag) < _REAL else kind
+            place[0], kind = pole.real, ", as at a pole" if abs(pole.imag) < _REAL else ", as near a pole"
     where = task.problem.family.box.named(task.box(place[None])[0].tolist())
-    task.note(f"X is {size[top] / usual:,.0f} times its usual size near {where}, {kind}")
+    task.note(f"X is {size[top] / usual:,.0f} times its usual size near {where}{kind}")

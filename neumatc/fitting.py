@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -19,7 +20,7 @@ from neumatc.piece import chain
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
-from neumatc.watch import Watch, memory
+from neumatc.watch import ENDINGS, Watch, memory
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
 _BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
@@ -185,7 +186,7 @@ def _fit(
     _check_memory(problems, method, rank, budget)
     found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
-        begin, price = time.perf_counter(), 0.0
+        begin, price = time.perf_counter(), None
         tasks = []
         for problem in batch:
             settings = method.settings()
@@ -197,19 +198,35 @@ def _fit(
                 if isinstance(maps, BaseException):
                     found.append(maps)
                     continue
-                task.report.met |= task.report.stop_reason is StopReason.TOLERANCE
-                for hint in task.problem.family.box.hints() if tol is not None else ():
-                    task.note(hint)
-                if task.problem.family.densified:
-                    task.note("the family's sparse matrices were made dense")
-                maps = _guided(task, maps)
-                task.report.seconds = (time.perf_counter() - begin) / len(tasks)
-                family = task.problem.family
-                surrogate = Surrogate(first.operation, family.shape, maps, family.box, task.report)
+                try:
+                    surrogate = _finished(task, maps, begin, len(tasks), price)
+                except ENDINGS as error:  # the map is there
+                    watch.reason(error)
+                    surrogate = _finished(task, maps, begin, len(tasks), price, brief=True)
                 found.append(surrogate)
-                price = price or advice.seconds_per_value(surrogate)  # of a batch, that of one
-                advice.conclude(task, surrogate, price, stacklevel=5)
+                price = task.report.evaluation_seconds  # of a batch, that of one
     return _complete(found)
+
+
+def _finished(
+    task: Task, maps: list[FactorMap], begin: float, many: int, price: float | None, *, brief: bool = False
+) -> Surrogate:
+    """Return the surrogate of a fit with its whole report; in brief, without what takes time."""
+    family, report = task.problem.family, task.report
+    report.met |= report.stop_reason is StopReason.TOLERANCE
+    for hint in family.box.hints() if task.tol is not None else ():
+        task.note(hint)
+    if family.densified:
+        task.note("the family's sparse matrices were made dense")
+    if brief:
+        task.note("the map was there when the fit was ended")
+    maps = maps if brief else _guided(task, maps)
+    report.seconds = (time.perf_counter() - begin) / many
+    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box, report)
+    if price is None:
+        price = math.nan if brief else advice.seconds_per_value(surrogate)
+    advice.conclude(task, surrogate, price, stacklevel=6)
+    return surrogate
 
 
 def _check_alike(problems: list[Problem]) -> None:

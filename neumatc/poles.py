@@ -16,8 +16,11 @@ from neumatc.report import StopReason
 
 # Samples of which some are so many times larger than usual are taken to lie beside poles.
 _PEAK = 4.0
-# Least samples, and how many times more there must be for another trial.
-_LEAST, _GROWN = 12, 1.2
+# Least samples, and how many times more there must be for another trial; and where the last was ended by its price.
+_LEAST, _GROWN, _DOUBLED = 12, 1.2, 2.0
+# A trial of m support points takes about so many operations times m^2 for each sample. It may take as many as the
+# samples took: to solve, and the overhead of refinement.
+_TRIAL, _OVERHEAD = 38.0, 1e6
 # Accuracy at the samples, in rounding units, of functions that are rational; and for others as a part of the tolerance,
 # with at most this part of the samples as support points.
 _UNITS, _PART, _MOST_SUPPORT = 1e4, 0.03, 0.6
@@ -45,14 +48,17 @@ class Trial:
 
     def __init__(self, inspector: Inspector):
         self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
-        self.tried = 0
+        self.tried, problem = 0, self.task.problem
+        real = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
+        self.most = int(((real + _OVERHEAD) / _TRIAL) ** 0.5)
 
     def due(self) -> bool:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
         task, box, operation = self.task, self.task.problem.family.box, self.task.problem.operation
         free = task.budget is None or not operation.residual_solves
         direct = operation.unique and not operation.finishes and task.many == 1 and free
-        more = len(self.snapshots.x) >= max(_LEAST, _GROWN * self.tried)
+        grown = _DOUBLED if self.tried > 2 * self.most else _GROWN
+        more = len(self.snapshots.x) >= max(_LEAST, grown * self.tried)
         if box.dimension > 1 or box.periodic[0] or not (direct and more):
             return False
         size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
@@ -66,12 +72,11 @@ class Trial:
             self.tried = len(self.snapshots.x)
             kept = self._kept()
             x, sketch = self.snapshots.x[kept, 0], self.snapshots.sketch()[kept, 0]
-            found = rational.fit(x, sketch, _UNITS * unit)
-            exact = found is not None
-            for goal in () if exact else (_PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)):
-                found = found or rational.fit(x, sketch, goal)
+            goals = _UNITS * unit, _PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)
+            found = rational.fit(x, sketch, *sorted(goals), most=self.most, check=self.task.check)
             if found is None:
                 return None
+            exact = found.goal <= _UNITS * unit
             found = replace(found, support=kept[found.support])  # a row of the snapshots
             places, residuals = self._measured(found)
             worst = float(residuals.max())

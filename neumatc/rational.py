@@ -9,6 +9,7 @@ combinations of the entries stand for all of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,38 +34,51 @@ class Barycentric:
         weights: Shape (m,), real for real samples.
         error: The largest error at the other samples, relative to the median norm of a sample.
         poles: Complex numbers.
+        goal: The accuracy that it was chosen for.
     """
 
     support: np.ndarray
     weights: np.ndarray
     error: float
     poles: np.ndarray
+    goal: float
 
 
-def fit(x: np.ndarray, F: np.ndarray, goal: float) -> Barycentric | None:
-    """Fit samples F (N, s) at x (N,) to a relative error ``goal`` at the samples that are no support points.
+def fit(
+    x: np.ndarray, F: np.ndarray, *goals: float, most: int | None = None, check: Callable[[], None] = lambda: None
+) -> Barycentric | None:
+    """Fit samples F (N, s) at x (N,) to a relative error at the samples that are no support points.
+
+    Args:
+        x, F: The samples.
+        goals: Errors, the smallest first.
+        most: Most support points, of which so many take about :math:`38 N m^2` operations. Default: any number.
+        check: Called before every step; it may raise.
 
     Returns:
-        The function with the fewest support points that comes to the goal; None where none does with enough samples
-        left to check it.
+        The function with the fewest support points that comes to the smallest of the goals that is reached; None where
+        none does with enough samples left to check it.
     """
     size = np.linalg.norm(F, axis=1)
     scale = max(float(np.median(size)), np.finfo(float).tiny)
     # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual.
     few = F[:, :_FEW]
     sizes = np.linalg.norm(few, axis=1)
-    support = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())]
-    while True:
+    support, reached = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())], {}
+    while goals[0] not in reached:
+        check()
         found = weighted(x, few, support, sizes)
         if found is None:
-            return None
+            break
         left, miss = _missed(x, F, support, found, size, scale)
-        if miss.max() <= goal:
-            return _settled(x, F, support, size, scale, goal)
+        reached = {goal: list(support) for goal in goals if miss.max() <= goal} | reached
         count = max(1, len(support) // _GROWTH)
-        if _FEW * (len(x) - len(support) - count) < _EQUATIONS * (len(support) + count):
-            return None
+        wanted = len(support) + count
+        if _FEW * (len(x) - wanted) < _EQUATIONS * wanted or wanted > (most or wanted):
+            break
         support += left[np.argsort(-miss)[:count]].tolist()
+    settled = (_settled(x, F, reached[goal], size, scale, goal) for goal in goals if goal in reached)
+    return next((one for one in settled if one), None)
 
 
 def _settled(
@@ -77,7 +91,8 @@ def _settled(
         poles = zeros(x[support], w)
         spurious = _spurious(poles, x[support], F[support], w, scale)
         if not len(spurious) or len(support) < 3:
-            return Barycentric(np.array(support), w, float(miss.max()), poles) if miss.max() <= 10 * goal else None
+            worst = float(miss.max())
+            return Barycentric(np.array(support), w, worst, poles, goal) if worst <= 10 * goal else None
         nearest = {int(np.abs(x[support] - z).argmin()) for z in spurious}
         support = [j for k, j in enumerate(support) if k not in nearest]
         if len(support) < 2:

@@ -215,10 +215,13 @@ class Report:
 
         A fit solves in small batches, which for small matrices takes longer for each solve than large batches do: the
         true number is larger, up to 200 times for 4 x 4 matrices, about the same from 32 x 32 on. On a loaded machine
-        it is off both ways. Inf where an evaluation takes as long even so, NaN where the fit solved nothing exactly.
+        it is off both ways. Inf where an evaluation takes as long even so, NaN where the fit solved nothing exactly,
+        and for a map of no use: with a tolerance, one of which half of the residuals are above 0.1.
         """
         gain = self.solve_seconds - self.evaluation_seconds
-        if not self.evaluation_seconds or not math.isfinite(gain):
+        useless = self.stop_reason is StopReason.SINGULAR or (self.tol is None and self.advice)
+        useless = useless or any(last.residual_median > LARGE_RESIDUAL for last in self.rounds[-1:] if self.tol)
+        if useless or not self.evaluation_seconds or not math.isfinite(gain):
             return math.nan
         return math.ceil(self.seconds / gain) if gain > 0 else math.inf
 
@@ -243,7 +246,7 @@ class Report:
 
     def _pays(self) -> str:
         count, solve, own = self.break_even, duration(self.solve_seconds), duration(self.evaluation_seconds)
-        if math.isnan(count) or (self.tol is None and self.advice):  # there is no map
+        if math.isnan(count):
             return ""
         if self.points and count > self.points:
             seconds = duration(self.points * self.solve_seconds)

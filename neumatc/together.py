@@ -18,7 +18,7 @@ from neumatc.operations import checked
 from neumatc.piece import Piece
 from neumatc.report import Report
 from neumatc.snapshots import Snapshots
-from neumatc.watch import STOPPED
+from neumatc.watch import ENDINGS, STOPPED
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,16 @@ class Together(Task):
 
     def apart(self, maps: Sequence[FactorMap]) -> list[list[FactorMap]]:
         """Return the maps of each problem, and write its report."""
-        for k, task in enumerate(self.tasks):
-            own = {name: value for name, value in vars(self.report).items() if name not in ("settings", "seconds")}
-            vars(task.report).update(copy.deepcopy(own))
-            for entry in task.report.rounds[-1:]:
-                task.report.rounds[-1] = entry.measured(self.last[0][:, k].double().cpu().numpy(), self.tol)
-        return [[FactorMap(m.name, m.core[:, k], m.embedding, m.weights) for m in maps] for k in range(len(self.tasks))]
+        return [self.own(k, maps) for k in range(self.many)]
+
+    def own(self, k: int, maps: Sequence[FactorMap]) -> list[FactorMap]:
+        """Return the maps of one problem, and write its report."""
+        report = self.tasks[k].report
+        own = {name: value for name, value in vars(self.report).items() if name not in ("settings", "seconds")}
+        vars(report).update(copy.deepcopy(own))
+        for entry in report.rounds[-1:]:
+            report.rounds[-1] = entry.measured(self.last[0][:, k].double().cpu().numpy(), self.tol)
+        return [FactorMap(m.name, m.core[:, k], m.embedding, m.weights) for m in maps]
 
 
 def parted(snapshots: Snapshots, pieces: Sequence[Piece], allowed: Sequence[float]) -> list[list[int]]:
@@ -131,15 +135,22 @@ def fitted(tasks: Sequence[Task], fit: Fit, known: Known = None) -> list[list[Fa
     if together is None:
         return [task.watch.attempt(lambda task=task: fit(task, known)[0]) for task in tasks]
     maps, parts, snapshots = fit(together, known)
-    if together.many == 1:
+    if len(tasks) == 1:
         return [maps]
     # Where one is not defined nothing is known of the others.
     if together.report.stop_reason in STOPPED or (together.report.met and not together.report.singular):
         return together.apart(maps)
     found = {}
-    for part in parts or [[k] for k in range(len(tasks))]:
-        own = [tasks[k] for k in part]
-        found |= zip(part, fitted(own, fit, (snapshots, part if len(part) > 1 else part[0])))
-        for task in own:
-            together.charge(task.report)
+    for part in parts or zip(range(len(tasks))):
+        try:
+            own = [tasks[k] for k in part]
+            found |= zip(part, fitted(own, fit, (snapshots, part if len(part) > 1 else part[0])))
+            for task in own:
+                together.charge(task.report)
+        except ENDINGS as error:
+            why = together.watch.reason(error)
+            found |= dict.fromkeys(part, error)
+            for k in part if maps else ():  # the common map is there
+                found[k] = together.own(k, maps)
+                tasks[k].report.stop_reason = why
     return [found[k] for k in range(len(tasks))]

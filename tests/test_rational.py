@@ -1,8 +1,11 @@
 """Rational functions through samples of matrix functions: exact where these are rational, and nothing elsewhere."""
 
+import math
+
 import numpy as np
 import pytest
 
+import neumatc as nm
 from neumatc import rational
 
 
@@ -152,3 +155,43 @@ def test_spurious_poles_are_taken_away():
 def test_the_unit_of_the_samples_does_not_matter(scale):
     x, F, t, expected = of_case("conjugate pairs", 24)
     assert worst(rational.fit(x, scale * F, 1e-12), x, F, expected, t) < 1e-8
+
+
+def test_the_smallest_goal_that_is_reached_counts_and_support_points_are_limited():
+    x, F, *_ = of_case("conjugate pairs", 24)
+    kinked = F + 1e-4 * np.random.default_rng(1).standard_normal(F.shape)
+    assert rational.fit(x, kinked, 1e-12) is None
+    found = rational.fit(x, kinked, 1e-12, 1e-3)
+    np.testing.assert_array_equal(found.support, rational.fit(x, kinked, 1e-3).support)
+    assert found.goal == 1e-3 and rational.fit(x, F, 1e-12, 1e-3).goal == 1e-12
+    assert rational.fit(x, F, 1e-12, most=len(rational.fit(x, F, 1e-12).support) - 3) is None
+
+
+def test_a_fit_can_be_ended_between_its_steps():
+    x, F, *_ = of_case("conjugate pairs", 24)
+    steps = []
+
+    def check():
+        steps.append(1)
+        if len(steps) == 3:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        rational.fit(x, F, 1e-12, check=check)
+
+
+def test_noise_takes_no_more_trials_than_its_solves_are_worth(monkeypatch):
+    """Support points are limited by the price of what they may save, so white noise costs seconds."""
+    rng, calls = np.random.default_rng(0), []
+    values = {}
+    monkeypatch.setattr(rational, "weighted", lambda *a, own=rational.weighted: calls.append(len(a[2])) or own(*a))
+
+    def noisy(x):
+        return values.setdefault(float(x), np.eye(2) * 2 + 0.5 * rng.normal(size=(2, 2)))
+
+    problem = nm.Problem(nm.ParametricMatrix(noisy, 0.0, 1.0, batched=False), nm.Inverse())
+    with pytest.warns(nm.FitWarning, match="not met"):
+        report = nm.fit(problem, tol=1e-6, progress=False).report
+    samples = report.exact_solves
+    assert max(calls) <= (1e6 / 38) ** 0.5 and sum(m**2 for m in calls) * 8 < 10 * 1e6
+    assert samples == 4096 and math.isnan(report.break_even) and "pole" not in report.message

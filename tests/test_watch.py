@@ -3,6 +3,7 @@
 import functools
 import math
 import random
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import torch
 from conftest import assert_raises, generator, state_of_the_process, tensors_of, trained
 
 import neumatc as nm
-from neumatc import StopReason
+from neumatc import StopReason, fitting
 from neumatc.watch import memory
 
 F64 = torch.float64
@@ -105,6 +106,83 @@ def calls(name):
     fn.at(None)
     fitted(problem, **settings)
     return fn.calls
+
+
+class Interrupting:
+    """Ctrl-C at the k-th call of any function, once a fit has its maps; it counts these calls."""
+
+    def __init__(self, monkeypatch, after):
+        self.calls, self.k, run = 0, None, getattr(*after)
+
+        def watched(*args, **kwargs):
+            found = run(*args, **kwargs)
+            sys.setprofile(self)
+            return found
+
+        monkeypatch.setattr(*after, watched)
+
+    def __call__(self, frame, event, argument):
+        if frame.f_code.co_name == "_complete":
+            sys.setprofile(None)  # microseconds before the fit returns
+        elif event == "call" and "neumatc" in frame.f_code.co_filename:
+            self.calls += 1
+            if self.calls == self.k:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    def during(self, fit, k=None):
+        self.calls, self.k = 0, k
+        try:
+            return fit()
+        finally:
+            sys.setprofile(None)
+
+
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2), nm.Eigh(rank=2, order="followed")], ids=str)
+@pytest.mark.parametrize("settings", [{"tol": 1e-3}, {"rank": 6}], ids=str)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of generators that it ends
+def test_an_interrupt_after_the_last_solve_loses_nothing(monkeypatch, operation, settings):
+    own = waves()
+    family = nm.ParametricMatrix(lambda p: (A := own(p)) + A.mT, 0.0, 1.0, dtype=F64)
+    problem, interrupt = nm.Problem(family, operation), Interrupting(monkeypatch, (fitting, "_run"))
+    whole = interrupt.during(lambda: fitted(problem, **settings))
+    p = family.box.uniform(50, generator())
+    for k in range(1, interrupt.calls, max(1, interrupt.calls // 15)):
+        surrogate = interrupt.during(lambda: fitted(problem, **settings), k)
+        assert surrogate.report.met == whole.report.met and surrogate.report.seconds > 0
+        assert problem.residual(p, surrogate(p)).max() <= 2 * problem.residual(p, whole(p)).max() + 1e-12
+
+
+@pytest.mark.parametrize("place", ["_run", "_finished"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of generators that it ends
+def test_an_interrupt_among_many_problems_keeps_those_that_have_maps(monkeypatch, place):
+    problems = [nm.Problem(waves(seed=seed), nm.Inverse()) for seed in range(3)]
+    interrupt = Interrupting(monkeypatch, (fitting, place))
+    interrupt.during(lambda: nm.fit_many(problems, tol=1e-3, progress=False))
+    for k in range(1, interrupt.calls, max(1, interrupt.calls // 10)):
+        found = interrupt.during(lambda: nm.fit_many(problems, tol=1e-3, progress=False), k)
+        assert all(
+            problem.residual(p := torch.rand(50, 1, dtype=F64), s(p)).max() < 1e-2
+            for problem, s in zip(problems, found)
+        )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of generators that it ends
+def test_an_interrupt_of_separate_fits_keeps_the_common_map(monkeypatch):
+    """What common pieces do not serve is fitted alone, from what was solved for all; the common map stays till then."""
+    problems = [nm.Problem(family, nm.Inverse()) for family in (waves(size=2), jumping())]
+    interrupt, p = Interrupting(monkeypatch, (nm.Pieces, "_fit")), torch.rand(50, 1, dtype=F64)
+
+    def many():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", nm.FitWarning)
+            return nm.fit_many(problems, tol=1e-6, progress=False)
+
+    interrupt.during(many)
+    for k in range(1, interrupt.calls, max(1, interrupt.calls // 60)):
+        smooth, jumps = interrupt.during(many, k)
+        assert problems[0].residual(p, smooth(p)).median() < (1e-5 if smooth.report.met else 0.5)
+        assert jumps(p).isfinite().all() and not jumps.report.met
 
 
 @pytest.mark.parametrize("seed", range(50))
