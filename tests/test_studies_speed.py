@@ -5,7 +5,8 @@ import torch
 
 pytest.importorskip("sionna")
 
-from studies import speed
+import neumatc as nm
+from studies import practice, speed
 
 TONES = 40
 
@@ -21,18 +22,33 @@ def test_a_row_holds_a_fit_that_is_met_and_ratios_in_order(build):
     assert row["name"] in speed.lines(row)
 
 
-def test_interpolation_with_a_number_of_solves_is_as_accurate_as_the_map():
+def test_interpolation_with_a_number_of_solves_keeps_the_tolerance_as_the_map_does():
     row = speed.inverse(tol=1e-2, rounds=3, tones=5 * TONES)
     pieces, *others = row["interpolation"].values()
     assert pieces["error"] < 0.05 and len(others) == 2
     for peer in (pieces, *others):
         assert {"solves", "error", "after", "with the fit", "Cholesky: with the fit", "Cholesky: pays"} <= set(peer)
-    # The ladder is judged at a part of the parameters.
-    assert all(peer["error"] < 2 * row["error"] for peer in others)
+    _, problem, p = speed.inverse_problem()
+    p = p[: 5 * TONES : 8]  # those that judge
+    for name, build in {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline}.items():
+        value = build(problem, row["interpolation"][name]["solves"])(p)
+        assert float((problem.residual(p, value) > 1e-2).double().mean()) <= 0.01
 
 
-def test_an_operation_of_several_factors_has_no_interpolation():
-    assert "interpolation" not in speed.svd(tol=1e-2, rounds=3, tones=TONES)
+def test_singular_vectors_are_interpolated_once_they_are_aligned():
+    row = speed.svd(tol=1e-2, rounds=3, tones=5 * TONES)
+    (peer,) = row["interpolation"].items()
+    assert peer[0] == "aligned spline" and peer[1]["error"] < 0.05 and peer[1]["solves"] >= 8
+
+
+def test_an_aligned_spline_goes_through_the_triplets_whatever_their_phases():
+    _, problem, p = speed.svd_problem("A")
+    spline = practice.aligned_spline(problem.family, 4, 40)
+    U, S, Vh = spline(p[::16])
+    exact = problem.exact(p[::16]).value
+    assert float(problem.error(p[::16], problem.operation.pack((U, S, Vh))).max()) < 1e-3
+    torch.testing.assert_close(S, exact.S, rtol=1e-3, atol=1e-4)
+    assert U.dtype == exact.U.dtype and spline.exact_solves == 40
 
 
 def test_channels_are_fitted_together():

@@ -14,7 +14,6 @@ import torch
 
 import neumatc as nm
 from studies import speed
-from studies.benchmark import relative_error
 
 Row = dict[str, object]
 DRAWS = 20
@@ -41,18 +40,17 @@ def judged(problem: nm.Problem, p: torch.Tensor, tol: float) -> Row:
         warnings.simplefilter("ignore", nm.FitWarning)  # whether it is met is counted
         surrogate = nm.fit(problem, tol=tol, progress=False)
     q = p[::JUDGED]
-    value, truth = surrogate(q), problem.exact(q).value
-    single = isinstance(value, torch.Tensor)
+    value = surrogate(q)
     row: Row = {
         "solves": surrogate.report.exact_solves,
         "terms": surrogate.rank,
         "met": surrogate.report.met,
-        "error": relative_error(value, truth) if single else float(problem.error(q, value).square().mean().sqrt()),
+        "error": speed.erring(problem, q, value),
         "above": float((problem.residual(q, value) > tol).double().mean()),
     }
-    if single:
+    if len(problem.factors) == 1:
         peer = nm.peers.piecewise_chebyshev(problem, tol)
-        row["peer"] = {"solves": peer.exact_solves, "error": relative_error(peer(q), truth)}
+        row["peer"] = {"solves": peer.exact_solves, "error": speed.erring(problem, q, peer(q))}
     return row
 
 

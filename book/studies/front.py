@@ -258,7 +258,8 @@ def spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
 
 
 def _timed_spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
-    if own := row.get("interpolation", {}).get("cubic spline"):
+    peers = row.get("interpolation", {})
+    if own := peers.get("cubic spline", peers.get("aligned spline")):
         counted, pays = (own[f"{strongest(row)}: {what}"] for what in ("with the fit", "pays"))
         return None if math.isnan(counted[1]) else Way(SPLINE, own["error"], own["solves"], counted, pays[1])
     entry = found["chapters"]
@@ -333,8 +334,7 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
             power(x.error for x in maps),
         ),
     }[kind]()
-    # A spline cannot follow singular vectors, whose signs are free.
-    if not there and not rows[0]["name"].startswith("SVD"):
+    if not there:
         speed += "; no spline of that tolerance was timed"
     pays = [f"map {counts(x.pays for x in maps)}"]
     if there and not any(math.isnan(x.pays) for x in there):
@@ -396,14 +396,14 @@ def gpu_pays(found: dict[str, Numbers], word: str) -> str:
 
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
-    shown = on_a_gpu(found).values()
-    others = [1 / texts.most(filter(None, own))[1] for _, *own in shown]
+    maps, splined = zip(*(own for _, *own in on_a_gpu(found).values()))
+    over_maps, over_splines = (between(1 / x[1] for x in filter(None, own)) for own in (maps, splined))
     pays = {words: gpu_pays(found, start) for words, start in GPU.items()}
     return Decision(
         f"[Results of these kinds, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
         "**Solve exactly**, in a batch",
-        f"{between(others)} times as fast as the faster of map and spline",
+        f"{over_maps} times as fast as a map, {over_splines} times as fast as a spline where one was timed",
         "rounding",
         "; ".join(f"{words} {value}" for words, value in pays.items()),
     )
@@ -517,14 +517,19 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
     loops = [row["NumPy loop: with the fit"][1] for row in rows if "NumPy loop: with the fit" in row]
     return {
         "after": between(x[1] for x in after),
+        "after_one": between(ratios(row)[0][1] for row in rows if not row["name"].startswith("SVD")),
+        "after_vectors": between(ratios(row)[0][1] for row in rows if row["name"].startswith("SVD")),
+        "ties": str(len(wins) - wins.count(FASTER) - wins.count(SLOWER)),
         "problems": str(len(rows)),
         "wins": str(wins.count(FASTER)),
         "losses": str(wins.count(SLOWER)),
         "pass": f"{number:,}",
         "pays": counts(in_pieces(found, row).pays for row in rows),
         "copies": between(row["over a copy"][1] for row in rows),
+        "unsorted": between(row["unsorted over a copy"][1] for row in rows),
+        "precoders": precoders(found),
         "tolerances": listed([f"{tolerances(rows, start)} for {words}" for words, start in GPU.items()]),
-        "stored": whole(row["pieces"] * row["terms"] for row in rows),
+        "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
         "single": single(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
@@ -559,9 +564,16 @@ def splines(found: dict[str, Numbers]) -> str:
     own, maps = (between(way.counted[1] for way in ways) for ways in zip(*both))
     number = "the one problem" if len(both) == 1 else f"the {len(both)} problems"
     return (
-        f"it is {own} times as fast as batched Cholesky in {number} where one that keeps the tolerance was timed on a "
-        f"CPU; the map in pieces is {maps} times"
+        f"it is {own} times as fast as the strongest exact method in {number} where one was timed on a CPU; the map in "
+        f"pieces is {maps} times"
     )
+
+
+def precoders(found: dict[str, Numbers]) -> str:
+    """Return how many times as fast as Gram's way interpolated precoders are, with their exact results."""
+    by_channel = found["chapters"].get("beyond_the_inverse", {}).get("svd", {})
+    ratios = [known(entry["faster"]["Gram matrix"]["interpolated 48"]) for entry in by_channel.values()]
+    return between(x[1] for x in ratios) if ratios else "not timed here"
 
 
 def single(found: dict[str, Numbers]) -> str:
@@ -596,6 +608,9 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
     drawn = found["draws"]["draws"]
     shares = [share for pair in draws.spreads(drawn).values() for share in pair]
     return {
+        "channels": str(sum(len(x["draws"]) for x in drawn)),
+        "channels_above": str(draws.above(drawn, random_families.TARGET)),
+        "channels_largest": f"{100 * draws.worst(drawn)[0]:.1f}",
         "draws": str(len(drawn[0]["draws"])),
         "draws_least": f"{min(shares):.2g}",
         "draws_most": f"{max(shares):.2g}",

@@ -18,6 +18,7 @@ from studies import benchmark, cases, draws, figures, last_good, load, provenanc
 from studies.provenance import Record, Table, glue
 
 WHEN = ("after", "with the fit")
+PIECES = "piecewise Chebyshev"
 # Of the limit of a share, from a count.
 CONFIDENCE = 0.95
 
@@ -182,13 +183,10 @@ def last(ratio: Sequence[float]) -> float:
 
 
 def interpolated(row: dict[str, object]) -> list[tuple[str, dict[str, object]]]:
-    """Peers of a row that are shown: the one in pieces, and the faster one of those that got a number of solves.
-
-    Interpolation does not know the gauges of several factors: rows of the SVD have none.
-    """
-    (first, pieces), *others = row.get("interpolation", {"": {}}).items()
-    fastest = min(others, key=lambda item: last(item[1][WHEN[1]]), default=None)
-    return [] if not pieces else [(first, pieces), *([] if fastest is None else [fastest])]
+    """Peers of a row that are shown: the one in pieces, and the faster one of those that got a number of solves."""
+    peers = dict(row.get("interpolation", {}))
+    shown = [(PIECES, peers.pop(PIECES))] if PIECES in peers else []
+    return shown + sorted(peers.items(), key=lambda item: last(item[1][WHEN[1]]))[:1]
 
 
 def rivals(row: dict[str, object]) -> list[tuple[str, list[tuple[float, ...]]]]:
@@ -243,8 +241,8 @@ def glue_interpolation(rows: Sequence[dict[str, object]]) -> None:
     """Verdicts of the text on interpolation, in pieces and with a number of solves that somebody has to know."""
     peers = [interpolated(x) for x in rows if interpolated(x)]
     glue("ms-interpolated", len(peers))
-    for place, key in enumerate(("pieces", "number")):
-        found = [own[place] for own in peers if len(own) > place]
+    for key, pieces in (("pieces", True), ("number", False)):
+        found = [peer for own in peers for peer in own if (peer[0] == PIECES) == pieces]
         glue(f"ms-{key}-names", texts.listed(sorted({name for name, _ in found})))
         for short, when in zip(("after", "with"), WHEN):
             glue(f"ms-{key}-{short}", tally([x[when] for _, x in found]))

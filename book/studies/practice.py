@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.interpolate import BSpline, make_interp_spline
 from torch import Tensor
 
+import neumatc as nm
 from neumatc import checks, linalg
 from neumatc.wireless import from_sionna
 from studies.solvers import host, svd_by_gram
@@ -64,6 +67,45 @@ def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
     (solve,), scale = from_sionna("sionna.phy.mimo", "lmmse_matrix"), noise**-0.5
     precision = "single" if H.dtype == torch.complex64 else "double"
     return linalg.in_threads(lambda h: solve(scale * h, precision=precision) * scale, H)
+
+
+def aligned_spline(family: nm.ParametricMatrix, rank: int, budget: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return a cubic spline (SciPy, not-a-knot) through leading singular triplets, as an engineer would align them.
+
+    Each triplet is turned by the phase that brings both of its vectors closest to those before it. They keep the order
+    of their values, so a crossing is not followed.
+
+    Args:
+        family: Of one parameter.
+        rank: k.
+        budget: Equally spaced parameters, at least 4, at which triplets are computed from the Gram matrix.
+
+    Returns:
+        p (B, 1) -> U (B, m, k), S (B, k), Vh (B, k, n); its ``exact_solves`` is the budget.
+
+    Raises:
+        ValueError: If budget or rank is out of range.
+    """
+    x = torch.linspace(-1, 1, checks.integer("budget", budget, 4), dtype=torch.float64)
+    U, S, Vh = svd_by_gram(family(family.box.parameters(x[:, None])), rank)
+    overlap = (U[1:].conj() * U[:-1]).sum(dim=1) + (Vh[1:] * Vh[:-1].conj()).sum(dim=2)
+    turns = torch.cat([torch.ones_like(overlap[:1]), overlap / overlap.abs()]).cumprod(dim=0)
+    factors = U * turns[:, None], S, Vh * turns.conj()[..., None]
+    rows = np.concatenate([factor.flatten(1).numpy().view(S.numpy().dtype) for factor in factors], axis=1)
+    through = make_interp_spline(x.numpy(), rows, k=3)
+    ends = np.cumsum([0, *(factor[0].numel() * (2 if factor.is_complex() else 1) for factor in factors)])
+
+    def evaluate(p: Tensor) -> tuple[Tensor, ...]:
+        basis = BSpline.design_matrix(family.box.cube(p)[:, 0].numpy(), through.t, 3, extrapolate=True)
+        values, basis = [], basis.astype(rows.dtype)
+        for factor, start, end in zip(factors, ends, ends[1:]):
+            value = basis @ coefficients[:, start:end]
+            values.append(torch.from_numpy(value.view(factor.numpy().dtype)).view(len(p), *factor.shape[1:]))
+        return tuple(values)
+
+    coefficients = np.ascontiguousarray(through.c, dtype=rows.dtype)
+    evaluate.exact_solves = budget
+    return evaluate
 
 
 def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = False) -> Tensor:

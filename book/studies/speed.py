@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import solvers
+from studies import practice, random_families, solvers
 from studies.benchmark import Timings, compare, relative_error
 
 Row = dict[str, object]
@@ -48,13 +48,12 @@ def measured(
     memory that is there, as the copy does.
     """
     surrogate = nm.fit(problem, tol=tol, progress=False)
-    value, truth = surrogate(p), problem.exact(p).value
-    single = isinstance(value, Tensor)
-    error = relative_error(value, truth) if single else float(problem.error(p, value).square().mean().sqrt())
-    builders = rivals(problem, p, tol, truth, error) if single and interpolated else {}
+    value = surrogate(p)
+    error = erring(problem, p, value)
+    builders = rivals(problem, p, tol) if interpolated else {}
     peers = {peer: build() for peer, build in builders.items()}
     out, mixed = value, p[torch.randperm(len(p), generator=torch.Generator().manual_seed(0))]
-    buffers = [value] if single else list(value)
+    buffers = [value] if isinstance(value, Tensor) else list(value)
     sources = [x.clone() for x in buffers]
     candidates = {
         "fit": lambda: nm.fit(problem, tol=tol, progress=False),
@@ -85,28 +84,48 @@ def measured(
         row[f"{key}: with the fit"] = timings.ratio(key, ("evaluation", "fit"))
         row[f"{key}: pays"] = timings.break_even("fit", key, "evaluation", len(p))
     if peers:
-        row["interpolation"] = beside(peers, p, truth, timings, list(exact))
+        row["interpolation"] = beside(peers, problem, p, timings, list(exact))
     return row
 
 
-def rivals(problem: nm.Problem, p: Tensor, tol: float, truth: Tensor, target: float) -> dict[str, Callable]:
+def erring(problem: nm.Problem, p: Tensor, value: Tensor | Sequence[Tensor]) -> float:
+    """Return the relative error over all parameters together, of factors that of what they make up."""
+    if isinstance(value, Tensor):
+        return relative_error(value, problem.exact(p).value)
+    return float(problem.error(p, value).square().mean().sqrt())
+
+
+def rivals(problem: nm.Problem, p: Tensor, tol: float) -> dict[str, Callable]:
     """Return what builds the peers that interpolate, by name.
 
     The one in pieces is asked for the tolerance. Those that are asked for a number of solves get the smallest of a
-    ladder whose error is at most ``target``; where none is, they are left out. Nobody tells a user that number.
+    ladder that keeps what the map promises: at most 1 % of the parameters exceed the tolerance. Where none does, they
+    are left out. Nobody tells a user that number. Singular vectors are aligned first.
     """
-    found: dict[str, Callable] = {"piecewise Chebyshev": lambda: nm.peers.piecewise_chebyshev(problem, tol)}
-    rungs = int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
-    ladder = [round(_FEWEST * _STEP**i) for i in range(rungs + 1)]
-    for name, build in {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline}.items():
-        good = (n for n in ladder if relative_error(build(problem, n)(p[::_JUDGED]), truth[::_JUDGED]) <= target)
-        if (count := next(good, None)) is not None:
+    found: dict[str, Callable] = {}
+    asked: dict[str, Callable] = {"aligned spline": lambda _, n: practice.aligned_spline(problem.family, 4, n)}
+    if len(problem.factors) == 1:
+        found["piecewise Chebyshev"] = lambda: nm.peers.piecewise_chebyshev(problem, tol)
+        asked = {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline}
+    q, rungs = p[::_JUDGED], int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
+
+    def keeps(peer: Callable) -> bool:
+        above = problem.residual(q, problem.operation.pack(_factors(peer(q)))) > tol
+        return float(above.double().mean()) <= random_families.TARGET
+
+    for name, build in asked.items():
+        ladder = (round(_FEWEST * _STEP**i) for i in range(rungs + 1))
+        if (count := next((n for n in ladder if keeps(build(problem, n))), None)) is not None:
             found[name] = lambda build=build, count=count: build(problem, count)
     return found
 
 
+def _factors(value: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [value] if isinstance(value, Tensor) else value
+
+
 def beside(
-    peers: Mapping[str, nm.peers.Peer], p: Tensor, truth: Tensor, timings: Timings, exact: Sequence[str]
+    peers: Mapping[str, Callable], problem: nm.Problem, p: Tensor, timings: Timings, exact: Sequence[str]
 ) -> dict[str, Row]:
     """Return of each peer its solves, its error, and how many times as fast as it the map is, as beside exact methods.
 
@@ -117,7 +136,7 @@ def beside(
         building = f"{name}, building"
         rows[name] = {
             "solves": peer.exact_solves,
-            "error": relative_error(peer(p), truth),
+            "error": erring(problem, p, problem.operation.pack(_factors(peer(p)))),
             "after": timings.ratio(name, "evaluation"),
             "with the fit": timings.ratio((name, building), ("evaluation", "fit")),
         }
