@@ -244,7 +244,7 @@ def _log(a: np.ndarray) -> np.ndarray:
 
 # Matrix functions of one matrix, on the CPU in double precision.
 FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "exp": lambda a: torch.linalg.matrix_exp(torch.from_numpy(a)).numpy(),  # SciPy's loses digits of real matrices
+    "exp": lambda a: exponential(torch.from_numpy(a)[None])[0].numpy(),  # SciPy's loses digits of real matrices
     "sqrt": scipy.linalg.sqrtm,
     "inverse_sqrt": lambda a: np.linalg.inv(scipy.linalg.sqrtm(a)),
     "log": _log,
@@ -261,18 +261,45 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The results, of the shape, dtype and device of A, and a mask of failures, shape (B,), True where the result
-        does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision.
+        does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision. An
+        exponential also fails where its `exp_rounding` is not below 1, and where it leaves the range of the dtype.
     """
     A, name = _square(A), checks.choice("name", name, tuple(FUNCTIONS))
     matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
-    good = torch.ones(len(A), dtype=torch.bool) if name == "exp" else ~inverse(A)[1].cpu()
+    good = (exp_rounding(A) < 1 if name == "exp" else ~inverse(A)[1]).cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
         for i in torch.nonzero(good)[:, 0].tolist():
             with suppress(Exception):  # SciPy's logarithm raises just that where its Schur form is not triangular
                 X[i] = torch.as_tensor(_principal(name, matrices[i], torch.finfo(A.dtype).eps))
-    return masked(False, X.to(A.device))
+    lost = (name == "exp") & (norm(X) < torch.finfo(X.dtype).tiny)  # there numbers have few digits, or none
+    return masked(lost.to(A.device), X.to(A.device))
+
+
+@checks.explained
+def exponential(A: Tensor) -> Tensor:
+    """Return the exponentials of a batch (B, n, n), in its own precision; differentiable.
+
+    Never of one matrix alone, for which torch up to 2.14 takes a wrong coefficient (pytorch issue 196592).
+    """
+    return torch.linalg.matrix_exp(torch.cat([A, A[:1]]))[:-1]
+
+
+@checks.explained
+def exp_rounding(A: Tensor) -> Tensor:
+    r"""Estimate the relative rounding of the exponential in double precision, :math:`n \, \mathrm{eps} \|A\|_F`.
+
+    The condition number of the exponential is at least :math:`\|A\|_2` (Higham, *Functions of Matrices*, SIAM 2008,
+    chapter 10), and just that of normal A. Where the number is not below 1, nothing is known of the result.
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        Shape (B,), float64.
+    """
+    return A.shape[1] * torch.finfo(torch.float64).eps * norm(wide(A))
 
 
 def _principal(name: str, a: np.ndarray, eps: float) -> np.ndarray | float:

@@ -211,8 +211,7 @@ class Surrogate(Shown, nn.Module):
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
                 ``memory_budget`` (use `batches`); if ``out`` has another shape or device, is not contiguous, or
                 overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation; if
-                something follows p, with ``out`` or ``orthonormal``, or for complex vectors in a block, whose phases
-                are arbitrary.
+                something follows p, with ``out`` or ``orthonormal``.
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
         if isinstance(p, Tensor) and checks.followed(p):
@@ -388,8 +387,6 @@ def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
     fitted = [m(x) for m in surrogate.maps]
     if surrogate.operation.finishes:
         pairs = list(zip(fitted, surrogate._factors, surrogate.dtypes))
-        block = any(x.is_complex() for x in fitted) and any(x.ndim > len(f.shape) + 1 for x, f, _ in pairs)
-        _detached("p", block, "complex vectors in a block, whose phases are arbitrary")
         # Not the memory of the maps: what finishes the factors must not overwrite what derivatives take.
         out = [x.new_empty(len(x), *f.shape, dtype=dtype) for x, f, dtype in pairs]
         for x, y in zip(fitted, out):

@@ -22,6 +22,8 @@ from neumatc.report import Event
 # Schur form, 25, with what follows, and an inverse that tells which matrices are singular. The second number is for the
 # call, since they take one matrix at a time: its time, for a processor of 1 Gflop/s.
 _FUNCTION_COSTS = {"exp": (20, 4e5), "sqrt": (30, 6e4), "inverse_sqrt": (32, 7e4), "log": (60, 4e6)}
+# Relative change of entries that shows what rounding does to a matrix function.
+_CHANGE = 8 * torch.finfo(torch.float64).eps
 # A matrix that is less Hermitian than this, relative to its norm, is no covariance: well above any rounding.
 _SKEW = 1e-4
 Factors = tuple[Tensor, ...]
@@ -760,6 +762,10 @@ class LogDet(Operation):
 
     Residual: the relative error of the determinant, :math:`|e^{\hat l - l} \hat s \bar s - 1|`, which for small errors
     is the absolute one of l. There is no cheaper one: it costs an LU factorisation, as the exact solution does.
+
+    The estimate of the error adds what rounding does to that solution,
+    :math:`n \, \mathrm{eps} \sum_j \max_i |a_{ij}| \sum_i |(A^{-1})_{ji}| + \mathrm{eps} \, |\hat l|`: an LU
+    factorisation is that of a matrix whose columns are perturbed in proportion to their own size.
     """
 
     residual_solves, packed = True, LogDetFactors
@@ -775,6 +781,11 @@ class LogDet(Operation):
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         exact, failed = checked(self.exact, A)
         return torch.where(failed, torch.inf, self.error(factors, exact))
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        condition = (A.abs().amax(dim=1) * linalg.inverse(A)[0].abs().sum(dim=2)).sum(dim=1)
+        rounding = torch.finfo(A.dtype).eps * (A.shape[1] * condition + factors[1].abs())
+        return self.residual(A, factors) + rounding.nan_to_num(torch.inf)
 
     def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
         ratio = (factors[1] - exact[1]).exp() * factors[0] * exact[0].conj()
@@ -801,7 +812,15 @@ class MatrixFunction(Operation):
     magnify rounding by the condition number of X. That of the logarithm weighs all eigenvalues alike, however far apart
     they are, which :math:`e^X - A` does not. Those of the roots do not see which of the square roots X is, nor that of
     the logarithm which branch. Matrices without a principal root or logarithm, and real ones
-    whose result is not real, count as failed. For a function of your own subclass `Operation`.
+    whose result is not real, count as failed; so do exponentials of which rounding leaves nothing, where
+    :math:`n \, \mathrm{eps} \|A\|_F \ge 1` in double precision, or that leave the range of the dtype. For a function
+    of your own subclass `Operation`.
+
+    The estimate of the error sees root and branch. It takes three exact solves: it is the error against that of A,
+    plus the most that two random changes of every entry by some units of rounding make of that, plus for the
+    exponential :math:`n \, \mathrm{eps} \|A\|_F`, for the others the residual. So it is about the rounding times the
+    condition number of the function. It is Inf where one of these solutions fails. Nothing is proved: another change
+    may make more of it.
 
     Args:
         function: Its name in the table.
@@ -831,14 +850,27 @@ class MatrixFunction(Operation):
         cubes, call = _FUNCTION_COSTS[self.function]
         return cubes * n**3 + call
 
+    def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        found = super().residual(A, factors)
+        return torch.where(linalg.exp_rounding(A) < 1, found, torch.inf) if self.function == "exp" else found
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        draw = torch.Generator().manual_seed(0)
+        changes = 1 + _CHANGE * torch.randn((2, *A.shape[1:]), dtype=torch.float64, generator=draw)
+        exact, *near = (self.exact(wide(A) * x)[0] for x in (torch.ones(()), *changes.to(A.device)))
+        found = self.error(factors, exact) + torch.stack([self.error(X, exact) for X in near]).amax(dim=0)
+        # SciPy's logarithm of huge matrices can be any matrix, which only the residual sees.
+        found = found + (linalg.exp_rounding(A) if self.function == "exp" else self.residual(A, factors)) + _CHANGE
+        return torch.where(torch.isnan(found), torch.inf, found)
+
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         X = factors[0]
         left, right = {
-            "exp": lambda: (X, torch.linalg.matrix_exp(wide(A)).to(A.dtype)),
+            "exp": lambda: (X, linalg.exponential(wide(A)).to(A.dtype)),
             "sqrt": lambda: (X @ X, A),
             "inverse_sqrt": lambda: (X @ A @ X, identity_like(A)),
             # In double precision, since the products magnify rounding by the spread of the eigenvalues.
-            "log": lambda: ((half := torch.linalg.matrix_exp(wide(-X / 2))) @ wide(A) @ half, identity_like(half)),
+            "log": lambda: ((half := linalg.exponential(wide(-X / 2))) @ wide(A) @ half, identity_like(half)),
         }[self.function]()
         return relative(left - right, right).to(checks.real_dtype(A.dtype))
 

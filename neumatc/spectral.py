@@ -115,10 +115,10 @@ class _Spectral(Product):
         if values.ndim == 3:
             values, P = _diagonalised((values + values.mH) / 2)
             # Of several parameters towards the frames of the maps, which are continuous.
-            guide, *_ = *fitted[len(out) :], _UNSIZED * torch.eye(P.shape[1], k).to(P).expand(len(P), -1, -1)
+            guide, *_ = *fitted[len(out) :], _UNSIZED * torch.eye(P.shape[1], k).to(fitted[at]).expand(len(P), -1, -1)
             order = _nearest(P, values, guide) if self.followed else self._order(values, k)
             P, values = _columns(P, order), values.gather(1, order)  # a few columns, before they meet large factors
-            ordered = self._turned(fitted, _towards(P, values, guide), values)
+            ordered = self._turned(fitted, _towards(P, values, guide).to(fitted[at]), values)
         elif self.followed:
             return
         else:
@@ -604,7 +604,7 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
     What a column shares with vectors of one value it shares with their span.
     """
-    share, order = (P.mH @ guide).abs().square(), []
+    share, order = (P.mH @ guide.to(P)).abs().square(), []
     share = _equal(s, guide).to(share.dtype) @ share
     for k in range(guide.shape[2]):
         order.append(share[:, :, k].argmax(dim=1, keepdim=True))
@@ -614,7 +614,7 @@ def _nearest(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
 def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
     """Turn columns of P (B, J, k), of values s, towards the guide: in phase, those of one value by a unitary matrix."""
-    overlap, equal = P.mH @ guide, _equal(s, guide)
+    overlap, equal = P.mH @ guide.to(P), _equal(s, guide)
     phase = torch.sgn(overlap.diagonal(dim1=1, dim2=2))
     turned = P * torch.where(phase == 0, 1, phase)[:, None, :]
     rows = equal.sum(dim=(1, 2)) > s.shape[1]
@@ -644,9 +644,13 @@ def _diagonalised(M: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, in any order, and eigenvectors of Hermitian M (B, k, k).
 
     Where all have the same blocks, of at most two, by the rotation of Jacobi: it takes a twentieth of LAPACK's time.
+    Where something follows M, in double precision.
     """
     if checks.followed(M):
-        return torch.linalg.eigh(M)
+        s, P = torch.linalg.eigh(
+            wide(M)
+        )  # torch refuses losses that see the phase, in single precision by rounding alone
+        return s.to(checks.real_dtype(M.dtype)), P
     linked = (M != 0).any(dim=0).triu(1)
     if (linked.sum(dim=0) + linked.sum(dim=1)).max() > 1:
         return linalg.in_threads(lambda part: tuple(torch.linalg.eigh(part)), M)

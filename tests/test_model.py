@@ -472,9 +472,7 @@ finished = pytest.mark.parametrize(
 @finished
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_factors_that_are_finished_follow_the_parameters(operation, shapes, dtype):
-    """Order, signs, lengths, triangles and real blocks: values as without gradients, derivatives as differences."""
-    if shapes is BLOCK and dtype.is_complex:
-        pytest.skip("has a test of its own")
+    """Order, signs, lengths, triangles and blocks: values as without gradients, derivatives as differences."""
     surrogate = random_surrogate(operation, 4, 4, dtype, 2, shapes=shapes)
     values, p = reals(surrogate), inside(3, 2)
     assert_close(values(p.clone().requires_grad_()).detach(), values(p))
@@ -504,12 +502,38 @@ def test_factors_that_are_finished_compile(operation, shapes, dtype):
         assert_close(*((x.abs(), y.abs()) if shapes is BLOCK else (x, y)), units=1000)
 
 
-def test_complex_vectors_in_a_block_are_refused_with_gradients():
-    surrogate = random_surrogate(nm.SVD(rank=2), 4, 4, torch.complex128, shapes=BLOCK)
-    p = inside(3, 1).requires_grad_()
-    assert_raises(ValueError, ["`p`", "block", "phases", "p.detach()"], lambda: surrogate(p))
-    with torch.no_grad():
-        assert surrogate(p).S.shape == (3, 2)
+def avoiding(dtype):
+    """A complex Hermitian family with one avoided crossing, narrower than its snapshots are apart."""
+    turn = gaussian(3, 3, dtype=torch.complex128)
+
+    def matrices(p):
+        x, zero = p[:, 0].double(), torch.zeros(len(p), dtype=torch.float64)
+        A = torch.diag_embed(torch.stack([x + 1.5, 2.5 - x, zero + 0.3], dim=1)).to(torch.complex128)
+        A[:, 0, 1], A[:, 1, 0] = 0.02j, -0.02j
+        U = torch.linalg.matrix_exp(0.5j * torch.sin(3 * x)[:, None, None] * (turn + turn.mH))
+        return (U @ A @ U.mH).to(dtype)
+
+    return nm.ParametricMatrix(matrices, 0.0, 1.0, dtype=real(dtype))
+
+
+@pytest.mark.parametrize("order", ["sorted", "followed"])
+@pytest.mark.parametrize("kind", [nm.Eigh, nm.SVD])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_complex_vectors_in_a_block_follow_the_parameters(kind, order, dtype):
+    """Their phases are those of the guide: derivatives are differences of the plain values, however long the loss."""
+    surrogate = nm.fit(nm.Problem(avoiding(dtype), kind(rank=2, order=order)), rank=12, progress=False)
+    assert (2, 2) in [m.shape for m in surrogate.maps[:-1]]  # a block, and a guide
+    p, values = 0.4 + 0.2 * parameters(5, dtype=real(dtype)), reals(surrogate)
+    assert_close(values(p.clone().requires_grad_()).detach(), values(p), units=1000)
+    single = lambda q: 1e6 * values(q[None])[0]  # noqa: E731
+    derivative = torch.func.vmap(torch.func.jacrev(single))(p)
+    assert_close(torch.func.vmap(torch.func.jacfwd(single))(p), derivative, units=1e4)
+    if dtype == torch.complex128:
+        difference = (values(p + 1e-5) - values(p - 1e-5)) / 2e-5
+        assert (derivative[:, :, 0] / 1e6 - difference).abs().max() < 1e-5
+        second = torch.func.hessian(lambda q: surrogate(q[None])[kind is nm.SVD][0, 0])(p[0])
+        around = [surrogate(p[:1] + h)[kind is nm.SVD][0, 0] for h in (-1e-3, 0, 1e-3)]
+        assert (second[0, 0] - (around[0] - 2 * around[1] + around[2]) * 1e6).abs() < 0.1
 
 
 def test_derivatives_on_a_periodic_axis_repeat():
