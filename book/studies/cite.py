@@ -116,10 +116,13 @@ def origin(claim: Claim, profile: str) -> Record:
     Where a timing was refused, that is the record of the last good ones, as in the chapter.
     """
     record = provenance.load(claim.chapter, None if claim.published else profile)
-    filled = last_good.fill(record) if any(map(math.isnan, claim.values(record))) else record
-    if not any(map(math.isnan, claim.values(filled))) and filled is not record:
+    if not claim.published and _unknown(claim, record) and not _unknown(claim, filled := last_good.fill(record)):
         return replace(filled, provenance=provenance.load(last_good.kept_as(claim.chapter)).provenance)
     return provenance.of_part(record, provenance.taken_part(record, claim.path))
+
+
+def _unknown(claim: Claim, record: Record) -> bool:
+    return any(map(math.isnan, claim.values(record)))
 
 
 def credit(entry: Entry, record: Record) -> str:
