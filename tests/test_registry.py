@@ -17,7 +17,7 @@ import pytest
 import yaml
 from docutils import nodes
 
-from studies import cite, headlines, ids, prose, provenance, registry, remake, runs, slices, status
+from studies import cite, headlines, ids, last_good, prose, provenance, registry, remake, runs, slices, status
 
 ROOT = Path(__file__).parents[1]
 
@@ -372,6 +372,28 @@ def test_the_page_shows_the_number_of_the_record_and_its_verdict():
     table = cite.comparison([(claim, record(x=12.345))], {"tiny": "Tiny"})
     assert "| It is fast. | **12.3**: ratio; asked: more than 3 ({doc}`Tiny <../notebooks/tiny>`, cpu, " in table
     assert table.endswith("| holds |")
+
+
+def test_a_time_that_was_refused_gives_way_to_the_last_good_one_with_its_own_origin(project):
+    """As in the chapters; without one, and for a number that is no time, the record of the run remains."""
+    claim = registry.Claim("a", "It is fast.", "ratio", "tiny", ("map", "ratio"), above=3)
+    other = registry.Claim("b", "It is exact.", "error", "tiny", ("map", "error"))
+
+    def run(ratio, error, refused, commit):
+        told = {"refused": refused, "date": "2026-11-01T10:00:00+00:00"}
+        own = record(map={"ratio": ratio, "error": error, "conditions": told})
+        own.provenance["commit"] = commit
+        own.save()
+
+    unknown = [float("nan")] * 3
+    run(unknown, 0.25, "other work", "b" * 40)
+    assert claim.verdict(cite.origin(claim, "cpu")) == "not measured"
+    run([4.0, 5.0, 6.0], 0.5, "", "a" * 40)
+    last_good.keep("tiny")
+    run(unknown, 0.25, "other work", "b" * 40)
+    found = cite.origin(claim, "cpu")
+    assert (claim.values(found), found.provenance["commit"]) == ([4.0, 5.0, 6.0], "a" * 40)
+    assert cite.origin(other, "cpu").provenance["commit"] == "b" * 40
 
 
 # Citing

@@ -220,7 +220,7 @@ def test_times_are_a_record_of_their_own(elsewhere, monkeypatch):
     monkeypatch.setattr(synthetic_experiments, "timed_inverse", lambda kind, n, *_: timed(kind, n, 8, 2))
     svd = synthetic_experiments.timed_svd
     monkeypatch.setattr(synthetic_experiments, "timed_svd", lambda: svd(8, 8, 2, 3))
-    synthetic_experiments.timings(("smooth",), (8,))
+    synthetic_experiments.timings(("smooth",), (8, 32))
     record = synthetic_pages.load_timings()
     assert record.provenance["command"].endswith("--timings")
     for row in (*record.numbers["difficulty"], *record.numbers["size"], record.numbers["svd"]):
@@ -229,7 +229,8 @@ def test_times_are_a_record_of_their_own(elsewhere, monkeypatch):
             assert len(known) == (0 if row["conditions"]["refused"] else 3)
             assert all(low <= middle <= high for low, middle, high in known)
             assert not row[name]["with the fit"][1] > row[name]["after"][1]
-    assert len(synthetic_pages.times_table(record).rows) == 3
+    names = [row[0] for row in synthetic_pages.times_table(record).rows]
+    assert names == ["smooth, 32", "smooth, 8", "smooth, 32, again", "SVD, trained (3 steps), 8"]
     assert "strongest exact method" in synthetic_pages.times_text(record)
 
 

@@ -22,7 +22,7 @@ CONDITIONS = {
     "load_before": 4.0,
     "load_during": 0.5,
 }
-VERDICTS = ("faster", "slower", "pays", "dearer", "cheaper", "longer", "more than", "less than")
+VERDICTS = ("as fast", "as long", "faster", "slower", "pays", "dearer", "cheaper", "longer", "more than", "less than")
 
 
 @given(st.lists(positive, min_size=3, max_size=3).map(sorted))
@@ -57,7 +57,7 @@ def entries(ratio, refused):
 
 def test_the_sentences_of_a_chapter_follow_its_record(glued):
     beyond_the_inverse.glue_verdicts("bi", entries([1.2, 1.5, 1.9], ""), {"sionna": "Sionna"})
-    alone = "After the fit the map alone is faster on CDL-A at 30 ns, 1.5 (1.2 to 1.9) times."
+    alone = "After the fit the map alone is 1.5 (1.2 to 1.9) times as fast on CDL-A at 30 ns."
     assert glued["bi-verdict-sionna-map"] == alone
     beyond_the_inverse.glue_verdicts("bi", entries([0.9, 1.5, 1.9], ""), {"sionna": "Sionna"})
     together = "Fit and map together are about as fast on CDL-A at 30 ns, 1.5 (0.9 to 1.9) times."
@@ -92,6 +92,41 @@ def test_no_verdict_of_the_limit_stands_without_times(glued):
     to_the_limit.glue_cost_verdicts(record)
     assert glued and set(glued.values()) == {"not timed"}
     assert not any(word in text for word in VERDICTS for text in glued.values())
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [((0.001, 0.004), "other work 0 %"), ((0.001, 0.02), "other work at most 2 %"), ((0.02,), "other work 2 %")],
+)
+def test_the_load_that_is_said_has_no_limit_where_there_was_none(work, said):
+    found = texts.conditions(*(CONDITIONS | {"refused": "", "load_during": share} for share in work))
+    assert f"{said} of the processor" in found and "too much" not in found
+
+
+@pytest.mark.parametrize(
+    ("wild", "said"), [(["loop"], 'the time of "loop"'), (["a, c", "b"], 'the times of "a, c" and "b"')]
+)
+def test_what_spread_too_much_is_named(wild, said):
+    one = CONDITIONS | {"refused": "", "unsteady": wild}
+    assert texts.conditions(one, one).endswith(f" For some of them {said} varied too much to be published.")
+    assert texts.conditions(one).endswith(f". T{said[1:]} varied too much to be published.")
+
+
+def test_errors_that_read_alike_are_said_once():
+    assert texts.between(0.38, 0.42) == "all 0.4" and texts.between(0.01, 1) == "from 0.01 to 1"
+
+
+def test_what_was_not_timed_takes_nothing():
+    assert f"Training {texts.as_long(benchmark.UNKNOWN, 'a fit')}." == "Training was not timed."
+
+
+def test_a_verdict_is_the_end_of_a_sentence():
+    fast, even, unknown = (2.0, 2.2, 2.3), (0.9, 1.1, 1.3), tuple(benchmark.UNKNOWN)
+    found = texts.verdict({"A": even, "B": fast, "C": unknown, "D": even, "E": fast})
+    assert found == (
+        "2.2 (2.0 to 2.3) times as fast on B and 2.2 (2.0 to 2.3) times on E; "
+        "about as fast on A, 1.1 (0.9 to 1.3) times and on D, 1.1 (0.9 to 1.3) times; not timed: C"
+    )
 
 
 def test_break_even_points_are_words():

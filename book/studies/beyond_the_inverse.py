@@ -207,7 +207,10 @@ def glue_svd(record: Record) -> None:
             provenance.glue(f"bi-{case.lower()}-{key}", value)
     provenance.glue("bi-count", svd["A30"]["count"])
     rivals = {"loop": "NumPy loop", "batched": "NumPy", "gram": "Gram matrix"}
-    glue_verdicts("bi-svd", svd, rivals, ("map, orthonormal", "fit and map, orthonormal"))
+    own = "map, orthonormal", "fit and map, orthonormal"
+    glue_verdicts("bi-svd", svd, rivals, own)
+    found = {label(case, " at"): entry["faster"]["Gram matrix"][own[1]] for case, entry in svd.items()}
+    provenance.glue("bi-finding", judged("Beside it, fit and map together are {}.", found))
 
 
 def glue_verdicts(
@@ -283,10 +286,11 @@ def glue_losses(record: Record) -> None:
         for name, loss in entry["losses"].items():
             provenance.glue(f"bi-{case.lower()}-{name.replace(' ', '-')}", loss)
     found = {
-        label(case): entry["faster"]["fit and map, orthonormal"]["interpolated 24"]
+        label(case, " at"): entry["faster"]["fit and map, orthonormal"]["interpolated 24"]
         for case, entry in record.numbers["svd"].items()
     }
-    provenance.glue("bi-interpolated-verdict", judged("Interpolation between groups of 24 is {}.", found))
+    sentence = "Beside fit and map, in orthonormal columns, interpolation between groups of 24 is {}."
+    provenance.glue("bi-interpolated-verdict", judged(sentence, found))
 
 
 def group_labels(record: Record) -> dict[str, str]:

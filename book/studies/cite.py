@@ -10,6 +10,7 @@ import ast
 import hashlib
 import html
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from studies import provenance, registry, remake, status
+from studies import last_good, provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
@@ -110,9 +111,18 @@ def sources(entry: Entry, profile: str) -> list[Record]:
 
 
 def origin(claim: Claim, profile: str) -> Record:
-    """Return the record that the number of a claim comes from; that of a part, where the run took it."""
+    """Return the record that the number of a claim comes from; that of a part, where the run took it.
+
+    Where a timing was refused, that is the record of the last good ones, as in the chapter.
+    """
     record = provenance.load(claim.chapter, None if claim.published else profile)
+    if not claim.published and _unknown(claim, record) and not _unknown(claim, filled := last_good.fill(record)):
+        return replace(filled, provenance=provenance.load(last_good.kept_as(claim.chapter)).provenance)
     return provenance.of_part(record, provenance.taken_part(record, claim.path))
+
+
+def _unknown(claim: Claim, record: Record) -> bool:
+    return any(map(math.isnan, claim.values(record)))
 
 
 def credit(entry: Entry, record: Record) -> str:

@@ -19,6 +19,11 @@ from studies import provenance, texts
 from studies.provenance import Record, Table
 
 
+def kept_as(chapter: str) -> str:
+    """Return the name of the published record that has the last good timings of a chapter."""
+    return f"{chapter}_timings"
+
+
 def measurements(numbers: object) -> Iterator[dict]:
     """Yield every dict of a record's numbers that has ``conditions`` of its own."""
     for value in numbers.values() if isinstance(numbers, dict) else numbers if isinstance(numbers, list) else ():
@@ -35,7 +40,7 @@ def fill(record: Record) -> Record:
     if record.profile != "cpu" or not any(entry["conditions"]["refused"] for entry in measurements(record.numbers)):
         return record
     try:
-        good = provenance.load(f"{record.chapter}_timings")
+        good = provenance.load(kept_as(record.chapter))
     except FileNotFoundError:
         return record
     return replace(record, numbers=_filled(record.numbers, good.numbers))
@@ -55,7 +60,7 @@ def keep(chapter: str) -> Path:
             f"{chapter}: expected a timing that is good, got {len(refused)}, all refused ({refused[:1]}); "
             f"run the chapter on an idle machine."
         )
-    kept = Record(f"{chapter}_timings", "cpu", record.device, record.seed, provenance=record.provenance)
+    kept = Record(kept_as(chapter), "cpu", record.device, record.seed, provenance=record.provenance)
     kept.numbers = _good(fill(record).numbers)
     path = provenance.published_path(kept.chapter)
     kept.write(path)

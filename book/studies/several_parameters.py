@@ -695,7 +695,7 @@ def glue_verdict(record: Record) -> None:
     beyond = [v for v in verdict(record) if v["d"] > 1]
     shares = [v["share"] for v in beyond if math.isfinite(v["share"])] or [math.nan]
     one = [v["share"] for v in verdict(record) if v["d"] == 1 and math.isfinite(v["share"])]
-    some = f"{min(one):.2f} to {max(one):.2f} times as many" if one else "a number that was not found"
+    some = f"{min(one):.2f} to {max(one):.2f} times as many solves" if one else "a number of solves that was not found"
     provenance.glue("sp-one-share", some)
     timed = [entry["conditions"] for entry in last_good.measurements(record.numbers["contest"])]
     provenance.glue("sp-contest-timed", conditions(*timed))
@@ -705,7 +705,7 @@ def glue_verdict(record: Record) -> None:
         provenance.glue(f"sp-{key}-least", spread(least(v[key] for v in beyond)))
         provenance.glue(f"sp-{key}-most", spread(most(v[key] for v in beyond)))
     words = {f"{v['d']} parameters to an error of {v['goal']:g}": v["slower"] for v in beyond}
-    provenance.glue("sp-slower-verdict", told(words, "dearer", "cheaper", "about as dear", at="for"))
+    provenance.glue("sp-slower-verdict", told(words, "as long", at="for"))
     fewer = all(share < 1 for share in shares)
     provenance.glue(
         "sp-share-verdict", "needs fewer exact solves" if fewer else "does not always need fewer exact solves"
@@ -1065,7 +1065,7 @@ def glue_wireless(record: Record) -> None:
         "speed-cholesky": spread(over["torch, Cholesky"]),
         "speed-eigen": spread(over["eigendecomposition per frequency"]),
         "timed": conditions(w["conditions"]),
-        "verdict": told({name: over[key] for key, name in EXACT.items()}, at="beside"),
+        "verdict": told({name: over[key] for key, name in EXACT.items()}, at="as"),
         "fit": spread(w["fit"]),
         "grid-fit": spread(w["grid_fit"]),
         "grid-even": matrices(w["grid_even"]),

@@ -38,13 +38,13 @@ def times(ratio: float) -> str:
 
 
 def as_long(ratio: Sequence[float], than: str) -> str:
-    """Return a ratio of times with its quartiles as the end of a sentence, also where a run took no times.
+    """Return a ratio of times with its quartiles as the end of a sentence, verb included, also where none was taken.
 
     Example:
         >>> as_long((4.81, 5.12, 5.39), "a solve"), as_long((math.nan,) * 3, "a solve")
-        ('5.1 (4.8 to 5.4) times as long as a solve', 'a time that this run did not take')
+        ('takes 5.1 (4.8 to 5.4) times as long as a solve', 'was not timed')
     """
-    return "a time that this run did not take" if math.isnan(ratio[1]) else f"{spread(ratio)} times as long as {than}"
+    return f"was {UNTIMED}" if math.isnan(ratio[1]) else f"takes {spread(ratio)} times as long as {than}"
 
 
 def at_least(value: float, digits: int = 2) -> float:
@@ -87,6 +87,17 @@ def spread(ratio: Sequence[float]) -> str:
 
 # What stands in the place of a sentence about times that were refused.
 UNTOLD = "No time is published: it spread too much, or the machine had other work."
+
+
+def between(low: float, high: float, digits: str = ".1g") -> str:
+    """Return the ends of some numbers in words; where both read alike, that all are the same.
+
+    Example:
+        >>> between(0.01, 0.4), between(0.38, 0.42)
+        ('from 0.01 to 0.4', 'all 0.4')
+    """
+    ends = f"{low:{digits}}", f"{high:{digits}}"
+    return f"all {ends[0]}" if ends[0] == ends[1] else f"from {ends[0]} to {ends[1]}"
 
 
 def told(sentence: str, *ratios: Sequence[float], how: Callable[[Sequence[float]], str] = spread) -> str:
@@ -164,34 +175,41 @@ def side(ratio: Sequence[float], above: str, below: str, even: str) -> str:
     return above if lower > 1 else below if upper < 1 else even
 
 
-def verdict(
-    ratios: Mapping[str, Sequence[float]],
-    above: str = "faster",
-    below: str = "slower",
-    even: str = "about as fast",
-    *,
-    at: str = "on",
-) -> str:
-    """Return what ratios of times say, each where it holds and with its spread; the words are those of :func:`side`.
+def verdict(ratios: Mapping[str, Sequence[float]], what: str = "as fast", *, at: str = "on") -> str:
+    """Return what ratios of times say, each with its place and its spread, as the end of a sentence.
+
+    *About* stands where the quartiles lie on both sides of one, by :func:`side`.
 
     Args:
-        ratios: Where -> lower quartile, median and upper quartile of how many times as fast something is.
-        above, below, even: The words.
-        at: The preposition before a place.
+        ratios: Where -> lower quartile, median and upper quartile of how many times as fast, or as long, something is.
+        what: ``"as fast"`` or ``"as long"``.
+        at: The word before a place; ``"as"`` before what it is compared with.
 
     Example:
-        >>> verdict({"A": (2.0, 2.2, 2.3), "C": (0.9, 1.1, 1.3)})
-        'faster on A, 2.2 (2.0 to 2.3) times; about as fast on C, 1.1 (0.9 to 1.3) times'
+        >>> verdict({"A": (2.0, 2.2, 2.3), "B": (3.0, 3.0, 3.0), "C": (0.9, 1.1, 1.3)})
+        '2.2 (2.0 to 2.3) times as fast on A and 3.0 times on B; about as fast on C, 1.1 (0.9 to 1.3) times'
+        >>> verdict({"a solve": (0.4, 0.5, 0.6), "a copy": (2.0, 2.2, 2.3)}, "as long", at="as")
+        '0.5 (0.4 to 0.6) times as long as a solve and 2.2 (2.0 to 2.3) times as long as a copy'
+        >>> verdict({"A": (math.nan,) * 3, "C": (2.0, 2.2, 2.3)})
+        '2.2 (2.0 to 2.3) times as fast on C; not timed: A'
         >>> verdict({"A": (math.nan,) * 3, "C": (math.nan,) * 3})
         'not timed'
     """
     if all(math.isnan(ratio[1]) for ratio in ratios.values()):
         return UNTIMED
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {"clear": [], "even": [], UNTIMED: []}
     for where, ratio in ratios.items():
-        word = side(ratio, above, below, even)
-        groups.setdefault(word, []).append(where if word == UNTIMED else f"{where}, {spread(ratio)} times")
-    return "; ".join(f"{word} {at} {listed(found)}" for word, found in groups.items())
+        group = side(ratio, "clear", "clear", "even")
+        # The words stand once, or before each thing that is compared with.
+        words = f" {what}" if at == "as" or not groups["clear"] else ""
+        text = {
+            "clear": f"{spread(ratio)} times{words} {at} {where}",
+            "even": f"{'' if groups['even'] else f'about {what} '}{at} {where}, {spread(ratio)} times",
+            UNTIMED: where,
+        }
+        groups[group].append(text[group])
+    parts = [listed(groups[key]) for key in ("clear", "even") if groups[key]]
+    return "; ".join([*parts, *[f"{UNTIMED}: {listed(groups[UNTIMED])}"] * bool(groups[UNTIMED])])
 
 
 def judged(sentence: str, ratios: Mapping[str, Sequence[float]]) -> str:
@@ -199,7 +217,7 @@ def judged(sentence: str, ratios: Mapping[str, Sequence[float]]) -> str:
 
     Example:
         >>> judged("The map is {}.", {"A": (2.0, 2.2, 2.3)})
-        'The map is faster on A, 2.2 (2.0 to 2.3) times.'
+        'The map is 2.2 (2.0 to 2.3) times as fast on A.'
         >>> judged("The map is {}.", {"A": (math.nan,) * 3}) == UNTOLD
         True
     """
@@ -253,14 +271,20 @@ def conditions(*measured: Mapping[str, object]) -> str:
     where = listed(sorted({f"{x['processor']}, {x['threads']} threads" for x in good}))
     before = max((x["load_before"] for x in good if x["load_before"] is not None), default=None)
     others = max((x["load_during"] for x in good if x["load_during"] is not None), default=None)
-    most = "" if len(good) == 1 else "at most "
-    load = "" if before is None else f"load before {most}{before:g}, "
-    work = "unknown" if others is None else f"{most}{100 * others:.0f} % of the processor"
+    load = "" if before is None else f"load before {_at_most(f'{before:g}', len(good))}, "
+    work = "unknown" if others is None else f"{_at_most(f'{100 * others:.0f}', len(good))} % of the processor"
     refused = len(measured) - len(good)
     left = f" {refused} of {len(measured)} timings {'was' if refused == 1 else 'were'} refused." if refused else ""
     rounds = min(x["rounds"] for x in good)
     # Records that were published before times were judged one by one have no such entry.
     wild = sorted({name for x in good for name in x.get("unsteady", ())})
-    some = ", in some of them" if len(good) > 1 else ""
-    left += f" Too unsteady to be published{some}: {listed(wild)}." if wild else ""
+    some = "For some of them the" if len(good) > 1 else "The"
+    # Their names have commas.
+    quoted, plural = [f'"{name}"' for name in wild], "s" * (len(wild) > 1)
+    left += f" {some} time{plural} of {listed(quoted)} varied too much to be published." if wild else ""
     return f"Timed on {days}: {where}, {rounds} rounds; {load}other work {work}.{left}"
+
+
+def _at_most(number: str, count: int) -> str:
+    """Return the largest of some numbers in words; of one alone, and of zero, there is nothing that it limits."""
+    return number if count == 1 or float(number) == 0 else f"at most {number}"

@@ -541,7 +541,7 @@ def glue_cost_verdicts(record: Record) -> None:
         provenance.glue(f"tl-verdict-{key}", verdict({name: ratio(n) for name, n in both.items()}))
     for key, method in {"spline": "cubic spline", "pod": "POD and spline"}.items():
         ratios = {name: n["fit_over_closed"][method] for name, n in both.items()}
-        provenance.glue(f"tl-verdict-{key}-fit", verdict(ratios, "dearer", "cheaper", "about as dear"))
+        provenance.glue(f"tl-verdict-{key}-fit", verdict(ratios, "as long"))
 
 
 def products(
@@ -942,7 +942,9 @@ def glue_pieces(record: Record) -> None:
     coarse = {name.removeprefix("cdl_c_"): n["fits"][0] for name, n in numbers["pieces"].items()}
     provenance.glue("tl-coarse-300-solves", coarse["300"]["solves"])
     provenance.glue("tl-coarse-300-error", coarse["300"]["error"])
-    channels = {pieces_name(name): n for name, n in numbers["pieces"].items() if name != "trigonometric"}
+    channels = {
+        pieces_name(name).replace(",", " at"): n for name, n in numbers["pieces"].items() if name != "trigonometric"
+    }
     ratios = {name: n["loop_over_fit"] for name, n in channels.items()}
     provenance.glue("tl-pieces-verdict", verdict(ratios))
 

@@ -194,8 +194,8 @@ def glue_around(record: Record) -> None:
     best = f"Better ended: {listed(better)}." if better else "No change is better by more than that."
     ratio = max(entry["error"] / same["error"] for entry in others)
     kept = record.chapter == "training_around"
-    origin = ", the number of its published record and not that of the cell above" if kept else ""
-    provenance.glue("ts-around-origin", origin)
+    origin = " The table shows a published record; a run of the cell above takes another number of steps."
+    provenance.glue("ts-around-origin", origin if kept else "")
     provenance.glue("ts-around-noise", SEED)
     provenance.glue("ts-around-verdict", f"{best} The worst change multiplies the error by {ratio:.1f}.")
 
