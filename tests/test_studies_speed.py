@@ -1,5 +1,7 @@
 """The study of speed at smoke size: what its rows hold, not how fast anything is."""
 
+import math
+
 import pytest
 import torch
 
@@ -17,8 +19,8 @@ def test_a_row_holds_a_fit_that_is_met_and_ratios_in_order(build):
     assert row["met"] and row["error"] < 0.05
     ratios = [value for value in row.values() if isinstance(value, tuple)]
     assert len(ratios) >= 4
-    refused = bool(row["conditions"]["refused"])
-    assert all(refused or 0 < low <= middle <= high for low, middle, high in ratios)
+    # Three NaN where the timings were refused, or one of them was too unsteady on a busy machine.
+    assert all(math.isnan(middle) or 0 < low <= middle <= high for low, middle, high in ratios)
     assert row["name"] in speed.lines(row)
 
 
