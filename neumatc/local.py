@@ -51,8 +51,8 @@ class PiecewisePolynomials(_Nodal):
 
     so the rows of the latent tensor are the exact solutions at the nodes of the pieces, and :math:`n_1 \cdots n_d` of
     them are summed for a value. Neighbours share nodes on their common faces: in one parameter X is continuous. In
-    several, neighbours of other degrees take other polynomials on their face, and X is continuous there up to the
-    tolerance of the fit only.
+    several it is so where both have the same nodes on the whole face. Else, as where only one of them was cut, they
+    take different polynomials there, and X is continuous up to the tolerance of the fit only.
 
     Here x stands for the position t in the piece, in [-1, 1], or where X oscillates for :math:`\sin(b t) / \sin b`:
     polynomials in it have nearly equidistant nodes, of which they need fewer per oscillation (after Kosloff and

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import neumatc as nm
-from studies import continuity, low_rankness, several_parameters
+from studies import continuity, low_rankness, provenance, several_parameters
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "book" / "studies").glob("*.py"))
@@ -133,6 +133,43 @@ def test_solves_between_two_rungs():
 )
 def test_the_price_of_a_solve_from_which_on_a_build_pays(saved, extra, price):
     assert several_parameters.price(saved, extra) == price
+
+
+def contest(stretched):
+    """A contest of two rivals at two parameters: the one that is quickest and asks for the most is timed, or not."""
+    names = {several_parameters.CLOSED: 10, "tensor": 20, "stretched": 15}
+    climbed = {name: [{"solves": n // 2, "error": 1.0}, {"solves": n, "error": 5e-3}] for name, n in names.items()}
+    races = [
+        {
+            "d": 2,
+            "goal": 1e-2,
+            "build": {several_parameters.CLOSED: [9.0] * 3, "tensor": [3.0] * 3, "stretched": [stretched] * 3},
+            "over": {"tensor": [3.0] * 3, "stretched": [9 / stretched] * 3},
+            "price": {"tensor": [50.0] * 3, "stretched": [120 * stretched] * 3},
+        },
+        {"d": 2, "goal": 1e-3, "build": {}, "over": {}, "price": {}},
+    ]
+    entries = [{"d": 2, "method": name, "climbed": rungs} for name, rungs in climbed.items()]
+    numbers = {"contest": {"entries": entries, "races": races}}
+    return provenance.Record("x", profile="smoke", device="cpu", seed=0, numbers=numbers)
+
+
+@pytest.mark.parametrize(
+    ("stretched", "cells", "said"),
+    [
+        (1.0, ["stretched", "9.0", "120"], "Every rival was timed."),
+        (
+            math.nan,
+            ["tensor", "at least 3.0", "at least 50"],
+            'Not timed: "stretched" for d = 2 to 0.01. "At least" means: over the rivals timed there.',
+        ),
+    ],
+)
+def test_over_the_timed_rivals_alone_a_price_is_a_lower_limit(stretched, cells, said):
+    record = contest(stretched)
+    (row,) = several_parameters.verdict_table(record).rows
+    assert row[-3:] == cells
+    assert several_parameters.untimed(several_parameters.verdict(record)) == said
 
 
 def test_budgets_are_powers_or_grids():

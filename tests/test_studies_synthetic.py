@@ -294,6 +294,10 @@ def test_nothing_is_fitted_where_fits_were_stopped(record):
     assert "more than 58 times (near poles, not met)" in synthetic_pages.second_parameter(record)
 
 
+def test_the_growth_with_the_size_is_that_of_the_families_tried(record):
+    assert synthetic_pages.with_size(record).startswith("For the families smooth, near poles and diffusion the number")
+
+
 def test_who_wins_is_read_from_the_record(record):
     for way in synthetic_experiments.PEERS:
         for kind in KINDS:

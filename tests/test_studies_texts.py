@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import neumatc as nm
-from studies import benchmark, beyond_the_inverse, load, own_matrices, provenance, texts, to_the_limit
+from studies import (
+    benchmark,
+    beyond_the_inverse,
+    load,
+    own_matrices,
+    provenance,
+    texts,
+    to_the_limit,
+    wireless_inversion,
+)
 from studies.load import Load
 
 positive = st.floats(0.01, 100)
@@ -92,6 +101,29 @@ def test_no_verdict_of_the_limit_stands_without_times(glued):
     to_the_limit.glue_cost_verdicts(record)
     assert glued and set(glued.values()) == {"not timed"}
     assert not any(word in text for word in VERDICTS for text in glued.values())
+
+
+@pytest.mark.parametrize(
+    ("apart", "said"),
+    [(250.0, "250 to 300 matrices"), (304.0, "300 matrices"), (math.nan, texts.matrices(benchmark.UNKNOWN))],
+)
+def test_a_break_even_is_said_by_both_ways_of_timing(apart, said):
+    """Exact 1 s for 100 matrices, an evaluation 0.5 s, with its fit 2 s: 1.5 s / (0.5 s / 100) = 300."""
+    after, counted = [2.0] * 3, [0.5] * 3
+    limit = {
+        "closed_break_even": {"e": [apart] * 3},
+        "over_closed": {"e": after},
+        "over_closed_with_fit": {"e": counted},
+    }
+    assert to_the_limit.even(limit | {"count": 100}, "e") == said
+    wireless = {"closed_break_even": {"e": [apart] * 3}, "closed_faster": {"e": [after, counted]}, "count": 100}
+    assert wireless_inversion.even(wireless, "e") == said
+
+
+@pytest.mark.parametrize(("after", "said"), [(0.9, "80 matrices, or never"), (1.0, "80 matrices, or never")])
+def test_a_break_even_that_one_way_of_timing_denies(after, said):
+    found = benchmark.both_ways([80.0] * 3, [after] * 3, [0.5] * 3, 100)
+    assert texts.matrices_between(*found) == said
 
 
 @pytest.mark.parametrize(

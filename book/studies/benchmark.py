@@ -430,3 +430,32 @@ def break_even(fit_seconds: float, seconds_per_exact: float, seconds_per_surroga
     """
     gain = seconds_per_exact - seconds_per_surrogate
     return fit_seconds / gain if gain > 0 else float("inf")
+
+
+def both_ways(
+    apart: Sequence[float], after: Sequence[float], counted: Sequence[float], count: int
+) -> tuple[float, float]:
+    """Return the break-even by two ways of timing: fit and evaluation apart, and together in one call.
+
+    The second, from medians, is the number at which a map pays that for ``count`` matrices is ``counted`` times as fast
+    as an exact method with its fit, and ``after`` times without: a fit and an evaluation in one call can take another
+    time than the two apart.
+
+    Args:
+        apart: The break-even from a fit and an evaluation that were timed apart.
+        after: How many times as long the exact method takes as an evaluation of ``count`` matrices.
+        counted: The same, beside fit and evaluation in one call.
+        count: Number of matrices.
+
+    Returns:
+        The smaller and the larger one; NaN where one was not timed.
+
+    Example:
+        >>> both_ways((70.0, 80.0, 90.0), (2.0, 2.0, 2.0), (0.9, 1.0, 1.1), 100)
+        (80.0, 100.0)
+    """
+    if any(math.isnan(ratio[1]) for ratio in (apart, after, counted)):
+        return math.nan, math.nan
+    each = 1 / after[1]
+    together = break_even(1 / counted[1] - each, 1 / count, each / count)
+    return min(apart[1], together), max(apart[1], together)

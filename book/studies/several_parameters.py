@@ -18,7 +18,7 @@ import neumatc as nm
 from studies import bases, benchmark, figures, interpolants, last_good, provenance, solvers
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import UNTIMED, at_least, conditions, least, matrices, most, side, spread
+from studies.texts import UNTIMED, UNTOLD, at_least, conditions, least, listed, matrices, most, side, spread
 from studies.texts import verdict as told
 
 # A map: a surrogate or a peer.
@@ -674,6 +674,7 @@ def verdict(record: Record) -> list[dict]:
             fewest = min(race["over"], key=lambda name: interpolated(entries[name], goal))
             known = [name for name in race["over"] if not math.isnan(race["build"][name][1])]
             quickest = min(known, key=lambda name: race["build"][name][1], default=UNTIMED)
+            untimed = [name for name in race["over"] if name not in known]
             result.append(
                 {
                     "d": d,
@@ -682,8 +683,9 @@ def verdict(record: Record) -> list[dict]:
                     "rival": fewest,
                     "quickest": quickest,
                     "slower": race["over"].get(quickest, (math.nan,) * 3),
-                    # Against the rival that asks for the most.
+                    # Against the rival that asks for the most of those that were timed.
                     "worth": most(race["price"].values()),
+                    "untimed": untimed,
                 }
             )
     return result
@@ -704,6 +706,7 @@ def glue_verdict(record: Record) -> None:
     for key in ("slower", "worth"):
         provenance.glue(f"sp-{key}-least", spread(least(v[key] for v in beyond)))
         provenance.glue(f"sp-{key}-most", spread(most(v[key] for v in beyond)))
+    provenance.glue("sp-untimed", untimed(beyond))
     words = {f"{v['d']} parameters to an error of {v['goal']:g}": v["slower"] for v in beyond}
     provenance.glue("sp-slower-verdict", told(words, "as long", at="for"))
     fewer = all(share < 1 for share in shares)
@@ -722,6 +725,32 @@ def glue_verdict(record: Record) -> None:
             ours = next(o["time"] for o in contest if (o["d"], o["method"]) == (2, CLOSED))
             provenance.glue("sp-helped-time", spread(e["time"]))
             provenance.glue("sp-helped-ours", spread(ours))
+
+
+def untimed(verdicts: Sequence[dict]) -> str:
+    """Return in words which rivals were not timed where: what compares with the others is a lower limit there.
+
+    Example:
+        >>> untimed([{"d": 2, "goal": 0.01, "untimed": ["a", "b"], "worth": (1.0, 2.0, 3.0)}])
+        'Not timed: "a" and "b" for d = 2 to 0.01. "At least" means: over the rivals timed there.'
+    """
+    if all(math.isnan(v["worth"][1]) for v in verdicts):
+        return UNTOLD
+    goals: dict[tuple[str, int], list[str]] = {}
+    for v in verdicts:
+        if v["untimed"]:
+            names = listed([f'"{name}"' for name in v["untimed"]])
+            goals.setdefault((names, v["d"]), []).append(f"{v['goal']:g}")
+    if not goals:
+        return "Every rival was timed."
+    parts = [f"{names} for d = {d} to {listed(own)}" for (names, d), own in goals.items()]
+    return f'Not timed: {"; ".join(parts)}. "At least" means: over the rivals timed there.'
+
+
+def limited(v: dict, key: str) -> str:
+    """Return a ratio of a verdict for the table; over the timed rivals alone it is a lower limit."""
+    known = v["untimed"] and math.isfinite(v[key][1])
+    return f"at least {spread(v[key])}" if known else spread(v[key])
 
 
 def helped(contest: Sequence[dict]) -> str:
@@ -757,8 +786,8 @@ def verdict_table(record: Record) -> Table:
                 f"{v['share']:.2f}",
                 v["rival"],
                 v["quickest"],
-                spread(v["slower"]),
-                spread(v["worth"]),
+                limited(v, "slower"),
+                limited(v, "worth"),
             ]
             for v in verdict(record)
         ],

@@ -141,11 +141,12 @@ def with_size(record: Record) -> str:
     """Return in words how the solves go with the size of the matrices."""
     values, kinds, _ = STEPS["size"]
     whole = f"from n = {values[0]} to {values[-1]}"
+    these = f"For the families {listed([TITLES[kind] for kind in kinds])}"
     own = [of(record.numbers["size"], kind) for kind in kinds]
     if all(len({row["solves"] for row in rows}) == 1 for rows in own):
-        return f"The number of solves is the same at every size, {whole}."
+        return f"{these} the number of solves is the same at every size, {whole}."
     most = max(x["a"] for x in growths(record) if x["name"] == "size")
-    return f"The number of solves grows at most like n to the power {most:.2f}, {whole}."
+    return f"{these} the number of solves grows at most like n to the power {most:.2f}, {whole}."
 
 
 def seeds_text(record: Record) -> str:

@@ -249,6 +249,20 @@ def matrices(ratio: Sequence[float]) -> str:
     return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
 
 
+def matrices_between(low: float, high: float) -> str:
+    """Return two values of a break-even point in words, the smaller first.
+
+    Example:
+        >>> matrices_between(335.0, 422.0), matrices_between(336.0, 344.0), matrices_between(90.0, math.inf)
+        ('340 to 420 matrices', '340 matrices', '90 matrices, or never')
+        >>> matrices_between(math.inf, math.inf), matrices_between(math.nan, math.nan)
+        ('no number of matrices', 'a number that was not timed')
+    """
+    if math.isnan(low) or math.isinf(low) or times(low) == times(high):
+        return matrices((low,) * 3)
+    return f"{times(low)} to {times(high)} matrices" if math.isfinite(high) else f"{times(low)} matrices, or never"
+
+
 def conditions(*measured: Mapping[str, object]) -> str:
     """Return when, where and beside what times were taken, or why they were not.
 

@@ -14,7 +14,19 @@ from neumatc import polynomials, rational
 from studies import benchmark, interpolants, last_good, practice, provenance, solvers, training_search
 from studies.benchmark import relative_error
 from studies.provenance import Record, Table
-from studies.texts import conditions, least, listed, matrices, measured, side, spread, title, two_digits, verdict
+from studies.texts import (
+    conditions,
+    least,
+    listed,
+    matrices,
+    matrices_between,
+    measured,
+    side,
+    spread,
+    title,
+    two_digits,
+    verdict,
+)
 
 SOLVERS = {
     "NumPy loop": solvers.numpy_loop,
@@ -476,6 +488,12 @@ def cost_table(record: Record, name: str) -> Table:
     return Table([title(name), "terms", "error", "fit", "each", "pays (loop)", "pays (torch)"], rows)
 
 
+def even(n: dict, exact: str) -> str:
+    """Return in words from where on the closed form pays against an exact method, by both ways of timing."""
+    apart, after, counted = (n[key][exact] for key in ("closed_break_even", "over_closed", "over_closed_with_fit"))
+    return matrices_between(*benchmark.both_ways(apart, after, counted, n["count"]))
+
+
 def glue_costs(record: Record, search: Record) -> None:
     """Glue what the text says about costs."""
     for name, key in (("cdl_a", "tl-a"), ("cdl_c", "tl-c")):
@@ -485,8 +503,8 @@ def glue_costs(record: Record, search: Record) -> None:
             "error": errors["closed form"],
             "gap": errors["closed form"] / n["limit"],
             "network-gap": errors["closed form, sine network"] / n["limit"],
-            "even": matrices(n["closed_break_even"]["NumPy loop"]),
-            "even-cholesky": matrices(n["closed_break_even"]["torch, Cholesky"]),
+            "even": even(n, "NumPy loop"),
+            "even-cholesky": even(n, "torch, Cholesky"),
             "spline-error": errors["cubic spline"],
             "spline-gain": errors["closed form"] / errors["cubic spline"],
             "aaa-gain": errors["closed form"] / errors["AAA"],

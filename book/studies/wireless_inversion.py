@@ -17,7 +17,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import benchmark, practice, provenance, solvers
 from studies.provenance import Record, Table
-from studies.texts import conditions, matrices, spread, title, told, two_digits
+from studies.texts import conditions, matrices, matrices_between, spread, title, told, two_digits
 
 EXACT = {
     "NumPy loop": solvers.numpy_loop,
@@ -280,6 +280,12 @@ def speed(
         }
 
 
+def even(n: dict, exact: str) -> str:
+    """Return in words from where on the closed form pays against an exact method, by both ways of timing."""
+    apart, pair = n["closed_break_even"][exact], n["closed_faster"][exact]
+    return matrices_between(*benchmark.both_ways(apart, *pair, n["count"]))
+
+
 def speed_table(record: Record, model: str) -> Table:
     """Tabulate speed-up, error and lost rate of every method on the band of one channel."""
     n = record.numbers[model]
@@ -333,8 +339,8 @@ def glue_speed(record: Record, models: Sequence[str]) -> None:
             "held-wide-lost": 100 * lost["held over 48 subcarriers"],
             "fit": two_digits(n["fit_in_inversions"][1]),
             "closed-fit": two_digits(n["closed_fit_in_inversions"][1]),
-            "closed-break-even": matrices(n["closed_break_even"]["NumPy loop"]),
-            "closed-break-even-cholesky": matrices(n["closed_break_even"]["torch, Cholesky"]),
+            "closed-break-even": even(n, "NumPy loop"),
+            "closed-break-even-cholesky": even(n, "torch, Cholesky"),
             "bands": n["break_even"]["NumPy loop"][1] / n["count"],
             "break-even": matrices(n["break_even"]["NumPy loop"]),
             "break-even-interpolation": matrices(n["break_even"]["cubic interpolation"]),
