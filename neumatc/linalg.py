@@ -282,8 +282,14 @@ def exponential(A: Tensor) -> Tensor:
     """Return the exponentials of a batch (B, n, n), in its own precision; differentiable.
 
     Never of one matrix alone, for which torch up to 2.14 takes a wrong coefficient (pytorch issue 196592).
+
+    Args:
+        A: Shape (B, n, n).
+
+    Returns:
+        Shape (B, n, n).
     """
-    return torch.linalg.matrix_exp(torch.cat([A, A[:1]]))[:-1]
+    return torch.linalg.matrix_exp(A if len(A) > 1 else torch.cat([A, A]))[: len(A)]
 
 
 @checks.explained
