@@ -647,9 +647,7 @@ def _diagonalised(M: Tensor) -> tuple[Tensor, Tensor]:
     Where something follows M, in double precision.
     """
     if checks.followed(M):
-        s, P = torch.linalg.eigh(
-            wide(M)
-        )  # torch refuses losses that see the phase, in single precision by rounding alone
+        s, P = torch.linalg.eigh(wide(M))  # torch refuses losses that see the phase, as rounding makes them seem to
         return s.to(checks.real_dtype(M.dtype)), P
     linked = (M != 0).any(dim=0).triu(1)
     if (linked.sum(dim=0) + linked.sum(dim=1)).max() > 1:
