@@ -34,6 +34,7 @@ _PLACES = {
     "grows without bound": "leave that place out of the box, or let nm.certify solve exactly near it",
     "jumps": "end the box there and fit each side",
     "noise": "ask for a tolerance above the noise",
+    "solutions fail here": "restrict the box to where {needs}",
     "not defined": "restrict the box to where the family is defined",
     "no more parameters": "give the box in double precision",
 }
@@ -45,7 +46,7 @@ _ENDINGS = {
     "steps are used up": "train for more steps, or leave the method out",
     "a pole": "leave that place out of the box",
     "solves are used up": "raise the tolerance, or fit parts of the box",
-    "solution fails": "leave that place out of the box",
+    "solution fails": "restrict the box to where {needs}",
 }
 _OTHER = "nm.certify solves exactly where the map is not good enough"
 _RANK = "give a tolerance, tol=1e-3, in place of the rank, or "
@@ -78,7 +79,8 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
     if not good:
         zero = report.stop_reason is StopReason.SINGULAR
         said = "; ".join([str(report.stop_reason), *known])
-        report.advice = surrogate.operation.remedy if zero else _remedy(report, family.box, said)
+        advice = surrogate.operation.remedy if zero else _remedy(report, family.box, said)
+        report.advice = advice.replace("{needs}", surrogate.operation.needs)
         left = _LONGEST - len(head) - len(report.advice) - 4
         where = textwrap.shorten("; ".join(known), max(left, 24), placeholder=" ...")
         warnings.warn(f"{head}: {where}; {report.advice}"[:_LONGEST], FitWarning, stacklevel=stacklevel)

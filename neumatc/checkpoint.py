@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import torch
@@ -16,10 +17,10 @@ _DIGEST = hashlib.sha256().digest_size
 
 def check(path: str | None) -> None:
     """Raise unless there can be a checkpoint at a path, or none is asked for."""
-    place = Path(path or "state").absolute()
-    possible = place.is_file() or (place.parent.is_dir() and not place.exists())
+    place = os.path.abspath(path or "state")  # of a name that is too long `read` says so
+    possible = os.path.isfile(place) or (os.path.isdir(os.path.dirname(place)) and not os.path.exists(place))
     expected = "a file, or a new one in a folder that exists"
-    checks.require(possible or path is None, "checkpoint", expected, repr(path), "create the folder")
+    checks.require(possible or path is None, "checkpoint", expected, files.named(path), "create the folder")
 
 
 def fingerprint(*parts: object) -> str:
@@ -53,12 +54,12 @@ def read(path: str, asked: str, device: torch.device) -> dict[str, object] | Non
     Raises:
         ValueError: For a file that is damaged, of another kind or of another fit.
     """
-    if not Path(path).exists():
+    if not files.existing(Path(path)):
         return None
-    content, remedy = Path(path).read_bytes(), "delete it or give another path"
+    content, name, remedy = Path(path).read_bytes(), files.named(path), "delete it or give another path"
     whole = hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]
-    checks.require(whole, "checkpoint", "a file written by a training", f"{path!r}, which is damaged", remedy)
+    checks.require(whole, "checkpoint", "a file written by a training", f"{name}, which is damaged", remedy)
     state = torch.load(io.BytesIO(content[_DIGEST:]), map_location=device, weights_only=True)
     expected = "that of a fit of the same problem with the same arguments"
-    checks.require(state["asked"] == asked, "checkpoint", expected, f"another in {path!r}", remedy)
+    checks.require(state["asked"] == asked, "checkpoint", expected, f"another in {name}", remedy)
     return state

@@ -24,8 +24,9 @@ _LEAST_NUMBERS = 1000
 # How NumPy treats floating-point errors by itself, and a caller's default device and settings, where they differ.
 _ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 _OUTSIDE: ContextVar[tuple[torch.device, dict[str, str]] | None] = ContextVar("outside", default=None)
-# Most numbers of a parameter, and characters of what a caller's function says, that a message shows.
-_SHOWN, _QUOTED = 3, 80
+# Most numbers of a parameter, and characters of what a caller's function says, that a message shows; characters of all
+# parts of a message, and of what was expected and what came in one that is longer; and the largest integer argument.
+_SHOWN, _QUOTED, _LONGEST, _CUT, _LARGEST = 3, 80, 275, 100, 2**63 - 1
 _LIMITS = {"above": operator.gt, "at_least": operator.ge, "at_most": operator.le, "below": operator.lt}
 
 
@@ -96,6 +97,8 @@ def outside() -> contextlib.AbstractContextManager:
 def require(good: object, name: str, expected: str, got: object, remedy: str = "", error: type = ValueError) -> None:
     """Raise an error unless ``good``: it names the argument, what was expected, what came, and the remedy."""
     if not good:
+        most = _CUT if len(f"{name}{expected}{got}{remedy}") > _LONGEST else _LONGEST
+        expected, got = cut(str(expected), most), cut(str(got), most)
         raise error(f"`{name}`: expected {expected}, got {got}{remedy and '; '}{remedy}.")
 
 
@@ -135,15 +138,15 @@ def register(registry: dict[str, type], cls: type) -> None:
     registry[cls.__name__] = cls
 
 
-def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """Return ``value`` as an int from ``minimum`` to ``maximum``."""
+def integer(name: str, value: object, minimum: int, maximum: int = _LARGEST) -> int:
+    """Return ``value`` as an int from ``minimum`` to ``maximum``, by default the largest of torch and NumPy."""
     try:
         result = None if isinstance(value, bool) else operator.index(value)
     except (TypeError, RuntimeError):
         result = None
     require(result is not None, name, "an integer", describe(value), "pass one, such as 8", TypeError)
     require(result >= minimum, name, f"at least {minimum}", shown(result), "raise it")
-    require(maximum is None or result <= maximum, name, f"at most {maximum}", shown(result), "lower it")
+    require(result <= maximum, name, f"at most {maximum}", shown(result), "lower it")
     return result
 
 
@@ -168,7 +171,7 @@ def place(name: str, value: object) -> torch.device | None:
 
 def seed(value: object) -> int:
     """Return ``value`` as a seed that every generator takes."""
-    return integer("seed", value, 0, 2**63 - 1)
+    return integer("seed", value, 0)
 
 
 def choice(name: str, value: object, choices: tuple) -> object:
@@ -253,11 +256,11 @@ def numbers(name: str, value: object, device: torch.device) -> Tensor:
         raise TypeError(f"`{name}`: expected real numbers, got {describe(value)}; {remedy}.") from None
 
 
-def tensor(array: np.ndarray) -> Tensor:
+def tensor(array: np.ndarray, name: str = "array") -> Tensor:
     """Return an array as a tensor: its own memory, where torch may have it (writable, forward, in native order)."""
     # torch has no numbers of more than double precision.
     good = array.dtype.kind in "biufc" and array.dtype.char not in "gG"
-    require(good, "array", "numbers", f"the dtype {array.dtype}", "convert it", TypeError)
+    require(good, name, "numbers", f"the dtype {array.dtype}", "convert it", TypeError)
     plain = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
     return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("="), order="C"))
 
@@ -344,8 +347,11 @@ class _Short(reprlib.Repr):
         for kind, name in ((Tensor, "a tensor"), (np.ndarray, "an array")):
             if isinstance(x, kind):
                 return f"{name} of shape {tuple(x.shape)} and dtype {x.dtype}"
-        text = f"<function {x.__name__}>" if inspect.isfunction(x) else super().repr1(x, level)
-        return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+        return cut(f"<function {x.__name__}>" if inspect.isfunction(x) else super().repr1(x, level))
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Of an integer of more than 100 bits the size: Python refuses to print very long ones."""
+        return repr(x) if x.bit_length() <= 100 else f"about {'-' * (x < 0)}2**{x.bit_length() - 1}"
 
 
 _SHORT = _Short()
@@ -370,5 +376,9 @@ def row(p: Tensor) -> str:
 def said(error: Exception) -> str:
     """Return what a caller's function raised, of a long message the beginning."""
     lines = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0]}"
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+    return cut(f"{type(error).__name__}: {lines[0]}")
+
+
+def cut(text: str, most: int = _QUOTED) -> str:
+    """Return a text, of a long one the beginning."""
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -66,7 +66,7 @@ class Subspace(Operation):
     rank: int = 1
     side: str = "left"
     unique, certainty = False, "bound"
-    orthonormal, powers = (0,), (0,)
+    orthonormal, powers, needs = (0,), (0,), "singular value k is above the next"
 
     def __post_init__(self) -> None:
         checks.integer("rank", self.rank, 1)
@@ -188,7 +188,7 @@ class QR(Product):
     part of R below its diagonal; the signs (phases) of the diagonal it does not see.
     """
 
-    orthonormal, powers, packed, work = (0,), (0, 1), QRFactors, (4, -4 / 3)
+    orthonormal, powers, packed, work, needs = (0,), (0, 1), QRFactors, (4, -4 / 3), "A has independent columns"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         k = min(m, n)
@@ -214,7 +214,7 @@ class Cholesky(Operation):
     diagonal; the signs (phases) of the diagonal it does not see.
     """
 
-    powers, work = (0.5,), (0, 1 / 3)
+    powers, work, needs = (0.5,), (0, 1 / 3), "A is Hermitian positive definite"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         require_square(self, m, n, "nm.QR")
@@ -248,7 +248,7 @@ class Polar(Product):
     of P, which training does not see.
     """
 
-    orthonormal, powers, packed, work = (0,), (0, 1), PolarFactors, (8, 22)
+    orthonormal, powers, packed, work, needs = (0,), (0, 1), PolarFactors, (8, 22), "A has full rank"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return Factor("U", (m, n)), Factor("P", (n, n))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse, sparray
 from torch import Tensor
 
 from neumatc import checks, measured, sampling
@@ -204,8 +203,8 @@ class ParametricMatrix:
         checks.require(plain, "p", "parameters without gradients for NumPy code", got, "take `p.detach()`")
         try:
             A = self._called(p.to(self.lower.dtype, copy=True), self.batched)
-            self.densified |= any(map(_sparse, A if isinstance(A, (list, tuple)) else [A]))
-            A = _dense(A, p)
+            self.densified |= measured.sparse(A)
+            A = measured.dense(A, p.device)
         except (FamilyError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the user's function raises
@@ -236,26 +235,12 @@ def _takes_one(family: ParametricMatrix) -> bool:
     """Whether the function gives a matrix where it gets one parameter instead of a batch of one."""
     with contextlib.suppress(Exception):  # whatever the user's function raises
         centre = family.box.parameters(torch.zeros(1, family.dimension, dtype=torch.float64))
-        return _dense(family._called(centre, batched=False), centre).ndim == 3
+        return measured.dense(family._called(centre, batched=False), centre.device).ndim == 3
     return False
 
 
 def _copied(A: object) -> object:
     return A.clone() if isinstance(A, Tensor) else copy.deepcopy(A)
-
-
-def _sparse(A: object) -> bool:
-    return A.layout != torch.strided if isinstance(A, Tensor) else issparse(A)
-
-
-def _dense(A: object, p: Tensor) -> Tensor:
-    """Return matrices in any form, or a list of them, as one dense tensor; arrays on the device of p (B, d)."""
-    if isinstance(A, Tensor):
-        return A.to_dense() if _sparse(A) else A
-    if isinstance(A, (list, tuple)) and any(isinstance(x, Tensor) or issparse(x) for x in A):
-        return torch.stack([_dense(x, p) for x in A])
-    A = A.toarray() if issparse(A) else np.asarray(A)
-    return checks.tensor(A.astype(np.float64) if A.dtype.kind in "biu" else A).to(p.device)
 
 
 def _check_periods(family: ParametricMatrix) -> None:
@@ -347,19 +332,21 @@ def trigonometric(
 
 
 @checks.explained
-def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray | sparray) -> ParametricMatrix:
+def beside(left: ParametricMatrix, right: ParametricMatrix | ArrayLike, *, name: str = "right") -> ParametricMatrix:
     """Family [A | B] of two matrices with the same rows: for `Solve`, `LMMSE` in coloured noise, `Eigh` of a pair.
 
     Args:
         left: A, a family of m x n matrices.
         right: B, a family of m x k matrices on the same box, or one such matrix for all parameters: a tensor, an array
-            or a sparse matrix of SciPy, of a dtype that converts to that of A without loss.
+            or a sparse matrix of SciPy, of a dtype that converts to that of A without loss, or to the complex one of
+            the same precision: a complex B beside a real A makes both complex.
+        name: What messages call B.
 
     Returns:
         A family of shape (m, n + k) with the labels of A.
 
     Raises:
-        ValueError: For different boxes, rows, dtypes or devices.
+        ValueError: For different boxes, rows, precisions or devices.
         TypeError: For anything else than a family and such a matrix.
 
     Example:
@@ -368,23 +355,23 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | Tensor | np.ndarray
         >>> nm.families.beside(A, torch.ones(8, 2)).shape
         (8, 10)
     """
-    right = right.toarray() if issparse(right) else right
     checks.instance("left", left, ParametricMatrix, "a ParametricMatrix")
+    right = measured.dense(right, left.device) if measured.sparse(right) else right
     right = np.asarray(right) if isinstance(right, (list, tuple)) else right
-    checks.instance("right", right, (ParametricMatrix, Tensor, np.ndarray), "a ParametricMatrix, a tensor or an array")
-    right = torch.as_tensor(right, device=left.device) if isinstance(right, np.ndarray) else right
-    if isinstance(right, Tensor) and torch.promote_types(right.dtype, left.dtype) == left.dtype:
-        right = right.to(left.dtype)
-    constant, box = isinstance(right, Tensor), left.box if isinstance(right, Tensor) else right.box
-    expected, found = (left.dtype, left.device, left.box), (right.dtype, right.device, box)
-    good = found == expected and len(right.shape) == 2 and right.shape[0] == left.shape[0]
-    wanted, got = (", ".join(map(checks.shown, own)) for own in (expected, found))
-    wanted = f"shape ({left.shape[0]}, k), dtype, device and box {wanted} as in `left`"
-    checks.require(good, "right", wanted, f"{tuple(right.shape)}, {got}", "convert it")
+    checks.instance(name, right, (ParametricMatrix, Tensor, np.ndarray), "a ParametricMatrix, a tensor or an array")
+    right = checks.tensor(right, name).to(left.device) if isinstance(right, np.ndarray) else right
+    constant, m, dtype = isinstance(right, Tensor), left.shape[0], torch.promote_types(left.dtype, right.dtype)
+    good, remedy = len(right.shape) == 2 and right.shape[0] == m, "give it as many rows as A has"
+    checks.require(good, name, f"shape ({m}, k)", tuple(right.shape), remedy)
+    good, expected = checks.real_dtype(dtype) is checks.real_dtype(left.dtype), f"the precision of {left.dtype}"
+    checks.require(good, name, expected, right.dtype, f"convert it, or A to that of {right.dtype}")
+    checks.require(right.device == left.device, name, f"device {left.device}", right.device, "move it there")
+    box = left.box if constant else right.box
+    checks.require(box == left.box, name, f"the box {checks.shown(left.box)}", checks.shown(box), "give both the same")
 
     def fn(p: Tensor) -> Tensor:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
-        return torch.cat([left._values(p, anything=True), B], dim=2)
+        return torch.cat([left._values(p, anything=True).to(dtype), B.to(dtype)], dim=2)
 
     family = ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
     family.measured = left.measured or (None if constant else right.measured)
@@ -413,8 +400,9 @@ def from_samples(
             bounding box. A tensor, or anything that NumPy makes an array of: lists, data sets of HDF5. Integers are
             taken in double precision.
         A: Matrices, shape (N, m, n); as p, real or complex, also as compounds of a real and an imaginary part (MATLAB
-            v7.3 files). Axes are never moved: h5py gives those of MATLAB arrays reversed, so that an m x n x N array
-            arrives as (N, n, m) and wants ``A.transpose(0, 2, 1)``, which no shape tells.
+            v7.3 files), or lists of N sparse matrices of SciPy or torch, and sparse tensors, which are made dense
+            (``family.densified``). Axes are never moved: h5py gives those of MATLAB arrays reversed, so that an
+            m x n x N array arrives as (N, n, m) and wants ``A.transpose(0, 2, 1)``, which no shape tells.
         missing: What to do with samples that hold NaN, Inf or masked entries, or zeros only: ``"raise"``, ``"drop"``
             them, or ``"keep"`` zero matrices as data.
         names: One name per parameter.
@@ -471,5 +459,5 @@ def from_samples(
         return torch.from_numpy(np.asarray(interpolation(scaled(q)))).to(q.device, dtype).view(-1, *shape)
 
     family = ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)
-    family.measured = interpolation
+    family.measured, family.densified = interpolation, measured.sparse(given)
     return family

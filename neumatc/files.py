@@ -37,8 +37,7 @@ def replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
             part.replace(path)
     except OSError as error:
-        reason = f"{error.strerror or error}{'; make its folder' * isinstance(error, FileNotFoundError)}"
-        raise type(error)(f"`path`: could not write {str(path)!r}: {reason}.") from error
+        raise refused(error, path, "write") from error
     finally:
         if part:
             part.unlink(missing_ok=True)
@@ -73,7 +72,22 @@ def existing(path: Path) -> os.stat_result | None:
         found = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:  # a name that is too long, or a folder that may not be searched
+        raise refused(error, path, "find") from error
     if not stat.S_ISREG(found.st_mode):
         error = IsADirectoryError if stat.S_ISDIR(found.st_mode) else OSError
-        raise error(f"`path`: expected a file, got {str(path)!r}, which is a folder, a device, a pipe or a socket.")
+        raise error(f"`path`: expected a file, got {named(path)}, which is a folder, a device, a pipe or a socket.")
     return found
+
+
+def named(path: Path | str) -> str:
+    """Return a path for a message, of a long one both ends."""
+    text = repr(str(path))
+    return text if len(text) <= 60 else f"{text[:30]}...{text[-30:]}"
+
+
+def refused(error: OSError, path: Path, what: str) -> OSError:
+    """Return an error of the same kind that names the argument, the reason and the remedy; one of ours as it is."""
+    remedy = "make its folder" if isinstance(error, FileNotFoundError) else "give another path"
+    text = f"`path`: could not {what} {named(path)}: {error.strerror}; {remedy}."
+    return type(error)(text) if error.errno else error

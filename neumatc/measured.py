@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.interpolate import RBFInterpolator, make_interp_spline
+from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
@@ -83,12 +84,29 @@ def _spline(x: np.ndarray, values: np.ndarray) -> object:
     return make_interp_spline(x[order, 0], values[order], k=min(3, len(x) - 1))
 
 
+def sparse(A: object) -> bool:
+    """Whether it is a sparse matrix of SciPy or torch, or some of a list are."""
+    parts = A if isinstance(A, (list, tuple)) else [A]
+    return any(x.layout != torch.strided if isinstance(x, Tensor) else issparse(x) for x in parts)
+
+
+def dense(A: object, device: torch.device) -> Tensor:
+    """Return matrices in any form, or a list of them, as one dense tensor; arrays on a device."""
+    if isinstance(A, Tensor):
+        return A.to_dense() if sparse(A) else A
+    if isinstance(A, (list, tuple)) and any(isinstance(x, Tensor) or issparse(x) for x in A):
+        return torch.stack([dense(x, device) for x in A])
+    A = A.toarray() if issparse(A) else np.asarray(A)
+    return checks.tensor(A.astype(np.float64) if A.dtype.kind in "biu" else A).to(device)
+
+
 def tensor(name: str, value: Tensor | ArrayLike) -> Tensor:
     """Return samples as a tensor: compounds of a real and an imaginary part as complex, integers in double precision.
 
-    Masked entries become NaN; any byte order goes.
+    Masked entries become NaN; any byte order goes; sparse matrices are made dense.
     """
     try:
+        value = dense(value, "cpu") if sparse(value) else value
         found = value if isinstance(value, Tensor) else torch.from_numpy(_native(value))
     except (TypeError, ValueError):  # no numbers, or no regular shape
         expected = "a tensor, a NumPy array or lists of numbers of a regular shape"
@@ -114,14 +132,15 @@ def matrices(A: Tensor, p: Tensor, given: object) -> Tensor:
         given: A as the caller gave it.
     """
     count, shape = len(p), tuple(A.shape)
-    if A.ndim == 3 and count not in shape and p.shape[1] == len(A):
-        checks.require(False, "p", f"shape (N, d) with N = {len(A)}, as `A` has", tuple(p.shape), "pass p.T")
+    # Of so few samples for so many parameters there is no interpolation.
+    count, turned = (p.shape[1], True) if A.ndim == 3 and count < p.shape[1] in shape else (count, False)
+    checks.require(not turned or count != len(A), "p", f"(N, d) with N = {count} as in `A`", tuple(p.shape), "pass p.T")
     if A.ndim == 3 and len(A) != count and count in shape:
-        function = "torch.permute" if isinstance(given, Tensor) else "np.transpose"
+        function = "p.T and " * turned + ("torch.permute" if isinstance(given, Tensor) else "np.transpose")
         ways = {1: f"{function}(A, (1, 0, 2))", 2: f"{function}(A, (2, 0, 1)), or (2, 1, 0) if all axes are reversed, "}
         ways[2] += "as h5py gives MATLAB's N x m x n"
         axis = 2 if shape[2] == count else 1
-        got = f"{shape}, whose axis {axis} has length {count}"
+        got = f"{shape}, whose axis {axis} has length {count}{f', and `p` of {tuple(p.shape)}' * turned}"
         checks.require(False, "A", f"shape ({count}, m, n), one matrix per parameter", got, f"pass {ways[axis]}")
     return checks.matrices("A", A, p, anything=True)
 

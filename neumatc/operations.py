@@ -64,8 +64,10 @@ class Operation(ABC):
     """Whether `error_bound` is another number than the residual; true of a class with its own."""
     certainty: str = "estimate"
     """What `error_bound` gives: ``"bound"`` where it is proved, else ``"estimate"``."""
-    remedy: str = "the operation exists at none of the parameters tried: check the family"
-    """What to do where every exact solution fails, for the warning."""
+    needs: str = "`exact` gives no failure"
+    """What holds where the operation exists, for remedies: ``"A is regular"``."""
+    remedy: str = "the operation exists only where {needs}, at none of the parameters tried: check the family"
+    """What to do where every exact solution fails, for the warning; ``{needs}`` stands for that."""
     residual_solves: bool = False
     """Whether the residual takes an exact solve, which whoever asks for residuals then counts as one."""
     orthonormal: tuple[int, ...] = ()
@@ -122,10 +124,7 @@ class Operation(ABC):
         return self.work[0] * long * short**2 + self.work[1] * short**3
 
     def scales(self, A: Tensor) -> tuple[float, ...]:
-        """Guess the root-mean-square entry of each factor from a batch of A, with no exact solve.
-
-        By default, with `powers`, as for A with equal singular values; without, 1.
-        """
+        """Guess the root-mean-square entry of each factor: by `powers`, as for equal singular values of A; else 1."""
         factors = self.factors(*A.shape[1:])
         k = getattr(self, "rank", None) or min(A.shape[1:])
         value = float(norm(A).square().mean().sqrt()) / k**0.5 or 1.0
@@ -299,7 +298,7 @@ class Inverse(LinearOperation):
     correction, the error itself up to a relative error of rho. The smaller of the two is taken.
     """
 
-    certainty, work = "bound", (0, 2)
+    certainty, work, needs = "bound", (0, 2), "A is regular"
     remedy = "A is singular at all parameters tried: take nm.PseudoInverse(rank=...) where its rank is constant"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -332,11 +331,15 @@ class Paired:
 
     def _put_beside(self, name: str) -> None:
         """Take the argument as the second matrix; in its place stands what a file can name."""
-        object.__setattr__(self, "_second", getattr(self, name))
+        object.__setattr__(self, "_second", (getattr(self, name), name))
         object.__setattr__(self, name, "beside")
 
     def joined(self, family: ParametricMatrix) -> tuple[ParametricMatrix, Operation]:
-        return (family, self) if self._second is None else (families.beside(family, self._second), replace(self))
+        if self._second is None:
+            return family, self
+        second, name, m, got = *self._second, family.shape[0], tuple(np.shape(self._second[0]))
+        checks.require(got == (m, m), name, f"shape {(m, m)}, as A has {m} rows", got, "give a matrix of that size")
+        return families.beside(family, second, name=name), replace(self)
 
 
 @dataclass(frozen=True)
@@ -397,7 +400,7 @@ class _NormalEquations(LinearOperation):
     """
 
     noise = 0.0
-    certainty, work = "bound", (4, 1 / 3)
+    certainty, work, needs = "bound", (4, 1 / 3), "the covariance is Hermitian positive definite"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, m)),)
@@ -551,7 +554,8 @@ class LMMSE(RZF):
     Args:
         noise: s, above zero: noise power per receive antenna over the power of a stream; m of them for antennas with
             noise of their own; or the covariance R: one for all p, (m, m), as a tensor, an array or a sparse matrix of
-            SciPy, or a `ParametricMatrix` on the box of H. `Problem` puts R beside H and calls the operation
+            SciPy, or a `ParametricMatrix` on the box of H. Beside a real H a complex R of its precision makes the
+            problem complex, as X is. `Problem` puts R beside H and calls the operation
             ``LMMSE("beside")``: that of a family [H | R], as `families.beside` makes it. So R is in no file.
         unbiased: Whether the diagonal of X H is one. Channels with a column of zeros then count as failed.
     """
@@ -651,7 +655,7 @@ class PseudoInverse(_NormalEquations):
 
     rank: int | None = None
     rcond: float | None = None
-    work = (8, 20)
+    work, needs = (8, 20), "A has full rank, or that of `rank`"
     remedy = "no A has full rank: take nm.PseudoInverse(rank=...) where the rank is constant, or rcond=..."
 
     @checks.explained
@@ -728,7 +732,7 @@ class Solve(LinearOperation):
     """
 
     columns: int = 1
-    work = (2, -4 / 3)
+    work, needs = (2, -4 / 3), "A is regular"
 
     def __post_init__(self) -> None:
         checks.integer("columns", self.columns, 1)
@@ -768,7 +772,7 @@ class LogDet(Operation):
     factorisation is that of a matrix whose columns are perturbed in proportion to their own size.
     """
 
-    residual_solves, packed = True, LogDetFactors
+    residual_solves, packed, needs = True, LogDetFactors, "A is regular"
     work = (0, 8 / 3)  # an LU factorisation, and an inverse that tells which matrices are singular
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -827,6 +831,7 @@ class MatrixFunction(Operation):
     """
 
     function: str = "exp"
+    needs = "X is finite, and but for exp A has no eigenvalue at or below zero"
 
     def __post_init__(self) -> None:
         checks.choice("function", self.function, tuple(linalg.FUNCTIONS))

@@ -57,7 +57,7 @@ class _Spectral(Product):
     rank: int | None = None
     gauge: str = "vectors"
     order: str = "sorted"
-    unique, certainty = False, "bound"
+    unique, certainty, needs = False, "bound", "value k is apart from the next"
     error = Operation.error
     _largest = True  # whether the values of largest modulus are wanted
 
@@ -311,9 +311,10 @@ class Eigh(Paired, _Spectral):
         which: Those with the ``"largest"`` or ``"smallest"`` absolute values (``"LM"`` and ``"SM"`` of
             ``scipy.sparse.linalg.eigsh``), or at one end of the spectrum, ``"lowest"`` or ``"highest"``.
         B: The second matrix, one for all p, (n, n), as a tensor, an array or a sparse matrix of SciPy; or a
-            `ParametricMatrix` on the box of A. `Problem` puts it beside A and calls the operation
-            ``Eigh(..., B="beside")``: that of a family [A | B], as `families.beside` makes it. So B belongs to the
-            family, and like A it is in no file; to certify a loaded surrogate give the problem the same B.
+            `ParametricMatrix` on the box of A. If one of A and B is complex, the pair is. `Problem` puts B beside A and
+            calls the operation ``Eigh(..., B="beside")``: that of a family [A | B], as `families.beside` makes it. So B
+            belongs to the family, and like A it is in no file; to certify a loaded surrogate give the problem the same
+            B.
         near: sigma: the k values closest to it, instead of ``which``. For these and the smallest a fit holds all n
             vectors of every exact solution, since any may become one of the k.
 
@@ -325,7 +326,7 @@ class Eigh(Paired, _Spectral):
     which: str = "largest"
     B: str | Tensor | np.ndarray | sparray | ParametricMatrix | None = None
     near: float | None = None
-    powers, packed, work = (1, 0), EigFactors, (0, 9)
+    powers, packed, work, needs = (1, 0), EigFactors, (0, 9), "A is Hermitian, and B, if any, positive definite"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -510,7 +511,7 @@ class Eig(Operation):
     """
 
     order: str = "any"
-    unique, powers, packed = False, (1, 0), EigFactors
+    unique, powers, packed, needs = False, (1, 0), EigFactors, "A is diagonalizable"
     work = (0, 51)  # 25 for the eigenvectors, and their singular values tell which matrices are defective
 
     def __post_init__(self) -> None:

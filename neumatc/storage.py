@@ -25,7 +25,7 @@ _MOST_AXES, _MOST_ROWS, _MOST_TEXT = 1000, 2**31, 2**23
 # What reading a damaged file can end in, and how much of it is told: a message can print what the file holds.
 _DAMAGES = (safetensors.SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, ValueError)
 _DAMAGES += (ArithmeticError, AssertionError, MemoryError)
-_TOLD = 130
+_TOLD = 98
 
 
 @checks.explained
@@ -46,7 +46,8 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
         TypeError: If ``surrogate`` is something else.
         ValueError: If it holds NaN or Inf, or its report more than 8 million characters.
         OSError: If the file cannot be written, for example because its folder does not exist (FileNotFoundError), or it
-            is write-protected (PermissionError), a folder (IsADirectoryError), a device or a pipe.
+            is write-protected (PermissionError), a folder (IsADirectoryError), a device or a pipe, or its name is too
+            long.
     """
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
@@ -84,17 +85,18 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If it may not be read (PermissionError), or is a folder (IsADirectoryError), a device or a pipe.
+        OSError: If it may not be read (PermissionError), is a folder (IsADirectoryError), a device or a pipe, or has a
+            name that is too long.
         ValueError: If the file is damaged (it carries a checksum), is not ours, is of a newer format, names an
             operation or embedding whose class is not imported, or sizes that do not belong together, or holds NaN.
     """
     path = Path(path)
     try:
         if not files.existing(path):
-            raise FileNotFoundError(f"`path`: expected a file written by nm.save, got {str(path)!r}: there is nothing.")
+            raise FileNotFoundError(f"`path`: expected a file of nm.save, got {files.named(path)}: there is nothing.")
         data = path.read_bytes()  # in one piece: safetensors opens a name twice, between which a save may come
-    except PermissionError as error:
-        raise PermissionError(f"`path`: expected a file that may be read, got {str(path)!r}, which may not.") from error
+    except OSError as error:
+        raise files.refused(error, path, "read") from None
     try:
         # Cloned to memory that torch aligned: products round otherwise elsewhere, in the last bit.
         tensors = {name: x.clone() for name, x in safetensors.torch.load(data).items()}
@@ -105,7 +107,7 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
         surrogate = _assemble(header, tensors)
     except _DAMAGES as error:
         raise ValueError(
-            f"`path`: expected a file written by nm.save, got {str(path)!r}, which is damaged or of another kind "
+            f"`path`: expected a file written by nm.save, got {files.named(path)}, which is damaged or of another kind "
             f"({type(error).__name__}: {str(error)[:_TOLD]}); save the surrogate again."
         ) from error
     return surrogate.to(device)

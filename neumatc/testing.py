@@ -30,6 +30,7 @@ _ERRORS = (1e-9, 1e-6, 1e-3, 1e-2, 0.1, 1.0)
 _ROUNDING = 1e4 * torch.finfo(torch.float64).eps
 
 
+@checks.full_precision
 def check_operation(
     operation: Operation,
     matrices: ParametricMatrix | Tensor,

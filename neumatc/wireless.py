@@ -107,6 +107,7 @@ class Channel(ParametricMatrix):
         return ParametricMatrix(fn, self.lower, self.upper, grid=self.grid, **self.box.settings())
 
 
+@checks.explained
 def cdl(
     model: str = "C",
     *,

@@ -81,3 +81,10 @@ def test_a_gauge_that_changes_the_answer_is_found():
         assert_raises(AssertionError, words, lambda: nm.testing.check_operation(Broken(2), FAMILY))
     finally:
         del nm.Operation.registry["Broken"]
+
+
+def test_the_default_device_of_the_caller_changes_nothing():
+    family = nm.families.trigonometric(4, shift=3.0, dtype=torch.float64)
+    with torch.device("meta"):
+        done = nm.testing.check_operation(nm.Inverse(), family)
+    assert done == nm.testing.check_operation(nm.Inverse(), family)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from conftest import DTYPES, assert_close, assert_raises, eps, gaussian, parameters, real
 
@@ -255,6 +256,37 @@ def test_samples_along_another_axis_are_refused_with_a_transpose_that_works(orde
 def test_parameters_along_another_axis_are_refused():
     p, A = numbers()
     assert_raises(ValueError, ["`p`", "N = 9", "(1, 9)", "p.T"], lambda: nm.families.from_samples(p[None], A))
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (1, 0, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_parameters_and_matrices_along_another_axis_are_refused_with_both_transposes(order, rows):
+    """As h5py reads MATLAB's N x 1 and N x m x n, also where a side of A is the number of parameters."""
+    p, A = np.linspace(0, 1, 9)[:, None] ** [[1, 2][:rows]], numbers()[1][:, :, :2]
+    moved, back = np.ascontiguousarray(A.transpose(order)), str(tuple(np.argsort(order).tolist()))
+    words = ["`A`", "(9, m, n)", f"`p` of ({rows}, 9)", "p.T and np.transpose(A, ", back]
+    words = ["`p`", "N = 9", f"({rows}, 9)", "p.T"] if order == (0, 1, 2) else words
+    assert_raises(ValueError, words, lambda: nm.families.from_samples(p.T, moved))
+    q = torch.from_numpy(p[:3].mean(axis=0)[None])
+    expected = nm.families.from_samples(p, A)(q)
+    assert_close(nm.families.from_samples(p.T.T, moved.transpose(np.argsort(order)))(q), expected)
+
+
+@pytest.mark.parametrize("kind", ["scipy", "coo", "csr", "list of coo", "integers"])
+def test_sparse_samples_are_made_dense(kind):
+    p, A = np.linspace(0, 1, 5), np.arange(1.0, 6)[:, None, None] * np.array([[1.0, 0], [2, 3]])
+    T = torch.from_numpy(A)
+    given = {
+        "scipy": lambda: [sp.csr_array(a) for a in A],
+        "coo": T.to_sparse,
+        "csr": T.to_sparse_csr,
+        "list of coo": lambda: [a.to_sparse() for a in T],
+        "integers": lambda: [sp.coo_array(a.astype(int)) for a in A],
+    }[kind]()
+    family = nm.families.from_samples(p, given)
+    assert family.densified and "2 x 2 made dense" in repr(family)
+    assert_close(family(torch.tensor([0.25, 0.5], dtype=torch.float64)), T[1:3])
+    assert not nm.families.from_samples(p, A).densified
 
 
 def test_missing_samples_are_counted_and_left_out_on_request():
@@ -528,7 +560,7 @@ def test_a_family_beside_another_keeps_what_is_defined():
     [
         (3, TypeError, ["`right`", "a tensor", "int"]),
         (torch.ones(2), ValueError, ["`right`", "(2, k)", "(2,)"]),
-        (torch.ones(3, 1), ValueError, ["`right`", "(2, k)", "(3, 1)", "convert"]),
+        (torch.ones(3, 1), ValueError, ["`right`", "(2, k)", "(3, 1)", "as many rows"]),
         (torch.ones(2, 1).double(), ValueError, ["`right`", "float32", "float64"]),
         (nm.ParametricMatrix(eye, 0.0, 2.0), ValueError, ["`right`", "[0, 1]", "[0, 2]"]),
     ],

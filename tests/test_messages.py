@@ -110,6 +110,36 @@ CALLS = {
 }
 
 
+@pytest.mark.parametrize("size", [400, 5000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_huge_integers_are_not_printed_in_full(size, sign):
+    """Of more digits than Python prints, too, anywhere among the integer arguments."""
+    huge = sign * 10**size
+    calls = [
+        lambda: nm.peers.chebyshev(PROBLEM, 8, sides=huge),
+        lambda: nm.peers.chebyshev(PROBLEM, huge),
+        lambda: nm.fit(PROBLEM, rank=huge),
+        lambda: nm.fit(PROBLEM, rank=2, seed=huge),
+        lambda: nm.fit(PROBLEM, tol=huge),
+        lambda: nm.families.trigonometric(huge),
+        lambda: nm.SVD(rank=huge),
+        lambda: SURROGATE(P, memory_budget=huge),
+        lambda: FAMILY([huge]),
+    ]
+    for call in calls:
+        with pytest.raises(
+            (ValueError, TypeError), match=rf"^`\w+`: .*about {'-' * (sign < 0)}2\*\*\d+.*; .*\.$"
+        ) as caught:
+            call()
+        assert len(str(caught.value)) < 200
+
+
+def test_a_long_operation_is_cut_short():
+    with pytest.raises(ValueError, match=r"`orthonormal`: expected .*, got True; leave it out\.$") as caught:
+        nm.LMMSE([1.0] * 500).orthonormalize_([])
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_message_is_short_and_names_argument_and_remedy(name):
     with pytest.raises((ValueError, TypeError)) as caught:

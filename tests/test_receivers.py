@@ -317,7 +317,12 @@ def test_receivers_refuse_noise_that_is_none():
     for R in (torch.ones(2, 3, 3), np.ones((2, 3, 3)), np.ones((2, 3, 3)).tolist()):
         assert_raises(ValueError, words, lambda R=R: nm.LMMSE(R))
     channel = coloured(4, 2, torch.complex64)[0]
-    assert_raises(ValueError, ["`right`", "(4, k)", "(3, 3)"], lambda: nm.Problem(channel, nm.LMMSE(torch.eye(3))))
+    for receiver in (nm.LMMSE, nm.RZF):
+        for R in (torch.eye(3), np.eye(3), torch.eye(4)[:, :2]):
+            words = ["`noise`", "(4, 4)", str(tuple(R.shape)), "of that size"]
+            assert_raises(ValueError, words, lambda R=R, receiver=receiver: nm.Problem(channel, receiver(R)))
+        words = ["`noise`", "precision", "complex64", "float64", "convert"]
+        assert_raises(ValueError, words, lambda receiver=receiver: nm.Problem(channel, receiver(np.eye(4))))
     assert_raises(ValueError, ["`noise`", "above 0", "-1.0"], lambda: nm.RZF([1.0, -1.0]))
     assert_raises(TypeError, ["`noise`", "number", "'besides'"], lambda: nm.RZF("besides"))
     assert_raises(ValueError, ["`unbiased`", "False or True", "2"], lambda: nm.LMMSE(unbiased=2))
@@ -325,6 +330,20 @@ def test_receivers_refuse_noise_that_is_none():
     assert_raises(
         ValueError, ["`family`", "[A | R]", "4 x 4", "nm.families.beside"], lambda: nm.LMMSE("beside").factors(4, 4)
     )
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("real", ["channel", "covariance"])
+def test_a_complex_covariance_with_a_real_channel_makes_the_problem_complex_and_the_other_way_round(real, unbiased):
+    H = nm.families.trigonometric(4, shift=3.0, dtype=torch.float64 if real == "channel" else torch.complex128)
+    R = torch.eye(4, dtype=torch.complex128) + 0.3j * torch.tensor([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0] * 4, [0] * 4])
+    R = R if real == "channel" else R.abs()
+    problem, p = nm.Problem(H, nm.LMMSE(R, unbiased=unbiased)), torch.linspace(0, 1, 5, dtype=torch.float64)
+    assert problem.family.dtype == torch.complex128
+    value, failed = problem.exact(p)
+    assert not failed.any()
+    A = H(p).to(torch.complex128)
+    assert_close(value, textbook(A, R.to(A.dtype).expand(5, -1, -1), unbiased))
 
 
 def test_the_noise_after_equalisation_is_its_formula(dtype):

@@ -390,3 +390,37 @@ def test_without_matplotlib_a_plot_says_how_to_install_it(monkeypatch):
     surrogate = random_surrogate(nm.Inverse(), 3, 3, DOUBLE)
     for plot in (surrogate.plot, long_report().plot):
         assert_raises(ImportError, ["matplotlib", "pip install matplotlib"], plot)
+
+
+@pytest.mark.parametrize("settings", [{"tol": 1e-3}, {"rank": 3}], ids=str)
+def test_where_the_operation_exists_in_part_of_the_box_the_remedy_is_that_part(settings):
+    """Where it does not exist, `certify` has no exact solution either."""
+    family = nm.ParametricMatrix(lambda p: torch.diag_embed(torch.cat([p - 0.5, 1 + 0 * p], 1)), 0.0, 1.0)
+    problem = nm.Problem(family, nm.Cholesky())
+    with pytest.warns(nm.FitWarning, match="restrict the box to where A is Hermitian positive definite$") as caught:
+        surrogate = nm.fit(problem, progress=False, **settings)
+    assert "certify" not in str(caught[0].message) and bool(nm.certify(surrogate, problem, [0.2]).failed)
+    smaller = nm.ParametricMatrix(family.fn, 0.6, 1.0)  # the remedy works
+    assert nm.fit(nm.Problem(smaller, nm.Cholesky()), tol=1e-3, progress=False).report.met
+    with pytest.raises(ValueError, match="restrict the box to where A is Hermitian positive definite"):
+        nm.peers.chebyshev(problem, 8)
+
+
+INDEFINITE = torch.diag(torch.tensor([1.0, -1.0]))
+
+
+@pytest.mark.parametrize(
+    ("operation", "needs"),
+    [
+        (nm.Eigh(), "A is Hermitian, and B"),
+        (nm.Cholesky(), "A is Hermitian positive definite"),
+        (nm.LMMSE(INDEFINITE), "the covariance is Hermitian positive definite"),
+        (nm.Eigh(B=INDEFINITE), "B, if any, positive definite"),
+    ],
+    ids=str,
+)
+def test_where_every_exact_solution_fails_the_warning_says_what_the_operation_needs(operation, needs):
+    family = nm.ParametricMatrix(lambda p: torch.tensor([[1.0, 2.0], [0.0, 1.0]]) + p[:, :, None], 0.0, 1.0)
+    with pytest.warns(nm.FitWarning, match=f"exists only where .*{needs}.*: check the family") as caught:
+        nm.fit(nm.Problem(family, operation), tol=1e-3, progress=False)
+    assert len(str(caught[0].message)) <= 300

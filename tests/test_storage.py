@@ -406,7 +406,7 @@ def test_unreadable_and_write_protected_are_permission_errors(powerless):
     assert_raises(PermissionError, ["`path`", path.name], lambda: nm.save(small(1), path))
     assert_the_same(nm.load(path), small())
     path.chmod(0)
-    assert_raises(PermissionError, ["`path`", "may be read", path.name], lambda: nm.load(path))
+    assert_raises(PermissionError, ["`path`", "could not read", path.name, "give another path"], lambda: nm.load(path))
     assert os.listdir(powerless) == [path.name]
 
 
@@ -436,6 +436,25 @@ def test_threads_save_to_one_path(path):
     core = nm.load(path).maps[0].core
     assert any(torch.equal(core, small(value).maps[0].core) for value in range(40))
     assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "b/" * 5000, __file__ + "/c"], ids=lambda path: path[:2])
+def test_paths_that_cannot_be_are_named_in_part_with_a_remedy(path):
+    calls = [lambda: nm.load(path), lambda: nm.save(small(), path)]
+    for call in calls:
+        with pytest.raises(OSError, match=r"^`path`: .*") as caught:
+            call()
+        assert len(str(caught.value)) < 300
+        assert isinstance(caught.value, FileNotFoundError) or "; give another path." in str(caught.value)
+    words = r"^`(path|checkpoint)`: .*; (give another path|create the folder)"
+    with pytest.raises((OSError, ValueError), match=words) as caught:
+        nm.fit(
+            nm.Problem(nm.families.trigonometric(2, shift=3.0), nm.Inverse()),
+            rank=1,
+            method=nm.ResidualTraining(checkpoint=path, steps=1),
+            progress=False,
+        )
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -126,14 +126,14 @@ def solve(problem: Problem, p: Tensor, needed: int) -> Solved:
     expected, distinct = f"a box in which {len(p)} parameters differ in {p.dtype}", len(torch.unique(p, dim=0))
     checks.require(distinct == len(p), "problem", expected, box, "give its bounds in double precision")
     X, failed = problem.exact(p)
-    enough(p, failed, needed)
+    enough(problem, p, failed, needed)
     X = X[~failed]
     return Solved(problem, box.cube(p[~failed]), X, real_rows(X), int(failed.sum()))
 
 
-def enough(p: Tensor, failed: Tensor, needed: int) -> None:
+def enough(problem: Problem, p: Tensor, failed: Tensor, needed: int) -> None:
     """Raise ValueError if fewer than ``needed`` exact solutions came from the parameters p (N, d)."""
     low, high, count = checks.row(p.amin(dim=0)), checks.row(p.amax(dim=0)), int((~failed).sum())
     got = f"{count} from {len(p)} parameters between {low} and {high}"
-    expected, remedy = f"at least {needed} exact solutions", "restrict the box to where A(p) is regular"
+    expected, remedy = f"at least {needed} exact solutions", f"restrict the box to where {problem.operation.needs}"
     checks.require(count >= needed, "problem", expected, got, remedy)

@@ -96,7 +96,7 @@ def piecewise_chebyshev(problem: Problem, tol: float, *, nodes: int = 33, budget
         p = box.parameters(torch.tensor(x, dtype=torch.float64)[:, None])
         X, failed = problem.exact(p)
         if not known:
-            enough(p, failed, 1)
+            enough(problem, p, failed, 1)
         known |= dict(zip(x, real_rows(X)))
         sizes = torch.stack(list(known.values())).double().abs().nan_to_num(0).amax(dim=0)
         scales = sizes.clamp_min(torch.finfo(torch.float64).tiny)

@@ -216,7 +216,7 @@ def _greedy(
         residual = torch.where(residual.isfinite(), residual, torch.inf)
         if residual.max() <= tol or (known and known.terms == model.terms):
             break
-    enough(pool[taken], torch.cat(failed), 1)
+    enough(problem, pool[taken], torch.cat(failed), 1)
     return model, len(failed) + tangents * len(solutions), float(residual.max())
 
 
