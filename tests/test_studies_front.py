@@ -144,8 +144,11 @@ def test_each_row_links_to_a_chapter_that_is_in_the_book(found):
 
 
 def test_errors_and_solves_of_a_map_are_those_of_the_record(found):
-    decision = row(found, "Four leading", "3 swings")
-    rows = [x for x in found["speed"]["svd"] if " 30 ns" in x["name"]]
+    changed = copy.deepcopy(found)
+    rows = [x for x in changed["speed"]["svd"] if " 30 ns" in x["name"]]
+    for x in rows:
+        del x["interpolation"]
+    decision = row(changed, "Four leading", "3 swings")
     assert decision.error == f"{max(x['error'] for x in rows):.0e}"
     assert str(max(x["solves"] for x in rows)) in decision.changes
 
@@ -214,20 +217,6 @@ def test_the_sentence_on_splines_has_every_one_that_was_timed(found):
     for x in front.timed(bare):
         x.pop("interpolation", None)
     assert front.splines(bare) == "no spline was timed on this machine"
-
-
-def one_map(found, ratio):
-    faster = {"fit and map": ratio, "fit and map, orthonormal": [1.1, 1.2, 1.3]}
-    entry = {"faster": {"Gram matrix": faster}, "error": 2e-3}
-    return found | {"chapters": {"beyond_the_inverse": {"svd": {"A100": entry, "C100": entry}}}}
-
-
-def test_one_map_for_all_has_a_sentence_where_it_was_timed(found):
-    said = front.single(one_map(found, [1.5, 1.6, 1.7]))
-    assert "1.6 times as fast as the exact method (1.2 with orthonormal columns), with an error of 2e-03" in said
-    assert front.single(found | {"chapters": {}}) == ""
-    with pytest.raises(ValueError, match="no slower than Gram"):
-        front.single(one_map(found, [0.5, 0.6, 0.7]))
 
 
 def test_a_spline_through_aligned_triplets_counts_as_one(found):
@@ -336,7 +325,8 @@ def test_where_the_map_wins_one_problem_and_a_spline_the_other_both_are_named(fo
     """Neither the exact method, which loses both."""
     decision = row(found, "Inverses, 64")
     rows = [x for x in found["speed"]["inverse"] if x["name"].startswith(("inverse 64", "inverse 128"))]
-    picks = [front.chosen([front.in_pieces(found, x), front.spline(found, x)]) for x in rows]
+    ways = [[front.in_pieces(found, x), front.spline(found, x)] for x in rows]
+    picks = [front.chosen([way for way in pair if way]) for pair in ways]
     names = {pick if isinstance(pick, str) else pick.name for pick in picks}
     assert ("Cholesky" in decision.pick) == bool(names & {front.SLOWER, front.EVEN})
     for name in names & {front.MAP, front.SPLINE}:

@@ -261,7 +261,8 @@ def _timed_spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
     peers = row.get("interpolation", {})
     if own := peers.get("cubic spline", peers.get("aligned spline")):
         counted, pays = (own[f"{strongest(row)}: {what}"] for what in ("with the fit", "pays"))
-        return None if math.isnan(counted[1]) else Way(SPLINE, own["error"], own["solves"], counted, pays[1])
+        if not math.isnan(counted[1]):
+            return Way(SPLINE, own["error"], own["solves"], counted, pays[1])
     entry = found["chapters"]
     for place in SPLINES.get(row["name"], ("none",)):
         entry = entry.get(place, {})
@@ -486,6 +487,9 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     both = [(own, in_pieces(found, row)) for row in rows if (own := spline(found, row))]
     quicker = sum(own.counted[1] > pieces.counted[1] for own, pieces in both)
     yield "for one pass a spline is often faster than the map in pieces", 2 * quicker >= len(both)
+    vectors = [(way, in_pieces(found, row)) for row in rows if "SVD" in row["name"] and (way := spline(found, row))]
+    faster = all(way.counted[1] > pieces.counted[1] for way, pieces in vectors)
+    yield "for singular vectors a spline through aligned triplets is faster than the map in pieces", faster
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
     yield "fits of slow solves cost few of them, of quick ones many", slow > 1e-3 and quick < 1e-4
@@ -531,7 +535,6 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "tolerances": listed([f"{tolerances(rows, start)} for {words}" for words, start in GPU.items()]),
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
-        "single": single(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
         "gpu_pays": listed([f"{since(gpu_pays(found, start))} for {words}" for words, start in GPU.items()]),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
@@ -574,30 +577,6 @@ def precoders(found: dict[str, Numbers]) -> str:
     by_channel = found["chapters"].get("beyond_the_inverse", {}).get("svd", {})
     ratios = [known(entry["faster"]["Gram matrix"]["interpolated 48"]) for entry in by_channel.values()]
     return between(x[1] for x in ratios) if ratios else "not timed here"
-
-
-def single(found: dict[str, Numbers]) -> str:
-    """Return the sentence on one map for all where the map in pieces loses; empty where it was not timed.
-
-    Raises:
-        ValueError: If that map is no faster than the exact method.
-    """
-    by_channel = found["chapters"].get("beyond_the_inverse", {}).get("svd", {})
-    entries = [by_channel[channel] for channel in ("A100", "C100") if channel in by_channel]
-    ratios = [known(entry["faster"]["Gram matrix"]["fit and map"]) for entry in entries]
-    if not ratios or any(math.isnan(x[1]) for x in ratios):
-        return ""
-    if SLOWER in map(verdict, ratios):
-        raise ValueError(
-            "`records`: expected that one map for the whole box is no slower than Gram's way; rewrite this."
-        )
-    error = power(entry["error"] for entry in entries)
-    finished = between(known(entry["faster"]["Gram matrix"]["fit and map, orthonormal"])[1] for entry in entries)
-    return (
-        "A single map for the whole interval has a larger error, and can be quicker: for singular vectors at 10 "
-        f"swings it is, with its fit, {between(x[1] for x in ratios)} times as fast as the exact method ({finished} "
-        f"with orthonormal columns), with an error of {error}."
-    )
 
 
 def _checks(found: dict[str, Numbers]) -> dict[str, str]:
