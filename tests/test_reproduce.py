@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from studies import headlines, provenance, reproduce, runs
+from studies import headlines, load, provenance, reproduce, runs
 from studies.headlines import HEADLINES, Headline
 
 PROFILES = ("smoke", "cpu")
@@ -132,6 +132,7 @@ def project(tmp_path, monkeypatch):
         record.numbers |= found
         record.save()
 
+    monkeypatch.setattr(load.Watch, "load", lambda self, wait=True: load.Load(0.0, 0.0))  # whatever the machine does
     monkeypatch.setattr(runs, "_execute", execute)
     listed = (headline(), headline(id="tiny-time", path="tiny/ratio", kind="timing"))
     monkeypatch.setattr(reproduce, "HEADLINES", listed)
