@@ -74,7 +74,8 @@ def check_operation(
         x = torch.linspace(-0.99, 0.99, _DRAWN, dtype=torch.float64)[:, None]
         A = matrices(matrices.box.parameters(x.expand(-1, matrices.dimension)))
     else:
-        A = checks.matrices("matrices", checks.instance("matrices", matrices, Tensor, "a family or a tensor"), matrices)
+        A = checks.instance("matrices", matrices, Tensor, "a family or a tensor")
+        A = checks.matrices("matrices", A, torch.arange(A.shape[0] if A.ndim else 0)[:, None])  # named by their place
         x = torch.linspace(-1, 1, len(A), dtype=torch.float64)[:, None]
     checks.require(len(A) > 1, "matrices", "at least two", len(A), "give more")
     done: dict[str, None] = {}

@@ -88,3 +88,10 @@ def test_the_default_device_of_the_caller_changes_nothing():
     with torch.device("meta"):
         done = nm.testing.check_operation(nm.Inverse(), family)
     assert done == nm.testing.check_operation(nm.Inverse(), family)
+
+
+def test_matrices_that_are_not_finite_are_named_by_their_place():
+    A = torch.eye(2, dtype=torch.float64).repeat(3, 1, 1)
+    A[1, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"`matrices`: expected finite entries, got NaN or Inf at parameter \[1.0\]"):
+        nm.testing.check_operation(nm.Inverse(), A)
