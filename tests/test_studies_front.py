@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from studies import figures, front, provenance
+from studies import benchmark, figures, front, provenance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "book").glob("*.md") if path.stem != "glossary"]
@@ -128,7 +128,7 @@ def test_a_row_compares_with_the_strongest_exact_method(found):
 def test_a_fit_pays_where_fit_and_values_take_as_long_as_exact_solves():
     fit, value, exact, number = 50.0, 1.0, 3.0, 1000
     after, counted = exact / value, number * exact / (number * value + fit)
-    assert front.paid(after, counted, number) == pytest.approx(fit / (exact - value))
+    assert benchmark.pays_from(after, counted, number) == pytest.approx(fit / (exact - value))
 
 
 def test_a_record_with_its_own_break_even_is_believed(found):

@@ -432,6 +432,20 @@ def break_even(fit_seconds: float, seconds_per_exact: float, seconds_per_surroga
     return fit_seconds / gain if gain > 0 else float("inf")
 
 
+def pays_from(after: float, counted: float, number: int) -> float:
+    r"""Return from how many matrices on a fit has paid, from two ratios of times for N matrices.
+
+    With the times E of the exact method, e of an evaluation and F of the fit, a = E / e and c = E / (e + F),
+
+    .. math:: \frac{N F}{E - e} = N\, \frac{a / c - 1}{a - 1}.
+
+    Example:
+        >>> pays_from(2.0, 1.0, 100), pays_from(0.9, 0.5, 100)
+        (100.0, inf)
+    """
+    return number * (after / counted - 1) / (after - 1) if after > 1 else math.inf
+
+
 def both_ways(
     apart: Sequence[float], after: Sequence[float], counted: Sequence[float], count: int
 ) -> tuple[float, float]:
@@ -456,6 +470,5 @@ def both_ways(
     """
     if any(math.isnan(ratio[1]) for ratio in (apart, after, counted)):
         return math.nan, math.nan
-    each = 1 / after[1]
-    together = break_even(1 / counted[1] - each, 1 / count, each / count)
+    together = pays_from(after[1], counted[1], count)
     return min(apart[1], together), max(apart[1], together)

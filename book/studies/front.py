@@ -226,25 +226,11 @@ def matrices(found: dict[str, Numbers], row: Numbers) -> int:
     return row.get("count", found["to_the_limit"]["cdl_c"]["count"])
 
 
-def paid(after: float, counted: float, number: int) -> float:
-    r"""Return from how many matrices on a fit has paid, from two ratios of times for N matrices.
-
-    With the times E of the exact method, e of an evaluation and F of the fit, a = E / e and c = E / (e + F),
-
-    .. math:: \frac{N F}{E - e} = N\, \frac{a / c - 1}{a - 1}.
-
-    Example:
-        >>> paid(2.0, 1.0, 100), paid(0.9, 0.5, 100)
-        (100.0, inf)
-    """
-    return number * (after / counted - 1) / (after - 1) if after > 1 else math.inf
-
-
 def in_pieces(found: dict[str, Numbers], row: Numbers) -> Way:
     """Return the map in pieces of a problem of the study of speed."""
     after, counted = ratios(row)
     own = row.get(f"{strongest(row)}: pays")
-    pays = paid(after[1], counted[1], matrices(found, row)) if own is None else own[1]
+    pays = benchmark.pays_from(after[1], counted[1], matrices(found, row)) if own is None else own[1]
     return Way(MAP, row["error"], row["solves"], counted, pays)
 
 
@@ -392,7 +378,7 @@ def gpu_pays(found: dict[str, Numbers], word: str) -> str:
     """Return from how many matrices on maps pay on the GPU, of the problems whose names begin so."""
     number = found["to_the_limit"]["cdl_c"]["count"]
     both = [x for name, x in on_a_gpu(found).items() if name.startswith(word)]
-    return counts(paid(after[1], counted[1], number) for after, counted, _ in both)
+    return counts(benchmark.pays_from(after[1], counted[1], number) for after, counted, _ in both)
 
 
 def gpu(found: dict[str, Numbers]) -> Decision:

@@ -110,7 +110,7 @@ def rivals(problem: nm.Problem, p: Tensor, tol: float) -> dict[str, Callable]:
     q, rungs = p[::_JUDGED], int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
 
     def keeps(peer: Callable) -> bool:
-        above = problem.residual(q, problem.operation.pack(_factors(peer(q)))) > tol
+        above = problem.residual(q, peer(q)) > tol
         return float(above.double().mean()) <= random_families.TARGET
 
     for name, build in asked.items():
@@ -118,10 +118,6 @@ def rivals(problem: nm.Problem, p: Tensor, tol: float) -> dict[str, Callable]:
         if (count := next((n for n in ladder if keeps(build(problem, n))), None)) is not None:
             found[name] = lambda build=build, count=count: build(problem, count)
     return found
-
-
-def _factors(value: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return [value] if isinstance(value, Tensor) else value
 
 
 def beside(
@@ -136,7 +132,7 @@ def beside(
         building = f"{name}, building"
         rows[name] = {
             "solves": peer.exact_solves,
-            "error": erring(problem, p, problem.operation.pack(_factors(peer(p)))),
+            "error": erring(problem, p, peer(p)),
             "after": timings.ratio(name, "evaluation"),
             "with the fit": timings.ratio((name, building), ("evaluation", "fit")),
         }
