@@ -4,8 +4,7 @@ The pages *Introduction* and *When to use this* write ``{{ decisions }}`` or ``{
 stands; the Sphinx extension ``front_page`` puts it in when the book is built. So a new record changes the pages, and a
 verdict that it no longer supports stops the build.
 
-The records are published ones. Splines on a CPU are also timed by two chapters; their numbers come from the run that
-the pages of these chapters show, so that page one and the chapters agree.
+The records are published ones. Two numbers come from the runs that chapters show, so that page one and they agree.
 """
 
 from __future__ import annotations
@@ -18,7 +17,17 @@ from dataclasses import astuple, dataclass
 
 from matplotlib.figure import Figure
 
-from studies import benchmark, draws, figures, last_good, measurements, provenance, random_families, texts
+from studies import (
+    benchmark,
+    draws,
+    figures,
+    last_good,
+    measurements,
+    provenance,
+    random_families,
+    synthetic_experiments,
+    texts,
+)
 from studies.texts import listed, times, two_digits
 
 RECORDS = (
@@ -30,20 +39,17 @@ RECORDS = (
     "training_search",
     "wireless_trained",
     "synthetic_experiments",
+    "synthetic_timings",
     "draws",
 )
-# Chapters whose runs time a spline, and where: problem of the study of speed -> the places in the chapter's numbers.
-SPLINES = {
-    "inverse 32 x 32, 30 ns": ("wireless_inversion", "cdl_c"),
-    "LMMSE 64 x 32": ("beyond_the_inverse", "lmmse", "C30"),
-}
+# Chapters of whose own runs the pages quote a number.
+SHOWN = ("wireless_inversion", "beyond_the_inverse")
 CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # What the table says of the three possible verdicts of the quartiles.
 FASTER, SLOWER, EVEN = "faster", "slower", "about as fast"
-BOTH = "the map, or a spline"
 Numbers = dict[str, object]
 Ratio = Sequence[float]
 
@@ -69,7 +75,7 @@ class Decision:
     pays: str
 
 
-HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "Pays from (matrices)")
+HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "Pays from")
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,15 @@ class Way:
 
 
 MAP, SPLINE = "the map in pieces", "a cubic spline"
+# What interpolates in the study of speed, as the page calls it.
+PEERS = {
+    "aligned spline": SPLINE,
+    "cubic spline": SPLINE,
+    "Chebyshev": "Chebyshev interpolation",
+    measurements.PIECES: "Chebyshev interpolation in pieces",
+}
+# Those that are asked for a tolerance, and find the number of exact results themselves.
+ASKED = (MAP, PEERS[measurements.PIECES])
 
 
 def records() -> dict[str, Numbers]:
@@ -99,7 +114,7 @@ def records() -> dict[str, Numbers]:
     loaded = {name: provenance.load(name) for name in RECORDS}
     found: dict[str, Numbers] = {name: record.numbers for name, record in loaded.items()}
     found["machines"] = {name: record.provenance["machine"] for name, record in loaded.items()}
-    found["chapters"] = {name: chapter(name) for name in {place[0] for place in SPLINES.values()}}
+    found["chapters"] = {name: chapter(name) for name in SHOWN}
     return found
 
 
@@ -234,38 +249,19 @@ def in_pieces(found: dict[str, Numbers], row: Numbers) -> Way:
     return Way(MAP, row["error"], row["solves"], counted, pays)
 
 
-def spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
-    """Return the cubic spline of a problem: of the study of speed, else of a chapter.
-
-    None where it was not timed, or errs by more than the tolerance to which the map was fitted.
-    """
-    way = _timed_spline(found, row)
-    return way if way is not None and way.error <= row["tol"] else None
-
-
-def _timed_spline(found: dict[str, Numbers], row: Numbers) -> Way | None:
-    peers = row.get("interpolation", {})
-    if own := peers.get("cubic spline", peers.get("aligned spline")):
+def peers(row: Numbers) -> list[Way]:
+    """Return what interpolates in a problem of the study of speed, to the tolerance of the map, where it was timed."""
+    ways = []
+    for key, own in row.get("interpolation", {}).items():
         counted, pays = (own[f"{strongest(row)}: {what}"] for what in ("with the fit", "pays"))
-        if not math.isnan(counted[1]):
-            return Way(SPLINE, own["error"], own["solves"], counted, pays[1])
-    entry = found["chapters"]
-    for place in SPLINES.get(row["name"], ("none",)):
-        entry = entry.get(place, {})
-    if "cubic_faster" in entry:
-        exact = "torch, Cholesky"
-        values = (
-            entry["errors"]["cubic interpolation"],
-            entry["knots"],
-            entry["cubic_faster"][exact][1],
-            entry["cubic_break_even"][exact][1],
-        )
-    elif "faster" in entry:
-        values = entry["errors"]["solves and cubic"], entry["solves"], entry["faster"]["Cholesky"]["solves and cubic"]
-        values += (math.nan,)
-    else:
-        return None
-    return None if math.isnan(values[2][1]) else Way(SPLINE, *values)
+        if own["error"] <= row["tol"] and not math.isnan(counted[1]):
+            ways.append(Way(PEERS[key], own["error"], own["solves"], counted, pays[1]))
+    return ways
+
+
+def spline(row: Numbers) -> Way | None:
+    """Return the cubic spline of a problem of the study of speed; None where it was not timed."""
+    return next((way for way in peers(row) if way.name == SPLINE), None)
 
 
 def chosen(ways: Sequence[Way]) -> Way | str:
@@ -285,47 +281,30 @@ def swings(found: dict[str, Numbers], row: Numbers) -> float:
 
 def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: list[Numbers]) -> Decision:
     """Return the decision for problems of the study of speed; what to pick follows from their quartiles."""
-    maps, splines = [in_pieces(found, row) for row in rows], [spline(found, row) for row in rows]
-    there = [way for way in splines if way is not None]
-    every = [[way for way in pair if way is not None] for pair in zip(maps, splines)]
+    maps, others = [in_pieces(found, row) for row in rows], [peers(row) for row in rows]
+    every = [[own, *rivals] for own, rivals in zip(maps, others)]
     picks = [chosen(ways) for ways in every]
-    kinds = {x if isinstance(x, str) else x.name for x in picks}
-    kind = kinds.pop() if len(kinds) == 1 else BOTH if kinds == {MAP, SPLINE} else EVEN
     exact = listed(sorted({EXACT[strongest(row)] for row in rows}))
-    over = {MAP: maps, SPLINE: there}
-    pick, speed, error = {
-        MAP: lambda: (f"**{capital(MAP)}**", against(exact, maps, there), power(x.error for x in maps)),
-        SPLINE: lambda: (
-            f"**{capital(SPLINE)}** through {whole(x.solves for x in there)} exact results",
-            against(exact, there, maps),
-            power(x.error for x in there),
-        ),
-        BOTH: lambda: (
-            f"**{capital(MAP)} or {SPLINE}**",
-            f"map {between(x.counted[1] for x in maps)}, spline {between(x.counted[1] for x in there)} times as fast "
-            f"as {exact}",
-            power(x.error for x in [*maps, *there]),
-        ),
-        SLOWER: lambda: (
-            f"**{capital(exact)}**",
-            "; ".join(
-                f"{between(1 / x.counted[1] for x in ways)} times as fast as {name}"
-                for name, ways in over.items()
-                if ways
-            ),
-            "rounding",
-        ),
-        EVEN: lambda: (
-            f"**{capital(MAP)} or {exact}**",
-            f"{between(x.counted[1] for x in maps)} times as fast as {exact}",
-            power(x.error for x in maps),
-        ),
-    }[kind]()
-    if not there:
-        speed += "; no spline of that tolerance was timed"
+    splines = [way for rivals in others for way in rivals if way.name == SPLINE]
+    if all(isinstance(pick, Way) for pick in picks):
+        names = sorted({pick.name for pick in picks}, key=(MAP, *PEERS.values()).index)
+        best = [way for ways in every for way in ways if way.name in names]
+        number = [] if set(names) & set(ASKED) else [whole(way.solves for way in best)]
+        pick = f"**{capital(' or '.join(names))}**" + "".join(f" through {n} exact results" for n in number)
+        over, least = [way for way in maps if MAP not in names], power(way.error for way in best)
+        speed, error = against(exact, best, over), f"{least} (tolerance {tolerances(rows)})"
+    elif set(picks) == {SLOWER}:
+        ways = {name: [way for ways in every for way in ways if way.name == name] for name in (MAP, SPLINE)}
+        over = (f"{between(1 / x.counted[1] for x in own)} times as fast as {name}" for name, own in ways.items() if own)
+        pick, speed, error = f"**{capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
+    else:
+        pick, error = f"**{capital(MAP)} or {exact}**", f"{power(x.error for x in maps)} (tolerance {tolerances(rows)})"
+        speed = f"{between(x.counted[1] for x in maps)} times as fast as {exact}"
     pays = [f"map {counts(x.pays for x in maps)}"]
-    if there and not any(math.isnan(x.pays) for x in there):
-        pays.append(f"spline {counts(x.pays for x in there)}")
+    if splines:
+        pays.append(f"spline {counts(x.pays for x in splines)}")
+    else:
+        speed += "; no spline of that tolerance was timed"
     changes = f"{whole(int(swings(found, row)) for row in rows)} swings; {whole(x.solves for x in maps)} solves"
     return Decision(f"[{situation}, CPU]({CHAPTERS}{page}.ipynb)", changes, pick, speed, error, "; ".join(pays))
 
@@ -407,13 +386,46 @@ GPU = {"inverses": "inverse", "singular vectors": "SVD", "equalisers": "LMMSE"}
 SEVERAL = ("slot at", "Green's function", "thermal block")
 
 
+# Families of the synthetic experiments: with poles beside the interval, and of large matrices.
+POLES, LARGE = ("poles", "resonances"), (64, 128, 256, 512)
+
+
+def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes: Sequence[int]) -> Decision:
+    """Return the decision for synthetic families, of which shorter passes were timed; forming A counts where it is solved.
+
+    Args:
+        found: The records.
+        part: Of the study.
+        kinds, sizes: Which families.
+    """
+    rows = [x for x in found["synthetic_timings"][part] if x["kind"] in kinds and x["size"] in sizes]
+    drawn = [x for x in found["synthetic_experiments"][part] if x["kind"] in kinds and x.get("size", 32) in sizes]
+    beside, near = [x["strongest exact"] for x in rows], kinds == POLES
+    other = f"; splines through as many results err by {between(poles(found))}"
+    other = other if near else " or Chebyshev interpolation, as accurate but not timed"
+    situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
+    return Decision(
+        f"[Inverses, {min(sizes)} x {min(sizes)}{situation}, CPU]({CHAPTERS}synthetic_experiments.ipynb)",
+        f"{'poles' if near else 'below 1 swing'}; {whole(x['solves'] for x in drawn)} solves",
+        f"**{capital(MAP)}**{other}",
+        f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit",
+        f"{power(x['error'] for x in drawn)} (tolerance {synthetic_experiments.TOL:.0e})",
+        f"map {counts(x['pays'][1] for x in beside)}",
+    )
+
+
+def poles(found: dict[str, Numbers]) -> list[float]:
+    """Return the errors of splines through as many exact results as the map has, where there are poles."""
+    return [x["peers"]["spline"] for x in found["synthetic_experiments"]["difficulty"] if x["kind"] in POLES]
+
+
 def several(found: dict[str, Numbers]) -> Decision:
     """Return the decision for two to four parameters; a fit pays after the exact solves of its time at the earliest."""
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**, unless one solve takes very long",
+        "**Solve exactly**; a reduced basis where the matrix is a sum of few fixed ones",
         "no pass was timed",
         "rounding",
         f"not before {counts(x['multiple'] for x in brought)}",
@@ -444,6 +456,8 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 300 ns")),
         one_parameter(found, f"{filters} 32 streams", "beyond_the_inverse", rows("lmmse", "x 32")),
         one_parameter(found, f"{filters} 8 streams", "measured", rows("lmmse", "x 8")),
+        synthetic(found, "size", ("smooth",), LARGE),
+        synthetic(found, "difficulty", POLES, (32,)),
         gpu(found),
         several(found),
     ]
@@ -470,11 +484,14 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "on a GPU splines are slower, too", {verdict(x) for *_, x in on_gpu.values() if x} == {SLOWER}
     inverses = [x for name, x in on_gpu.items() if name.startswith("inverse")]
     yield "the closed form never pays on a GPU", all(x[1] < 1 for x, _, _ in inverses)
-    both = [(own, in_pieces(found, row)) for row in rows if (own := spline(found, row))]
+    both = [(own, in_pieces(found, row)) for row in rows if (own := spline(row))]
     quicker = sum(own.counted[1] > pieces.counted[1] for own, pieces in both)
     yield "for one pass a spline is often faster than the map in pieces", 2 * quicker >= len(both)
-    vectors = [(way, in_pieces(found, row)) for row in rows if "SVD" in row["name"] and (way := spline(found, row))]
+    vectors = [(way, in_pieces(found, row)) for row in rows if "SVD" in row["name"] and (way := spline(row))]
     faster = all(way.counted[1] > pieces.counted[1] for way, pieces in vectors)
+    yield "beside poles a spline through as many results is useless", min(poles(found)) > 0.1
+    smooth = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "smooth"]
+    yield "of smooth families Chebyshev is as accurate", all(x["peers"]["chebyshev"] < 2 * x["error"] for x in smooth)
     yield "for singular vectors a spline through aligned triplets is faster than the map in pieces", faster
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
@@ -518,7 +535,13 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "copies": between(row["over a copy"][1] for row in rows),
         "unsorted": between(row["unsorted over a copy"][1] for row in rows),
         "precoders": precoders(found),
-        "tolerances": listed([f"{tolerances(rows, start)} for {words}" for words, start in GPU.items()]),
+        "spline_after": between(
+            own[f"{strongest(row)}: after"][1]
+            for row in rows
+            for key, own in row.get("interpolation", {}).items()
+            if PEERS[key] == SPLINE
+        ),
+        "pole_splines": between(poles(found)),
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
@@ -532,9 +555,9 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
     }
 
 
-def tolerances(rows: Sequence[Numbers], word: str) -> str:
-    """Return the tolerances of the problems whose names begin so, the finest first."""
-    return " or ".join(f"{tol:.0e}" for tol in sorted({row["tol"] for row in rows if row["name"].startswith(word)}))
+def tolerances(rows: Sequence[Numbers]) -> str:
+    """Return the tolerances of problems, the finest first."""
+    return " or ".join(f"{tol:.0e}" for tol in sorted({row["tol"] for row in rows}))
 
 
 def _exact_errors(found: dict[str, Numbers]) -> Iterator[float]:
@@ -547,13 +570,13 @@ def _exact_errors(found: dict[str, Numbers]) -> Iterator[float]:
 
 def splines(found: dict[str, Numbers]) -> str:
     """Return the sentence on splines on a CPU, for the problems of which one was timed."""
-    both = [(own, in_pieces(found, row)) for row in timed(found) if (own := spline(found, row))]
+    both = [(own, in_pieces(found, row)) for row in timed(found) if (own := spline(row))]
     if not both:
         return "no spline was timed on this machine"
     own, maps = (between(way.counted[1] for way in ways) for ways in zip(*both))
-    number = "the one problem" if len(both) == 1 else f"the {len(both)} problems"
+    number = "the one problem" if len(both) == 1 else f"{len(both)} problems"
     return (
-        f"it is {own} times as fast as the strongest exact method in {number} where one was timed on a CPU; the map in "
+        f"for one pass it is {own} times as fast as the strongest exact method in {number} on a CPU; the map in "
         f"pieces is {maps} times"
     )
 
@@ -577,6 +600,7 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "channels_above": str(draws.above(drawn, random_families.TARGET)),
         "channels_largest": f"{100 * draws.worst(drawn)[0]:.1f}",
         "draws": str(len(drawn[0]["draws"])),
+        "draws_cheapest": str(draws.cheapest(drawn).count(";") + 1 if draws.cheapest(drawn) != "none" else 0),
         "draws_least": f"{min(shares):.2g}",
         "draws_most": f"{max(shares):.2g}",
         "met": str(every["met"]),
@@ -588,6 +612,7 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "confidence": f"{100 * measurements.CONFIDENCE:g}",
         "largest": f"{100 * every['largest']:.1f}",
         "target": f"{100 * random_families.TARGET:g}",
+        "kept": f"{100 - 100 * random_families.TARGET:g}",
         "cases": str(len(cases)),
         "multiples_least": count(min(x["multiple"] for x in cases)),
         "multiples_most": count(max(x["multiple"] for x in cases)),
@@ -624,7 +649,7 @@ def figure(found: dict[str, Numbers]) -> Figure:
     figures.style()
     cpu = []
     for row in timed(found):
-        own = spline(found, row)
+        own = spline(row)
         cpu.append((row["name"], *ratios(row), own and own.counted))
     on_gpu = [(name, *shown) for name, shown in on_a_gpu(found).items()]
     return figures.answers({"On a CPU": cpu, "On a GPU": on_gpu})

@@ -274,7 +274,7 @@ HEADLINES = (
     ),
     Headline(
         "continuity-returned",
-        "error of them as LAPACK returns them",
+        "median error at the crossing, vectors as LAPACK returns them",
         "continuity/crossing/SVD(2), as returned/median",
         within=TRAINED,
     ),

@@ -35,9 +35,10 @@ def measurements(numbers: object) -> Iterator[dict]:
 def fill(record: Record) -> Record:
     """Return a record with the last good ratios, and their conditions, in the place of those that were refused.
 
-    Only at cpu: what is kept are times of its sizes.
+    Only at cpu, and of parts that come from the published study: what is kept are times of these sizes.
     """
-    if record.profile != "cpu" or not any(entry["conditions"]["refused"] for entry in measurements(record.numbers)):
+    refused = any(entry["conditions"]["refused"] for entry in measurements(record.numbers))
+    if record.profile not in ("cpu", "study") or not refused:
         return record
     try:
         good = provenance.load(kept_as(record.chapter))
