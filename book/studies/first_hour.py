@@ -155,8 +155,8 @@ def rendered(outcomes: dict[str, str]) -> str:
     return f"""# The first hour
 
 What a user of NumPy, SciPy or torch types first, and what happens. Tests run every line on one map for the whole box
-and on a fit in pieces, at a face between two pieces and beside it, check the values, and compare this page with what came
-(`python -m studies.first_hour`).
+and on a fit in pieces, at a face between two pieces and beside it, check the values, and compare this page with
+what came (`python -m studies.first_hour`).
 
 ```python
 {SETUP}surrogate = {FITS["rank"]}      # or:

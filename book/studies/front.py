@@ -295,7 +295,9 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
         speed, error = against(exact, best, over), f"{least} (tolerance {tolerances(rows)})"
     elif set(picks) == {SLOWER}:
         ways = {name: [way for ways in every for way in ways if way.name == name] for name in (MAP, SPLINE)}
-        over = (f"{between(1 / x.counted[1] for x in own)} times as fast as {name}" for name, own in ways.items() if own)
+        over = (
+            f"{between(1 / x.counted[1] for x in own)} times as fast as {name}" for name, own in ways.items() if own
+        )
         pick, speed, error = f"**{capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
     else:
         pick, error = f"**{capital(MAP)} or {exact}**", f"{power(x.error for x in maps)} (tolerance {tolerances(rows)})"
@@ -391,7 +393,7 @@ POLES, LARGE = ("poles", "resonances"), (64, 128, 256, 512)
 
 
 def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes: Sequence[int]) -> Decision:
-    """Return the decision for synthetic families, of which shorter passes were timed; forming A counts where it is solved.
+    """Return the decision for synthetic families, of which shorter passes were timed; exact methods form A, too.
 
     Args:
         found: The records.
