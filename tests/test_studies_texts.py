@@ -108,22 +108,15 @@ def test_no_verdict_of_the_limit_stands_without_times(glued):
     [(250.0, "250 to 300 matrices"), (304.0, "300 matrices"), (math.nan, texts.matrices(benchmark.UNKNOWN))],
 )
 def test_a_break_even_is_said_by_both_ways_of_timing(apart, said):
+    found = {"closed_break_even": {"e": [apart] * 3}, "together_break_even": {"e": [300.0] * 3}}
+    assert to_the_limit.even(found, "e") == wireless_inversion.even(found, "e") == said
+
+
+def test_fit_and_evaluation_in_one_call_pay_round_by_round():
     """Exact 1 s for 100 matrices, an evaluation 0.5 s, with its fit 2 s: 1.5 s / (0.5 s / 100) = 300."""
-    after, counted = [2.0] * 3, [0.5] * 3
-    limit = {
-        "closed_break_even": {"e": [apart] * 3},
-        "over_closed": {"e": after},
-        "over_closed_with_fit": {"e": counted},
-    }
-    assert to_the_limit.even(limit | {"count": 100}, "e") == said
-    wireless = {"closed_break_even": {"e": [apart] * 3}, "closed_faster": {"e": [after, counted]}, "count": 100}
-    assert wireless_inversion.even(wireless, "e") == said
-
-
-@pytest.mark.parametrize(("after", "said"), [(0.9, "80 matrices, or never"), (1.0, "80 matrices, or never")])
-def test_a_break_even_that_one_way_of_timing_denies(after, said):
-    found = benchmark.both_ways([80.0] * 3, [after] * 3, [0.5] * 3, 100)
-    assert texts.matrices_between(*found) == said
+    seconds = {"exact": (1.0, 1.0, 1.0), "map": (0.5, 0.5, 1.2), "both": (2.0, 2.0, 2.5)}
+    timings = benchmark.Timings(seconds, {"refused": ""})
+    assert timings.break_even("both", "exact", "map", 100, instead="map") == (300.0, 300.0, math.inf)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def records() -> dict[str, Numbers]:
     """Return the numbers of the records by name, of chapters as ``chapters``, and the machines as ``machines``."""
     loaded = {name: provenance.load(name) for name in RECORDS}
     found: dict[str, Numbers] = {name: record.numbers for name, record in loaded.items()}
+    found["days"] = {name: record.provenance["date"][:10] for name, record in loaded.items()}
     found["machines"] = {name: record.provenance["machine"] for name, record in loaded.items()}
     found["chapters"] = {name: chapter(name) for name in SHOWN}
     return found
@@ -171,19 +172,6 @@ def count(value: float) -> str:
     return "never" if math.isinf(value) else f"{two_digits(value):,.0f}"
 
 
-def since(pays: str) -> str:
-    """Return in the words of a sentence from when on a fit pays.
-
-    Example:
-        >>> since("never"), since("900 to never"), since("1,200 to 5,700")
-        ('never', 'from 900 matrices on or never', 'from 1,200 to 5,700 matrices on')
-    """
-    if pays == "never":
-        return pays
-    least, _, most = pays.partition(" to ")
-    return f"from {least} matrices on or never" if most == "never" else f"from {pays} matrices on"
-
-
 def whole(values: Iterable[int]) -> str:
     """Return a range of whole numbers.
 
@@ -228,12 +216,9 @@ def matrices(found: dict[str, Numbers], row: Numbers) -> int:
     return row.get("count", found["to_the_limit"]["cdl_c"]["count"])
 
 
-def in_pieces(found: dict[str, Numbers], row: Numbers) -> Way:
+def in_pieces(row: Numbers) -> Way:
     """Return the map in pieces of a problem of the study of speed."""
-    after, counted = ratios(row)
-    own = row.get(f"{strongest(row)}: pays")
-    pays = benchmark.pays_from(after[1], counted[1], matrices(found, row)) if own is None else own[1]
-    return Way(MAP, row["error"], row["solves"], counted, pays)
+    return Way(MAP, row["error"], row["solves"], ratios(row)[1], row[f"{strongest(row)}: pays"][1])
 
 
 def peers(row: Numbers) -> list[Way]:
@@ -268,7 +253,7 @@ def swings(found: dict[str, Numbers], row: Numbers) -> float:
 
 def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: list[Numbers]) -> Decision:
     """Return the decision for problems of the study of speed; what to pick follows from their quartiles."""
-    maps, others = [in_pieces(found, row) for row in rows], [peers(row) for row in rows]
+    maps, others = [in_pieces(row) for row in rows], [peers(row) for row in rows]
     every = [[own, *rivals] for own, rivals in zip(maps, others)]
     picks = [chosen(ways) for ways in every]
     exact = listed(sorted({EXACT[strongest(row)] for row in rows}))
@@ -288,7 +273,7 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
         pick, speed, error = f"**{capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
     else:
         pick, error = f"**{capital(MAP)} or {exact}**", f"{power(x.error for x in maps)} (tolerance {tolerances(rows)})"
-        speed = f"{between(x.counted[1] for x in maps)} times as fast as {exact}"
+        speed = f"{ratio(maps)} times as fast as {exact}"
     pays = [f"map {counts(x.pays for x in maps)}"]
     if splines:
         pays.append(f"spline {counts(x.pays for x in splines)}")
@@ -305,8 +290,13 @@ def capital(text: str) -> str:
 
 def against(exact: str, picked: Sequence[Way], others: Sequence[Way]) -> str:
     """Return how many times as fast as the exact method a pick is, and how many times the other way is."""
-    text = f"{between(x.counted[1] for x in picked)} times as fast as {exact}"
-    return f"{text} ({others[0].name}: {between(x.counted[1] for x in others)})" if others else text
+    text = f"{ratio(picked)} times as fast as {exact}"
+    return f"{text}; {others[0].name}: {ratio(others)} times" if others else text
+
+
+def ratio(ways: Sequence[Way]) -> str:
+    """Return how many times as fast as the exact method ways are: of one with its quartiles, of several the range."""
+    return texts.spread(ways[0].counted) if len(ways) == 1 else between(way.counted[1] for way in ways)
 
 
 # Problems on a GPU
@@ -325,15 +315,6 @@ def on_a_gpu(found: dict[str, Numbers]) -> dict[str, tuple[Ratio, Ratio, Ratio |
             shown[name] = tuple(
                 known(faster[key]) if key in faster else None for key in ("map", "fit and map", "solves and cubic")
             )
-    for channel in ("cdl_a", "cdl_c"):
-        n = found["to_the_limit"][channel]
-        relative = n["relative_time"]
-        exact = min(texts.without_nan(middle(relative[name]) for name in GPU_EXACT if name in relative))
-        with_fit = relative["closed form with its fit"]
-        both = [known(exact / middle(relative["closed form"])), known(exact / middle(with_fit))]
-        if "fit: cubic spline" in relative:
-            both.append(known(exact / sum(middle(relative[x]) for x in ("fit: cubic spline", "cubic spline"))))
-        shown[f"inverse CDL-{channel[-1].upper()}, 30 ns"] = (*both, None)[:3]
     return shown
 
 
@@ -342,31 +323,23 @@ def known(value: float | Ratio) -> Ratio:
     return (value,) * 3 if isinstance(value, (int, float)) else value
 
 
-def gpu_pays(found: dict[str, Numbers], word: str) -> str:
-    """Return from how many matrices on maps pay on the GPU, of the problems whose names begin so."""
-    number = found["to_the_limit"]["cdl_c"]["count"]
-    both = [x for name, x in on_a_gpu(found).items() if name.startswith(word)]
-    return counts(benchmark.pays_from(after[1], counted[1], number) for after, counted, _ in both)
+def gpu_after(found: dict[str, Numbers]) -> str:
+    """Return how many times as long as exactly solved on the GPU a value of a map takes once it is fitted."""
+    return between(1 / after[1] for after, *_ in on_a_gpu(found).values())
 
 
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
     maps, splined = zip(*(own for _, *own in on_a_gpu(found).values()))
     over_maps, over_splines = (between(1 / x[1] for x in filter(None, own)) for own in (maps, splined))
-    pays = {words: gpu_pays(found, start) for words, start in GPU.items()}
     return Decision(
-        f"[Results of these kinds, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
+        f"[Singular vectors and equalisers, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
         "**Solve exactly**, in a batch",
         f"{over_maps} times as fast as a map, {over_splines} times as fast as a spline where one was timed",
         "rounding",
-        "; ".join(f"{words} {value}" for words, value in pays.items()),
+        f"not recorded; once fitted, a map takes {gpu_after(found)} times as long as solving",
     )
-
-
-# Exact inverses that a record of the GPU times.
-GPU_EXACT = ("NumPy batched", "SciPy batched", "torch, Cholesky", "Sionna, Cholesky")
-GPU = {"inverses": "inverse", "singular vectors": "SVD", "equalisers": "LMMSE"}
 
 
 # Problems that users brought
@@ -471,12 +444,10 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "on a CPU the map wins some passes and loses some", {FASTER, SLOWER} <= set(verdicts)
     yield "on a GPU the exact methods are faster", {verdict(x) for _, x, _ in on_gpu.values()} == {SLOWER}
     yield "on a GPU splines are slower, too", {verdict(x) for *_, x in on_gpu.values() if x} == {SLOWER}
-    inverses = [x for name, x in on_gpu.items() if name.startswith("inverse")]
-    yield "the closed form never pays on a GPU", all(x[1] < 1 for x, _, _ in inverses)
-    both = [(own, in_pieces(found, row)) for row in rows if (own := spline(row))]
+    both = [(own, in_pieces(row)) for row in rows if (own := spline(row))]
     quicker = sum(own.counted[1] > pieces.counted[1] for own, pieces in both)
     yield "for one pass a spline is often faster than the map in pieces", 2 * quicker >= len(both)
-    vectors = [(way, in_pieces(found, row)) for row in rows if "SVD" in row["name"] and (way := spline(row))]
+    vectors = [(way, in_pieces(row)) for row in rows if "SVD" in row["name"] and (way := spline(row))]
     faster = all(way.counted[1] > pieces.counted[1] for way, pieces in vectors)
     yield "beside poles a spline through as many results is useless", min(poles(found)) > 0.1
     smooth = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "smooth"]
@@ -520,9 +491,12 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "wins": str(wins.count(FASTER)),
         "losses": str(wins.count(SLOWER)),
         "pass": f"{number:,}",
-        "pays": counts(in_pieces(found, row).pays for row in rows),
+        "pays": counts(in_pieces(row).pays for row in rows),
         "copies": between(row["over a copy"][1] for row in rows),
         "unsorted": between(row["unsorted over a copy"][1] for row in rows),
+        "conditions": texts.conditions(*(row["conditions"] for row in rows)),
+        "gpu_day": found["days"]["beyond_the_inverse"],
+        "search_day": found["days"]["training_search"],
         "precoders": precoders(found),
         "spline_after": between(
             own[f"{strongest(row)}: after"][1]
@@ -534,7 +508,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
-        "gpu_pays": listed([f"{since(gpu_pays(found, start))} for {words}" for words, start in GPU.items()]),
+        "gpu_after": gpu_after(found),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
         "gpu_name": found["machines"]["beyond_the_inverse"]["gpu"],
         "rounding": power(_exact_errors(found)),
@@ -559,7 +533,7 @@ def _exact_errors(found: dict[str, Numbers]) -> Iterator[float]:
 
 def splines(found: dict[str, Numbers]) -> str:
     """Return the sentence on splines on a CPU, for the problems of which one was timed."""
-    both = [(own, in_pieces(found, row)) for row in timed(found) if (own := spline(row))]
+    both = [(own, in_pieces(row)) for row in timed(found) if (own := spline(row))]
     if not both:
         return "no spline was timed on this machine"
     own, maps = (between(way.counted[1] for way in ways) for ways in zip(*both))

@@ -263,15 +263,18 @@ def matrices(ratio: Sequence[float]) -> str:
     return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
 
 
-def matrices_between(low: float, high: float) -> str:
-    """Return two values of a break-even point in words, the smaller first.
+def matrices_between(*ways: Sequence[float]) -> str:
+    """Return a break-even point in words that was timed in several ways: the medians, the smallest first.
 
     Example:
-        >>> matrices_between(335.0, 422.0), matrices_between(336.0, 344.0), matrices_between(90.0, math.inf)
-        ('340 to 420 matrices', '340 matrices', '90 matrices, or never')
-        >>> matrices_between(math.inf, math.inf), matrices_between(math.nan, math.nan)
+        >>> never, unknown = (math.inf,) * 3, (math.nan,) * 3
+        >>> matrices_between((300.0, 335.0, 400.0), (400.0, 422.0, 450.0)), matrices_between((80.0, 90.0, 95.0), never)
+        ('340 to 420 matrices', '90 matrices, or never')
+        >>> matrices_between(never, never), matrices_between((70.0, 80.0, 90.0), unknown)
         ('no number of matrices', 'a number that was not timed')
     """
+    medians = [way[1] for way in ways]
+    low, high = (math.nan, math.nan) if any(map(math.isnan, medians)) else (min(medians), max(medians))
     if math.isnan(low) or math.isinf(low) or times(low) == times(high):
         return matrices((low,) * 3)
     return f"{times(low)} to {times(high)} matrices" if math.isfinite(high) else f"{times(low)} matrices, or never"

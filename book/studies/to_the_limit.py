@@ -443,6 +443,9 @@ def costs(
         "relative_time": {key: timings.ratio(key, "NumPy loop") for key in calls if not key.startswith("fit: ")},
         "over_closed": {key: timings.ratio(key, closed) for key in [*SOLVERS, *maps]},
         "over_closed_with_fit": {key: timings.ratio(key, f"{closed} with its fit") for key in SOLVERS},
+        "together_break_even": {
+            key: timings.break_even(f"{closed} with its fit", key, closed, len(f), instead=closed) for key in SOLVERS
+        },
         "fit_over_closed": {key: timings.ratio(f"fit: {key}", fit) for key in builds},
         "errors": {key: relative_error(solver(A), double) for key, solver in SOLVERS.items()}
         | {key: relative_error(m(f), X) for key, m in maps.items()},
@@ -490,8 +493,7 @@ def cost_table(record: Record, name: str) -> Table:
 
 def even(n: dict, exact: str) -> str:
     """Return in words from where on the closed form pays against an exact method, by both ways of timing."""
-    apart, after, counted = (n[key][exact] for key in ("closed_break_even", "over_closed", "over_closed_with_fit"))
-    return matrices_between(*benchmark.both_ways(apart, after, counted, n["count"]))
+    return matrices_between(n["closed_break_even"][exact], n["together_break_even"][exact])
 
 
 def glue_costs(record: Record, search: Record) -> None:

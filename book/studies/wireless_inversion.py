@@ -256,6 +256,11 @@ def speed(
         "faster": faster,
         # How many times as fast as each other way the trained map is.
         "over": {name: timings.ratio(name, "trained") for name in methods},
+        "together_break_even": {
+            exact: timings.break_even("closed form, with its fit", exact, "closed form", count, instead="closed form")
+            for exact in EXACT
+        },
+        "closed_beside_cubic": timings.ratio("cubic interpolation, with its fit", "closed form, with its fit"),
         "trained_over": {name: timings.ratio("trained", name) for name in ("product alone", "product, old memory")},
         "conditions": timings.conditions,
         "fit_in_inversions": benchmark.Ratio(training, training, training),
@@ -282,8 +287,7 @@ def speed(
 
 def even(n: dict, exact: str) -> str:
     """Return in words from where on the closed form pays against an exact method, by both ways of timing."""
-    apart, pair = n["closed_break_even"][exact], n["closed_faster"][exact]
-    return matrices_between(*benchmark.both_ways(apart, *pair, n["count"]))
+    return matrices_between(n["closed_break_even"][exact], n["together_break_even"][exact])
 
 
 def speed_table(record: Record, model: str) -> Table:
