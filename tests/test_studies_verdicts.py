@@ -5,7 +5,14 @@ import math
 
 import pytest
 
-from studies import anisotropic, provenance, several_parameters, wireless_inversion
+from studies import (
+    anisotropic,
+    provenance,
+    several_parameters,
+    synthetic_pages,
+    training_search,
+    wireless_inversion,
+)
 
 
 def changed(numbers, path, value):
@@ -150,3 +157,51 @@ def test_curves_are_as_the_figure_is_described():
 def test_curves_that_the_description_does_not_fit_stop_the_page(others):
     with pytest.raises(AssertionError):
         several_parameters.check_curves(curves(**others))
+
+
+@pytest.fixture
+def search():
+    """The published search for settings of gradient training."""
+    return provenance.load("training_search")
+
+
+def test_the_search_is_as_its_chapter_says(search):
+    training_search.check(search)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("trigonometric", "batch", 16), ("trigonometric", "error", 1e-3), ("cdl_c", "width", 32), ("cdl_c", "layers", 4)],
+)
+def test_a_search_that_refutes_its_chapter_stops_it(search, name, key, value):
+    training_search.winner(search, name)[key] = value
+    with pytest.raises(AssertionError):
+        training_search.check(search)
+
+
+@pytest.fixture
+def synthetic():
+    """The published record of synthetic experiments."""
+    return provenance.load("synthetic_experiments")
+
+
+def test_synthetic_experiments_are_as_the_chapter_says(synthetic):
+    synthetic_pages.check(synthetic)
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "values"),
+    [
+        ("difficulty", "poles", {"error": 0.1}),
+        ("difficulty", "oscillating", {"limit": 1e-2}),
+        ("ablation", "smooth", {"error": 1e-4}),
+        ("training_svd", "smooth", {"limit": 1.0}),
+        ("dimension", "poles", {"met": True}),
+        ("cycles", "oscillating", {"solves": 100}),
+    ],
+)
+def test_synthetic_experiments_that_refute_the_chapter_stop_it(synthetic, part, kind, values):
+    for row in synthetic_pages.of(synthetic.numbers[part], kind):
+        row.update(values)
+    with pytest.raises(AssertionError):
+        synthetic_pages.check(synthetic)
