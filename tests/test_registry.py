@@ -9,6 +9,7 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -489,6 +490,21 @@ def test_a_cell_is_found_by_its_metadata(origin_line):
     for metadata in ({"mystnb": labelled("fig-a")}, {"table": {"name": "fig-a", "caption": "A."}}):
         assert origin_line.name(nodes.container("", nb_element="cell_code", cell_metadata=metadata)) == "fig-a"
     assert origin_line.name(nodes.container("")) is None
+
+
+def test_other_pages_can_refer_to_a_table(origin_line):
+    domain = SimpleNamespace(labels={}, anonlabels={})
+    env = SimpleNamespace(docname="notebooks/tiny", get_domain={"std": domain}.get)
+    origin_line.refer(SimpleNamespace(env=env), "tab-a", "A table.")
+    assert domain.labels == {"tab-a": ("notebooks/tiny", "tab-a", "A table.")}
+    assert domain.anonlabels == {"tab-a": ("notebooks/tiny", "tab-a")}
+
+
+def test_links_to_tables_and_figures_lead_to_some():
+    text = "\n".join(path.read_text("utf-8") for path in (ROOT / "book").glob("*.md"))
+    linked = re.findall(r"\{(?:num)?ref\}`(?:[^`<]*<)?((?:tab|fig)-[\w-]+)>?`", text)
+    known = {entry.id for entry in registry.entries()} | {"fig-decisions"}
+    assert len(linked) > 10 and set(linked) <= known
 
 
 def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):

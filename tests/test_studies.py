@@ -60,9 +60,9 @@ def test_cells_are_short(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_prose_of_a_chapter_is_short(path):
-    """What is longer is split, or moves to an appendix; two chapters are still to be."""
+    """What is longer is split, or moves to an appendix."""
     prose = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
-    assert path.stem in ("continuity", "low_rankness") or len(" ".join(prose).split()) <= 4000
+    assert len(" ".join(prose).split()) <= 4000
 
 
 @pytest.mark.parametrize(

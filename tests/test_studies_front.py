@@ -15,17 +15,19 @@ ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "book").glob("*.md") if path.stem != "glossary"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Words of the chapters that a reader of another field does not know, or knows in another sense.
-TECHNICAL = """AAA, Adam, adjoint, alignment, analytic, avoided crossing, band, batched, bound, box, branch point,
-break-even, Brillouin zone, budget, CDL, certificate, Chebyshev nodes, Cholesky, closed form, collocation point,
-condition number, conical intersection, crossing, defect, delay spread, downlink, Eckart-Young limit, embedding,
-equaliser, estimate, event, exact solve, face, factor, failure probability, failure-informed sampling, family, Fejér,
-fit, Frobenius norm, gauge, Gram matrix, greedy, held, hidden layer, Hölder continuous, importance sampling, knot,
-LAPACK, latent tensor, Lebesgue constant, Lipschitz continuous, LMMSE, map in pieces, met, minibatch, mode-3 product,
-Newton step, node, NumPy loop, operation, parallel transport, pass, peer, piece, POD, polar factor,
-pole, problem, Procrustes, profile, projector, quadrature weights, quartiles, rank, rational function, real rank,
-record, reduced basis, residual, reused memory, rounding, RZF, seam, Sionna, slice, snapshot, Sobol, spline, stream,
-stretching, strongest exact method, subcarrier, subspace, sum rate, surrogate, swing, tensor grid, term, thermal
-block, tolerance, trained, trigonometric family, unfolding"""
+TECHNICAL = """AAA, Adam, adjoint, alignment, analytic, avoided crossing, band, batched, Bernstein ellipse, bound, box,
+branch point, break-even, Brillouin zone, budget, CDL, certificate, CGLS, Chebyshev nodes, Cholesky, closed form,
+collocation point, condition number, conical intersection, crossing, defect, delay spread, downlink, Eckart-Young
+limit, embedding, equaliser, estimate, event, exact solve, face, factor, failure probability, failure-informed
+sampling, family, Fejér, fit, Fourier extension, Frobenius norm, gauge, Gram matrix, greedy, held, Hermitian, hidden
+layer, Hölder continuous, importance sampling, kink, knot, Kolmogorov width, LAPACK, latent tensor, leave-one-out,
+Lebesgue constant, Lipschitz continuous, LMMSE, map in pieces, met, minibatch, mode-3 product, Newton step, node, NumPy
+loop, operation, parallel transport, pass, peer, pencil, piece, POD, polar factor, pole, problem, Procrustes, profile,
+projector, quadrature weights, quartiles, rank, rational function, real rank, record, reduced basis, residual, resource
+block, reused memory, rounding, RZF, seam, sine network, Sionna, slice, slot, snapshot, Sobol, sparse grid, spectral
+radius, spline, stream, stretching, strongest exact method, subcarrier, subspace, successive halving, sum rate,
+surrogate, swing, tensor grid, term, thermal block, tolerance, total degree, trained, trigonometric family, unfolding,
+unitary"""
 # Most words of a chapter's text. A reader who needs more time than for these does not come to the end.
 MOST_WORDS = 4000
 # Chapters that are held to this limit and to the arc.

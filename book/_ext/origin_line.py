@@ -65,6 +65,13 @@ def add(app: Sphinx, doctree: nodes.document) -> None:
             shown = [part for part in cell.children if part.get("nb_element") == "cell_code_output"]
             # Between the code and what it shows.
             (shown[0] if shown else cell).insert(0, caption)
+            refer(app, key, entry["caption"])
+
+
+def refer(app: Sphinx, key: str, caption: str) -> None:
+    """Let the role ref of any page lead to a table; figures have labels of their own."""
+    domain, place = app.env.get_domain("std"), (app.env.docname, key)
+    domain.labels[key], domain.anonlabels[key] = (*place, caption), place
 
 
 def entry_caption(entry: dict) -> list[nodes.Node]:

@@ -1074,3 +1074,53 @@ def check(record: Record) -> None:
     assert paths["channel"]["met"]
     for row in n["sphere"]:
         assert abs(math.remainder(row["phase"] + row["solid"] / 2, 2 * math.pi)) < 1e-2, "Berry's phase"
+    if record.profile != "smoke":
+        check_sizes(n)
+        check_words(n)
+
+
+def check_sizes(n: dict) -> None:
+    """Assert what the text says of numbers at full size."""
+    assert n["crossing"]["SVD(2)"]["error"] < 1e-10
+    assert n["before_after"]["gauges"]["aligned"]["errors"][1] < 1e-3
+    assert n["planes"]["fits"][0]["SVD(2)"]["error"] < 1e-6
+    (event,) = n["planes"]["fits"][0]["SVD(2)"]["events"]
+    assert math.dist(event["parameter"], (0.1, 0.2)) < n["planes"]["spacing"] / 4 and event["gap"] < 0.01
+    for name in ("space", "winding"):
+        (vectors,) = (fit["error"] for key, fit in n[name].items() if key.endswith(")"))
+        assert vectors < 1e-3
+    assert n["cost"]["rows"]["SVD(4), orthonormal=True"]["defect"] < 1e-5
+    subspace = n["hard"]["fits"]['SVD(2, gauge="subspace")']
+    assert 0.2 < subspace["accepted"] < 0.9 and subspace["certified"] <= 0.1 < subspace["largest"][-1]
+    assert n["hard"]["fits"]["SVD(2)"]["certified"] <= 0.1
+    for name, fit in n["hard"]["fits"].items():
+        assert min(fit["largest"]) > 0.3
+        assert name == "SVD(2)" or fit["median"][1] < 0.5 * fit["median"][0]
+    truncated = n["planes"]["truncated"]
+    assert truncated["Subspace(2)"]["error"] < truncated["Projector(2)"]["error"]
+    for gap, largest, fit in zip(n["avoided"]["gaps"], n["avoided"]["largest"], n["avoided"]["fits"]["SVD(2)"]):
+        assert all(e["gap"] > 0.999 * gap / largest for e in fit["events"] if e["kind"] == "avoided crossing")
+
+
+def check_words(n: dict) -> None:
+    """Assert what the text and the descriptions of figures say in words at full size."""
+    gauges = n["before_after"]["gauges"]
+    ranks = [gauges[name]["ranks"]["U"][1] for name in ("aligned", "as returned", "largest entry positive")]
+    assert ranks == sorted(ranks) and ranks[1] < 1.3 * ranks[0], "about the same degree, as returned and aligned"
+    assert gauges["arbitrary phases"]["ranks"]["U"][1] > 1.5 * ranks[-1], "slowly with arbitrary phases"
+    for name in ("as returned", "largest entry positive"):
+        low, high = gauges[name]["errors"]
+        assert high > 0.9 * low, "more terms do not help"
+    assert gauges["aligned"]["turned"] == 0 < gauges["as returned"]["turned"], "the aligned curve has no jump"
+    fits = {name: [fit["error"] for fit in own] for name, own in n["avoided"]["fits"].items()}
+    for name in ("SVD(2), as returned", "Projector(1)", "SVD(1)"):
+        assert fits[name][0] > 0.5 and fits[name][-1] < 1e-6, "order one as the gap shrinks"
+    assert max(fits["SVD(2)"]) < 1e-5, "a peak and a low ridge"
+    paths = n["paths"]
+    aligned, returned = (paths[name] for name in ("channel", "channel, as returned"))
+    assert returned["solves"] > 2 * aligned["solves"] and returned["unmet"], "a gauge that jumps costs exact solves"
+    alone, own = (paths[name] for name in ("six levels, transport alone", "six levels"))
+    assert alone["pieces"] > 2 * own["pieces"], "the fit resolves errors of the phases"
+    for fit in n["planes"]["fits"]:
+        vectors, block = fit["SVD(2)"]["error"], fit['SVD(2, gauge="subspace")']["error"]
+        assert block < 1e-3 and vectors < 0.1 * fit["SVD(2), as returned"]["error"], "aligned, and in one block"

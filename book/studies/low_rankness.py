@@ -886,3 +886,87 @@ def dimensions_table(record: Record) -> Table:
             for e in n["entries"]
         ],
     )
+
+
+def check(record: Record) -> None:
+    """Assert what the text says of ranks and errors."""
+    n = record.numbers
+    for entry in n["poles"]["families"]:
+        assert max(abs(value / entry["theory"] - 1) for value in entry["rates"]) < 0.05, "the rate of the nearest pole"
+    assert n["poles"]["update"][1] < 1e-12 < n["poles"]["update"][0], "an update of rank one has an inverse of rank two"
+    for entry in n["stress"]["counts"]:
+        assert entry["exact"] <= 2 * n["stress"]["inner"] + 1, "few poles, low rank"
+    for entry in n["models"].values():
+        assert max(entry["complex"]) <= entry["paths"] and max(entry["real"]) <= 2 * entry["paths"]
+        assert all(c <= r <= 2 * c for c, r in zip(entry["complex"], entry["real"]))
+    for entry in n["sweep"]:
+        assert max(entry["H_polynomial"], entry["inverse_polynomial"]) <= entry["samples"] / 2, "the rule for nodes"
+    assert n["poles"]["pair_polynomial"] <= n["poles"]["pair_nodes"] / 2, "the rule for nodes"
+    for level in n["noise"]["levels"]:
+        assert level["best"] < level["floor"] and level["smooth"] < level["floor"]
+    if record.profile != "smoke":
+        check_sizes(record)
+        check_words(record)
+        check_figures(record)
+
+
+def check_sizes(record: Record) -> None:
+    """Assert what the text says of numbers at full size."""
+    n = record.numbers
+    smooth, shared, spread = (n["kinks"]["families"][name]["ranks"][1] for name in ("smooth", "shared", "spread"))
+    assert shared <= smooth + 1 and spread >= 2 * smooth
+    assert len(n["stress"]["poles"]) == 1, "one pole in the box"
+    assert len({entry["each"] for entry in n["stress"]["counts"]}) == 1, "scaled results do not depend on the nodes"
+    assert n["stress"]["counts"][0]["rank"] != n["stress"]["counts"][1]["rank"], "those not scaled do"
+    assert n["recipe"]["worst"] < 10 * n["recipe"]["median"], "the recipe finds nothing local"
+    for entry in n["models"].values():  # the counts in the text, at 1e-2
+        counts = [value[0] for key, value in entry.items() if isinstance(value, list)]
+        assert max(counts) <= entry["nodes"] / 2, "the rule for nodes"
+    unique = unique_rows(record)
+    assert max(max(row["ranks"]) for row in unique) <= n["operations"]["nodes"] / 2, "the rule for nodes"
+    assert max(row["polynomial"] for row in unique) <= n["operations"]["nodes"] / 2, "the rule for nodes"
+    assert n["poles"]["pair_rank"][1] < n["poles"]["pair_polynomial"] / 5
+    far = math.log(n["poles"]["far"] + math.sqrt(1 + n["poles"]["far"] ** 2))
+    assert abs(n["poles"]["pair_rate"] / far - 1) < 0.05, "then at the rate of the far poles"
+
+
+def check_words(record: Record) -> None:
+    """Assert what the text says in words at full size."""
+    n = record.numbers
+    rows = {(row["name"], row["factor"]): row["ranks"][0] for row in n["operations"]["rows"]}
+    easy = max(row["ranks"][0] for row in unique_rows(record))
+    aligned, lapack = (rows[f"SVD, 4 triplets, {how}", "U"] for how in ("aligned", "LAPACK"))
+    assert easy < aligned < lapack, "singular vectors are harder, as LAPACK returns them most"
+    worst = [rank for (_, factor), rank in rows.items() if factor == "eigenvectors"]
+    assert min(worst) == sorted(rows.values())[-2], "eigenvectors are the worst"
+    models = list(n["models"].values())
+    for entry in models:
+        assert entry["inverse_1.0"][0] <= entry["inverse_0.1"][0] <= entry["inverse_0.01"][0], "less noise, more terms"
+        assert entry["complex"][0] <= entry["strong"] < entry["paths"], "strong paths estimate the rank from above"
+    assert any(entry["U"][0] > entry["U_lapack"][0] for entry in models), "alignment does not always lower the rank"
+    last = n["sweep"][-1]
+    assert last["H"] <= 2 * last["paths"] < last["inverse"], "the number of paths does not hold the rank of the inverse"
+    stress = n["stress"]
+    assert stress["crowd"] > 0.9 * stress["crowd_size"], "nearly the most that a pencil of its size can have"
+    assert 100 * stress["crowd_condition"] < stress["counts"][0]["condition"], "at a condition number far below"
+
+
+def check_figures(record: Record) -> None:
+    """Assert what the figures, as they are described, show at full size."""
+    n, arrays = record.numbers, record.arrays
+    first = [terms(torch.from_numpy(arrays[f"channel_{name}"]), 1e-2) for name in n["models"]]
+    last = [terms(torch.from_numpy(arrays[f"channel_{name}"]), 1e-9) for name in n["models"]]
+    assert min(first) >= 6 and max(first) <= 22 <= min(last) and max(last) <= 48, "terms of the channels"
+    *_, before, after = n["sweep"]
+    rise = {key: after[key] / before[key] for key in ("H", "H_polynomial", "U", "inverse")}
+    assert 1.3 * rise.pop("H") < min(rise.values()), "the limit of H flattens, the others continue to rise"
+    vectors = [arrays[f"vectors_{how}"] for how in ("aligned", "lapack", "random")]
+    counts = [terms(torch.from_numpy(errors), 1e-2) for errors in vectors]
+    assert counts == sorted(counts), "LAPACK's phases in between"
+    polynomial = {how: arrays[f"vectors_polynomial_{how}"][99] for how in ("aligned", "random")}
+    assert polynomial["aligned"] < 1e-2 and polynomial["random"] > 0.8, "random ones hardly fall"
+    assert all(8 <= level["rank"] <= 12 for level in n["noise"]["levels"]), "a minimum at a rank of about ten"
+    assert arrays["stress"][8] < 1e-9 and arrays["stress_polynomial"][47] > 0.8, "rounding at nine terms"
+    smooth, shared, spread = (arrays[f"kink_{name}"][20] for name in ("smooth", "shared", "spread"))
+    assert shared < 10 * smooth < spread, "smooth and with one shared kink the limits fall together"
+    assert arrays["kink_polynomial_shared"][20] > 100 * shared, "polynomials for the one kink fall slowly"

@@ -256,6 +256,7 @@ def glue_interpolation(rows: Sequence[dict[str, object]]) -> None:
             found = [peer for x in rows for peer in interpolated(x, when) if (peer[0] == PIECES) == pieces]
             glue(f"ms-{key}-{short}", tally([x[when] for _, x in found]))
     finer = [x["error"] / peer["error"] for x in rows for name, peer in interpolated(x) if name == PIECES]
+    assert min(finer, default=math.inf) > 1, "interpolation in pieces is more accurate than the map"
     glue("ms-finer", texts.ratios_between(finer))
 
 

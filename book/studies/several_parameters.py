@@ -691,6 +691,11 @@ def verdict(record: Record) -> list[dict]:
     return result
 
 
+def is_near(entry: dict) -> bool:
+    """Return whether an entry of the contest is one whose last map is compared with the limit of its rank."""
+    return entry["method"] == CLOSED and entry["d"] in (2, 3)
+
+
 def glue_verdict(record: Record) -> None:
     """Glue what the text says about the contest."""
     contest = record.numbers["contest"]["entries"]
@@ -714,9 +719,7 @@ def glue_verdict(record: Record) -> None:
         "sp-share-verdict", "needs fewer exact solves" if fewer else "does not always need fewer exact solves"
     )
     provenance.glue("sp-helped-verdict", helped(contest))
-    near = [
-        e["climbed"][-1]["error"] / e["limit"] for e in contest if e["method"] == "closed form" and e["d"] in (2, 3)
-    ]
+    near = [e["climbed"][-1]["error"] / e["limit"] for e in contest if is_near(e)]
     provenance.glue("sp-near-limit", at_least(max(near), 3))
     for e in contest:
         if e["d"] == 2 and e["method"] == HELPED:
@@ -1149,8 +1152,37 @@ def check_sizes(record: Record) -> None:
     assert found["Chebyshev, total"] < min(found[f"Chebyshev, {kind}"] for kind in ("hyperbolic", "smolyak"))
     for v in verdict(record):
         assert v["d"] == 1 or v["share"] < 1, "fewest exact solves for several parameters"
+    check_curves(record)
+    default, plain = record.numbers["embeddings"][0]["error"], record.numbers["embeddings"][-1]["error"]
+    assert default < plain, "stretched polynomials beside as many plain ones"
+    designs = [record.numbers["designs"][kind] for kind in KINDS]
+    without, given = ([design[key] for design in designs] for key in ("without", "with"))
+    assert max(without) > 2 * min(without), "from the snapshots alone the design matters much"
+    assert max(given) < 1.2 * min(given), "with the residual the default is as good as the others"
+    near = [e["climbed"][-1]["error"] / e["limit"] for e in record.numbers["contest"]["entries"] if is_near(e)]
+    assert max(near) < 2, "what is still needed are terms rather than solves"
     errors, told_grid = record.numbers["wireless"]["errors"], Setting(record).told_grid
     assert errors["closed form, Fourier extension"] < errors["radial functions, tuned"], "not told"
     assert errors[told_grid] < 0.3 * errors["Chebyshev, equal sides"], "told which variable is smooth"
     assert errors[TOLD_RADIAL] < 0.3 * errors["radial functions, tuned"]
     assert max(errors[name] for name in ("eigendecomposition per frequency", "torch, Cholesky")) < 1e-4
+    untold = [errors[name] for name in ("Chebyshev, equal sides", "radial functions, tuned")]
+    assert min(untold) > 3 * errors[CLOSED], "with equal sides, or one scale, the peers do much worse"
+    w = record.numbers["wireless"]
+    assert w["terms"][told_grid] > w["terms"][CLOSED], "the grid keeps all its terms"
+
+
+def check_curves(record: Record) -> None:
+    """Assert what the description of the figure of exact solves says."""
+    curves = {name: dict(zip(c["solves"], c["errors"])) for name, c in record.numbers["by_solves"].items()}
+    limit, closed = curves.pop("limit of the rank"), curves.pop(CLOSED)
+    assert all(closed[n] < 1.5 * limit[n] for n in closed if n >= 45), "close to the limit of the rank"
+    span = curves.pop("best in the span of the snapshots")
+    high = [curves.pop(name) for name in ("closed form, snapshots alone", "Chebyshev, tensor grid")]
+    first, last = min(closed), max(closed)
+    falls = [curve[last] / curve[first] for curve in (span, *high, curves["radial functions, tuned"])]
+    assert closed[last] / closed[first] < min(falls), "falls fastest"
+    for name in ("closed form, least squares in the span", "residual projection"):
+        assert all(error > span[n] for n, error in curves[name].items()), "above the best in the span"
+    for curve in curves.values():
+        assert all(error < min(line[n] for line in high) for n, error in curve.items()), "these two lie highest"

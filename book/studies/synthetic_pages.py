@@ -434,8 +434,55 @@ def training_gaps(rows: Sequence[dict]) -> dict[str, float]:
     return {k: middle(of(rows, k), lambda row: row["error"] / row["closed"])[1] for k in kinds}
 
 
+def check(record: Record) -> None:
+    """Assert what text, captions and descriptions of figures say in words."""
+    rows = record.numbers["difficulty"]
+    errors = {kind: {way: errors_of(of(rows, kind), way)[1] for way in WAYS} for kind in KINDS}
+    smallest = [min(own, key=own.get) for own in errors.values()]
+    assert smallest.count("reduced basis") > len(KINDS) / 2, "it has the smallest errors in most rows"
+    assert max(own["map in pieces"] for own in errors.values()) < study.TOL, "left of the tolerance in all rows"
+    for kind in ("poles", "resonances"):
+        assert min(errors[kind][way] for way in ("spline", "chebyshev")) > 100 * study.TOL, "far right of it"
+    won = {kind for way in PEERS for kind in winners(record, way)}
+    assert len(won) > len(KINDS) / 2, "a peer that suits the family often does better"
+    for kind in KINDS:
+        whole, limit = (middle(of(rows, kind), key)[1] for key in ("whole", "limit"))
+        assert whole <= study.TOL or limit < 0.01 * study.TOL, "it misses, although the limit is far below"
+    check_growth(record)
+    for end, kinds in (("", KINDS), ("_svd", SVD_KINDS)):
+        informed, uniform = (
+            [middle(of(record.numbers[f"{part}{end}"], kind), "error")[1] for kind in kinds]
+            for part in ("training", "ablation")
+        )
+        closed, best = (
+            [middle(of(record.numbers[f"training{end}"], kind), key)[1] for kind in kinds]
+            for key in ("closed", "limit")
+        )
+        assert all(ALIKE > a / b > 1 / ALIKE for a, b in zip(informed, uniform)), "the marks of both lie together"
+        far = sum(a > 10 * b for a, b in zip(informed, closed))
+        assert far > len(kinds) / 2, "far right of the closed form in most rows"
+        assert all(a <= b for a, b in zip(best, closed)), "the limit of the rank is further left"
+
+
+def check_growth(record: Record) -> None:
+    """Assert what the text says of the exact solves, and what the figure of them shows as it is described."""
+    laws = growths(record)
+    for x in laws:
+        if x["name"] == "size":
+            assert x["a"] < 0.05, "level as the size grows"
+        if x["name"] == "terms":
+            assert x["a"] < 0, "they fall as the number of terms grows"
+        if x["name"] == "cycles":
+            assert x["a"] > 0.5, "they rise with the number of cycles"
+        if x["name"] == "dimension":
+            assert x["first"] > 1.5, "and with the number of parameters"
+    stopped = {x["kind"] for x in laws if x["name"] == "dimension" and x["met"] < x["fits"]}
+    assert stopped == {"poles", "decades"}, "near poles and for the decades they reach the budget"
+
+
 def glue_all(record: Record) -> None:
     """Numbers and verdicts of the text."""
+    check(record)
     rows = record.numbers["difficulty"]
     for key, text in (("met", meeting), ("basis", basis_text), ("with-size", with_size), ("second", second_parameter)):
         glue(f"sx-{key}", text(record))

@@ -1008,6 +1008,8 @@ def check(record: Record, search: Record, on_gpu: Record) -> None:
     assert tuned["error"] > 2 * limit, "gradient training ends above the limit"
     if record.profile != "smoke":
         check_sizes(numbers)
+        check_curves(record)
+        check_times(record, on_gpu)
 
 
 def check_sizes(numbers: dict) -> None:
@@ -1030,3 +1032,52 @@ def check_sizes(numbers: dict) -> None:
         n = numbers["pieces"][name]
         assert all(fit["met"] for fit in n["fits"])
         assert all(fit["error"] < n["limit"] for fit in n["fits"] if fit["tol"] <= 1e-2)
+    assert t["untrained"]["error"] <= 1.1 * t["limit"], "the network of the training, left as it is drawn"
+    assert t["on_residual"]["residual"] < t["trained"]["residual"], "the same loss reaches less from a better start"
+    few = numbers["few_nodes"]
+    assert few["solves"] < 2 * few["oscillations"], "too few nodes to see a turn"
+    assert min(few[key] for key in ("split", "one", "spline")) > 1.5 * few["limit"], "and all three are above the limit"
+    for n in numbers["pieces"].values():
+        assert all(fit["terms"] <= fit["slices"] for fit in n["fits"]), "a value sums no more terms than slices"
+        assert n["limit"] * 0.98 <= n["whole_error"] <= 1.15 * n["limit"], "the squares lie on the line"
+    for name in ("cdl_c_30", "cdl_c_300"):
+        n = numbers["pieces"][name]
+        timed = next(fit for fit in n["fits"] if fit["tol"] == n["timed"])
+        assert timed["slices"] > 2 * n["rank"], "one map for the whole box stores less"
+        assert timed["terms"] < 0.5 * timed["slices"], "far fewer terms than slices"
+    coarse = numbers["pieces"]["cdl_c_300"]
+    assert coarse["whole_solves"] < coarse["fits"][0]["solves"], "where a poor map will do"
+
+
+def check_curves(record: Record) -> None:
+    """Assert what the figures of errors, as they are described, show at full size."""
+    arrays = record.arrays
+    for name in ("trigonometric", "cdl_a", "cdl_c"):
+        n, solves, errors = record.numbers[name], arrays[f"{name}_solves"], arrays[f"{name}_errors_by_solves"]
+        assert n["trained_error"] is None or n["trained_error"] > 1.5 * n["limit"], (
+            "gradient training is above the line"
+        )
+        assert errors[0][-1] < 1.1 * n["limit"], "the closed form falls to the limit of its rank"
+        assert max(errors[2:, -1]) < 0.2 * n["limit"], "Chebyshev, spline and AAA pass below it"
+        if name != "trigonometric":
+            assert (errors[1] < errors[0])[solves <= 32].all(), "with the fewest solves the spline is the better one"
+            assert n["errors"]["AAA"] < n["errors"]["cubic spline"], "rational interpolation goes further"
+            assert n["errors"]["Chebyshev"] < n["errors"]["closed form"], "interpolation of the whole matrices"
+
+
+def check_times(record: Record, on_gpu: Record) -> None:
+    """Assert what the figure of total times, as it is described, shows at full size.
+
+    A comparison with NaN is false. So what is said of times stands as what must not be: a time that was refused refutes
+    nothing.
+    """
+    n = record.numbers["cdl_c"]
+    band = n["count"]
+    for key in ("closed", "network"):
+        start = n[f"{key}_fit_in_inversions"][1]
+        assert not start < 100 and not start > 2000, "lines start at a few hundred to a thousand inversions"
+        crossed = [ratio[1] for ratio in n[f"{key}_break_even"].values()]
+        assert not any(place > 1.5 * band for place in crossed), "near or below the size of one band"
+    assert not n["training_fit_in_inversions"][1] < 1e6, "gradient training starts at millions"
+    here, there = record.numbers["many"]["gain"], on_gpu.numbers["many"]["gain"]
+    assert not measured(here)[1] > measured(there)[1], "on a GPU a batch has more to gain"

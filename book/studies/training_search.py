@@ -197,7 +197,38 @@ def glue_around(record: Record) -> None:
     origin = " The table shows a published record; a run of the cell above takes another number of steps."
     provenance.glue("ts-around-origin", origin if kept else "")
     provenance.glue("ts-around-noise", SEED)
-    provenance.glue("ts-around-verdict", f"{best} The worst change multiplies the error by {ratio:.1f}.")
+    edge = "So for this family, at this length, there is no sign of a much better setting just outside of these ranges."
+    ends = f"{best} The worst change multiplies the error by {ratio:.1f}."
+    provenance.glue("ts-around-verdict", ends if better else f"{ends} {edge}")
+
+
+def check(record: Record) -> None:
+    """Assert what text and captions say of the search, but for a smoke run, which has a handful of trials."""
+    for name in TITLES:
+        assert winner(record, name)["error"] > record.numbers[f"{name}_limit"], "no map can beat the limit"
+    if record.profile != "smoke":
+        check_sizes(record)
+
+
+def check_sizes(record: Record) -> None:
+    """Assert what text and captions say of the search at full size."""
+    best: dict[str, dict[int, float]] = {name: {} for name in TITLES}
+    for entry in record.numbers["trials"]:
+        rungs = best[entry["family"]]
+        rungs[entry["steps"]] = min(entry["error"], rungs.get(entry["steps"], math.inf))
+    for name, rungs in best.items():
+        own, errors = winner(record, name), [rungs[steps] for steps in sorted(rungs)]
+        assert errors == sorted(errors, reverse=True), "the best error falls steadily"
+        assert own["batch"] == max(SPACE["batch"]) and own["layers"] == min(SPACE["layers"]), "at the edges"
+    first, last = min(best["trigonometric"]), max(best["trigonometric"])
+    fell = best["trigonometric"][first] / best["trigonometric"][last]
+    assert 0.7 < math.log(fell) / math.log(last / first) < 1.3, "roughly as one over the steps"
+    gap = winner(record, "trigonometric")["error"] / record.numbers["trigonometric_limit"]
+    assert 3 < gap < 10, "comes to several times the limit"
+    assert winner(record, "trigonometric")["frequency"] == max(SPACE["frequency"]), "the largest frequency scale"
+    assert winner(record, "cdl_c")["width"] == max(SPACE["width"]), "the largest width"
+    *_, before, after = (best["cdl_c"][steps] for steps in sorted(best["cdl_c"]))
+    assert before < 1.5 * after, "the last steps gain little on CDL-C"
 
 
 def around_table(record: Record) -> Table:

@@ -473,6 +473,89 @@ def harder_table(record: Record, model: str) -> Table:
     return Table([title(model), *header], rows)
 
 
+def check(record: Record, models: Sequence[str]) -> None:
+    """Assert what text, captions and figures say in words.
+
+    A comparison with NaN is false. So what is said of times stands as what must not be: a time that was refused refutes
+    nothing.
+
+    Args:
+        record: With the last good times (:func:`studies.last_good.fill`), which are those that the page shows.
+        models: ``"cdl_a"`` and ``"cdl_c"``.
+    """
+    for model in models:
+        n = record.numbers[model]
+        assert n["error"] >= n["limit"] * 0.98, "no map can beat the limit; 2 % for the coarser grid of the limit"
+        assert max(n["errors"][name] for name in EXACT) < 1e-3, "the exact baselines must agree"
+    if record.profile != "smoke":
+        for model in models:
+            check_errors(record, model)
+            check_times(record.numbers[model])
+        gaps = [record.numbers[model]["error"] / record.numbers[model]["limit"] for model in models]
+        assert gaps[0] > gaps[1] > 1.5, "well above the best map, more so for CDL-A"
+        limits = [record.arrays[f"{model}_limits"] for model in models]
+        assert (limits[0] < limits[1]).all(), "the limit of CDL-A falls faster"
+        check_harder(record)
+
+
+def check_errors(record: Record, model: str) -> None:
+    """Assert what the text says of errors and rates on one channel at full size."""
+    n = record.numbers[model]
+    errors, lost = n["errors"], n["rates_lost"]
+    assert n["rate_lost_least"] < n["rate_lost_best"], "the residual is the receiver's goal"
+    assert n["rate_lost_adjoint"] < n["rate_lost"], "and that of training, with the adjoint"
+    assert lost["linear interpolation"] < lost["closed form"], "the peer named in the text"
+    assert lost["held over 24 subcarriers"] < lost["held over 48 subcarriers"] < 0.05, "simpler peers come far"
+    assert n["error"] < 0.1, "the trained map must be of use"
+    assert n["closed"]["error"] < 1.1 * n["limit"], "the closed form reaches the limit"
+    assert 3 * errors["cubic interpolation"] < min(n["error"], n["closed"]["error"]), "interpolation is more accurate"
+    assert abs(n["knots"] / n["closed"]["report"]["exact_solves"] - 1) < 0.25, "from about as many exact inverses"
+    assert n["residual_max"] * record.numbers["size"] ** 0.5 > 3 * n["error"], "the bound is loose"
+    along = record.arrays[f"{model}_error"]
+    edge = len(along) // 20
+    assert along.max() > along[edge:-edge].max(), "the trained map is worst at the edges of the band"
+
+
+def check_times(n: dict) -> None:
+    """Assert what the text says of times on one channel at full size."""
+    training, band = n["training_in_inversions"], n["count"]
+    # A value saves one inversion at most. So no timing is needed to say that training does not pay on one band.
+    assert training > 10 * band, "gradient training does not pay on one band"
+    faster, even, over = n["faster"], n["break_even"], n["over"]
+    for name in ("cubic interpolation", "closed form"):
+        assert not faster[f"{name}, with its fit"][1] <= faster["trained, with its fit"][1], "the better choice"
+        assert not even[name][1] <= even["NumPy loop"][1], "beside a fit that is short training pays later, or never"
+    assert not faster["torch, Cholesky"][1] <= faster["trained, with its fit"][1], "the better choice"
+    for name in EXACT:
+        assert not even[name][1] <= band, "training does not pay on one band, beside any exact method"
+        assert not n["closed_break_even"][name][1] >= 0.1 * even[name][1], "the closed form pays much earlier"
+        assert not over[name][1] < over["torch, Cholesky"][1], "the strongest exact method"
+        assert not over[name][1] > over["NumPy loop"][1], "against better exact methods the gain is smaller"
+    for prefix in ("closed_", "cubic_"):
+        assert not n[f"{prefix}break_even"]["NumPy loop"][1] >= 0.5 * band, "crosses the loop well before one band"
+        assert not n[f"{prefix}fit_in_inversions"][1] >= 0.01 * training, "starts far lower"
+
+
+def check_harder(record: Record) -> None:
+    """Assert what the text says of the harder channels at full size."""
+    found, enough = {(h["channel"], h["settings"]): h for h in record.numbers["harder"]}, record.numbers["rank"]
+    wide, omni, both = "delay spread 100 ns", "omnidirectional users", "omnidirectional users, 100 ns"
+    for model in ("cdl_a", "cdl_c"):
+        rank = {name: h["rank_for_1e-2"] for (channel, name), h in found.items() if channel == model}
+        before = rank["as above"]
+        assert all(2 <= rank[name] / before <= 4 for name in (wide, omni)), "two to four times the rank"
+        assert before < rank["noise 0.01"] < rank["noise 0.001"], "less noise raises the rank"
+        together = found[model, "all users in one direction"]
+        assert together["rank_for_1e-2"] < before, "a low rank"
+        assert together["rate"] < 0.6 * found[model, "as above"]["rate"], "and a low rate"
+        quiet = found[model, "noise 0.001"]
+        assert quiet["rate_lost_least"] < 0.2 * quiet["rate_lost_best"], "fit to the receiver's goal"
+    assert max(found["cdl_a", name]["rank_for_1e-2"] for name in (wide, omni)) <= enough, "still enough for CDL-A"
+    poor = [("cdl_c", wide), ("cdl_c", omni), ("cdl_a", "delay spread 300 ns"), ("cdl_a", both)]
+    assert all(found[key]["rank_for_1e-2"] > enough for key in poor), "not good enough at that rank"
+    assert all(found[key]["rate_lost_least"] < found[key]["rate_lost_best"] / 3 for key in poor), "several times less"
+
+
 def train(problem: nm.Problem, *, rank: int, steps: int, seed: int) -> nm.Surrogate:
     """Train a map by gradient descent, with the settings of the chapter."""
     embedding = nm.SinusoidalMLP(layers=1, width=64, frequency=40.0)
