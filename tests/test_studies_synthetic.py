@@ -201,6 +201,39 @@ def test_a_part_is_taken_anew_and_the_others_are_kept(elsewhere, monkeypatch):
     assert record.provenance["command"] == "python -m studies.synthetic_experiments"
 
 
+def test_a_record_says_which_parts_were_taken_later(elsewhere, monkeypatch):
+    one, dates = [{"seed": 0}], iter(("2026-01-01", "2026-02-02", "2026-03-03"))
+    monkeypatch.setattr(synthetic_experiments, "PARTS", dict.fromkeys("ab", lambda seed: one))
+
+    class Dated(provenance.Record):
+        def __post_init__(self):
+            new = not self.provenance
+            super().__post_init__()
+            if new:
+                self.provenance["date"] = next(dates)
+
+    monkeypatch.setattr(synthetic_experiments, "Record", Dated)
+    synthetic_experiments.main([])
+    assert provenance.load("synthetic_experiments").provenance["anew"] == {}
+    synthetic_experiments.main(["a"])
+    source = provenance.load("synthetic_experiments").provenance
+    assert source["date"] == "2026-01-01" and source["anew"]["a"]["date"] == "2026-02-02"
+    assert (
+        "Taken anew | a: 2026-02-02, commit unknown"
+        in provenance.table(provenance.load("synthetic_experiments"))._repr_markdown_()
+    )
+    synthetic_experiments.main([])
+    source = provenance.load("synthetic_experiments").provenance
+    assert source["date"] == "2026-03-03" and source["anew"] == {}
+
+
+@pytest.mark.parametrize("name", synthetic_experiments.STEPS)
+def test_every_point_of_a_growth_has_all_seeds(record, name):
+    values, kinds, _ = synthetic_experiments.STEPS[name]
+    points = {(row["kind"], row[name], row["seed"]) for row in record.numbers[name]}
+    assert points == {(k, v, s) for k in kinds for v in values for s in range(synthetic_experiments.SEEDS)}
+
+
 def test_an_unknown_part_is_named(capsys):
     with pytest.raises(SystemExit):
         synthetic_experiments.main(["difficult"])

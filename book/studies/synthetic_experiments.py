@@ -403,11 +403,6 @@ STEPS = {
 AXES = {"size": "size n", "terms": "terms K of A", "cycles": "cycles", "dimension": "parameters d"}
 
 
-def seeds(name: str, value: float) -> int:
-    """How many seeds a point has: five, but two above n = 128, where each takes its time."""
-    return 2 if name == "size" and value > 128 else SEEDS
-
-
 def take_difficulty(seed: int, kinds: Sequence[str] = KINDS) -> list[dict]:
     """All families, d = 1."""
     return [_said(one_difficulty(kind, seed)) for kind in kinds]
@@ -416,8 +411,7 @@ def take_difficulty(seed: int, kinds: Sequence[str] = KINDS) -> list[dict]:
 def take_growth(seed: int, name: str) -> list[dict]:
     """What fits to a tolerance take as something grows: a key of `STEPS`."""
     values, kinds, settings = STEPS[name]
-    runs = [(kind, value) for value in values if seed < seeds(name, value) for kind in kinds]
-    return [_said(one_growth(kind, seed, **{name: value}, **settings)) for kind, value in runs]
+    return [_said(one_growth(kind, seed, **{name: value}, **settings)) for value in values for kind in kinds]
 
 
 def take_training(seed: int, operation: str, sampling: str) -> list[dict]:
@@ -444,7 +438,8 @@ PARTS: dict[str, Callable[[int], list[dict]]] = {
 def study(parts: Sequence[str] = tuple(PARTS)) -> Path:
     """Take parts of the study, seed by seed, and write the record of all that were taken.
 
-    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own.
+    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own. Parts that
+    are taken later than the record have their own provenance there, under ``anew``.
     """
     record = Record(CHAPTER, profile="cpu", device="cpu", seed=0)
     record.provenance |= {"command": COMMAND, "profile": "study"}
@@ -454,17 +449,20 @@ def study(parts: Sequence[str] = tuple(PARTS)) -> Path:
             taken[part] += PARTS[part](seed)
             path = _part_path(part)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(provenance.plain(taken[part], part)), "utf-8")
-    published = provenance.published_path(CHAPTER)
-    kept = provenance.load(CHAPTER).numbers if published.with_suffix(".json").is_file() else {}
+            content = {"source": record.provenance, "rows": provenance.plain(taken[part], part)}
+            path.write_text(json.dumps(content), "utf-8")
+    if set(parts) < set(PARTS) and provenance.published_path(CHAPTER).with_suffix(".json").is_file():
+        record = provenance.load(CHAPTER)
     here = {part: json.loads(_part_path(part).read_text("utf-8")) for part in PARTS if _part_path(part).is_file()}
-    record.numbers = {part: (kept | here)[part] for part in PARTS if part in kept | here}
-    record.write(published)
-    return published.with_suffix(".json")
+    found = record.numbers | {part: content["rows"] for part, content in here.items()}
+    record.numbers = {part: found[part] for part in PARTS if part in found}
+    later = {x: own["source"] for x, own in here.items() if own["source"]["date"] != record.provenance["date"]}
+    record.provenance["anew"] = record.provenance.get("anew", {}) | later
+    return provenance.keep(record)
 
 
 def _part_path(part: str) -> Path:
-    return provenance.root() / "_build" / "runs" / "study" / f"{CHAPTER}-{part}.json"
+    return provenance.root() / "_build" / "runs" / "study" / f"{CHAPTER}_{part}.json"
 
 
 # Times
@@ -529,8 +527,7 @@ def timings(kinds: Sequence[str] = KINDS, sizes: Sequence[int] = (16, 32, 64, 12
     counts = {size: max(32, min(400, 2**21 // size**2)) for size in sizes}
     record.numbers["size"] = [_said(timed_inverse("smooth", n, counts[n], 5)) for n in sizes]
     record.numbers["svd"] = _said(timed_svd())
-    record.write(provenance.published_path(TIMINGS))
-    return provenance.published_path(TIMINGS).with_suffix(".json")
+    return provenance.keep(record)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
