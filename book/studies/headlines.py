@@ -118,7 +118,7 @@ def tolerance(headline: Headline) -> str:
     """Return how far a number may be off, as tables show it."""
     if headline.kind == "timing":
         return "the spread"
-    parts = [f"{100 * headline.within:g} %"] * bool(headline.within) + [f"{headline.floor:.0e}"] * bool(headline.floor)
+    parts = [f"{100 * headline.within:g} %"] * bool(headline.within) + [f"{headline.floor:g}"] * bool(headline.floor)
     return " + ".join(parts) or "equal"
 
 
