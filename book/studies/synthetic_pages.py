@@ -519,3 +519,20 @@ def _glue_training(record: Record) -> None:
         glue(f"sx-{key}-alike", some([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
         noun = "inverses" if operation == "inverse" else "decompositions"
         glue(f"sx-{key}-sampling", sampling_text(record, operation, noun))
+    glue("sx-svd-families", len(SVD_KINDS))
+    glue("sx-svd-failing", failing_text(record.numbers["training_svd"]))
+    timed = record.numbers["timed_svd"][0]
+    glue("sx-timed-error", timed["error"])
+    glue("sx-timed-limit", timed["limit"])
+
+
+def failing_text(rows: Sequence[dict]) -> str:
+    """Return the range over the families of the median share of parameters where a trained map fails.
+
+    Example:
+        >>> failing_text([{"kind": "smooth", "failing": 0.98}, {"kind": "kinks", "failing": 1.0}])
+        '98 to 100 %'
+    """
+    shares = [100 * middle(of(rows, kind), "failing")[1] for kind in dict.fromkeys(row["kind"] for row in rows)]
+    ends = dict.fromkeys(f"{x:.0f}" for x in (min(shares), max(shares)))
+    return f"{' to '.join(ends)} %"
