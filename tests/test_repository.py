@@ -23,7 +23,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from studies import runs
+from studies import digests, runs
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -323,11 +323,17 @@ def test_every_name_of_the_reference_exists():
 
 
 def test_published_records_are_whole_and_not_smoke():
-    for path in sorted((ROOT / "notebooks" / "records").glob("*.json")):
+    folder = ROOT / "notebooks" / "records"
+    for path in sorted(set(folder.glob("*.json")) - {folder / digests.NAME}):
         content = json.loads(path.read_text("utf-8"))
         assert content["chapter"] == path.stem
         assert content["parameters"]["profile"] in ("cpu", "study", "gpu")
         assert path.with_suffix(".npz").is_file() == bool(content["arrays"])
+
+
+def test_published_records_are_as_they_were_published():
+    """What changes one notes its digests; a file that came with a merge: python -m studies.digests FILE."""
+    assert digests.differing(ROOT / "notebooks" / "records") == []
 
 
 # Files

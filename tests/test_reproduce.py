@@ -39,6 +39,13 @@ def test_every_chapter_has_a_headline_or_shows_records():
     assert {one.chapter for one in HEADLINES} == set(runs.book_chapters()) - SHOWING
 
 
+def test_only_what_hangs_on_rounding_by_its_nature_may_be_off_by_more_than_a_few_per_cent():
+    """Training, the vectors as LAPACK returns them, and AAA in single precision."""
+    wide = {one.id for one in HEADLINES if one.within > 0.03}
+    trained = {"architecture-trained", "wireless-inversion-a-trained", "wireless-inversion-c-trained"}
+    assert wide == trained | {"continuity-returned", "to-the-limit-aaa"}
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_headline_is_published_and_nothing_else(profile):
     content = headlines.expected(profile)

@@ -201,6 +201,39 @@ def test_a_part_is_taken_anew_and_the_others_are_kept(elsewhere, monkeypatch):
     assert record.provenance["command"] == "python -m studies.synthetic_experiments"
 
 
+def test_a_record_says_which_parts_were_taken_later(elsewhere, monkeypatch):
+    one, dates = [{"seed": 0}], iter(("2026-01-01", "2026-02-02", "2026-03-03"))
+    monkeypatch.setattr(synthetic_experiments, "PARTS", dict.fromkeys("ab", lambda seed: one))
+
+    class Dated(provenance.Record):
+        def __post_init__(self):
+            new = not self.provenance
+            super().__post_init__()
+            if new:
+                self.provenance["date"] = next(dates)
+
+    monkeypatch.setattr(synthetic_experiments, "Record", Dated)
+    synthetic_experiments.main([])
+    assert provenance.load("synthetic_experiments").provenance["anew"] == {}
+    synthetic_experiments.main(["a"])
+    source = provenance.load("synthetic_experiments").provenance
+    assert source["date"] == "2026-01-01" and source["anew"]["a"]["date"] == "2026-02-02"
+    assert (
+        "Taken anew | a: 2026-02-02, commit unknown"
+        in provenance.table(provenance.load("synthetic_experiments"))._repr_markdown_()
+    )
+    synthetic_experiments.main([])
+    source = provenance.load("synthetic_experiments").provenance
+    assert source["date"] == "2026-03-03" and source["anew"] == {}
+
+
+@pytest.mark.parametrize("name", synthetic_experiments.STEPS)
+def test_every_point_of_a_growth_has_all_seeds(record, name):
+    values, kinds, _ = synthetic_experiments.STEPS[name]
+    points = {(row["kind"], row[name], row["seed"]) for row in record.numbers[name]}
+    assert points == {(k, v, s) for k in kinds for v in values for s in range(synthetic_experiments.SEEDS)}
+
+
 def test_an_unknown_part_is_named(capsys):
     with pytest.raises(SystemExit):
         synthetic_experiments.main(["difficult"])
@@ -215,23 +248,50 @@ def test_the_strongest_exact_method_follows_the_matrices():
         torch.testing.assert_close(method(A) @ A, torch.eye(8, dtype=A.dtype).expand_as(A), atol=1e-8, rtol=0)
 
 
-def test_times_are_a_record_of_their_own(elsewhere, monkeypatch):
+def test_times_are_a_record_of_their_own(record, elsewhere, monkeypatch):
     timed = synthetic_experiments.timed_inverse
     monkeypatch.setattr(synthetic_experiments, "timed_inverse", lambda kind, n, *_: timed(kind, n, 8, 2))
     svd = synthetic_experiments.timed_svd
     monkeypatch.setattr(synthetic_experiments, "timed_svd", lambda: svd(8, 8, 2, 3))
     synthetic_experiments.timings(("smooth",), (8, 32))
-    record = synthetic_pages.load_timings()
-    assert record.provenance["command"].endswith("--timings")
-    for row in (*record.numbers["difficulty"], *record.numbers["size"], record.numbers["svd"]):
+    times = synthetic_pages.load_timings()
+    assert times.provenance["command"].endswith("--timings")
+    for row in (*times.numbers["difficulty"], *times.numbers["size"], times.numbers["svd"]):
         for name in ("NumPy loop", "strongest exact"):
             known = [x for x in row[name].values() if not math.isnan(x[1])]
             assert len(known) == (0 if row["conditions"]["refused"] else 3)
             assert all(low <= middle <= high for low, middle, high in known)
             assert not row[name]["with the fit"][1] > row[name]["after"][1]
-    names = [row[0] for row in synthetic_pages.times_table(record).rows]
-    assert names == ["smooth, 32", "smooth, 8", "smooth, 32, again", "SVD, trained (3 steps), 8"]
-    assert "strongest exact method" in synthetic_pages.times_text(record)
+    rows = synthetic_pages.times_table(times, record).rows
+    names, errors = zip(*(row[:2] for row in rows))
+    assert list(names) == ["smooth, 32", "smooth, 8", "smooth, 32, again", "SVD, trained (3 steps), 8"]
+    assert "strongest exact method" in synthetic_pages.times_text(times)
+    smooth = next(x for x in record.numbers["difficulty"] if (x["kind"], x["seed"]) == ("smooth", 0))
+    assert errors == (f"{smooth['error']:.0e}", "not known", f"{smooth['error']:.0e}", "not known")
+
+
+def test_the_trained_map_that_is_timed_has_its_error_beside_the_ratio(record):
+    rows = synthetic_pages.times_table(synthetic_pages.load_timings(), record).rows
+    (row,) = [row for row in rows if row[0].startswith("SVD, trained")]
+    assert row[1] == f"{record.numbers['timed_svd'][0]['error']:.0e}"
+
+
+def test_the_error_of_the_timed_training_is_that_of_its_map():
+    problem, train = synthetic_experiments.timed_training(8, 3, seed=1)
+    p = synthetic_experiments.fresh(problem.family, synthetic_experiments.CHECKED, 1)
+    U, S, Vh = (x.numpy() for x in train()(p))
+    u, s, vh = (x.numpy() for x in problem.exact(p).value)
+    exact = (u * s[:, None, :]) @ vh
+    row = synthetic_experiments.one_timed_svd(1, 8, 3)
+    assert row["error"] == pytest.approx(np.linalg.norm((U * S[:, None, :]) @ Vh - exact) / np.linalg.norm(exact))
+    assert row["limit"] <= row["error"]
+
+
+def test_a_rank_stands_beside_its_quartiles(record):
+    rows = [row for row in record.numbers["difficulty"] if row["kind"] == "poles"]
+    low, middle, high = np.quantile([row["whole"] for row in rows], [0.25, 0.5, 0.75])
+    shown = {row[0]: row for row in synthetic_pages.rank_table(record).rows}["near poles"]
+    assert shown[2] == f"{middle:.0e} ({low:.0e} to {high:.0e})"
 
 
 def test_without_a_record_of_times_the_page_says_so():

@@ -452,6 +452,7 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "beside poles a spline through as many results is useless", min(poles(found)) > 0.1
     smooth = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "smooth"]
     yield "of smooth families Chebyshev is as accurate", all(x["peers"]["chebyshev"] < 2 * x["error"] for x in smooth)
+    yield "the trained decomposition is useless", found["synthetic_experiments"]["timed_svd"][0]["error"] > 0.1
     yield "for singular vectors a spline through aligned triplets is faster than the map in pieces", faster
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
@@ -604,6 +605,7 @@ def _training(found: dict[str, Numbers]) -> dict[str, str]:
         "rank": str(limit["rank"]),
         "solves": str(limit["solves"]),
         "spline_error": power([errors["cubic spline"]]),
+        "svd_trained": texts.spread(found["synthetic_timings"]["svd"]["NumPy loop"]["after"]),
     }
 
 

@@ -63,9 +63,7 @@ def keep(chapter: str) -> Path:
         )
     kept = Record(kept_as(chapter), "cpu", record.device, record.seed, provenance=record.provenance)
     kept.numbers = _good(fill(record).numbers)
-    path = provenance.published_path(kept.chapter)
-    kept.write(path)
-    return path.with_suffix(".json")
+    return provenance.keep(kept)
 
 
 def table(record: Record, **tables: str) -> Table:

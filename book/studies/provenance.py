@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from neumatc import checks
-from studies import parts
+from studies import digests, parts
 from studies.load import Watch, processor
 
 # `study` is what takes too long for a page: its record is published, and the page at cpu takes it from there.
@@ -397,8 +397,14 @@ def publish(chapter: str, profile: str) -> Path:
         )
     if profile == "study" and "parts" in record.provenance:
         record = _parts_alone(record)
+    return keep(record)
+
+
+def keep(record: Record) -> Path:
+    """Write a record among the published ones, note its digests, and return the path of its JSON."""
     path = published_path(record.chapter)
     record.write(path)
+    digests.note(path.with_suffix(".json"), path.with_suffix(".npz"))
     return path.with_suffix(".json")
 
 
@@ -460,14 +466,14 @@ def _cell(text: str) -> str:
 def table(record: Record) -> Table:
     """Return the provenance of a record as a small table, for the end of a chapter; Jupyter displays it."""
     source, machine = record.provenance, record.provenance["machine"]
-    commit = source["commit"] if source["commit"] == "unknown" else source["commit"][:10]
     memory = "" if machine["memory_gib"] is None else f", {machine['memory_gib']:g} GiB"
     seconds = source.get("notebook_seconds", source.get("wall_seconds"))
     entries = {
         "Computed": source["date"],
-        "Commit": commit + (" with uncommitted changes" if source["dirty"] else ""),
+        "Commit": _commit_text(source),
         "Command": f"`{source['command']}`",
         "Taken": taken_text(record),
+        "Taken anew": _anew_text(source.get("anew")),
         "Machine": f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}",
         "GPU": machine["gpu"],
         "Versions": ", ".join(f"{name} {version}" for name, version in source["versions"].items()),
@@ -489,14 +495,25 @@ def taken_text(record: Record, part: str | None = None) -> str | None:
     if taken is None:
         return None
     names, source = [part] if part else [*taken["parts"]], taken["source"]
-    commit = source["commit"][:10] + (" with uncommitted changes" if source["dirty"] else "")
     commands = ", then ".join(f"`{command}`" for command in study_commands(record.chapter))
     seconds = source.get("notebook_seconds", source["wall_seconds"])
     return (
         f"{'; '.join(names)}: not computed with this page, but taken from the run of {source['date'][:10]} at the "
-        f"profile `study` (commit {commit}, {source['machine']['cpu']}); {commands} make it anew in "
+        f"profile `study` (commit {_commit_text(source)}, {source['machine']['cpu']}); {commands} make it anew in "
         f"{seconds:.0f} s"
     )
+
+
+def _anew_text(anew: Mapping[str, Mapping] | None) -> str | None:
+    """Return in words which parts of a record were taken after it, and of which commits; None where none was."""
+    if not anew:
+        return None
+    return "; ".join(f"{part}: {own['date']}, commit {_commit_text(own)}" for part, own in anew.items())
+
+
+def _commit_text(source: Mapping) -> str:
+    """Return the commit of a provenance in ten digits, and whether anything differed from it."""
+    return source["commit"][:10] + (" with uncommitted changes" if source["dirty"] else "")
 
 
 def _load_text(found: Mapping[str, float | None] | None) -> str | None:

@@ -7,6 +7,8 @@
 ``make reproduce`` is the first. Its table goes to the terminal and to ``_build/reproduce/<profile>.md`` and ``.json``;
 executed notebooks and records stay in ``_build/runs/<profile>/``. The exit status is 1 where a number other than a
 time disagrees, and where a chapter does not run. The published numbers are in ``notebooks/expected/<profile>.json``.
+With the chapter *Measured* the records that page one reads are counted again, see :mod:`studies.recount`, and all
+published records are compared with their digests.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from studies import provenance, runs, status
+from studies import digests, provenance, recount, runs, status
 from studies.headlines import HEADLINES, PROFILES, Headline, agrees, expected, expected_path, text, tolerance
 from studies.provenance import Record, Table
 
 PASS, FAIL = "pass", "FAIL"
 TAKEN = "not run at this profile: from the published study"
+UNCHANGED = "as published"
 HEADER = ("figure or claim", "expected", "got", "within", "pass")
 
 
@@ -63,12 +66,14 @@ def judge(headline: Headline, published: object, got: object, loaded: bool = Fal
     Args:
         headline: What is compared.
         published: The published number, for a timing perhaps its quartiles; None if there is none.
-        got: The number of the run.
+        got: The number of the run; None if it should have one and has none.
         loaded: Whether the machine of either run computed something else, which timings do not survive.
     """
     texts = headline.id, text(published), text(got), tolerance(headline)
     if published is None:
         return Row(*texts, "no published number")
+    if got is None:
+        return Row(*texts, FAIL)
     if headline.kind == "timing":
         return Row(*texts, _timing(published, got, loaded))
     return Row(*texts, PASS if agrees(headline, published, got) else FAIL)
@@ -115,7 +120,20 @@ def compare(profile: str, chapters: Sequence[str], failures: Mapping[str, str] |
                 # A number that the run only copied has not been reproduced, but both published ones have to agree.
                 copied = provenance.taken_part(record, headline.keys) is not None
                 rows.append(replace(row, verdict=TAKEN) if copied and row.verdict != FAIL else row)
+        if chapter == recount.CHAPTER:
+            rows += counted_again(profile)
     return rows
+
+
+def counted_again(profile: str) -> list[Row]:
+    """Compare the published records with their digests, and what page one reads of them with what was counted again."""
+    wrong = digests.differing(provenance.published_path(recount.NAME).parent)
+    rows = [Row("records", UNCHANGED, ", ".join(wrong) or UNCHANGED, "equal", FAIL if wrong else PASS)]
+    try:
+        record = provenance.load(recount.NAME, profile)
+    except FileNotFoundError:
+        return rows  # a run of the chapter alone, as for the pages
+    return rows + [judge(*pair) for pair in recount.pairs(record)]
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -161,6 +179,9 @@ def reproduce(profile: str, names: Sequence[str] = (), again: bool = True) -> in
         )
         try:
             runs.run(chapter, profile)
+            if chapter == recount.CHAPTER and profile in recount.PROFILES:
+                print("counting again what page one rests on: 2 min of one processor at cpu", flush=True)
+                recount.take(profile)
         except (RuntimeError, OSError) as error:  # the others are still compared
             failures[chapter] = f"{error}"
             print(f"error: {error}", file=sys.stderr, flush=True)

@@ -67,6 +67,17 @@ def count(quarters: tuple[float, float, float]) -> str:
     return median if low == high else f"{median} ({low} to {high})"
 
 
+def power(quarters: tuple[float, float, float]) -> str:
+    """Return a median in one digit with its quartiles, where they differ.
+
+    Example:
+        >>> power((1.01e-3, 1.02e-3, 1.03e-3)), power((1e-5, 2e-5, 4e-5))
+        ('1e-03', '2e-05 (1e-05 to 4e-05)')
+    """
+    low, median, high = (f"{x:.0e}" for x in quarters)
+    return median if low == high else f"{median} ({low} to {high})"
+
+
 # Tables
 
 
@@ -90,11 +101,11 @@ def peers_table(record: Record) -> Table:
 
 
 def rank_table(record: Record) -> Table:
-    """The smallest rank for the tolerance, and one map of a given rank beside its limit: medians over the seeds."""
+    """The smallest rank for the tolerance, and one map of a given rank beside its limit: medians with quartiles."""
     rows = []
     for kind in KINDS:
         own = of(record.numbers["difficulty"], kind)
-        numbers = (count(middle(own, "rank")), *(f"{middle(own, key)[1]:.0e}" for key in ("whole", "limit")))
+        numbers = (count(middle(own, "rank")), *(power(middle(own, key)) for key in ("whole", "limit")))
         rows.append((TITLES[kind], *numbers))
     return Table(("family", "rank needed", "one map", "its limit"), rows)
 
@@ -328,21 +339,35 @@ def _faster(row: dict) -> bool:
     return side(row["strongest exact"]["with the fit"], "faster", "slower", "even") == "faster"
 
 
-def times_table(record: Record | None) -> Table:
-    """Ratios of times, medians with quartiles: exact methods over the map, alone and with its fit; break-even."""
+def timed_error(row: dict, svd: bool, record: Record) -> str:
+    """Return the error of the map of a row of times, which is that of the first seed of the record of errors."""
+    numbers = record.numbers
+    for x in numbers["timed_svd"] if svd else [*numbers["difficulty"], *numbers["size"]]:
+        if (x["kind"], x.get("size", 32), x["seed"]) == (row["kind"], row["size"], 0):
+            return f"{x['error']:.0e}"
+    return "not known"
+
+
+def times_table(record: Record | None, errors: Record) -> Table:
+    """Ratios of times, medians with quartiles: exact methods over the map, alone and with its fit; break-even.
+
+    Args:
+        record: Of the times.
+        errors: Of the study, which has the errors of the same maps.
+    """
     if record is None:
         return Table(("family", "what will stand here"), [("all", "ratios of times, from an idle machine")])
-    svd = record.numbers["svd"] | {"kind": "svd"}
-    rows = []
+    svd, rows = record.numbers["svd"], []
     for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
-        name = f"SVD, trained ({svd['steps']} steps)" if x["kind"] == "svd" else TITLES[x["kind"]]
+        name = f"SVD, trained ({svd['steps']} steps)" if x is svd else TITLES[x["kind"]]
         best, loop = x["strongest exact"], x["NumPy loop"]
         ratios = (loop["after"], best["after"], best["with the fit"], best["pays"])
         label = f"{name}, {x['size']}"
         # One size is timed twice, among the families and among the sizes.
         again = ", again" if label in [row[0] for row in rows] else ""
-        rows.append((label + again, f"{x['count']:,}", *map(spread, ratios)))
-    return Table(("family, size", "matrices", "loop", "exact", "with the fit", "pays from"), rows)
+        first = (label + again, timed_error(x, x is svd, errors), f"{x['count']:,}")
+        rows.append((*first, *map(spread, ratios)))
+    return Table(("family, size", "error", "matrices", "loop", "exact", "with the fit", "pays from"), rows)
 
 
 # Text
@@ -541,3 +566,20 @@ def _glue_training(record: Record) -> None:
         glue(f"sx-{key}-alike", some([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
         noun = "inverses" if operation == "inverse" else "decompositions"
         glue(f"sx-{key}-sampling", sampling_text(record, operation, noun))
+    glue("sx-svd-families", len(SVD_KINDS))
+    glue("sx-svd-failing", failing_text(record.numbers["training_svd"]))
+    timed = record.numbers["timed_svd"][0]
+    glue("sx-timed-error", timed["error"])
+    glue("sx-timed-limit", timed["limit"])
+
+
+def failing_text(rows: Sequence[dict]) -> str:
+    """Return the range over the families of the median share of parameters where a trained map fails.
+
+    Example:
+        >>> failing_text([{"kind": "smooth", "failing": 0.98}, {"kind": "kinks", "failing": 1.0}])
+        '98 to 100 %'
+    """
+    shares = [100 * middle(of(rows, kind), "failing")[1] for kind in dict.fromkeys(row["kind"] for row in rows)]
+    ends = dict.fromkeys(f"{x:.0f}" for x in (min(shares), max(shares)))
+    return f"{' to '.join(ends)} %"

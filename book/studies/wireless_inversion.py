@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, practice, provenance, solvers
+from studies import benchmark, digests, practice, provenance, solvers
 from studies.provenance import Record, Table
 from studies.texts import conditions, matrices, matrices_between, spread, title, told, two_digits
 
@@ -607,6 +607,7 @@ def take_trained(steps: int = STEPS, rank: int = 24, noise: float = 0.1) -> None
         cost = (time.process_time() - start) / _loop_seconds(problem.family(channel.frequencies), time.process_time)
         record.numbers[model] = {"cost_in_inversions": cost}
         nm.save(surrogate, _map_path(model))
+        digests.note(_map_path(model))
     record.save()
     provenance.publish(TRAINED, "study")
 
