@@ -249,6 +249,13 @@ def test_a_published_record_of_the_profile_stands_for_the_run(project, monkeypat
     assert len(runs.figure("fig-tiny")) == 4
 
 
+def test_where_nothing_has_run_every_entry_names_what_has_to_run(monkeypatch, tmp_path):
+    """Also the figures of fits, whose own record nobody loads: it would be missing when they are cited."""
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / profile / chapter)
+    for entry in known():
+        assert remake.absent(entry, "cpu")[1] or cite.sources(entry, "cpu"), entry.id
+
+
 # The data of a figure
 
 

@@ -37,7 +37,7 @@ def absent(entry: registry.Entry, profile: str) -> tuple[list[str], list[str]]:
     """Return the chapters whose runs an entry reads and that are not there: those whose published record is of the same
     profile and stands for the run, and those that have to run."""
     published, missing = [], []
-    for chapter, kept, _ in slices.loaded(statements(entry, profile)):
+    for chapter, kept, _ in entry.records:
         if kept or provenance.run_path(chapter, profile).with_suffix(".json").is_file():
             continue
         try:
