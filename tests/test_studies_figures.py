@@ -142,6 +142,14 @@ def test_a_line_of_times_that_were_not_taken_has_no_name(drawn):
     assert [text.get_text() for text in axes.texts] == ["1.0"]
 
 
+def test_a_line_without_a_label_has_no_name(drawn):
+    axes = figures.plt.subplots()[1]
+    axes.plot([0, 1], [0, 1], label="a")
+    axes.plot([0, 1], [1, 0], "o")
+    figures.name_lines(axes, axes.lines)
+    assert [text.get_text() for text in axes.texts] == ["a"]
+
+
 def test_a_line_that_leaves_the_panel_is_named_where_it_was_seen_last(drawn):
     axes = figures.plt.subplots()[1]
     lines = [axes.plot([0, 1, 2, 3], [3, 2, 1 - k, -k], label=str(k))[0] for k in (1, 2)]

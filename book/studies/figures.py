@@ -223,7 +223,8 @@ def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
     for line in lines:
         x, y = (np.asarray(values, float) for values in line.get_data())
         seen = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
-        if seen.any():  # times that were not taken are no line
+        # Times that were not taken are no line, and what has no label has no name.
+        if seen.any() and not str(line.get_label()).startswith("_"):
             ends.append((float(x[seen][-1]), float(y[seen][-1])))
             named.append(line)
     if not named:
