@@ -424,6 +424,48 @@ def test_bibtex_names_every_record_that_a_figure_comes_from(project):
     assert text.count("commit ") == 2
 
 
+def test_a_page_cites_each_record_that_it_shows():
+    """The times of the synthetic families are a record of their own, and one table sets a run beside a record."""
+    found = {entry.id: [record[:2] for record in entry.records] for entry in known()}
+    assert found["tab-synthetic-times"] == [("synthetic_timings", True)]
+    assert found["tab-synthetic-live"] == [("synthetic_experiments", False), ("synthetic_experiments", True)]
+
+
+def test_a_table_of_last_good_times_cites_them_and_one_of_errors_does_not(project):
+    run = record(map={"ratio": [float("nan")] * 3, "error": 0.25, "conditions": {"refused": "other work"}})
+    kept = record("tiny_timings", map={"ratio": [4.0, 5.0, 6.0], "conditions": {"refused": ""}})
+    run.provenance["commit"], kept.provenance["commit"] = "b" * 40, "a" * 40
+    run.save()
+    kept.write(provenance.published_path("tiny_timings"))
+    load = "from studies import last_good, provenance\nx = last_good.fill(provenance.load('tiny', profile))"
+    own = [
+        code(
+            load + f"\nprovenance.Table(['a'], [[str(x.numbers['map']['{key}'])]])",
+            key,
+            table={"name": f"tab-{key}", "caption": "A table."},
+        )
+        for key in ("ratio", "error")
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=own), project / "notebooks" / "tiny.ipynb")
+    commits = {
+        id: [x.provenance["commit"][0] for x in cite.sources(registry.find(id), "cpu")]
+        for id in ids.known(project / "notebooks")
+    }
+    assert commits == {"tab-ratio": ["b", "a"], "tab-error": ["b"]}
+
+
+def test_a_table_that_fills_its_own_times_cites_them_where_they_were_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / chapter)
+    kept = provenance.load("your_own_matrices_timings")
+    run = record("your_own_matrices", **kept.numbers)
+    run.numbers["numpy"] = run.numbers["numpy"] | {"conditions": {"refused": "other work"}}
+    run.save()
+    found = {
+        id: [x.chapter for x in cite.sources(registry.find(id), "cpu")] for id in ("tab-own-numpy", "tab-own-bands")
+    }
+    assert found == {"tab-own-numpy": [run.chapter, kept.chapter], "tab-own-bands": [run.chapter]}
+
+
 def test_a_chapter_that_begins_with_published_results_cites_them():
     for chapter, names in status.BEGUN.items():
         assert (ROOT / "notebooks" / f"{chapter}.ipynb").is_file()

@@ -221,7 +221,7 @@ def test_times_are_a_record_of_their_own(elsewhere, monkeypatch):
     svd = synthetic_experiments.timed_svd
     monkeypatch.setattr(synthetic_experiments, "timed_svd", lambda: svd(8, 8, 2, 3))
     synthetic_experiments.timings(("smooth",), (8, 32))
-    record = synthetic_pages.load_timings()
+    record = provenance.load(synthetic_experiments.TIMINGS)
     assert record.provenance["command"].endswith("--timings")
     for row in (*record.numbers["difficulty"], *record.numbers["size"], record.numbers["svd"]):
         for name in ("NumPy loop", "strongest exact"):
@@ -232,10 +232,6 @@ def test_times_are_a_record_of_their_own(elsewhere, monkeypatch):
     names = [row[0] for row in synthetic_pages.times_table(record).rows]
     assert names == ["smooth, 32", "smooth, 8", "smooth, 32, again", "SVD, trained (3 steps), 8"]
     assert "strongest exact method" in synthetic_pages.times_text(record)
-
-
-def test_without_a_record_of_times_the_page_says_so():
-    assert "no record of times" in synthetic_pages.times_text(None)
 
 
 # The record and its page

@@ -96,7 +96,7 @@ def figure_bibtex(entry: Entry, records: Sequence[Record]) -> str:
 
 
 def sources(entry: Entry, profile: str) -> list[Record]:
-    """Return the records that an entry shows: of the runs of a profile, or published.
+    """Return the records that an entry shows: of the runs of a profile, or published, and of last good timings.
 
     Raises:
         FileNotFoundError: If one is not there; the message has the command that makes it.
@@ -107,7 +107,13 @@ def sources(entry: Entry, profile: str) -> list[Record]:
         provenance.load(name) if kept or name in replaced else provenance.load(name, profile, part)
         for name, kept, part in entry.records
     ]
+    found += [_kept(record) for record in found if remake.timed_before(entry, profile, record)]
     return found + [provenance.load(name) for name in status.BEGUN.get(entry.chapter, ()) if profile == "cpu"]
+
+
+def _kept(record: Record) -> Record:
+    """Return the published record that has the last good timings of a chapter."""
+    return provenance.load(last_good.kept_as(record.chapter))
 
 
 def origin(claim: Claim, profile: str) -> Record:
@@ -117,7 +123,7 @@ def origin(claim: Claim, profile: str) -> Record:
     """
     record = provenance.load(claim.chapter, None if claim.published else profile)
     if not claim.published and _unknown(claim, record) and not _unknown(claim, filled := last_good.fill(record)):
-        return replace(filled, provenance=provenance.load(last_good.kept_as(claim.chapter)).provenance)
+        return replace(filled, provenance=_kept(record).provenance)
     return provenance.of_part(record, provenance.taken_part(record, claim.path))
 
 
@@ -125,9 +131,10 @@ def _unknown(claim: Claim, record: Record) -> bool:
     return any(map(math.isnan, claim.values(record)))
 
 
-def credit(entry: Entry, record: Record) -> str:
+def credit(entry: Entry, records: Sequence[Record]) -> str:
     """Return one line on where an entry comes from, for the metadata of its files."""
-    return f"{entry.id}, {software()['title']}, version {software()['version']}, {state(record.provenance)}, {LICENCE}"
+    states = " and ".join(dict.fromkeys(state(record.provenance) for record in records))
+    return f"{entry.id}, {software()['title']}, version {software()['version']}, {states}, {LICENCE}"
 
 
 def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> dict:
@@ -204,7 +211,7 @@ def _drawn(entry: Entry, records: Sequence[Record], profile: str) -> dict[str, b
         digest.update(path.read_bytes())
     key = folder / f"{entry.id}.key"
     if not (key.is_file() and key.read_text("utf-8") == digest.hexdigest()):
-        remake.write(entry, profile, folder, credit(entry, records[0]))
+        remake.write(entry, profile, folder, credit(entry, records))
         key.write_text(digest.hexdigest(), "utf-8")
     paths = [folder / f"{entry.id}.{kind}" for kind in remake.FORMATS["figure"]]
     return {path.name: path.read_bytes() for path in paths if path.is_file()}

@@ -164,8 +164,10 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
                 continue
             kind, data = labelled
             needed = slices.needed(everything, cell, "cpu")
-            # A cell that loads nothing shows what its own chapter has just computed.
-            records = slices.loaded(needed) or [slices.Source(path.stem, published=slices.takes(needed))]
+            records = slices.loaded(needed)
+            if not records or slices.makes(needed):
+                # It shows what its own chapter has just computed, perhaps beside what it loads.
+                records.insert(0, slices.Source(path.stem, published=slices.takes(needed)))
             script = _script(slices.parsed(cell)[-1], names)
             found.append(
                 Entry(
