@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tomllib
+import types
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,9 +16,9 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
-from docutils import nodes
+from docutils import nodes, utils
 
-from studies import cite, headlines, ids, last_good, prose, provenance, registry, remake, runs, slices, status
+from studies import cite, front, headlines, ids, last_good, prose, provenance, registry, remake, runs, slices, status
 
 ROOT = Path(__file__).parents[1]
 
@@ -195,7 +196,44 @@ def test_what_it_takes_is_said_before_anything_is_set_up(project):
 
 
 def test_ids_are_those_of_the_registry():
-    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in known()}
+    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in (*registry.front_entries(), *known())}
+
+
+# Page one
+
+
+def test_page_one_names_its_figure_and_its_table():
+    figure, table = sorted(registry.front_entries(), key=lambda entry: entry.id)
+    assert (figure.id, table.id) == ("fig-decisions", "tab-decisions") and set(registry.FRONT) == {figure.id, table.id}
+    assert figure.page == "book/intro" and registry.find("fig-decisions") == figure
+    assert len(figure.alt) > 10 and len(figure.caption) > 10 and "{{" not in figure.caption
+    assert "published records" in ids.announcement("fig-decisions", "cpu", ROOT)
+
+
+class Reads(dict):
+    """The records of page one, and which of them are looked at."""
+
+    def __getitem__(self, name):
+        self.read = getattr(self, "read", set()) | {name}
+        return super().__getitem__(name)
+
+
+def test_page_one_cites_the_records_that_it_reads():
+    for entry in registry.front_entries():
+        found = Reads(front.records())
+        getattr(front, entry.script.removeprefix("studies.front."))(found)
+        assert found.read == {record.chapter for record in entry.records}, entry.id
+        assert all(record.published for record in entry.records)
+    plt.close("all")
+
+
+def test_the_table_of_page_one_is_remade_from_published_records(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / chapter)
+    entry = registry.find("tab-decisions")
+    assert remake.absent(entry, "cpu") == ([], [])
+    (path,) = remake.write(entry, "cpu", tmp_path, "")
+    assert next(csv.reader(io.StringIO(path.read_text("utf-8")))) == list(front.HEADER)
+    assert cite.figure_bibtex(entry, cite.sources(entry, "cpu")).count("commit ") > 1
 
 
 def publish_numbers(project, values=(), chapters=()):
@@ -490,7 +528,7 @@ def test_citation_and_zenodo_agree_and_credit_the_companion():
     assert "doi" not in json.dumps([meta, zenodo]).lower(), "there is none"
 
 
-def test_the_pages_are_filled_and_every_entry_has_its_line(project):
+def test_the_pages_are_filled_and_every_entry_has_its_line(project, monkeypatch):
     """What Sphinx makes of it is the stage's registry, the gallery, and the line under the cell."""
     (project / "book").mkdir()
     for name in ("cite.md", "gallery.md", "paper_and_this_run.md", "references.bib"):
@@ -501,14 +539,21 @@ def test_the_pages_are_filled_and_every_entry_has_its_line(project):
     made = provenance.load("tiny", "cpu")
     made.numbers["n"] = 2.5
     made.save()
+    monkeypatch.setattr(headlines, "HEADLINES", (headlines.Headline("tiny-n", "n", "tiny/n", within=0.1),))
+    publish_numbers(project, values={"tiny-n": 2.0})
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Tiny"), *cells()])
     table = nbformat.v4.new_output("execute_result", {"text/markdown": "| a | b |\n| --- | --- |\n| 1 | x \\| y |"})
     page.cells[-1].outputs = [table]
     texts = {path.relative_to(project): path.read_bytes() for path in (project / "book").iterdir()}
     files = cite.staged({"tiny": page}, texts)
-    rows = json.loads(files[cite.FOLDER / "registry.json"])
+    everything = json.loads(files[cite.FOLDER / "registry.json"])
+    rows = everything["entries"]
     assert [row["id"] for row in rows] == ["fig-tiny", "fig-live", "tab-tiny"]
     assert rows[0]["records"][0]["parameters"] == {"profile": "cpu", "device": "cpu", "seed": 0}
+    assert rows[0]["page"] == "notebooks/tiny" and "seconds" in rows[0]["records"][0]
+    (claim,), (number,) = everything["claims"], everything["numbers"]
+    assert (claim["id"], claim["values"], claim["verdict"]) == ("a", [2.5], "holds")
+    assert (number["id"], number["published"], number["tolerance"]) == ("tiny-n", 2.0, "10 %")
     assert files[cite.FOLDER / "tab-tiny.csv"] == b"a,b\n1,x | y\n"
     for row in rows:
         assert row["id"] in files[Path("book", "gallery.md")].decode()
@@ -541,7 +586,8 @@ def test_a_cell_is_found_by_its_metadata(origin_line):
 
 
 def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):
-    entry = {"id": "fig-a", "kind": "figure", "chapter": "tiny", "files": ["fig-a.csv"], "command": "c", "bibtex": "b"}
+    entry = {"id": "fig-a", "kind": "figure", "page": "notebooks/tiny", "files": ["fig-a.csv"]}
+    entry |= {"command": "c", "bibtex": "b"}
     page = tmp_path / "notebooks" / "tiny.html"
     page.parent.mkdir()
     (tmp_path / "figures").mkdir()
@@ -554,6 +600,33 @@ def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):
     assert "no anchor" in origin_line.disagreements([entry], tmp_path)[0]
     page.write_text("", "utf-8")
     assert "on no such page" in origin_line.disagreements([entry], tmp_path)[0]
+
+
+def test_every_figure_of_a_page_is_asked_for(origin_line, tmp_path):
+    """Also of pages that are no notebooks, and figures without a name or a line."""
+    (tmp_path / "book").mkdir()
+    page = tmp_path / "book" / "intro.html"
+    page.write_text('<figure class="a" id="fig-a"></figure>', "utf-8")
+    assert origin_line.disagreements([], tmp_path) == ["fig-a: on the page book/intro, not in the registry"]
+    page.write_text('<figure class="a"></figure>', "utf-8")
+    assert "a figure without a name: on the page book/intro" in origin_line.disagreements([], tmp_path)[0]
+
+
+def test_a_figure_and_a_table_of_page_one_have_their_lines(origin_line, tmp_path):
+    entries = [
+        {"id": id, "kind": "figure", "page": "book/intro", "cell": "", "files": [], "command": "c", "bibtex": "b"}
+        for id in ("fig-a", "tab-b")
+    ]
+    path = tmp_path / origin_line.REGISTRY
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"entries": entries}), "utf-8")
+    document = utils.new_document("intro")
+    document += [nodes.figure(ids=["fig-a"]), nodes.paragraph(), nodes.container(ids=["tab-b"])]
+    env = types.SimpleNamespace(docname="book/intro", note_dependency=lambda _: None)
+    origin_line.add(types.SimpleNamespace(srcdir=tmp_path, env=env), document)
+    kinds = [type(node).__name__ for node in document]
+    assert kinds == ["figure", "raw", "paragraph", "container", "raw"]
+    assert 'href="#fig-a"' in document[1].astext() and 'href="#tab-b"' in document[4].astext()
 
 
 # Prose

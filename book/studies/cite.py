@@ -13,13 +13,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
 from nbformat import NotebookNode
 
-from studies import last_good, provenance, registry, remake, status
+from studies import headlines, ids, last_good, provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
@@ -145,6 +145,7 @@ def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> 
         "caption": entry.caption,
         "alt": entry.alt,
         "chapter": entry.chapter,
+        "page": entry.page,
         "cell": entry.cell,
         "script": entry.script,
         "files": list(files),
@@ -157,11 +158,16 @@ def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> 
                 **{
                     key: record.provenance[key] for key in ("date", "commit", "dirty", "command", "machine", "versions")
                 },
-                "seconds": record.provenance.get("notebook_seconds", record.provenance.get("wall_seconds")),
+                **({"seconds": took} if (took := _seconds(record)) is not None else {}),
             }
             for record in records
         ],
     }
+
+
+def _seconds(record: Record) -> float | None:
+    """Return what the run of a record took, None where it was not kept."""
+    return record.provenance.get("notebook_seconds", record.provenance.get("wall_seconds"))
 
 
 def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profile: str = "cpu") -> dict[Path, bytes]:
@@ -173,26 +179,46 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
         profile: Of the runs.
     """
     files, rows = {}, []
-    for entry in registry.entries(list(pages)):
-        # Where times were refused, the page has another caption.
-        on_page = registry.labels(next(cell for cell in pages[entry.chapter].cells if cell.id == entry.cell))[1]
-        entry = replace(entry, caption=on_page["caption"], alt=on_page.get("alt", ""))
+    for entry in registry.front_entries() + registry.entries(list(pages)):
+        if entry.cell:
+            # Where times were refused, the page has another caption.
+            on_page = registry.labels(next(cell for cell in pages[entry.chapter].cells if cell.id == entry.cell))[1]
+            entry = replace(entry, caption=on_page["caption"], alt=on_page.get("alt", ""))
         records = sources(entry, profile)
-        made = _drawn(entry, records, profile) if entry.kind == "figure" else _tabulated(entry, pages[entry.chapter])
+        drawn = entry.kind == "figure" or not entry.cell
+        made = _drawn(entry, records, profile) if drawn else _tabulated(entry, pages[entry.chapter])
         files |= {FOLDER / name: content for name, content in made.items()}
         rows.append(described(entry, records, list(made)))
     claims = [(claim, origin(claim, profile)) for claim in registry.claims()]
-    files[FOLDER / "registry.json"] = (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode()
+    everything = {"entries": rows, "claims": [_claimed(*pair) for pair in claims], "numbers": _numbers(profile)}
+    files[FOLDER / "registry.json"] = (json.dumps(everything, indent=1, ensure_ascii=False) + "\n").encode()
     titles = {chapter: title(page) for chapter, page in pages.items()}
     references = texts[Path("book", "references.bib")].decode()
     values = examples(rows, references) | {
-        "gallery": gallery(rows, titles),
+        "gallery": gallery(rows, {ids.FRONT: "Page one"} | titles),
         "stated": comparison([pair for pair in claims if pair[0].stated], titles),
         "open": comparison([pair for pair in claims if not pair[0].stated], titles),
     }
     for path in PAGES:
         files[path] = PLACEHOLDER.sub(lambda found: values[found[1]], texts[path].decode()).encode()
     return files
+
+
+def _claimed(claim: Claim, record: Record) -> dict:
+    """Return a claim with its number and what follows from it, as JSON can hold it."""
+    source = {key: record.provenance[key] for key in ("date", "commit", "dirty")}
+    values = provenance.plain(claim.values(record), claim.id)
+    return asdict(claim) | {"values": values, "verdict": claim.verdict(record), "profile": record.profile, **source}
+
+
+def _numbers(profile: str) -> list[dict]:
+    """Return the headline numbers as published, with their tolerances, as JSON can hold them."""
+    values = headlines.expected(profile)["values"]
+    return [
+        asdict(h) | {"published": values[h.id], "tolerance": headlines.tolerance(h)}
+        for h in headlines.HEADLINES
+        if h.id in values
+    ]
 
 
 def title(page: NotebookNode) -> str:
@@ -239,7 +265,7 @@ def gallery(rows: Sequence[dict], titles: Mapping[str, str]) -> str:
         if not own:
             continue
         lines += ["", f"## {heading}", ""]
-        page = f"../notebooks/{chapter}.html"
+        page = f"../{own[0]['page']}.html"
         for row in (row for row in own if row["kind"] == "figure"):
             picture = f'<img src="../figures/{row["id"]}.svg" alt="{html.escape(row["alt"])}" loading="lazy">'
             lines += ['<div class="gallery">', f'<a href="{page}#{row["id"]}">{picture}</a>', "</div>", ""]
@@ -256,7 +282,7 @@ def first(caption: str) -> str:
         >>> first("The map $X(p) = C$. A network turns it.")
         'The map $X(p) = C$.'
     """
-    return re.split(r"(?<=[.])\s", caption.strip(), maxsplit=1)[0]
+    return re.split(r"(?<=[.?])\s", caption.strip(), maxsplit=1)[0]
 
 
 def shown(values: Sequence[float]) -> str:

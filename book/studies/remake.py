@@ -28,7 +28,9 @@ COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
 
 
 def statements(entry: registry.Entry, profile: str, published: Sequence[str] = ()) -> list[ast.stmt]:
-    """Return the statements of its notebook that an entry hangs on; see :func:`slices.needed`."""
+    """Return the statements of its notebook that an entry hangs on, see :func:`slices.needed`; of page one, its own."""
+    if not entry.cell:
+        return ast.parse(f"from studies import front\n{entry.script.removeprefix('studies.')}(front.records())").body
     cells = slices.cells(provenance.root() / "notebooks" / f"{entry.chapter}.ipynb")
     cell = next(cell for cell in cells if cell.id == entry.cell)
     return slices.needed(cells, cell, profile, published)
