@@ -558,6 +558,10 @@ def test_the_pages_are_filled_and_every_entry_has_its_line(project, monkeypatch)
     for row in rows:
         assert row["id"] in files[Path("book", "gallery.md")].decode()
         assert {cite.FOLDER / name for name in row["files"]} <= set(files)
+    for entry in ("fig-tiny", "fig-live"):
+        day, night = (files[cite.FOLDER / f"{entry}{end}"] for end in (".svg", "-night.svg"))
+        assert b"#ffffff" in day and b"#ffffff" not in night and b"#121212" in night
+        assert f'night" src="../figures/{entry}-night.svg"' in files[Path("book", "gallery.md")].decode()
     assert "| p | **2.5**: o; asked: more than 1 (" in files[Path("book", "paper_and_this_run.md")].decode()
     assert not any("{{software}}" in files[path].decode() for path in cite.PAGES)
 

@@ -19,12 +19,14 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from studies import headlines, ids, last_good, provenance, registry, remake, status
+from studies import figures, headlines, ids, last_good, provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
 # Where the files of figures lie, beside the pages; `html_extra_path` copies them.
 FOLDER = Path("book", "_extra", "figures")
+# What follows the id of a figure in the name of its picture for dark pages.
+NIGHT = "-night.svg"
 # Modules that no figure changes with; what each figure does hang on is not worth finding out.
 UNDRAWN = {"cite", "prose", "registry", "runs", "slices"}
 # The figure that the page on citing takes as its example.
@@ -189,6 +191,9 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
         made = _drawn(entry, records, profile) if drawn else _tabulated(entry, pages[entry.chapter])
         files |= {FOLDER / name: content for name, content in made.items()}
         rows.append(described(entry, records, list(made)))
+        if entry.kind == "figure":
+            night = figures.night_svg(made[f"{entry.id}.svg"].decode())
+            files[FOLDER / f"{entry.id}{NIGHT}"] = night.encode()
     claims = [(claim, origin(claim, profile)) for claim in registry.claims()]
     everything = {"entries": rows, "claims": [_claimed(*pair) for pair in claims], "numbers": _numbers(profile)}
     files[FOLDER / "registry.json"] = (json.dumps(everything, indent=1, ensure_ascii=False) + "\n").encode()
@@ -267,7 +272,11 @@ def gallery(rows: Sequence[dict], titles: Mapping[str, str]) -> str:
         lines += ["", f"## {heading}", ""]
         page = f"../{own[0]['page']}.html"
         for row in (row for row in own if row["kind"] == "figure"):
-            picture = f'<img src="../figures/{row["id"]}.svg" alt="{html.escape(row["alt"])}" loading="lazy">'
+            picture = "".join(
+                f'<img class="dark-light {time}" src="../figures/{row["id"]}{suffix}" alt="{html.escape(row["alt"])}" '
+                'loading="lazy">'
+                for time, suffix in (("day", ".svg"), ("night", NIGHT))
+            )
             lines += ['<div class="gallery">', f'<a href="{page}#{row["id"]}">{picture}</a>', "</div>", ""]
             lines += [f'<a href="{page}#{row["id"]}"><code>{row["id"]}</code></a>: {first(row["caption"])}', ""]
         for row in (row for row in own if row["kind"] == "table"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -203,6 +204,25 @@ def night(pixels: np.ndarray) -> np.ndarray:
     flat = [channel for colour in table.transpose(2, 1, 0, 3).reshape(-1, 3) for channel in colour / 255]
     lookup = ImageFilter.Color3DLUT(16, flat)
     return np.asarray(Image.fromarray(pixels).filter(lookup))
+
+
+def night_svg(text: str) -> str:
+    """Return an SVG of matplotlib's as dark pages show it, as :func:`night` does with pixels.
+
+    What has no colour is black.
+
+    Example:
+        >>> night_svg('<svg width="1"><path style="fill: #ffffff"/></svg>')
+        '<svg fill="#e8e8e8" width="1"><path style="fill: #121212"/></svg>'
+    """
+
+    @functools.cache
+    def turned(colour: str) -> str:
+        return "#" + night(np.array([[list(bytes.fromhex(colour[1:]))]], np.uint8)).tobytes().hex()
+
+    return re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda found: turned(found[0]), text).replace(
+        "<svg ", f'<svg fill="{NIGHT[BLACK].lower()}" ', 1
+    )
 
 
 def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.ndarray]:
