@@ -186,6 +186,17 @@ def test_small_indices_are_a_fault(drawn):
     assert ["x_1" in fault for fault in figures.faults(figure)] == [True]
 
 
+def test_many_lines_that_no_words_name_are_a_fault(drawn):
+    figure, axes = figures.plt.subplots()
+    lines = axes.plot(np.arange(3), np.ones((3, figures.LINES + 1)))
+    assert ["without a label" in fault for fault in figures.faults(figure)] == [True]
+    axes.set_title("five lines")
+    assert figures.faults(figure) == []
+    axes.set_title("")
+    lines[0].set_label("one of them")
+    assert figures.faults(figure) == []
+
+
 def test_a_figure_wider_than_a_page_is_a_fault(drawn):
     assert figures.faults(figures.plt.figure(figsize=(7, 4)))
     assert figures.faults(figures.plt.figure(figsize=(figures.WIDTH, 4))) == []

@@ -135,7 +135,7 @@ def _smallest(text: Text) -> float:
 
 
 def faults(figure: Figure) -> list[str]:
-    """Return what readers cannot read: text that a telephone shows below 8 px, and legends of more than four lines.
+    """Return what readers cannot read: small text, long legends, and panels of many lines that no words name.
 
     Args:
         figure: As it is shown; it is laid out once more.
@@ -151,6 +151,11 @@ def faults(figure: Figure) -> list[str]:
         handles = [h for h in legend.legend_handles if isinstance(h, Line2D) and h.get_linestyle() != "None"]
         if len(handles) > LINES:
             found.append(f"a legend has {len(handles)} lines, more than {LINES}: name them by `figures.name_lines`")
+    for axes in figure.axes:
+        drawn = [line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata()) > 2]
+        bare = [line for line in drawn if str(line.get_label()).startswith("_")]
+        if len(bare) > LINES and axes.axison and not (axes.get_title() or axes.texts):
+            found.append(f"a panel has {len(bare)} lines without a label, more than {LINES}: title it")
     return found
 
 
@@ -566,7 +571,7 @@ def local_functions(record: Record, *, xlabel: str) -> Figure:
     for cut in cuts:
         axes.axvline(cut, color=BLACK, lw=1.0, ls="--")
     axes.plot(arrays["local_nodes"], np.zeros(len(arrays["local_nodes"])), "o", color=BLACK, ms=3.5, zorder=3)
-    axes.set(xlabel=xlabel, ylabel="entries of $\\Phi$")
+    axes.set(xlabel=xlabel, ylabel="entries of $\\Phi$", title=f"{phi.shape[1]} entries; colours repeat")
     return figure
 
 
