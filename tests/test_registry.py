@@ -521,6 +521,8 @@ def test_citation_and_zenodo_agree_and_credit_the_companion():
     assert zenodo["version"] == meta["version"] == version
     assert zenodo["title"] == meta["title"] and zenodo["keywords"] == meta["keywords"]
     assert [entry["name"] for entry in zenodo["creators"]] == [entry["name"] for entry in meta["authors"]]
+    # Not every number is: records of studies, searches and a GPU are kept.
+    assert zenodo["description"].startswith(meta["abstract"]) and "every number" not in meta["abstract"]
     assert zenodo["license"] in meta["license"] and "CC BY 4.0" in zenodo["description"]
     (paper,) = meta["references"]
     assert zenodo["related_identifiers"][0]["identifier"] == paper["identifiers"][0]["value"]
