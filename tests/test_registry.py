@@ -644,6 +644,14 @@ def test_no_result_is_typed_into_prose():
     assert unused == [], "book/numbers.toml: no longer needed"
 
 
+def test_captions_and_alternative_texts_are_read(project):
+    own = cells()
+    own[2].metadata["mystnb"] = {"figure": {"name": "fig-tiny", "caption": "At 36 %."}, "image": {"alt": "9 solves"}}
+    own[5].metadata["table"]["caption"] = "Within 7 s."
+    nbformat.write(nbformat.v4.new_notebook(cells=own), project / "notebooks" / "tiny.ipynb")
+    assert [bare.text for bare in prose.bare()] == ["36 %", "9 solves", "7 s"]
+
+
 @pytest.mark.parametrize(
     ("text", "results"),
     [
@@ -651,6 +659,15 @@ def test_no_result_is_typed_into_prose():
         ("An error of 4e-3, and of 0.02 at most.", ["4e-3", "0.02"]),
         ("It keeps 97 % of the rate, nine times as much, by a factor of 6.", ["97 %", "nine times", "factor of 6"]),
         ("A fit takes 12 seconds, the search two hours.", ["12 seconds", "two hours"]),
+        ("The rank is 92, and it took 129 exact solves.", ["rank is 92", "129 exact solves"]),
+        ("It pays from 1,200 matrices on, in 3 families.", ["1,200 matrices", "3 families"]),
+        (
+            "Twice as fast, half the time, by two orders of magnitude.",
+            ["Twice as fast", "half the time", "two orders of magnitude"],
+        ),
+        ("Wrong are 0 of 200, or 1/1,000; an error of $4\\cdot10^{-3}$.", ["0 of 200", "1/1,000", "4\\cdot10^{-3}"]),
+        ("```{figure} a.png\n:alt: It takes 12 solves.\n\nA drop of 5 %.\n```\n", ["12 solves", "5 %"]),
+        ("Twice as many rows of rank two, at a tolerance of $10^{-3}$, once and twice.", []),
         ("It takes {glue:text}`a:.1f` times, $3$ times $x$ at `1e-3`, of 64 antennas in 2 rows.", []),
         ("See [here](page-1.5%) or <https://example.org/1.5> and\n```\n3 times\n```\n", []),
     ],
