@@ -419,6 +419,15 @@ def test_the_page_shows_the_number_of_the_record_and_its_verdict():
     assert table.endswith("| holds |")
 
 
+def test_the_registry_has_the_words_of_a_claim_with_their_numbers(monkeypatch):
+    claim = next(claim for claim in registry.claims() if "{{" in claim.if_so)
+    monkeypatch.setattr(registry.Claim, "values", lambda *_: [20.0])
+    found = cite._claimed(claim, record())
+    assert (
+        found["verdict"] == found["if_so"] and f" {front.numbers(front.records())['wins']} of the " in found["verdict"]
+    )
+
+
 def test_a_time_that_was_refused_gives_way_to_the_last_good_one_with_its_own_origin(project):
     """As in the chapters; without one, and for a number that is no time, the record of the run remains."""
     claim = registry.Claim("a", "It is fast.", "ratio", "tiny", ("map", "ratio"), above=3)

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from studies import figures, headlines, ids, last_good, provenance, registry, remake, status
+from studies import figures, front, headlines, ids, last_good, provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
@@ -33,6 +33,8 @@ UNDRAWN = {"cite", "prose", "registry", "runs", "slices"}
 EXAMPLE = "fig-training"
 PAGES = tuple(Path("book", name) for name in ("cite.md", "gallery.md", "paper_and_this_run.md"))
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+# A number of page one, in the words of a claim.
+FRONT = re.compile(r"\{\{ front\.(\w+) \}\}")
 LICENCE = "CC BY 4.0"
 
 
@@ -213,7 +215,11 @@ def _claimed(claim: Claim, record: Record) -> dict:
     """Return a claim with its number and what follows from it, as JSON can hold it."""
     source = {key: record.provenance[key] for key in ("date", "commit", "dirty")}
     values = provenance.plain(claim.values(record), claim.id)
-    return asdict(claim) | {"values": values, "verdict": claim.verdict(record), "profile": record.profile, **source}
+    # As Sphinx does with the pages.
+    words = {"if_so": claim.if_so, "verdict": claim.verdict(record)}
+    for name, text in words.items():
+        words[name] = FRONT.sub(lambda found: front.numbers(front.records())[found[1]], text)
+    return asdict(claim) | words | {"values": values, "profile": record.profile, **source}
 
 
 def _numbers(profile: str) -> list[dict]:
