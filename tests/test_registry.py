@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tomllib
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,9 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
-from docutils import nodes
+from docutils import nodes, utils
 
-from studies import cite, headlines, ids, last_good, prose, provenance, registry, remake, runs, slices, status
+from studies import cite, front, headlines, ids, last_good, prose, provenance, registry, remake, runs, slices, status
 
 ROOT = Path(__file__).parents[1]
 
@@ -196,7 +197,44 @@ def test_what_it_takes_is_said_before_anything_is_set_up(project):
 
 
 def test_ids_are_those_of_the_registry():
-    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in known()}
+    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in (*registry.front_entries(), *known())}
+
+
+# Page one
+
+
+def test_page_one_names_its_figure_and_its_table():
+    figure, table = sorted(registry.front_entries(), key=lambda entry: entry.id)
+    assert (figure.id, table.id) == ("fig-decisions", "tab-decisions") and set(registry.FRONT) == {figure.id, table.id}
+    assert figure.page == "book/intro" and registry.find("fig-decisions") == figure
+    assert len(figure.alt) > 10 and len(figure.caption) > 10 and "{{" not in figure.caption
+    assert "published records" in ids.announcement("fig-decisions", "cpu", ROOT)
+
+
+class Reads(dict):
+    """The records of page one, and which of them are looked at."""
+
+    def __getitem__(self, name):
+        self.read = getattr(self, "read", set()) | {name}
+        return super().__getitem__(name)
+
+
+def test_page_one_cites_the_records_that_it_reads():
+    for entry in registry.front_entries():
+        found = Reads(front.records())
+        getattr(front, entry.script.removeprefix("studies.front."))(found)
+        assert found.read == {record.chapter for record in entry.records}, entry.id
+        assert all(record.published for record in entry.records)
+    plt.close("all")
+
+
+def test_the_table_of_page_one_is_remade_from_published_records(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / chapter)
+    entry = registry.find("tab-decisions")
+    assert remake.absent(entry, "cpu") == ([], [])
+    (path,) = remake.write(entry, "cpu", tmp_path, "")
+    assert next(csv.reader(io.StringIO(path.read_text("utf-8")))) == list(front.HEADER)
+    assert cite.figure_bibtex(entry, cite.sources(entry, "cpu")).count("commit ") > 1
 
 
 def publish_numbers(project, values=(), chapters=()):
@@ -248,6 +286,13 @@ def test_a_published_record_of_the_profile_stands_for_the_run(project, monkeypat
     shutil.rmtree(project / "_build")
     monkeypatch.setattr(runs, "run", lambda *_: pytest.fail("it ran"))
     assert len(runs.figure("fig-tiny")) == 4
+
+
+def test_where_nothing_has_run_every_entry_names_what_has_to_run(monkeypatch, tmp_path):
+    """Also the figures of fits, whose own record nobody loads: it would be missing when they are cited."""
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / profile / chapter)
+    for entry in known():
+        assert remake.absent(entry, "cpu")[1] or cite.sources(entry, "cpu"), entry.id
 
 
 # The data of a figure
@@ -375,6 +420,15 @@ def test_the_page_shows_the_number_of_the_record_and_its_verdict():
     assert table.endswith("| holds |")
 
 
+def test_the_registry_has_the_words_of_a_claim_with_their_numbers(monkeypatch):
+    claim = next(claim for claim in registry.claims() if "{{" in claim.if_so)
+    monkeypatch.setattr(registry.Claim, "values", lambda *_: [20.0])
+    found = cite._claimed(claim, record())
+    assert (
+        found["verdict"] == found["if_so"] and f" {front.numbers(front.records())['wins']} of the " in found["verdict"]
+    )
+
+
 def test_a_time_that_was_refused_gives_way_to_the_last_good_one_with_its_own_origin(project):
     """As in the chapters; without one, and for a number that is no time, the record of the run remains."""
     claim = registry.Claim("a", "It is fast.", "ratio", "tiny", ("map", "ratio"), above=3)
@@ -418,6 +472,48 @@ def test_bibtex_names_every_record_that_a_figure_comes_from(project):
     assert text.count("commit ") == 2
 
 
+def test_a_page_cites_each_record_that_it_shows():
+    """The times of the synthetic families are a record of their own, and one table sets a run beside a record."""
+    found = {entry.id: [record[:2] for record in entry.records] for entry in known()}
+    assert found["tab-synthetic-times"] == [("synthetic_timings", True)]
+    assert found["tab-synthetic-live"] == [("synthetic_experiments", False), ("synthetic_experiments", True)]
+
+
+def test_a_table_of_last_good_times_cites_them_and_one_of_errors_does_not(project):
+    run = record(map={"ratio": [float("nan")] * 3, "error": 0.25, "conditions": {"refused": "other work"}})
+    kept = record("tiny_timings", map={"ratio": [4.0, 5.0, 6.0], "conditions": {"refused": ""}})
+    run.provenance["commit"], kept.provenance["commit"] = "b" * 40, "a" * 40
+    run.save()
+    kept.write(provenance.published_path("tiny_timings"))
+    load = "from studies import last_good, provenance\nx = last_good.fill(provenance.load('tiny', profile))"
+    own = [
+        code(
+            load + f"\nprovenance.Table(['a'], [[str(x.numbers['map']['{key}'])]])",
+            key,
+            table={"name": f"tab-{key}", "caption": "A table."},
+        )
+        for key in ("ratio", "error")
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=own), project / "notebooks" / "tiny.ipynb")
+    commits = {
+        id: [x.provenance["commit"][0] for x in cite.sources(registry.find(id), "cpu")]
+        for id in ids.known(project / "notebooks")
+    }
+    assert commits == {"tab-ratio": ["b", "a"], "tab-error": ["b"]}
+
+
+def test_a_table_that_fills_its_own_times_cites_them_where_they_were_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / chapter)
+    kept = provenance.load("your_own_matrices_timings")
+    run = record("your_own_matrices", **kept.numbers)
+    run.numbers["numpy"] = run.numbers["numpy"] | {"conditions": {"refused": "other work"}}
+    run.save()
+    found = {
+        id: [x.chapter for x in cite.sources(registry.find(id), "cpu")] for id in ("tab-own-numpy", "tab-own-bands")
+    }
+    assert found == {"tab-own-numpy": [run.chapter, kept.chapter], "tab-own-bands": [run.chapter]}
+
+
 def test_a_chapter_that_begins_with_published_results_cites_them():
     for chapter, names in status.BEGUN.items():
         assert (ROOT / "notebooks" / f"{chapter}.ipynb").is_file()
@@ -435,6 +531,8 @@ def test_citation_and_zenodo_agree_and_credit_the_companion():
     assert zenodo["version"] == meta["version"] == version
     assert zenodo["title"] == meta["title"] and zenodo["keywords"] == meta["keywords"]
     assert [entry["name"] for entry in zenodo["creators"]] == [entry["name"] for entry in meta["authors"]]
+    # Not every number is: records of studies, searches and a GPU are kept.
+    assert zenodo["description"].startswith(meta["abstract"]) and "every number" not in meta["abstract"]
     assert zenodo["license"] in meta["license"] and "CC BY 4.0" in zenodo["description"]
     (paper,) = meta["references"]
     assert zenodo["related_identifiers"][0]["identifier"] == paper["identifiers"][0]["value"]
@@ -442,7 +540,7 @@ def test_citation_and_zenodo_agree_and_credit_the_companion():
     assert "doi" not in json.dumps([meta, zenodo]).lower(), "there is none"
 
 
-def test_the_pages_are_filled_and_every_entry_has_its_line(project):
+def test_the_pages_are_filled_and_every_entry_has_its_line(project, monkeypatch):
     """What Sphinx makes of it is the stage's registry, the gallery, and the line under the cell."""
     (project / "book").mkdir()
     for name in ("cite.md", "gallery.md", "paper_and_this_run.md", "references.bib"):
@@ -453,18 +551,29 @@ def test_the_pages_are_filled_and_every_entry_has_its_line(project):
     made = provenance.load("tiny", "cpu")
     made.numbers["n"] = 2.5
     made.save()
+    monkeypatch.setattr(headlines, "HEADLINES", (headlines.Headline("tiny-n", "n", "tiny/n", within=0.1),))
+    publish_numbers(project, values={"tiny-n": 2.0})
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Tiny"), *cells()])
     table = nbformat.v4.new_output("execute_result", {"text/markdown": "| a | b |\n| --- | --- |\n| 1 | x \\| y |"})
     page.cells[-1].outputs = [table]
     texts = {path.relative_to(project): path.read_bytes() for path in (project / "book").iterdir()}
     files = cite.staged({"tiny": page}, texts)
-    rows = json.loads(files[cite.FOLDER / "registry.json"])
+    everything = json.loads(files[cite.FOLDER / "registry.json"])
+    rows = everything["entries"]
     assert [row["id"] for row in rows] == ["fig-tiny", "fig-live", "tab-tiny"]
     assert rows[0]["records"][0]["parameters"] == {"profile": "cpu", "device": "cpu", "seed": 0}
+    assert rows[0]["page"] == "notebooks/tiny" and "seconds" in rows[0]["records"][0]
+    (claim,), (number,) = everything["claims"], everything["numbers"]
+    assert (claim["id"], claim["values"], claim["verdict"]) == ("a", [2.5], "holds")
+    assert (number["id"], number["published"], number["tolerance"]) == ("tiny-n", 2.0, "10 %")
     assert files[cite.FOLDER / "tab-tiny.csv"] == b"a,b\n1,x | y\n"
     for row in rows:
         assert row["id"] in files[Path("book", "gallery.md")].decode()
         assert {cite.FOLDER / name for name in row["files"]} <= set(files)
+    for entry in ("fig-tiny", "fig-live"):
+        day, night = (files[cite.FOLDER / f"{entry}{end}"] for end in (".svg", "-night.svg"))
+        assert b"#ffffff" in day and b"#ffffff" not in night and b"#121212" in night
+        assert f'night" src="../figures/{entry}-night.svg"' in files[Path("book", "gallery.md")].decode()
     assert "| p | **2.5**: o; asked: more than 1 (" in files[Path("book", "paper_and_this_run.md")].decode()
     assert not any("{{software}}" in files[path].decode() for path in cite.PAGES)
 
@@ -508,7 +617,8 @@ def test_links_to_tables_and_figures_lead_to_some():
 
 
 def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):
-    entry = {"id": "fig-a", "kind": "figure", "chapter": "tiny", "files": ["fig-a.csv"], "command": "c", "bibtex": "b"}
+    entry = {"id": "fig-a", "kind": "figure", "page": "notebooks/tiny", "files": ["fig-a.csv"]}
+    entry |= {"command": "c", "bibtex": "b"}
     page = tmp_path / "notebooks" / "tiny.html"
     page.parent.mkdir()
     (tmp_path / "figures").mkdir()
@@ -523,6 +633,33 @@ def test_pages_that_disagree_with_the_registry_are_named(origin_line, tmp_path):
     assert "on no such page" in origin_line.disagreements([entry], tmp_path)[0]
 
 
+def test_every_figure_of_a_page_is_asked_for(origin_line, tmp_path):
+    """Also of pages that are no notebooks, and figures without a name or a line."""
+    (tmp_path / "book").mkdir()
+    page = tmp_path / "book" / "intro.html"
+    page.write_text('<figure class="a" id="fig-a"></figure>', "utf-8")
+    assert origin_line.disagreements([], tmp_path) == ["fig-a: on the page book/intro, not in the registry"]
+    page.write_text('<figure class="a"></figure>', "utf-8")
+    assert "a figure without a name: on the page book/intro" in origin_line.disagreements([], tmp_path)[0]
+
+
+def test_a_figure_and_a_table_of_page_one_have_their_lines(origin_line, tmp_path):
+    entries = [
+        {"id": id, "kind": "figure", "page": "book/intro", "cell": "", "files": [], "command": "c", "bibtex": "b"}
+        for id in ("fig-a", "tab-b")
+    ]
+    path = tmp_path / origin_line.REGISTRY
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"entries": entries}), "utf-8")
+    document = utils.new_document("intro")
+    document += [nodes.figure(ids=["fig-a"]), nodes.paragraph(), nodes.container(ids=["tab-b"])]
+    env = types.SimpleNamespace(docname="book/intro", note_dependency=lambda _: None)
+    origin_line.add(types.SimpleNamespace(srcdir=tmp_path, env=env), document)
+    kinds = [type(node).__name__ for node in document]
+    assert kinds == ["figure", "raw", "paragraph", "container", "raw"]
+    assert 'href="#fig-a"' in document[1].astext() and 'href="#tab-b"' in document[4].astext()
+
+
 # Prose
 
 
@@ -532,6 +669,14 @@ def test_no_result_is_typed_into_prose():
     assert unused == [], "book/numbers.toml: no longer needed"
 
 
+def test_captions_and_alternative_texts_are_read(project):
+    own = cells()
+    own[2].metadata["mystnb"] = {"figure": {"name": "fig-tiny", "caption": "At 36 %."}, "image": {"alt": "9 solves"}}
+    own[5].metadata["table"]["caption"] = "Within 7 s."
+    nbformat.write(nbformat.v4.new_notebook(cells=own), project / "notebooks" / "tiny.ipynb")
+    assert [bare.text for bare in prose.bare()] == ["36 %", "9 solves", "7 s"]
+
+
 @pytest.mark.parametrize(
     ("text", "results"),
     [
@@ -539,6 +684,15 @@ def test_no_result_is_typed_into_prose():
         ("An error of 4e-3, and of 0.02 at most.", ["4e-3", "0.02"]),
         ("It keeps 97 % of the rate, nine times as much, by a factor of 6.", ["97 %", "nine times", "factor of 6"]),
         ("A fit takes 12 seconds, the search two hours.", ["12 seconds", "two hours"]),
+        ("The rank is 92, and it took 129 exact solves.", ["rank is 92", "129 exact solves"]),
+        ("It pays from 1,200 matrices on, in 3 families.", ["1,200 matrices", "3 families"]),
+        (
+            "Twice as fast, half the time, by two orders of magnitude.",
+            ["Twice as fast", "half the time", "two orders of magnitude"],
+        ),
+        ("Wrong are 0 of 200, or 1/1,000; an error of $4\\cdot10^{-3}$.", ["0 of 200", "1/1,000", "4\\cdot10^{-3}"]),
+        ("```{figure} a.png\n:alt: It takes 12 solves.\n\nA drop of 5 %.\n```\n", ["12 solves", "5 %"]),
+        ("Twice as many rows of rank two, at a tolerance of $10^{-3}$, once and twice.", []),
         ("It takes {glue:text}`a:.1f` times, $3$ times $x$ at `1e-3`, of 64 antennas in 2 rows.", []),
         ("See [here](page-1.5%) or <https://example.org/1.5> and\n```\n3 times\n```\n", []),
     ],

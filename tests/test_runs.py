@@ -314,7 +314,7 @@ def test_a_page_says_what_its_chapter_takes_and_the_page_on_reruns_what_all_take
     assert "<!--" not in text
     record = provenance.load("tiny", "cpu")
     assert f"| {{doc}}`/notebooks/tiny` | not known | 0 s ({record.provenance['date'][:10]}) |" in text
-    assert f"| {{doc}}`/notebooks/tiny` | {record.provenance['date']} |" in text
+    assert f"| {{doc}}`/notebooks/tiny` | cpu | {record.provenance['date']} |" in text
     assert "no buttons" in text and "git clone ADDRESS neumatc" in text
     assert "`make book`" in text
     assert str(project) not in text
@@ -394,3 +394,16 @@ def test_a_page_says_what_the_records_took_that_it_only_shows():
 
 def test_records_that_pages_show_are_published():
     assert all(provenance.load(name) for names in status.SHOWN.values() for name in names)
+
+
+def test_the_state_of_the_build_has_runs_and_records_with_their_profiles(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "run_path", lambda chapter, profile: tmp_path / chapter)
+    run = provenance.Record("tiny", profile="cpu", device="cpu", seed=0)
+    run.save()
+    rows = {row[0]: row[1:] for row in status.runs_table(["tiny"]).rows}
+    assert rows["{doc}`/notebooks/tiny`"][:2] == ["cpu", run.provenance["date"]]
+    study, on_gpu = (provenance.load(name) for name in ("continuity_study", "to_the_limit"))
+    assert rows["record `continuity_study`"][:2] == ["study", study.provenance["date"]]
+    assert rows["record `to_the_limit`"][0].startswith("gpu, ")
+    assert rows["record `to_the_limit`"][2].startswith(on_gpu.provenance["commit"][:10])
+    assert rows["record `synthetic_experiments`"][0] == "study"

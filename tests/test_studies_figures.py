@@ -142,6 +142,14 @@ def test_a_line_of_times_that_were_not_taken_has_no_name(drawn):
     assert [text.get_text() for text in axes.texts] == ["1.0"]
 
 
+def test_a_line_without_a_label_has_no_name(drawn):
+    axes = figures.plt.subplots()[1]
+    axes.plot([0, 1], [0, 1], label="a")
+    axes.plot([0, 1], [1, 0], "o")
+    figures.name_lines(axes, axes.lines)
+    assert [text.get_text() for text in axes.texts] == ["a"]
+
+
 def test_a_line_that_leaves_the_panel_is_named_where_it_was_seen_last(drawn):
     axes = figures.plt.subplots()[1]
     lines = [axes.plot([0, 1, 2, 3], [3, 2, 1 - k, -k], label=str(k))[0] for k in (1, 2)]
@@ -176,6 +184,17 @@ def test_small_indices_are_a_fault(drawn):
     axes.set_xlabel("$x_1$", fontsize=12)
     axes.set_ylabel("$x_2$", fontsize=figures.INDEXED)
     assert ["x_1" in fault for fault in figures.faults(figure)] == [True]
+
+
+def test_many_lines_that_no_words_name_are_a_fault(drawn):
+    figure, axes = figures.plt.subplots()
+    lines = axes.plot(np.arange(3), np.ones((3, figures.LINES + 1)))
+    assert ["without a label" in fault for fault in figures.faults(figure)] == [True]
+    axes.set_title("five lines")
+    assert figures.faults(figure) == []
+    axes.set_title("")
+    lines[0].set_label("one of them")
+    assert figures.faults(figure) == []
 
 
 def test_a_figure_wider_than_a_page_is_a_fault(drawn):

@@ -12,7 +12,7 @@ import skrf
 import torch
 
 import neumatc as nm
-from studies import benchmark, last_good, own_matrices, provenance, runs
+from studies import benchmark, figures, last_good, own_matrices, provenance, runs
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "your_own_matrices.ipynb"
 STARTS = 6
@@ -95,6 +95,14 @@ def test_the_kernel_is_a_covariance():
         np.testing.assert_allclose(np.diag(K(scale)), 1.01)
         assert np.linalg.eigvalsh(K(scale))[0] > 0
     assert (K(1.0) >= K(0.1)).all()
+
+
+def test_the_figure_of_the_bands_says_how_many_there_are():
+    arrays = {"bands_k": np.arange(3.0)} | dict.fromkeys(("bands_exact", "bands_followed"), np.ones((3, 12)))
+    axes = own_matrices.bands(provenance.Record("your_own_matrices", "cpu", "cpu", 0, arrays=arrays))
+    assert axes.get_title().startswith("12 bands")
+    assert figures.faults(axes.figure) == []
+    figures.plt.close(axes.figure)
 
 
 def test_ways_are_weighed_by_solves_error_and_time(monkeypatch):

@@ -254,7 +254,7 @@ def test_times_are_a_record_of_their_own(record, elsewhere, monkeypatch):
     svd = synthetic_experiments.timed_svd
     monkeypatch.setattr(synthetic_experiments, "timed_svd", lambda: svd(8, 8, 2, 3))
     synthetic_experiments.timings(("smooth",), (8, 32))
-    times = synthetic_pages.load_timings()
+    times = provenance.load(synthetic_experiments.TIMINGS)
     assert times.provenance["command"].endswith("--timings")
     for row in (*times.numbers["difficulty"], *times.numbers["size"], times.numbers["svd"]):
         for name in ("NumPy loop", "strongest exact"):
@@ -271,7 +271,7 @@ def test_times_are_a_record_of_their_own(record, elsewhere, monkeypatch):
 
 
 def test_the_trained_map_that_is_timed_has_its_error_beside_the_ratio(record):
-    rows = synthetic_pages.times_table(synthetic_pages.load_timings(), record).rows
+    rows = synthetic_pages.times_table(provenance.load(synthetic_experiments.TIMINGS), record).rows
     (row,) = [row for row in rows if row[0].startswith("SVD, trained")]
     assert row[1] == f"{record.numbers['timed_svd'][0]['error']:.0e}"
 
@@ -292,10 +292,6 @@ def test_a_rank_stands_beside_its_quartiles(record):
     low, middle, high = np.quantile([row["whole"] for row in rows], [0.25, 0.5, 0.75])
     shown = {row[0]: row for row in synthetic_pages.rank_table(record).rows}["near poles"]
     assert shown[2] == f"{middle:.0e} ({low:.0e} to {high:.0e})"
-
-
-def test_without_a_record_of_times_the_page_says_so():
-    assert "no record of times" in synthetic_pages.times_text(None)
 
 
 # The record and its page

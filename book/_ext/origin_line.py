@@ -17,6 +17,8 @@ from sphinx.errors import ExtensionError
 REGISTRY = Path("book", "_extra", "figures", "registry.json")
 
 LINE = re.compile(r'<div class="origin"><a href="#([\w-]+)"')
+# With the name of each, empty where it has none.
+FIGURE = re.compile(r'<figure\b(?:[^>]*?\bid="([^"]*)")?')
 
 
 def name(cell: nodes.Element) -> str | None:
@@ -50,9 +52,15 @@ def add(app: Sphinx, doctree: nodes.document) -> None:
     path = Path(app.srcdir, REGISTRY)
     if not path.is_file():
         return
-    entries = {entry["id"]: entry for entry in json.loads(path.read_text("utf-8"))}
+    entries = {entry["id"]: entry for entry in json.loads(path.read_text("utf-8"))["entries"]}
     docname = app.env.docname
     up = os.path.relpath(".", Path(docname).parent).replace(os.sep, "/") + "/"
+    # Page one has no cells: there a figure, or a container, has the id itself.
+    for node in list(doctree.findall(lambda node: isinstance(node, (nodes.figure, nodes.container)))):
+        for entry in (entries[key] for key in node["ids"] if key in entries and entries[key]["page"] == docname):
+            if not entry["cell"]:
+                app.env.note_dependency(str(path))
+                node.parent.insert(node.parent.index(node) + 1, nodes.raw("", line(entry, up), format="html"))
     for cell in list(doctree.findall(nodes.container)):
         key = name(cell) if cell.get("nb_element") == "cell_code" else None
         if key not in entries:
@@ -81,24 +89,25 @@ def entry_caption(entry: dict) -> list[nodes.Node]:
 
 
 def disagreements(entries: list[dict], folder: Path) -> list[str]:
-    """Return in what registry and built pages disagree: missing anchors, lines and files, ids without an entry.
+    """Return in what registry and built pages disagree: missing anchors, lines and files, figures without an entry.
 
     Args:
         entries: From the registry.
         folder: Of the built pages.
     """
     found, shown = [], {}
-    for path in sorted(folder.glob("notebooks/*.html")):
-        text = path.read_text("utf-8")
-        for key in LINE.findall(text):
-            shown[key] = path.stem
-            if f'id="{key}"' not in text:
-                found.append(f"{key}: no anchor on {path.stem}")
-    known = {entry["id"]: entry["chapter"] for entry in entries}
+    known = {entry["id"]: entry["page"] for entry in entries}
+    for path in sorted([*folder.glob("notebooks/*.html"), *folder.glob("book/*.html")]):
+        text, page = path.read_text("utf-8"), path.relative_to(folder).with_suffix("").as_posix()
+        lines = LINE.findall(text)
+        shown |= dict.fromkeys(lines, page)
+        found += [f"{key}: no anchor on {page}" for key in lines if f'id="{key}"' not in text]
+        for key in dict.fromkeys([*lines, *FIGURE.findall(text)]):
+            if key not in known:
+                found.append(f"{key or 'a figure without a name'}: on the page {page}, not in the registry")
     found += [
         f"{key}: in the registry for {known[key]}, on no such page" for key in known if shown.get(key) != known[key]
     ]
-    found += [f"{key}: on the page {shown[key]}, not in the registry" for key in shown if key not in known]
     files = [file for entry in entries for file in entry["files"]]
     return found + [f"{file}: is not there" for file in files if not (folder / "figures" / file).is_file()]
 
@@ -108,7 +117,7 @@ def check(app: Sphinx, failure: Exception | None) -> None:
     path = Path(app.srcdir, REGISTRY)
     if failure is not None or app.builder.name != "html" or not path.is_file():
         return
-    if found := disagreements(json.loads(path.read_text("utf-8")), Path(app.outdir)):
+    if found := disagreements(json.loads(path.read_text("utf-8"))["entries"], Path(app.outdir)):
         raise ExtensionError("registry and pages disagree: " + "; ".join(found))
 
 

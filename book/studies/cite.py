@@ -13,24 +13,28 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
 from nbformat import NotebookNode
 
-from studies import last_good, provenance, registry, remake, status
+from studies import figures, front, headlines, ids, last_good, provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
 # Where the files of figures lie, beside the pages; `html_extra_path` copies them.
 FOLDER = Path("book", "_extra", "figures")
+# What follows the id of a figure in the name of its picture for dark pages.
+NIGHT = "-night.svg"
 # Modules that no figure changes with; what each figure does hang on is not worth finding out.
 UNDRAWN = {"cite", "prose", "registry", "runs", "slices"}
 # The figure that the page on citing takes as its example.
 EXAMPLE = "fig-training"
 PAGES = tuple(Path("book", name) for name in ("cite.md", "gallery.md", "paper_and_this_run.md"))
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+# A number of page one, in the words of a claim.
+FRONT = re.compile(r"\{\{ front\.(\w+) \}\}")
 LICENCE = "CC BY 4.0"
 
 
@@ -96,7 +100,7 @@ def figure_bibtex(entry: Entry, records: Sequence[Record]) -> str:
 
 
 def sources(entry: Entry, profile: str) -> list[Record]:
-    """Return the records that an entry shows: of the runs of a profile, or published.
+    """Return the records that an entry shows: of the runs of a profile, or published, and of last good timings.
 
     Raises:
         FileNotFoundError: If one is not there; the message has the command that makes it.
@@ -107,7 +111,13 @@ def sources(entry: Entry, profile: str) -> list[Record]:
         provenance.load(name) if kept or name in replaced else provenance.load(name, profile, part)
         for name, kept, part in entry.records
     ]
+    found += [_kept(record) for record in found if remake.timed_before(entry, profile, record)]
     return found + [provenance.load(name) for name in status.BEGUN.get(entry.chapter, ()) if profile == "cpu"]
+
+
+def _kept(record: Record) -> Record:
+    """Return the published record that has the last good timings of a chapter."""
+    return provenance.load(last_good.kept_as(record.chapter))
 
 
 def origin(claim: Claim, profile: str) -> Record:
@@ -117,7 +127,7 @@ def origin(claim: Claim, profile: str) -> Record:
     """
     record = provenance.load(claim.chapter, None if claim.published else profile)
     if not claim.published and _unknown(claim, record) and not _unknown(claim, filled := last_good.fill(record)):
-        return replace(filled, provenance=provenance.load(last_good.kept_as(claim.chapter)).provenance)
+        return replace(filled, provenance=_kept(record).provenance)
     return provenance.of_part(record, provenance.taken_part(record, claim.path))
 
 
@@ -125,9 +135,10 @@ def _unknown(claim: Claim, record: Record) -> bool:
     return any(map(math.isnan, claim.values(record)))
 
 
-def credit(entry: Entry, record: Record) -> str:
+def credit(entry: Entry, records: Sequence[Record]) -> str:
     """Return one line on where an entry comes from, for the metadata of its files."""
-    return f"{entry.id}, {software()['title']}, version {software()['version']}, {state(record.provenance)}, {LICENCE}"
+    states = " and ".join(dict.fromkeys(state(record.provenance) for record in records))
+    return f"{entry.id}, {software()['title']}, version {software()['version']}, {states}, {LICENCE}"
 
 
 def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> dict:
@@ -138,6 +149,7 @@ def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> 
         "caption": entry.caption,
         "alt": entry.alt,
         "chapter": entry.chapter,
+        "page": entry.page,
         "cell": entry.cell,
         "script": entry.script,
         "files": list(files),
@@ -150,11 +162,16 @@ def described(entry: Entry, records: Sequence[Record], files: Sequence[str]) -> 
                 **{
                     key: record.provenance[key] for key in ("date", "commit", "dirty", "command", "machine", "versions")
                 },
-                "seconds": record.provenance.get("notebook_seconds", record.provenance.get("wall_seconds")),
+                **({"seconds": took} if (took := _seconds(record)) is not None else {}),
             }
             for record in records
         ],
     }
+
+
+def _seconds(record: Record) -> float | None:
+    """Return what the run of a record took, None where it was not kept."""
+    return record.provenance.get("notebook_seconds", record.provenance.get("wall_seconds"))
 
 
 def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profile: str = "cpu") -> dict[Path, bytes]:
@@ -166,26 +183,53 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
         profile: Of the runs.
     """
     files, rows = {}, []
-    for entry in registry.entries(list(pages)):
-        # Where times were refused, the page has another caption.
-        on_page = registry.labels(next(cell for cell in pages[entry.chapter].cells if cell.id == entry.cell))[1]
-        entry = replace(entry, caption=on_page["caption"], alt=on_page.get("alt", ""))
+    for entry in registry.front_entries() + registry.entries(list(pages)):
+        if entry.cell:
+            # Where times were refused, the page has another caption.
+            on_page = registry.labels(next(cell for cell in pages[entry.chapter].cells if cell.id == entry.cell))[1]
+            entry = replace(entry, caption=on_page["caption"], alt=on_page.get("alt", ""))
         records = sources(entry, profile)
-        made = _drawn(entry, records, profile) if entry.kind == "figure" else _tabulated(entry, pages[entry.chapter])
+        drawn = entry.kind == "figure" or not entry.cell
+        made = _drawn(entry, records, profile) if drawn else _tabulated(entry, pages[entry.chapter])
         files |= {FOLDER / name: content for name, content in made.items()}
         rows.append(described(entry, records, list(made)))
+        if entry.kind == "figure":
+            night = figures.night_svg(made[f"{entry.id}.svg"].decode())
+            files[FOLDER / f"{entry.id}{NIGHT}"] = night.encode()
     claims = [(claim, origin(claim, profile)) for claim in registry.claims()]
-    files[FOLDER / "registry.json"] = (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode()
+    everything = {"entries": rows, "claims": [_claimed(*pair) for pair in claims], "numbers": _numbers(profile)}
+    files[FOLDER / "registry.json"] = (json.dumps(everything, indent=1, ensure_ascii=False) + "\n").encode()
     titles = {chapter: title(page) for chapter, page in pages.items()}
     references = texts[Path("book", "references.bib")].decode()
     values = examples(rows, references) | {
-        "gallery": gallery(rows, titles),
+        "gallery": gallery(rows, {ids.FRONT: "Page one"} | titles),
         "stated": comparison([pair for pair in claims if pair[0].stated], titles),
         "open": comparison([pair for pair in claims if not pair[0].stated], titles),
     }
     for path in PAGES:
         files[path] = PLACEHOLDER.sub(lambda found: values[found[1]], texts[path].decode()).encode()
     return files
+
+
+def _claimed(claim: Claim, record: Record) -> dict:
+    """Return a claim with its number and what follows from it, as JSON can hold it."""
+    source = {key: record.provenance[key] for key in ("date", "commit", "dirty")}
+    values = provenance.plain(claim.values(record), claim.id)
+    # As Sphinx does with the pages.
+    words = {"if_so": claim.if_so, "verdict": claim.verdict(record)}
+    for name, text in words.items():
+        words[name] = FRONT.sub(lambda found: front.numbers(front.records())[found[1]], text)
+    return asdict(claim) | words | {"values": values, "profile": record.profile, **source}
+
+
+def _numbers(profile: str) -> list[dict]:
+    """Return the headline numbers as published, with their tolerances, as JSON can hold them."""
+    values = headlines.expected(profile)["values"]
+    return [
+        asdict(h) | {"published": values[h.id], "tolerance": headlines.tolerance(h)}
+        for h in headlines.HEADLINES
+        if h.id in values
+    ]
 
 
 def title(page: NotebookNode) -> str:
@@ -204,7 +248,7 @@ def _drawn(entry: Entry, records: Sequence[Record], profile: str) -> dict[str, b
         digest.update(path.read_bytes())
     key = folder / f"{entry.id}.key"
     if not (key.is_file() and key.read_text("utf-8") == digest.hexdigest()):
-        remake.write(entry, profile, folder, credit(entry, records[0]))
+        remake.write(entry, profile, folder, credit(entry, records))
         key.write_text(digest.hexdigest(), "utf-8")
     paths = [folder / f"{entry.id}.{kind}" for kind in remake.FORMATS["figure"]]
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
@@ -232,9 +276,13 @@ def gallery(rows: Sequence[dict], titles: Mapping[str, str]) -> str:
         if not own:
             continue
         lines += ["", f"## {heading}", ""]
-        page = f"../notebooks/{chapter}.html"
+        page = f"../{own[0]['page']}.html"
         for row in (row for row in own if row["kind"] == "figure"):
-            picture = f'<img src="../figures/{row["id"]}.svg" alt="{html.escape(row["alt"])}" loading="lazy">'
+            picture = "".join(
+                f'<img class="dark-light {time}" src="../figures/{row["id"]}{suffix}" alt="{html.escape(row["alt"])}" '
+                'loading="lazy">'
+                for time, suffix in (("day", ".svg"), ("night", NIGHT))
+            )
             lines += ['<div class="gallery">', f'<a href="{page}#{row["id"]}">{picture}</a>', "</div>", ""]
             lines += [f'<a href="{page}#{row["id"]}"><code>{row["id"]}</code></a>: {first(row["caption"])}', ""]
         for row in (row for row in own if row["kind"] == "table"):
@@ -249,7 +297,7 @@ def first(caption: str) -> str:
         >>> first("The map $X(p) = C$. A network turns it.")
         'The map $X(p) = C$.'
     """
-    return re.split(r"(?<=[.])\s", caption.strip(), maxsplit=1)[0]
+    return re.split(r"(?<=[.?])\s", caption.strip(), maxsplit=1)[0]
 
 
 def shown(values: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -134,7 +135,7 @@ def _smallest(text: Text) -> float:
 
 
 def faults(figure: Figure) -> list[str]:
-    """Return what readers cannot read: text that a telephone shows below 8 px, and legends of more than four lines.
+    """Return what readers cannot read: small text, long legends, and panels of many lines that no words name.
 
     Args:
         figure: As it is shown; it is laid out once more.
@@ -150,6 +151,11 @@ def faults(figure: Figure) -> list[str]:
         handles = [h for h in legend.legend_handles if isinstance(h, Line2D) and h.get_linestyle() != "None"]
         if len(handles) > LINES:
             found.append(f"a legend has {len(handles)} lines, more than {LINES}: name them by `figures.name_lines`")
+    for axes in figure.axes:
+        drawn = [line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata()) > 2]
+        bare = [line for line in drawn if str(line.get_label()).startswith("_")]
+        if len(bare) > LINES and axes.axison and not (axes.get_title() or axes.texts):
+            found.append(f"a panel has {len(bare)} lines without a label, more than {LINES}: title it")
     return found
 
 
@@ -205,6 +211,25 @@ def night(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).filter(lookup))
 
 
+def night_svg(text: str) -> str:
+    """Return an SVG of matplotlib's as dark pages show it, as :func:`night` does with pixels.
+
+    What has no colour is black.
+
+    Example:
+        >>> night_svg('<svg width="1"><path style="fill: #ffffff"/></svg>')
+        '<svg fill="#e8e8e8" width="1"><path style="fill: #121212"/></svg>'
+    """
+
+    @functools.cache
+    def turned(colour: str) -> str:
+        return "#" + night(np.array([[list(bytes.fromhex(colour[1:]))]], np.uint8)).tobytes().hex()
+
+    return re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda found: turned(found[0]), text).replace(
+        "<svg ", f'<svg fill="{NIGHT[BLACK].lower()}" ', 1
+    )
+
+
 def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.ndarray]:
     """Return a figure of panels one below the other, as telephones need them, each so many inches high."""
     figure, panels = plt.subplots(count, 1, figsize=(WIDTH, height * count), squeeze=False, **options)
@@ -223,7 +248,8 @@ def name_lines(axes: Axes, lines: Sequence[Line2D]) -> None:
     for line in lines:
         x, y = (np.asarray(values, float) for values in line.get_data())
         seen = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
-        if seen.any():  # times that were not taken are no line
+        # Times that were not taken are no line, and what has no label has no name.
+        if seen.any() and not str(line.get_label()).startswith("_"):
             ends.append((float(x[seen][-1]), float(y[seen][-1])))
             named.append(line)
     if not named:
@@ -545,7 +571,7 @@ def local_functions(record: Record, *, xlabel: str) -> Figure:
     for cut in cuts:
         axes.axvline(cut, color=BLACK, lw=1.0, ls="--")
     axes.plot(arrays["local_nodes"], np.zeros(len(arrays["local_nodes"])), "o", color=BLACK, ms=3.5, zorder=3)
-    axes.set(xlabel=xlabel, ylabel="entries of $\\Phi$")
+    axes.set(xlabel=xlabel, ylabel="entries of $\\Phi$", title=f"{phi.shape[1]} entries; colours repeat")
     return figure
 
 

@@ -1,5 +1,7 @@
 """Ids of figures and tables, read with the standard library alone, before anything is set up or imported.
 
+Those of the chapters stand in the metadata of notebooks, those of page one in its text, as ``:name: ID``.
+
 python book/studies/ids.py ID PROFILE      say what `make figure` is going to do; an unknown id fails at once
 """
 
@@ -7,13 +9,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from pathlib import Path
 
+# Page one, whose figures and tables come from published records.
+FRONT = "intro"
+
 
 def known(folder: Path) -> dict[str, str]:
-    """Return the chapter of each figure and table of the notebooks in a folder, by id."""
-    found = {}
+    """Return the chapter of each figure and table of page one, and of the notebooks in a folder, by id."""
+    page = folder.parent / "book" / f"{FRONT}.md"
+    text = page.read_text("utf-8") if page.is_file() else ""
+    found = dict.fromkeys(re.findall(r"^:name: ((?:fig|tab)-\S+)$", text, re.MULTILINE), FRONT)
     for path in sorted(folder.glob("*.ipynb")):
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             labels = cell["metadata"].get("mystnb", {}).get("figure") or cell["metadata"].get("table")
@@ -49,6 +57,9 @@ def announcement(id: str, profile: str, root: Path) -> str:
         ValueError: For an unknown id.
     """
     name = chapter(id, root / "notebooks")
+    set_up = "Set-up: one or two minutes where there is no .venv yet, else seconds"
+    if name == FRONT:
+        return f"{id}, of page one. {set_up}. Run: seconds; it is drawn from published records."
     path = root / "notebooks" / "expected" / f"{profile}.json"
     chapters = json.loads(path.read_text("utf-8"))["chapters"] if path.is_file() else {}
     # The smaller one: either is too long on a machine that computes something else, or on several processors.
@@ -56,9 +67,8 @@ def announcement(id: str, profile: str, root: Path) -> str:
     least = min((seconds for seconds in times if seconds is not None), default=None)
     takes = "an unknown time" if least is None else f"about {max(1, round(least / 60))} min"
     return (
-        f"{id}, of the chapter {name}, at the profile {profile}. Set-up: one or two minutes where there is no .venv "
-        f"yet, else seconds. Run: the cells that it hangs on; the whole chapter, expected {takes} on a machine that "
-        "computes nothing else, where there is no record of it."
+        f"{id}, of the chapter {name}, at the profile {profile}. {set_up}. Run: the cells that it hangs on; the whole "
+        f"chapter, expected {takes} on a machine that computes nothing else, where there is no record of it."
     )
 
 

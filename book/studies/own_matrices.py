@@ -215,7 +215,8 @@ def bands(record: Record) -> Axes:
     axes = figures.plt.subplots()[1]
     axes.plot(k, exact, color=figures.GREY, lw=0.8, ls=":")
     axes.plot(k, followed)
-    axes.set(xlabel="$k$, times the length of a cell", ylabel="energy, in hoppings")
+    title = f"{followed.shape[1]} bands; dotted: exact"
+    axes.set(xlabel="$k$, times the length of a cell", ylabel="energy, in hoppings", title=title)
     return axes
 
 

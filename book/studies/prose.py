@@ -1,4 +1,4 @@
-"""Results that are typed into prose: speed-ups, errors, percentages and times that no record gives.
+"""Results that are typed into prose: speed-ups, errors, counts, percentages and times that no record gives.
 
     python -m studies.prose            list them, and what of the allow-list is no longer needed
 
@@ -18,13 +18,15 @@ from pathlib import Path
 
 import nbformat
 
-from studies import provenance
+from studies import provenance, registry
 
 LIST = Path("book", "numbers.toml")
 # Written by a study, and held to what it gives by tests.
 GENERATED = {"first_hour"}
 REASONS = ("constant", "setting", "source", "to be glued")
 # What is no prose: code, formulas, roles with what they name, addresses, tags. A formula ends with its paragraph.
+# Of a directive with prose in it, the fence goes and the words stay.
+FENCED = re.compile(r"^(`{3,})\{(?:figure|note|container)\}(.*?)^\1", re.DOTALL | re.MULTILINE)
 NO_PROSE = (
     re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE),
     re.compile(r"\$\$.*?\$\$", re.DOTALL),
@@ -33,16 +35,23 @@ NO_PROSE = (
     re.compile(r"`[^`]*`"),
     re.compile(r"\]\([^)]*\)|<[^>\n]*>|https?://\S+|\{\{\w+\}\}"),
 )
-NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
+NUMBER = r"\d+(?:,\d+)*(?:\.\d+)?(?:e[-+]?\d+)?"
 WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|fifty|hundred|thousand"
 UNITS = r"%|‰|×|(?:x|fold|times|percent|dB|µs|us|ms|s|seconds?|minutes?|min|hours?|h|days?)\b"
+COUNTED = r"(?:exact\s)?(?:solves?|solutions?|terms?)\b"
 RESULT = re.compile(
     rf"(?<![\w.])(?:{NUMBER}(?:\s?(?:to|-|–|and)\s?{NUMBER})?[\s-]?(?:{UNITS})"
     rf"|(?:{WORDS})[\s-](?:(?:to|and|or)\s(?:{WORDS})\s)?(?:fold|times|percent|seconds|minutes|hours|inversions)\b"
     rf"|factors?\sof\s(?:about\s)?(?:{NUMBER}|(?:{WORDS})\b)"
+    rf"|(?:{NUMBER}|(?:{WORDS}))\s{COUNTED}|{NUMBER}\s(?:matrices|families|pieces|fits|problems|trials|seeds)\b"
+    rf"|ranks?\s(?:(?:is|was|of|at)\s)?{NUMBER}|{NUMBER}\sof\s(?:the\s)?{NUMBER}|{NUMBER}/{NUMBER}"
+    r"|(?:twice|half)\s(?:as\s(?!many|much)\w+|(?:the|its|their)\s(?:error|rank|time|cost|speed)s?\b)"
+    rf"|(?:{NUMBER}|(?:{WORDS})|several|many)\sorders?\sof\smagnitude"
     r"|\d(?:\.\d+)?e[-+]?\d+|\d+\.\d+)(?![\w.]*\d)",
     re.IGNORECASE,
 )
+# In a formula, where a bare power of ten is a tolerance.
+POWER = re.compile(r"\d\s*\\(?:cdot|times)\s*10\^\{?-?\d+\}?")
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ def plain(text: str) -> str:
         >>> plain("It takes {glue:text}`a:.1f` times, not $2$ or `3`.")
         'It takes ◦ times, not ◦ or ◦.'
     """
+    text = FENCED.sub(r"\2", text)
     for pattern in NO_PROSE:
         text = pattern.sub("◦", text)
     return text
@@ -79,19 +89,20 @@ def found(page: str, text: str) -> Iterator[Bare]:
         >>> [bare.text for bare in found("a", "It is 3 times as fast at an error of 1e-3, on 64 antennas.")]
         ['3 times', '1e-3']
     """
-    prose = plain(text)
-    for match in RESULT.finditer(prose):
-        around = prose[max(0, match.start() - 60) : match.end() + 40]
-        yield Bare(page, re.sub(r"\s+", " ", match[0]), re.sub(r"\s+", " ", around).strip())
+    for pattern, prose in ((RESULT, plain(text)), (POWER, text)):
+        for match in pattern.finditer(prose):
+            around = prose[max(0, match.start() - 60) : match.end() + 40]
+            yield Bare(page, re.sub(r"\s+", " ", match[0]), re.sub(r"\s+", " ", around).strip())
 
 
 def bare() -> list[Bare]:
-    """Return all that looks like a result in the Markdown cells of the notebooks and in the pages of the book."""
+    """Return all that looks like a result in notebooks and pages: in Markdown, captions and alternative texts."""
     root, numbers = provenance.root(), []
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "markdown":
-                numbers += found(f"notebooks/{path.stem}", cell.source)
+            words = [cell.source] if cell.cell_type == "markdown" else (registry.labels(cell) or ("", {}))[1].values()
+            for text in words:
+                numbers += found(f"notebooks/{path.stem}", text)
     for path in sorted(path for path in (root / "book").glob("*.md") if path.stem not in GENERATED):
         numbers += found(f"book/{path.stem}", path.read_text("utf-8"))
     return numbers

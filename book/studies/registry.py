@@ -2,6 +2,7 @@
 
 A figure or a table is a code cell that ends with the expression which makes it. Its metadata give it a name and a
 caption: ``mystnb: {figure: {name, caption}, image: {alt}}`` for a figure, ``table: {name, caption}`` for a table.
+What page one shows is made by `studies.front`, and named in its text.
 Nothing is written down twice: chapter, cell, script and records follow from the cell, and parameters, seed, versions,
 commit and time from the record. A claim is a sentence about one number of one record, which only a person can choose.
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +22,15 @@ from nbformat import NotebookNode
 
 from studies import benchmark, ids, provenance, slices
 
+# Page one, by id: what makes it, the records that this reads, and the caption where the page has none.
+FRONT = {
+    "fig-decisions": ("figure", ("speed", "to_the_limit", "beyond_the_inverse"), ""),
+    "tab-decisions": (
+        "table",
+        ("speed", "to_the_limit", "beyond_the_inverse", "synthetic_timings", "synthetic_experiments", "cases"),
+        "What to pick for one pass over all matrices, by what you have and how fast it changes.",
+    ),
+}
 # The table of a record's origin stands at the end of each chapter, and is no result.
 ORIGIN = "provenance.table"
 
@@ -33,8 +44,8 @@ class Entry:
         kind: ``"figure"`` or ``"table"``.
         caption: Markdown.
         alt: What a figure shows, in words, for those who do not see it; empty for a table.
-        chapter: Name of the notebook without suffix.
-        cell: Identifier of the cell in the notebook.
+        chapter: Name of the notebook without suffix, or of page one.
+        cell: Identifier of the cell in the notebook; empty on page one.
         script: The function that draws or tabulates, for example ``studies.figures.training``.
         records: What the cell reads.
     """
@@ -47,6 +58,11 @@ class Entry:
     cell: str
     script: str
     records: tuple[slices.Source, ...]
+
+    @property
+    def page(self) -> str:
+        """Where it stands in the book, without suffix."""
+        return f"{'notebooks' if self.cell else 'book'}/{self.chapter}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,7 @@ def _script(last: ast.stmt, names: dict[str, str]) -> str:
 
 
 def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
-    """Return all figures and tables, chapter by chapter.
+    """Return all figures and tables of the chapters, one by one.
 
     Args:
         chapters: Names of chapters in the order that is wanted; None for all, sorted.
@@ -164,8 +180,10 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
                 continue
             kind, data = labelled
             needed = slices.needed(everything, cell, "cpu")
-            # A cell that loads nothing shows what its own chapter has just computed.
-            records = slices.loaded(needed) or [slices.Source(path.stem, published=slices.takes(needed))]
+            records = slices.loaded(needed)
+            if not records or slices.makes(needed):
+                # It shows what its own chapter has just computed, perhaps beside what it loads.
+                records.insert(0, slices.Source(path.stem, published=slices.takes(needed)))
             script = _script(slices.parsed(cell)[-1], names)
             found.append(
                 Entry(
@@ -175,6 +193,34 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
     return found
 
 
+def front_entries() -> list[Entry]:
+    """Return the figures and tables that page one names, in their order there; none where there is no such page."""
+    folder = provenance.root() / "notebooks"
+    found = [id for id, chapter in ids.known(folder).items() if chapter == ids.FRONT]
+    text = (folder.parent / "book" / f"{ids.FRONT}.md").read_text("utf-8") if found else ""
+    entries = []
+    for id in found:
+        call, records, caption = FRONT[id]
+        kind = "figure" if id.startswith("fig-") else "table"
+        # Of a figure: the rest of its directive, which is options and then the caption.
+        rest = text.partition(f":name: {id}\n")[2].partition("```")[0]
+        alt, _, words = rest.removeprefix(":alt: ").partition("\n\n")
+        words = re.sub(r"\{\{.*?\}\}", "", " ".join(words.split()))
+        entries.append(
+            Entry(
+                id,
+                kind,
+                caption or words,
+                alt if kind == "figure" else "",
+                ids.FRONT,
+                "",
+                f"studies.front.{call}",
+                tuple(slices.Source(name, published=True) for name in records),
+            )
+        )
+    return entries
+
+
 def find(id: str) -> Entry:
     """Return the entry of an id.
 
@@ -182,7 +228,7 @@ def find(id: str) -> Entry:
         ValueError: If there is none; the message has the nearest ids.
     """
     chapter = ids.chapter(id, provenance.root() / "notebooks")
-    return next(entry for entry in entries([chapter]) if entry.id == id)
+    return next(entry for entry in (front_entries() if chapter == ids.FRONT else entries([chapter])) if entry.id == id)
 
 
 def declared() -> dict:
@@ -212,5 +258,5 @@ def number(record: provenance.Record, path: Sequence[str | int]) -> float | list
 
 
 if __name__ == "__main__":
-    for entry in entries():
+    for entry in front_entries() + entries():
         print(f"{entry.id:32} {entry.chapter}")

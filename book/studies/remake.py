@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import io
 import math
@@ -20,14 +21,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
-from studies import figures, headlines, provenance, registry, slices
+from studies import figures, headlines, last_good, provenance, registry, slices
 
 FORMATS = {"figure": ("svg", "pdf", "csv"), "table": ("csv",)}
 COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
 
 
 def statements(entry: registry.Entry, profile: str, published: Sequence[str] = ()) -> list[ast.stmt]:
-    """Return the statements of its notebook that an entry hangs on; see :func:`slices.needed`."""
+    """Return the statements of its notebook that an entry hangs on, see :func:`slices.needed`; of page one, its own."""
+    if not entry.cell:
+        return ast.parse(f"from studies import front\n{entry.script.removeprefix('studies.')}(front.records())").body
     cells = slices.cells(provenance.root() / "notebooks" / f"{entry.chapter}.ipynb")
     cell = next(cell for cell in cells if cell.id == entry.cell)
     return slices.needed(cells, cell, profile, published)
@@ -37,7 +40,7 @@ def absent(entry: registry.Entry, profile: str) -> tuple[list[str], list[str]]:
     """Return the chapters whose runs an entry reads and that are not there: those whose published record is of the same
     profile and stands for the run, and those that have to run."""
     published, missing = [], []
-    for chapter, kept, _ in slices.loaded(statements(entry, profile)):
+    for chapter, kept, _ in entry.records:
         if kept or provenance.run_path(chapter, profile).with_suffix(".json").is_file():
             continue
         try:
@@ -47,14 +50,50 @@ def absent(entry: registry.Entry, profile: str) -> tuple[list[str], list[str]]:
     return published, missing
 
 
-def show(entry: registry.Entry, profile: str, device: str = "cpu", seed: int = 0) -> Figure | provenance.Table:
+class _Unfilled(ast.NodeTransformer):
+    """Leave a record as it is where statements fill it with the last good timings."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        return node.args[0] if ast.unparse(node.func) == "last_good.fill" else node
+
+
+def timed_before(entry: registry.Entry, profile: str, record: provenance.Record) -> bool:
+    """Return whether an entry shows last good timings in the place of those that the run of a record refused."""
+    filled = last_good.fill(record)
+    if filled is record:
+        return False
+    code = statements(entry, profile)
+    if entry.script == "studies.own_matrices.weigh":  # It fills what it names, and the fit is not made again.
+        name = code[-1].value.args[1].value
+        return record.numbers[name]["conditions"] != filled.numbers[name]["conditions"]
+    if not any("last_good.fill(" in ast.unparse(statement) for statement in code):
+        return False
+    with contextlib.redirect_stdout(io.StringIO()):  # A figure without its times says that it is not drawn.
+        one, other = (as_csv(_rows(show(entry, profile, fills=fills))) for fills in (True, False))
+    plt.close("all")
+    return one != other
+
+
+def show(
+    entry: registry.Entry, profile: str, device: str = "cpu", seed: int = 0, fills: bool = True
+) -> Figure | provenance.Table:
     """Return the figure or the table of an entry, made again.
+
+    Args:
+        entry: From the registry.
+        profile: Of the run that it is remade from.
+        device: Of the fits that it hangs on.
+        seed: Of these fits.
+        fills: Whether last good timings stand for those that the run refused, as on the page.
 
     Raises:
         FileNotFoundError: If it reads a record that is neither there nor published; the message has the command.
         RuntimeError: If the cell shows something else than what its metadata say.
     """
     *before, last = statements(entry, profile, absent(entry, profile)[0])
+    if not fills:
+        before, last = list(map(_Unfilled().visit, before)), _Unfilled().visit(last)
     scope = {"profile": profile, "device": device, "seed": seed, "__name__": "__main__"}
     exec(_compiled(ast.Module(before, [])), scope)
     plt.close("all")
@@ -89,13 +128,13 @@ def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> lis
     with plt.rc_context({**mpl.rcParamsDefault, "backend": "agg", "svg.hashsalt": entry.id}):
         shown = show(entry, profile)
         if isinstance(shown, provenance.Table):
-            contents = {"csv": as_csv([shown.header, *shown.rows]).encode()}
+            contents = {"csv": as_csv(_rows(shown)).encode()}
         else:
             if found := figures.faults(shown):
                 raise RuntimeError(f"{entry.id}: {found[0]}" + f"; {len(found) - 1} more" * (len(found) > 1) + ".")
             contents = {kind: _drawn(shown, kind, entry.id, credit) for kind in ("svg", "pdf")}
-            if rows := list(data(shown)):
-                contents["csv"] = as_csv([COLUMNS, *rows]).encode()
+            if len(rows := _rows(shown)) > 1:
+                contents["csv"] = as_csv(rows).encode()
             plt.close(shown)
     for kind, content in contents.items():
         (folder / f"{entry.id}.{kind}").write_bytes(content)
@@ -164,6 +203,11 @@ def _drawn(figure: Figure, kind: str, title: str, credit: str) -> bytes:
     about = {"Date": None, "Description": credit} if kind == "svg" else {"CreationDate": None, "Subject": credit}
     figure.savefig(stream, format=kind, bbox_inches="tight", metadata={"Title": title, **about})
     return stream.getvalue()
+
+
+def _rows(shown: Figure | provenance.Table) -> list[Sequence[object]]:
+    """Return what a figure or a table shows, under a header."""
+    return [shown.header, *shown.rows] if isinstance(shown, provenance.Table) else [COLUMNS, *data(shown)]
 
 
 def as_csv(rows: Sequence[Sequence[object]]) -> str:

@@ -421,7 +421,7 @@ def figure(id: str, profile: str = "cpu") -> list[Path]:
         )
         run(chapter, profile)
     shown, folder = cite.sources(entry, profile), provenance.root() / "_build" / "figures"
-    paths = remake.write(entry, profile, folder, cite.credit(entry, shown[0]))
+    paths = remake.write(entry, profile, folder, cite.credit(entry, shown))
     made = next((path for path in paths if path.suffix == ".csv"), None)
     print("\n".join(remake.agreement(entry, profile, made)), flush=True)
     reference = folder / f"{id}.bib"

@@ -83,6 +83,12 @@ def takes(statements: Sequence[ast.stmt]) -> bool:
     return any(isinstance(node, ast.Call) and _dotted(node.func) == ("provenance", "taken") for node in nodes)
 
 
+def makes(statements: Sequence[ast.stmt]) -> bool:
+    """Return whether the statements make a record: what they show of it has just been computed."""
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    return any(isinstance(node, ast.Call) and _dotted(node.func) == ("provenance", "Record") for node in nodes)
+
+
 def loads(node: ast.AST) -> bool:
     """Return whether a node is a call that loads a record."""
     return isinstance(node, ast.Call) and bool(node.args) and _dotted(node.func) == ("provenance", "load")

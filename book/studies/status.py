@@ -192,11 +192,17 @@ def build_table() -> Table:
 
 
 def runs_table(chapters: Sequence[str]) -> Table:
-    """Tabulate the runs whose outputs the pages show."""
+    """Tabulate the runs whose outputs the pages show, and the published records."""
+    shown = {f"{{doc}}`/notebooks/{name}`": provenance.load(name, "cpu") for name in chapters}
+    names = sorted(path.stem for path in provenance.published_path("any").parent.glob("*.json"))
+    shown |= {f"record `{name}`": provenance.load(name) for name in names}
     rows = []
-    for name in chapters:
-        source: Mapping = provenance.load(name, "cpu").provenance
+    for name, record in shown.items():
+        source: Mapping = record.provenance
+        # A study that is no chapter has its own name for its size; of a GPU its name stands here.
+        size = ", ".join(filter(None, [source.get("profile", record.profile), source["machine"].get("gpu")]))
         commit = source["commit"][:10] + (", changed" if source["dirty"] else "")
-        took = [duration(source.get(key)) for key in ("notebook_seconds", "processor_seconds")]
-        rows.append([f"{{doc}}`/notebooks/{name}`", source["date"], commit, *took])
-    return Table(["chapter", "computed", "commit", "by the clock", "processors"], rows)
+        clock = source.get("notebook_seconds", source.get("wall_seconds"))
+        took = [duration(seconds) for seconds in (clock, source.get("processor_seconds"))]
+        rows.append([name, size, source["date"], commit, *took])
+    return Table(["chapter or record", "profile", "computed", "commit", "by the clock", "processors"], rows)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies import figures, provenance
+from studies import figures
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
@@ -307,19 +307,8 @@ def training(record: Record) -> Figure:
 # Times
 
 
-def load_timings() -> Record | None:
-    """Return the record of times, or None where none has been taken on an idle machine yet."""
-    path = provenance.published_path(study.TIMINGS).with_suffix(".json")
-    return provenance.load(study.TIMINGS) if path.is_file() else None
-
-
-def times_text(record: Record | None) -> str:
-    """Return the sentence that says whether there are times, and under which load they were taken."""
-    if record is None:
-        return (
-            "There is no record of times yet: this page gives none, and nothing on it says which way is faster. "
-            f"The command {study.COMMAND} --timings takes it on an idle machine."
-        )
+def times_text(record: Record) -> str:
+    """Return the sentence that says which way is faster, and under which load that was timed."""
     rows = record.numbers["difficulty"]
     sizes = record.numbers["size"]
     refused = [f"{TITLES[x['kind']]} at n = {x['size']}" for x in (*rows, *sizes) if x["conditions"]["refused"]]
@@ -348,15 +337,13 @@ def timed_error(row: dict, svd: bool, record: Record) -> str:
     return "not known"
 
 
-def times_table(record: Record | None, errors: Record) -> Table:
+def times_table(record: Record, errors: Record) -> Table:
     """Ratios of times, medians with quartiles: exact methods over the map, alone and with its fit; break-even.
 
     Args:
         record: Of the times.
         errors: Of the study, which has the errors of the same maps.
     """
-    if record is None:
-        return Table(("family", "what will stand here"), [("all", "ratios of times, from an idle machine")])
     svd, rows = record.numbers["svd"], []
     for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
         name = f"SVD, trained ({svd['steps']} steps)" if x is svd else TITLES[x["kind"]]
