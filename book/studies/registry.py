@@ -24,7 +24,7 @@ from studies import benchmark, ids, provenance, slices
 
 # Page one, by id: what makes it, the records that this reads, and the caption where the page has none.
 FRONT = {
-    "fig-decisions": ("figure", ("speed", "to_the_limit", "beyond_the_inverse"), ""),
+    "fig-decisions": ("figure", ("speed", "beyond_the_inverse"), ""),
     "tab-decisions": (
         "table",
         ("speed", "to_the_limit", "beyond_the_inverse", "synthetic_timings", "synthetic_experiments", "cases"),
