@@ -1,4 +1,4 @@
-"""3GPP TR 38.901 channels H(f), evaluable at any frequency of the band, their Gram matrices, and the sum rate."""
+"""3GPP TR 38.901 channels H(f) and H(t, f) at any frequency and time, their Gram matrices, and the sum rate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from neumatc import checks, linalg
 from neumatc.families import ParametricMatrix
 from neumatc.linalg import gram
 
+# Samples of the coefficients through which a time between two of them is interpolated.
+_NEAREST = 8
+# Coefficients that are interpolated in time at once.
+_AT_ONCE = 2**22
+
 
 class Channel(ParametricMatrix):
     """A frequency response given by its paths, H(f) = sum_l a_l exp(-2 pi j f tau_l), users side by side.
@@ -22,19 +27,27 @@ class Channel(ParametricMatrix):
     (B, L) by (L, users m n), or one per user where their delays differ. The users' blocks are stacked as columns
     (uplink) or as rows (downlink).
 
+    With ``times`` the users move: H(t, f) = sum_l a_l(t) exp(-2 pi j f tau_l) has two parameters, time in seconds
+    before frequency. The coefficients are given at these times, and between two of them each is the polynomial through
+    the eight nearest, or through all if there are fewer. Of equidistant ones this misses a ray by 2e-6 of its size at
+    most if its Doppler shift times their spacing is below 1/20: for OFDM symbols at 30 kHz, below 1.4 kHz.
+
     Args:
-        coefficients: Path coefficients a, shape (users, L, m, n), complex64 or complex128.
+        coefficients: Path coefficients a, shape (users, L, m, n), complex64 or complex128; (users, L, m, n, T) with
+            ``times``, as Sionna's channel models give them.
         delays: Path delays tau in seconds, shape (users, L), real.
         lower: Lower end of the band, in Hz from the carrier.
         upper: Upper end of the band, above ``lower``.
         direction: ``"uplink"`` or ``"downlink"``.
         frequencies: The subcarriers in Hz from the carrier, shape (N, 1), if the band has a grid.
+        times: Times of the coefficients in seconds, shape (T, 1), rising, at least two; for OFDM those of the symbols.
 
     Attributes:
-        coefficients, delays, direction, frequencies: As above, delays and frequencies in float64.
+        coefficients, delays, direction, frequencies, times: As above, all but the coefficients in float64.
 
     Raises:
-        ValueError: For a wrong shape or direction, an empty band, or NaN or Inf in H at the centre of the band.
+        ValueError: For a wrong shape or direction, an empty band, times that do not rise, or NaN or Inf in H at the
+            centre of the band.
         TypeError: For real coefficients.
     """
 
@@ -48,35 +61,77 @@ class Channel(ParametricMatrix):
         *,
         direction: str = "uplink",
         frequencies: Tensor | None = None,
+        times: Tensor | None = None,
     ):
         good, got = coefficients.dtype in checks.COMPLEX.values(), coefficients.dtype
         checks.require(good, "coefficients", "complex64 or complex128", got, "convert them with `.to`", TypeError)
+        moving = times is not None
         good, got = delays.shape == coefficients.shape[:2], f"{tuple(coefficients.shape)} and {tuple(delays.shape)}"
-        expected = "shapes (users, L, m, n) and (users, L)"
-        remedy = "give each user's paths along the second axis"
-        checks.require(good and coefficients.ndim == 4, "coefficients`, `delays", expected, got, remedy)
+        expected = f"shapes (users, L, m, n{', T' * moving}) and (users, L)"
+        remedy = "give each user's paths along the second axis, and time, if there are `times`, along the last"
+        checks.require(good and coefficients.ndim == 4 + moving, "coefficients`, `delays", expected, got, remedy)
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
         # Users of one table and delay spread have the same delays: then one product serves all.
         self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
-        self._joint = self._stacked(coefficients)
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
-        labels = {"names": ("frequency",), "units": ("Hz",), "grid": self.frequencies}
-        super().__init__(self._response, [lower], [upper], dtype=torch.float64, device=device, **labels)
+        self.times = times.to(device, torch.float64) if moving else None
+        users, _, m, n = coefficients.shape[:4]
+        self._shape = (m, users * n) if direction == "uplink" else (users * m, n)
+        bounds, labels = ([lower], [upper]), {"names": ("frequency",), "units": ("Hz",), "grid": self.frequencies}
+        if moving:
+            good = self.times.shape == (coefficients.shape[-1], 1) and bool((self.times.diff(dim=0) > 0).all())
+            expected = f"rising times of shape ({coefficients.shape[-1]}, 1), one for each coefficient of a path"
+            checks.require(good and len(times) > 1, "times", expected, checks.describe(times), "give at least two")
+            ends = self.times[[0, -1], 0].tolist()
+            bounds, labels = (
+                ([ends[0], lower], [ends[1], upper]),
+                {"names": ("time", "frequency"), "units": ("s", "Hz")},
+            )
+        super().__init__(self._response, *bounds, dtype=torch.float64, device=device, **labels)
 
-    def _response(self, f: Tensor) -> Tensor:
-        a = self.coefficients
-        rotations = torch.exp(-2j * math.pi * f * self._distinct[:, None]).to(a.dtype)  # (distinct, B, L)
-        if len(rotations) == 1:
-            return (rotations[0] @ self._joint.flatten(1)).unflatten(1, self._joint.shape[1:])
-        return self._stacked((rotations[self._which] @ a.flatten(2)).unflatten(2, a.shape[2:]))
+    def _response(self, p: Tensor) -> Tensor:
+        if self.times is None:
+            return self._sums(self.coefficients[None], p[None])[0]
+        _, which, counts = torch.unique(p[:, 0].detach(), return_inverse=True, return_counts=True)
+        rows = which.argsort(stable=True).split(counts.tolist())
+        alike = min(counts) == max(counts)
+        step = max(1, _AT_ONCE * len(self.times) // self.coefficients.numel()) if alike else 1
+        H = self.coefficients.new_empty(len(p), *self._shape)
+        for i in range(0, len(rows), step):
+            own = torch.stack(rows[i : i + step])  # (moments, parameters at each)
+            H[own.flatten()] = self._sums(self._at(p[own[:, 0], 0]), p[own][:, :, 1:]).flatten(0, 1)
+        return H
+
+    def _sums(self, a: Tensor, f: Tensor) -> Tensor:
+        """Return sum_l a_l exp(-2 pi j f tau_l) for coefficients (T, users, L, m, n) and frequencies f (T, B, 1)."""
+        rotations = torch.exp(-2j * math.pi * f[:, None] * self._distinct[:, None]).to(a.dtype)  # (T, distinct, B, L)
+        if len(self._distinct) == 1:
+            joint = self._stacked(a)
+            return (rotations[:, 0] @ joint.flatten(2)).unflatten(2, joint.shape[2:])
+        return self._stacked((rotations[:, self._which] @ a.flatten(3)).unflatten(3, a.shape[3:]))
+
+    def _at(self, t: Tensor) -> Tensor:
+        """Return the coefficients (T, users, L, m, n) at times (T,): Lagrange's polynomials through the nearest."""
+        nearest = min(_NEAREST, len(self.times))
+        after = torch.searchsorted(self.times[:, 0].contiguous(), t.detach())
+        first = (after - nearest // 2).clamp(0, len(self.times) - nearest)
+        at = self.times[first[:, None] + torch.arange(nearest, device=t.device), 0]
+        own = torch.eye(nearest, dtype=torch.bool, device=t.device)
+        quotients = (t[:, None] - at)[:, None] / (at[:, :, None] - at[:, None]).masked_fill(own, 1.0)
+        weights = quotients.masked_fill(own, 1.0).prod(dim=2).to(self.coefficients.dtype)
+        a = self.coefficients.new_empty(len(t), *self.coefficients.shape[:-1])
+        for start in first.unique().tolist():
+            here = first == start
+            a[here] = (self.coefficients[..., start : start + nearest] @ weights[here].mT).movedim(-1, 0)
+        return a
 
     def _stacked(self, blocks: Tensor) -> Tensor:
-        """Stack blocks (users, K, m, n) side by side (uplink) or above each other: K matrices."""
+        """Stack blocks (T, users, K, m, n) side by side (uplink) or above each other: (T, K) matrices."""
         if self.direction == "uplink":
-            return blocks.permute(1, 2, 0, 3).flatten(2)
-        return blocks.transpose(0, 1).flatten(1, 2)
+            return blocks.permute(0, 2, 3, 1, 4).flatten(3)
+        return blocks.transpose(1, 2).flatten(2, 3)
 
     def gram(self, noise: float) -> ParametricMatrix:
         """Return the regularised Gram matrix f -> H(f)^H H(f) + noise I, Hermitian positive definite.
@@ -122,6 +177,8 @@ def cdl(
     users: int = 1,
     sector: float = 120.0,
     power_control: bool = True,
+    speed: float = 0.0,
+    symbols: int = 1,
     direction: str = "uplink",
     seed: int = 0,
     dtype: torch.dtype = torch.complex64,
@@ -139,7 +196,11 @@ def cdl(
     vertical, which is to add theta to every azimuth there: the translation of angles by which clause 7.7.5.1 extends
     CDL to MIMO. With ``sector=0`` all users share the table's cluster angles, as if they stood in one direction.
 
-    What is not modelled: path loss, shadowing, blockage, motion (one instant), timing and frequency errors (the first
+    With ``symbols`` above one the users move, each with the ``speed`` in a random direction: the Doppler shifts of
+    clause 7.5, step 11. Then H has two parameters, time and frequency, and is Sionna's at the times of the symbols.
+    Delays and angles stay, so the time should be short: 10 ms at 30 km/h are 8 cm, one wavelength at 3.5 GHz.
+
+    What is not modelled: path loss, shadowing, blockage, timing and frequency errors (the first
     path of every user has delay zero), interference from other cells, channel estimation. Coefficients are those at
     the carrier over the whole band, as in TR 38.901, so the band should be narrow against the carrier.
 
@@ -173,6 +234,9 @@ def cdl(
         users: Number of users.
         sector: Angle in degrees, 0 to 360, over which the users are spread. One user stands in its middle.
         power_control: Whether to normalise each user's mean received energy per stream to one.
+        speed: Of each user in m/s; 3 km/h are 0.83, 30 km/h 8.3. Needs ``symbols`` above one.
+        symbols: OFDM symbols, at least 1: their times are multiples of 15/14 over the subcarrier spacing, the mean over a
+            slot of 5G with normal cyclic prefixes; 14 make a slot. One: an instant, and frequency alone is a parameter.
         direction: ``"uplink"``: H is base antennas x all user antennas; ``"downlink"``: all user antennas x base
             antennas. One seed gives different draws for the two, not transposes.
         seed: Seed of the draw, at least 0. It means the same channel for every dtype and device, as Sionna computes
@@ -181,7 +245,8 @@ def cdl(
         device: Device of the family.
 
     Returns:
-        The channel, over the frequency offset from the carrier in Hz. A to E have 23, 23, 24, 13 and 14 paths.
+        The channel, over the frequency offset from the carrier in Hz, or over time in seconds and that offset. A to E
+        have 23, 23, 24, 13 and 14 paths.
 
     Raises:
         ImportError: If Sionna is not installed.
@@ -207,6 +272,9 @@ def cdl(
     spacing = checks.number("subcarrier_spacing", subcarrier_spacing, above=0.0)
     frequencies = (torch.arange(count, dtype=torch.float64)[:, None] - count // 2) * spacing
     lower, upper = frequencies[0].item(), frequencies[-1].item()
+    speed, symbols = checks.number("speed", speed, at_least=0.0), checks.integer("symbols", symbols, 1)
+    checks.require(symbols > 1 or not speed, "speed", "0 for one symbol", speed, "ask for more: symbols=14 is a slot")
+    duration = 15 / 14 / spacing
 
     (config,) = from_sionna("sionna.phy", "config")
     CDL, PanelArray = from_sionna("sionna.phy.channel.tr38901", "CDL", "PanelArray")
@@ -215,22 +283,25 @@ def cdl(
     azimuths = math.radians(sector) * ((torch.arange(users, dtype=torch.float64) + 0.5) / users - 0.5)
     turns = torch.stack([-azimuths, torch.zeros(users), torch.zeros(users)], dim=1)
     # The tables hold delays in units of the delay spread: a spread of one second leaves them as they are.
-    source = CDL(model, 1.0, carrier_frequency, user, base, direction=direction, bs_orientation=turns, **room)
+    motion = {"bs_orientation": turns, "min_speed": speed, "max_speed": speed}
+    source = CDL(model, 1.0, carrier_frequency, user, base, direction=direction, **motion, **room)
     # Sionna draws from its own generator. Setting `config.seed` would reset every generator, torch's global ones too.
     generator = config.torch_rng("cpu")
     state = generator.get_state()
     try:
         generator.manual_seed(seed)
-        a, tau = source(batch_size=users, num_time_steps=1, sampling_frequency=1.0)
+        a, tau = source(batch_size=users, num_time_steps=symbols, sampling_frequency=1 / duration)
     finally:
         generator.set_state(state)
-    # (users, 1, receive, 1, transmit, L, 1) -> (users, L, receive, transmit), and (users, 1, 1, L) -> (users, L)
-    a, tau = a[:, 0, :, 0, :, :, 0].movedim(-1, 1).contiguous(), tau[:, 0, 0]
+    # (users, 1, receive, 1, transmit, L, T) -> (users, L, receive, transmit, T), and (users, 1, 1, L) -> (users, L)
+    a, tau = a[:, 0, :, 0].movedim(-2, 1).contiguous(), tau[:, 0, 0]
     if power_control:
-        energy = a.abs().square().sum(dim=(1, 2, 3)) / a.shape[3 if direction == "uplink" else 2]
-        a = a / energy.sqrt()[:, None, None, None]
+        energy = a.abs().square().sum(dim=(1, 2, 3)).mean(dim=-1) / a.shape[3 if direction == "uplink" else 2]
+        a = a / energy.sqrt()[:, None, None, None, None]
     a, tau = a.to(device, dtype), tau * torch.tensor(spreads, dtype=torch.float64)[:, None]
-    return Channel(a, tau, lower, upper, direction=direction, frequencies=frequencies)
+    times = torch.arange(symbols, dtype=torch.float64)[:, None] * duration
+    a, times = (a, times) if symbols > 1 else (a[..., 0], None)
+    return Channel(a, tau, lower, upper, direction=direction, frequencies=frequencies, times=times)
 
 
 @checks.explained

@@ -15,6 +15,8 @@ from neumatc import wireless
 from studies import practice
 
 sionna_phy = pytest.importorskip("sionna.phy", reason='needs Sionna: pip install "neumatc[wireless]"')
+# Of 5G at 30 kHz: 14 symbols in half a millisecond.
+SYMBOL_RATE = 28e3
 SMALL = {"subcarriers": 64, "base_antennas": (2, 3), "user_antennas": 2}
 
 
@@ -33,8 +35,8 @@ def close(actual, expected, scale=None):
     torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=0, atol=20 * eps * scale)
 
 
-def sionna_channel(model, *, users, turns, base, user, direction, spread, seed, frequencies):
-    """Build the same draw through Sionna's public interface, up to its OFDM channel: (N, m, n) in complex128."""
+def sionna_channel(model, *, users, turns, base, user, direction, spread, seed, frequencies, speed=0.0, symbols=1):
+    """Build the same draw through Sionna's public interface, up to its OFDM channel: (T N, m, n) in complex128."""
     from sionna.phy.channel import cir_to_ofdm_channel
     from sionna.phy.channel.tr38901 import CDL, PanelArray
 
@@ -59,11 +61,13 @@ def sionna_channel(model, *, users, turns, base, user, direction, spread, seed, 
         panel(*base, "38.901"),
         direction=direction,
         bs_orientation=torch.tensor([[turn, 0.0, 0.0] for turn in turns], dtype=torch.float64),
+        min_speed=speed,
+        max_speed=speed,
         precision="double",
         device="cpu",
     )
-    a, tau = source(users, 1, 1.0)
-    H = cir_to_ofdm_channel(frequencies, a, tau)[:, 0, :, 0, :, 0, :]  # (users, receive, transmit, N)
+    a, tau = source(users, symbols, SYMBOL_RATE)
+    H = cir_to_ofdm_channel(frequencies, a, tau)[:, 0, :, 0].flatten(3)  # (users, receive, transmit, T N)
     return torch.cat(list(H.permute(0, 3, 1, 2)), dim=2 if direction == "uplink" else 1)
 
 
@@ -103,6 +107,64 @@ def test_equals_sionna_on_the_grid(model, dtype):
     assert H.shape == (3276, 8, 6) and H.dtype == dtype
     # In double precision Sionna's phases, about 3,000 radians, carry the rounding: 2000 eps instead of 20.
     close(H, expected, scale=expected.abs().max().item() * (1 if dtype == torch.complex64 else 100))
+
+
+@pytest.mark.parametrize("direction", ["uplink", "downlink"])
+def test_moving_users_are_sionnas_at_the_symbols(direction):
+    moving = {"speed": 30 / 3.6, "symbols": 14, "power_control": False, "dtype": torch.complex128}
+    channel = wireless.cdl("C", **SMALL, users=2, direction=direction, delay_spread=300e-9, **moving)
+    assert channel.names == ("time", "frequency") and channel.units == ("s", "Hz")
+    expected = sionna_channel(
+        "C",
+        users=2,
+        turns=[math.pi / 6, -math.pi / 6],
+        base=(2, 3, 1),
+        user=(1, 2, 1),
+        direction=direction,
+        spread=300e-9,
+        seed=0,
+        frequencies=channel.frequencies[:, 0],
+        speed=30 / 3.6,
+        symbols=14,
+    )
+    p = torch.cartesian_prod(channel.times[:, 0], channel.frequencies[:, 0])
+    close(channel(p), expected, scale=100 * expected.abs().max().item())
+    mixed = torch.randperm(len(p), generator=torch.Generator().manual_seed(0))[:500]
+    close(channel(p[mixed]), expected[mixed], scale=100 * expected.abs().max().item())
+
+
+def test_between_the_symbols_it_is_what_finer_samples_are():
+    moving = {"speed": 120 / 3.6, "power_control": False, "dtype": torch.complex128}
+    fine = wireless.cdl("C", **SMALL, users=2, symbols=33, **moving)
+    coarse = wireless.Channel(fine.coefficients[..., ::2], fine.delays, -960e3, 930e3, times=fine.times[::2])
+    p = torch.cartesian_prod(fine.times[:, 0], torch.tensor([-960e3, 1.5, 930e3], dtype=torch.float64))
+    size = float(fine.coefficients.abs().sum(dim=1).max())
+    # Doppler shifts of 390 Hz and samples 71 us apart: 1/36.
+    assert float((coarse(p) - fine(p)).abs().max()) < 2e-6 * size
+    still = p.clone()
+    still[:, 0] = 0
+    assert float((fine(p) - fine(still)).abs().max()) > 0.1 * size
+
+
+def test_users_at_rest_stay_as_they_are_whatever_the_time():
+    still, moving = (
+        wireless.cdl("B", **SMALL, users=2, symbols=symbols, delay_spread=[5e-8, 3e-7]) for symbols in (1, 3)
+    )
+    p = moving.box.uniform(50, torch.Generator().manual_seed(0))
+    close(moving(p), still(p[:, 1:]), scale=float(still(p[:, 1:]).abs().max()))
+
+
+def test_a_channel_follows_time_and_frequency():
+    channel = wireless.cdl("A", **SMALL, speed=30.0, symbols=14, dtype=torch.complex128)
+    p = channel.box.uniform(5, torch.Generator().manual_seed(0)).requires_grad_()
+    (slope,) = torch.autograd.grad(channel(p).real.sum(), p)
+    for i, step in enumerate((1e-8, 1.0)):
+        moved = torch.zeros(2, dtype=torch.float64)
+        moved[i] = step
+        up, down = (channel(p.detach() + sign * moved).real.sum(dim=(1, 2)) for sign in (1, -1))
+        torch.testing.assert_close(
+            slope[:, i], (up - down) / (2 * step), rtol=1e-4, atol=1e-4 * float(slope[:, i].abs().max())
+        )
 
 
 def test_downlink_stacks_rows_and_delay_spreads_may_differ():
@@ -267,6 +329,9 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"user_antennas": 0}, "`user_antennas`: expected at least 1"),
         ({"user_antennas": (4,)}, "`user_antennas`: expected a number"),
         ({"base_pattern": "dipole"}, "`base_pattern`: expected 'omni' or '38.901', got 'dipole'"),
+        ({"speed": 1.0}, "`speed`: expected 0 for one symbol, got 1.0; ask for more: symbols=14 is a slot"),
+        ({"speed": -1.0, "symbols": 2}, "`speed`: expected a finite number at least 0"),
+        ({"symbols": 0}, "`symbols`: expected at least 1"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -286,6 +351,12 @@ def test_bad_types():
         wireless.Channel(paths, torch.ones(2), -1.0, 1.0)
     with pytest.raises(ValueError, match="`coefficients`, `delays`: expected shapes"):
         wireless.Channel(paths[0], torch.ones(1, 2), -1.0, 1.0)
+    moving, delays = paths[..., None].repeat(1, 1, 1, 1, 3), torch.ones(1, 2)
+    with pytest.raises(ValueError, match=r"expected shapes \(users, L, m, n, T\) and \(users, L\)"):
+        wireless.Channel(paths, delays, -1.0, 1.0, times=torch.arange(3.0)[:, None])
+    for times in (torch.arange(2.0)[:, None], torch.arange(3.0), torch.zeros(3, 1)):
+        with pytest.raises(ValueError, match=r"`times`: expected rising times of shape \(3, 1\)"):
+            wireless.Channel(moving, delays, -1.0, 1.0, times=times)
 
 
 def test_band_and_noise():
