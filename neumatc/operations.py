@@ -288,7 +288,7 @@ class LinearOperation(Operation):
 class Inverse(LinearOperation):
     r"""The inverse X = A^{-1} of a square matrix, the solution of A X = I.
 
-    Residual: :math:`\rho = \|A X - I\|_F / \sqrt{n}`, the root-mean-square singular value of A X - I. It costs one
+    Residual: :math:`\|A X - I\|_F / \sqrt{n}`, the root-mean-square singular value of A X - I. It costs one
     n x n matrix product, 2 n^3 operations, as many as an inversion.
 
     Bound: if :math:`\rho = \|R\|_F < 1` for :math:`R = I - A X`, then A is invertible, and

@@ -1,5 +1,7 @@
 """The measurements behind the chapter *Measured*: records go round, and the tables show what they hold."""
 
+import math
+
 import pytest
 import torch
 
@@ -113,15 +115,27 @@ def test_speed_is_shown_for_every_exact_method():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["inverse: NumPy loop", "inverse: Cholesky"]
 
 
-def test_of_the_peers_with_a_number_of_solves_the_faster_is_shown():
-    def peer(time):
-        return {"solves": 206, "error": 2e-6, "after": [1.0, 2.0, 3.0], "with the fit": [time] * 3}
+@pytest.mark.parametrize(
+    ("after", "both", "names"),
+    [
+        ((3.0, 2.0), (0.9, 0.8), ["cubic spline"]),
+        ((2.0, 3.0), (0.9, 0.8), ["Chebyshev", "cubic spline"]),
+        ((2.0, 3.0), (0.9, math.nan), ["Chebyshev"]),
+        ((3.0, 2.0), (0.9, math.nan), ["cubic spline", "Chebyshev"]),
+    ],
+)
+def test_of_the_peers_with_a_number_of_solves_the_fastest_is_shown_for_each_way_of_counting(after, both, names):
+    def peer(after, both):
+        return {"solves": 206, "error": 2e-6, "after": [after] * 3, "with the fit": [both] * 3}
 
-    peers = {"piecewise Chebyshev": peer(2.0), "Chebyshev": peer(0.9), "cubic spline": peer(0.8)}
+    peers = {"piecewise Chebyshev": peer(2.0, 2.0)}
+    peers |= {name: peer(*own) for name, *own in zip(("Chebyshev", "cubic spline"), after, both)}
     record = Record("speed", profile="cpu", device="cpu", seed=0)
     record.numbers |= {"inverse": rows(interpolation=peers), "many": [{}], "busy": [{}]}
     shown = [row[5] for row in measurements.speed_table(record).rows]
-    assert shown[2:] == ["piecewise Chebyshev, 206 solves, 2.0e-06", "cubic spline, 206 solves, 2.0e-06"]
+    assert shown[2:] == [f"{name}, 206 solves, 2.0e-06" for name in ("piecewise Chebyshev", *names)]
+    (row,) = measurements.compared(record)
+    assert [name for name, _ in measurements.interpolated(row, "after")] == ["piecewise Chebyshev", names[0]]
 
 
 def test_every_study_of_speed_is_taken(project, monkeypatch):

@@ -209,7 +209,7 @@ def test_an_unknown_part_is_named(capsys):
 
 def test_the_strongest_exact_method_follows_the_matrices():
     definite, other = family("smooth", 8)(GRID[:3, None]), family("resonances", 8)(GRID[:3, None] + 2)
-    for A, name in ((definite, "torch_cholesky"), (other, "scipy_batched")):
+    for A, name in ((definite, "torch_cholesky"), (other, "numpy_batched")):
         method = synthetic_experiments.strongest(A)
         assert method.__name__ == name
         torch.testing.assert_close(method(A) @ A, torch.eye(8, dtype=A.dtype).expand_as(A), atol=1e-8, rtol=0)
@@ -311,22 +311,25 @@ def test_who_wins_is_read_from_the_record(record):
 def test_a_verdict_on_sampling_needs_seeds_and_a_margin(factor, count, better):
     found = provenance.Record("synthetic_experiments", profile="cpu", device="cpu", seed=0)
     for part, error in (("training", 1.0), ("ablation", factor)):
-        found.numbers[part] = [{"kind": "smooth", "seed": seed, "error": error} for seed in range(count)]
-    assert synthetic_pages.sampling_helps(found, "inverse") == (better, [])
+        found.numbers[part] = [{"kind": "smooth", "seed": seed, "error": error, "worst": 1.0} for seed in range(count)]
+    assert synthetic_pages.sampling_helps(found, "inverse", "error") == (better, [])
     told = "better for 1 (smooth)" if better else "better or worse for none"
     assert synthetic_pages.sampling_text(found, "inverse", "inverses") == (
-        f"Of the 1 inverses informed sampling is clearly {told}."
+        f"Of the 1 inverses informed sampling is in the mean error clearly {told}; "
+        "in the largest error clearly better or worse for none."
     )
 
 
-def test_a_verdict_on_sampling_counts_what_is_better_worse_and_undecided():
+def test_a_verdict_on_sampling_counts_what_is_better_and_worse_in_both_errors():
     found = provenance.Record("synthetic_experiments", profile="cpu", device="cpu", seed=0)
     for part, errors in (("training", (1.0, 1.0, 1.0)), ("ablation", (2.0, 0.5, 1.0))):
-        rows = zip(("smooth", "kinks", "jumps"), errors)
-        found.numbers[part] = [{"kind": k, "seed": seed, "error": e} for k, e in rows for seed in range(5)]
+        rows = list(zip(("smooth", "kinks", "jumps"), errors, errors[::-1]))
+        found.numbers[part] = [
+            {"kind": k, "seed": seed, "error": e, "worst": worst} for k, e, worst in rows for seed in range(5)
+        ]
     assert synthetic_pages.sampling_text(found, "inverse", "inverses") == (
-        "Of the 3 inverses informed sampling is clearly better for 1 (smooth) and clearly worse for 1 (kinks); for the "
-        "other 1 the study decides nothing."
+        "Of the 3 inverses informed sampling is in the mean error clearly better for 1 (smooth) and clearly worse for "
+        "1 (kinks); in the largest error clearly better for 1 (jumps) and clearly worse for 1 (kinks)."
     )
 
 

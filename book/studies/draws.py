@@ -105,6 +105,12 @@ def fewer(found: Sequence[Row]) -> tuple[int, int]:
     return sum(row["solves"] < row["peer"]["solves"] for row in rows), len(rows)
 
 
+def finer(found: Sequence[Row]) -> list[float]:
+    """Return of each problem how many times the error of interpolation in pieces that of the map is, the median."""
+    ratios = [[row["error"] / row["peer"]["error"] for row in x["draws"] if "peer" in row] for x in found]
+    return [statistics.median(own) for own in ratios if own]
+
+
 def worst(found: Sequence[Row]) -> tuple[float, str]:
     """Return the largest share of a band above the tolerance where the report says met, with the problem's name."""
     shares = [(row["above"], x["name"]) for x in found for row in x["draws"] if row["met"]]

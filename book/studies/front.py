@@ -29,6 +29,7 @@ from studies import (
     texts,
 )
 from studies.texts import listed, times, two_digits
+from studies.texts import ratios_between as between
 
 RECORDS = (
     "speed",
@@ -149,20 +150,6 @@ def verdict(ratio: Ratio) -> str:
     """
     low, _, high = ratio
     return FASTER if low > 1 else SLOWER if high < 1 else EVEN
-
-
-def between(values: Iterable[float]) -> str:
-    """Return a range of ratios in words.
-
-    Example:
-        >>> between([2.46, math.nan, 3.11]), between([1.93]), between([math.nan])
-        ('2.5 to 3.1', '1.9', 'not timed')
-    """
-    found = sorted(texts.without_nan(values))
-    if not found:
-        return texts.UNTIMED
-    ends = [times(x) for x in (found[0], found[-1])]
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def counts(values: Iterable[float]) -> str:

@@ -287,7 +287,7 @@ HEADLINES = (
     ),
     Headline(
         "continuity-levels",
-        "solves of six levels that come close and stay apart",
+        "solves of six levels that stay well apart",
         "continuity/paths/six levels/solves",
         "count",
         SOLVES,

@@ -98,6 +98,8 @@ def glue_cases(record: Record) -> None:
     glue("ms-cases", len(found))
     glue("ms-solves", cases.SOLVES)
     glue("ms-cases-right", sum(x["right"] for x in found))
+    glue("ms-cases-limited", sum(x["most_solves"] is not None for x in found))
+    glue("ms-cases-at-limit", sum(x["most_solves"] == x["solves"] for x in found))
     glue("ms-cases-slower", sum(x["multiple"] > cases.SOLVES for x in found))
 
 
@@ -158,6 +160,7 @@ def glue_draws(record: Record) -> None:
     glue("ms-draws-above", f"{100 * share:.1f} % ({name})")
     fewer, beside = draws.fewer(found)
     glue("ms-draws-fewer", fewer)
+    glue("ms-draws-finer", texts.ratios_between(draws.finer(found)))
     glue("ms-draws-over", draws.above(found, random_families.TARGET))
     glue("ms-draws-cheapest", draws.cheapest(found))
     glue("ms-draws-beside", beside)
@@ -182,11 +185,17 @@ def last(ratio: Sequence[float]) -> float:
     return math.inf if math.isnan(ratio[1]) else ratio[1]
 
 
-def interpolated(row: dict[str, object]) -> list[tuple[str, dict[str, object]]]:
-    """Peers of a row that are shown: the one in pieces, and the faster one of those that got a number of solves."""
+def interpolated(row: dict[str, object], *when: str) -> list[tuple[str, dict[str, object]]]:
+    """Peers of a row that are shown: the one in pieces, and of those that got a number of solves the fastest.
+
+    Args:
+        row: Of the study of speed.
+        when: ``"after"`` the fit, or ``"with the fit"``; default: the fastest of both.
+    """
     peers = dict(row.get("interpolation", {}))
     shown = [(PIECES, peers.pop(PIECES))] if PIECES in peers else []
-    return shown + sorted(peers.items(), key=lambda item: last(item[1][WHEN[1]]))[:1]
+    fastest = [min(peers, key=lambda name: last(peers[name][column])) for column in when or WHEN if peers]
+    return shown + [(name, peers[name]) for name in dict.fromkeys(fastest)]
 
 
 def rivals(row: dict[str, object]) -> list[tuple[str, list[tuple[float, ...]]]]:
@@ -242,10 +251,12 @@ def glue_interpolation(rows: Sequence[dict[str, object]]) -> None:
     peers = [interpolated(x) for x in rows if interpolated(x)]
     glue("ms-interpolated", len(peers))
     for key, pieces in (("pieces", True), ("number", False)):
-        found = [peer for own in peers for peer in own if (peer[0] == PIECES) == pieces]
-        glue(f"ms-{key}-names", texts.listed(sorted({name for name, _ in found})))
+        glue(f"ms-{key}-names", texts.listed(sorted({name for own in peers for name, _ in own} - {PIECES})))
         for short, when in zip(("after", "with"), WHEN):
+            found = [peer for x in rows for peer in interpolated(x, when) if (peer[0] == PIECES) == pieces]
             glue(f"ms-{key}-{short}", tally([x[when] for _, x in found]))
+    finer = [x["error"] / peer["error"] for x in rows for name, peer in interpolated(x) if name == PIECES]
+    glue("ms-finer", texts.ratios_between(finer))
 
 
 def glue_speed(record: Record) -> None:

@@ -471,9 +471,9 @@ def _part_path(part: str) -> Path:
 
 
 def strongest(A: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the fastest exact inverse for such matrices: Cholesky if they are definite, else LU, on all threads."""
+    """Return the fastest exact inverse for such matrices: Cholesky if definite, else NumPy's LU, on all threads."""
     definite = not A.is_complex() and bool((torch.linalg.cholesky_ex(A)[1] == 0).all())
-    return solvers.torch_cholesky if definite else solvers.scipy_batched
+    return solvers.torch_cholesky if definite else solvers.numpy_batched
 
 
 def timed(problem: nm.Problem, surrogate: nm.Surrogate, refit: Callable, exact: dict, count: int, rounds: int) -> dict:

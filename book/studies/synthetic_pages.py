@@ -401,23 +401,22 @@ def basis_text(record: Record) -> str:
     )
 
 
-def sampling_helps(record: Record, operation: str) -> tuple[list[str], list[str]]:
+def sampling_helps(record: Record, operation: str, key: str) -> tuple[list[str], list[str]]:
     """Return the families where informed sampling is clearly better, and where worse: both quartiles, enough seeds."""
-    quarters = {k: quartiles(ratios) for k, ratios in pairs(record, operation).items() if len(ratios) >= ENOUGH}
+    quarters = {k: quartiles(ratios) for k, ratios in pairs(record, operation, key).items() if len(ratios) >= ENOUGH}
     better = [TITLES[kind] for kind, (low, _, _) in quarters.items() if low > CLEAR]
     return better, [TITLES[kind] for kind, (_, _, high) in quarters.items() if high < 1 / CLEAR]
 
 
 def sampling_text(record: Record, operation: str, noun: str) -> str:
-    """Return in a sentence for how many families informed sampling is clearly better or worse, and for which."""
-    better, worse = sampling_helps(record, operation)
-    total, clear = len(pairs(record, operation)), {"better": better, "worse": worse}
-    named = [f"{how} for {len(names)} ({listed(names)})" for how, names in clear.items() if names]
-    if not named:
-        return f"Of the {total} {noun} informed sampling is clearly better or worse for none."
-    rest = total - len(better) - len(worse)
-    undecided = f"; for the other {rest} the study decides nothing" * bool(rest)
-    return f"Of the {total} {noun} informed sampling is clearly {' and clearly '.join(named)}{undecided}."
+    """Return in two sentences for how many families informed sampling is clearly better or worse, and for which."""
+    total, said = len(pairs(record, operation)), []
+    for key, error in (("error", "mean"), ("worst", "largest")):
+        better, worse = sampling_helps(record, operation, key)
+        clear = {"better": better, "worse": worse}
+        named = [f"clearly {how} for {len(names)} ({listed(names)})" for how, names in clear.items() if names]
+        said.append(f"in the {error} error {' and '.join(named) or 'clearly better or worse for none'}")
+    return f"Of the {total} {noun} informed sampling is {'; '.join(said)}."
 
 
 def training_text(record: Record) -> str:

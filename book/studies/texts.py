@@ -89,6 +89,20 @@ def spread(ratio: Sequence[float]) -> str:
 UNTOLD = "No time is published: it spread too much, or the machine had other work."
 
 
+def ratios_between(values: Iterable[float]) -> str:
+    """Return a range of ratios in words.
+
+    Example:
+        >>> ratios_between([2.46, math.nan, 3.11]), ratios_between([1.93]), ratios_between([math.nan])
+        ('2.5 to 3.1', '1.9', 'not timed')
+    """
+    found = sorted(without_nan(values))
+    if not found:
+        return UNTIMED
+    ends = [times(x) for x in (found[0], found[-1])]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
 def between(low: float, high: float, digits: str = ".1g") -> str:
     """Return the ends of some numbers in words; where both read alike, that all are the same.
 
