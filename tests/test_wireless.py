@@ -201,6 +201,100 @@ def test_between_subcarriers_equals_the_direct_sum(dtype):
     close(channel(torch.from_numpy(f)[:, None]), torch.from_numpy(direct), scale=scale)
 
 
+# Drops and tapped delay lines
+
+
+def sionna_drop(scenario, direction, *, users, frequencies, speed, symbols, seed):
+    """Build a drop through Sionna's public interface, up to its OFDM channel: (T N, m, n) in complex128."""
+    from sionna.phy.channel import cir_to_ofdm_channel, gen_single_sector_topology, tr38901
+
+    room = {"precision": "double", "device": "cpu"}
+    panel = {"polarization_type": "V", "polarization": "single", "carrier_frequency": 3.5e9, **room}
+    base, user = (
+        tr38901.PanelArray(num_rows_per_panel=rows, num_cols_per_panel=columns, antenna_pattern=pattern, **panel)
+        for rows, columns, pattern in ((2, 3, "38.901"), (1, 2, "omni"))
+    )
+    sionna_phy.config.seed = seed
+    loss = {} if scenario == "RMa" else {"o2i_model": "low"}
+    arrays = {"ut_array": user, "bs_array": base, "direction": direction}
+    model = getattr(tr38901, scenario)(carrier_frequency=3.5e9, **arrays, **loss, **room)
+    speeds = {"min_ut_velocity": speed, "max_ut_velocity": speed}
+    model.set_topology(*gen_single_sector_topology(1, users, scenario.lower(), **speeds, **room))
+    a, tau = model(symbols, SYMBOL_RATE)
+    H = cir_to_ofdm_channel(frequencies, a, tau)[0]  # (receivers, receive, transmitters, transmit, T, N)
+    if direction == "uplink":
+        return H[0].flatten(1, 2).permute(2, 3, 0, 1).flatten(0, 1)
+    return H[:, :, 0].flatten(0, 1).permute(2, 3, 0, 1).flatten(0, 1)
+
+
+@pytest.mark.parametrize("scenario", ["UMi", "UMa", "RMa"])
+@pytest.mark.parametrize("direction", ["uplink", "downlink"])
+def test_a_drop_is_sionnas(scenario, direction):
+    moving = {"speed": 2.0, "symbols": 2, "dtype": torch.complex128}
+    channel = wireless.drop(scenario, **SMALL, users=5, direction=direction, seed=4, **moving)
+    expected = sionna_drop(
+        scenario,
+        direction,
+        users=5,
+        frequencies=channel.frequencies[:, 0],
+        speed=2.0,
+        symbols=2,
+        seed=4,
+    )
+    found = channel(torch.cartesian_prod(channel.times[:, 0], channel.frequencies[:, 0]))
+    axis = 1 if direction == "uplink" else 2
+    # User by user: powers lie many decades apart.
+    for own, other in zip(found.chunk(5, dim=3 - axis), expected.chunk(5, dim=3 - axis)):
+        close(own, other, scale=100 * other.abs().max().item())
+
+
+def test_users_of_a_drop_are_near_and_far_and_in_time():
+    channel = wireless.drop("UMi", **SMALL, users=40, seed=1)
+    gains = 10 * torch.log10(channel.coefficients.abs().square().sum(dim=(1, 2, 3)))
+    assert float(gains.max() - gains.min()) > 30
+    assert float(gains.min()) > -140 and float(gains.max()) < -50
+    # Paths of no power do not count: Sionna puts them a second away.
+    assert float(channel.delays.max()) < 1e-5
+    controlled = wireless.drop("UMi", **SMALL, users=40, seed=1, power_control=True)
+    energy = controlled.coefficients.abs().square().sum(dim=(1, 2)).mean(dim=1)
+    torch.testing.assert_close(energy, torch.ones(40), rtol=1e-5, atol=0)
+
+
+def test_a_tapped_delay_line_is_sionnas_without_correlation():
+    from sionna.phy.channel import cir_to_ofdm_channel
+    from sionna.phy.channel.tr38901 import TDL
+
+    settings = {"subcarriers": 64, "delay_spread": 2e-7, "power_control": False, "dtype": torch.complex128}
+    channel = wireless.tdl("D", **settings, base_antennas=3, user_antennas=2, users=2, speed=20.0, symbols=3, seed=5)
+    sionna_phy.config.seed = 5
+    antennas = {"num_rx_ant": 3, "num_tx_ant": 2, "precision": "double", "device": "cpu"}
+    a, tau = TDL("D", 2e-7, 3.5e9, min_speed=20.0, max_speed=20.0, **antennas)(2, 3, SYMBOL_RATE)
+    expected = cir_to_ofdm_channel(channel.frequencies[:, 0], a, tau)[:, 0, :, 0]
+    expected = torch.cat(list(expected.permute(0, 3, 4, 1, 2).flatten(1, 2)), dim=2)
+    found = channel(torch.cartesian_prod(channel.times[:, 0], channel.frequencies[:, 0]))
+    close(found, expected, scale=100 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("direction", ["uplink", "downlink"])
+def test_antennas_of_a_tapped_delay_line_are_correlated_as_asked(direction):
+    phase = torch.exp(1j * torch.tensor([0.0, 0.7, 1.9], dtype=torch.float64))
+    base = 0.8 * torch.outer(phase, phase.conj()) + 0.2 * torch.eye(3)
+    line = torch.exp(1j * torch.tensor([0.0, 2.1], dtype=torch.float64))
+    user = torch.outer(line, line.conj())  # of rank one: it has no Cholesky factor
+    counts = {"base_antennas": 3, "user_antennas": 2, "users": 3000}
+    correlations = {"base_correlation": base, "user_correlation": user}
+    channel = wireless.tdl(
+        "A", **counts, **correlations, power_control=False, direction=direction, dtype=torch.complex128
+    )
+    H = channel.coefficients.sum(dim=1)  # at the carrier
+    H = H if direction == "uplink" else H.mT
+    for R, blocks in ((base, H), (user, H.mT)):
+        found = (blocks @ blocks.mH).mean(dim=0)
+        found = found / found.diagonal().real.mean()
+        assert float((found - R).abs().max()) < 0.08  # 3,000 draws
+    assert float((H[:, :, 1] - H[:, :, 0] * line[1]).abs().max()) < 1e-7
+
+
 def test_users_are_spread_over_the_sector():
     # Omnidirectional elements, one vertical column: a turn about the vertical axis changes nothing at the array.
     column = {"base_antennas": (4, 1), "user_antennas": 1, "base_pattern": "omni", "users": 2, "subcarriers": 8}
@@ -302,7 +396,7 @@ before = torch.get_rng_state()
 wireless.cdl("A", subcarriers=8, base_antennas=1, user_antennas=1)
 assert torch.equal(before, torch.get_rng_state())
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(wireless.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(wireless.__file__).parents[2])
 
 
 def test_a_missing_sionna_names_the_remedy(monkeypatch):
@@ -329,7 +423,7 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"user_antennas": 0}, "`user_antennas`: expected at least 1"),
         ({"user_antennas": (4,)}, "`user_antennas`: expected a number"),
         ({"base_pattern": "dipole"}, "`base_pattern`: expected 'omni' or '38.901', got 'dipole'"),
-        ({"speed": 1.0}, "`speed`: expected 0 for one symbol, got 1.0; ask for more: symbols=14 is a slot"),
+        ({"speed": 1.0}, "`speed`: expected 0 for one symbol, got 1.0; ask for more symbols: 14 are a slot"),
         ({"speed": -1.0, "symbols": 2}, "`speed`: expected a finite number at least 0"),
         ({"symbols": 0}, "`symbols`: expected at least 1"),
     ],
@@ -337,6 +431,35 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         wireless.cdl(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wireless.drop("UMx"), "`scenario`: expected 'UMi', 'UMa' or 'RMa', got 'UMx'"),
+        (lambda: wireless.drop(penetration="none"), "`penetration`: expected 'low' or 'high'"),
+        (lambda: wireless.drop(users=0), "`users`: expected at least 1"),
+        (lambda: wireless.drop(speed=3.0), "`speed`: expected 0 for one symbol"),
+        (lambda: wireless.tdl("F"), "`model`: expected 'A', 'B', 'C', 'D' or 'E'"),
+        (lambda: wireless.tdl(base_antennas=(2, 2)), "`base_antennas`: expected an integer"),
+        (lambda: wireless.tdl(delay_spread=0.0), "`delay_spread`: expected a finite number above 0"),
+        (
+            lambda: wireless.tdl(base_correlation=torch.eye(3)),
+            "`base_correlation`: expected a Hermitian matrix of shape",
+        ),
+        (
+            lambda: wireless.tdl(base_antennas=2, base_correlation=torch.tensor([[1.0, 2.0], [2.0, 1.0]])),
+            "`base_correlation`: expected no negative eigenvalue, got -1; take a covariance",
+        ),
+        (
+            lambda: wireless.tdl(base_antennas=2, base_correlation=torch.tensor([[1.0, 0.5], [0.2, 1.0]])),
+            "`base_correlation`: expected a Hermitian matrix",
+        ),
+    ],
+)
+def test_bad_drops_and_tapped_delay_lines(call, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        call()
 
 
 def test_bad_types():

@@ -116,7 +116,9 @@ def cdl(
         (torch.Size([5, 64, 32]), torch.Size([1, 32, 32]))
     """
     checks.choice("model", model, ("A", "B", "C", "D", "E"))
-    setting = _Setting(carrier_frequency, subcarriers, subcarrier_spacing, speed, symbols, direction, seed, dtype, device)
+    setting = _Setting(
+        carrier_frequency, subcarriers, subcarrier_spacing, speed, symbols, direction, seed, dtype, device
+    )
     users = checks.integer("users", users, 1)
     spreads = [checks.number("delay_spread", s, above=0.0) for s in checks.each("delay_spread", delay_spread, users)]
     sector = checks.number("sector", sector, at_least=0.0, at_most=360.0)
@@ -167,8 +169,8 @@ def tdl(
         base_antennas, user_antennas: Numbers of antennas.
         base_correlation, user_correlation: R_b and R_u, Hermitian with ones on the diagonal, shapes
             (base_antennas, base_antennas) and (user_antennas, user_antennas); default: none.
-        carrier_frequency, subcarriers, subcarrier_spacing, delay_spread, users, power_control, speed, symbols, direction,
-            seed, dtype, device: As for `cdl`; one delay spread.
+        carrier_frequency, subcarriers, subcarrier_spacing, delay_spread, users, power_control, speed, symbols,
+            direction, seed, dtype, device: As for `cdl`; one delay spread.
 
     Returns:
         The channel, over the frequency offset from the carrier in Hz, or over time in seconds and that offset.
@@ -183,7 +185,9 @@ def tdl(
         (8, 4)
     """
     checks.choice("model", model, ("A", "B", "C", "D", "E"))
-    setting = _Setting(carrier_frequency, subcarriers, subcarrier_spacing, speed, symbols, direction, seed, dtype, device)
+    setting = _Setting(
+        carrier_frequency, subcarriers, subcarrier_spacing, speed, symbols, direction, seed, dtype, device
+    )
     users, spread = checks.integer("users", users, 1), checks.number("delay_spread", delay_spread, above=0.0)
     sides = {"base": (base_antennas, base_correlation), "user": (user_antennas, user_correlation)}
     counts = {side: checks.integer(f"{side}_antennas", count, 1) for side, (count, _) in sides.items()}
@@ -226,8 +230,8 @@ def drop(
     heights, and the part of users that are indoors are Sionna's defaults for the scenario.
 
     Coefficients hold the path gain: |H_ij|^2 is received over transmitted power, about 1e-8 to 1e-14. The noise that
-    goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure of 5 dB
-    is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
+    goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure of
+    5 dB is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
 
     What is not modelled: other cells, blockage, timing and frequency errors. Delays are those after the first path of
     each user, as in the standard, so all users are in time.
@@ -254,7 +258,9 @@ def drop(
         (64, 8)
     """
     name = SCENARIOS[checks.choice("scenario", scenario, tuple(SCENARIOS))]
-    setting = _Setting(carrier_frequency, subcarriers, subcarrier_spacing, speed, symbols, direction, seed, dtype, device)
+    setting = _Setting(
+        carrier_frequency, subcarriers, subcarrier_spacing, speed, symbols, direction, seed, dtype, device
+    )
     users, penetration = checks.integer("users", users, 1), checks.choice("penetration", penetration, ("low", "high"))
     base, user = setting.panels((base_antennas, base_pattern), (user_antennas, user_pattern))
     (Model,) = from_sionna("sionna.phy.channel.tr38901", scenario)
@@ -268,10 +274,10 @@ def drop(
         return source(symbols, setting.rate)
 
     a, tau = setting.drawn(draw)
-    # (receivers, receive, transmitters, transmit, L, T) and (receivers, transmitters, L), of which one side is the base.
+    # (receivers, receive, transmitters, transmit, L, T) and (receivers, transmitters, L); one side is the base station.
     a, tau = (a[0, 0].movedim(1, 0), tau[0, 0]) if direction == "uplink" else (a[0, :, :, 0], tau[0, :, 0])
     # Users with fewer clusters than others have paths of no power, one second late (Sionna 2.2.0).
-    there = (a != 0).flatten(3).any(dim=3).any(dim=(1, 2)) if a.ndim == 4 else (a != 0).any(dim=-1).any(dim=(1, 2))
+    there = (a != 0).any(dim=-1).any(dim=2).any(dim=1)
     return setting.channel(a.movedim(-2, 1), torch.where(there, tau, 0.0), power_control)
 
 
@@ -347,7 +353,7 @@ def _root(name: str, R: Tensor | None, count: int) -> Tensor:
     """Return the Hermitian root of a correlation matrix in double precision; that of none is the identity."""
     if R is None:
         return torch.eye(count, dtype=torch.complex128)
-    R = checks.tensor(R).to("cpu", torch.complex128)
+    R = torch.as_tensor(R).to("cpu", torch.complex128)
     good = R.shape == (count, count) and bool(torch.isfinite(R).all()) and bool((R.diagonal() - 1).abs().max() < 1e-6)
     good = good and bool((R - R.mH).abs().max() < 1e-6)
     expected = f"a Hermitian matrix of shape ({count}, {count}) with ones on the diagonal"
