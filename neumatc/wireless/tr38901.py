@@ -276,7 +276,7 @@ def drop(
     a, tau = setting.drawn(draw)
     # (receivers, receive, transmitters, transmit, L, T) and (receivers, transmitters, L); one side is the base station.
     a, tau = (a[0, 0].movedim(1, 0), tau[0, 0]) if direction == "uplink" else (a[0, :, :, 0], tau[0, :, 0])
-    # Users with fewer clusters than others have paths of no power, one second late (Sionna 2.2.0).
+    # Paths of no power may come seconds late: users with fewer clusters than others have them (Sionna 2.2.0).
     there = (a != 0).any(dim=-1).any(dim=2).any(dim=1)
     return setting.channel(a.movedim(-2, 1), torch.where(there, tau, 0.0), power_control)
 
