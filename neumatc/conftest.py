@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 # Calls of the examples, and the package of an extra that they need.
-_NEEDS = {"wireless.cdl(": "sionna", ".plot(": "matplotlib"}
+_NEEDS = {"import wireless": "sionna", ".plot(": "matplotlib"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,6 +15,8 @@ from neumatc import wireless
 from studies import practice
 
 sionna_phy = pytest.importorskip("sionna.phy", reason='needs Sionna: pip install "neumatc[wireless]"')
+# Of 5G at 30 kHz: 14 symbols in half a millisecond.
+SYMBOL_RATE = 28e3
 SMALL = {"subcarriers": 64, "base_antennas": (2, 3), "user_antennas": 2}
 
 
@@ -33,8 +35,8 @@ def close(actual, expected, scale=None):
     torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=0, atol=20 * eps * scale)
 
 
-def sionna_channel(model, *, users, turns, base, user, direction, spread, seed, frequencies):
-    """Build the same draw through Sionna's public interface, up to its OFDM channel: (N, m, n) in complex128."""
+def sionna_channel(model, *, users, turns, base, user, direction, spread, seed, frequencies, speed=0.0, symbols=1):
+    """Build the same draw through Sionna's public interface, up to its OFDM channel: (T N, m, n) in complex128."""
     from sionna.phy.channel import cir_to_ofdm_channel
     from sionna.phy.channel.tr38901 import CDL, PanelArray
 
@@ -59,11 +61,13 @@ def sionna_channel(model, *, users, turns, base, user, direction, spread, seed, 
         panel(*base, "38.901"),
         direction=direction,
         bs_orientation=torch.tensor([[turn, 0.0, 0.0] for turn in turns], dtype=torch.float64),
+        min_speed=speed,
+        max_speed=speed,
         precision="double",
         device="cpu",
     )
-    a, tau = source(users, 1, 1.0)
-    H = cir_to_ofdm_channel(frequencies, a, tau)[:, 0, :, 0, :, 0, :]  # (users, receive, transmit, N)
+    a, tau = source(users, symbols, SYMBOL_RATE)
+    H = cir_to_ofdm_channel(frequencies, a, tau)[:, 0, :, 0].flatten(3)  # (users, receive, transmit, T N)
     return torch.cat(list(H.permute(0, 3, 1, 2)), dim=2 if direction == "uplink" else 1)
 
 
@@ -105,6 +109,64 @@ def test_equals_sionna_on_the_grid(model, dtype):
     close(H, expected, scale=expected.abs().max().item() * (1 if dtype == torch.complex64 else 100))
 
 
+@pytest.mark.parametrize("direction", ["uplink", "downlink"])
+def test_moving_users_are_sionnas_at_the_symbols(direction):
+    moving = {"speed": 30 / 3.6, "symbols": 14, "power_control": False, "dtype": torch.complex128}
+    channel = wireless.cdl("C", **SMALL, users=2, direction=direction, delay_spread=300e-9, **moving)
+    assert channel.names == ("time", "frequency") and channel.units == ("s", "Hz")
+    expected = sionna_channel(
+        "C",
+        users=2,
+        turns=[math.pi / 6, -math.pi / 6],
+        base=(2, 3, 1),
+        user=(1, 2, 1),
+        direction=direction,
+        spread=300e-9,
+        seed=0,
+        frequencies=channel.frequencies[:, 0],
+        speed=30 / 3.6,
+        symbols=14,
+    )
+    p = torch.cartesian_prod(channel.times[:, 0], channel.frequencies[:, 0])
+    close(channel(p), expected, scale=100 * expected.abs().max().item())
+    mixed = torch.randperm(len(p), generator=torch.Generator().manual_seed(0))[:500]
+    close(channel(p[mixed]), expected[mixed], scale=100 * expected.abs().max().item())
+
+
+def test_between_the_symbols_it_is_what_finer_samples_are():
+    moving = {"speed": 120 / 3.6, "power_control": False, "dtype": torch.complex128}
+    fine = wireless.cdl("C", **SMALL, users=2, symbols=33, **moving)
+    coarse = wireless.Channel(fine.coefficients[..., ::2], fine.delays, -960e3, 930e3, times=fine.times[::2])
+    p = torch.cartesian_prod(fine.times[:, 0], torch.tensor([-960e3, 1.5, 930e3], dtype=torch.float64))
+    size = float(fine.coefficients.abs().sum(dim=1).max())
+    # Doppler shifts of 390 Hz and samples 71 us apart: 1/36.
+    assert float((coarse(p) - fine(p)).abs().max()) < 2e-6 * size
+    still = p.clone()
+    still[:, 0] = 0
+    assert float((fine(p) - fine(still)).abs().max()) > 0.1 * size
+
+
+def test_users_at_rest_stay_as_they_are_whatever_the_time():
+    still, moving = (
+        wireless.cdl("B", **SMALL, users=2, symbols=symbols, delay_spread=[5e-8, 3e-7]) for symbols in (1, 3)
+    )
+    p = moving.box.uniform(50, torch.Generator().manual_seed(0))
+    close(moving(p), still(p[:, 1:]), scale=float(still(p[:, 1:]).abs().max()))
+
+
+def test_a_channel_follows_time_and_frequency():
+    channel = wireless.cdl("A", **SMALL, speed=30.0, symbols=14, dtype=torch.complex128)
+    p = channel.box.uniform(5, torch.Generator().manual_seed(0)).requires_grad_()
+    (slope,) = torch.autograd.grad(channel(p).real.sum(), p)
+    for i, step in enumerate((1e-8, 1.0)):
+        moved = torch.zeros(2, dtype=torch.float64)
+        moved[i] = step
+        up, down = (channel(p.detach() + sign * moved).real.sum(dim=(1, 2)) for sign in (1, -1))
+        torch.testing.assert_close(
+            slope[:, i], (up - down) / (2 * step), rtol=1e-4, atol=1e-4 * float(slope[:, i].abs().max())
+        )
+
+
 def test_downlink_stacks_rows_and_delay_spreads_may_differ():
     spreads = [50e-9, 300e-9]
     channel = wireless.cdl("A", **SMALL, users=2, delay_spread=spreads, direction="downlink", power_control=False)
@@ -137,6 +199,100 @@ def test_between_subcarriers_equals_the_direct_sum(dtype):
             direct[:, :, user] += rotation[:, None] * a[path, :, 0].astype(np.complex128)
     scale = 1.0 if dtype == torch.complex64 else 100.0
     close(channel(torch.from_numpy(f)[:, None]), torch.from_numpy(direct), scale=scale)
+
+
+# Drops and tapped delay lines
+
+
+def sionna_drop(scenario, direction, *, users, frequencies, speed, symbols, seed):
+    """Build a drop through Sionna's public interface, up to its OFDM channel: (T N, m, n) in complex128."""
+    from sionna.phy.channel import cir_to_ofdm_channel, gen_single_sector_topology, tr38901
+
+    room = {"precision": "double", "device": "cpu"}
+    panel = {"polarization_type": "V", "polarization": "single", "carrier_frequency": 3.5e9, **room}
+    base, user = (
+        tr38901.PanelArray(num_rows_per_panel=rows, num_cols_per_panel=columns, antenna_pattern=pattern, **panel)
+        for rows, columns, pattern in ((2, 3, "38.901"), (1, 2, "omni"))
+    )
+    sionna_phy.config.seed = seed
+    loss = {} if scenario == "RMa" else {"o2i_model": "low"}
+    arrays = {"ut_array": user, "bs_array": base, "direction": direction}
+    model = getattr(tr38901, scenario)(carrier_frequency=3.5e9, **arrays, **loss, **room)
+    speeds = {"min_ut_velocity": speed, "max_ut_velocity": speed}
+    model.set_topology(*gen_single_sector_topology(1, users, scenario.lower(), **speeds, **room))
+    a, tau = model(symbols, SYMBOL_RATE)
+    H = cir_to_ofdm_channel(frequencies, a, tau)[0]  # (receivers, receive, transmitters, transmit, T, N)
+    if direction == "uplink":
+        return H[0].flatten(1, 2).permute(2, 3, 0, 1).flatten(0, 1)
+    return H[:, :, 0].flatten(0, 1).permute(2, 3, 0, 1).flatten(0, 1)
+
+
+@pytest.mark.parametrize("scenario", ["UMi", "UMa", "RMa"])
+@pytest.mark.parametrize("direction", ["uplink", "downlink"])
+def test_a_drop_is_sionnas(scenario, direction):
+    moving = {"speed": 2.0, "symbols": 2, "dtype": torch.complex128}
+    channel = wireless.drop(scenario, **SMALL, users=5, direction=direction, seed=4, **moving)
+    expected = sionna_drop(
+        scenario,
+        direction,
+        users=5,
+        frequencies=channel.frequencies[:, 0],
+        speed=2.0,
+        symbols=2,
+        seed=4,
+    )
+    found = channel(torch.cartesian_prod(channel.times[:, 0], channel.frequencies[:, 0]))
+    axis = 1 if direction == "uplink" else 2
+    # User by user: powers lie many decades apart.
+    for own, other in zip(found.chunk(5, dim=3 - axis), expected.chunk(5, dim=3 - axis)):
+        close(own, other, scale=100 * other.abs().max().item())
+
+
+def test_users_of_a_drop_are_near_and_far_and_in_time():
+    channel = wireless.drop("UMi", **SMALL, users=40, seed=1)
+    gains = 10 * torch.log10(channel.coefficients.abs().square().sum(dim=(1, 2, 3)))
+    assert float(gains.max() - gains.min()) > 30
+    assert float(gains.min()) > -140 and float(gains.max()) < -50
+    # Paths of no power do not count: Sionna puts them a second away.
+    assert float(channel.delays.max()) < 1e-5
+    controlled = wireless.drop("UMi", **SMALL, users=40, seed=1, power_control=True)
+    energy = controlled.coefficients.abs().square().sum(dim=(1, 2)).mean(dim=1)
+    torch.testing.assert_close(energy, torch.ones(40), rtol=1e-5, atol=0)
+
+
+def test_a_tapped_delay_line_is_sionnas_without_correlation():
+    from sionna.phy.channel import cir_to_ofdm_channel
+    from sionna.phy.channel.tr38901 import TDL
+
+    settings = {"subcarriers": 64, "delay_spread": 2e-7, "power_control": False, "dtype": torch.complex128}
+    channel = wireless.tdl("D", **settings, base_antennas=3, user_antennas=2, users=2, speed=20.0, symbols=3, seed=5)
+    sionna_phy.config.seed = 5
+    antennas = {"num_rx_ant": 3, "num_tx_ant": 2, "precision": "double", "device": "cpu"}
+    a, tau = TDL("D", 2e-7, 3.5e9, min_speed=20.0, max_speed=20.0, **antennas)(2, 3, SYMBOL_RATE)
+    expected = cir_to_ofdm_channel(channel.frequencies[:, 0], a, tau)[:, 0, :, 0]
+    expected = torch.cat(list(expected.permute(0, 3, 4, 1, 2).flatten(1, 2)), dim=2)
+    found = channel(torch.cartesian_prod(channel.times[:, 0], channel.frequencies[:, 0]))
+    close(found, expected, scale=100 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("direction", ["uplink", "downlink"])
+def test_antennas_of_a_tapped_delay_line_are_correlated_as_asked(direction):
+    phase = torch.exp(1j * torch.tensor([0.0, 0.7, 1.9], dtype=torch.float64))
+    base = 0.8 * torch.outer(phase, phase.conj()) + 0.2 * torch.eye(3)
+    line = torch.exp(1j * torch.tensor([0.0, 2.1], dtype=torch.float64))
+    user = torch.outer(line, line.conj())  # of rank one: it has no Cholesky factor
+    counts = {"base_antennas": 3, "user_antennas": 2, "users": 3000}
+    correlations = {"base_correlation": base, "user_correlation": user}
+    channel = wireless.tdl(
+        "A", **counts, **correlations, power_control=False, direction=direction, dtype=torch.complex128
+    )
+    H = channel.coefficients.sum(dim=1)  # at the carrier
+    H = H if direction == "uplink" else H.mT
+    for R, blocks in ((base, H), (user, H.mT)):
+        found = (blocks @ blocks.mH).mean(dim=0)
+        found = found / found.diagonal().real.mean()
+        assert float((found - R).abs().max()) < 0.08  # 3,000 draws
+    assert float((H[:, :, 1] - H[:, :, 0] * line[1]).abs().max()) < 1e-7
 
 
 def test_users_are_spread_over_the_sector():
@@ -240,7 +396,7 @@ before = torch.get_rng_state()
 wireless.cdl("A", subcarriers=8, base_antennas=1, user_antennas=1)
 assert torch.equal(before, torch.get_rng_state())
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(wireless.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(wireless.__file__).parents[2])
 
 
 def test_a_missing_sionna_names_the_remedy(monkeypatch):
@@ -267,11 +423,43 @@ def test_a_missing_sionna_names_the_remedy(monkeypatch):
         ({"user_antennas": 0}, "`user_antennas`: expected at least 1"),
         ({"user_antennas": (4,)}, "`user_antennas`: expected a number"),
         ({"base_pattern": "dipole"}, "`base_pattern`: expected 'omni' or '38.901', got 'dipole'"),
+        ({"speed": 1.0}, "`speed`: expected 0 for one symbol, got 1.0; ask for more symbols: 14 are a slot"),
+        ({"speed": -1.0, "symbols": 2}, "`speed`: expected a finite number at least 0"),
+        ({"symbols": 0}, "`symbols`: expected at least 1"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         wireless.cdl(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wireless.drop("UMx"), "`scenario`: expected 'UMi', 'UMa' or 'RMa', got 'UMx'"),
+        (lambda: wireless.drop(penetration="none"), "`penetration`: expected 'low' or 'high'"),
+        (lambda: wireless.drop(users=0), "`users`: expected at least 1"),
+        (lambda: wireless.drop(speed=3.0), "`speed`: expected 0 for one symbol"),
+        (lambda: wireless.tdl("F"), "`model`: expected 'A', 'B', 'C', 'D' or 'E'"),
+        (lambda: wireless.tdl(base_antennas=(2, 2)), "`base_antennas`: expected an integer"),
+        (lambda: wireless.tdl(delay_spread=0.0), "`delay_spread`: expected a finite number above 0"),
+        (
+            lambda: wireless.tdl(base_correlation=torch.eye(3)),
+            "`base_correlation`: expected a Hermitian matrix of shape",
+        ),
+        (
+            lambda: wireless.tdl(base_antennas=2, base_correlation=torch.tensor([[1.0, 2.0], [2.0, 1.0]])),
+            "`base_correlation`: expected no negative eigenvalue, got -1; take a covariance",
+        ),
+        (
+            lambda: wireless.tdl(base_antennas=2, base_correlation=torch.tensor([[1.0, 0.5], [0.2, 1.0]])),
+            "`base_correlation`: expected a Hermitian matrix",
+        ),
+    ],
+)
+def test_bad_drops_and_tapped_delay_lines(call, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        call()
 
 
 def test_bad_types():
@@ -286,6 +474,12 @@ def test_bad_types():
         wireless.Channel(paths, torch.ones(2), -1.0, 1.0)
     with pytest.raises(ValueError, match="`coefficients`, `delays`: expected shapes"):
         wireless.Channel(paths[0], torch.ones(1, 2), -1.0, 1.0)
+    moving, delays = paths[..., None].repeat(1, 1, 1, 1, 3), torch.ones(1, 2)
+    with pytest.raises(ValueError, match=r"expected shapes \(users, L, m, n, T\) and \(users, L\)"):
+        wireless.Channel(paths, delays, -1.0, 1.0, times=torch.arange(3.0)[:, None])
+    for times in (torch.arange(2.0)[:, None], torch.arange(3.0), torch.zeros(3, 1)):
+        with pytest.raises(ValueError, match=r"`times`: expected rising times of shape \(3, 1\)"):
+            wireless.Channel(moving, delays, -1.0, 1.0, times=times)
 
 
 def test_band_and_noise():

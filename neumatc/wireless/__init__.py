@@ -1,0 +1,7 @@
+"""Radio channels of 3GPP TR 38.901, their rates, and what Sionna has of them."""
+
+from neumatc.wireless.channel import Channel
+from neumatc.wireless.rates import post_equalisation_noise, sum_rate
+from neumatc.wireless.tr38901 import cdl, drop, from_sionna, tdl
+
+__all__ = ["Channel", "cdl", "drop", "from_sionna", "post_equalisation_noise", "sum_rate", "tdl"]
