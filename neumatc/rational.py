@@ -87,6 +87,9 @@ def _settled(
     """Compute the final weights from all combinations, and take support points beside spurious poles away."""
     while True:
         w = weighted(x, F, support, size)
+        if not w.all() and len(support) > 2:  # at a support point of weight zero the function would be 0 / 0
+            support = [j for j, own in zip(support, w) if own]
+            continue
         _, miss = _missed(x, F, support, w, size, scale)
         poles = zeros(x[support], w)
         spurious = _spurious(poles, x[support], F[support], w, scale)

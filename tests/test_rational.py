@@ -195,3 +195,15 @@ def test_noise_takes_no_more_trials_than_its_solves_are_worth(monkeypatch):
     samples = report.exact_solves
     assert max(calls) <= (1e6 / 38) ** 0.5 and sum(m**2 for m in calls) * 8 < 10 * 1e6
     assert samples == 4096 and math.isnan(report.break_even) and "pole" not in report.message
+
+
+def test_no_support_point_has_weight_zero():
+    """More support points than poles ask for: a singular vector may be zero there, and the function 0 / 0."""
+    rng = np.random.default_rng(0)
+    for count in (12, 24, 36):
+        for _ in range(8):
+            poles = rng.uniform(-1, 1, count) - 1j * 10 ** rng.uniform(-4, -2, count)
+            residues = rng.standard_normal((count, 16)) + 1j * rng.standard_normal((count, 16))
+            x = np.sort(rng.uniform(-1, 1, 4 * count))
+            found = rational.fit(x, samples(poles, residues, x), 1e-12, 1e-6)
+            assert found is None or found.weights.all()
