@@ -119,6 +119,13 @@ def test_fit_and_evaluation_in_one_call_pay_round_by_round():
     assert timings.break_even("both", "exact", "map", 100, instead="map") == (300.0, 300.0, math.inf)
 
 
+def test_what_costs_no_more_than_the_other_way_pays_from_the_first_matrix():
+    """A pass that takes less time than an evaluation, which noise makes of a building of a millisecond."""
+    seconds = {"exact": (1.0, 1.0, 1.0), "map": (0.5, 0.5, 0.5), "both": (0.49, 0.4, 0.6)}
+    timings = benchmark.Timings(seconds, {"refused": ""})
+    assert timings.break_even("both", "exact", "map", 100, instead="map").lower == 0.0
+
+
 @pytest.mark.parametrize(
     ("work", "said"),
     [((0.001, 0.004), "other work 0 %"), ((0.001, 0.02), "other work at most 2 %"), ((0.02,), "other work 2 %")],

@@ -293,7 +293,7 @@ class Timings:
         """
 
         def paid(fit: float, instead: float, slow: float, fast: float) -> float:
-            return break_even(fit - instead, slow / count, fast / count)
+            return break_even(max(fit - instead, 0.0), slow / count, fast / count)
 
         return self.by_round(paid, fit, instead, exact, surrogate)
 
