@@ -10,7 +10,7 @@ from typing import NamedTuple
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from studies import headlines, launch, provenance
+from studies import digests, headlines, launch, provenance
 from studies.provenance import Record, Table
 
 # Where a page asks for something that only the build knows.
@@ -194,7 +194,8 @@ def build_table() -> Table:
 def runs_table(chapters: Sequence[str]) -> Table:
     """Tabulate the runs whose outputs the pages show, and the published records."""
     shown = {f"{{doc}}`/notebooks/{name}`": provenance.load(name, "cpu") for name in chapters}
-    names = sorted(path.stem for path in provenance.published_path("any").parent.glob("*.json"))
+    folder = provenance.published_path("any").parent
+    names = sorted(path.stem for path in folder.glob("*.json") if path.name != digests.NAME)
     shown |= {f"record `{name}`": provenance.load(name) for name in names}
     rows = []
     for name, record in shown.items():
