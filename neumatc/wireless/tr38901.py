@@ -230,8 +230,8 @@ def drop(
     heights, and the part of users that are indoors are Sionna's defaults for the scenario.
 
     Coefficients hold the path gain: ``|H_ij|^2`` is received over transmitted power, about 1e-8 to 1e-14. The noise
-    that goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure of
-    5 dB is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
+    that goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure
+    of 5 dB is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
 
     What is not modelled: other cells, blockage, timing and frequency errors. Delays are those after the first path of
     each user, as in the standard, so all users are in time.
