@@ -169,7 +169,7 @@ def tdl(
         base_antennas, user_antennas: Numbers of antennas.
         base_correlation, user_correlation: R_b and R_u, Hermitian with ones on the diagonal, shapes
             (base_antennas, base_antennas) and (user_antennas, user_antennas); default: none.
-        carrier_frequency, subcarriers, subcarrier_spacing, delay_spread: As for `cdl`; one delay spread for all users.
+        carrier_frequency, subcarriers, subcarrier_spacing, delay_spread: As for `cdl`; one spread for all users.
         users, power_control, speed, symbols, direction, seed, dtype, device: As for `cdl`.
 
     Returns:
@@ -229,9 +229,9 @@ def drop(
     indoors and outdoors, each with delays and angles of its own. So the users' powers lie 40 to 50 dB apart. Positions,
     heights, and the part of users that are indoors are Sionna's defaults for the scenario.
 
-    Coefficients hold the path gain: ``|H_ij|^2`` is received over transmitted power, about 1e-8 to 1e-14. The noise that
-    goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure of
-    5 dB is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
+    Coefficients hold the path gain: ``|H_ij|^2`` is received over transmitted power, about 1e-8 to 1e-14. The noise
+    that goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure
+    of 5 dB is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
 
     What is not modelled: other cells, blockage, timing and frequency errors. Delays are those after the first path of
     each user, as in the standard, so all users are in time.
@@ -241,8 +241,8 @@ def drop(
         penetration: Loss into buildings, ``"low"`` or ``"high"``, for UMi and UMa.
         power_control: Whether to normalise each user's mean received energy per stream to one, as `cdl` does. Then
             near and far users are gone, and ``noise`` is as there.
-        carrier_frequency, subcarriers, subcarrier_spacing, users, symbols, direction, seed, dtype, device: As for `cdl`.
-        base_antennas, user_antennas, base_pattern, user_pattern, speed: As for `cdl`; a user's heading is random.
+        carrier_frequency, subcarriers, subcarrier_spacing, symbols, direction, seed, dtype, device: As for `cdl`.
+        users, base_antennas, user_antennas, base_pattern, user_pattern, speed: As for `cdl`; headings are random.
 
     Returns:
         The channel, over the frequency offset from the carrier in Hz, or over time in seconds and that offset.
