@@ -41,6 +41,7 @@ RECORDS = (
     "wireless_trained",
     "synthetic_experiments",
     "synthetic_timings",
+    "several_parameters_study",
     "draws",
 )
 # Chapters of whose own runs the pages quote a number.
@@ -275,10 +276,11 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
         pick, error = f"**{capital(MAP)} or {exact}**", f"{power(x.error for x in maps)} (tolerance {tolerances(rows)})"
         speed = f"{ratio(maps)} times as fast as {exact}"
     pays = [f"map {counts(x.pays for x in maps)}"]
-    if splines:
+    if texts.without_nan(x.pays for x in splines):
         pays.append(f"spline {counts(x.pays for x in splines)}")
-    else:
-        speed += "; no spline of that tolerance was timed"
+    if not splines:
+        unsteady = any(PEERS[key] == SPLINE for row in rows for key in row.get("interpolation", {}))
+        speed += "; times of a spline varied too much" if unsteady else "; no spline of that tolerance was timed"
     changes = f"{whole(int(swings(found, row)) for row in rows)} swings; {whole(x.solves for x in maps)} solves"
     return Decision(f"[{situation}, CPU]({CHAPTERS}{page}.ipynb)", changes, pick, speed, error, "; ".join(pays))
 
@@ -335,7 +337,7 @@ def gpu(found: dict[str, Numbers]) -> Decision:
     return Decision(
         f"[Singular vectors and equalisers, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
-        "**Solve exactly**, in a batch",
+        "**Solve exactly**, in a batch, by eigenvectors of the Gram matrix and by Cholesky factors",
         f"{over_maps} times as fast as a map, {over_splines} times as fast as a spline where one was timed",
         "rounding",
         f"not recorded; once fitted, a map takes {gpu_after(found)} times as long as solving",
@@ -384,11 +386,12 @@ def poles(found: dict[str, Numbers]) -> list[float]:
 def several(found: dict[str, Numbers]) -> Decision:
     """Return the decision for two to four parameters; a fit pays after the exact solves of its time at the earliest."""
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
+    passed = found["several_parameters_study"]["wireless"]
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
         "**Solve exactly**; a reduced basis where the matrix is a sum of few fixed ones",
-        "no pass was timed",
+        f"in the one pass that was timed the map takes {texts.spread(passed['whole'])} times as long as a loop",
         "rounding",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
@@ -413,10 +416,11 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
     return [
         one_parameter(found, singular, "measured", rows("svd", " 30 ns")),
         one_parameter(found, singular, "measured", rows("svd", "100 ns")),
-        one_parameter(found, "Inverses, 64 x 64 and 128 x 128", "measured", rows("inverse", "64 x 64", "128 x 128")),
-        one_parameter(found, "Inverses, 32 x 32", "wireless_inversion", rows("inverse", "32 x 32, 30 ns")),
+        one_parameter(found, "Inverses, 128 x 128", "measured", rows("inverse", "128 x 128")),
+        one_parameter(found, "Inverses, 64 x 64", "measured", rows("inverse", "64 x 64")),
+        one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 30 ns")),
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 300 ns")),
-        one_parameter(found, f"{filters} 32 streams", "beyond_the_inverse", rows("lmmse", "x 32")),
+        one_parameter(found, f"{filters} 32 streams", "measured", rows("lmmse", "x 32")),
         one_parameter(found, f"{filters} 8 streams", "measured", rows("lmmse", "x 8")),
         synthetic(found, "size", ("smooth",), LARGE),
         synthetic(found, "difficulty", POLES, (32,)),
@@ -506,6 +510,8 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
             if PEERS[key] == SPLINE
         ),
         "pole_splines": between(poles(found)),
+        "short_passes": whole(x["count"] for part in ("difficulty", "size") for x in found["synthetic_timings"][part]),
+        "spline_pays": counts(own.pays for row in rows if (own := spline(row))),
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),

@@ -186,16 +186,16 @@ def last(ratio: Sequence[float]) -> float:
 
 
 def interpolated(row: dict[str, object], *when: str) -> list[tuple[str, dict[str, object]]]:
-    """Peers of a row that are shown: the one in pieces, and of those that got a number of solves the fastest.
+    """Peers of a row: all, the one in pieces first; or that one, and of those that got a number of solves the fastest.
 
     Args:
         row: Of the study of speed.
-        when: ``"after"`` the fit, or ``"with the fit"``; default: the fastest of both.
+        when: ``"after"`` the fit, or ``"with the fit"``, for the fastest one; default: all.
     """
     peers = dict(row.get("interpolation", {}))
     shown = [(PIECES, peers.pop(PIECES))] if PIECES in peers else []
-    fastest = [min(peers, key=lambda name: last(peers[name][column])) for column in when or WHEN if peers]
-    return shown + [(name, peers[name]) for name in dict.fromkeys(fastest)]
+    fastest = [min(peers, key=lambda name: last(peers[name][column])) for column in when if peers]
+    return shown + [(name, peers[name]) for name in fastest or peers]
 
 
 def rivals(row: dict[str, object]) -> list[tuple[str, list[tuple[float, ...]]]]:

@@ -27,7 +27,10 @@ FRONT = {
     "fig-decisions": ("figure", ("speed", "beyond_the_inverse"), ""),
     "tab-decisions": (
         "table",
-        ("speed", "to_the_limit", "beyond_the_inverse", "synthetic_timings", "synthetic_experiments", "cases"),
+        (
+            *("speed", "to_the_limit", "beyond_the_inverse", "synthetic_timings", "synthetic_experiments", "cases"),
+            "several_parameters_study",
+        ),
         "What to pick for one pass over all matrices, by what you have and how fast it changes.",
     ),
 }
