@@ -366,7 +366,7 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     drawn = [x for x in found["synthetic_experiments"][part] if x["kind"] in kinds and x.get("size", 32) in sizes]
     beside, near = [x["strongest exact"] for x in rows], kinds == POLES
     other = f"; splines through as many results err by {between(poles(found))}"
-    other = other if near else " or Chebyshev interpolation, as accurate but not timed"
+    other = other if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
     situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
     return Decision(
         f"[Inverses, {min(sizes)} x {min(sizes)}{situation}, CPU]({CHAPTERS}synthetic_experiments.ipynb)",

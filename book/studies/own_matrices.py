@@ -220,6 +220,21 @@ def bands(record: Record) -> Axes:
     return axes
 
 
+def paying(ways: Mapping[str, Sequence[float]]) -> str:
+    """Return in sentences from how many values on ways pay, and of which ways that is not known.
+
+    Example:
+        >>> paying({"the map": (276.0, 281.0, 287.0), "a spline": (math.nan,) * 3})
+        'The map pays from 280 (280 to 290) values on. Times of a spline varied too much.'
+    """
+    known = [f"{name} pays {pays(ratio)}" for name, ratio in ways.items() if not math.isnan(ratio[1])]
+    lost = [name for name, ratio in ways.items() if math.isnan(ratio[1])]
+    if not known:
+        return texts.UNTOLD
+    said = ", ".join(known)
+    return f"{said[0].upper()}{said[1:]}." + f" Times of {texts.listed(lost)} varied too much." * bool(lost)
+
+
 def pays(ratio: Sequence[float]) -> str:
     """Return from how many values on a way pays, in words.
 
@@ -239,14 +254,14 @@ def glue_all(record: Record) -> None:
         for place, other in zip(("other", "second"), others):
             glue(f"om-{name}-{place}", other["error"])
             glue(f"om-{name}-{place}-solves", other["solves"])
-    for name, sentence in {
-        "numpy": "The map pays {}, Chebyshev interpolation {}.",
-        "matlab": "The map pays {}, a cubic spline {}.",
-        "bands": "The map pays {}.",
-        "membrane": "The map pays {}, a reduced basis {}; one that is projected in advance {}.",
-        "kernel": "The map pays {}.",
+    for name, others in {
+        "numpy": ("Chebyshev interpolation",),
+        "matlab": ("a cubic spline",),
+        "bands": (),
+        "membrane": ("a reduced basis", "one that is projected in advance"),
+        "kernel": (),
     }.items():
-        glue(f"om-{name}-pays", told(sentence, *(way["pays"] for way in ways[name]), how=pays))
+        glue(f"om-{name}-pays", paying(dict(zip(("the map", *others), (way["pays"] for way in ways[name])))))
     for name, sentence in {
         "touchstone": "A value of the map takes {} times as long as an exact one, one from vector fitting {} times.",
         "membrane": "In exact solutions a value of the map takes {}, one of the peer {}, one projected once {}.",
