@@ -54,12 +54,16 @@ NOT_CALLED = {
     "wireless.from_sionna",
 }
 # Good arguments of single names, where others have another meaning or take long.
+BAND = {"carrier_frequency": 3.5e9, "subcarriers": 4, "subcarrier_spacing": 3e4, "users": 2, "dtype": torch.complex64}
+PANELS = {"base_antennas": 2, "user_antennas": 1, "base_pattern": "omni", "user_pattern": "omni"}
+MOVING = {"power_control": True, "speed": 1.0, "symbols": 2, "direction": "uplink"}
 OWN = {
-    "wireless.cdl": {
-        **{"model": "C", "carrier_frequency": 3.5e9, "subcarriers": 4, "subcarrier_spacing": 3e4, "delay_spread": 3e-8},
-        **{"base_antennas": 2, "user_antennas": 1, "base_pattern": "omni", "user_pattern": "omni", "users": 2},
-        **{"sector": 120.0, "power_control": True, "dtype": torch.complex64},
-    }
+    "wireless.cdl": BAND | PANELS | MOVING | {"model": "C", "delay_spread": 3e-8, "sector": 120.0},
+    "wireless.drop": BAND | PANELS | MOVING | {"scenario": "UMi", "penetration": "low"},
+    "wireless.tdl": BAND
+    | MOVING
+    | {"model": "A", "delay_spread": 3e-8, "base_antennas": 2, "user_antennas": 1}
+    | {"base_correlation": torch.eye(2), "user_correlation": torch.eye(1)},
 }
 
 
