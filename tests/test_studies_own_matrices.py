@@ -99,6 +99,7 @@ def test_the_kernel_is_a_covariance():
 
 def test_the_figure_of_the_bands_says_how_many_there_are():
     arrays = {"bands_k": np.arange(3.0)} | dict.fromkeys(("bands_exact", "bands_followed"), np.ones((3, 12)))
+    figures.style()
     axes = own_matrices.bands(provenance.Record("your_own_matrices", "cpu", "cpu", 0, arrays=arrays))
     assert axes.get_title().startswith("12 bands")
     assert figures.faults(axes.figure) == []
