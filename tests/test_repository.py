@@ -90,6 +90,14 @@ def environment():
     return yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
 
 
+def test_no_file_is_a_link():
+    """One leads out of the clone, or to a folder that set-up makes."""
+    assert [path for path in tracked() if path.is_symlink()] == []
+    command = ["git", "-C", str(ROOT), "ls-files", "-s"]
+    listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    assert [line for line in listed if line.startswith("120000")] == []
+
+
 # Versions
 
 
