@@ -83,9 +83,9 @@ def spreads(found: Sequence[Row]) -> dict[str, tuple[float, float]]:
     return {name: (min(own) / own[0], max(own) / own[0]) for name, own in solves.items()}
 
 
-def cheapest(found: Sequence[Row]) -> str:
-    """Return in words the problems of which no draw takes fewer solves than the timed one, and some take more."""
-    return "; ".join(name for name, (least, most) in spreads(found).items() if least == 1 < most) or "none"
+def cheapest(found: Sequence[Row]) -> list[str]:
+    """Return the problems of which no draw takes fewer solves than the timed one, and some take more."""
+    return [name for name, (least, most) in spreads(found).items() if least == 1 < most]
 
 
 def above(found: Sequence[Row], share: float) -> int:

@@ -570,7 +570,7 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "channels_above": str(draws.above(drawn, random_families.TARGET)),
         "channels_largest": f"{100 * draws.worst(drawn)[0]:.1f}",
         "draws": str(len(drawn[0]["draws"])),
-        "draws_cheapest": str(draws.cheapest(drawn).count(";") + 1 if draws.cheapest(drawn) != "none" else 0),
+        "draws_cheapest": str(len(draws.cheapest(drawn))),
         "draws_least": f"{min(shares):.2g}",
         "draws_most": f"{max(shares):.2g}",
         "met": str(every["met"]),

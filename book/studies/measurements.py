@@ -162,7 +162,7 @@ def glue_draws(record: Record) -> None:
     glue("ms-draws-fewer", fewer)
     glue("ms-draws-finer", texts.ratios_between(draws.finer(found)))
     glue("ms-draws-over", draws.above(found, random_families.TARGET))
-    glue("ms-draws-cheapest", draws.cheapest(found))
+    glue("ms-draws-cheapest", "; ".join(draws.cheapest(found)) or "none")
     glue("ms-draws-beside", beside)
     glue("ms-draws", len(found[0]["draws"]))
     glue("ms-draws-fits", sum(len(x["draws"]) for x in found))

@@ -71,8 +71,11 @@ class Channel(ParametricMatrix):
         device = coefficients.device
         self.coefficients, self.delays = coefficients, delays.to(device, torch.float64)
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
-        # Users of one table and delay spread have the same delays: then one product serves all.
         self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
+        # Users of one table and delay spread have the same delays: then they are one block, and one product serves all.
+        self._paths = coefficients if moving else coefficients[..., None]
+        if len(self._distinct) == 1:
+            self._paths, self._which = self._stacked(self._paths.movedim(-1, 0)).movedim(0, -1)[None], self._which[:1]
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
         self.times = times.to(device, torch.float64) if moving else None
         users, _, m, n = coefficients.shape[:4]
@@ -91,7 +94,7 @@ class Channel(ParametricMatrix):
 
     def _response(self, p: Tensor) -> Tensor:
         if self.times is None:
-            return self._sums(self.coefficients[None], p[None])[0]
+            return self._sums(self._paths[None, ..., 0], p[None])[0]
         _, which, counts = torch.unique(p[:, 0].detach(), return_inverse=True, return_counts=True)
         rows = which.argsort(stable=True).split(counts.tolist())
         alike = min(counts) == max(counts)
@@ -103,26 +106,23 @@ class Channel(ParametricMatrix):
         return H
 
     def _sums(self, a: Tensor, f: Tensor) -> Tensor:
-        """Return sum_l a_l exp(-2 pi j f tau_l) for coefficients (T, users, L, m, n) and frequencies f (T, B, 1)."""
+        """Return sum_l a_l exp(-2 pi j f tau_l) for coefficients (T, blocks, L, m, n) and frequencies f (T, B, 1)."""
         rotations = torch.exp(-2j * math.pi * f[:, None] * self._distinct[:, None]).to(a.dtype)  # (T, distinct, B, L)
-        if len(self._distinct) == 1:
-            joint = self._stacked(a)
-            return (rotations[:, 0] @ joint.flatten(2)).unflatten(2, joint.shape[2:])
         return self._stacked((rotations[:, self._which] @ a.flatten(3)).unflatten(3, a.shape[3:]))
 
     def _at(self, t: Tensor) -> Tensor:
-        """Return the coefficients (T, users, L, m, n) at times (T,): Lagrange's polynomials through the nearest."""
+        """Return the coefficients (T, blocks, L, m, n) at times (T,): Lagrange's polynomials through the nearest."""
         nearest = min(_NEAREST, len(self.times))
         after = torch.searchsorted(self.times[:, 0].contiguous(), t.detach())
         first = (after - nearest // 2).clamp(0, len(self.times) - nearest)
         at = self.times[first[:, None] + torch.arange(nearest, device=t.device), 0]
         own = torch.eye(nearest, dtype=torch.bool, device=t.device)
         quotients = (t[:, None] - at)[:, None] / (at[:, :, None] - at[:, None]).masked_fill(own, 1.0)
-        weights = quotients.masked_fill(own, 1.0).prod(dim=2).to(self.coefficients.dtype)
-        a = self.coefficients.new_empty(len(t), *self.coefficients.shape[:-1])
+        weights = quotients.masked_fill(own, 1.0).prod(dim=2).to(self._paths.dtype)
+        a = self._paths.new_empty(len(t), *self._paths.shape[:-1])
         for start in first.unique().tolist():
             here = first == start
-            a[here] = (self.coefficients[..., start : start + nearest] @ weights[here].mT).movedim(-1, 0)
+            a[here] = (self._paths[..., start : start + nearest] @ weights[here].mT).movedim(-1, 0)
         return a
 
     def _stacked(self, blocks: Tensor) -> Tensor:
