@@ -17,6 +17,8 @@ from neumatc.measured import Interpolation
 
 # Parameters beside the centre of the box that are tried for the shape and the dtype of A, where the centre has none.
 _TRIED = 8
+# Part of the least spacing by which a parameter may be off a point of a grid.
+_OFF = 1e-3
 # Most parameters that are tried one by one where a function raises for all of them: one call each.
 ALONE = 64
 
@@ -51,7 +53,8 @@ class ParametricMatrix:
         scale: ``"linear"`` or ``"log"``, for all parameters or one of them each; see `neumatc.box.Box`.
         periodic: Whether A(p) repeats itself from ``lower`` to ``upper``, for all parameters or for each.
         grid: The only parameters that matter, shape (N, d), if they are finitely many: a fit to a tolerance never
-            solves at more of them than there are.
+            solves at more of them than there are. A list of d axes, the rising values of each, from its lower to its
+            upper bound, is a tensor grid: then ``fn`` is never asked for other parameters.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
         dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
@@ -60,7 +63,7 @@ class ParametricMatrix:
     Attributes:
         box: The box, a `neumatc.box.Box`; its ``lower``, ``upper``, ``names``, ``units``, ``dimension`` and ``device``
             are attributes of the family too.
-        grid: As given, or None.
+        grid: The parameters that matter, shape (N, d), or None.
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
         densified: Whether ``fn`` gave sparse matrices.
@@ -93,7 +96,7 @@ class ParametricMatrix:
         batched: bool = True,
         scale: str | Sequence[str] = "linear",
         periodic: bool | Sequence[bool] = False,
-        grid: Tensor | None = None,
+        grid: Tensor | Sequence[Tensor] | None = None,
         names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
@@ -105,12 +108,13 @@ class ParametricMatrix:
         self.fn, self.batched, self.densified = fn, checks.flag("batched", batched), False
         if dtype is None and not self.batched and not isinstance(lower, Tensor):
             dtype = torch.float64
-        self.box = Box(
-            lower, upper, scale=scale, periodic=periodic, names=names, units=units, dtype=dtype, device=device
-        )
+        ticks = None if grid is None or isinstance(grid, Tensor) else grid
+        labels = {"scale": scale, "periodic": periodic, "names": names, "units": units}
+        self.box = Box(lower, upper, **labels, dtype=dtype, device=device, ticks=ticks)
         self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
         self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
+        grid = grid if ticks is None else torch.cartesian_prod(*self.box.ticks).view(-1, self.dimension)
         self.grid = None if grid is None else self.box.points(grid)
         A = self._tried()
         remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
@@ -217,6 +221,12 @@ class ParametricMatrix:
             return checks.matrices("fn(p)", A if self.batched else A.to(p.device), p, anything=anything)
         except ValueError as error:
             raise FamilyError(str(error)) from None
+
+    @property
+    def domain(self) -> dict[str, object]:
+        """The arguments with which another family gets the box and the grid of this one."""
+        grid = self.grid if self.box.ticks is None else self.box.ticks
+        return {"lower": self.lower, "upper": self.upper, "grid": grid, **self.box.settings()}
 
     def _called(self, p: Tensor, batched: bool) -> object:
         """Return what the function gives, for each parameter by itself if it is not batched."""
@@ -373,7 +383,7 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | ArrayLike, *, name:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
         return torch.cat([left._values(p, anything=True).to(dtype), B.to(dtype)], dim=2)
 
-    family = ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
+    family = ParametricMatrix(fn, **left.domain)
     family.measured = left.measured or (None if constant else right.measured)
     return family
 
@@ -461,3 +471,74 @@ def from_samples(
     family = ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)
     family.measured, family.densified = interpolation, measured.sparse(given)
     return family
+
+
+@checks.explained
+def from_grid(
+    axes: Sequence[Tensor | ArrayLike] | Tensor | ArrayLike,
+    A: Tensor | ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+) -> ParametricMatrix:
+    """Family of matrices on a tensor grid, as a receiver has them at its symbols and subcarriers: nothing in between.
+
+    Nodes of a fit and the parameters at which it is checked are points of the grid, so nothing is interpolated but the
+    result. Then ``surrogate.grid(*axes)`` gives all of them at once.
+
+    Args:
+        axes: Values of each parameter, rising, shape (N_i,) each, at least two; for one parameter its values alone. A
+            tensor, an array or lists.
+        A: Matrices, shape (N_1, ..., N_d, m, n). Those with NaN or Inf count as missing: the family is not defined
+            there.
+        names: One name per parameter.
+        units: One unit per parameter.
+
+    Returns:
+        A family of shape (m, n) on the device of A. Between points of the grid it raises `FamilyError`.
+
+    Raises:
+        ValueError: For axes that do not rise, or matrices of another number.
+        FamilyError: (a ValueError) If none of some matrices at random is finite.
+        TypeError: For other data than numbers.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> times, tones = torch.arange(14.0), torch.arange(52.0)
+        >>> H = torch.ones(14, 52, 4, 2) + 0.01 * times[:, None, None, None]
+        >>> nm.families.from_grid([times, tones], H).shape
+        (4, 2)
+    """
+    A = measured.tensor("A", A)
+    several = isinstance(axes, (list, tuple)) and not np.isscalar(axes[0]) and getattr(axes[0], "ndim", 1) == 1
+    ticks = [_ticks(f"axes[{i}]", axis, A.device) for i, axis in enumerate(axes)] if several else []
+    ticks = ticks or [_ticks("axes", axes, A.device)]
+    counts = tuple(map(len, ticks))
+    good, expected = A.ndim == len(ticks) + 2 and A.shape[:-2] == counts, f"shape {(*counts, 'm', 'n')}"
+    checks.require(good, "A", expected, tuple(A.shape), "give one matrix for each point of the grid")
+    flat = A.flatten(0, -3)
+    flat = checks.matrices("A", flat, flat, anything=True)
+    between = [(axis[1:] + axis[:-1]) / 2 for axis in ticks]
+
+    def fn(p: Tensor) -> Tensor:
+        at = 0
+        for own, axis, middle in zip(p.T.contiguous(), ticks, between):
+            nearest = torch.bucketize(own, middle)
+            off = (own - axis[nearest]).abs() > _OFF * axis.diff().min()
+            checks.require(not off.any(), "p", "points of the grid", own[off][:1].tolist(), "take those", FamilyError)
+            at = at * len(axis) + nearest
+        return flat[at]
+
+    low, high = (torch.stack([axis[k] for axis in ticks]) for k in (0, -1))
+    return ParametricMatrix(fn, low, high, grid=ticks, names=names, units=units)
+
+
+def _ticks(name: str, axis: Tensor | ArrayLike, device: torch.device) -> Tensor:
+    """Return the values of an axis in double precision, shape (N,), after checking them."""
+    axis = measured.tensor(name, axis)
+    axis = axis.flatten() if axis.shape[1:] == (1,) else axis
+    good = axis.ndim == 1 and len(axis) > 1 and not axis.is_complex()
+    axis = axis.to(device, torch.float64) if good else axis
+    good = good and bool(torch.isfinite(axis).all()) and bool((axis.diff() > 0).all())
+    checks.require(good, name, "at least two rising numbers, shape (N,)", checks.describe(axis), "sort the grid")
+    return axis

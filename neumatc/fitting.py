@@ -222,7 +222,7 @@ def _finished(
         task.note("the map was there when the fit was ended")
     maps = maps if brief else _guided(task, maps)
     report.seconds = (time.perf_counter() - begin) / many
-    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box, report)
+    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report)
     if price is None:
         price = math.nan if brief else advice.seconds_per_value(surrogate)
     advice.conclude(task, surrogate, price, stacklevel=6)
