@@ -59,7 +59,8 @@ def fit(
         tol: Relative residual that counts as failure, in the norm of the operation's residual.
         budget: Most exact solves; 0 (with a rank alone) fits from the residual alone. Default: what the method takes.
         method: How; default `Pieces()` with a tolerance, else `ClosedForm()`.
-        start: A surrogate of the same problem to begin from, for `ResidualTraining`; it gives the rank.
+        start: A surrogate to begin from: of the same problem for `ResidualTraining`, whose rank it gives; on the same
+            box for `Pieces`, as that of the slot before, whose pieces and nodes are taken where they are enough.
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
         progress: Show a bar on the standard error stream once the fit has taken two seconds.
@@ -108,6 +109,7 @@ def fit_many(
     tol: float | None = None,
     budget: int | None = None,
     method: ClosedForm | Pieces | None = None,
+    start: Surrogate | None = None,
     seed: int = 0,
     progress: bool = True,
     time_limit: float | None = None,
@@ -129,6 +131,7 @@ def fit_many(
         problems: At least one.
         rank, tol, budget, seed: As for `fit`, the same for each problem.
         method: Default `Pieces()` with a tolerance, else `ClosedForm()`; others have no batched form.
+        start: For `Pieces`: one surrogate for all to begin from, as for `fit`.
         progress: Show a bar once it has taken two seconds.
         time_limit: Seconds for all together. After them the first exact solves of each batch are still finished.
 
@@ -156,7 +159,7 @@ def fit_many(
     checks.require(problems, "problems", "at least one problem", "none", "give a list of them")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
         raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.shown(method)}; call nm.fit.")
-    return _fit(problems, rank, tol, budget, method, None, seed, progress, time_limit)
+    return _fit(problems, rank, tol, budget, method, start, seed, progress, time_limit)
 
 
 @checks.full_precision
@@ -182,11 +185,13 @@ def _fit(
     checks.instance("method", method, Method, "a method such as nm.ClosedForm()")
     rank = _checked_rank(rank, tol, start, first)
     if start is not None:
-        _check_start(start, first, rank)
+        for problem in problems:
+            _check_start(start, problem, rank, method)
     _check_memory(problems, method, rank, budget)
     found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
-        begin, price = time.perf_counter(), None
+        begin = time.perf_counter()
+        price = start.report.evaluation_seconds if start is not None and isinstance(method, Pieces) else None
         tasks = []
         for problem in batch:
             settings = method.settings()
@@ -323,9 +328,13 @@ def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
     return [*maps, FactorMap("guide", found[1], embedding, weights)]
 
 
-def _check_start(start: object, problem: Problem, rank: int | None) -> None:
-    """Raise unless the surrogate belongs to the problem."""
+def _check_start(start: object, problem: Problem, rank: int | None, method: Method) -> None:
+    """Raise unless the surrogate belongs to the problem; for pieces, unless it is of the same box."""
     checks.instance("start", start, Surrogate, "an nm.Surrogate")
+    if isinstance(method, Pieces):
+        same, box = start.box == problem.family.box, problem.family.box
+        checks.require(same, "start", f"a surrogate on the box {box}", f"one on {start.box}", "take its parameters")
+        return
     family, wanted = problem.family, [factor.dtype(problem.family.dtype) for factor in problem.factors]
     expected = (problem.operation, family.shape, wanted, family.device, str(family.box))
     dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]
