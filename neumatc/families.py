@@ -516,18 +516,16 @@ def from_grid(
     counts = tuple(map(len, ticks))
     good, expected = A.ndim == len(ticks) + 2 and A.shape[:-2] == counts, f"shape {(*counts, 'm', 'n')}"
     checks.require(good, "A", expected, tuple(A.shape), "give one matrix for each point of the grid")
-    flat = A.flatten(0, -3)
-    flat = checks.matrices("A", flat, flat, anything=True)
+    checks.matrix_dtype("A", A.dtype)
     between = [(axis[1:] + axis[:-1]) / 2 for axis in ticks]
 
     def fn(p: Tensor) -> Tensor:
-        at = 0
+        at = []
         for own, axis, middle in zip(p.T.contiguous(), ticks, between):
-            nearest = torch.bucketize(own, middle)
-            off = (own - axis[nearest]).abs() > _OFF * axis.diff().min()
+            at.append(torch.bucketize(own, middle))
+            off = (own - axis[at[-1]]).abs() > _OFF * axis.diff().min()
             checks.require(not off.any(), "p", "points of the grid", own[off][:1].tolist(), "take those", FamilyError)
-            at = at * len(axis) + nearest
-        return flat[at]
+        return A[tuple(at)]
 
     low, high = (torch.stack([axis[k] for axis in ticks]) for k in (0, -1))
     return ParametricMatrix(fn, low, high, grid=ticks, names=names, units=units)
