@@ -165,7 +165,7 @@ class Box:
 
     @checks.explained
     def parameters(self, x: Tensor) -> Tensor:
-        """Scale points of the cube (B, d) to parameters, in the precision and on the device of the box, on its ticks."""
+        """Scale points of the cube (B, d) to parameters, in its precision, on its device and ticks."""
         if self.ticks is not None:
             pairs = zip(x.to(self.device).double().T.contiguous(), self.places, self.ticks)
             return torch.stack([ticks[torch.bucketize(own, (at[1:] + at[:-1]) / 2)] for own, at, ticks in pairs], dim=1)

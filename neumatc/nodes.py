@@ -67,7 +67,7 @@ def _added(
 
 
 def ordered(at: np.ndarray) -> np.ndarray:
-    """Return nodes in Leja's order: the ends first, then each where the product of distances to those before is largest.
+    """Return nodes in Leja's order: the ends, then each with the largest product of distances to those before.
 
     So the first few of them are well placed by themselves.
     """

@@ -33,9 +33,9 @@ class Pieces(Method):
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
     (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried
-    before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a problem
-    that is alike, the fit begins with the pieces and nodes of that, and refines them where they are not enough. Where the family has a grid that is
-    solved sooner as a whole, that is done instead.
+    before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a
+    problem that is alike, the fit begins with the pieces and nodes of that, and refines them where they are not enough.
+    Where the family has a grid that is solved sooner as a whole, that is done instead.
 
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
