@@ -92,9 +92,10 @@ class _Base:
         """Raise a ValueError where the smallest determinant (of those scaled to at most 1) has lost too many digits."""
         least = float(determinants.nan_to_num(0).min())
         loss = self.condition * torch.finfo(self.dtype).eps / max(least, 1e-300)
-        expected = f"determinants that keep an accuracy of {self.rtol:.1e}, as we estimate it"
-        got = f"{loss:.1e}: they vary by {least:.1e}, and the base points have the condition {self.condition:.1e}"
-        checks.require(loss <= self.rtol, "H", expected, got, "raise `rtol`, use complex128 or solve each tone")
+        expected = f"determinants above zero, with an accuracy of {self.rtol:.1e} as we estimate it"
+        got = f"{loss:.1e}: they fall to {least:.1e}, and the base points have the condition {self.condition:.1e}"
+        remedy = "raise `rtol`, use complex128, or solve each tone"
+        checks.require(least > 0 and loss <= self.rtol, "H", expected, got, remedy)
 
 
 def _rtol(H: Tensor, rtol: float | None) -> float:
@@ -142,8 +143,8 @@ def inversion(
         ValueError: For more base points than tones or ``solves``, channels that have not these taps, determinants that
             lose too many digits, NaN or Inf at a base point, or a Gram matrix that is not positive definite there.
     """
-    noise, rtol = checks.number("noise", noise, at_least=0), _rtol(H, rtol)
     tones.budget(H, None)
+    noise, rtol = checks.number("noise", noise, at_least=0), _rtol(H, rtol)
     m, n = H.shape[1:]
     square = noise == 0 and m == n
     size = min(m, n) if noise else n
@@ -286,7 +287,8 @@ def gram_interpolated(
     """
     noise = checks.number("noise", noise, at_least=0)
     if taps is None:
-        chosen = tones.spaced(len(H), tones.budget(H, solves, 2))
+        count = tones.budget(H, solves, 2)
+        chosen = tones.spaced(len(H), count)
         base = tones.read(H, chosen)
         i, weight = tones.between(len(H), chosen, H.dtype)
         G = base.mH @ base

@@ -69,7 +69,8 @@ def aligned(H: Tensor, rank: int, solves: int | None = None) -> Filters:
 
 
 def _in_groups(H: Tensor, rank: int, solves: int | None, interpolated: bool) -> Filters:
-    size = -(-len(H) // tones.budget(H, solves))
+    count = tones.budget(H, solves)
+    size = -(-len(H) // count)
     V = practice.group_precoders(H, rank, size, interpolated=interpolated)
     remedy = "leave such tones out, or estimate them again"
     checks.require(checks.finite(V).all(), "H", "finite entries", "NaN or Inf in the middle of a group", remedy)
@@ -84,7 +85,8 @@ def spherical(H: Tensor, rank: int = 1, solves: int | None = None, *, phases: in
 
     A singular vector is known up to a phase, so the phase between two of them is chosen: that of a few which gives the
     strongest signal, :math:`\|H v\|`, at the tone in the middle. Source: Choi and Heath, IEEE Trans. Signal Process.
-    53, 2005, where the receiver makes this choice and feeds it back.
+    53, 2005, where the receiver makes this choice, by the least gain or the capacity between, and feeds it back; to
+    judge one tone in the middle is our shorter way.
 
     Args:
         H: Channels on the grid of tones, shape (N, m, n). Solved tones and those in the middle are read.
@@ -148,7 +150,8 @@ def geodesic(H: Tensor, rank: int, solves: int | None = None) -> Filters:
 
 def _solved(H: Tensor, rank: int, solves: int | None) -> tuple[Tensor, Tensor]:
     """Return equally spaced tones and the leading right singular vectors there."""
-    chosen = tones.spaced(len(H), tones.budget(H, solves, 2))
+    count = tones.budget(H, solves, 2)
+    chosen = tones.spaced(len(H), count)
     return chosen, svd_by_gram(tones.read(H, chosen), rank)[2].mH
 
 

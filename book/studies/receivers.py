@@ -82,7 +82,8 @@ def held(H: Tensor, noise: float, solves: int | None = None) -> Filters:
     Raises:
         ValueError: For NaN or Inf, a Gram matrix that is not positive definite to rounding, or too many solves.
     """
-    group, middles = tones.grouped(len(H), tones.budget(H, solves))
+    count = tones.budget(H, solves)
+    group, middles = tones.grouped(len(H), count)
     return Filters(tones.lmmse(tones.read(H, middles), noise)[group], len(middles))
 
 
@@ -104,7 +105,8 @@ def spline(H: Tensor, noise: float, solves: int | None = None, *, degree: int = 
             or many solves.
     """
     degree = checks.choice("degree", degree, (1, 3))
-    chosen = tones.spaced(len(H), tones.budget(H, solves, degree + 1))
+    count = tones.budget(H, solves, degree + 1)
+    chosen = tones.spaced(len(H), count)
     W = tones.lmmse(tones.read(H, chosen), noise)
     rows = torch.view_as_real(W).flatten(1).numpy()
     through = make_interp_spline(chosen.numpy().astype(float), rows, k=degree)
@@ -148,14 +150,72 @@ def dft(
         ValueError: For NaN or Inf, a Gram matrix that is not positive definite to rounding, or solves or a window out
             of range.
     """
-    N = len(H)
-    step = -(-N // tones.budget(H, solves))
+    count, N = tones.budget(H, solves), len(H)
+    step = -(-N // count)
     W = tones.lmmse(tones.read(H, slice(None, None, step)), noise)
     S = len(W)
     keep, taps = S if keep is None else checks.integer("keep", keep, 1, S), torch.fft.ifft(W, dim=0)
     first = _window(taps, keep) if first is None else checks.integer("first", first, -N, N)
     kept = taps[(first + torch.arange(keep)) % S]
     return Filters(tones.response(kept, first, S * step, N), S)
+
+
+def delay_window(
+    H: Tensor,
+    noise: float,
+    solves: int | None = None,
+    *,
+    width: float = 0.75,
+    middle: float | None = None,
+    floor: float = 1e-6,
+) -> Filters:
+    r"""Interpolate the matrices by delays of a window that need not be on the sampling grid, of least energy.
+
+    .. math:: W(t) = \sum_k C_k \, e^{-2 \pi j t \tau_k}, \qquad
+              C = \Phi^H (\Phi \Phi^H + \varepsilon K I)^{-1} W_S, \qquad
+              \Phi_{ik} = e^{-2 \pi j t_i \tau_k},
+
+    K delays at half the spacing of the band's sampling grid, so that its ends need not meet. It is the LMMSE
+    interpolation of something whose delays are equally likely in the window, with as much as :math:`\varepsilon` of its
+    energy outside, as Edfors et al. (IEEE Trans. Commun. 46, 1998) estimate channels; to use it for receivers is our
+    reading of what a strong engineer would do with `dft` on a band with edges. What has delays outside of the window is
+    lost. A wide window holds more of them, and errs more near the ends of the band.
+
+    Args:
+        H: Channels on the grid of tones, shape (N, m, n). Only solved tones are read.
+        noise: s, the power of the noise; 0 for zero forcing.
+        solves: S, equally spaced tones to solve, both ends among them, at least 2. Default: one in 12.
+        width: Width of the window as a part of the delays that so many tones can tell apart, above 0, at most 1.
+        middle: Its middle in cycles a tone, a delay times the spacing of tones. Default: the circular mean of the
+            energy.
+        floor: :math:`\varepsilon`, above 0. Near the rounding it is exact for few delays, and magnifies the others.
+
+    Returns:
+        W, shape (N, n, m), of the dtype of H, and S.
+
+    Raises:
+        ValueError: For NaN or Inf, a Gram matrix that is not positive definite to rounding, or solves, a window or a
+            floor out of range.
+    """
+    floor = checks.number("floor", floor, above=0)
+    count, N = tones.budget(H, solves, 2), len(H)
+    width, chosen = checks.number("width", width, above=0, at_most=1), tones.spaced(N, count)
+    W = tones.lmmse(tones.read(H, chosen), noise)
+    S, step, period = len(W), (N - 1) / (len(W) - 1), 2 * N
+    if middle is None:
+        # The phase by which the matrices turn from one solved tone to the next, all together.
+        turn = torch.vdot(W[:-1].flatten(), W[1:].flatten())
+        middle = -float(turn.angle()) / (2 * math.pi * step)
+    middle = checks.number("middle", middle, at_least=-1, at_most=1)
+    K = max(1, round(width * period / step))
+    first = round(middle * period - (K - 1) / 2)
+    angles = chosen.double()[:, None] * torch.arange(first, first + K, dtype=torch.float64)
+    phi = torch.exp(-2j * math.pi / period * angles)
+    kernel = phi @ phi.mH
+    # No less than the rounding of a Cholesky factorisation, or there is none; then torch would raise an error.
+    kernel.diagonal().add_(K * max(floor, 8 * S * torch.finfo(torch.float64).eps))
+    inverse = torch.cholesky_solve(phi, torch.linalg.cholesky(kernel)).mH.to(W.dtype)
+    return Filters(tones.response((inverse @ W.flatten(1)).unflatten(1, W.shape[1:]), first, period, N), S)
 
 
 def _window(taps: Tensor, keep: int) -> int:
@@ -176,6 +236,7 @@ PEERS: dict[str, Callable[..., Filters]] = {
     "linear": linear,
     "cubic spline": spline,
     "DFT": dft,
+    "delay window": delay_window,
     "interpolated inversion": partial(laurent.inversion, rtol=math.inf),
     "interpolated QR": partial(laurent.by_qr, rtol=math.inf),
     "Gram, linear": laurent.gram_interpolated,
