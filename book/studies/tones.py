@@ -116,7 +116,7 @@ def positive_inverse(A: Tensor, noise: float) -> Tensor:
 def _inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     """Return inverses by Cholesky, and True where A is not positive definite, or its condition not below 1 / eps.
 
-    Their products with many right-hand sides were faster than torch's `cholesky_solve`, by about two times.
+    Their products with many right-hand sides were faster than torch's `cholesky_solve`.
     """
     L, info = torch.linalg.cholesky_ex(A)
     broken = info != 0
