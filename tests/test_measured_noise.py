@@ -168,9 +168,9 @@ def test_phases_of_20_mhz_blocks_are_found_at_their_places(spread, snr, seed):
     assert f"jumps at {place}" in str(family.measured)
 
 
-@pytest.mark.parametrize("snr", [0, 10, 20, 30, 60, 120, None])
+@pytest.mark.parametrize("snr", [0, 20, 60, None])
 @pytest.mark.parametrize("spread", [30e-9, 300e-9])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (8, 4)])
+@pytest.mark.parametrize("shape", [(1, 1), (8, 4)])
 def test_no_jumps_are_found_in_smooth_data(shape, spread, snr):
     f = tones()
     for seed in range(3):
