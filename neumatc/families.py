@@ -11,9 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from neumatc import checks, measured, sampling
+from neumatc import checks, measured, sampling, smoothing
 from neumatc.box import Box
 from neumatc.measured import Interpolation
+from neumatc.smoothing import Smoothing
 
 # Parameters beside the centre of the box that are tried for the shape and the dtype of A, where the centre has none.
 _TRIED = 8
@@ -67,7 +68,9 @@ class ParametricMatrix:
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
         densified: Whether ``fn`` gave sparse matrices.
-        measured: The interpolation behind it, where it goes through samples (`from_samples`), else None.
+        measured: The interpolation or smoothing behind it, where it comes from samples (`from_samples`), else None.
+        floor: Standard deviation of the error that smoothing noisy samples has left in each entry of A, shape (m, n);
+            None without noise. A fit to a tolerance stops where noise of that size does (`neumatc.noise`).
 
     Raises:
         ValueError: For an empty or reversed box, or periodic axes whose ends differ.
@@ -85,7 +88,8 @@ class ParametricMatrix:
                  [0.2500, 1.0000]]])
     """
 
-    measured: Interpolation | None = None
+    measured: Interpolation | Smoothing | None = None
+    floor: Tensor | None = None
 
     def __init__(
         self,
@@ -385,6 +389,10 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | ArrayLike, *, name:
 
     family = ParametricMatrix(fn, **left.domain)
     family.measured = left.measured or (None if constant else right.measured)
+    floors = [left.floor, None if constant else right.floor]
+    if any(floor is not None for floor in floors):
+        none = (torch.zeros(x.shape, device=left.device) for x in (left, right))
+        family.floor = torch.cat([zeros if floor is None else floor for floor, zeros in zip(floors, none)], dim=1)
     return family
 
 
@@ -394,16 +402,24 @@ def from_samples(
     A: Tensor | ArrayLike,
     *,
     missing: str = "raise",
+    noise: float | str | None = None,
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
 ) -> ParametricMatrix:
-    """Family through measured matrices, interpolated entry by entry with SciPy.
+    """Family through measured matrices, interpolated entry by entry with SciPy, or of noisy ones smoothed.
 
     One parameter: a cubic spline (of lower degree for fewer than four samples). Several: cubic radial basis functions
     with a linear polynomial, on parameters scaled to the unit box; its cost grows with the cube of the number of
     samples, which suits up to a few thousand. The family passes through the samples. Between them it is an
     interpolation: a surrogate, its residual and its bounds are about that, and inherit its error. How large it is shows
     what is found at each sample from all others: ``family.measured.left_out``, which reports and certificates quote.
+
+    With ``noise`` the samples of one parameter are smoothed (`neumatc.smoothing`): cubic splines by least squares, with
+    as many terms as the noise lets them have, in pieces where values jump (the phases of blocks of a band, the gain of
+    a receiver), no matter how irregular the samples are. ``family.measured`` says how much noise there was, how many
+    terms, what is left, and where jumps and gaps are; reports and certificates quote it. Averaging divides the variance
+    by the samples per term, so the family, and a map of it, may be nearer to what was measured than the samples are. No
+    bound knows by how much. A fit to a tolerance stops where the noise that is left does.
 
     Args:
         p: Parameters of the samples, shape (N, d), or (N,) for one parameter, N >= 2 distinct rows; the box is their
@@ -415,6 +431,10 @@ def from_samples(
             m x n x N array arrives as (N, n, m) and wants ``A.transpose(0, 2, 1)``, which no shape tells.
         missing: What to do with samples that hold NaN, Inf or masked entries, or zeros only: ``"raise"``, ``"drop"``
             them, or ``"keep"`` zero matrices as data.
+        noise: Variance of the errors of an entry of A, independent and of mean zero (of complex entries that of real
+            and imaginary part together; of a least-squares estimate at pilots that of the noise over their power); or
+            ``"estimate"``, from differences of neighbouring samples, at least ten. Default, and for 0: none, the
+            samples are interpolated.
         names: One name per parameter.
         units: One unit per parameter.
 
@@ -424,7 +444,7 @@ def from_samples(
 
     Raises:
         ValueError: For parameters that are repeated or too close to each other, fewer samples than an interpolation
-            needs, missing samples, or matrices along another axis than the first.
+            needs, missing samples, matrices along another axis than the first, or noise in several parameters.
         TypeError: For other data than numbers.
 
     Example:
@@ -455,21 +475,22 @@ def from_samples(
         return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()
 
     x, values = scaled(p), A.cpu().numpy().reshape(count, -1)
-    try:
-        interpolation = Interpolation(x, values, int((~good).sum()))
-        missed = np.abs(interpolation(x) - values).max()
-    except ValueError:  # NumPy's LinAlgError is one
-        missed = np.inf
-    if len(np.unique(x, axis=0)) < count or not missed <= torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max():
+    level, lost, curve = smoothing.level(noise, count, d), int((~good).sum()), None
+    if len(np.unique(x, axis=0)) == count:
+        places = p[:, 0].numpy(force=True)
+        curve = _through(x, values, lost) if level == 0 else Smoothing(x, values, level, places, lost)
+    if curve is None:
         got = "some that are equal or too close to each other, or to a line or plane, for double precision"
         checks.require(False, "p", "distinct samples", got, "average or drop them, or add others")
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(interpolation(scaled(q)))).to(q.device, dtype).view(-1, *shape)
+        return torch.from_numpy(np.asarray(curve(scaled(q)))).to(q.device, dtype).view(-1, *shape)
 
     family = ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)
-    family.measured, family.densified = interpolation, measured.sparse(given)
+    family.measured, family.densified = curve, measured.sparse(given)
+    if isinstance(curve, Smoothing):
+        family.floor = torch.full(shape, curve.left, dtype=checks.real_dtype(dtype), device=family.device)
     return family
 
 
@@ -540,3 +561,13 @@ def _ticks(name: str, axis: Tensor | ArrayLike, device: torch.device) -> Tensor:
     good = good and bool(torch.isfinite(axis).all()) and bool((axis.diff() > 0).all())
     checks.require(good, name, "at least two rising numbers, shape (N,)", checks.describe(axis), "sort the grid")
     return axis
+
+
+def _through(x: np.ndarray, values: np.ndarray, missing: int) -> Interpolation | None:
+    """Return the interpolation through samples, or None where they are too close to each other for it."""
+    try:
+        found = Interpolation(x, values, missing)
+        missed = np.abs(found(x) - values).max()
+    except ValueError:  # NumPy's LinAlgError is one
+        return None
+    return found if missed <= np.finfo(values.dtype).eps ** 0.5 * np.abs(values).max() else None
