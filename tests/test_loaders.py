@@ -170,6 +170,8 @@ def test_openntn_gives_its_own_response():
         theirs = stacked(data["response"][0, 0, :, :, :, t].swapaxes(0, 1), "uplink")
         assert np.abs(channel(p).numpy() - theirs).max() < 1e-12 * np.abs(theirs).max()
     assert data["doppler"][0] == pytest.approx(data["doppler"][1])  # of the satellite, in every path
+    # An approach raises the frequency, in Sionna PHY and in OpenNTN; rays of a cluster spread about the line of sight.
+    assert data["approach"] == pytest.approx(np.ones(2), abs=0.1)
 
 
 # Any arrays

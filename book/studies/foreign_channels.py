@@ -3,9 +3,9 @@
     python -m studies.foreign_channels deepmimo|quadriga|sionna_rt|openntn ...
 
 makes ``tests/data/PACKAGE.npz`` anew. For each it installs pinned packages in a temporary environment, and runs this
-module there. Sionna RT needs LLVM besides: one that is not of the last years may crash (Debian's 14 and 15 do, on machines
-with AVX-512). With 19 it runs; ``DRJIT_LIBLLVM_PATH`` names the library. On Debian 12 neither root nor an installation is
-needed for that: ``apt-get download libllvm19``, then ``dpkg -x`` into a folder.
+module there. Sionna RT needs LLVM besides, which ``DRJIT_LIBLLVM_PATH`` names: Debian's 14 and 15 crash on machines
+with AVX-512, 19 runs. On Debian 12 it takes neither root nor an installation: ``apt-get download libllvm19``, then
+``dpkg -x`` into a folder.
 
 Each file holds arrays as the package gives them: ``coefficients`` and ``delays``; the ``response`` that the package
 computes from them at ``frequencies`` (Hz from the carrier); and what was measured of its conventions.
@@ -177,12 +177,17 @@ def sionna_rt() -> dict[str, np.ndarray]:
 
 
 def openntn() -> dict[str, np.ndarray]:
-    """Return a drop of OpenNTN: three terminals and a satellite at 600 km, with its motion over two instants."""
+    """Return a drop of OpenNTN: three terminals and a satellite at 600 km, with its motion over two instants.
+
+    ``approach`` are the Doppler shifts, over that expected, of a user who moves towards the other end in line of sight:
+    in Sionna PHY's UMi and in OpenNTN with a satellite that stands still.
+    """
     import openntn as ntn
     import torch
     from openntn.utils import gen_single_sector_topology
     from sionna.phy import config
     from sionna.phy.channel import cir_to_ofdm_channel
+    from sionna.phy.channel.tr38901 import PanelArray, UMi
 
     config.seed, carrier, room = 1, 2.2e9, {"precision": "double", "device": "cpu"}
     own = {"polarization": "single", "polarization_type": "V", "antenna_pattern": "omni"}
@@ -192,11 +197,34 @@ def openntn() -> dict[str, np.ndarray]:
     ends = {"ut_array": user, "bs_array": satellite, "elevation_angle": 50.0}
     model = ntn.Urban(carrier_frequency=carrier, direction="uplink", **ends, **room)
     place = {"scenario": "urb", "elevation_angle": 50.0, "bs_height": 600e3}
-    model.set_topology(*gen_single_sector_topology(batch_size=1, num_ut=3, **place, **room))
+    topology = gen_single_sector_topology(batch_size=1, num_ut=3, **place, **room)
+    model.set_topology(*topology)
     a, tau = model(2, 1e6)
     f = torch.linspace(-10e6, 10e6, 5, dtype=torch.float64)
     shift = torch.angle(a[..., 1] / a[..., 0])[a[..., 0] != 0] / (2 * np.pi * 1e-6)
+
+    def approach(model: object, user: torch.Tensor, base: torch.Tensor) -> float:
+        """Return the shift of the strongest path, over that of the line of sight, where a user approaches."""
+        towards = (base - user) / (base - user).norm(dim=-1, keepdim=True)
+        still, out = torch.zeros_like(user), torch.zeros(1, 1, dtype=torch.bool)
+        model.set_topology(user, base, still, still, towards * LIGHT * 1e-7, out, True)
+        a = model(2, 1e5)[0][0, 0, 0, 0, 0]
+        one = a[a[:, 0].abs().argmax()]
+        return (torch.angle(one[1] / one[0]) / (2 * np.pi * 1e-5) / (carrier * 1e-7)).item()
+
+    single = {"num_rows_per_panel": 1, "num_cols_per_panel": 1, "polarization": "single", "polarization_type": "V"}
+    element = PanelArray(**single, antenna_pattern="omni", carrier_frequency=carrier, **room)
+    ends = {"ut_array": element, "bs_array": element}
+    street = UMi(carrier_frequency=carrier, o2i_model="low", direction="uplink", **ends, **room)
+    ends = {"ut_array": user, "bs_array": user, "elevation_angle": 50.0, "doppler_enabled": False}
+    sky = ntn.Urban(carrier_frequency=carrier, direction="uplink", **ends, **room)
+    near = torch.tensor([[[80.0, 0.0, 10.0]]], dtype=torch.float64)
+    shifts = [
+        approach(street, near, near * torch.tensor([0.0, 0.0, 1.0])),
+        approach(sky, topology[0][:, :1], topology[1]),
+    ]
     return {
+        "approach": np.array(shifts),
         "coefficients": a.numpy(),
         "delays": tau.numpy(),
         "response": cir_to_ofdm_channel(f, a, tau).numpy(),
