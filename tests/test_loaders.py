@@ -172,6 +172,10 @@ def test_openntn_gives_its_own_response():
     assert data["doppler"][0] == pytest.approx(data["doppler"][1])  # of the satellite, in every path
     # An approach raises the frequency, in Sionna PHY and in OpenNTN; rays of a cluster spread about the line of sight.
     assert data["approach"] == pytest.approx(np.ones(2), abs=0.1)
+    cells = [[y, z] for y in (-0.25, 0.25) for z in (0.25, -0.25)]  # down a column, then the next
+    assert data["phy_panel"][:, 1:] == pytest.approx(np.array(2 * cells))
+    assert data["phy_order"].tolist() == list(range(8)) and data["phy_slants"] == pytest.approx([-45.0, 45.0])
+    assert data["panel"][:, 1] == pytest.approx(np.array([-0.25, 0.25, -0.25, 0.25]))  # OpenNTN: the same order
 
 
 # Any arrays

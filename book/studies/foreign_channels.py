@@ -218,6 +218,8 @@ def openntn() -> dict[str, np.ndarray]:
     street = UMi(carrier_frequency=carrier, o2i_model="low", direction="uplink", **ends, **room)
     ends = {"ut_array": user, "bs_array": user, "elevation_angle": 50.0, "doppler_enabled": False}
     sky = ntn.Urban(carrier_frequency=carrier, direction="uplink", **ends, **room)
+    panel = {"num_rows_per_panel": 2, "num_cols_per_panel": 2, "polarization": "dual", "polarization_type": "cross"}
+    panel = PanelArray(**panel, antenna_pattern="omni", carrier_frequency=carrier, **room)
     near = torch.tensor([[[80.0, 0.0, 10.0]]], dtype=torch.float64)
     shifts = [
         approach(street, near, near * torch.tensor([0.0, 0.0, 1.0])),
@@ -225,6 +227,9 @@ def openntn() -> dict[str, np.ndarray]:
     ]
     return {
         "approach": np.array(shifts),
+        "phy_panel": panel.ant_pos.numpy() * carrier / LIGHT,
+        "phy_slants": np.degrees([panel.ant_pol1.slant_angle.item(), panel.ant_pol2.slant_angle.item()]),
+        "phy_order": np.concatenate([panel.ant_ind_pol1.numpy(), panel.ant_ind_pol2.numpy()]),
         "coefficients": a.numpy(),
         "delays": tau.numpy(),
         "response": cir_to_ofdm_channel(f, a, tau).numpy(),
