@@ -9,7 +9,7 @@
 #           direction is reversed by negating radius and both angles, under which r sin(e) cos(a) stays as it is.
 #           So a user who walks through a city gets the shifts of one whose velocity is mirrored in x.
 #           Besides, the shifts are in the channels though `doppler=0` asked for none, as soon as anything moves.
-# Remedy:   set them: `dataset.set_doppler(shifts)`, with v . d / wavelength for d = (sin e cos a, sin e sin a, cos e) of
+# Remedy:   `dataset.set_doppler(shifts)`, with v . d / wavelength for d = (sin e cos a, sin e sin a, cos e) of
 #           the angles of arrival, or mirror: `dataset.rx_vel = velocity * [-1, 1, 1]`. For none, leave velocities zero.
 # The script ends with status 0 as long as this is so, with another one if it changes.
 set -euo pipefail

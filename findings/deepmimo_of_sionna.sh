@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # DeepMIMO's channels of a scene that Sionna RT traced are not Sionna's: the carrier's phase of each delay is missing.
 #
-# Versions: DeepMIMO 4.0.5, sionna-rt 2.2.0 (mitsuba 3.9.1, drjit 1.5.0), NumPy 2.4.6.
+# Versions: DeepMIMO 4.0.5, sionna-rt 2.2.0 (mitsuba 3.9.1, drjit 1.5.0), NumPy 2.2.6.
 # Needs:    LLVM, whose library DRJIT_LIBLLVM_PATH names (tried: 19.1 of Debian; its 14 and 15 crash with AVX-512).
 # Input:    two users in Sionna's street canyon at 3.5 GHz, isotropic antennas, exported, converted and loaded by
 #           DeepMIMO's own exporter, converter and loader.
@@ -10,14 +10,14 @@
 #           exp(-2 pi j f_c tau) that `paths.cir` and `paths.cfr` apply, and `compute_channels` turns by the offset from
 #           the carrier only. So paths interfere as if the carrier were at zero: power over place, and what is learned
 #           of it, changes. With the factor the two agree to 1e-3.
-# Remedy:   dataset.phase = dataset.phase - 360 * f_c * dataset.delay, in double precision, before channels are computed.
+# Remedy:   dataset.phase = dataset.phase - 360 * f_c * dataset.delay, in double precision, before compute_channels.
 #           Only for Sionna's scenes: other tracers' phases may hold it.
 # The script ends with status 0 as long as this is so, with another one if it changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet DeepMIMO==4.0.5 sionna-rt==2.2.0 mitsuba==3.9.1 drjit==1.5.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet DeepMIMO==4.0.5 sionna-rt==2.2.0 mitsuba==3.9.1 drjit==1.5.0 numpy==2.2.6
 cd "$folder"
 "$folder/venv/bin/python" - <<'PYTHON'
 from importlib.metadata import version

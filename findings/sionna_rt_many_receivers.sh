@@ -8,7 +8,7 @@
 # Seen:     traced together, neighbours have 6, 9, 8, 7 paths in turns; traced ten at a time, they have as many or more,
 #           and the numbers hold over metres. Candidates are told apart by a hash modulo the size of a table, which many
 #           receivers fill: what meets an occupied place is dropped. The text of the class says that collisions can lose
-#           candidates, `PathSolver` and its arguments do not; upstream knows (sionna-rt, pull request 76). Coverage maps,
+#           candidates, `PathSolver` and its arguments do not; upstream knows (sionna-rt, pull request 76). Coverage,
 #           data sets and channels along a street get holes that look like shadowing.
 # Remedy:   trace a few receivers at a time; a larger max_num_paths_per_src loses fewer.
 # The script ends with status 0 as long as this is so, with another one if it changes.

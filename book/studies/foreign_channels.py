@@ -13,6 +13,7 @@ computes from them at ``frequencies`` (Hz from the carrier); and what was measur
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -251,8 +252,9 @@ def within(pins: Sequence[str], module: str, *arguments: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = str(Path(folder) / "bin" / "python")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
-        subprocess.run([python, "-m", module, *arguments], check=True, cwd=Path(__file__).parents[1])
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        for line in (("pip", "install", "--quiet", *pins), (module, *arguments)):
+            subprocess.run([python, "-m", *line], check=True, cwd=Path(__file__).parents[1], env=alone)
 
 
 def main(arguments: Sequence[str]) -> int:
