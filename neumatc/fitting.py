@@ -20,6 +20,7 @@ from neumatc.piece import chain
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
+from neumatc.turns import Straight, straightened, told
 from neumatc.watch import ENDINGS, Watch, memory
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
@@ -187,8 +188,12 @@ def _fit(
     found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
         begin, price = time.perf_counter(), None
+        straight = watch.attempt(lambda batch=batch: [_straight(problem, start) for problem in batch])
+        if isinstance(straight, BaseException):
+            found += [straight] * len(batch)
+            continue
         tasks = []
-        for problem in batch:
+        for problem in straight:
             settings = method.settings()
             report = Report(type(method).__name__, settings, rank or 0, seed, tol, budget, version=library_version())
             generator = torch.Generator().manual_seed(seed)
@@ -208,6 +213,15 @@ def _fit(
     return _complete(found)
 
 
+def _straight(problem: Problem, start: Surrogate | None) -> Problem:
+    """Return the problem without what turns fast in A, or where there is a start, without what turns in that."""
+    if start is None:
+        family = straightened(problem.family, problem.operation)
+    else:
+        family = problem.family if start.turns is None else Straight(problem.family, start.turns)
+    return problem if family is problem.family else Problem(family, problem.operation)
+
+
 def _finished(
     task: Task, maps: list[FactorMap], begin: float, many: int, price: float | None, *, brief: bool = False
 ) -> Surrogate:
@@ -220,9 +234,12 @@ def _finished(
         task.note("the family's sparse matrices were made dense")
     if brief:
         task.note("the map was there when the fit was ended")
+    turns = family.turns if isinstance(family, Straight) else None
+    if turns is not None:
+        task.note(told(turns, family.box, family.shape[0]))
     maps = maps if brief else _guided(task, maps)
     report.seconds = (time.perf_counter() - begin) / many
-    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box, report)
+    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box, report, turns)
     if price is None:
         price = math.nan if brief else advice.seconds_per_value(surrogate)
     advice.conclude(task, surrogate, price, stacklevel=6)

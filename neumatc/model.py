@@ -18,9 +18,12 @@ from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
 from neumatc.report import Report, Shown
+from neumatc.turns import require_turns, turn_, turned
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
+# Bytes that the phases of a row or column take, for each parameter.
+_TURNING = 64
 
 
 class FactorMap(nn.Module):
@@ -117,11 +120,18 @@ class Surrogate(Shown, nn.Module):
             guide, where vectors are followed as a block: see `Operation.guide`.
         box: The box of parameters.
         report: How it was fitted.
+        turns: What rows and columns of A turn by, which the maps leave out, as `neumatc.turns` has it, or None.
     """
 
     @checks.explained
     def __init__(
-        self, operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], box: Box, report: Report
+        self,
+        operation: Operation,
+        shape: tuple[int, int],
+        maps: Sequence[FactorMap],
+        box: Box,
+        report: Report,
+        turns: Tensor | None = None,
     ):
         super().__init__()
         self.operation, self.shape, self.box, self.report = operation, tuple(shape), box, report
@@ -135,6 +145,9 @@ class Surrogate(Shown, nn.Module):
             wanted = f"the factors {expected} of {operation} for `shape` {self.shape}"
             checks.require(False, "maps", wanted, found, "take those that a fit made")
         self._factors = operation.factors(*self.shape)
+        if turns is not None:
+            require_turns(turns, operation, self.shape, box)
+        self.register_buffer("turns", turns)
 
     @property
     def rank(self) -> int:
@@ -171,6 +184,7 @@ class Surrogate(Shown, nn.Module):
         # batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
+        held += 0 if self.turns is None else _TURNING * sum(self.shape)
         return self.value_bytes, held + max(working, final) + 24 * self.box.dimension
 
     @property
@@ -287,9 +301,10 @@ class Surrogate(Shown, nn.Module):
         return super().to(*map(_real, args), **{name: _real(value) for name, value in kwargs.items()})
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
-        box = self.box
+        box, turns = self.box, self.turns
         super()._apply(fn, recurse)
         self.box = box.to(self.lower.device)
+        self.turns = None if turns is None else turns.to(self.lower.device)  # hundreds of radians need double precision
         self.lower, self.upper = self.box.lower, self.box.upper
         self.__dict__.pop("_bytes", None)
         return self
@@ -329,7 +344,10 @@ def _evaluated(
         for start in range(0, len(p), rows):
             end = min(start + rows, len(p))
             values = [output[start * points : end * points] for output in outputs]
-            evaluate(operation, *own, cube(p[start:end]), values)
+            x = cube(p[start:end])
+            evaluate(operation, *own, x, values)
+            if surrogate.turns is not None:
+                turn_(operation, surrogate.shape, surrogate.turns, x, values)
             if checks.flag("orthonormal", orthonormal):
                 operation.orthonormalize_(values)
     return operation.pack(outputs)
@@ -394,6 +412,8 @@ def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
                 y.copy_(x)
         surrogate.operation.finish(fitted, out)
         fitted = out
+    if surrogate.turns is not None:
+        fitted = turned(surrogate.operation, surrogate.shape, surrogate.turns, x, fitted)
     return surrogate.operation.pack(fitted)
 
 

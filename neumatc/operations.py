@@ -74,6 +74,11 @@ class Operation(ABC):
     """Which factors have orthonormal columns (wide ones: rows) in the exact solution."""
     powers: tuple[float, ...] = ()
     """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """What turns the rows and the columns of each factor where the rows and columns of A are multiplied by phases, and
+    nothing else changes: ``"rows"`` or ``"columns"`` of A, from the first on, with ``-`` in front their conjugate
+    phases, or ``""``. Empty where that is not the whole of it. What turns fast is then no matter of a fit: see
+    `neumatc.turns`."""
     order: str = ""
     """Where that is a choice, how columns are ordered; ``"followed"``: their labels are kept."""
     packed: type[tuple] | None = None
@@ -299,6 +304,7 @@ class Inverse(LinearOperation):
     """
 
     certainty, work, needs = "bound", (0, 2), "A is regular"
+    turns = (("-columns", "-rows"),)
     remedy = "A is singular at all parameters tried: take nm.PseudoInverse(rank=...) where its rank is constant"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -401,6 +407,7 @@ class _NormalEquations(LinearOperation):
 
     noise = 0.0
     certainty, work, needs = "bound", (4, 1 / 3), "the covariance is Hermitian positive definite"
+    turns = (("-columns", "-rows"),)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, m)),)
@@ -450,6 +457,11 @@ class RZF(Paired, _Regularized, _NormalEquations):
             object.__setattr__(self, "noise", tuple(checks.number("noise", s, above=0) for s in self.noise))
         else:
             super().__post_init__()
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        # A covariance beside the channel turns with its rows.
+        return (("-columns", "" if self.noise == "beside" else "-rows"),)
 
     @property
     def _white(self) -> bool:

@@ -1,0 +1,234 @@
+r"""Phases that turn fast along a parameter: taken out of A before a fit, put back into its factors at evaluation.
+
+A receiver whose window begins early by tau sees :math:`H(f) e^{-2 \pi j f \tau}`. Its filters turn with the channel,
+tens or hundreds of times over a band, and a fit would pay for every turn. But for :math:`A = D_r A_0 D_c` with diagonal
+unitary D_r(p) and D_c(p) the factors of many operations are those of A_0 with rows and columns turned
+(`Operation.turns`), and residuals are the same. So phases linear in p are estimated from A(p), a slope for each column
+or row and axis, and the map is that of the factors of A_0.
+
+Turns are one tensor of shape (m + n, d), float64: of each row of A, then of each column, the radians for half a box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from neumatc import checks, sampling, threads
+from neumatc.box import Box
+from neumatc.families import FamilyError, ParametricMatrix
+from neumatc.operations import Operation
+
+# Places at which A is compared with itself some steps further, fewer of large matrices, for so many numbers; and the
+# steps, in half boxes. The first tells slopes of up to two thousand turns over the box, each further one refines it.
+_PLACES, _NUMBERS, _STEPS = (2, 32), 2**14, tuple(2.0**k for k in (-11, -9, -7, -5, -3, -1))
+# Correlation over the first step below which there is no phase; the part of it that is left over the last one that
+# counts; and how far its phase may be off what the one before promises, in radians.
+_RELATED, _LEFT, _OFF = 0.5, 0.7, 1.0
+# A turn pays from so many radians over the box, and so many times the spread of the slopes in a column, since what X
+# itself takes, several spreads to either side, stays. The correlation says so over a step of at most _FAR radians,
+# where noise may take _NOISE of it.
+_LEAST, _CLEAR, _FAR, _NOISE = 8 * math.pi, 10.0, 8.0, 0.05
+# Points of a grid below which all of them are solved anyway, and the part of a slope by which common ones may differ.
+_FEW, _COMMON = 32, 0.2
+# Numbers of a factor that a thread turns at a time.
+_PART = 2**20
+
+
+class Straight(ParametricMatrix):
+    """The family A_0 that is left of A when its turns are taken out; the rest is as in A.
+
+    Args:
+        family: A.
+        turns: Of A, shape (m + n, d).
+    """
+
+    def __init__(self, family: ParametricMatrix, turns: Tensor):
+        vars(self).update(vars(family))
+        self.family, self.turns = family, turns.to(family.device)
+
+    def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
+        A, m = self.family._values(p, anything=anything), self.shape[0]
+        phases = _phases(self.box.cube(p), -self.turns, A.dtype)
+        return A * phases[:, :m, None] * phases[:, None, m:]
+
+
+def straightened(family: ParametricMatrix, operation: Operation) -> ParametricMatrix:
+    """Return the family without turns, where it has some that pay; real matrices have none.
+
+    Each column, then each row, is correlated with itself some steps further along every linear axis that is not
+    periodic. Of noise, and of many slopes at once, no correlation is left.
+    """
+    m, n = family.shape
+    sides = _counts(operation, m, n)
+    axes = [i for i, scale in enumerate(family.box.scale) if scale == "linear" and not family.box.periodic[i]]
+    if not sides or not family.dtype.is_complex or (family.grid is not None and len(family.grid) < _FEW):
+        return family
+    turns = torch.zeros(m + n, family.dimension, dtype=torch.float64)
+    for axis in axes:
+        try:
+            A, x = _samples(family, axis)
+        except FamilyError:  # the fit says where
+            return family
+        for side in [side for side in ("columns", "rows") if side in sides]:
+            slopes = turns[m:, axis] if side == "columns" else turns[:m, axis]
+            own = A if side == "columns" else A.mT
+            slopes[: sides[side]] = _slopes(own[..., : sides[side]], x)
+            if slopes.any() and side == "columns":
+                A = A * _unit(-x[:, :, None, None] * slopes).to(A)
+    return Straight(family, turns) if turns.any() else family
+
+
+def _counts(operation: Operation, m: int, n: int) -> dict[str, int]:
+    """Return which sides of A turn factors, and how many rows or columns, from the first."""
+    named = zip(operation.turns, operation.factors(m, n))
+    return {side.removeprefix("-"): count for own, f in named for side, count in zip(own, f.shape) if side}
+
+
+def _samples(family: ParametricMatrix, axis: int) -> tuple[Tensor, Tensor]:
+    """Return A at some places, and some steps of an axis further, and where: shapes (steps, places, m, n), (.., ..)."""
+    m, n = family.shape
+    places = max(_PLACES[0], min(_PLACES[1], _NUMBERS // (m * n)))
+    ones = torch.ones(family.dimension, dtype=torch.float64)
+    x = sampling.sobol(places, -ones, ones).repeat(1 + len(_STEPS), 1, 1)
+    towards = torch.where(x[0, :, axis] < 0, 1.0, -1.0)  # the middle
+    x[1:, :, axis] += torch.tensor(_STEPS).double()[:, None] * towards
+    if family.grid is not None and family.dimension == 1:
+        x = _neighbours(family.box.cube(family.grid).cpu()[:, 0].unique(), x[:, :, 0])[:, :, None]
+    p = family.box.parameters(x.flatten(0, 1))
+    A, x = family.evaluate(p)[0].cpu(), family.box.cube(p).cpu()[:, axis]
+    A = A / A.abs().amax().clamp_min(torch.finfo(A.dtype).tiny)
+    return A.unflatten(0, (-1, places)), x.view(-1, places)
+
+
+def _neighbours(grid: Tensor, x: Tensor) -> Tensor:
+    """Move places x[0], and those some steps further, to points of a grid, the steps to one point at least."""
+    after = torch.searchsorted(grid, x).clamp(1, len(grid) - 1)
+    nearest = torch.where(x - grid[after - 1] < grid[after] - x, after - 1, after)
+    towards = torch.where(x[1] > x[0], 1, -1)
+    nearest[1:] = torch.where(nearest[1:] == nearest[0], nearest[0] + towards, nearest[1:])
+    return grid[nearest.clamp(0, len(grid) - 1)]
+
+
+def _slopes(A: Tensor, x: Tensor) -> Tensor:
+    """Return the slope of the phase of each column, in radians for half a box; zeros where none pays.
+
+    A column's phase over a step is that of its correlation, which is unambiguous for the first; the longer the step,
+    the better it tells the slope, until the slopes within the column have spread.
+
+    Args:
+        A, x: As `_samples` gives them.
+    """
+    slopes, found = torch.zeros(A.shape[-1], dtype=torch.float64), []
+    size = A.abs().square().sum(dim=(1, 2)).double()  # of each step and column
+    for own, h, norm in zip(A[1:], x[1:] - x[0], (size[0] * size[1:]).sqrt()):
+        total = (A[0].conj() * own).sum(dim=1)
+        total, h, mean = torch.where((h < 0)[:, None], total.conj(), total), h.abs(), h.abs().mean()
+        total = (total * _unit(-h[:, None] * slopes)).sum(dim=0)
+        related, angle = total.abs() / norm, total.angle()
+        if not found:
+            first, known = related, (related >= _RELATED) & (mean > 0)
+            held = known
+        else:
+            held = held & (related >= _LEFT * first) & (angle.abs() <= _OFF)
+        slopes = torch.where(held, slopes + angle / mean, slopes)
+        found.append((related / first, mean.expand_as(related)))
+    left, lengths = map(torch.stack, zip(*found))
+    # As of a normal distribution; few slopes far away show over short steps alone.
+    spread = (-2 * (left + _NOISE).clamp(1e-3, 1).log()).sqrt() / lengths
+    spread = torch.where(slopes.abs() * lengths <= _FAR, spread, 0).amax(dim=0)[known]
+    most = slopes.abs().max()
+    pays = len(spread) and 2 * most >= _LEAST and most >= _CLEAR * spread.max()
+    return slopes if pays else torch.zeros_like(slopes)
+
+
+def require_turns(turns: Tensor, operation: Operation, shape: tuple[int, int], box: Box) -> None:
+    """Raise unless turns are those of an operation on matrices of a shape, and of axes that can turn."""
+    expected, got = f"finite float64 numbers of shape {(sum(shape), box.dimension)}", checks.describe(turns)
+    good = turns.shape == (sum(shape), box.dimension) and turns.dtype == torch.float64 and turns.isfinite().all()
+    checks.require(good, "turns", expected, got, "take those of a fit")
+    able = [s == "linear" and not p and bool(operation.turns) for s, p in zip(box.scale, box.periodic)]
+    good = not turns[:, [i for i, own in enumerate(able) if not own]].any()
+    checks.require(good, "turns", f"turns of {operation} along linear axes only", f"others, of {box}", "leave them out")
+
+
+def _unit(angles: Tensor) -> Tensor:
+    """Return exp(j angles), in double precision, so that it does not matter how often they go around."""
+    return torch.complex(angles.cos(), angles.sin())
+
+
+def _phases(x: Tensor | list[Tensor], slopes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return phases of slopes (k, d) at x (B, d), shape (B, k), or on the grid of axes (B_i, 1), where they vary."""
+    if isinstance(x, Tensor):
+        return _unit(x.double() @ slopes.T).to(dtype)
+    found = [torch.ones((1,) * (len(x) + 1), dtype=dtype, device=slopes.device)]
+    for i, (axis, own) in enumerate(zip(x, slopes.T)):
+        if own.any():
+            found.append(_unit(axis.double() * own).view(*[1] * i, len(axis), *[1] * (len(x) - i - 1), -1))
+    return reduce(torch.mul, found).to(dtype)
+
+
+# Slopes of the rows (-1) or columns (-2) of a factor, and that number: where phases get another axis.
+_Turns = list[tuple[Tensor, int]]
+
+
+def _of_factors(operation: Operation, shape: tuple[int, int], turns: Tensor) -> list[_Turns]:
+    """Return how each factor is turned."""
+    sides, found = {"rows": turns[: shape[0]], "columns": turns[shape[0] :]}, []
+    for own, factor in zip(operation.turns, operation.factors(*shape)):
+        named = [(i, side.removeprefix("-"), -1 if side[0] == "-" else 1) for i, side in enumerate(own) if side]
+        found.append([(sign * sides[side][: factor.shape[i]], -1 - i) for i, side, sign in named])
+    return found
+
+
+def turned(
+    operation: Operation, shape: tuple[int, int], turns: Tensor, x: Tensor, factors: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return the factors of A from those of A_0 at x (B, d), as a function of x."""
+    factors = list(factors)
+    for i, own in enumerate(_of_factors(operation, shape, turns)):
+        for slopes, place in own:
+            factors[i] = factors[i] * _phases(x, slopes, factors[i].dtype).unsqueeze(place)
+    return factors
+
+
+def turn_(
+    operation: Operation, shape: tuple[int, int], turns: Tensor, x: Tensor | list[Tensor], factors: Sequence[Tensor]
+) -> None:
+    """Make the factors of A from those of A_0 in place, at x (B, d) or on the grid of axes (B_i, 1)."""
+    counts = [len(x)] if isinstance(x, Tensor) else [*map(len, x)]
+    for own, factor in zip(_of_factors(operation, shape, turns), factors):
+        value = factor.view(*counts, *factor.shape[1:])
+        found = [(_phases(x, slopes, factor.dtype), place) for slopes, place in own if slopes.any()]
+        found = [phases.expand(*counts, -1).unsqueeze(place) for phases, place in found]
+
+        def work(part: slice, value: Tensor = value, found: list[Tensor] = found) -> None:
+            for phases in found:
+                value[part].mul_(phases[part])
+
+        size = counts[0] if factor.is_cuda else max(1, _PART * counts[0] // factor.numel())
+        parts = [slice(start, start + size) for start in range(0, counts[0], size)]
+        list(map(work, parts)) if factor.is_cuda else threads.each(work, parts)
+
+
+def told(turns: Tensor, box: Box, m: int) -> str:
+    """Say what was taken out of a family with m rows, in the units of its parameters."""
+    said, width = [], (box.upper - box.lower).double().cpu()
+    for side, own in (("column", turns[m:].cpu()), ("row", turns[:m].cpu())):
+        for slopes, name, unit, w in zip(own.T, box.names, box.units, width):
+            if not slopes.any():
+                continue
+            cycles = slopes[slopes != 0] / math.pi / w
+            kind, values, of = (
+                ("delay", -cycles, "s") if unit == "Hz" else ("turn", cycles, f"cycles per {unit or name}")
+            )
+            low, high, middle = float(values.min()), float(values.max()), float(values.median())
+            common = high - low <= _COMMON * abs(middle)
+            each = f"per {side} {low:.3g} to {high:.3g}"
+            said.append(f"a common {kind} of {middle:.3g} {of} ({each})" if common else f"{kind}s {each} {of}")
+    several = len(said) > 1 or not said[0].startswith("a ")
+    return f"{' and '.join(said)} {'were' if several else 'was'} taken out of A and {'are' if several else 'is'} put back"
