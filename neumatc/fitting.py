@@ -50,7 +50,9 @@ def fit(
     Give a tolerance, or a rank. With a tolerance the box is split into pieces until the residual is at most ``tol`` in
     each, and Phi has local support; near poles it is rational, and smooth results of three and more parameters are one
     sparse polynomial (`Pieces`). With a rank alone there is one map for the whole box, in closed form: the paper's
-    (`ClosedForm`). ``surrogate.report`` says what it took, whether the tolerance
+    (`ClosedForm`). Phases that turn fast with all of a column or row of A, as those of a receiver whose window begins
+    early, are taken out before, and put back at evaluation (`neumatc.turns`); the report names the delay.
+    ``surrogate.report`` says what it took, whether the tolerance
     is met, and where it is not.
 
     Args:
@@ -188,7 +190,7 @@ def _fit(
     found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
         begin, price = time.perf_counter(), None
-        straight = watch.attempt(lambda batch=batch: [_straight(problem, start) for problem in batch])
+        straight = watch.attempt(lambda batch=batch: _straight(batch, start))
         if isinstance(straight, BaseException):
             found += [straight] * len(batch)
             continue
@@ -213,13 +215,15 @@ def _fit(
     return _complete(found)
 
 
-def _straight(problem: Problem, start: Surrogate | None) -> Problem:
-    """Return the problem without what turns fast in A, or where there is a start, without what turns in that."""
+@torch.inference_mode(False)
+def _straight(problems: Sequence[Problem], start: Surrogate | None) -> list[Problem]:
+    """Return problems without what turns fast in A, or where there is a start, without what turns in that."""
+    families = [problem.family for problem in problems]
     if start is None:
-        family = straightened(problem.family, problem.operation)
-    else:
-        family = problem.family if start.turns is None else Straight(problem.family, start.turns)
-    return problem if family is problem.family else Problem(family, problem.operation)
+        families = [straightened(problem.family, problem.operation) for problem in problems]
+    elif start.turns is not None:
+        families = [Straight(family, start.turns) for family in families]
+    return [p if f is p.family else Problem(f, p.operation) for p, f in zip(problems, families)]
 
 
 def _finished(

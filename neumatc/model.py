@@ -120,7 +120,7 @@ class Surrogate(Shown, nn.Module):
             guide, where vectors are followed as a block: see `Operation.guide`.
         box: The box of parameters.
         report: How it was fitted.
-        turns: What rows and columns of A turn by, which the maps leave out, as `neumatc.turns` has it, or None.
+        turns: By what rows and columns of A turn, which the maps leave out: see `neumatc.turns`. None: by nothing.
     """
 
     @checks.explained
@@ -146,7 +146,7 @@ class Surrogate(Shown, nn.Module):
             checks.require(False, "maps", wanted, found, "take those that a fit made")
         self._factors = operation.factors(*self.shape)
         if turns is not None:
-            require_turns(turns, operation, self.shape, box)
+            require_turns(turns, operation, self.shape, box, self.dtypes)
         self.register_buffer("turns", turns)
 
     @property

@@ -75,10 +75,10 @@ class Operation(ABC):
     powers: tuple[float, ...] = ()
     """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
     turns: tuple[tuple[str, str], ...] = ()
-    """What turns the rows and the columns of each factor where the rows and columns of A are multiplied by phases, and
-    nothing else changes: ``"rows"`` or ``"columns"`` of A, from the first on, with ``-`` in front their conjugate
-    phases, or ``""``. Empty where that is not the whole of it. What turns fast is then no matter of a fit: see
-    `neumatc.turns`."""
+    """By what the rows, and the columns, of each factor are multiplied where the rows and columns of A are multiplied
+    by phases: those of the ``"rows"`` or ``"columns"`` of A, from the first on, with ``-`` in front the conjugate ones,
+    or ``""`` for nothing. Empty where that is not all that happens. Phases that turn fast are then taken out of A for
+    a fit: see `neumatc.turns`."""
     order: str = ""
     """Where that is a choice, how columns are ordered; ``"followed"``: their labels are kept."""
     packed: type[tuple] | None = None
@@ -92,6 +92,8 @@ class Operation(ABC):
                 setattr(cls, declared, True)
         if vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls):  # that of another solution
             cls.refined = Operation.refined
+        if "exact" in vars(cls) and "turns" not in vars(cls):
+            cls.turns = Operation.turns
         cls.__repr__ = vars(cls).get("__repr__", Operation.__repr__)  # in the place of that of a dataclass
         checks.register(Operation.registry, cls)
 
@@ -407,7 +409,6 @@ class _NormalEquations(LinearOperation):
 
     noise = 0.0
     certainty, work, needs = "bound", (4, 1 / 3), "the covariance is Hermitian positive definite"
-    turns = (("-columns", "-rows"),)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         return (Factor("X", (n, m)),)
@@ -541,6 +542,8 @@ class LMMSE(RZF):
     systems is solved, without an inverse. Coloured noise: m >= n, :math:`X = (H^H R^{-1} H + I)^{-1} H^H R^{-1}`, in
     double precision. Each residual then takes a Cholesky factorisation of R as well.
 
+    Timing, of all users or of each, turns columns of H and rows of X alike: a fit takes it out first (`turns`).
+
     With ``unbiased`` every row x_k is divided by :math:`d_k = x_k h_k`, with the columns h_k of H, so that the signal
     comes through as it is: X y = x + e, as Sionna's ``lmmse_equalizer`` returns it. The variance of e, which a demapper
     takes, is 1 / d_k - 1 for exact filters, and `wireless.post_equalisation_noise` for any.
@@ -573,6 +576,7 @@ class LMMSE(RZF):
     """
 
     unbiased: bool = False
+    turns = RZF.turns
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -667,7 +671,7 @@ class PseudoInverse(_NormalEquations):
 
     rank: int | None = None
     rcond: float | None = None
-    work, needs = (8, 20), "A has full rank, or that of `rank`"
+    work, needs, turns = (8, 20), "A has full rank, or that of `rank`", (("-columns", "-rows"),)
     remedy = "no A has full rank: take nm.PseudoInverse(rank=...) where the rank is constant, or rcond=..."
 
     @checks.explained

@@ -57,6 +57,7 @@ class Straight(ParametricMatrix):
         return A * phases[:, :m, None] * phases[:, None, m:]
 
 
+@torch.no_grad()
 def straightened(family: ParametricMatrix, operation: Operation) -> ParametricMatrix:
     """Return the family without turns, where it has some that pay; real matrices have none.
 
@@ -65,11 +66,10 @@ def straightened(family: ParametricMatrix, operation: Operation) -> ParametricMa
     """
     m, n = family.shape
     sides = _counts(operation, m, n)
-    axes = [i for i, scale in enumerate(family.box.scale) if scale == "linear" and not family.box.periodic[i]]
     if not sides or not family.dtype.is_complex or (family.grid is not None and len(family.grid) < _FEW):
         return family
     turns = torch.zeros(m + n, family.dimension, dtype=torch.float64)
-    for axis in axes:
+    for axis in _axes(family.box):
         try:
             A, x = _samples(family, axis)
         except FamilyError:  # the fit says where
@@ -146,14 +146,23 @@ def _slopes(A: Tensor, x: Tensor) -> Tensor:
     return slopes if pays else torch.zeros_like(slopes)
 
 
-def require_turns(turns: Tensor, operation: Operation, shape: tuple[int, int], box: Box) -> None:
-    """Raise unless turns are those of an operation on matrices of a shape, and of axes that can turn."""
+def require_turns(
+    turns: Tensor, operation: Operation, shape: tuple[int, int], box: Box, dtypes: Sequence[torch.dtype]
+) -> None:
+    """Raise unless turns are those of an operation on matrices of a shape, with factors of these dtypes, in a box."""
     expected, got = f"finite float64 numbers of shape {(sum(shape), box.dimension)}", checks.describe(turns)
     good = turns.shape == (sum(shape), box.dimension) and turns.dtype == torch.float64 and turns.isfinite().all()
     checks.require(good, "turns", expected, got, "take those of a fit")
-    able = [s == "linear" and not p and bool(operation.turns) for s, p in zip(box.scale, box.periodic)]
-    good = not turns[:, [i for i, own in enumerate(able) if not own]].any()
-    checks.require(good, "turns", f"turns of {operation} along linear axes only", f"others, of {box}", "leave them out")
+    able = operation.turns and all(dtype.is_complex for own, dtype in zip(operation.turns, dtypes) if any(own))
+    got, remedy = f"{operation} with factors of {[*dtypes]}", "leave them out"
+    checks.require(able, "turns", "an operation whose factors turn, and are complex", got, remedy)
+    fixed = [i for i in range(box.dimension) if i not in _axes(box)]
+    checks.require(not turns[:, fixed].any(), "turns", "turns along linear axes only", f"others, of {box}", remedy)
+
+
+def _axes(box: Box) -> list[int]:
+    """Return the axes along which a phase may turn: linear ones at whose ends A need not be the same."""
+    return [i for i, scale in enumerate(box.scale) if scale == "linear" and not box.periodic[i]]
 
 
 def _unit(angles: Tensor) -> Tensor:
@@ -231,4 +240,6 @@ def told(turns: Tensor, box: Box, m: int) -> str:
             each = f"per {side} {low:.3g} to {high:.3g}"
             said.append(f"a common {kind} of {middle:.3g} {of} ({each})" if common else f"{kind}s {each} {of}")
     several = len(said) > 1 or not said[0].startswith("a ")
-    return f"{' and '.join(said)} {'were' if several else 'was'} taken out of A and {'are' if several else 'is'} put back"
+    return (
+        f"{' and '.join(said)} {'were' if several else 'was'} taken out of A and {'are' if several else 'is'} put back"
+    )
