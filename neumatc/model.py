@@ -110,8 +110,7 @@ class FactorMap(nn.Module):
 class Surrogate(Shown, nn.Module):
     r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
 
-    Made by `fit` or `load`, and checked: ValueError if maps, operation and box do not belong together. Safe to share
-    between threads as long as nobody converts it in place.
+    Made by `fit` or `load`; ValueError if maps, operation and box do not match. Threads share it until one converts it.
 
     Args:
         operation: The operation it stands for.
@@ -136,8 +135,8 @@ class Surrogate(Shown, nn.Module):
         super().__init__()
         self.operation, self.shape, self.box, self.report = operation, tuple(shape), box, report
         self.maps = nn.ModuleList(maps)
-        self.register_buffer("lower", box.lower)
-        self.register_buffer("upper", box.upper)
+        for name, own in (("lower", box.lower), ("upper", box.upper), ("turns", turns)):
+            self.register_buffer(name, own)
         expected = [(factor.name, factor.shape) for factor in operation.factors(*self.shape)]
         found = [(m.name, m.shape) for m in self.maps]
         names, shapes = ([entry[i] for entry in found] for i in (0, 1))
@@ -145,9 +144,7 @@ class Surrogate(Shown, nn.Module):
             wanted = f"the factors {expected} of {operation} for `shape` {self.shape}"
             checks.require(False, "maps", wanted, found, "take those that a fit made")
         self._factors = operation.factors(*self.shape)
-        if turns is not None:
-            require_turns(turns, operation, self.shape, box, self.dtypes)
-        self.register_buffer("turns", turns)
+        require_turns(turns, operation, self.shape, box, self.dtypes)
 
     @property
     def rank(self) -> int:
@@ -179,13 +176,12 @@ class Surrogate(Shown, nn.Module):
         """Bytes per parameter of the output, and of the working memory at its peak."""
         sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
         working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
-        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
-        # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
-        # batch each thread holds a block.
+        # Parameters take up to 24 bytes each while they are scaled. An operation that finishes its factors may need
+        # three times their memory, but not with the embedding. Of an unsorted batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
-        held += 0 if self.turns is None else _TURNING * sum(self.shape)
-        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension
+        turning = _TURNING * sum(self.shape) * (self.turns is not None)
+        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension + turning
 
     @property
     def device(self) -> torch.device:
@@ -303,8 +299,7 @@ class Surrogate(Shown, nn.Module):
     def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
         box, turns = self.box, self.turns
         super()._apply(fn, recurse)
-        self.box = box.to(self.lower.device)
-        self.turns = None if turns is None else turns.to(self.lower.device)  # hundreds of radians need double precision
+        self.box, self.turns = box.to(device := self.lower.device), turns if turns is None else turns.to(device)
         self.lower, self.upper = self.box.lower, self.box.upper
         self.__dict__.pop("_bytes", None)
         return self

@@ -46,9 +46,9 @@ class Factor(NamedTuple):
 class Operation(ABC):
     """A matrix operation: what is computed, and how an answer is checked without knowing the exact one.
 
-    Factors travel as a tuple of tensors, each with the batch first, in the order of `factors`. Subclasses are frozen
-    dataclasses whose fields are plain numbers, so that a saved surrogate can name its operation. They give `factors`,
-    `exact`, and `residual` or `loss`; what else they can do they declare, in the attributes that follow.
+    Factors travel as a tuple of tensors, batch first, in the order of `factors`. Subclasses are frozen dataclasses of
+    plain numbers, by which a file names them. They give `factors`, `exact`, and `residual` or `loss`; what else they
+    can do they declare, in the attributes that follow.
     """
 
     registry: dict[str, type[Operation]] = {}
@@ -75,10 +75,8 @@ class Operation(ABC):
     powers: tuple[float, ...] = ()
     """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
     turns: tuple[tuple[str, str], ...] = ()
-    """By what the rows, and the columns, of each factor are multiplied where the rows and columns of A are multiplied
-    by phases: those of the ``"rows"`` or ``"columns"`` of A, from the first on, with ``-`` in front the conjugate ones,
-    or ``""`` for nothing. Empty where that is not all that happens. Phases that turn fast are then taken out of A for
-    a fit: see `neumatc.turns`."""
+    """By which phases the rows and columns of each factor turn where those of A do: of its ``"rows"``, its
+    ``"columns"``, with ``-`` in front conjugate, or ``""``, none; empty if that is not all. See `neumatc.turns`."""
     order: str = ""
     """Where that is a choice, how columns are ordered; ``"followed"``: their labels are kept."""
     packed: type[tuple] | None = None
@@ -90,10 +88,8 @@ class Operation(ABC):
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
             if method in vars(cls):
                 setattr(cls, declared, True)
-        if vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls):  # that of another solution
-            cls.refined = Operation.refined
-        if "exact" in vars(cls) and "turns" not in vars(cls):
-            cls.turns = Operation.turns
+        if vars(cls).keys() & {"exact", "system"}:  # what is known of another solution is not known of this one
+            cls.refined, cls.turns = (vars(cls).get(own, getattr(Operation, own)) for own in ("refined", "turns"))
         cls.__repr__ = vars(cls).get("__repr__", Operation.__repr__)  # in the place of that of a dataclass
         checks.register(Operation.registry, cls)
 
@@ -115,17 +111,15 @@ class Operation(ABC):
     def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """Return A as it is meant, and a mask (B,) of what `exact` does not refuse at sight, as not Hermitian.
 
-        In the precision in which A came, in which alone rounding can be told. Of what is refused nothing is right:
-        residuals and bounds count as Inf.
+        In the precision in which A came, which tells rounding. Residuals and bounds of what is refused count as Inf.
         """
         return A, torch.ones(len(A), dtype=torch.bool, device=A.device)
 
     def cost(self, m: int, n: int) -> float:
         """Approximate number of floating-point operations of one exact solution for a real m x n matrix.
 
-        Leading terms only (Golub and Van Loan, *Matrix Computations*, 2013), as if everything were real: whoever counts
-        takes four times as many for complex matrices. How fast a processor runs them, which for small matrices and for
-        eigenvalues is slowly, is not in it. From `work`, by default that of a thin singular value decomposition.
+        Leading terms only (Golub and Van Loan, *Matrix Computations*, 2013), of real matrices: whoever counts takes
+        four times as many for complex ones. How fast they run is not in it. From `work`, by default that of a thin SVD.
         """
         short, long = sorted((m, n))
         return self.work[0] * long * short**2 + self.work[1] * short**3
@@ -168,7 +162,7 @@ class Operation(ABC):
         """Solve in twice the working precision: factors and proved bounds of their relative error (B,), or None.
 
         A is in double precision; a bound is Inf where nothing is proved. For what `certify` cannot bound otherwise. A
-        class with its own `exact` or `system` does not inherit it.
+        class with its own `exact` or `system` does not inherit it, nor `turns`.
         """
         return None
 

@@ -168,9 +168,11 @@ def _spread(correlation: Tensor) -> Tensor:
 
 
 def require_turns(
-    turns: Tensor, operation: Operation, shape: tuple[int, int], box: Box, dtypes: Sequence[torch.dtype]
+    turns: Tensor | None, operation: Operation, shape: tuple[int, int], box: Box, dtypes: Sequence[torch.dtype]
 ) -> None:
-    """Raise unless turns are those of an operation on matrices of a shape, with factors of these dtypes, in a box."""
+    """Raise unless turns, if any, are those of an operation on matrices of a shape, with such factors, in a box."""
+    if turns is None:
+        return
     expected, got = f"finite float64 numbers of shape {(sum(shape), box.dimension)}", checks.describe(turns)
     good = turns.shape == (sum(shape), box.dimension) and turns.dtype == torch.float64 and turns.isfinite().all()
     checks.require(good, "turns", expected, got, "take those of a fit")
