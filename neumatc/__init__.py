@@ -33,6 +33,7 @@ from neumatc.operations import (
 )
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem, Solution
+from neumatc.receivers import Equaliser, EqualiserFactors
 from neumatc.report import Event, Report, Round, StopReason, Unmet
 from neumatc.report import library_version as _library_version
 from neumatc.spectral import SVD, Eig, EigFactors, Eigh, SVDFactors

@@ -112,7 +112,7 @@ def _judged(report: Report, box: Box) -> tuple[bool, str, list[str]]:
 def _remedy(report: Report, box: Box, known: str) -> str:
     """Return what to do about what is known."""
     seconds = report.points * report.solve_seconds
-    if report.points and seconds < report.seconds:
+    if report.points and seconds < report.seconds and report.stop_reason is not StopReason.NOISE:
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
     if f"used up ({report.budget})" not in known:  # by a limit of the method, not by the budget
         known = known.replace("used up before", "used up")

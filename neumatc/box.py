@@ -30,9 +30,12 @@ class Box:
         units: One unit per axis. Default: none (``""``).
         dtype: Real dtype of the bounds; default that of ``lower``, else torch's default (not if it is half).
         device: Device of the bounds; default that of ``lower``.
+        ticks: The only values that each axis has, one rising tensor of shape (N_i,) per axis, its ends the bounds. Then
+            every point of the cube stands for the parameter on the nearest ticks. Default: all between the bounds.
 
     Attributes:
         lower, upper: Bounds, two tensors of shape (d,).
+        ticks: As given, on the device and of the dtype of the box; or None.
         scale, periodic, names, units: Tuples of length d.
 
     Raises:
@@ -59,6 +62,7 @@ class Box:
         units: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        ticks: Sequence[Tensor] | None = None,
     ):
         self.lower, self.upper = checks.box(lower, upper, dtype, device)
         d = self.lower.numel()
@@ -72,6 +76,8 @@ class Box:
             checks.require(s != "log" or low > 0, "scale", expected, "'log'", "raise the bound, or leave it linear")
         self._logs = torch.tensor([s == "log" for s in self.scale], device=self.lower.device)
         self._ends = [self._linear(bound) for bound in (self.lower, self.upper)]
+        self.ticks = None if ticks is None else tuple(axis.to(self.lower) for axis in ticks)
+        self.places = None if ticks is None else [box.cube(x[:, None])[:, 0] for box, x in zip(self.axes, self.ticks)]
 
     def _each(self, name: str, value: object, kind: type) -> tuple:
         """Return one value per axis; scales and flags may be given once for all."""
@@ -159,7 +165,10 @@ class Box:
 
     @checks.explained
     def parameters(self, x: Tensor) -> Tensor:
-        """Scale points of the cube (B, d) to parameters, in the precision and on the device of the box."""
+        """Scale points of the cube (B, d) to parameters, in its precision, on its device and ticks."""
+        if self.ticks is not None:
+            pairs = zip(x.to(self.device).double().T.contiguous(), self.places, self.ticks)
+            return torch.stack([ticks[torch.bucketize(own, (at[1:] + at[:-1]) / 2)] for own, at, ticks in pairs], dim=1)
         t = (x.to(self.device).double() + 1) / 2
         p = torch.lerp(*self._ends, t)
         if "log" in self.scale:
@@ -182,7 +191,7 @@ class Box:
         return {name: list(getattr(self, name)) for name in ("scale", "periodic", "names", "units")}
 
     def to(self, device: torch.device | str | None) -> Box:
-        """Return the box on another device."""
+        """Return the box on another device, without its ticks."""
         return Box(self.lower, self.upper, device=device, **self.settings())
 
     @checks.explained

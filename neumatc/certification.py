@@ -43,8 +43,8 @@ class Certified:
         failed: Mask (B,): ``bound`` is above the tolerance. There is no exact solution, or A(p) does not exist, or it
             cannot be bounded better: because A(p) is too close to a matrix without a unique solution, or because the
             tolerance asks for more than the precision of the family.
-        samples: Of a family through samples: how many, and what leaving one out changes. All that is said here is about
-            the interpolation through them.
+        samples: Of a family through samples: how many, and what leaving one out changes, or the noise that smoothing
+            leaves. All that is said here is about the curve through them, not about what was measured.
     """
 
     value: Tensor | tuple[Tensor, ...]
@@ -58,7 +58,11 @@ class Certified:
     def __str__(self) -> str:
         kept, count = int(self.accepted.sum()), len(self.accepted)
         rest = f"{count - kept} solved exactly, of which {int(self.failed.sum())} failed"
-        about = f"; the {self.certainty} is about the interpolation of samples: {self.samples}" if self.samples else ""
+        about = (
+            f"; the {self.certainty} is about the curve through samples, not what they measure: {self.samples}"
+            if self.samples
+            else ""
+        )
         return f"{kept} of {count} values accepted by the {self.certainty} of their relative error; {rest}{about}"
 
 
@@ -72,9 +76,9 @@ def certify(
     The residual and the bound are those of the operation (`Operation.error_bound` states what is proved, and its
     source), computed in double precision from A(p) and the value as they are. A bound is one of ``problem.error``, for
     receivers too, whose residual is that of the worst user, and holds for the matrix that the family returned: how well
-    that describes the world it cannot know; of a family through samples it says what leaving one out changes
-    (``certified.samples``). An estimate is a residual and proves nothing: it can be small at a wrong
-    answer, as each operation states.
+    that describes the world it cannot know; of a family through samples it says what leaving one out changes, or what
+    smoothing leaves of their noise (``certified.samples``). An estimate is a residual and proves nothing: it can be
+    small at a wrong answer, as each operation states.
 
     Exact solutions are measured as well. They are computed in double precision; where that does not reach the
     tolerance, those of inverses and receivers in twice that (`neumatc.twofold`), which does up to a condition number

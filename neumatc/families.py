@@ -11,12 +11,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from neumatc import checks, measured, sampling
+from neumatc import checks, measured, sampling, smoothing
 from neumatc.box import Box
 from neumatc.measured import Interpolation
+from neumatc.smoothing import Smoothing
 
 # Parameters beside the centre of the box that are tried for the shape and the dtype of A, where the centre has none.
 _TRIED = 8
+# Part of the least spacing by which a parameter may be off a point of a grid.
+_OFF = 1e-3
 # Most parameters that are tried one by one where a function raises for all of them: one call each.
 ALONE = 64
 
@@ -51,7 +54,8 @@ class ParametricMatrix:
         scale: ``"linear"`` or ``"log"``, for all parameters or one of them each; see `neumatc.box.Box`.
         periodic: Whether A(p) repeats itself from ``lower`` to ``upper``, for all parameters or for each.
         grid: The only parameters that matter, shape (N, d), if they are finitely many: a fit to a tolerance never
-            solves at more of them than there are.
+            solves at more of them than there are. A list of d axes, the rising values of each, from its lower to its
+            upper bound, is a tensor grid: then ``fn`` is never asked for other parameters.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
         dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
@@ -60,11 +64,13 @@ class ParametricMatrix:
     Attributes:
         box: The box, a `neumatc.box.Box`; its ``lower``, ``upper``, ``names``, ``units``, ``dimension`` and ``device``
             are attributes of the family too.
-        grid: As given, or None.
+        grid: The parameters that matter, shape (N, d), or None.
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
         densified: Whether ``fn`` gave sparse matrices.
-        measured: The interpolation behind it, where it goes through samples (`from_samples`), else None.
+        measured: The interpolation or smoothing behind it, where it comes from samples (`from_samples`), else None.
+        floor: Standard deviation of the error that smoothing noisy samples has left in each entry of A, shape (m, n);
+            None without noise. A fit to a tolerance stops where noise of that size does (`neumatc.noise`).
 
     Raises:
         ValueError: For an empty or reversed box, or periodic axes whose ends differ.
@@ -82,7 +88,8 @@ class ParametricMatrix:
                  [0.2500, 1.0000]]])
     """
 
-    measured: Interpolation | None = None
+    measured: Interpolation | Smoothing | None = None
+    floor: Tensor | None = None
 
     def __init__(
         self,
@@ -93,7 +100,7 @@ class ParametricMatrix:
         batched: bool = True,
         scale: str | Sequence[str] = "linear",
         periodic: bool | Sequence[bool] = False,
-        grid: Tensor | None = None,
+        grid: Tensor | Sequence[Tensor] | None = None,
         names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
@@ -105,12 +112,13 @@ class ParametricMatrix:
         self.fn, self.batched, self.densified = fn, checks.flag("batched", batched), False
         if dtype is None and not self.batched and not isinstance(lower, Tensor):
             dtype = torch.float64
-        self.box = Box(
-            lower, upper, scale=scale, periodic=periodic, names=names, units=units, dtype=dtype, device=device
-        )
+        ticks = None if grid is None or isinstance(grid, Tensor) else grid
+        labels = {"scale": scale, "periodic": periodic, "names": names, "units": units}
+        self.box = Box(lower, upper, **labels, dtype=dtype, device=device, ticks=ticks)
         self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
         self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
+        grid = grid if ticks is None else torch.cartesian_prod(*self.box.ticks).view(-1, self.dimension)
         self.grid = None if grid is None else self.box.points(grid)
         A = self._tried()
         remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
@@ -217,6 +225,12 @@ class ParametricMatrix:
             return checks.matrices("fn(p)", A if self.batched else A.to(p.device), p, anything=anything)
         except ValueError as error:
             raise FamilyError(str(error)) from None
+
+    @property
+    def domain(self) -> dict[str, object]:
+        """The arguments with which another family gets the box and the grid of this one."""
+        grid = self.grid if self.box.ticks is None else self.box.ticks
+        return {"lower": self.lower, "upper": self.upper, "grid": grid, **self.box.settings()}
 
     def _called(self, p: Tensor, batched: bool) -> object:
         """Return what the function gives, for each parameter by itself if it is not batched."""
@@ -373,8 +387,12 @@ def beside(left: ParametricMatrix, right: ParametricMatrix | ArrayLike, *, name:
         B = right.expand(len(p), -1, -1) if constant else right._values(p, anything=True).clone()
         return torch.cat([left._values(p, anything=True).to(dtype), B.to(dtype)], dim=2)
 
-    family = ParametricMatrix(fn, left.lower, left.upper, grid=left.grid, **left.box.settings())
+    family = ParametricMatrix(fn, **left.domain)
     family.measured = left.measured or (None if constant else right.measured)
+    floors = [left.floor, None if constant else right.floor]
+    if any(floor is not None for floor in floors):
+        none = (torch.zeros(x.shape, device=left.device) for x in (left, right))
+        family.floor = torch.cat([zeros if floor is None else floor for floor, zeros in zip(floors, none)], dim=1)
     return family
 
 
@@ -384,16 +402,24 @@ def from_samples(
     A: Tensor | ArrayLike,
     *,
     missing: str = "raise",
+    noise: float | str | None = None,
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
 ) -> ParametricMatrix:
-    """Family through measured matrices, interpolated entry by entry with SciPy.
+    """Family through measured matrices, interpolated entry by entry with SciPy, or of noisy ones smoothed.
 
     One parameter: a cubic spline (of lower degree for fewer than four samples). Several: cubic radial basis functions
     with a linear polynomial, on parameters scaled to the unit box; its cost grows with the cube of the number of
     samples, which suits up to a few thousand. The family passes through the samples. Between them it is an
     interpolation: a surrogate, its residual and its bounds are about that, and inherit its error. How large it is shows
     what is found at each sample from all others: ``family.measured.left_out``, which reports and certificates quote.
+
+    With ``noise`` the samples of one parameter are smoothed (`neumatc.smoothing`): cubic splines by least squares, with
+    as many terms as the noise lets them have, in pieces where values jump (the phases of blocks of a band, the gain of
+    a receiver), no matter how irregular the samples are. ``family.measured`` says how much noise there was, how many
+    terms, what is left, and where jumps and gaps are; reports and certificates quote it. Averaging divides the variance
+    by the samples per term, so the family, and a map of it, may be nearer to what was measured than the samples are. No
+    bound knows by how much. A fit to a tolerance stops where the noise that is left does.
 
     Args:
         p: Parameters of the samples, shape (N, d), or (N,) for one parameter, N >= 2 distinct rows; the box is their
@@ -405,6 +431,10 @@ def from_samples(
             m x n x N array arrives as (N, n, m) and wants ``A.transpose(0, 2, 1)``, which no shape tells.
         missing: What to do with samples that hold NaN, Inf or masked entries, or zeros only: ``"raise"``, ``"drop"``
             them, or ``"keep"`` zero matrices as data.
+        noise: Variance of the errors of an entry of A, independent and of mean zero (of complex entries that of real
+            and imaginary part together; of a least-squares estimate at pilots that of the noise over their power); or
+            ``"estimate"``, from differences of neighbouring samples, at least ten. Default, and for 0: none, the
+            samples are interpolated.
         names: One name per parameter.
         units: One unit per parameter.
 
@@ -414,7 +444,7 @@ def from_samples(
 
     Raises:
         ValueError: For parameters that are repeated or too close to each other, fewer samples than an interpolation
-            needs, missing samples, or matrices along another axis than the first.
+            needs, missing samples, matrices along another axis than the first, or noise in several parameters.
         TypeError: For other data than numbers.
 
     Example:
@@ -445,19 +475,99 @@ def from_samples(
         return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()
 
     x, values = scaled(p), A.cpu().numpy().reshape(count, -1)
-    try:
-        interpolation = Interpolation(x, values, int((~good).sum()))
-        missed = np.abs(interpolation(x) - values).max()
-    except ValueError:  # NumPy's LinAlgError is one
-        missed = np.inf
-    if len(np.unique(x, axis=0)) < count or not missed <= torch.finfo(A.dtype).eps ** 0.5 * np.abs(values).max():
+    level, lost, curve = smoothing.level(noise, count, d), int((~good).sum()), None
+    if len(np.unique(x, axis=0)) == count:
+        places = p[:, 0].numpy(force=True)
+        curve = _through(x, values, lost) if level == 0 else Smoothing(x, values, level, places, lost)
+    if curve is None:
         got = "some that are equal or too close to each other, or to a line or plane, for double precision"
         checks.require(False, "p", "distinct samples", got, "average or drop them, or add others")
     shape, dtype = A.shape[1:], A.dtype
 
     def fn(q: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(interpolation(scaled(q)))).to(q.device, dtype).view(-1, *shape)
+        return torch.from_numpy(np.asarray(curve(scaled(q)))).to(q.device, dtype).view(-1, *shape)
 
     family = ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)
-    family.measured, family.densified = interpolation, measured.sparse(given)
+    family.measured, family.densified = curve, measured.sparse(given)
+    if isinstance(curve, Smoothing):
+        family.floor = torch.full(shape, curve.left, dtype=checks.real_dtype(dtype), device=family.device)
     return family
+
+
+@checks.explained
+def from_grid(
+    axes: Sequence[Tensor | ArrayLike] | Tensor | ArrayLike,
+    A: Tensor | ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+) -> ParametricMatrix:
+    """Family of matrices on a tensor grid, as a receiver has them at its symbols and subcarriers: nothing in between.
+
+    Nodes of a fit and the parameters at which it is checked are points of the grid, so nothing is interpolated but the
+    result. Then ``surrogate.grid(*axes)`` gives all of them at once.
+
+    Args:
+        axes: Values of each parameter, rising, shape (N_i,) each, at least two; for one parameter its values alone. A
+            tensor, an array or lists.
+        A: Matrices, shape (N_1, ..., N_d, m, n). Those with NaN or Inf count as missing: the family is not defined
+            there.
+        names: One name per parameter.
+        units: One unit per parameter.
+
+    Returns:
+        A family of shape (m, n) on the device of A. Between points of the grid it raises `FamilyError`.
+
+    Raises:
+        ValueError: For axes that do not rise, or matrices of another number.
+        FamilyError: (a ValueError) If none of some matrices at random is finite.
+        TypeError: For other data than numbers.
+
+    Example:
+        >>> import torch, neumatc as nm
+        >>> times, tones = torch.arange(14.0), torch.arange(52.0)
+        >>> H = torch.ones(14, 52, 4, 2) + 0.01 * times[:, None, None, None]
+        >>> nm.families.from_grid([times, tones], H).shape
+        (4, 2)
+    """
+    A = measured.tensor("A", A)
+    several = isinstance(axes, (list, tuple)) and not np.isscalar(axes[0]) and getattr(axes[0], "ndim", 1) == 1
+    ticks = [_ticks(f"axes[{i}]", axis, A.device) for i, axis in enumerate(axes)] if several else []
+    ticks = ticks or [_ticks("axes", axes, A.device)]
+    counts = tuple(map(len, ticks))
+    good, expected = A.ndim == len(ticks) + 2 and A.shape[:-2] == counts, f"shape {(*counts, 'm', 'n')}"
+    checks.require(good, "A", expected, tuple(A.shape), "give one matrix for each point of the grid")
+    checks.matrix_dtype("A", A.dtype)
+    between = [(axis[1:] + axis[:-1]) / 2 for axis in ticks]
+
+    def fn(p: Tensor) -> Tensor:
+        at = []
+        for own, axis, middle in zip(p.T.contiguous(), ticks, between):
+            at.append(torch.bucketize(own, middle))
+            off = (own - axis[at[-1]]).abs() > _OFF * axis.diff().min()
+            checks.require(not off.any(), "p", "points of the grid", own[off][:1].tolist(), "take those", FamilyError)
+        return A[tuple(at)]
+
+    low, high = (torch.stack([axis[k] for axis in ticks]) for k in (0, -1))
+    return ParametricMatrix(fn, low, high, grid=ticks, names=names, units=units)
+
+
+def _ticks(name: str, axis: Tensor | ArrayLike, device: torch.device) -> Tensor:
+    """Return the values of an axis in double precision, shape (N,), after checking them."""
+    axis = measured.tensor(name, axis)
+    axis = axis.flatten() if axis.shape[1:] == (1,) else axis
+    good = axis.ndim == 1 and len(axis) > 1 and not axis.is_complex()
+    axis = axis.to(device, torch.float64) if good else axis
+    good = good and bool(torch.isfinite(axis).all()) and bool((axis.diff() > 0).all())
+    checks.require(good, name, "at least two rising numbers, shape (N,)", checks.describe(axis), "sort the grid")
+    return axis
+
+
+def _through(x: np.ndarray, values: np.ndarray, missing: int) -> Interpolation | None:
+    """Return the interpolation through samples, or None where they are too close to each other for it."""
+    try:
+        found = Interpolation(x, values, missing)
+        missed = np.abs(found(x) - values).max()
+    except ValueError:  # NumPy's LinAlgError is one
+        return None
+    return found if missed <= np.finfo(values.dtype).eps ** 0.5 * np.abs(values).max() else None

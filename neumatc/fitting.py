@@ -62,7 +62,8 @@ def fit(
         tol: Relative residual that counts as failure, in the norm of the operation's residual.
         budget: Most exact solves; 0 (with a rank alone) fits from the residual alone. Default: what the method takes.
         method: How; default `Pieces()` with a tolerance, else `ClosedForm()`.
-        start: A surrogate of the same problem to begin from, for `ResidualTraining`; it gives the rank.
+        start: A surrogate to begin from: of the same problem for `ResidualTraining`, whose rank it gives; on the same
+            box for `Pieces`, as that of the slot before, whose pieces and nodes are taken where they are enough.
         seed: Makes the fit repeatable on one machine: same seed, same surrogate. torch's global random state is
             neither read nor changed.
         progress: Show a bar on the standard error stream once the fit has taken two seconds.
@@ -111,6 +112,7 @@ def fit_many(
     tol: float | None = None,
     budget: int | None = None,
     method: ClosedForm | Pieces | None = None,
+    start: Surrogate | None = None,
     seed: int = 0,
     progress: bool = True,
     time_limit: float | None = None,
@@ -132,6 +134,7 @@ def fit_many(
         problems: At least one.
         rank, tol, budget, seed: As for `fit`, the same for each problem.
         method: Default `Pieces()` with a tolerance, else `ClosedForm()`; others have no batched form.
+        start: For `Pieces`: one surrogate for all to begin from, as for `fit`.
         progress: Show a bar once it has taken two seconds.
         time_limit: Seconds for all together. After them the first exact solves of each batch are still finished.
 
@@ -159,7 +162,7 @@ def fit_many(
     checks.require(problems, "problems", "at least one problem", "none", "give a list of them")
     if method is not None and not isinstance(method, (ClosedForm, Pieces)):
         raise TypeError(f"`method`: expected nm.Pieces() or nm.ClosedForm(), got {checks.shown(method)}; call nm.fit.")
-    return _fit(problems, rank, tol, budget, method, None, seed, progress, time_limit)
+    return _fit(problems, rank, tol, budget, method, start, seed, progress, time_limit)
 
 
 @checks.full_precision
@@ -185,12 +188,15 @@ def _fit(
     checks.instance("method", method, Method, "a method such as nm.ClosedForm()")
     rank = _checked_rank(rank, tol, start, first)
     if start is not None:
-        _check_start(start, first, rank)
+        for problem in problems:
+            _check_start(start, problem, rank, method)
     _check_memory(problems, method, rank, budget)
     found: list[Surrogate | BaseException] = []
     for batch in _batches(problems, method, rank, tol, budget, progress):
-        begin, price = time.perf_counter(), None
-        straight = watch.attempt(lambda batch=batch: _straight(batch, start))
+        begin = time.perf_counter()
+        price = start.report.evaluation_seconds if start is not None and isinstance(method, Pieces) else None
+        # Pieces take nodes of a start, others its maps.
+        straight = watch.attempt(lambda batch=batch: _straight(batch, None if isinstance(method, Pieces) else start))
         if isinstance(straight, BaseException):
             found += [straight] * len(batch)
             continue
@@ -243,7 +249,7 @@ def _finished(
         task.note(told(turns, family.box, family.shape[0]))
     maps = maps if brief else _guided(task, maps)
     report.seconds = (time.perf_counter() - begin) / many
-    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box, report, turns)
+    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report, turns)
     if price is None:
         price = math.nan if brief else advice.seconds_per_value(surrogate)
     advice.conclude(task, surrogate, price, stacklevel=6)
@@ -344,9 +350,13 @@ def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
     return [*maps, FactorMap("guide", found[1], embedding, weights)]
 
 
-def _check_start(start: object, problem: Problem, rank: int | None) -> None:
-    """Raise unless the surrogate belongs to the problem."""
+def _check_start(start: object, problem: Problem, rank: int | None, method: Method) -> None:
+    """Raise unless the surrogate belongs to the problem; for pieces, unless it is of the same box."""
     checks.instance("start", start, Surrogate, "an nm.Surrogate")
+    if isinstance(method, Pieces):
+        same, box = start.box == problem.family.box, problem.family.box
+        checks.require(same, "start", f"a surrogate on the box {box}", f"one on {start.box}", "take its parameters")
+        return
     family, wanted = problem.family, [factor.dtype(problem.family.dtype) for factor in problem.factors]
     expected = (problem.operation, family.shape, wanted, family.device, str(family.box))
     dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]

@@ -184,21 +184,28 @@ class PiecewisePolynomials(_Nodal):
             axes: Coordinates in the cube, shape (B_i, 1) each.
             weights: The weights of Phi.
             columns: The latent tensor as real rows, shape (r, M).
-            out: Memory for the result. Beside it as much again is taken for the largest piece.
+            out: Memory for the result. Axes that do not rise take as much again beside it.
         """
         out = columns.new_empty(math.prod(map(len, axes)), columns.shape[1]) if out is None else out
-        whole, ends = out.view(*map(len, axes), -1), zip(axes, weights["low"].T, weights["high"].T)
+        whole = out.view(*map(len, axes), -1)
+        if any(bool((x[1:] < x[:-1]).any()) for x in axes):
+            rising, places = zip(*(x[:, 0].sort() for x in axes))
+            value = self.grid([x[:, None] for x in rising], weights, columns)
+            whole[torch.meshgrid(*places, indexing="ij")] = value.view_as(whole)
+            return out
+        ends = zip(axes, weights["low"].T, weights["high"].T)
         inside = [((x >= low) | (low == -1)) & ((x < high) | (high == 1)) for x, low, high in ends]
+        pieces, most = [], threads.CACHED // columns.shape[1]
         for k, (counts, row) in enumerate(zip(weights["counts"].tolist(), weights["first"].tolist())):
             at = [within[:, k].nonzero()[:, 0] for within in inside]
             if not all(map(len, at)):
                 continue
             own = {name: weight[k : k + 1] for name, weight in weights.items()}
+            phi = [self.along(i, axes[i][x], own)[:, :n].to(columns.dtype) for i, (x, n) in enumerate(zip(at, counts))]
             table = columns[row : row + math.prod(counts)].view(*counts, -1)
-            for i in sorted(range(len(axes)), key=lambda i: 1 / counts[i] - 1 / len(at[i])):
-                phi = self.along(i, axes[i][at[i]], own)[:, : counts[i]]
-                table = _contracted(phi.to(columns.dtype), table, i)
-            whole[torch.meshgrid(*at, indexing="ij")] = table
+            pieces.append(_Patch(phi, table, whole[tuple(slice(int(x[0]), int(x[-1]) + 1) for x in at)]))
+        threads.run(_Patch.begin, pieces, out.numel())
+        threads.run(_Patch.end, [part for piece in pieces for part in piece.parts(most)], out.numel())
         return out
 
     def suits(self, dimension: int, rank: int, weights: dict[str, Tensor]) -> bool:
@@ -228,6 +235,55 @@ class PiecewisePolynomials(_Nodal):
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 8 * rank + 20 * dimension
+
+
+@dataclass
+class _Patch:
+    """What a piece contributes to a grid: a table (n_1, ..., n_d, M), whose axes are contracted into out.
+
+    Attributes:
+        phi: The functions of each axis, shape (b_i, n_i).
+        table: The rows of the latent tensor, with the axes contracted that are done.
+        out: Where the result goes, shape (b_1, ..., b_d, M).
+    """
+
+    phi: list[Tensor]
+    table: Tensor
+    out: Tensor
+
+    def __post_init__(self) -> None:
+        self.order = sorted(range(len(self.phi)), key=lambda i: 1 / self.table.shape[i] - 1 / len(self.phi[i]))
+
+    def _contract(self, i: int, out: Tensor | None = None) -> None:
+        sizes = self.table.shape
+        value = self.table.new_empty(*sizes[:i], len(self.phi[i]), *sizes[i + 1 :]) if out is None else out
+        threads.multiply(self.phi[i], self.table.flatten(i + 1), value.flatten(i + 1))
+        self.table = value
+
+    def begin(self) -> None:
+        """Contract the axes that come before the last one, which `parts` divides."""
+        while len(self.order) > 1 and self.order[0] < len(self.phi) - 1:
+            self._contract(self.order.pop(0))
+
+    def parts(self, most: int) -> list[_Patch]:
+        """Divide the last axis, so that tables of parts hold at most so many rows: they stay in the cache."""
+        size = most // math.prod(self.table.shape[:-2]) or 1
+        size = -(-len(self.phi[-1]) // -(-len(self.phi[-1]) // size))
+        pairs = zip(self.phi[-1].split(size), self.out.split(size, dim=-2))
+        found = [_Patch([*self.phi[:-1], own], self.table, out) for own, out in pairs]
+        for part in found:
+            part.order = list(self.order)
+        return found
+
+    def end(self) -> None:
+        """Contract what is left, at last into ``out``."""
+        *order, last = self.order
+        for i in order:
+            self._contract(i)
+        flat = self.out[(0,) * (last + 1)].is_contiguous()
+        self._contract(last, self.out if flat else torch.empty_like(self.out, memory_format=torch.contiguous_format))
+        if not flat:
+            self.out.copy_(self.table)
 
 
 @dataclass(frozen=True)

@@ -364,8 +364,10 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
         outputs = [x.flatten(0, d - 1) for x in _checked_out(surrogate, out, counts, p)]
     if d > 1 and not any(live) and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps):
         x = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])]
-        # Values are made beside the output, and an operation that finishes them may need three times their memory.
-        rows = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * math.prod(counts[1:])))
+        # An operation that finishes values may need three times their memory.
+        finishes, rows = surrogate.operation.finishes, len(p[0])
+        if finishes:
+            rows = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * math.prod(counts[1:])))
         value = _evaluated(
             surrogate, p[0], rows, outputs, cube=lambda first: [boxes[0].cube(first), *x], points=math.prod(counts[1:])
         )

@@ -66,6 +66,20 @@ def _added(
     return [(float(points[i]), i if i < len(offered) else -1) for i in chosen]
 
 
+def ordered(at: np.ndarray) -> np.ndarray:
+    """Return nodes in Leja's order: the ends, then each with the largest product of distances to those before.
+
+    So the first few of them are well placed by themselves.
+    """
+    at = np.sort(at)
+    left, chosen = at[1:-1], [at[0], at[-1]][: len(at)]
+    with np.errstate(divide="ignore"):
+        while len(left):
+            best = int(_logs(left, np.array(chosen)).sum(axis=0).argmax())
+            chosen, left = [*chosen, left[best]], np.delete(left, best)
+    return np.array(chosen)
+
+
 def _logs(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the logarithms of the distances to others, a row for each of these."""
     return np.log(np.abs(points - others[:, None]))

@@ -205,6 +205,38 @@ def embedded(root: Piece) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tens
     return PiecewisePolynomials(depth), weights | _tensors(branches), rows
 
 
+def planted(weights: dict[str, Tensor], rounded: Callable) -> Piece:
+    """Return the tree of pieces that the weights of an embedding stand for, nothing being solved in them.
+
+    Args:
+        weights: As `embedded` gives them.
+        rounded: Moves coordinates of an axis to where X can be solved.
+    """
+    own = {name: weight.cpu().numpy() for name, weight in weights.items()}
+    found = []
+    for low, high, bend, at, counts in zip(*(own[name] for name in ("low", "high", "bend", "nodes", "counts"))):
+        piece = Piece(low, high, [np.empty(0)] * len(low))
+        piece.bend = bend
+        for i, n in enumerate(counts):
+            piece.axes[i] = nodes.ordered(np.unique(rounded(i, piece.absolute(i, at[i, :n]))))
+        found.append(piece)
+
+    def whole(halves: list[Piece], axis: int) -> Piece:
+        low, high = np.minimum(*(half.low for half in halves)), np.maximum(*(half.high for half in halves))
+        piece = Piece(low, high, halves[0].axes)
+        piece.halves = (axis, float(halves[1].low[axis]), *halves)
+        return piece
+
+    def branch(k: int) -> Piece:
+        return found[-1 - k] if k < 0 else whole([branch(half) for half in own["children"][k]], int(own["axis"][k]))
+
+    def between(first: int, last: int) -> Piece:  # of one parameter pieces are in order, and there is no tree
+        middle = (first + last) // 2
+        return found[first] if last == first + 1 else whole([between(first, middle), between(middle, last)], 0)
+
+    return between(0, len(found)) if found[0].low.size == 1 else branch(0 if len(found) > 1 else -1)
+
+
 def _tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()}
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from neumatc import checks, sparse, threads, together
+from neumatc import checks, noise, sparse, threads, together
 from neumatc.methods import Method, Task
 from neumatc.model import FactorMap
 from neumatc.refinement import Refinement
@@ -33,8 +33,10 @@ class Pieces(Method):
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
     (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried
-    before, as long as its coefficients decay as those of analytic functions do. Where the family has a grid that is
-    solved sooner as a whole, that is done instead.
+    before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a
+    problem that is alike, the fit begins with the pieces and nodes of that, and refines them where they are not enough.
+    Where the family has a grid that is solved sooner as a whole, that is done instead. Where noisy samples
+    were smoothed, a tolerance below what is left of the noise is raised to that (`neumatc.noise`).
 
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
@@ -59,7 +61,11 @@ class Pieces(Method):
     def run_many(self, tasks: Sequence[Task]) -> list[list[FactorMap]]:
         """Choose the pieces once for all problems; where that does not lead to the tolerance, for each alone."""
         _check(tasks[0])
-        return together.fitted(tasks, self._fit)
+        goals = noise.raised(tasks)
+        found = together.fitted(goals, self._fit)
+        for task, goal in zip(tasks, goals):
+            noise.settle(task, goal.tol)
+        return found
 
     def _fit(self, task: Task, known: together.Known) -> tuple[list[FactorMap], list[list[int]], Snapshots]:
         """Fit one task: the maps, of what is solved where something ends it; see `together.fitted`."""

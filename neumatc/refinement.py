@@ -8,6 +8,7 @@ from neumatc import ending, outlook, poles, together
 from neumatc import piece as tree
 from neumatc.budget import Budget
 from neumatc.inspection import Inspector
+from neumatc.local import PiecewisePolynomials
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.piece import Piece
@@ -48,14 +49,17 @@ class Refinement:
         self.task, self.d, self.snapshots = task, task.problem.family.dimension, Snapshots(task)
         self.inspector, self.budget = Inspector(task, self.snapshots), Budget(self.snapshots)
         self.steps = Steps(self.inspector, self.budget, most, smallest)
-        self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
-        first = int(min(self.steps.terms, self.budget.most) ** (1 / self.d) + 1e-9)  # a grid of at most so many
-        self.steps.grown(self.root, [max(2, min(_FIRST[min(self.d, 3) - 1], first))] * self.d)
+        if self._starts():
+            self.root = tree.planted(task.start.maps[0].weights, self.snapshots.rounded)
+        else:
+            self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
+            first = int(min(self.steps.terms, self.budget.most) ** (1 / self.d) + 1e-9)  # a grid of at most so many
+            self.steps.grown(self.root, [max(2, min(_FIRST[min(self.d, 3) - 1], first))] * self.d)
         self.parts: list[list[int]] = []
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps; none where many problems part."""
-        trial, active = poles.Trial(self.inspector), self._afforded([self.root])
+        trial, active = poles.Trial(self.inspector), self._afforded(tree.leaves(self.root))
         while active:
             if self._whole(active):
                 return ending.table(self.inspector)
@@ -66,6 +70,14 @@ class Refinement:
                 return maps
             active = self._afforded(active) or self._afforded(self._failing_in_box())
         return ending.pieces(self.root, self.steps.links, self.inspector)
+
+    def _starts(self) -> bool:
+        """Whether there is a start in pieces, and not a table, whose pieces may have the terms that are asked for."""
+        start = self.task.start
+        if start is None or not isinstance(start.maps[0].embedding, PiecewisePolynomials):
+            return False
+        counts = start.maps[0].weights["counts"]
+        return bool((counts > 2).any()) and int(counts.prod(dim=1).max()) <= min(self.steps.terms, self.budget.most)
 
     def best(self) -> list[FactorMap] | None:
         """Return the maps of what is solved, where something ends the fit; None where that is nothing."""
@@ -83,11 +95,12 @@ class Refinement:
     def _whole(self, active: list[Piece]) -> bool:
         """Whether to solve a grid as a whole: it is small, or a map would take most of its points."""
         grid, problem = self.snapshots.grid, self.task.problem
+        smoothed = problem.family.floor is not None  # of these samples a map takes few, and knows what is between them
         if grid is None or len(grid) > (self.task.budget or len(grid)):
             return False
         operations = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
         most = self.snapshots.solved + self.budget.missing(active) > _SHARE * len(grid)
-        return most or len(grid) * operations <= _ROUND
+        return most or (len(grid) * operations <= _ROUND and not smoothed)
 
     def _round(self, active: list[Piece]) -> list[Piece]:
         """Solve at the nodes of the active pieces, keep what passes, and return what is to be refined further."""

@@ -27,6 +27,7 @@ class StopReason(StrEnum):
 
     RANK = "the map of the rank asked for is solved for"
     TOLERANCE = "the estimated failure probability is under the target"
+    NOISE = "the map is as good as the noise of the samples lets it be"
     TABLE = "every point of the grid is solved exactly"
     BUDGET = "the exact solves of the budget are used up before the tolerance is met"
     STALLED = "neither more parameters nor a larger embedding brings the residual down"
@@ -153,7 +154,8 @@ class Report:
         rounds: One entry per round of adaptive sampling, or check at fresh parameters.
         events: What was met in aligning the factors of the snapshots: crossings, Berry phases.
         problem: What was fitted, in words, and ``pieces``, in how many; ``points``, the size of the family's grid or 0.
-        samples: Of a family through samples: how many, and what leaving one out changes (`families.from_samples`).
+        samples: Of a family through samples: how many, and what leaving one out changes, or the noise and what
+            smoothing leaves of it (`families.from_samples`).
         solve_seconds: Wall time of an exact solve with its A(p), in the fastest of the fit's batches; Inf without any.
         evaluation_seconds: Wall time of an evaluation, in a batch after the fit; of several problems, of one of them.
         advice: What to do where the fit warned.

@@ -11,6 +11,8 @@ from torch import Tensor
 from neumatc.linalg import norm
 from neumatc.methods import Task
 
+# Distance in the cube within which two values of an axis are the same.
+_SAME = 1e-12
 # Random combinations of the entries of a result by which its decay is judged, and decimals that tell points apart.
 _COMBINATIONS, _DECIMALS = 16, 13
 
@@ -32,7 +34,9 @@ class Snapshots:
         self._sketch: np.ndarray | None = None
         self._sizes: list[np.ndarray] = []
         self.grid = _grid(task)  # of one parameter, if the family has one
-        self._single = task.problem.family.box.dtype == torch.float32
+        box = task.problem.family.box
+        self.ticks = None if box.places is None else [at.cpu().numpy() for at in box.places]  # of each axis
+        self._coarse = box.dtype == torch.float32 or self.ticks is not None
         self._periodic = np.array(task.problem.family.box.periodic)
 
     def adopt(self, other: Snapshots, chosen: int | list[int]) -> None:
@@ -119,13 +123,20 @@ class Snapshots:
         """Return the points (N, 1) of the grid, if there is one, between two bounds of its parameter."""
         return None if self.grid is None else self.grid[((self.grid >= low) & (self.grid <= high))[:, 0]]
 
+    def available(self, axis: int, low: float, high: float) -> float:
+        """Return how many values an axis has between two bounds: Inf unless the family has nothing between them."""
+        if self.ticks is None:
+            return np.inf
+        first, after = np.searchsorted(self.ticks[axis], [low - _SAME, high + _SAME])
+        return after - first
+
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
         """Move coordinates to where a solution may be: to points of the grid, or of single precision."""
         if self.grid is not None:
             after = np.searchsorted(self.grid[:, 0], x).clip(1, len(self.grid) - 1)
             low, high = self.grid[after - 1, 0], self.grid[after, 0]
             return np.where(x - low < high - x, low, high)
-        if self._single:
+        if self._coarse:
             points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
             points[:, axis] = torch.from_numpy(x)
             return self.task.problem.family.box.rounded(points)[:, axis].numpy()

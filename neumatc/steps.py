@@ -62,8 +62,10 @@ class Steps:
         return self.goal / max(piece.ratio or self.inspector.ratio(), 1e-3)
 
     def outlook(self, piece: Piece) -> Outlook:
-        """Return what the coefficients of a piece say."""
-        return Outlook.of(piece, self.allowed(piece))
+        """Return what the coefficients of a piece say; all nodes that an axis has leave nothing out."""
+        look = Outlook.of(piece, self.allowed(piece))
+        most = np.array([self.snapshots.available(i, *ends) for i, ends in enumerate(zip(piece.low, piece.high))])
+        return Outlook(np.where(piece.counts < most, look.tails, 0.0), np.minimum(look.wanted, most))
 
     def _turn(self, piece: Piece, axis: int) -> float:
         """Return the angle by which halves are to be stretched: zero where X does not oscillate."""

@@ -85,8 +85,25 @@ def products(jobs: Sequence[Product]) -> None:
     elif work < _SPLIT:
         _compute(jobs)
     else:
-        with alone(), _one_thread:  # in this order: NumPy's BLAS may share its number of threads with torch
-            _compute(jobs) if count() == 1 or work < _LEAST else each(_compute, _parts(jobs))
+        run(_compute, _parts(jobs) if count() > 1 and work >= _LEAST else [jobs], work)
+
+
+def run(function: Callable[[object], object], parts: Sequence[object], work: float) -> None:
+    """Call a function that uses NumPy's BLAS with every part, in threads where so many multiplications pay."""
+    with alone(), _one_thread:  # in this order: NumPy's BLAS may share its number of threads with torch
+        if count() > 1 and work >= _LEAST:
+            each(function, parts)
+        else:
+            list(map(function, parts))
+
+
+@np.errstate(all="ignore")
+def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Compute real products, ``out = a @ b`` for b (..., n, M); within `run` on a CPU."""
+    if out.is_cuda:
+        torch.matmul(a, b, out=out)
+    else:
+        np.matmul(*(x.detach().numpy() for x in (a, b)), out=out.numpy())
 
 
 def _parts(jobs: Sequence[Product]) -> list[list[Product]]:

@@ -38,7 +38,7 @@ class Together(Task):
         """Return the tasks as one, or None where each needs its own pieces: other boxes or grids, factors to align."""
         first = tasks[0]
         operation, grid = first.problem.operation, first.problem.family.grid
-        if operation.finishes or not operation.unique or operation.residual_solves or first.budget is not None:
+        if operation.finishes or not operation.unique or first.budget is not None:
             return None
         for family in (task.problem.family for task in tasks):
             same = family.grid is grid is None or (None not in (family.grid, grid) and torch.equal(family.grid, grid))
@@ -67,6 +67,7 @@ class Together(Task):
     def unfinished(self, p: Tensor, fitted: Sequence[Tensor]) -> Tensor:
         A, good = self.evaluate(p)
         self.report.residual_evaluations += len(p)
+        self.report.exact_solves += len(p) * self.problem.operation.residual_solves
         self.report.singular += p[~good].tolist()
         A, admitted = self.problem.operation.admitted(A)
         r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted])

@@ -25,7 +25,7 @@ from neumatc.operations import Operation
 
 # Places at which A is compared with itself some steps further, fewer of large matrices, for so many numbers; and the
 # steps, in half boxes. The first tells slopes of up to two thousand turns over the box, each further one refines it.
-_PLACES, _NUMBERS, _STEPS = (2, 32), 2**14, tuple(2.0**k for k in (-11, -9, -7, -5, -3, -1))
+_PLACES, _NUMBERS, _STEPS = (4, 32), 2**12, tuple(2.0**k for k in (-11, -9, -7, -5, -3, -1))
 # Correlation over the first step below which there is no phase; the part of it that is left over the last one that
 # counts; and how far its phase may be off what the one before promises, in radians.
 _RELATED, _LEFT, _OFF = 0.5, 0.7, 1.0
@@ -107,7 +107,9 @@ def _samples(family: ParametricMatrix, axis: int) -> tuple[Tensor, Tensor]:
     x = sampling.sobol(places, -ones, ones).repeat(1 + len(_STEPS), 1, 1)
     towards = torch.where(x[0, :, axis] < 0, 1.0, -1.0)  # the middle
     x[1:, :, axis] += torch.tensor(_STEPS).double()[:, None] * towards
-    if family.grid is not None and family.dimension == 1:
+    if family.box.ticks is not None:
+        x[:, :, axis] = _neighbours(family.box.places[axis].cpu(), x[:, :, axis])
+    elif family.grid is not None and family.dimension == 1:
         x = _neighbours(family.box.cube(family.grid).cpu()[:, 0].unique(), x[:, :, 0])[:, :, None]
     p = family.box.parameters(x.flatten(0, 1))
     A, x = family.evaluate(p)[0].cpu(), family.box.cube(p).cpu()[:, axis]
@@ -148,16 +150,16 @@ def _slopes(A: Tensor, x: Tensor) -> tuple[Tensor, float]:
         else:
             held = held & (related >= _LEFT * first) & (angle.abs() <= _OFF)
         slopes = torch.where(held, slopes + angle / mean, slopes)
+        if 2 * slopes.abs().max() < _LEAST:  # mostly after one step
+            return torch.zeros_like(slopes), math.inf
         width = torch.where(held, _spread(related / first) / mean, width)
         found.append((_spread(related / first + _NOISE) / mean, mean.expand_as(related)))
     spread, lengths = map(torch.stack, zip(*found))
     # Few slopes far away show over short steps alone.
     spread = torch.where(slopes.abs() * lengths <= _FAR, spread, 0).amax(dim=0)[known]
-    most = slopes.abs().max()
-    pays = len(spread) and 2 * most >= _LEAST and most >= _CLEAR * spread.max()
     # What is left turns as fast as its slopes spread, as a channel does whose first path has no delay: measured, pieces
     # of what does not turn at all take a fifth more nodes.
-    if not pays:
+    if slopes.abs().max() < _CLEAR * spread.max():
         return torch.zeros_like(slopes), math.inf
     return torch.sign(slopes) * (slopes.abs() - width).clamp_min(0), float(width[known].max())
 

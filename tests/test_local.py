@@ -321,10 +321,12 @@ def products(function):
     with (
         FlopCounterMode(display=False) as counter,
         mock.patch.object(threads, "products", wraps=threads.products) as given,
+        mock.patch.object(threads, "multiply", wraps=threads.multiply) as grids,
     ):
         function()
-    jobs = [job for call in given.call_args_list for job in call.args[0]]
-    return counter.get_total_flops() // 2 + sum(a.numel() * b.shape[1] for a, b, *_ in jobs)
+    jobs = [job[:2] for call in given.call_args_list for job in call.args[0]]
+    jobs += [call.args[:2] for call in grids.call_args_list]
+    return counter.get_total_flops() // 2 + sum(len(a) * b.numel() for a, b in jobs)
 
 
 @pytest.mark.parametrize("counts", [(7,), (1,), (7, 5), (1, 9), (4, 6, 5), (5, 1, 3)], ids=str)

@@ -254,6 +254,23 @@ def test_noise_on_samples_hides_no_delay(noise):
     assert (delays - 1e-6).abs().max() < 3 * SPREAD
 
 
+def test_a_grid_of_two_axes_is_asked_for_its_points_alone():
+    """A slot of 14 symbols: a carrier that is off turns along time, a window that is early along frequency."""
+    still = channel(users=4, antennas=8, dtype=C128)
+    times, f = torch.arange(14, dtype=torch.float64) * 36e-6, still.frequencies[::4, 0]
+    turning = torch.exp(2j * torch.pi * (1e4 * times[:, None] - 1e-6 * f))
+    A = turning[:, :, None, None] * still(f[:, None])
+    units = {"names": ["time", "frequency"], "units": ["s", "Hz"]}
+    problem = nm.Problem(nm.families.from_grid([times, f], A, **units), LMMSE)
+    surrogate = nm.fit(problem, tol=1e-3, progress=False)
+    assert surrogate.report.met and (surrogate.turns[8:] != 0).all()
+    found = problem.residual(torch.cartesian_prod(times, f), surrogate.grid(times, f).flatten(0, 1))
+    assert (found <= 1e-3).double().mean() > 0.98
+    plain = nm.fit(nm.Problem(nm.families.from_grid([times, f], still(f[:, None]).expand_as(A)), LMMSE), tol=1e-3)
+    assert surrogate.report.exact_solves <= 2 * plain.report.exact_solves
+    assert re.search(r"turn of \S+ cycles per s .* delay of \S+ s", surrogate.report.message)
+
+
 def test_where_a_family_is_not_defined_it_says_nothing_of_turns():
     family = spinning(4, 4, columns=-150.0)
     holes = lambda p: torch.where(((p - 0.5).abs() < 0.05)[:, :, None], torch.nan, family.fn(p))  # noqa: E731

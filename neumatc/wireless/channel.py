@@ -157,4 +157,4 @@ class Channel(ParametricMatrix):
         def fn(f: Tensor) -> Tensor:
             return gram(self._response(f), noise)
 
-        return ParametricMatrix(fn, self.lower, self.upper, grid=self.grid, **self.box.settings())
+        return ParametricMatrix(fn, **self.domain)

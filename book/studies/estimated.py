@@ -1,0 +1,238 @@
+"""Estimated channels: filters from noisy least-squares estimates at pilots, tone by tone, as maps, and by Sionna.
+
+Every way gets the same samples H + E at every second tone, E white with the noise of the receiver, and is judged at all
+tones by the true H: the error of its LMMSE filters against those of H, and the part of their sum rate that it keeps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sionna.phy.ofdm import LMMSEChannelEstimator, LSChannelEstimator, PilotPattern, ResourceGrid
+
+import neumatc as nm
+
+SPACING = 30e3
+# A cyclic prefix of 5G at that spacing: the delays that a receiver without knowledge of the channel allows for.
+PREFIX = 2.34e-6
+# Antennas of the base station, and users of one antenna.
+SIZES = {"16 x 4": ((2, 4, 2), 4), "64 x 8": ((4, 8, 2), 8)}
+# Below what noise leaves in any of the cases: each map stops at its floor.
+TOL = 1e-3
+PER_TONE, AWARE, MAP = "tone by tone", "tone by tone, error known", "map of smoothed samples"
+NEAREST, LINEAR = "Sionna, nearest pilot", "Sionna, linear"
+LMMSE, MISMATCHED = "Sionna, LMMSE, true covariance", "Sionna, LMMSE, covariance of any delay"
+# Largest batch of pairs of antennas for Sionna's LMMSE, which makes a filter of its own for each.
+_PAIRS = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Least-squares estimates A (N / 2, m, n) at the even ones of N tones f, errors of variance v; H is the truth."""
+
+    channel: nm.wireless.Channel
+    f: NDArray
+    H: NDArray
+    A: NDArray
+    v: float
+
+    @property
+    def pilots(self) -> NDArray:
+        return self.f[::2]
+
+
+def estimate(size: str, spread: float, snr: float, tones: int = 624, seed: int = 0) -> Estimate:
+    """Draw a CDL-C channel and its estimate at pilots.
+
+    Args:
+        size: Of `SIZES`.
+        spread: Delay spread in seconds.
+        snr: Of an entry of the estimate, and of the receiver, in dB.
+        tones: Even.
+        seed: Of channel and noise.
+    """
+    antennas, users = SIZES[size]
+    panel = {"base_antennas": antennas, "user_antennas": 1, "users": users, "seed": seed, "dtype": torch.complex128}
+    channel = nm.wireless.cdl("C", delay_spread=spread, subcarriers=tones, subcarrier_spacing=SPACING, **panel)
+    H = channel(channel.frequencies).numpy()
+    v = float(np.mean(np.abs(H) ** 2)) / 10 ** (snr / 10)
+    E = np.random.default_rng([seed, 1]).normal(size=(*H[::2].shape, 2)) @ [1, 1j]
+    return Estimate(channel, channel.frequencies.numpy()[:, 0], H, H[::2] + (v / 2) ** 0.5 * E, v)
+
+
+def covariance(estimate: Estimate, prefix: float | None = None) -> NDArray:
+    """Return the covariance of an entry along frequency, N x N, one on the diagonal.
+
+    Args:
+        estimate: Of what.
+        prefix: Any delay up to this is as likely; default: the delays and powers of the channel.
+    """
+    lag = estimate.f[:, None] - estimate.f
+    if prefix is not None:
+        return np.sinc(lag * prefix) * np.exp(-1j * np.pi * lag * prefix)
+    a, delays = estimate.channel.coefficients.numpy(), estimate.channel.delays.numpy()
+    powers = np.square(np.abs(a)).sum(axis=(2, 3)).ravel()
+    waves = np.exp(-2j * np.pi * estimate.f[:, None] * delays.ravel())
+    return (waves * powers / powers.sum()) @ waves.conj().T
+
+
+def by_sionna(estimate: Estimate, way: str) -> NDArray:
+    """Return the channel (N, m, n) at all tones by Sionna's estimators: each pair of antennas a link with comb pilots.
+
+    Entries are scaled to unit energy, as its covariances are.
+    """
+    count, (m, n) = len(estimate.f), estimate.H.shape[1:]
+    mask = torch.zeros(1, 1, 1, count, dtype=torch.bool)
+    mask[..., ::2] = True
+    pattern = PilotPattern(mask, torch.ones(1, 1, count // 2, dtype=torch.complex128), precision="double")
+    grid = ResourceGrid(1, count, SPACING, pilot_pattern=pattern, precision="double")
+    if way in (LMMSE, MISMATCHED):
+        R = torch.from_numpy(covariance(estimate, None if way == LMMSE else PREFIX))
+        one = torch.ones(1, 1, dtype=torch.complex128)
+        estimator = LMMSEChannelEstimator(grid, one, R, order="f-t", precision="double")
+    else:
+        kind = {NEAREST: "nn", LINEAR: "lin"}[way]
+        estimator = LSChannelEstimator(grid, interpolation_type=kind, precision="double")
+    scale = float(np.mean(np.abs(estimate.A) ** 2) - estimate.v) ** 0.5
+    y = torch.zeros(m * n, 1, 1, 1, count, dtype=torch.complex128)
+    y[:, 0, 0, 0, ::2] = torch.from_numpy(estimate.A.reshape(-1, m * n).T / scale)
+    no = torch.tensor(estimate.v / scale**2, dtype=torch.float64)
+    found = torch.cat([estimator(part, no)[0].reshape(-1, count) for part in y.split(_PAIRS)])
+    return scale * found.numpy().T.reshape(count, m, n)
+
+
+def linear(estimate: Estimate) -> NDArray:
+    """Interpolate the estimates linearly, and hold them beyond the last pilot."""
+    columns = estimate.A.reshape(len(estimate.A), -1).T
+    found = np.stack([np.interp(estimate.f, estimate.pilots, column) for column in columns], axis=1)
+    return found.reshape(estimate.H.shape)
+
+
+def filters(H: NDArray, noise: float) -> NDArray:
+    """Return the LMMSE filters (N, n, m) of channels (N, m, n)."""
+    Hh = np.swapaxes(H.conj(), 1, 2)
+    return np.linalg.solve(Hh @ H + noise * np.eye(H.shape[2]), Hh)
+
+
+def mapped(estimate: Estimate, tol: float = TOL) -> tuple[NDArray, nm.Surrogate, nm.ParametricMatrix]:
+    """Return the filters of a map of the smoothed samples, the map, and the family behind it."""
+    family = nm.families.from_samples(estimate.pilots, estimate.A, noise=estimate.v, names=["f"], units=["Hz"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nm.FitWarning)  # that the tolerance is below the floor, which is meant
+        surrogate = nm.fit(nm.Problem(family, nm.LMMSE(noise=estimate.v)), tol=tol, progress=False)
+    # The last tone lies beyond the last pilot, and is held as everywhere here.
+    return surrogate(np.minimum(estimate.f, estimate.pilots[-1])), surrogate, family
+
+
+def ways(estimate: Estimate, sionna: bool = True) -> dict[str, NDArray]:
+    """Return the filters (N, n, m) of every way but the map, at all tones.
+
+    `AWARE` knows that the estimate has an error: it adds its power, of all users, to the noise.
+    """
+    v, flat, users = estimate.v, linear(estimate), estimate.H.shape[2]
+    # The error of a linear interpolation between two pilots has half of their variance: three quarters on average.
+    found = {PER_TONE: filters(flat, v), AWARE: filters(flat, v + 0.75 * users * v)}
+    for way in (NEAREST, LINEAR, LMMSE, MISMATCHED) if sionna else ():
+        found[way] = filters(by_sionna(estimate, way), v)
+    return found
+
+
+def row(estimate: Estimate, sionna: bool = True) -> dict[str, object]:
+    """Compare all ways at one estimate: ``error`` and ``rate`` by way, and what the map took.
+
+    ``error`` is that of the filters against those of the true channel, root mean square over the tones, relative;
+    ``rate`` the part of their sum rate; ``terms`` those of the smoothed samples, and ``solves`` the exact ones of the
+    map, of which there would be one a tone.
+    """
+    H, W = torch.from_numpy(estimate.H), filters(estimate.H, estimate.v)
+    values, surrogate, family = mapped(estimate)
+    found = ways(estimate, sionna) | {MAP: values}
+
+    def rate(X: NDArray) -> float:
+        return float(nm.wireless.sum_rate(H, torch.from_numpy(X), estimate.v).mean())
+
+    report = surrogate.report
+    return {
+        "error": {way: float(np.linalg.norm(X - W) / np.linalg.norm(W)) for way, X in found.items()},
+        "rate": {way: rate(X) / rate(W) for way, X in found.items()},
+        "terms": family.measured.terms,
+        "solves": report.exact_solves,
+        "pieces": report.pieces,
+        "stopped": report.stop_reason.name,
+        "samples": str(family.measured),
+    }
+
+
+def rows(
+    sizes: Sequence[str] = tuple(SIZES),
+    spreads: Iterable[float] = (30e-9, 100e-9, 300e-9),
+    snrs: Iterable[float] = (0, 10, 20, 30),
+    tones: int = 624,
+    seeds: Iterable[int] = (0,),
+    *,
+    sionna: bool = True,
+) -> list[dict[str, object]]:
+    """Compare all ways over sizes, delay spreads in seconds, noise in dB, and seeds; see `row`.
+
+    Sionna's LMMSE makes matrices of tones x tones for each pair of antennas: ``sionna=False`` for a whole carrier.
+    """
+    grid = [(size, spread, snr, seed) for size in sizes for spread in spreads for snr in snrs for seed in seeds]
+    names = ("size", "spread", "snr", "seed")
+    return [dict(zip(names, own)) | {"tones": tones} | row(estimate(*own[:3], tones, own[3]), sionna) for own in grid]
+
+
+def gains(found: Sequence[dict[str, object]], against: str = PER_TONE) -> list[dict[str, object]]:
+    """Return by how much the map is nearer to the true filters than another way, and what rate it adds.
+
+    ``error``: the other's over the map's, above one where the map is better. ``rate``: the difference of the parts.
+    """
+    kept = ("size", "spread", "snr", "seed", "tones")
+    return [
+        {key: own[key] for key in kept}
+        | {"error": own["error"][against] / own["error"][MAP], "rate": own["rate"][MAP] - own["rate"][against]}
+        for own in found
+    ]
+
+
+def irregular(snr: float = 20.0, seed: int = 0, tones: int = 256) -> list[dict[str, object]]:
+    """Return what is recognised in measured-like samples: nulls, blocks of other phases, steps of the gain.
+
+    Each row: the ``kind``, the places of jumps that were ``made`` and ``found`` (numbers of tones), the ``gaps``, and
+    the error of the samples before and after smoothing, relative to what was measured.
+    """
+    drawn = estimate("16 x 4", 30e-9, snr, 2 * tones, seed)
+    f, H, E = drawn.pilots, drawn.H[::2], drawn.A - drawn.H[::2]
+    number = np.arange(tones)
+    cuts = [tones // 4, tones // 2, 3 * tones // 4]
+    part = np.searchsorted(cuts, number, side="right")
+    guarded = ~((number % (tones // 4) < 3) | (abs(number - tones // 2) < 3))
+    phases, steps = np.exp(1j * np.array([0.0, 1.0, 2.5, 0.9])), 10 ** (np.array([0.0, 6.0, -3.0, 3.0]) / 20)
+    kinds = {
+        "nulls and guards": (guarded, np.ones(tones), False),
+        "20 MHz blocks": (np.full(tones, True), phases[part], False),
+        "steps of the gain": (np.full(tones, True), steps[part], True),
+    }
+    found = []
+    for kind, (there, factor, scaled) in kinds.items():
+        truth = (H * factor[:, None, None])[there]
+        A = truth + (E * (factor[:, None, None] if scaled else 1.0))[there]
+        family = nm.families.from_samples(f[there], A, noise="estimate", names=["f"], units=["Hz"])
+        made = [] if kind == "nulls and guards" else [int(cut) for cut in cuts]
+        size = np.linalg.norm(truth)
+        found.append(
+            {
+                "kind": kind,
+                "made": made,
+                "found": [int(np.flatnonzero(f == after)[0]) for _, after in family.measured.jumps],
+                "gaps": len(family.measured.gaps),
+                "before": float(np.linalg.norm(A - truth) / size),
+                "after": float(np.linalg.norm(family(f[there]) - truth) / size),
+                "samples": str(family.measured),
+            }
+        )
+    return found

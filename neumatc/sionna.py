@@ -1,0 +1,437 @@
+"""Blocks for Sionna's links: equalisers and precoders of whole resource grids from the exact ones of a few tones.
+
+They stand where Sionna's blocks of the same names stand: another import, the same call. Each example's matrices are
+fitted over symbols and subcarriers, all examples in common pieces (`fit_many`), from the pieces of the call before
+(``fit(start=)``), and evaluated on the whole grid. What a map would not make cheaper, or not well enough, is done by
+Sionna's own block: grids that are small, matrices that do not vary smoothly from tone to tone, and channels, noise or
+error variances that carry gradients. ``block.report`` says what the last call did.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from neumatc import checks
+from neumatc.advice import FitWarning
+from neumatc.families import ParametricMatrix
+from neumatc.fitting import fit_many
+from neumatc.model import Surrogate
+from neumatc.operations import Operation
+from neumatc.problem import Problem
+from neumatc.receivers import Equaliser
+from neumatc.spectral import SVD
+from neumatc.wireless.tr38901 import from_sionna
+
+__all__ = ["GridReport", "LMMSEEqualizer", "RZFPrecodedChannel", "RZFPrecoder", "SVDPrecodedChannel", "ZFEqualizer"]
+
+_LMMSE, _ZF, _RZF, _RZF_PRECODER, _PRECODED = from_sionna(
+    "sionna.phy.ofdm", "LMMSEEqualizer", "ZFEqualizer", "RZFPrecodedChannel", "RZFPrecoder", "PrecodedChannel"
+)
+(_rzf_precoding_matrix,) = from_sionna("sionna.phy.mimo", "rzf_precoding_matrix")
+(_expanded,) = from_sionna("sionna.phy.utils", "expand_to_rank")
+# Operations of all exact solutions below which a fit, which takes some ten milliseconds, cannot pay; and what each
+# solution of a batch takes beside its own, for the calls.
+_LEAST, _CALL = 3e8, 2e4
+# Numbers of filters that are evaluated at once, and then applied while they are in the cache.
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class GridReport:
+    """What the last call of a block did.
+
+    Attributes:
+        exact: Why Sionna's own block computed it, or empty.
+        examples: Resource grids, receivers or transmitters counted one by one.
+        tones: Points of each.
+        solves: Exact solves for each of them.
+        pieces: Pieces of their map.
+        residual: The largest residual at fresh tones.
+        seconds: Time of the fits.
+    """
+
+    exact: str = ""
+    examples: int = 0
+    tones: int = 0
+    solves: int = 0
+    pieces: int = 0
+    residual: float = math.nan
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        if self.exact:
+            return f"exact at all {self.tones} tones: {self.exact}"
+        return (
+            f"{self.examples} maps of {self.tones} tones from {self.solves} exact solves each, in {self.pieces} "
+            f"piece(s), residual {self.residual:.1e}"
+        )
+
+
+class _Grids:
+    """Maps over resource grids, whose pieces are taken over from call to call.
+
+    Args:
+        tol: Tolerance of the fits.
+    """
+
+    def __init__(self, tol: float):
+        self.tol = checks.number("tol", tol, above=0, below=1)
+        self.start: Surrogate | None = None
+        self.report = GridReport()
+
+    def fitted(
+        self, at: list[Callable[[Tensor, Tensor], Tensor]], operation: Operation, symbols: int, tones: Tensor
+    ) -> list[Surrogate] | None:
+        """Fit each example; None where Sionna's block is to do it, with the reason in the report.
+
+        Args:
+            at: Of each example: numbers of symbols and of tones, (B,) each, to matrices (B, m, n).
+            operation: What is computed of them.
+            symbols: How many.
+            tones: Their places on the frequency axis, rising, shape (N,), on the device of the matrices.
+        """
+        self.report, count = GridReport(examples=len(at), tones=symbols * len(tones)), symbols * len(tones)
+        axes = [torch.arange(symbols, dtype=torch.float64, device=tones.device)] if symbols > 1 else []
+        axes += [tones.double()] if len(tones) > 1 else []
+        if not axes:
+            return self.give_up("one tone")
+        box = {"lower": torch.stack([x[0] for x in axes]), "upper": torch.stack([x[-1] for x in axes]), "grid": axes}
+
+        def family(own: Callable) -> ParametricMatrix:
+            def fn(p: Tensor) -> Tensor:
+                at = [torch.searchsorted(axis, x.contiguous()) for axis, x in zip(axes, p.T)]
+                none = torch.zeros_like(at[0])
+                return own(at[0] if symbols > 1 else none, at[-1] if len(tones) > 1 else none)
+
+            return ParametricMatrix(fn, **box)
+
+        try:
+            families = [family(own) for own in at]
+            problems = [Problem(own, operation) for own in families]
+        except ValueError as error:  # NaN at all tones that are tried, or a shape without such filters
+            return self.give_up(str(error))
+        work = operation.cost(*families[0].shape) * (4 if families[0].dtype.is_complex else 1)
+        if len(at) * count * (work + _CALL) < _LEAST:
+            return self.give_up("that takes less time than a fit")
+        start = self.start if self.start is not None and self.start.box == families[0].box else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FitWarning)  # it is in the report
+            try:
+                found = fit_many(problems, tol=self.tol, start=start, progress=False)
+            except ValueError as error:
+                return self.give_up(str(error))
+        reports = [surrogate.report for surrogate in found]
+        unmet = next((report for report in reports if not report.met), None)
+        self.start = found[0] if unmet is None else None
+        if unmet is not None:
+            return self.give_up(f"the tolerance is not met, {unmet.unmet[0] if unmet.unmet else unmet.stop_reason}")
+        self.report = replace(
+            self.report,
+            solves=max(report.exact_solves for report in reports),
+            pieces=max(len(surrogate.pieces) for surrogate in found),
+            residual=max((entry.residual_max for r in reports for entry in r.rounds[-1:]), default=math.nan),
+            seconds=sum(report.seconds for report in reports),
+        )
+        return found
+
+    def give_up(self, why: str) -> None:
+        """Say why Sionna's block does it."""
+        self.report = replace(self.report, exact=why)
+
+
+def _parts(tones: Tensor, symbols: int, numbers: int) -> list[tuple[slice, list[Tensor]]]:
+    """Return runs of tones, so that the values of a run are so few numbers that caches hold them, and their grids."""
+    size, axis = max(1, _CHUNK // (symbols * numbers)), torch.arange(symbols, dtype=torch.float64, device=tones.device)
+    runs = [slice(k, min(k + size, len(tones))) for k in range(0, len(tones), size)]
+    return [(run, [axis] * (symbols > 1) + [tones[run].double()] * (len(tones) > 1)) for run in runs]
+
+
+class _Mapped:
+    """Mixed into Sionna's blocks: ``tol``, and the report of the last call."""
+
+    def __init__(self, *args: object, tol: float = 0.05, **kwargs: object):
+        super().__init__(*args, **kwargs)
+        self._grids = _Grids(tol)
+
+    @property
+    def report(self) -> GridReport:
+        """What the last call did."""
+        return self._grids.report
+
+    def _followed(self, **given: object) -> bool:
+        """Whether gradients are asked for what a map does not follow; then the report says so."""
+        names = [name for name, x in given.items() if isinstance(x, Tensor) and checks.followed(x)]
+        if names:
+            self._grids.report = GridReport(exact=f"gradients are followed through {' and '.join(names)}")
+        return bool(names)
+
+
+class _Equalizer(_Mapped):
+    kind = "lmmse"
+
+    def call(self, y: Tensor, h_hat: Tensor, err_var: Tensor, no: Tensor) -> tuple[Tensor, Tensor]:
+        """Equalise: see Sionna's block of this name.
+
+        Args:
+            y, h_hat, err_var, no: As there.
+
+        Returns:
+            x_hat and no_eff, as there.
+        """
+        followed = self._followed(h_hat=h_hat, err_var=err_var, no=no)
+        found = None if followed else self._filters(y.shape[:3], h_hat, torch.as_tensor(err_var), torch.as_tensor(no))
+        if found is None:
+            return super().call(y, h_hat, err_var, no)
+        maps, scale = found
+        tones = torch.as_tensor(self._resource_grid.effective_subcarrier_ind, device=y.device)
+        symbols, (receivers, antennas) = y.shape[3], y.shape[1:3]
+        received = self._removed_nulled_scs(y).permute(0, 1, 3, 4, 2).to(self.cdtype) / scale[:, :, None, None].to(y)
+        runs, streams = _parts(tones, symbols, antennas * maps[0].maps[0].shape[0]), maps[0].maps[0].shape[0]
+        outputs = []
+        for surrogate, own in zip(maps, received.flatten(0, 1)):
+            values = [surrogate.grid(*axes) for _, axes in runs]
+            filtered = [_applied(X, own[:, run]) for (run, _), (X, _) in zip(runs, values)]
+            noise = [v.view(symbols, -1, streams) for _, v in values]
+            outputs.append((torch.cat(filtered, dim=1), torch.cat(noise, dim=1)))
+        x_hat, no_eff = (torch.stack(x).unflatten(0, (-1, receivers)) for x in zip(*outputs))
+        no_eff = no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
+        return self._streams(x_hat), self._streams(no_eff)
+
+    def _filters(
+        self, shape: tuple[int, int, int], h_hat: Tensor, err_var: Tensor, no: Tensor
+    ) -> tuple[list[Surrogate], Tensor] | None:
+        """Fit the filters: a map for each example and receiver, and by what the antennas' signals are to be divided.
+
+        Args:
+            shape: Examples, receivers, antennas.
+            h_hat, err_var, no: As for `call`.
+        """
+        (count, receivers, antennas), (transmitters, each, symbols) = shape, h_hat.shape[3:6]
+        desired, undesired = (
+            ind.view(receivers, -1) % (transmitters * each)
+            for ind in (self._detection_desired_ind, self._detection_undesired_ind)
+        )
+        # The variance of the estimates of all streams comes to the noise of each antenna.
+        errors = err_var.to(h_hat.device, self.dtype)
+        errors = errors.reshape((1,) * (h_hat.ndim - errors.ndim) + errors.shape)
+        alike = math.prod(n for i, n in enumerate((transmitters, each)) if errors.shape[3 + i] == 1)
+        power = _expanded(no.to(h_hat.device, self.dtype), 3, -1).broadcast_to(shape)[..., None, None]
+        power = power + errors.sum(dim=(3, 4)) * alike
+        one = undesired.shape[1] == 0 and bool((power == power[..., :1, :1]).all())
+        scale = power[..., 0, 0] if one else power.mean(dim=(2, 3, 4))[..., None].expand(shape)
+        scale = scale.sqrt()
+
+        def matrices(b: int, r: int) -> Callable[[Tensor, Tensor], Tensor]:
+            channel, own = h_hat[b, r].flatten(1, 2), power[b, r].broadcast_to(antennas, symbols, h_hat.shape[6])
+
+            def at(t: Tensor, f: Tensor) -> Tensor:
+                H = channel[:, :, t, f].permute(2, 0, 1).to(self.cdtype) / scale[b, r][:, None]
+                if one:
+                    return H[:, :, desired[r]]
+                others = H[:, :, undesired[r]]
+                R = others @ others.mH + torch.diag_embed(own[:, t, f].T / scale[b, r].square()).to(H)
+                return torch.cat([H[:, :, desired[r]], R], dim=2)
+
+            return at
+
+        at = [matrices(b, r) for b in range(count) for r in range(receivers)]
+        operation = Equaliser(self.kind, 1.0 if one else "beside")
+        tones = torch.as_tensor(self._resource_grid.effective_subcarrier_ind, device=h_hat.device)
+        maps = self._grids.fitted(at, operation, symbols, tones)
+        return None if maps is None else (maps, scale)
+
+    def _streams(self, x: Tensor) -> Tensor:
+        """Bring (examples, receivers, symbols, tones, streams) to (examples, transmitters, streams, data symbols)."""
+        management = self._stream_management
+        x = x.permute(1, 4, 2, 3, 0).flatten(0, 1)[self._stream_ind]
+        x = x.unflatten(0, (management.num_tx, management.num_streams_per_tx)).flatten(2, 3)
+        at = self._data_ind[..., None].expand(-1, -1, -1, x.shape[3])
+        return torch.gather(x, 2, at).permute(3, 0, 1, 2)
+
+
+def _applied(X: Tensor, y: Tensor) -> Tensor:
+    """Return X y for filters (T, n, K, M), or a flat grid of them, and signals y (T, n, M): shape (T, n, K)."""
+    return (X.view(*y.shape[:2], *X.shape[-2:]) @ y[..., None])[..., 0]
+
+
+class LMMSEEqualizer(_Equalizer, _LMMSE):
+    """Sionna's ``LMMSEEqualizer``, from the exact filters of a few tones and symbols of each slot.
+
+    Unbiased filters and their variances ``no_eff`` are fitted to ``tol`` (`Equaliser`): at most ``tol ** 2`` of the
+    ratio of signal to interference and noise is lost at fresh tones, 0.011 dB for 0.05. Noise may differ from antenna
+    to antenna, from tone to tone by ``err_var``, and be coloured by streams that are not desired. Gradients pass
+    through y; where they are asked for h_hat, err_var or no, Sionna's block computes all.
+
+    Args:
+        resource_grid, stream_management, whiten_interference, precision, device: As for Sionna's block.
+        tol: Tolerance of the fits.
+
+    Attributes:
+        report: What the last call did, a `GridReport`.
+    """
+
+
+class ZFEqualizer(_Equalizer, _ZF):
+    """Sionna's ``ZFEqualizer``, from the exact filters of a few tones and symbols of each slot.
+
+    Args:
+        resource_grid, stream_management, precision, device: As for Sionna's block.
+        tol: As for `LMMSEEqualizer`.
+
+    Attributes:
+        report: What the last call did, a `GridReport`.
+    """
+
+    kind = "zf"
+
+
+class _Precoder(_Mapped):
+    def _precoders(self, h: Tensor, alpha: Tensor) -> Tensor | None:
+        """Return the precoding matrices of channels, or None where Sionna's block is to compute them.
+
+        Args:
+            h: Shape (examples, transmitters, symbols, tones, K, M).
+            alpha: Regularisation, shape (examples, transmitters, symbols, tones).
+
+        Returns:
+            Shape (examples, transmitters, symbols, tones, M, K); columns have unit norm.
+        """
+        (count, transmitters, symbols, size), alpha = h.shape[:4], alpha.flatten(2)
+        level = alpha[..., 0].flatten()
+        if (alpha != alpha[..., :1]).any() or ((level > 0) != (level[0] > 0)).any():
+            return self._grids.give_up("the regularisation differs from tone to tone")
+        # RZF is the LMMSE filter of the uplink with the channel h^H, and both scale rows at will.
+        zf = not bool(level[0] > 0)
+        scale = torch.ones_like(level) if zf else level.sqrt()
+
+        def matrices(own: Tensor, s: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda t, f: own[t, f].mH.resolve_conj().to(self.cdtype) / s
+
+        tones = torch.arange(size, device=h.device)
+        at = [matrices(own, s) for own, s in zip(h.flatten(0, 1), scale)]
+        maps = self._grids.fitted(at, Equaliser("zf" if zf else "lmmse"), symbols, tones)
+        if maps is None:
+            return None
+        streams, antennas = h.shape[4:]
+        g = torch.empty((count * transmitters, symbols, size, antennas, streams), dtype=self.cdtype, device=h.device)
+        for surrogate, own in zip(maps, g):
+            for run, axes in _parts(tones, symbols, antennas * streams):
+                X = surrogate.grid(*axes)[0].view(symbols, -1, streams, antennas)
+                own[:, run] = torch.nn.functional.normalize(X, dim=3).mH
+        return g.unflatten(0, (count, transmitters))
+
+
+class RZFPrecodedChannel(_Precoder, _RZF):
+    """Sionna's ``RZFPrecodedChannel``, from the exact precoders of a few tones and symbols of each slot.
+
+    They are the filters of the dual uplink, fitted as by `LMMSEEqualizer`, with ``alpha`` zero by `ZFEqualizer`. Where
+    ``alpha`` differs from tone to tone, or gradients are asked for the channel, Sionna's block computes all.
+
+    Args:
+        resource_grid, stream_management, precision, device: As for Sionna's block.
+        tol: As for `LMMSEEqualizer`, of the dual uplink.
+
+    Attributes:
+        report: What the last call did, a `GridReport`.
+    """
+
+    def call(self, h: Tensor, tx_power: Tensor, h_hat: Tensor | None = None, alpha: float | Tensor = 0.0) -> Tensor:
+        """Return the effective channel: see Sionna's block of this name.
+
+        Args:
+            h, tx_power, h_hat, alpha: As there.
+        """
+        known = h if h_hat is None else h_hat
+        if not self._followed(**{"h" if h_hat is None else "h_hat": known}, alpha=alpha):
+            desired = self.get_desired_channels(known)
+            level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=known.device), 4, -1)
+            g = self._precoders(desired, level.broadcast_to(desired.shape[:4]))
+            if g is not None:
+                return self.compute_effective_channel(h, self.apply_tx_power(g, tx_power))
+        return super().call(h, tx_power, h_hat, alpha)
+
+
+class RZFPrecoder(_Precoder, _RZF_PRECODER):
+    """Sionna's ``RZFPrecoder``, from the exact precoders of a few tones and symbols of each slot.
+
+    Args:
+        resource_grid, stream_management, return_effective_channel, precision, device: As for Sionna's block.
+        tol: As for `RZFPrecodedChannel`.
+
+    Attributes:
+        report: What the last call did, a `GridReport`.
+    """
+
+    def call(self, x: Tensor, h: Tensor, alpha: float | Tensor = 0.0) -> Tensor | tuple[Tensor, Tensor]:
+        """Precode resource grids: see Sionna's block of this name.
+
+        Args:
+            x, h, alpha: As there.
+        """
+        if not self._followed(h=h, alpha=alpha):
+            received = h.permute(3, 1, 2, 4, 5, 6, 0)
+            desired = torch.stack([own[ind] for own, ind in zip(received, self._precoding_ind_tensor)])
+            desired = desired.flatten(1, 2).permute(5, 0, 3, 4, 1, 2)
+            level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=h.device), 4, 0)
+            g = self._precoders(desired, level.broadcast_to(desired.shape[:4]))
+            if g is not None:
+                precoded = (g @ x.permute(0, 1, 3, 4, 2).to(self.cdtype)[..., None])[..., 0].permute(0, 1, 4, 2, 3)
+                return (precoded, self._compute_effective_channel(h, g)) if self._return_effective_channel else precoded
+        return super().call(x, h, alpha)
+
+
+class SVDPrecodedChannel(_Mapped, _PRECODED):
+    """The effective channel after precoding by leading right singular vectors, continuous from tone to tone.
+
+    Sionna has no such block; this one is called as its ``RZFPrecodedChannel``, without ``alpha``. Each transmitter
+    serves one receiver. Vectors are those of `SVD`, whose phases and order are continuous where the values allow that,
+    so that a receiver may smooth its estimates over tones. Where no map pays they are LAPACK's.
+
+    Args:
+        resource_grid, stream_management, precision, device: As for Sionna's blocks.
+        tol: Tolerance of the fits, the relative residual of `SVD`.
+
+    Attributes:
+        report: What the last call did, a `GridReport`.
+    """
+
+    def call(self, h: Tensor, tx_power: Tensor, h_hat: Tensor | None = None) -> Tensor:
+        """Return the effective channel.
+
+        Args:
+            h, tx_power, h_hat: As for Sionna's ``RZFPrecodedChannel``.
+        """
+        known, served = h if h_hat is None else h_hat, self._precoding_ind_tensor
+        one, remedy = served.shape[1] == 1, "precode for several by RZFPrecodedChannel"
+        checks.require(one, "stream_management", "one receiver for each transmitter", served.shape[1], remedy)
+        streams, least = self._stream_management.num_streams_per_tx, min(known.shape[2], known.shape[4])
+        checks.require(streams <= least, "h", f"at least {streams} antennas for {streams} streams", least, "send fewer")
+        desired = torch.stack([known[:, r, :, t] for t, r in enumerate(served[:, 0].tolist())], dim=1)
+        desired = desired.permute(0, 1, 4, 5, 2, 3)
+        followed = self._followed(**{"h" if h_hat is None else "h_hat": known})
+        g = None if followed else self._vectors(desired, streams)
+        if g is None:
+            g = torch.linalg.svd(desired.to(self.cdtype), full_matrices=False)[2][..., :streams, :].mH
+        return self.compute_effective_channel(h, self.apply_tx_power(g, tx_power))
+
+    def _vectors(self, h: Tensor, rank: int) -> Tensor | None:
+        def matrices(own: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda t, f: own[t, f].to(self.cdtype)
+
+        (count, transmitters, symbols, size), antennas = h.shape[:4], h.shape[5]
+        tones = torch.arange(size, device=h.device)
+        maps = self._grids.fitted([matrices(own) for own in h.flatten(0, 1)], SVD(rank=rank), symbols, tones)
+        if maps is None:
+            return None
+        g = torch.empty((count * transmitters, symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)
+        for surrogate, own in zip(maps, g):
+            for run, axes in _parts(tones, symbols, antennas * rank):
+                Vh = surrogate.grid(*axes).Vh.view(symbols, -1, rank, antennas)
+                own[:, run] = torch.nn.functional.normalize(Vh, dim=3).mH
+        return g.unflatten(0, (count, transmitters))
