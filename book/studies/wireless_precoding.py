@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
 from neumatc import linalg
-from studies import practice, precoders, provenance, receivers, tones
-from studies.provenance import Record
+from studies import figures, practice, precoders, provenance, receivers, tones
+from studies.provenance import Record, Table
 from studies.solvers import svd_by_gram
+from studies.texts import at_least, between, spread
 
 Row = dict[str, object]
 
+# Rates in double precision, of precoders in single precision: what is smaller is no loss.
+ROUNDING = 1e-6
 # The record that the chapter shows, and the residual of its maps.
 SURVEY, TOL = "wireless_precoders", 1e-2
 # Noise power per receive antenna over the total transmit power.
@@ -260,13 +265,12 @@ def fill(record: Record, delays: Sequence[float], *, subcarriers: int, tol: floa
         workers: Processes; 1: this one.
     """
     record.numbers |= {"tol": tol, "count": subcarriers, "blocks": -(-subcarriers // BLOCK)}
-    for key, found, models in (("channels", surveyed, MODELS), ("single", single, "C"), ("users", several, "C")):
-        work = partial(found, subcarriers=subcarriers, tol=tol, seed=record.seed)
-        if workers == 1:
-            record.numbers[key] = list(map(work, cases(models, delays)))
-            continue
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            record.numbers[key] = list(pool.map(work, cases(models, delays)))
+    parts = {"channels": (surveyed, MODELS), "single": (single, "C"), "users": (several, "C")}
+    settings = {"subcarriers": subcarriers, "tol": tol, "seed": record.seed}
+    with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
+        ways = map if pool is None else pool.map
+        rows = {key: ways(partial(of, **settings), cases(models, delays)) for key, (of, models) in parts.items()}
+        record.numbers |= {key: list(found) for key, found in rows.items()}
 
 
 def take(workers: int) -> None:
@@ -300,13 +304,150 @@ def name(row: Row) -> str:
 
 
 def lost_text(part: float) -> str:
-    """Return a lost part of the rate: below rounding as such.
+    """Return a lost part of the rate; one of the size of rounding, on either side of zero, as such.
 
     Example:
         >>> lost_text(0.0123), lost_text(-3e-9)
-        ('1e-02', '< 1e-7')
+        ('1e-02', '< 1e-06')
     """
-    return f"{part:.0e}" if part >= 1e-7 else "< 1e-7"
+    return f"{part:.0e}" if part >= ROUNDING else f"< {ROUNDING:.0e}"
+
+
+def solves_text(row: Row) -> str:
+    """Return the exact solves of a map, and whether they did not suffice for its tolerance."""
+    return (
+        f"{row['solves'][MAP] if isinstance(row['solves'], dict) else row['solves']}{'' if row['met'] else ', not met'}"
+    )
+
+
+def losses_table(record: Record, key: str) -> Table:
+    """Tabulate the parts of the rate that are lost with a receiver, ``"joint"`` or ``"linear"``, channel by channel."""
+    shown = (MAP, SPLINE, HELD, LINEAR, TURNED, GEODESIC, BASES, BLOCKS)
+    rows = [[name(r), solves_text(r), *(lost_text(r[key][way]) for way in shown)] for r in record.numbers["channels"]]
+    return Table(["channel", "exact solves", *shown], rows)
+
+
+def steps_table(record: Record) -> Table:
+    """Tabulate the largest steps from tone to tone, a line for each channel."""
+    shown = (RETURNED, FOLLOWED, PAIRS, MAP, SPLINE, BASES, LINEAR, GEODESIC, HELD)
+    rows = [[name(r), *(f"{r['step'][way]:.1g}" for way in shown)] for r in record.numbers["channels"]]
+    return Table(["channel", *shown], rows)
+
+
+def single_table(record: Record) -> Table:
+    """Tabulate what beamformers of one stream lose."""
+    shown = (MAP, SPLINE, SPHERE, LINEAR, GEODESIC, HELD, BLOCKS)
+    rows = [[name(r), solves_text(r), *(lost_text(r["lost"][way]) for way in shown)] for r in record.numbers["single"]]
+    return Table(["channel", "exact solves", *shown], rows)
+
+
+def users_table(record: Record) -> Table:
+    """Tabulate what regularised zero forcing loses."""
+    shown = (MAP, CUBIC, ENTRIES, HELD, BLOCKS)
+    rows = [
+        [name(r), f"{r['rate']:.1f}", solves_text(r), *(lost_text(r["lost"][way]) for way in shown)]
+        for r in record.numbers["users"]
+    ]
+    return Table(["channel", "rate (bit/s/Hz)", "exact solves", *shown], rows)
+
+
+def ladder_figure(record: Record) -> Figure:
+    """Plot the rate that is lost against the exact solves, a panel for each receiver."""
+    found = record.numbers["ladder"]
+    styles = {
+        MAP: (figures.BLUE, "o-"),
+        SPLINE: (figures.RED, "^-."),
+        HELD: (figures.BLACK, "s:"),
+        LINEAR: (figures.ORANGE, "D--"),
+        GEODESIC: (figures.PURPLE, "v--"),
+    }
+    figure, panels = figures.stacked(2, 3.0, sharex=True)
+    for axes, (key, title) in zip(panels, {"joint": "joint receiver", "linear": "linear receiver"}.items()):
+        lines = []
+        for way, (colour, line) in styles.items():
+            lost = [max(part, ROUNDING / 10) for part in found[key][way]]
+            lines += axes.loglog(found["solves"], lost, line, color=colour, ms=4, label=way)
+        axes.set(title=title, ylabel="part of the rate lost")
+        axes.set_xticks(found["solves"], [str(n) for n in found["solves"]])
+        axes.minorticks_off()
+        figures.name_lines(axes, lines)
+    panels[-1].set_xlabel("exact solves")
+    return figure
+
+
+def paper_table(closed: Record, pieces: Record, trained: Record, timed: Record) -> Table:
+    """Tabulate what the paper reports of the decomposition beside trained maps, closed forms and pieces.
+
+    Args:
+        closed: ``beyond_the_inverse_timings``.
+        pieces: ``speed``.
+        trained: ``synthetic_experiments``, with the error of the trained map.
+        timed: ``synthetic_timings``, with its times.
+    """
+    unknown, loop, gram = "not known to us", "NumPy loop", "Gram matrix"
+    rows = [["the paper, trained (its task, its machine)", "called acceptable", "over 10", *3 * [unknown]]]
+    entry, error = timed.numbers["svd"], trained.numbers["timed_svd"][0]["error"]
+    times = (entry[rival][when] for rival in (loop, "strongest exact") for when in ("after", "with the fit"))
+    rows.append(["trained, a smooth family, no channel", f"{error:.0e}", *map(spread, times)])
+    for case, label in (("C30", "CDL-C, 30 ns"), ("C100", "CDL-C, 100 ns")):
+        entry = closed.numbers["svd"][case]
+        own = ("map, orthonormal", "fit and map, orthonormal")
+        times = (entry["faster"][rival][way] for rival in (loop, gram) for way in own)
+        rows.append([f"closed form, orthonormal, {label}", f"{entry['error']:.0e}", *map(spread, times)])
+    for entry in pieces.numbers["svd"]:
+        label = entry["name"].removeprefix("SVD ")
+        if label.startswith("CDL-C"):
+            times = (entry[f"{rival}: {when}"] for rival in (loop, "Gram") for when in ("after", "with the fit"))
+            rows.append([f"in pieces, {label}", f"{entry['error']:.0e}", *map(spread, times)])
+            other = entry["interpolation"].get(SPLINE)
+            if other is None:  # none of its budgets kept the tolerance
+                continue
+            times = (other[f"{rival}: {when}"] for rival in (loop, "Gram") for when in ("after", "with the fit"))
+            rows.append([f"{SPLINE}, {label}", f"{other['error']:.0e}", *map(spread, times)])
+    over = [f"over {rival}, {fit}" for rival in ("a NumPy loop", "Gram") for fit in ("after the fit", "fit counted")]
+    return Table(["leading vectors", "error", *over], rows)
+
+
+def glue(record: Record) -> None:
+    """Glue what the text says of the channels, the streams and the users."""
+    rows, numbers = record.numbers["channels"], record.numbers
+    short = [row for row in rows if row["delay"] <= 3e-7]
+    for key, value in {
+        "channels": len(rows),
+        "blocks": numbers["blocks"],
+        "unmet": sum(not row["met"] for row in rows),
+        "spans": percents(row["linear"][way] for row in rows for way in SPANS),
+        "joint-spans": f"{max(row['joint'][way] for row in short for way in SPANS):.0e}",
+        "map": f"{at_least(max(row['linear'][MAP] for row in rows), 1):.0e}",
+        "spline": f"{at_least(max(row['linear'][SPLINE] for row in rows), 1):.0e}",
+        "held": f"{at_least(max(row['linear'][HELD] for row in rows), 1):.0e}",
+        "blocks-short": f"{at_least(max(row['linear'][BLOCKS] for row in short), 1):.0e}",
+        "blocks-long": f"{at_least(max(row['linear'][BLOCKS] for row in rows), 1):.0e}",
+        "turned": f"{at_least(max(row['linear'][TURNED] for row in rows), 1):.0e}",
+        "spline-wins": sum(row["linear"][SPLINE] <= row["linear"][MAP] for row in rows),
+        "crossed": sum(row["step"][PAIRS] > 1 for row in rows),
+        "crossed-map": f"{max(row['step'][MAP] for row in rows):.1g}",
+        "least-solves": min(row["solves"][MAP] for row in rows),
+        "most-solves": max(row["solves"][MAP] for row in rows),
+        "fewer": sum(row["solves"][BASES] < row["solves"][MAP] for row in rows),
+        "single": f"{at_least(max(row['lost'][MAP] for row in numbers['single']), 1):.0e}",
+        "users-map": f"{at_least(max(row['lost'][MAP] for row in numbers['users']), 1):.0e}",
+        "users-blocks": f"{at_least(max(row['lost'][BLOCKS] for row in numbers['users']), 1):.0e}",
+        "users-spline-wins": sum(row["lost"][CUBIC] <= row["lost"][MAP] for row in numbers["users"]),
+        "users-count": len(numbers["users"]),
+    }.items():
+        provenance.glue(f"wp-{key}", value)
+
+
+def percents(parts: Iterable[float]) -> str:
+    """Return the ends of some parts in per cent.
+
+    Example:
+        >>> percents([0.0112, 0.2])
+        'from 1 to 20 %'
+    """
+    found = [100 * part for part in parts]
+    return f"{between(min(found), max(found))} %"
 
 
 if __name__ == "__main__":
