@@ -218,14 +218,14 @@ HEADLINES = (
     Headline(
         "wireless-precoding-solves",
         "exact solves of the map of vectors, CDL-C at 100 ns",
-        "wireless_precoding/ladder/solves/1",
+        "wireless_precoding/ladder/solves/0",
         "count",
         SOLVES,
     ),
     Headline(
         "wireless-precoding-held",
         "rate that held precoders lose with a linear receiver, as many solves",
-        "wireless_precoding/ladder/linear/held/1",
+        "wireless_precoding/ladder/linear/held/0",
         within=PIECES,
         floor=ROUNDING,
     ),
