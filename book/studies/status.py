@@ -22,6 +22,7 @@ SHOWN = BEGUN | {
     "measured": ("cases", "families", "speed", "draws"),
     "synthetic_experiments": ("synthetic_experiments",),
     "training_search": ("training_search", "training_around"),
+    "wireless_precoding": ("wireless_precoders",),
 }
 # How a cell of a notebook asks whether it computes a part.
 PART = re.compile(r"record\.computes\(\"([^\"]+)\"\)")
