@@ -15,7 +15,7 @@ from sionna.phy.ofdm import LMMSEEqualizer
 
 import neumatc as nm
 from studies import figures, link_level, link_pages, provenance
-from studies.link_level import BLOCK, ESTIMATED, EXACT, HELD, KNOWN, SMOOTHED, Point, Setting, Size
+from studies.link_level import BLOCK, ESTIMATED, EXACT, HELD, KNOWN, SMOOTHED, TOLD, Point, Setting, Size
 
 SMALL = Size(tones=48, slots=2, coded=96, message=48)
 LINK = Setting("CDL-C 300 ns", 2)
@@ -95,7 +95,7 @@ def test_no_block_is_lost_without_noise_and_all_are_in_much():
     blocks = SMALL.slots * link_level.USERS
     for snr_db, digit in ((60.0, "0"), (-20.0, "1")):
         lost = link_level.simulate(link, snr_db, 0)["lost"]
-        assert lost == dict.fromkeys((EXACT, BLOCK, HELD, SMOOTHED), digit * blocks)
+        assert lost == dict.fromkeys((EXACT, BLOCK, HELD, TOLD, SMOOTHED), digit * blocks)
 
 
 @pytest.mark.parametrize(("name", "value"), [("channel", "CDL-C"), ("bits", 3), ("csi", "none")])
@@ -172,7 +172,7 @@ def test_time_that_is_over_stops_a_run(tmp_path):
 def sent(batch, exact, block=None, **others):
     return {
         "batch": batch,
-        "lost": {EXACT: exact, BLOCK: block or exact, HELD: exact} | others,
+        "lost": {EXACT: exact, BLOCK: block or exact, HELD: exact, TOLD: exact} | others,
         BLOCK: {"exact": "", "solves": 9, "pieces": 1},
         SMOOTHED: {"exact": "", "solves": 7, "pieces": 1},
     }
@@ -196,7 +196,7 @@ def test_a_shifted_curve_is_lost_by_its_shift():
     rng = np.random.default_rng(3)
     threshold, levels = rng.logistic(3.0, 1.0, size=(4000, 4)), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     exact, other = ([threshold + shift > level for level in levels] for shift in (0.0, 0.5))
-    value, low, high = link_level.losses(levels, exact, other, 200)
+    low, value, high = link_level.losses(levels, exact, other, 200)
     assert abs(value - 0.5) < 0.1
     assert low < value < high < low + 0.5
     assert link_level.losses(levels, exact, exact, 50) == (0.0, 0.0, 0.0)
@@ -270,8 +270,12 @@ def test_a_record_that_refutes_the_chapter_stops_it(tmp_path):
         link_pages.check(recorded(tmp_path, block_late=1.0))
     record = recorded(tmp_path / "good")
     changed = copy.deepcopy(record)
-    changed.numbers["curves"][0]["loss"][BLOCK][0] = 0.03
+    changed.numbers["curves"][0]["loss"][BLOCK][1] = 0.03
     with pytest.raises(AssertionError, match="at most"):
+        link_pages.check(changed)
+    changed = copy.deepcopy(record)
+    changed.numbers["curves"][1]["points"][0]["receivers"][SMOOTHED]["lost"] = 12000
+    with pytest.raises(AssertionError, match="smoothing"):
         link_pages.check(changed)
     record.numbers["curves"].pop()
     with pytest.raises(AssertionError, match="both kinds"):

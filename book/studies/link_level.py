@@ -58,6 +58,8 @@ CHANNELS = (*SPREADS, "UMi drop")
 MODULATIONS = {2: "QPSK", 4: "16-QAM", 6: "64-QAM"}
 KNOWN, ESTIMATED = "perfect", "estimated"
 EXACT, BLOCK, HELD, SMOOTHED = "exact", "block", "held per PRB", "block, smoothed estimates"
+# A control: the exact receiver of the same estimates, which is told how large their errors really are.
+TOLD = "exact, error known"
 # Signal-to-noise ratios in dB at which curves begin, and their steps.
 START = {KNOWN: {2: 4.0, 4: 8.0, 6: 14.0}, ESTIMATED: {2: 6.0, 4: 12.0, 6: 16.0}}
 STEP = 2.0
@@ -83,7 +85,7 @@ class Setting:
     @property
     def receivers(self) -> tuple[str, ...]:
         """Receivers that are compared."""
-        return (EXACT, BLOCK, HELD) + ((SMOOTHED,) if self.csi == ESTIMATED else ())
+        return (EXACT, BLOCK, HELD) + ((TOLD, SMOOTHED) if self.csi == ESTIMATED else ())
 
     def __str__(self) -> str:
         return f"{self.channel}, {MODULATIONS[self.bits]}, {self.csi}"
@@ -271,11 +273,12 @@ def simulate(link: Link, snr_db: float, batch: int, receivers: Sequence[str] | N
     clean = torch.einsum("bnmk,bktn->bmtn", H, link.mapped(x)[:, :, 0])
     noise = torch.randn((*clean.shape, 2), generator=random)
     y = (clean + torch.view_as_complex(noise) * (no / 2).sqrt())[:, None]
-    h = H.permute(0, 2, 3, 1)[:, None, :, :, None, None].expand(-1, -1, -1, -1, -1, SYMBOLS, -1)
-    h, err_var = (h, torch.zeros((1,) * 7)) if setting.csi == KNOWN else link.estimator(y, no)
+    true = H.permute(0, 2, 3, 1)[:, None, :, :, None, None].expand(-1, -1, -1, -1, -1, SYMBOLS, -1)
+    h, err_var = (true, torch.zeros((1,) * 7)) if setting.csi == KNOWN else link.estimator(y, no)
     found: dict[str, object] = {"batch": batch, "lost": {}}
     for receiver in receivers or setting.receivers:
-        x_hat, no_eff = _received(receiver, link, y, h, err_var, no, found)
+        error = err_var if receiver != TOLD else (h - true).abs().square().mean(dim=(0, 2), keepdim=True)
+        x_hat, no_eff = _received(receiver, link, y, h, error, no, found)
         llr = link.demapper(x_hat.gather(3, own), no_eff.gather(3, own))
         wrong = link.lost(llr.flatten(0, 2), bits.flatten(0, 2))
         found["lost"][receiver] = "".join(str(int(w)) for w in wrong)
@@ -286,7 +289,7 @@ def _received(
     receiver: str, link: Link, y: Tensor, h: Tensor, err_var: Tensor, no: Tensor, found: dict[str, object]
 ) -> tuple[Tensor, Tensor]:
     """Equalise by a receiver, and note what its map took."""
-    if receiver == EXACT:
+    if receiver in (EXACT, TOLD):
         return link.exact(y, h, err_var, no)
     if receiver == HELD:
         return held(y, h, err_var, no, link.grid)
@@ -430,7 +433,7 @@ def crossing(levels: Sequence[float], rates: Sequence[float], level: float = LEV
 def losses(
     levels: Sequence[float], lost: Sequence[NDArray], other: Sequence[NDArray], count: int = RESAMPLED
 ) -> tuple[float, float, float]:
-    """Return by how many dB more a receiver needs at `LEVEL` than the exact one, with a 95 % interval.
+    """Return by how many dB more a receiver needs at `LEVEL` than the exact one, between the ends of a 95 % interval.
 
     The interval is a bootstrap over slots: both receivers get the same ones, and a slot's users stay together.
 
@@ -448,7 +451,7 @@ def losses(
     rng = np.random.default_rng(0)
     drawn = [loss([rng.integers(len(x), size=len(x)) for x in lost]) for _ in range(count)]
     low, high = np.nanquantile(drawn, (0.025, 0.975)) if np.isfinite(drawn).any() else (math.nan, math.nan)
-    return loss([np.arange(len(x)) for x in lost]), float(low), float(high)
+    return float(low), loss([np.arange(len(x)) for x in lost]), float(high)
 
 
 def compared(point: Point) -> dict[str, object]:
@@ -482,7 +485,7 @@ def compared(point: Point) -> dict[str, object]:
 
 
 def curve(setting: Setting, found: dict[float, Point], count: int = RESAMPLED) -> dict[str, object]:
-    """Return the points of a setting that are done, and the loss of each receiver with its interval."""
+    """Return the points of a setting that are done, and the loss of each receiver inside of its interval."""
     done = {level: point for level, point in found.items() if point.done()}
     exact = [point.lost(EXACT) for point in done.values()]
     loss = {
