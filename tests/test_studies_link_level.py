@@ -277,8 +277,22 @@ def test_a_record_that_refutes_the_chapter_stops_it(tmp_path):
     changed.numbers["curves"][1]["points"][0]["receivers"][SMOOTHED]["lost"] = 12000
     with pytest.raises(AssertionError, match="smoothing"):
         link_pages.check(changed)
+
+
+def test_pages_say_what_is_not_simulated_yet(tmp_path):
+    record = recorded(tmp_path)
+    assert (
+        "decodes" in link_pages.smoothing(record)["finding"] and "better by 1." in link_pages.smoothing(record)["gain"]
+    )
+    assert "2 curves that reach a rate of 0.1, 2 lose at most" in link_pages.loss_sentence(record)
     record.numbers["curves"].pop()
-    with pytest.raises(AssertionError, match="both kinds"):
+    record.numbers["curves"][0]["loss"][BLOCK] = [math.nan] * 3
+    link_pages.check(record)
+    link_pages.glue_all(record)
+    assert "not simulated yet" in link_pages.smoothing(record)["finding"]
+    assert "No curve" in link_pages.loss_sentence(record)
+    record.numbers["curves"].pop()
+    with pytest.raises(AssertionError, match="something"):
         link_pages.check(record)
 
 

@@ -448,10 +448,13 @@ def losses(
         ends = [crossing(levels, [x[at].mean() for x, at in zip(own, picked)]) for own in (other, lost)]
         return ends[0] - ends[1]
 
+    value = loss([np.arange(len(x)) for x in lost])
+    if math.isnan(value):
+        return (math.nan,) * 3
     rng = np.random.default_rng(0)
     drawn = [loss([rng.integers(len(x), size=len(x)) for x in lost]) for _ in range(count)]
-    low, high = np.nanquantile(drawn, (0.025, 0.975)) if np.isfinite(drawn).any() else (math.nan, math.nan)
-    return float(low), loss([np.arange(len(x)) for x in lost]), float(high)
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return float(low), value, float(high)
 
 
 def compared(point: Point) -> dict[str, object]:

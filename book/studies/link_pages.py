@@ -138,6 +138,43 @@ def solves(record: Record, channel: str, csi: str, receiver: str = BLOCK) -> lis
     return [x for x in found if x is not None]
 
 
+def loss_sentence(record: Record) -> str:
+    """Return what the block loses in dB, as far as curves reach `LEVEL`."""
+    known = [own for own in curves(record) if not math.isnan(own["loss"][BLOCK][1])]
+    if not known:
+        return f"No curve reaches a rate of {LEVEL:g} yet."
+    own, within = worst(record), sum(x["loss"][BLOCK][1] <= BAR for x in known)
+    return (
+        f"Of the {len(known)} curves that reach a rate of {LEVEL:g}, {within} lose at most {BAR:g} dB there; the "
+        f"largest loss is {decibels(own['loss'][BLOCK])} dB ({name(own)})."
+    )
+
+
+def smoothing(record: Record) -> dict[str, str]:
+    """Return sentences on estimated channels: the ``finding``, the ``gain`` and what the ``control`` adds to it."""
+    rows = [point["receivers"] for point in points(record, ESTIMATED)]
+    if not rows:
+        none = "Links with estimated channels are not simulated yet."
+        return {"finding": none, "gain": none, "control": ""}
+    lost = sum(row[EXACT]["lost"] for row in rows)
+    saved, more = (sum(row[SMOOTHED][key] for row in rows) for key in ("fewer", "more"))
+    told = sum(row[TOLD]["fewer"] - row[TOLD]["more"] for row in rows)
+    decibel = (
+        f" At a block error rate of {LEVEL:g} it is better by {range_of(gained(record))} dB, on "
+        f"{len(gained(record))} curves; the control by {range_of(gained(record, TOLD))} dB."
+        if gained(record)
+        else ""
+    )
+    return {
+        "finding": f"Where the channel is estimated, the same equaliser fitted to smoothed estimates decodes {saved} "
+        f"of the {lost} blocks that the exact one of the usual estimates loses.",
+        "gain": f"Of the {lost} blocks that the exact receiver lost, at all points with estimates together, it decoded "
+        f"{saved}; {more} it lost alone.{decibel}",
+        "control": f"The control, told the true errors, saves {told} of them, those that it alone lost taken off: that "
+        f"part is due to the variance that Sionna reports, and the rest to the estimates.",
+    }
+
+
 def glue_all(record: Record) -> None:
     """Numbers of the text."""
     found, sizes = [point["receivers"][BLOCK] for point in points(record)], record.numbers["sizes"]
@@ -147,30 +184,21 @@ def glue_all(record: Record) -> None:
     glue("ll-inside", sum(row["inside"] for row in found))
     glue("ll-more", sum(row["more"] for row in found))
     glue("ll-fewer", sum(row["fewer"] for row in found))
-    own = worst(record)
-    glue("ll-worst", f"{decibels(own['loss'][BLOCK])} dB ({name(own)})")
-    crossed = [x["loss"][BLOCK][1] for x in curves(record) if not math.isnan(x["loss"][BLOCK][1])]
-    glue("ll-crossed", len(crossed))
-    glue("ll-within", sum(loss <= BAR for loss in crossed))
+    glue("ll-loss", loss_sentence(record))
     glue("ll-bar", BAR)
     glue("ll-level", LEVEL)
-    glue("ll-gained", f"{range_of(gained(record))} dB")
-    glue("ll-told", f"{range_of(gained(record, TOLD))} dB")
-    glue("ll-gained-curves", len(gained(record)))
-    noisy = [point["receivers"] for point in points(record, ESTIMATED)]
-    glue("ll-noisy-lost", sum(row[EXACT]["lost"] for row in noisy))
-    glue("ll-noisy-saved", sum(row[SMOOTHED]["fewer"] for row in noisy))
-    glue("ll-noisy-more", sum(row[SMOOTHED]["more"] for row in noisy))
-    glue("ll-noisy-told", sum(row[TOLD]["fewer"] - row[TOLD]["more"] for row in noisy))
+    for key, sentence in smoothing(record).items():
+        glue(f"ll-{key}", sentence)
     missing = record.numbers["missing"]
     glue("ll-missing", f"{len(missing)} of {len(link_level.SETTINGS)}: {'; '.join(missing)}" if missing else "none")
-    for key, csi in (("known", KNOWN), ("estimated", ESTIMATED)):
-        losses = [x["loss"][HELD] for x in curves(record, csi)]
-        told = [loss[1] for loss in losses if not math.isnan(loss[1])]
-        glue(f"ll-held-{key}", f"{range_of(told)} dB")
-        glue(f"ll-held-{key}-lost", sum(math.isnan(loss[1]) for loss in losses))
-        rows = [p["receivers"][BLOCK] for p in points(record, csi)]
-        glue(f"ll-left-{key}", f"{100 * float(np.mean([row['left'] for row in rows])) if rows else math.nan:.0f} %")
+    losses = {name(own): own["loss"][HELD] for own in curves(record)}
+    told = [f"{own}: {decibels(loss)} dB" for own, loss in losses.items() if not math.isnan(loss[1])]
+    glue("ll-held", "; ".join(told) or "not known yet")
+    found = [point["receivers"] for point in points(record)]
+    more, fewer = (sum(row[HELD][key] for row in found) for key in ("more", "fewer"))
+    glue("ll-held-alone", f"{more} that the exact one decoded, and decoded {fewer} that it lost")
+    left = [row[BLOCK]["left"] for row in found]
+    glue("ll-left", f"{100 * float(np.mean(left)):.0f} %")
     for key, value in sizes.items():
         glue(f"ll-{key}", value)
     spread = {own["channel"]: solves(record, own["channel"], KNOWN) for own in curves(record, KNOWN)}
@@ -188,7 +216,7 @@ def glue_all(record: Record) -> None:
 def check(record: Record) -> None:
     """Assert what text and captions say of the record."""
     rows = [point["receivers"] for point in points(record)]
-    assert {own["csi"] for own in curves(record)} == {KNOWN, ESTIMATED}, "both kinds of knowledge"
+    assert rows, "there is something to show"
     assert all(row[BLOCK]["inside"] for row in rows), "inside of the exact receiver's interval at every point"
     assert min(row[EXACT]["lost"] for row in rows) >= link_level.ERRORS, "enough errors"
     losses = [own["loss"][BLOCK][1] for own in curves(record)]
