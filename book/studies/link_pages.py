@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from studies import figures, link_level, texts
 from studies.link_level import BLOCK, ESTIMATED, EXACT, HELD, KNOWN, LEVEL, SMOOTHED, TOLD
@@ -60,6 +61,7 @@ def figure(record: Record) -> Figure:
                 else:
                     (named[receiver],) = panel.plot(at, np.where(np.array(rates) > 0, rates, np.nan), line, **options)
             panel.annotate(own["modulation"], (at[0], 1.0), fontsize=figures.SMALLEST, ha="center", va="bottom")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.axhline(LEVEL, color=figures.BLACK, lw=0.6)
         panel.set(yscale="log", ylim=(8e-3, 1.8), ylabel="block error rate", title=f"{key[0]}, {key[1]} channel")
     axes[-1].set_xlabel("signal-to-noise ratio at the array in dB")
