@@ -5,7 +5,8 @@
 
 A slot of 5G with four users, LDPC codes and Sionna's estimator. All receivers of a point get the same bits, channels
 and noise, so that their difference is paired. Each batch is seeded by its number and kept when it is done: a run that
-is killed loses one batch, and gives the same numbers as one that was not.
+is killed loses one batch, and goes on with the same bits, channels and noise. Only the pieces of the block, which it
+takes over from call to call, begin anew; they differ within its tolerance.
 """
 
 from __future__ import annotations
