@@ -123,11 +123,13 @@ class Steps:
         for i, count in enumerate(counts):
             offered = self.snapshots.along(piece.low[i], piece.high[i])
             piece.extend(i, int(count), offered, self.snapshots.rounded)
+            piece.fill(i, int(count), self.snapshots.between(i, piece.low[i], piece.high[i]))
         if any(now > then for now, then in zip(piece.counts, before)):
             return [piece]
         points = self.snapshots.within(piece.low[0], piece.high[0])
         if points is None:
-            return piece.give_up(f"there are no more parameters in {self.snapshots.task.problem.family.box.dtype}")
+            box = self.snapshots.task.problem.family.box
+            return piece.give_up(f"there are no more {f'parameters in {box.dtype}' if box.ticks is None else 'points'}")
         if self.snapshots.missing(points) > self.budget.left():
             return piece.give_up(self.budget.why)
         self.links.append(piece)
