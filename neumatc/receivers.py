@@ -98,12 +98,14 @@ class Equaliser(Operation):
         return torch.maximum(super().error(factors, exact), (factors[1] / exact[1] - 1).abs().amax(dim=1))
 
     def _squares(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the squares of the three numbers of the residual, shape (3, B, n), and where X cannot be solved for."""
+        """Return the squares of the three numbers of the residual, shape (3, B, n), and where no X is to be had."""
         A, (X, v) = wide(A), factors
         H, R = self._filters.parts(A)
-        (_, best), failed = self.exact(A)
-        gain, disturbance = linalg.outputs(H, wide(X), R)
-        left = disturbance / gain.abs().square().clamp_min(torch.finfo(best.dtype).tiny ** 0.5)
-        lost, off = (left / best - 1).abs(), (v.double() / best - 1).square()
-        lost = lost if self.kind == "lmmse" else lost.square()
-        return torch.stack([lost, (gain - 1).abs().square() / best, off]), failed
+        (exact, best), failed = self.exact(A)
+        gain, _ = linalg.outputs(H, wide(X), R)
+        unit = wide(X) / torch.where(gain.abs() > torch.finfo(best.dtype).tiny ** 0.5, gain, 1)[:, :, None]
+        # At the least variance what is lost is that of the difference alone, which rounding does not spoil.
+        wrong = unit - exact if self.kind == "lmmse" else unit
+        lost = linalg.outputs(H, wrong, R)[1] / best
+        lost = lost if self.kind == "lmmse" else (lost - 1).square()
+        return torch.stack([lost, (gain - 1).abs().square() / best, (v.double() / best - 1).square()]), failed

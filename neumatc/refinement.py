@@ -107,7 +107,7 @@ class Refinement:
         """Whether to solve a grid as a whole: it is small, or a map would take most of its points."""
         grid, problem = self.snapshots.grid, self.task.problem
         smoothed = problem.family.floor is not None  # of these samples a map takes few, and knows what is between them
-        if grid is None or len(grid) > (self.task.budget or len(grid)):
+        if grid is None or self.share < 1 or len(grid) > (self.task.budget or len(grid)):
             return False
         operations = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
         most = self.snapshots.solved + self.budget.missing(active) > _SHARE * len(grid)

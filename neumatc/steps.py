@@ -63,9 +63,13 @@ class Steps:
 
     def outlook(self, piece: Piece) -> Outlook:
         """Return what the coefficients of a piece say; all nodes that an axis has leave nothing out."""
-        look = Outlook.of(piece, self.allowed(piece))
-        most = np.array([self.snapshots.available(i, *ends) for i, ends in enumerate(zip(piece.low, piece.high))])
+        look, most = Outlook.of(piece, self.allowed(piece)), self._available(piece)
         return Outlook(np.where(piece.counts < most, look.tails, 0.0), np.minimum(look.wanted, most))
+
+    def _available(self, piece: Piece) -> np.ndarray:
+        """Return how many nodes each axis of a piece may have at all."""
+        ends = zip(piece.low, piece.high)
+        return np.array([self.snapshots.available(i, *pair) for i, pair in enumerate(ends)])
 
     def _turn(self, piece: Piece, axis: int) -> float:
         """Return the angle by which halves are to be stretched: zero where X does not oscillate."""
@@ -76,7 +80,8 @@ class Steps:
         piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
         look = self.outlook(piece)
         if (look.wanted <= piece.counts).all():
-            look.wanted[int(look.tails.argmax())] = max(piece.counts) + 2
+            free = np.where(piece.counts < self._available(piece), look.tails, -1)
+            look.wanted[int(free.argmax())] = max(piece.counts) + 2
         return self.refined(piece, look)
 
     def refined(self, piece: Piece, look: Outlook) -> list[Piece]:

@@ -35,9 +35,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = (
     "checks threads files nodes plotting box report linalg lowrank sampling failure measured smoothing families "
     "embeddings local polynomials rational gauge twofold operations receivers factorizations spectral model problem "
-    "watch methods advice samples continuation closed_form checkpoint training piece snapshots together inspection poles "
-    "sparse outlook budget ending steps refinement noise pieces fitting certification storage testing peers wireless "
-    "sionna"
+    "watch methods advice samples continuation closed_form checkpoint training piece snapshots together inspection "
+    "poles sparse outlook budget ending steps refinement noise pieces fitting certification storage testing peers "
+    "wireless sionna"
 )
 ONLY = {
     "peers": {
