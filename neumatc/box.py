@@ -227,11 +227,16 @@ def _each(name: str, value: object, kind: type, d: int) -> tuple:
 
 def _checked_ticks(ticks: Sequence[Tensor], lower: Tensor, upper: Tensor) -> tuple[Tensor, ...]:
     """Return the values of each axis on the device and in the precision of the bounds, after checking them."""
-    expected = f"{lower.numel()} axes, a list with the values of each"
-    checks.require(len(ticks) == lower.numel(), "ticks", expected, len(ticks), "give one tensor per parameter")
-    found = [torch.as_tensor(axis).to(lower) for axis in ticks]
-    for i, (x, low, high) in enumerate(zip(found, lower.tolist(), upper.tolist())):
-        good = x.ndim == 1 and len(x) > 1 and bool((x.diff() > 0).all()) and x[[0, -1]].tolist() == [low, high]
+    expected, several = f"a list of {lower.numel()} axes", isinstance(ticks, (list, tuple))
+    checks.require(several, "ticks", expected, checks.shown(ticks), "give the values of each", TypeError)
+    checks.require(len(ticks) == lower.numel(), "ticks", expected, f"one of {len(ticks)}", "give one per parameter")
+    found = []
+    for i, (axis, low, high) in enumerate(zip(ticks, lower.tolist(), upper.tolist())):
+        x = axis if isinstance(axis, Tensor) else checks.numbers(f"ticks[{i}]", axis, lower.device)
+        good = x.ndim == 1 and len(x) > 1 and x.dtype in (*checks.REAL, *checks.INTEGERS)
+        x = x.to(lower) if good else x
+        good = good and bool((x.diff() > 0).all()) and x[[0, -1]].tolist() == [low, high]
         expected, remedy = f"rising numbers, shape (N,), from {low:g} to {high:g}", "sort them; the ends are the bounds"
-        checks.require(good, f"ticks[{i}]", expected, checks.describe(ticks[i]), remedy)
+        checks.require(good, f"ticks[{i}]", expected, checks.describe(axis), remedy)
+        found.append(x)
     return tuple(found)

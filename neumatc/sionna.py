@@ -293,6 +293,8 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
 class ZFEqualizer(_Equalizer, _ZF):
     """Sionna's ``ZFEqualizer``, from the exact filters of a few tones and symbols of each slot.
 
+    The ratio of signal to interference and noise is that of exact filters to ``tol``, above or below, at fresh tones.
+
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's block.
         tol: As for `LMMSEEqualizer`.

@@ -270,6 +270,19 @@ def test_missing_matrices_are_named_and_the_others_are_right(d):
     assert surrogate.report.exact_solves <= len(p)
 
 
+@pytest.mark.parametrize("where", [[0], [62], [1249], [845, 184, 590, 474, 343]], ids=str)
+def test_single_missing_matrices_are_gone_around(where):
+    """In a corner, on an edge, and within: a node moves to another point."""
+    axes = [SYMBOLS, TONES]
+    A = waves(*axes)
+    A.view(-1, 3, 3)[where] = math.nan
+    problem = nm.Problem(nm.families.from_grid(axes, A), nm.Inverse())
+    surrogate, p = pieced(problem), problem.family.grid
+    good = problem.family.evaluate(p)[1]
+    assert surrogate.report.met and good.sum() == len(p) - len(where)
+    assert (problem.residual(p[good], surrogate(p[good])) > 1e-4).double().mean() <= 0.02
+
+
 def test_logarithmic_axes():
     noise = torch.logspace(-3, 3, 61, dtype=F64)
     A = torch.eye(2, dtype=F64) * noise[:, None, None] + torch.ones(2, 2, dtype=F64)

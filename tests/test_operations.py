@@ -796,6 +796,26 @@ def test_residuals_of_the_linear_operations_are_their_formulas(shape, dtype):
         assert_close(operation.loss(A, (X,)), norm(defect) ** 2 / norm(A) ** 2)
 
 
+@pytest.mark.parametrize("kind", ["lmmse", "zf"])
+def test_the_residual_of_equalisers_is_what_a_receiver_loses(kind, dtype):
+    """The ratio of signal to disturbance, the gain in units of the disturbance, and the variance that is told."""
+    A = conditioned(6, 5, 3, dtype)
+    operation = nm.Equaliser(kind, noise=0.1)
+    (X, v), _ = operation.exact(A)
+    Y = X + 0.02 * gaussian(*X.shape, dtype=dtype, seed=3)
+    gain, left = nm.linalg.outputs(wide(A), wide(Y), 0.1)
+    excess = left / gain.abs() ** 2 / wide(v) - 1
+    lost = excess.sqrt() if kind == "lmmse" else excess.abs()
+    off = (gain - 1).abs() / wide(v).sqrt()
+    expected = torch.maximum(lost, off).amax(dim=1)
+    units = 1 / eps(dtype) ** 0.5 / 50  # the difference of variances has half the digits
+    assert_close(operation.residual(A, (Y, v)), expected, max(units * 50, 1000))
+    assert_close(operation.residual(A, (X, 1.2 * v)), torch.full((6,), 0.2), 1e4)
+    assert_close(operation.residual(A, (1.5 * X, v)), (0.5 / wide(v).sqrt()).amax(dim=1), 1e4)
+    zero = operation.residual(A, [torch.zeros_like(x) for x in (X, v)])
+    assert (zero >= 1 - 1e-3).all() and zero.isfinite().all()
+
+
 RECEIVERS = [nm.LMMSE(noise=1e-6), nm.RZF(noise=1e-6), nm.PseudoInverse()]
 receivers = pytest.mark.parametrize("operation", RECEIVERS, ids=str)
 
