@@ -131,8 +131,9 @@ class Refinement:
             else:
                 more += self.steps.refined(piece, look)
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
-            self.inspector.learn(worst, look.tail)
             piece.passed = worst <= self.steps.goal
+            if piece.passed or not self.steps.blind(piece).any():
+                self.inspector.learn(worst, look.tail)
             more += [] if piece.passed else self.steps.failed(piece, look, worst)
         return more
 

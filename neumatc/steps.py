@@ -17,6 +17,8 @@ from neumatc.piece import Piece
 # Nodes per axis with which a piece says whether its coefficients decay; those of a piece that seems to hold a jump,
 # where more would be wasted; and, beside one more, the part of the nodes wanted on an axis with which a half begins.
 _TELLING, _NEAR_JUMP, _HALF = 9, 5, 0.55
+# Nodes on an axis below which nothing is known of its coefficients; those that it gets where a residual is too large.
+_LEAST_KNOWN, _SEEN = 3, 4
 # Most nodes per axis: so many for each digit of the tolerance, within limits; and most terms in three and more
 # parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
 # entry to memory. Few digits want small pieces, many digits large ones.
@@ -71,12 +73,19 @@ class Steps:
         ends = zip(piece.low, piece.high)
         return np.array([self.snapshots.available(i, *pair) for i, pair in enumerate(ends)])
 
+    def blind(self, piece: Piece) -> np.ndarray:
+        """Return which of several axes have too few nodes for their coefficients to be known, and could have more."""
+        counts = np.array(piece.counts)
+        return (self.d > 1) & (counts < _LEAST_KNOWN) & (counts < self._available(piece))
+
     def _turn(self, piece: Piece, axis: int) -> float:
         """Return the angle by which halves are to be stretched: zero where X does not oscillate."""
         return self.bend if outlook.unrelated(self.snapshots, piece, axis, self.nodes) else 0.0
 
     def failed(self, piece: Piece, look: Outlook, worst: float) -> list[Piece]:
         """Refine a piece whose residual is too large although its coefficients seemed small enough."""
+        if (blind := self.blind(piece)).any():
+            return self.refined(piece, Outlook(look.tails, np.where(blind, _SEEN, piece.counts)))
         piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
         look = self.outlook(piece)
         if (look.wanted <= piece.counts).all():
