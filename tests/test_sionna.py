@@ -26,8 +26,9 @@ FFT, SYMBOLS = 96, 4
 
 @pytest.fixture(autouse=True)
 def fits_pay(monkeypatch):
-    """These grids are so small that the blocks would leave them to Sionna."""
+    """These grids are so small that the blocks would leave them to Sionna; of four symbols maps take all."""
     monkeypatch.setattr(blocks, "_LEAST", 0.0)
+    monkeypatch.setattr(blocks, "_SHARE", 0.5)
 
 
 @pytest.fixture
