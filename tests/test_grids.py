@@ -354,16 +354,6 @@ def test_single_precision_maps_of_a_grid(dtype):
     assert surrogate.report.met and surrogate.grid(*axes).dtype == dtype
 
 
-def test_an_axis_of_two_nodes_gets_more_where_the_residual_asks_for_it():
-    """A slot: hardly anything happens over time, but more than a high ratio of signal to noise allows."""
-    times, tones = torch.arange(14, dtype=F64), torch.arange(300, dtype=F64)
-    A = waves(times, tones, size=(16, 4), speed=4e-3)
-    problem = nm.Problem(nm.families.from_grid([times, tones], A), nm.Equaliser(noise=1e-4))
-    surrogate = pieced(problem, 0.05)
-    assert surrogate.report.met and surrogate.report.collocation < 0.1 * len(problem.family.grid)
-    assert (problem.residual(problem.family.grid, surrogate(problem.family.grid)) > 0.05).double().mean() <= 0.02
-
-
 # Starts
 
 

@@ -226,6 +226,15 @@ def test_gradients_through_the_channel_are_those_of_sionna(through, kind):
         assert_mapped(ours)
 
 
+def test_an_axis_of_two_nodes_gets_more_where_the_residual_asks_for_it():
+    """Hardly anything happens over the symbols, but more than a high ratio of signal to noise allows."""
+    A = channel(64, 8, symbols=14, tones=300, taps=6).permute(2, 3, 0, 1) / 0.1**0.5
+    axes = [torch.arange(14.0), torch.arange(300.0)]
+    problem = nm.Problem(nm.families.from_grid(axes, A), nm.Equaliser())
+    report = nm.fit(problem, tol=TOL, progress=False).report
+    assert report.met and report.collocation < 0.1 * len(problem.family.grid)
+
+
 # Where Sionna's block computes
 
 
