@@ -30,8 +30,9 @@ class Box:
         units: One unit per axis. Default: none (``""``).
         dtype: Real dtype of the bounds; default that of ``lower``, else torch's default (not if it is half).
         device: Device of the bounds; default that of ``lower``.
-        ticks: The only values that each axis has, one rising tensor of shape (N_i,) per axis, its ends the bounds. Then
-            every point of the cube stands for the parameter on the nearest ticks. Default: all between the bounds.
+        ticks: The only values that each axis has, one rising tensor or array of shape (N_i,) per axis, its ends the
+            bounds. Then every point of the cube stands for the parameter on the nearest ticks. Default: all between
+            the bounds.
 
     Attributes:
         lower, upper: Bounds, two tensors of shape (d,).
@@ -66,35 +67,18 @@ class Box:
     ):
         self.lower, self.upper = checks.box(lower, upper, dtype, device)
         d = self.lower.numel()
-        self.scale = tuple(checks.choice("scale", s, SCALES) for s in self._each("scale", scale, str))
-        self.periodic = self._each("periodic", periodic, bool)
+        self.scale = tuple(checks.choice("scale", s, SCALES) for s in _each("scale", scale, str, d))
+        self.periodic = _each("periodic", periodic, bool, d)
         default = ["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]
-        self.names = self._each("names", default if names is None else names, str)
-        self.units = self._each("units", [""] * d if units is None else units, str)
+        self.names = _each("names", default if names is None else names, str, d)
+        self.units = _each("units", [""] * d if units is None else units, str, d)
         for name, s, low in zip(self.names, self.scale, self.lower.tolist()):
             expected = f"'linear' for {name}, whose lower bound {low:g} is not above zero"
             checks.require(s != "log" or low > 0, "scale", expected, "'log'", "raise the bound, or leave it linear")
         self._logs = torch.tensor([s == "log" for s in self.scale], device=self.lower.device)
         self._ends = [self._linear(bound) for bound in (self.lower, self.upper)]
-        self.ticks = None if ticks is None else tuple(axis.to(self.lower) for axis in ticks)
+        self.ticks = None if ticks is None else _checked_ticks(ticks, self.lower, self.upper)
         self.places = None if ticks is None else [box.cube(x[:, None])[:, 0] for box, x in zip(self.axes, self.ticks)]
-
-    def _each(self, name: str, value: object, kind: type) -> tuple:
-        """Return one value per axis; scales and flags may be given once for all."""
-        d = self.dimension
-        scalar = isinstance(value, kind) or (kind is bool and getattr(value, "shape", None) == ())
-        if scalar and name in ("scale", "periodic"):
-            value = [value] * d
-        several = isinstance(value, (Sequence, np.ndarray, Tensor)) and not isinstance(value, str)
-        expected, remedy = f"{d} values of type {kind.__name__}, one per axis", "give one for each"
-        try:
-            values = [checks.flag(name, v) if kind is bool else v for v in value] if several else [None]
-            good = all(isinstance(v, kind) for v in values)
-        except TypeError:
-            good = False
-        checks.require(good, name, expected, checks.shown(value), remedy, TypeError)
-        checks.require(len(values) == d, name, expected, checks.shown(value), remedy)
-        return tuple(values)
 
     @property
     def dimension(self) -> int:
@@ -222,3 +206,37 @@ class Box:
                 self.names, self.units, self.scale, self.periodic, self.lower.tolist(), self.upper.tolist()
             )
         )
+
+
+def _each(name: str, value: object, kind: type, d: int) -> tuple:
+    """Return one value per axis; scales and flags may be given once for all."""
+    scalar = isinstance(value, kind) or (kind is bool and getattr(value, "shape", None) == ())
+    if scalar and name in ("scale", "periodic"):
+        value = [value] * d
+    several = isinstance(value, (Sequence, np.ndarray, Tensor)) and not isinstance(value, str)
+    expected, remedy = f"{d} values of type {kind.__name__}, one per axis", "give one for each"
+    try:
+        values = [checks.flag(name, v) if kind is bool else v for v in value] if several else [None]
+        good = all(isinstance(v, kind) for v in values)
+    except TypeError:
+        good = False
+    checks.require(good, name, expected, checks.shown(value), remedy, TypeError)
+    checks.require(len(values) == d, name, expected, checks.shown(value), remedy)
+    return tuple(values)
+
+
+def _checked_ticks(ticks: Sequence[Tensor], lower: Tensor, upper: Tensor) -> tuple[Tensor, ...]:
+    """Return the values of each axis on the device and in the precision of the bounds, after checking them."""
+    expected, several = f"a list of {lower.numel()} axes", isinstance(ticks, (list, tuple))
+    checks.require(several, "ticks", expected, checks.shown(ticks), "give the values of each", TypeError)
+    checks.require(len(ticks) == lower.numel(), "ticks", expected, f"one of {len(ticks)}", "give one per parameter")
+    found = []
+    for i, (axis, low, high) in enumerate(zip(ticks, lower.tolist(), upper.tolist())):
+        x = axis if isinstance(axis, Tensor) else checks.numbers(f"ticks[{i}]", axis, lower.device)
+        good = x.ndim == 1 and len(x) > 1 and x.dtype in (*checks.REAL, *checks.INTEGERS)
+        x = x.to(lower) if good else x
+        good = good and bool((x.diff() > 0).all()) and x[[0, -1]].tolist() == [low, high]
+        expected, remedy = f"rising numbers, shape (N,), from {low:g} to {high:g}", "sort them; the ends are the bounds"
+        checks.require(good, f"ticks[{i}]", expected, checks.describe(axis), remedy)
+        found.append(x)
+    return tuple(found)

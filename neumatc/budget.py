@@ -28,12 +28,14 @@ class Budget:
     def __init__(self, snapshots: Snapshots):
         self.snapshots, self.task = snapshots, snapshots.task
         grid = self.task.problem.family.grid
-        self.most = min(self.task.budget or _MOST, _MOST if grid is None else len(grid), _MOST)
+        self.total = min(self.task.budget or _MOST, _MOST)  # of all, with those that residuals take
+        self.most = self.total if grid is None else min(self.total, len(grid))
         self.short, self.reserved, self.why = False, 0, f"the exact solves are used up ({self.most})"
 
     def left(self) -> int:
         """Return how many exact solves may still be promised."""
-        return self.most - self.task.report.exact_solves - self.reserved
+        left = min(self.total - self.task.report.exact_solves, self.most - self.snapshots.solved)
+        return left - self.reserved
 
     def missing(self, pieces: Sequence[Piece]) -> int:
         """Return how many exact solves pieces wait for."""

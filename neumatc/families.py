@@ -54,8 +54,8 @@ class ParametricMatrix:
         scale: ``"linear"`` or ``"log"``, for all parameters or one of them each; see `neumatc.box.Box`.
         periodic: Whether A(p) repeats itself from ``lower`` to ``upper``, for all parameters or for each.
         grid: The only parameters that matter, shape (N, d), if they are finitely many: a fit to a tolerance never
-            solves at more of them than there are. A list of d axes, the rising values of each, from its lower to its
-            upper bound, is a tensor grid: then ``fn`` is never asked for other parameters.
+            solves at more of them than there are. A list of d tensors or arrays (N_i,), the rising values of each
+            axis from its lower to its upper bound, is a tensor grid: then ``fn`` is never asked for other parameters.
         names: One name per parameter, for plots and reports. Default ``("p",)`` or ``("p1", "p2", ...)``.
         units: One unit per parameter, for example ``("Hz",)``. Default: none (``""``).
         dtype: Real dtype of the parameters; default that of ``lower``, else torch's default (not if it is half).
@@ -112,7 +112,7 @@ class ParametricMatrix:
         self.fn, self.batched, self.densified = fn, checks.flag("batched", batched), False
         if dtype is None and not self.batched and not isinstance(lower, Tensor):
             dtype = torch.float64
-        ticks = None if grid is None or isinstance(grid, Tensor) else grid
+        ticks = grid if _is_axes(grid) else None
         labels = {"scale": scale, "periodic": periodic, "names": names, "units": units}
         self.box = Box(lower, upper, **labels, dtype=dtype, device=device, ticks=ticks)
         self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
@@ -210,7 +210,7 @@ class ParametricMatrix:
         plain, got = self.batched or not checks.followed(p), "some under autograd or torch.func"
         checks.require(plain, "p", "parameters without gradients for NumPy code", got, "take `p.detach()`")
         try:
-            A = self._called(p.to(self.lower.dtype, copy=True), self.batched)
+            A = _called(self, p.to(self.lower.dtype, copy=True), self.batched)
             self.densified |= measured.sparse(A)
             A = measured.dense(A, p.device)
         except (FamilyError, MemoryError, torch.OutOfMemoryError):
@@ -232,24 +232,31 @@ class ParametricMatrix:
         grid = self.grid if self.box.ticks is None else self.box.ticks
         return {"lower": self.lower, "upper": self.upper, "grid": grid, **self.box.settings()}
 
-    def _called(self, p: Tensor, batched: bool) -> object:
-        """Return what the function gives, for each parameter by itself if it is not batched."""
-        with checks.outside():
-            if batched:
-                return self.fn(p)
-            # Copies: a function may write its next matrix into the same memory.
-            return [_copied(self.fn(x if self.dimension > 1 else x.item())) for x in p.numpy(force=True)]
-
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
         return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
+
+
+def _called(family: ParametricMatrix, p: Tensor, batched: bool) -> object:
+    """Return what the function gives, for each parameter by itself if it is not batched."""
+    with checks.outside():
+        if batched:
+            return family.fn(p)
+        # Copies: a function may write its next matrix into the same memory.
+        return [_copied(family.fn(x if family.dimension > 1 else x.item())) for x in p.numpy(force=True)]
+
+
+def _is_axes(grid: object) -> bool:
+    """Whether a grid is given by its axes; numbers, lists of numbers and one tensor or array are its points."""
+    several = isinstance(grid, (list, tuple)) and len(grid) > 0
+    return several and all(isinstance(axis, (Tensor, np.ndarray)) and axis.ndim == 1 for axis in grid)
 
 
 def _takes_one(family: ParametricMatrix) -> bool:
     """Whether the function gives a matrix where it gets one parameter instead of a batch of one."""
     with contextlib.suppress(Exception):  # whatever the user's function raises
         centre = family.box.parameters(torch.zeros(1, family.dimension, dtype=torch.float64))
-        return measured.dense(family._called(centre, batched=False), centre.device).ndim == 3
+        return measured.dense(_called(family, centre, batched=False), centre.device).ndim == 3
     return False
 
 
@@ -499,6 +506,7 @@ def from_grid(
     axes: Sequence[Tensor | ArrayLike] | Tensor | ArrayLike,
     A: Tensor | ArrayLike,
     *,
+    scale: str | Sequence[str] = "linear",
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
 ) -> ParametricMatrix:
@@ -512,6 +520,7 @@ def from_grid(
             tensor, an array or lists.
         A: Matrices, shape (N_1, ..., N_d, m, n). Those with NaN or Inf count as missing: the family is not defined
             there.
+        scale: ``"linear"`` or ``"log"``, for all parameters or for each, as of `ParametricMatrix`.
         names: One name per parameter.
         units: One unit per parameter.
 
@@ -549,7 +558,7 @@ def from_grid(
         return A[tuple(at)]
 
     low, high = (torch.stack([axis[k] for axis in ticks]) for k in (0, -1))
-    return ParametricMatrix(fn, low, high, grid=ticks, names=names, units=units)
+    return ParametricMatrix(fn, low, high, grid=ticks, scale=scale, names=names, units=units)
 
 
 def _ticks(name: str, axis: Tensor | ArrayLike, device: torch.device) -> Tensor:

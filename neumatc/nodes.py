@@ -66,13 +66,17 @@ def _added(
     return [(float(points[i]), i if i < len(offered) else -1) for i in chosen]
 
 
-def ordered(at: np.ndarray) -> np.ndarray:
-    """Return nodes in Leja's order: the ends, then each with the largest product of distances to those before.
+def ordered(at: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+    """Return nodes in Leja's order, each with the largest product of distances to those before.
 
     So the first few of them are well placed by themselves.
+
+    Args:
+        at: The nodes.
+        first: Others that come first; default the ends.
     """
     at = np.sort(at)
-    left, chosen = at[1:-1], [at[0], at[-1]][: len(at)]
+    left, chosen = (at[1:-1], [at[0], at[-1]][: len(at)]) if first is None else (at, [*first])
     with np.errstate(divide="ignore"):
         while len(left):
             best = int(_logs(left, np.array(chosen)).sum(axis=0).argmax())

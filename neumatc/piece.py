@@ -80,6 +80,13 @@ class Piece:
         found = [x if k < 0 else float(left[k]) for x, k in zip(found, numbers)]
         self.axes[axis] = np.array([*own, *dict.fromkeys(x for x in found if x not in taken)])
 
+    def fill(self, axis: int, count: int, ticks: np.ndarray) -> None:
+        """Take so many nodes on an axis, of its only values, where those that `extend` has chosen coincide there."""
+        own = self.axes[axis]
+        left = np.setdiff1d(ticks, own)
+        if len(own) < count and len(left):
+            self.axes[axis] = nodes.ordered(left, own)[:count]
+
     def dodge(self, lost: np.ndarray, rounded: Callable) -> None:
         """Move nodes where the exact solution fails: those of the axis coordinates that most of ``lost`` share."""
         self.moves += 1
@@ -210,7 +217,7 @@ def planted(weights: dict[str, Tensor], rounded: Callable) -> Piece:
 
     Args:
         weights: As `embedded` gives them.
-        rounded: Moves coordinates of an axis to where X can be solved.
+        rounded: Moves coordinates of an axis to where X can be solved, so that some pieces may have no size.
     """
     own = {name: weight.cpu().numpy() for name, weight in weights.items()}
     found = []
@@ -218,7 +225,9 @@ def planted(weights: dict[str, Tensor], rounded: Callable) -> Piece:
         piece = Piece(low, high, [np.empty(0)] * len(low))
         piece.bend = bend
         for i, n in enumerate(counts):
-            piece.axes[i] = nodes.ordered(np.unique(rounded(i, piece.absolute(i, at[i, :n]))))
+            ends = rounded(i, np.array([low[i], high[i]]))
+            piece.axes[i] = nodes.ordered(np.unique(rounded(i, piece.absolute(i, at[i, :n])).clip(*ends)))
+            low[i], high[i] = ends
         found.append(piece)
 
     def whole(halves: list[Piece], axis: int) -> Piece:

@@ -41,15 +41,19 @@ class Pieces(Method):
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.
         smallest: The least side of a piece, as a part of the box; what is not resolved there is reported.
+        share: Most exact solves, as a part of the points of a family's grid: where the map would take more of them, the
+            fit ends, and `fit_many` does not go on with each problem alone.
     """
 
     most: int | None = None
     smallest: float = 2.0**-30
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.most is not None:
             checks.integer("most", self.most, 2)
-        checks.number("smallest", self.smallest, above=0, at_most=1)
+        for name in ("smallest", "share"):
+            checks.number(name, getattr(self, name), above=0, at_most=1)
 
     def run(self, task: Task) -> list[FactorMap]:
         return self.run_many([task])[0]
@@ -62,14 +66,14 @@ class Pieces(Method):
         """Choose the pieces once for all problems; where that does not lead to the tolerance, for each alone."""
         _check(tasks[0])
         goals = noise.raised(tasks)
-        found = together.fitted(goals, self._fit)
+        found = together.fitted(goals, self._fit, alone=self.share == 1)
         for task, goal in zip(tasks, goals):
             noise.settle(task, goal.tol)
         return found
 
     def _fit(self, task: Task, known: together.Known) -> tuple[list[FactorMap], list[list[int]], Snapshots]:
         """Fit one task: the maps, of what is solved where something ends it; see `together.fitted`."""
-        fit = Refinement(task, self.most, self.smallest)
+        fit = Refinement(task, self.most, self.smallest, self.share)
         if known:
             fit.snapshots.adopt(*known)
         with threads.alone() if task.many == 1 else nullcontext():  # the steps of one problem are small

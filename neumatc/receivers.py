@@ -31,12 +31,14 @@ class Equaliser(Operation):
 
     Residual: the largest over the streams k of
 
-    .. math:: \sqrt{|\sigma_k^2 / v^*_k - 1|} \quad\text{and}\quad |v_k / v^*_k - 1|,
+    .. math:: \sqrt{|\sigma_k^2 / v^*_k - 1|}, \quad |g_k - 1| / \sqrt{v^*_k} \quad\text{and}\quad |v_k / v^*_k - 1|,
 
-    with the variance :math:`\sigma_k^2` of the interference and noise that the filter really leaves, its own gain
-    divided out, and the exact :math:`v^*`. So the tolerance says what a receiver loses: at most ``tol ** 2`` of the
-    ratio of signal to interference and noise, 0.011 dB for 0.05; and the demapper's variance is right to ``tol``. It
-    takes an exact solve, which fits count.
+    with the gain :math:`g_k` of the symbol, the variance :math:`\sigma_k^2` of the interference and noise that the
+    filter really leaves, its gain divided out, and the exact :math:`v^*`. So the tolerance says what a receiver loses:
+    at most ``tol ** 2`` of the ratio of signal to interference and noise, 0.011 dB for 0.05; symbols are off by no more
+    than ``tol`` standard deviations of what is in them anyway; and the demapper's variance is right to ``tol``. For
+    zero forcing, which is at no optimum of that ratio, it is without the root: the ratio is that of exact filters to
+    ``tol``, above or below. It takes an exact solve, which fits count.
 
     Args:
         kind: ``"lmmse"`` or ``"zf"``.
@@ -79,19 +81,31 @@ class Equaliser(Operation):
         A, dtype = wide(A), A.dtype
         H, R = self._filters.parts(A)
         (X,), failed = self._filters.exact(A) if self.kind == "lmmse" else PseudoInverse().exact(H)
-        v = self._left(H, X, R)
+        gain, disturbance = linalg.outputs(H, X, R)
+        v = disturbance / gain.abs().square()
         failed = failed | ~(torch.isfinite(v) & (v > 0)).all(dim=1)
         return (X.to(dtype), v.to(checks.real_dtype(dtype))), failed
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        squares, failed = self._squares(A, factors)
+        return torch.where(failed, torch.inf, squares.amax(dim=(0, 2)).sqrt()).to(checks.real_dtype(factors[0].dtype))
+
+    def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        squares, _ = self._squares(A, factors)
+        return squares.sum(dim=0).mean(dim=1).to(checks.real_dtype(factors[0].dtype))
+
+    def error(self, factors: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        return torch.maximum(super().error(factors, exact), (factors[1] / exact[1] - 1).abs().amax(dim=1))
+
+    def _squares(self, A: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the squares of the three numbers of the residual, shape (3, B, n), and where no X is to be had."""
         A, (X, v) = wide(A), factors
         H, R = self._filters.parts(A)
-        (_, best), failed = self.exact(A)
-        left = self._left(H, wide(X), R)
-        worst = torch.maximum((left / best - 1).abs().sqrt(), (v.double() / best - 1).abs()).amax(dim=1)
-        return torch.where(failed, torch.inf, worst).to(checks.real_dtype(X.dtype))
-
-    def _left(self, H: Tensor, X: Tensor, R: Tensor | float) -> Tensor:
-        """Return the variances (B, n) that filters leave, their own gains divided out."""
-        own, disturbance = linalg.outputs(H, X, R)
-        return disturbance / own.abs().square()
+        (exact, best), failed = self.exact(A)
+        gain, _ = linalg.outputs(H, wide(X), R)
+        unit = wide(X) / torch.where(gain.abs() > torch.finfo(best.dtype).tiny ** 0.5, gain, 1)[:, :, None]
+        # At the least variance what is lost is that of the difference alone, which rounding does not spoil.
+        wrong = unit - exact if self.kind == "lmmse" else unit
+        lost = linalg.outputs(H, wrong, R)[1] / best
+        lost = lost if self.kind == "lmmse" else (lost - 1).square()
+        return torch.stack([lost, (gain - 1).abs().square() / best, (v.double() / best - 1).square()]), failed

@@ -40,18 +40,19 @@ class Refinement:
         task: What is asked for.
         most: Most nodes per axis, or None.
         smallest: The least side of a piece, as a part of the box.
+        share: Most exact solves, as a part of the points of a grid.
 
     Attributes:
         parts: Of many problems that part: those that are resolved, and the others.
     """
 
-    def __init__(self, task: Task, most: int | None, smallest: float):
+    def __init__(self, task: Task, most: int | None, smallest: float, share: float = 1.0):
+        self.share = share
         self.task, self.d, self.snapshots = task, task.problem.family.dimension, Snapshots(task)
         self.inspector, self.budget = Inspector(task, self.snapshots), Budget(self.snapshots)
         self.steps = Steps(self.inspector, self.budget, most, smallest)
-        if self._starts():
-            self.root = tree.planted(task.start.maps[0].weights, self.snapshots.rounded)
-        else:
+        self.root = tree.planted(task.start.maps[0].weights, self.snapshots.rounded) if self._starts() else None
+        if self.root is None or any(min(piece.counts) < 2 for piece in tree.leaves(self.root)):
             self.root = Piece(-np.ones(self.d), np.ones(self.d), [np.empty(0)] * self.d)
             first = int(min(self.steps.terms, self.budget.most) ** (1 / self.d) + 1e-9)  # a grid of at most so many
             self.steps.grown(self.root, [max(2, min(_FIRST[min(self.d, 3) - 1], first))] * self.d)
@@ -60,7 +61,7 @@ class Refinement:
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps; none where many problems part."""
         trial, active = poles.Trial(self.inspector), self._afforded(tree.leaves(self.root))
-        while active:
+        while active and not self._dear(active):
             if self._whole(active):
                 return ending.table(self.inspector)
             active = self._round(active)
@@ -92,11 +93,21 @@ class Refinement:
         self.inspector.forget()
         return ending.pieces(self.root, self.steps.links, self.inspector)
 
+    def _dear(self, active: list[Piece]) -> bool:
+        """Whether the map would take more than its share of a grid; then all pieces end."""
+        grid = self.task.problem.family.grid
+        if grid is None or self.share == 1:
+            return False
+        dear = self.snapshots.solved + self.budget.missing(active) > self.share * len(grid)
+        for piece in active if dear else ():
+            piece.give_up(f"the exact solves are used up ({self.share:.0%} of the points of the grid)")
+        return dear
+
     def _whole(self, active: list[Piece]) -> bool:
         """Whether to solve a grid as a whole: it is small, or a map would take most of its points."""
         grid, problem = self.snapshots.grid, self.task.problem
         smoothed = problem.family.floor is not None  # of these samples a map takes few, and knows what is between them
-        if grid is None or len(grid) > (self.task.budget or len(grid)):
+        if grid is None or self.share < 1 or len(grid) > (self.task.budget or len(grid)):
             return False
         operations = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
         most = self.snapshots.solved + self.budget.missing(active) > _SHARE * len(grid)
@@ -120,8 +131,9 @@ class Refinement:
             else:
                 more += self.steps.refined(piece, look)
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
-            self.inspector.learn(worst, look.tail)
             piece.passed = worst <= self.steps.goal
+            if piece.passed or not self.steps.blind(piece).any():
+                self.inspector.learn(worst, look.tail)
             more += [] if piece.passed else self.steps.failed(piece, look, worst)
         return more
 

@@ -23,6 +23,7 @@ from neumatc.families import ParametricMatrix
 from neumatc.fitting import fit_many
 from neumatc.model import Surrogate
 from neumatc.operations import Operation
+from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.receivers import Equaliser
 from neumatc.spectral import SVD
@@ -33,11 +34,12 @@ __all__ = ["GridReport", "LMMSEEqualizer", "RZFPrecodedChannel", "RZFPrecoder", 
 _LMMSE, _ZF, _RZF, _RZF_PRECODER, _PRECODED = from_sionna(
     "sionna.phy.ofdm", "LMMSEEqualizer", "ZFEqualizer", "RZFPrecodedChannel", "RZFPrecoder", "PrecodedChannel"
 )
-(_rzf_precoding_matrix,) = from_sionna("sionna.phy.mimo", "rzf_precoding_matrix")
 (_expanded,) = from_sionna("sionna.phy.utils", "expand_to_rank")
 # Operations of all exact solutions below which a fit, which takes some ten milliseconds, cannot pay; and what each
 # solution of a batch takes beside its own, for the calls.
 _LEAST, _CALL = 3e8, 2e4
+# Part of the tones that a map may take before it is given up: beyond it saves little, or what was spent is little.
+_SHARE = 0.25
 # Numbers of filters that are evaluated at once, and then applied while they are in the cache.
 _CHUNK = 2**20
 
@@ -86,7 +88,12 @@ class _Grids:
         self.report = GridReport()
 
     def fitted(
-        self, at: list[Callable[[Tensor, Tensor], Tensor]], operation: Operation, symbols: int, tones: Tensor
+        self,
+        at: list[Callable[[Tensor, Tensor], Tensor]],
+        operation: Operation,
+        symbols: int,
+        tones: Tensor,
+        channel: Tensor,
     ) -> list[Surrogate] | None:
         """Fit each example; None where Sionna's block is to do it, with the reason in the report.
 
@@ -95,6 +102,7 @@ class _Grids:
             operation: What is computed of them.
             symbols: How many.
             tones: Their places on the frequency axis, rising, shape (N,), on the device of the matrices.
+            channel: Of which the matrices are made.
         """
         self.report, count = GridReport(examples=len(at), tones=symbols * len(tones)), symbols * len(tones)
         axes = [torch.arange(symbols, dtype=torch.float64, device=tones.device)] if symbols > 1 else []
@@ -119,11 +127,13 @@ class _Grids:
         work = operation.cost(*families[0].shape) * (4 if families[0].dtype.is_complex else 1)
         if len(at) * count * (work + _CALL) < _LEAST:
             return self.give_up("that takes less time than a fit")
+        if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
+            return self.give_up("the channel has NaN or Inf, and a map would hide where")
         start = self.start if self.start is not None and self.start.box == families[0].box else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # it is in the report
             try:
-                found = fit_many(problems, tol=self.tol, start=start, progress=False)
+                found = fit_many(problems, tol=self.tol, method=Pieces(share=_SHARE), start=start, progress=False)
             except ValueError as error:
                 return self.give_up(str(error))
         reports = [surrogate.report for surrogate in found]
@@ -184,8 +194,9 @@ class _Equalizer(_Mapped):
         Returns:
             x_hat and no_eff, as there.
         """
+        err_var, no = (torch.as_tensor(x, dtype=self.dtype, device=h_hat.device) for x in (err_var, no))
         followed = self._followed(h_hat=h_hat, err_var=err_var, no=no)
-        found = None if followed else self._filters(y.shape[:3], h_hat, torch.as_tensor(err_var), torch.as_tensor(no))
+        found = None if followed else self._filters(y.shape[:3], h_hat, err_var, no)
         if found is None:
             return super().call(y, h_hat, err_var, no)
         maps, scale = found
@@ -223,7 +234,9 @@ class _Equalizer(_Mapped):
         alike = math.prod(n for i, n in enumerate((transmitters, each)) if errors.shape[3 + i] == 1)
         power = _expanded(no.to(h_hat.device, self.dtype), 3, -1).broadcast_to(shape)[..., None, None]
         power = power + errors.sum(dim=(3, 4)) * alike
-        one = undesired.shape[1] == 0 and bool((power == power[..., :1, :1]).all())
+        # Zero forcing does not weigh antennas by their noise.
+        same = power[..., :1, :1] if self.kind == "lmmse" else power[:, :, :1, :1, :1]
+        one = undesired.shape[1] == 0 and bool((power == same).all())
         scale = power[..., 0, 0] if one else power.mean(dim=(2, 3, 4))[..., None].expand(shape)
         scale = scale.sqrt()
 
@@ -243,7 +256,7 @@ class _Equalizer(_Mapped):
         at = [matrices(b, r) for b in range(count) for r in range(receivers)]
         operation = Equaliser(self.kind, 1.0 if one else "beside")
         tones = torch.as_tensor(self._resource_grid.effective_subcarrier_ind, device=h_hat.device)
-        maps = self._grids.fitted(at, operation, symbols, tones)
+        maps = self._grids.fitted(at, operation, symbols, tones, h_hat)
         return None if maps is None else (maps, scale)
 
     def _streams(self, x: Tensor) -> Tensor:
@@ -280,6 +293,8 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
 class ZFEqualizer(_Equalizer, _ZF):
     """Sionna's ``ZFEqualizer``, from the exact filters of a few tones and symbols of each slot.
 
+    The ratio of signal to interference and noise is that of exact filters to ``tol``, above or below, at fresh tones.
+
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's block.
         tol: As for `LMMSEEqualizer`.
@@ -304,10 +319,12 @@ class _Precoder(_Mapped):
         """
         (count, transmitters, symbols, size), alpha = h.shape[:4], alpha.flatten(2)
         level = alpha[..., 0].flatten()
-        if (alpha != alpha[..., :1]).any() or ((level > 0) != (level[0] > 0)).any():
+        if (alpha != alpha[..., :1]).any():
             return self._grids.give_up("the regularisation differs from tone to tone")
         # RZF is the LMMSE filter of the uplink with the channel h^H, and both scale rows at will.
-        zf = not bool(level[0] > 0)
+        zf = not bool(level.any())
+        if not zf and not (level > 0).all():
+            return self._grids.give_up("the regularisation is not above zero")
         scale = torch.ones_like(level) if zf else level.sqrt()
 
         def matrices(own: Tensor, s: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -315,7 +332,7 @@ class _Precoder(_Mapped):
 
         tones = torch.arange(size, device=h.device)
         at = [matrices(own, s) for own, s in zip(h.flatten(0, 1), scale)]
-        maps = self._grids.fitted(at, Equaliser("zf" if zf else "lmmse"), symbols, tones)
+        maps = self._grids.fitted(at, Equaliser("zf" if zf else "lmmse"), symbols, tones, h)
         if maps is None:
             return None
         streams, antennas = h.shape[4:]
@@ -426,7 +443,8 @@ class SVDPrecodedChannel(_Mapped, _PRECODED):
 
         (count, transmitters, symbols, size), antennas = h.shape[:4], h.shape[5]
         tones = torch.arange(size, device=h.device)
-        maps = self._grids.fitted([matrices(own) for own in h.flatten(0, 1)], SVD(rank=rank), symbols, tones)
+        at = [matrices(own) for own in h.flatten(0, 1)]
+        maps = self._grids.fitted(at, SVD(rank=rank), symbols, tones, h)
         if maps is None:
             return None
         g = torch.empty((count * transmitters, symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)

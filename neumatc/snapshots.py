@@ -36,7 +36,7 @@ class Snapshots:
         self.grid = _grid(task)  # of one parameter, if the family has one
         box = task.problem.family.box
         self.ticks = None if box.places is None else [at.cpu().numpy() for at in box.places]  # of each axis
-        self._coarse = box.dtype == torch.float32 or self.ticks is not None
+        self._coarse = box.dtype == torch.float32
         self._periodic = np.array(task.problem.family.box.periodic)
 
     def adopt(self, other: Snapshots, chosen: int | list[int]) -> None:
@@ -123,18 +123,22 @@ class Snapshots:
         """Return the points (N, 1) of the grid, if there is one, between two bounds of its parameter."""
         return None if self.grid is None else self.grid[((self.grid >= low) & (self.grid <= high))[:, 0]]
 
+    def between(self, axis: int, low: float, high: float) -> np.ndarray:
+        """Return the values between two bounds that an axis has alone; none where it has all."""
+        if self.ticks is None:
+            return np.empty(0)
+        return self.ticks[axis][slice(*np.searchsorted(self.ticks[axis], [low - _SAME, high + _SAME]))]
+
     def available(self, axis: int, low: float, high: float) -> float:
         """Return how many values an axis has between two bounds: Inf unless the family has nothing between them."""
-        if self.ticks is None:
-            return np.inf
-        first, after = np.searchsorted(self.ticks[axis], [low - _SAME, high + _SAME])
-        return after - first
+        return np.inf if self.ticks is None else len(self.between(axis, low, high))
 
     def rounded(self, axis: int, x: np.ndarray) -> np.ndarray:
         """Move coordinates to where a solution may be: to points of the grid, or of single precision."""
-        if self.grid is not None:
-            after = np.searchsorted(self.grid[:, 0], x).clip(1, len(self.grid) - 1)
-            low, high = self.grid[after - 1, 0], self.grid[after, 0]
+        if self.grid is not None or self.ticks is not None:
+            places = self.grid[:, 0] if self.ticks is None else self.ticks[axis]
+            after = np.searchsorted(places, x).clip(1, len(places) - 1)
+            low, high = places[after - 1], places[after]
             return np.where(x - low < high - x, low, high)
         if self._coarse:
             points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)

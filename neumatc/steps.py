@@ -17,6 +17,8 @@ from neumatc.piece import Piece
 # Nodes per axis with which a piece says whether its coefficients decay; those of a piece that seems to hold a jump,
 # where more would be wasted; and, beside one more, the part of the nodes wanted on an axis with which a half begins.
 _TELLING, _NEAR_JUMP, _HALF = 9, 5, 0.55
+# Nodes on an axis below which nothing is known of its coefficients; those that it gets where a residual is too large.
+_LEAST_KNOWN, _SEEN = 3, 4
 # Most nodes per axis: so many for each digit of the tolerance, within limits; and most terms in three and more
 # parameters. Every term costs a multiply-add for each entry at every evaluation; 16 take about as long as writing the
 # entry to memory. Few digits want small pieces, many digits large ones.
@@ -63,9 +65,18 @@ class Steps:
 
     def outlook(self, piece: Piece) -> Outlook:
         """Return what the coefficients of a piece say; all nodes that an axis has leave nothing out."""
-        look = Outlook.of(piece, self.allowed(piece))
-        most = np.array([self.snapshots.available(i, *ends) for i, ends in enumerate(zip(piece.low, piece.high))])
+        look, most = Outlook.of(piece, self.allowed(piece)), self._available(piece)
         return Outlook(np.where(piece.counts < most, look.tails, 0.0), np.minimum(look.wanted, most))
+
+    def _available(self, piece: Piece) -> np.ndarray:
+        """Return how many nodes each axis of a piece may have at all."""
+        ends = zip(piece.low, piece.high)
+        return np.array([self.snapshots.available(i, *pair) for i, pair in enumerate(ends)])
+
+    def blind(self, piece: Piece) -> np.ndarray:
+        """Return which of several axes have too few nodes for their coefficients to be known, and could have more."""
+        counts = np.array(piece.counts)
+        return (self.d > 1) & (counts < _LEAST_KNOWN) & (counts < self._available(piece))
 
     def _turn(self, piece: Piece, axis: int) -> float:
         """Return the angle by which halves are to be stretched: zero where X does not oscillate."""
@@ -73,10 +84,13 @@ class Steps:
 
     def failed(self, piece: Piece, look: Outlook, worst: float) -> list[Piece]:
         """Refine a piece whose residual is too large although its coefficients seemed small enough."""
+        if (blind := self.blind(piece)).any():
+            return self.refined(piece, Outlook(look.tails, np.where(blind, _SEEN, piece.counts)))
         piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
         look = self.outlook(piece)
         if (look.wanted <= piece.counts).all():
-            look.wanted[int(look.tails.argmax())] = max(piece.counts) + 2
+            free = np.where(piece.counts < self._available(piece), look.tails, -1)
+            look.wanted[int(free.argmax())] = max(piece.counts) + 2
         return self.refined(piece, look)
 
     def refined(self, piece: Piece, look: Outlook) -> list[Piece]:
@@ -123,11 +137,13 @@ class Steps:
         for i, count in enumerate(counts):
             offered = self.snapshots.along(piece.low[i], piece.high[i])
             piece.extend(i, int(count), offered, self.snapshots.rounded)
+            piece.fill(i, int(count), self.snapshots.between(i, piece.low[i], piece.high[i]))
         if any(now > then for now, then in zip(piece.counts, before)):
             return [piece]
         points = self.snapshots.within(piece.low[0], piece.high[0])
         if points is None:
-            return piece.give_up(f"there are no more parameters in {self.snapshots.task.problem.family.box.dtype}")
+            box = self.snapshots.task.problem.family.box
+            return piece.give_up(f"there are no more {f'parameters in {box.dtype}' if box.ticks is None else 'points'}")
         if self.snapshots.missing(points) > self.budget.left():
             return piece.give_up(self.budget.why)
         self.links.append(piece)

@@ -121,13 +121,16 @@ Known = tuple[Snapshots, int | list[int]] | None
 Fit = Callable[[Task, Known], tuple[list[FactorMap], list[list[int]], Snapshots]]
 
 
-def fitted(tasks: Sequence[Task], fit: Fit, known: Known = None) -> list[list[FactorMap] | BaseException]:
+def fitted(
+    tasks: Sequence[Task], fit: Fit, known: Known = None, *, alone: bool = True
+) -> list[list[FactorMap] | BaseException]:
     """Fit tasks in common pieces, in parts that need the same; where that does not lead to the tolerance, each alone.
 
     Args:
         tasks: Of one operation, shape, dtype and device.
         fit: How one is fitted.
         known: What is solved already.
+        alone: Whether tasks are fitted again that common pieces have not led to the tolerance.
 
     Returns:
         The maps of each, or what has ended its fit before there were any.
@@ -139,13 +142,14 @@ def fitted(tasks: Sequence[Task], fit: Fit, known: Known = None) -> list[list[Fa
     if len(tasks) == 1:
         return [maps]
     # Where one is not defined nothing is known of the others.
-    if together.report.stop_reason in STOPPED or (together.report.met and not together.report.singular):
+    ended = together.report.stop_reason in STOPPED or not (alone or parts)
+    if ended or (together.report.met and not together.report.singular):
         return together.apart(maps)
     found = {}
     for part in parts or zip(range(len(tasks))):
         try:
             own = [tasks[k] for k in part]
-            found |= zip(part, fitted(own, fit, (snapshots, part if len(part) > 1 else part[0])))
+            found |= zip(part, fitted(own, fit, (snapshots, part if len(part) > 1 else part[0]), alone=alone))
             for task in own:
                 together.charge(task.report)
         except ENDINGS as error:

@@ -50,6 +50,9 @@ CASES += [Case(nm.LMMSE(noise="beside"), (m, n + m), "noisy") for m, n in (SQUAR
 CASES += [Case(nm.LMMSE(noise="beside", unbiased=True), (5, 8), "noisy")]
 CASES += [Case(nm.RZF(noise="beside"), (3, 8), "noisy"), Case(nm.RZF(noise=(0.1, 0.2, 0.3)), WIDE)]
 CASES += [Case(nm.LMMSE(noise=(0.1, 0.2, 0.3, 0.2, 0.1)), TALL)]
+CASES += [Case(nm.Equaliser(noise=0.1), shape) for shape in (SQUARE, TALL)]
+CASES += [Case(nm.Equaliser("zf", noise=0.1), TALL)]
+CASES += [Case(nm.Equaliser(kind, noise="beside"), (5, 8), "noisy") for kind in ("lmmse", "zf")]
 CASES += [Case(nm.PseudoInverse(), shape) for shape in ALL]
 CASES += [Case(nm.PseudoInverse(rank=2), shape) for shape in (SQUARE, TALL, WIDE)]
 CASES += [Case(nm.PseudoInverse(rank=1), ROW), Case(nm.PseudoInverse(rcond=0.01), TALL)]
@@ -87,7 +90,7 @@ cases = pytest.mark.parametrize("case", CASES, ids=str)
 # Both precisions and both fields.
 two_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
 NAMED = {"SVDFactors": "U S Vh", "EigFactors": "eigenvalues eigenvectors", "QRFactors": "Q R", "PolarFactors": "U P"}
-NAMED |= {"LogDetFactors": "sign logabsdet"}
+NAMED |= {"LogDetFactors": "sign logabsdet", "EqualiserFactors": "X v"}
 
 
 def wide(x):
@@ -240,7 +243,17 @@ def receiver(A, o):
     return (X / np.diag(X @ H)[:, None] if getattr(o, "unbiased", False) else X,)
 
 
+def equaliser(A, o):
+    """Filters of unit gain and what they add, from the definition: e = X y - x for y = H x + w."""
+    H, R = (A[:, : -len(A)], A[:, -len(A) :]) if o.noise == "beside" else (A, o.noise * np.eye(len(A)))
+    X = np.linalg.inv(H.conj().T @ H) @ H.conj().T if o.kind == "zf" else H.conj().T @ np.linalg.inv(H @ H.conj().T + R)
+    X = X / np.diag(X @ H)[:, None]
+    E = X @ H - np.eye(len(X))
+    return X, np.diag(E @ E.conj().T + X @ R @ X.conj().T).real
+
+
 ORACLES = {
+    "Equaliser": equaliser,
     "Inverse": lambda A, o: (np.linalg.inv(A),),
     "RegularizedInverse": lambda A, o: (regularized(A, o.noise),),
     "LMMSE": receiver,
@@ -529,6 +542,7 @@ TOLERANCES = [
     Case(nm.PseudoInverse(), TALL),
     Case(nm.PseudoInverse(), WIDE),
     Case(nm.Solve(columns=2), (4, 6), "solve"),
+    Case(nm.Equaliser(noise="beside"), (5, 8), "noisy"),
     Case(nm.LogDet(), SQUARE),
     Case(nm.MatrixFunction("sqrt"), SQUARE, "principal"),
     Case(nm.SVD(rank=2), TALL),
@@ -780,6 +794,26 @@ def test_residuals_of_the_linear_operations_are_their_formulas(shape, dtype):
             worst = torch.maximum(worst, torch.from_numpy(np.linalg.norm(outputs, axis=2).max(axis=1)))
         assert_close(operation.residual(A, (X,)), worst)
         assert_close(operation.loss(A, (X,)), norm(defect) ** 2 / norm(A) ** 2)
+
+
+@pytest.mark.parametrize("kind", ["lmmse", "zf"])
+def test_the_residual_of_equalisers_is_what_a_receiver_loses(kind, dtype):
+    """The ratio of signal to disturbance, the gain in units of the disturbance, and the variance that is told."""
+    A = conditioned(6, 5, 3, dtype)
+    operation = nm.Equaliser(kind, noise=0.1)
+    (X, v), _ = operation.exact(A)
+    Y = X + 0.02 * gaussian(*X.shape, dtype=dtype, seed=3)
+    gain, left = nm.linalg.outputs(wide(A), wide(Y), 0.1)
+    excess = left / gain.abs() ** 2 / wide(v) - 1
+    lost = excess.sqrt() if kind == "lmmse" else excess.abs()
+    off = (gain - 1).abs() / wide(v).sqrt()
+    expected = torch.maximum(lost, off).amax(dim=1)
+    units = 1 / eps(dtype) ** 0.5 / 50  # the difference of variances has half the digits
+    assert_close(operation.residual(A, (Y, v)), expected, max(units * 50, 1000))
+    assert_close(operation.residual(A, (X, 1.2 * v)), torch.full((6,), 0.2), 1e4)
+    assert_close(operation.residual(A, (1.5 * X, v)), (0.5 / wide(v).sqrt()).amax(dim=1), 1e4)
+    zero = operation.residual(A, [torch.zeros_like(x) for x in (X, v)])
+    assert (zero >= 1 - 1e-3).all() and zero.isfinite().all()
 
 
 RECEIVERS = [nm.LMMSE(noise=1e-6), nm.RZF(noise=1e-6), nm.PseudoInverse()]

@@ -34,9 +34,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
     "checks threads files nodes plotting box report linalg lowrank sampling failure measured smoothing families "
-    "embeddings local polynomials rational gauge twofold operations factorizations spectral turns model problem watch "
-    "methods advice samples continuation closed_form checkpoint training piece snapshots together inspection poles "
-    "sparse outlook budget ending steps refinement noise pieces fitting certification storage testing peers wireless"
+    "embeddings local polynomials rational gauge twofold operations receivers factorizations spectral turns model "
+    "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
+    "inspection poles sparse outlook budget ending steps refinement noise pieces fitting certification storage testing "
+    "peers wireless sionna"
 )
 ONLY = {
     "peers": {
@@ -51,6 +52,19 @@ ONLY = {
         "threads",
     },
     "wireless": {"checks", "families", "linalg"},
+    "sionna": {
+        "advice",
+        "checks",
+        "families",
+        "fitting",
+        "model",
+        "operations",
+        "pieces",
+        "problem",
+        "receivers",
+        "spectral",
+        "wireless",
+    },
 }
 SOURCES = sorted((ROOT / "neumatc").rglob("*.py"))
 # The door, and what pytest reads: no place of its own.

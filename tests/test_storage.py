@@ -79,6 +79,7 @@ OPERATIONS = [
     nm.Eig(),
     nm.LogDet(),
     nm.LMMSE(noise=0.1),
+    nm.Equaliser("zf", noise=0.1),
     nm.MatrixFunction("inverse_sqrt"),
     nm.Projector(rank=2, side="right"),
 ]

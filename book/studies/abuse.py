@@ -46,8 +46,19 @@ NOT_CALLED = {
     *("FamilyError", "families.FamilyError", "FitWarning", "StopReason"),
     # Tuples of factors, and records of results: they hold what they are given, and look at none of it. The methods of
     # a report and a peer are called.
-    *("Certified", "EigFactors", "Event", "Factor", "FailureEstimate", "LogDetFactors", "Piece", "PolarFactors"),
-    *("QRFactors", "Report", "Round", "SVDFactors", "Solution", "Task", "Unmet", "gauge.Alignment", "peers.Peer"),
+    *("Certified", "EigFactors", "EqualiserFactors", "Event", "Factor", "FailureEstimate", "LogDetFactors", "Piece"),
+    *(
+        "PolarFactors",
+        "QRFactors",
+        "Report",
+        "Round",
+        "SVDFactors",
+        "Solution",
+        "Task",
+        "Unmet",
+        "gauge.Alignment",
+        "peers.Peer",
+    ),
     # What the functions that they are given raise comes through.
     *("gauge.guide", "linalg.in_threads"),
     # It imports the module that it is told to.
@@ -150,7 +161,17 @@ def _good(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
         **{"noise": 0.1, "degree": 3, "index": "total", "function": "exp", "side": "left", "gauge": "vectors"},
         **{"columns": 1, "snapshots": None, "design": "sobol", "projections": None, "embedding": mlp, "steps": 10},
         **{"batch": 4, "learning_rate": 0.01, "schedule": "cosine", "collocation": 16, "rounds": 1, "added": 4},
-        **{"most": None, "smallest": 1e-6, "depth": 0, "complex": False, "layers": 1, "width": 4, "frequency": 2.0},
+        **{
+            "most": None,
+            "smallest": 1e-6,
+            "share": 1.0,
+            "ticks": None,
+            "depth": 0,
+            "complex": False,
+            "layers": 1,
+            "width": 4,
+            "frequency": 2.0,
+        },
         **{"candidates": 20, "samples": 20, "quantile": 0.1, "stages": 2, "defensive": 0.2, "name": "X", "core": A},
         **{"weights": mlp.initialise(1, 3, torch.Generator()), "shape": (2, 2), "maps": list(surrogate.maps)},
         **{

@@ -1,0 +1,506 @@
+"""Blocks for Sionna: they give what Sionna's own give, within the tolerance, and say what they did."""
+
+import copy
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_raises, state_of_the_process
+from test_model import peak_bytes
+
+import neumatc as nm
+
+phy = pytest.importorskip("sionna.phy", reason='needs Sionna: pip install "neumatc[wireless]"')
+
+from sionna.phy import ofdm  # noqa: E402
+from sionna.phy.mimo import StreamManagement  # noqa: E402
+
+from neumatc import sionna as blocks  # noqa: E402
+
+TOL = 0.05
+KINDS = {"lmmse": (blocks.LMMSEEqualizer, ofdm.LMMSEEqualizer), "zf": (blocks.ZFEqualizer, ofdm.ZFEqualizer)}
+FFT, SYMBOLS = 96, 4
+
+
+@pytest.fixture(autouse=True)
+def fits_pay(monkeypatch):
+    """These grids are so small that the blocks would leave them to Sionna; of four symbols maps take all."""
+    monkeypatch.setattr(blocks, "_LEAST", 0.0)
+    monkeypatch.setattr(blocks, "_SHARE", 0.5)
+
+
+@pytest.fixture
+def state():
+    before = state_of_the_process(), phy.config.precision, phy.config.device
+    yield
+    assert (state_of_the_process(), phy.config.precision, phy.config.device) == before
+
+
+def resource_grid(symbols=SYMBOLS, fft=FFT, transmitters=1, streams=4, pilots=None, **settings):
+    nulled = {"num_guard_carriers": (5, 6), "dc_null": True} if fft > 20 else {}
+    more = {"pilot_pattern": "kronecker", "pilot_ofdm_symbol_indices": pilots} if pilots else {}
+    return ofdm.ResourceGrid(
+        num_ofdm_symbols=symbols,
+        fft_size=fft,
+        subcarrier_spacing=30e3,
+        num_tx=transmitters,
+        num_streams_per_tx=streams,
+        **(nulled | more | settings),
+    )
+
+
+def channel(*shape, symbols=SYMBOLS, tones=FFT, taps=3, speed=2e-3, seed=0, dtype=torch.complex64):
+    """Paths of short delays and slow Doppler, shape (*shape, symbols, tones)."""
+    draws = torch.Generator().manual_seed(seed)
+    gains = torch.randn((*shape, taps), dtype=torch.complex128, generator=draws) / taps**0.5
+    delays, shifts = speed * torch.arange(taps).double(), 2 * speed * torch.linspace(-1, 1, taps).double()
+    t, f = torch.arange(symbols).double(), torch.arange(tones).double()
+    phases = shifts[:, None, None] * t[:, None] - delays[:, None, None] * f
+    return torch.einsum("...k,ktf->...tf", gains, torch.exp(2j * torch.pi * phases)).to(dtype)
+
+
+def independent(*shape, symbols=SYMBOLS, tones=FFT, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    return torch.randn((*shape, symbols, tones), dtype=torch.complex64, generator=draws)
+
+
+def drawn(*shape, seed=5, dtype=torch.complex64):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def setting(receivers=1, antennas=8, transmitters=1, streams=4, batch=2, association=None, double=False, **settings):
+    """A resource grid, streams, signals and channels."""
+    grid = resource_grid(transmitters=transmitters, streams=streams, **settings)
+    association = np.ones((receivers, transmitters)) if association is None else association
+    dtype = torch.complex128 if double else torch.complex64
+    symbols, tones = grid.num_ofdm_symbols, grid.num_effective_subcarriers
+    h = channel(batch, receivers, antennas, transmitters, streams, symbols=symbols, tones=tones, dtype=dtype)
+    y = drawn(batch, receivers, antennas, symbols, grid.fft_size, dtype=dtype)
+    return grid, StreamManagement(association, streams), y, h
+
+
+def pair(kind, grid, streams, **settings):
+    ours, theirs = KINDS[kind]
+    return ours(grid, streams, tol=TOL, **settings), theirs(grid, streams, **settings)
+
+
+def assert_within(found, expected, units):
+    """x_hat within the standard deviations of what is in it for signals of this size, no_eff within the tolerance."""
+    (x, v), (X, V) = found, expected
+    assert (x.shape, x.dtype, v.shape, v.dtype) == (X.shape, X.dtype, V.shape, V.dtype)
+    # At a few tones between those that were looked at it may be more.
+    assert torch.quantile((v / V - 1).abs().flatten(), 0.98) <= TOL
+    assert torch.quantile(((x - X).abs() / V.sqrt()).flatten(), 0.98) <= 2 * TOL * units
+
+
+def assert_mapped(block):
+    assert block.report.exact == "" and block.report.solves > 0 and block.report.residual <= TOL, block.report
+
+
+def assert_the_same(found, expected):
+    found, expected = ((x,) if isinstance(x, torch.Tensor) else x for x in (found, expected))
+    for x, y in zip(found, expected, strict=True):
+        assert torch.equal(
+            torch.view_as_real(x) if x.is_complex() else x, torch.view_as_real(y) if y.is_complex() else y
+        )
+
+
+# What is in y comes with a variance of 1 for each antenna: about the root of (|h|^2 + noise) in units of the noise.
+UNITS = 10.0
+COLOURED = {"receivers": 2, "transmitters": 2, "streams": 2, "association": np.eye(2)}
+SETTINGS = {
+    "one receiver": {},
+    "two transmitters": {"transmitters": 2, "streams": 2},
+    "coloured": COLOURED,
+    "two receivers of one": {"receivers": 2, "transmitters": 1, "streams": 4, "association": np.ones((2, 1))},
+    "double": {"double": True},
+    "pilots": {"pilots": [1]},
+    "one symbol": {"symbols": 1, "fft": 192},
+    "one antenna more than streams": {"antennas": 5},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_equalisers_give_what_sionna_gives(name, kind, state):
+    grid, streams, y, h = setting(**SETTINGS[name])
+    precision = {"precision": "double"} if name == "double" else {}
+    ours, theirs = pair(kind, grid, streams, **precision)
+    given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ours(*given)
+    assert_mapped(ours)
+    assert_within(found, theirs(*given), UNITS)
+
+
+NOISES = {
+    "scalar": lambda h: torch.tensor(0.1),
+    "of examples": lambda h: torch.tensor([0.1, 0.4]),
+    "of receivers": lambda h: torch.tensor([[0.1], [0.4]]),
+    "of antennas": lambda h: 0.1 + torch.arange(8.0).expand(2, 1, 8) / 8,
+}
+ERRORS = {
+    "scalar": lambda h: torch.tensor(0.01),
+    "one number": lambda h: torch.full((1,), 0.01),
+    "of streams": lambda h: 0.01 * torch.arange(1.0, 5.0)[:, None, None],
+    "of transmitters": lambda h: torch.full((1, 1, 1, 1, 1), 0.02),
+    "of tones": lambda h: torch.linspace(0.01, 0.05, h.shape[6]),
+    "of symbols": lambda h: torch.linspace(0.01, 0.05, h.shape[5])[:, None],
+    "of antennas and tones": lambda h: (
+        (1 + torch.arange(8.0))[:, None, None, None, None] * torch.linspace(0.01, 0.02, h.shape[6])
+    ),
+    "whole": lambda h: torch.full(h.shape, 0.03),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("no", "err"), [*((n, "scalar") for n in NOISES), *(("of antennas", e) for e in ERRORS)])
+def test_noise_and_errors_of_any_shape(no, err, kind):
+    grid, streams, y, h = setting()
+    ours, theirs = pair(kind, grid, streams)
+    given = (y, h, ERRORS[err](h), NOISES[no](h))
+    found = ours(*given)
+    assert_mapped(ours)
+    assert_within(found, theirs(*given), UNITS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ratio_that_is_lost_is_what_the_tolerance_says(kind):
+    """The filters are read off by signals of one antenna each; their ratio follows from the channel."""
+    grid, streams, _, h = setting(batch=1, pilots=None)
+    ours, theirs = pair(kind, grid, streams)
+    ratios = []
+    for block in (ours, theirs):
+        rows = []
+        for antenna in range(8):
+            y = torch.zeros(1, 1, 8, SYMBOLS, FFT, dtype=torch.complex64)
+            y[:, :, antenna] = 1
+            rows.append(block(y, h, torch.tensor(0.0), torch.tensor(0.1))[0][0, 0])
+        X = torch.stack(rows, dim=-1).permute(1, 0, 2)  # (tones, streams, antennas)
+        gain, disturbance = nm.linalg.outputs(h[0, 0, :, 0].permute(2, 3, 0, 1).flatten(0, 1), X, 0.1)
+        ratios.append(gain.abs().square() / disturbance)
+    assert_mapped(ours)
+    lost = (1 - ratios[0] / ratios[1]).abs()
+    assert torch.quantile(lost.flatten(), 0.98) <= (TOL**2 if kind == "lmmse" else TOL)
+    assert lost.max() <= 9 * (TOL**2 if kind == "lmmse" else TOL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_pass_through_the_signal(kind):
+    grid, streams, y, h = setting(batch=1, double=True)
+    ours, theirs = pair(kind, grid, streams, precision="double")
+    y = y.requires_grad_()
+    weights = drawn(*theirs(y, h, torch.tensor(0.01), torch.tensor(0.1))[0].shape, dtype=torch.complex128)
+
+    def loss(block, y):
+        return (block(y, h, torch.tensor(0.01), torch.tensor(0.1))[0] * weights).real.sum()
+
+    (gradient,) = torch.autograd.grad(loss(ours, y), y)
+    assert_mapped(ours)
+    with torch.no_grad():
+        step = drawn(*y.shape, seed=7, dtype=torch.complex128)
+        slope = (loss(ours, y + 0.5 * step) - loss(ours, y - 0.5 * step)).item()  # x_hat is linear in y
+    assert slope == pytest.approx((gradient.conj() * step).real.sum().item(), rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("through", ["h_hat", "err_var", "no"])
+def test_gradients_through_the_channel_are_those_of_sionna(through, kind):
+    grid, streams, y, h = setting(batch=1)
+    given = {"h_hat": h, "err_var": torch.tensor(0.01), "no": torch.tensor(0.1)}
+    given[through] = given[through].requires_grad_()
+    found = []
+    for block in pair(kind, grid, streams):
+        x, v = block(y, **given)
+        (gradient,) = torch.autograd.grad((x.abs().square().sum() + v.sum()), given[through])
+        found.append((x.detach(), v.detach(), gradient))
+        if isinstance(block, blocks.LMMSEEqualizer | blocks.ZFEqualizer):
+            assert block.report.exact == f"gradients are followed through {through}"
+    assert_the_same(*found)
+    with torch.no_grad():  # nobody follows
+        ours, _ = pair(kind, grid, streams)
+        ours(y, **given)
+        assert_mapped(ours)
+
+
+def test_an_axis_of_two_nodes_gets_more_where_the_residual_asks_for_it():
+    """Hardly anything happens over the symbols, but more than a high ratio of signal to noise allows."""
+    A = channel(64, 8, symbols=14, tones=300, taps=6).permute(2, 3, 0, 1) / 0.1**0.5
+    axes = [torch.arange(14.0), torch.arange(300.0)]
+    problem = nm.Problem(nm.families.from_grid(axes, A), nm.Equaliser())
+    report = nm.fit(problem, tol=TOL, progress=False).report
+    assert report.met and report.collocation < 0.1 * len(problem.family.grid)
+
+
+# Where Sionna's block computes
+
+
+def zero_column(h):
+    h = h.clone()
+    h[:, :, :, 0, 1] = 0
+    return h
+
+
+def spoiled(h, value=float("nan")):
+    h = h.clone()
+    h[0, 0, 2, 0, 1, 1, 17] = value
+    return h
+
+
+LEFT = {
+    "rough": (lambda h: independent(*h.shape[:5], tones=h.shape[6]), 0.1, "used up"),
+    "a user without paths": (zero_column, 0.1, ""),
+    "NaN at one tone": (spoiled, 0.1, "NaN or Inf"),
+    "Inf at one tone": (lambda h: spoiled(h, float("inf")), 0.1, "NaN or Inf"),
+    "no noise": (lambda h: h, 0.0, ""),
+    "NaN for noise": (lambda h: h, float("nan"), ""),
+    "all zero": (torch.zeros_like, 0.1, ""),
+    "all NaN": (lambda h: h * float("nan"), 0.1, ""),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LEFT)
+def test_what_a_map_does_not_help_is_sionnas_to_the_bit(name, kind):
+    change, no, why = LEFT[name]
+    grid, streams, y, h = setting()
+    ours, theirs = pair(kind, grid, streams)
+    given = (y, change(h), torch.tensor(0.0), torch.tensor(no))
+    assert_the_same([x.nan_to_num(7.0) for x in ours(*given)], [x.nan_to_num(7.0) for x in theirs(*given)])
+    assert ours.report.exact and why in ours.report.exact
+    assert re.fullmatch(r"exact at all \d+ tones: .+", str(ours.report))
+
+
+def test_a_tone_and_a_symbol(state):
+    grid, streams, y, h = setting(symbols=1, fft=1)
+    ours, theirs = pair("lmmse", grid, streams)
+    given = (y, h, torch.tensor(0.0), torch.tensor(0.1))
+    assert_the_same(ours(*given), theirs(*given))
+    assert ours.report.exact == "one tone" and ours.report.tones == 1
+
+
+def test_one_tone_and_many_symbols():
+    grid, streams, y, h = setting(symbols=40, fft=1)
+    ours, theirs = pair("lmmse", grid, streams)
+    given = (y, h, torch.tensor(0.0), torch.tensor(0.1))
+    found = ours(*given)
+    assert_mapped(ours)
+    assert_within(found, theirs(*given), UNITS)
+
+
+def test_small_grids_are_left_to_sionna(monkeypatch):
+    monkeypatch.undo()
+    grid, streams, y, h = setting()
+    ours, theirs = pair("lmmse", grid, streams)
+    given = (y, h, torch.tensor(0.0), torch.tensor(0.1))
+    assert_the_same(ours(*given), theirs(*given))
+    assert "less time than a fit" in ours.report.exact
+
+
+def test_numbers_for_noise_and_errors():
+    grid, streams, y, h = setting()
+    ours, theirs = pair("lmmse", grid, streams)
+    found = ours(y, h, 0.01, 0.1)
+    assert_mapped(ours)
+    assert_within(found, theirs(y, h, 0.01, torch.tensor(0.1)), UNITS)
+
+
+# From call to call
+
+
+def test_the_next_slot_takes_over_the_pieces():
+    grid, streams, y, h = setting()
+    block, _ = pair("lmmse", grid, streams)
+    given = (torch.tensor(0.01), torch.tensor(0.1))
+    block(y, h, *given)
+    first = block.report
+    assert first.examples == 2 and first.tones == SYMBOLS * grid.num_effective_subcarriers
+    assert f"2 maps of {first.tones} tones from {first.solves} exact solves each" in str(first)
+    block(y, h, *given)
+    assert_mapped(block)
+    assert block.report.solves <= first.solves
+    other = channel(*h.shape[:5], tones=h.shape[6], seed=3)
+    block(y, other, *given)
+    assert_mapped(block)
+    assert block.report.solves <= 1.2 * first.solves
+    # Symbols change their number, and there is one receiver's example more: the map begins anew, or from what fits.
+    more = channel(3, *h.shape[1:5], symbols=1, tones=h.shape[6])
+    block._grids.fitted(
+        [lambda t, f: more[0, 0, :, 0][:, :, t, f].permute(2, 0, 1)], nm.Equaliser(), 1, torch.arange(40), more
+    )
+    block(y, h, *given)
+    assert_mapped(block)
+    block(y, spoiled(h), *given)
+    assert block.report.exact
+    assert_within(block(y, h, *given), pair("lmmse", grid, streams)[1](y, h, *given), UNITS)
+
+
+def test_blocks_are_copied_and_hold_no_state_of_their_own():
+    grid, streams, y, h = setting()
+    block, theirs = pair("lmmse", grid, streams)
+    given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
+    expected = block(*given)
+    twin = copy.deepcopy(block)
+    assert_within(twin(*given), expected, UNITS)
+    assert block.state_dict().keys() == theirs.state_dict().keys()
+    assert twin.report.solves <= block.report.solves
+
+
+@pytest.mark.parametrize("tol", [0, -1.0, 1.0, 2, float("nan"), "fine"])
+@pytest.mark.parametrize("block", [blocks.LMMSEEqualizer, blocks.RZFPrecodedChannel, blocks.SVDPrecodedChannel])
+def test_tolerances_are_between_zero_and_one(block, tol):
+    grid, streams, _, _ = setting()
+    assert_raises((ValueError, TypeError), ["`tol`"], lambda: block(grid, streams, tol=tol))
+
+
+# Precoders
+
+
+def downlink(transmitters=1, per=2, antennas=8, batch=2, each=2, precision="double", **settings):
+    """Receivers of two antennas each, a resource grid, and the channels to them."""
+    dtype = torch.complex128 if precision == "double" else torch.complex64
+    receivers, streams = transmitters * per, per * each
+    association = np.zeros((receivers, transmitters))
+    for j in range(transmitters):
+        association[j * per : (j + 1) * per, j] = 1
+    grid = resource_grid(transmitters=transmitters, streams=streams, **settings)
+    h = channel(batch, receivers, each, transmitters, antennas, symbols=grid.num_ofdm_symbols, dtype=dtype)
+    return grid, StreamManagement(association, streams), h
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, torch.tensor([0.1, 0.3])], ids=["zero", "one", "of examples"])
+@pytest.mark.parametrize("transmitters", [1, 2])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_precoded_channels_are_those_of_sionna(transmitters, alpha, precision, state):
+    grid, streams, h = downlink(transmitters, precision=precision)
+    power = 0.5 + torch.rand(2, transmitters, 4, SYMBOLS, FFT, generator=torch.Generator().manual_seed(1))
+    ours = blocks.RZFPrecodedChannel(grid, streams, precision=precision)
+    theirs = ofdm.RZFPrecodedChannel(grid, streams, precision=precision)
+    found, expected = (block(h, power, alpha=alpha) for block in (ours, theirs))
+    assert_mapped(ours)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    off = (found - expected).abs() / expected.abs().square().mean().sqrt()
+    assert torch.quantile(off.flatten()[::7], 0.98) <= 3 * TOL
+    estimate = h * 1.01
+    found = ours(h, power, h_hat=estimate, alpha=alpha)
+    assert_mapped(ours)
+    off = (found - theirs(h, power, h_hat=estimate, alpha=alpha)).abs() / expected.abs().square().mean().sqrt()
+    assert torch.quantile(off.flatten()[::7], 0.98) <= 3 * TOL
+
+
+@pytest.mark.parametrize("effective", [False, True])
+def test_precoders_are_those_of_sionna(effective):
+    grid, streams, h = downlink(2)
+    x = drawn(2, 2, 4, SYMBOLS, FFT, dtype=torch.complex128).requires_grad_()
+    ours, theirs = (
+        block(grid, streams, return_effective_channel=effective, precision="double")
+        for block in (blocks.RZFPrecoder, ofdm.RZFPrecoder)
+    )
+    found, expected = ours(x, h, alpha=0.1), theirs(x, h, alpha=0.1)
+    assert_mapped(ours)
+    for a, b in zip(*(((y,) if isinstance(y, torch.Tensor) else y) for y in (found, expected)), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert torch.quantile((a - b).abs().flatten()[::7], 0.98) <= 3 * TOL * b.abs().square().mean().sqrt()
+    (gradient,) = torch.autograd.grad((found[0] if effective else found).abs().square().sum(), x)
+    assert gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+def unusual(h):
+    alphas = torch.full((2, 1, SYMBOLS, FFT), 0.1, dtype=torch.float64)
+    alphas[..., 3] = 0.2
+    holes = h.clone()
+    holes[0, 0, 0, 0, 0, 0, 5] = float("nan")
+    return {
+        "of tones": (h, {"alpha": alphas}, "differs from tone to tone"),
+        "below zero": (h, {"alpha": -0.01}, "not above zero"),
+        "zero for one": (h, {"alpha": torch.tensor([0.0, 0.1])}, "not above zero"),
+        "NaN": (holes, {"alpha": 0.1}, "NaN or Inf"),
+        "rough": (independent(*h.shape[:5]).to(h), {"alpha": 0.1}, "used up"),
+        "followed": (h.clone().requires_grad_(), {"alpha": 0.1}, "gradients are followed through h"),
+    }
+
+
+@pytest.mark.parametrize("name", ["of tones", "below zero", "zero for one", "NaN", "rough", "followed"])
+def test_what_no_map_of_precoders_helps_is_sionnas(name):
+    grid, streams, h = downlink()
+    h, settings, why = unusual(h)[name]
+    ours, theirs = (
+        block(grid, streams, precision="double") for block in (blocks.RZFPrecodedChannel, ofdm.RZFPrecodedChannel)
+    )
+    power = torch.ones(2, 1, 4)
+    found, expected = (block(h, power, **settings).detach().nan_to_num(7.0) for block in (ours, theirs))
+    assert why in ours.report.exact
+    assert torch.equal(found, expected)
+
+
+def test_more_users_than_antennas_are_sionnas():
+    grid, streams, h = downlink(antennas=3)
+    ours, theirs = (
+        block(grid, streams, precision="double") for block in (blocks.RZFPrecodedChannel, ofdm.RZFPrecodedChannel)
+    )
+    found, expected = (block(h, torch.ones(2, 1, 4), alpha=0.0).nan_to_num(7.0) for block in (ours, theirs))
+    assert torch.equal(found, expected) and "zero forcing" in ours.report.exact
+
+
+def to_one(streams=2, antennas=(4, 8), batch=2, **settings):
+    """A receiver of several antennas, and a transmitter."""
+    grid = resource_grid(streams=streams, **settings)
+    gains = channel(batch, 1, antennas[0], 1, antennas[1], symbols=grid.num_ofdm_symbols, dtype=torch.complex128)
+    return grid, StreamManagement(np.ones((1, 1)), streams), gains
+
+
+def test_singular_vectors_carry_the_singular_values():
+    grid, streams, h = to_one()
+    block = blocks.SVDPrecodedChannel(grid, streams, precision="double", tol=1e-2)
+    power = torch.tensor([2.0, 0.5]).expand(2, 1, 2)
+    found = block(h, power)
+    assert block.report.exact == ""
+    assert found.shape == (2, 1, 4, 1, 2, SYMBOLS, grid.num_effective_subcarriers)
+    kept = torch.as_tensor(grid.effective_subcarrier_ind).long()
+    values = torch.linalg.svdvals(h[:, 0, :, 0].permute(0, 3, 4, 1, 2)[:, :, kept])[..., :2]
+    own = found[:, 0, :, 0].permute(0, 3, 4, 1, 2) / power[0, 0].sqrt()
+    both = torch.linalg.vector_norm(own, dim=(3, 4)) / torch.linalg.vector_norm(values, dim=3)
+    assert (both - 1).abs().max() <= 0.02
+    # From tone to tone the vectors go on: no jumps of the phase as LAPACK's have them.
+    steps = torch.linalg.vector_norm(own.diff(dim=2), dim=3) / torch.linalg.vector_norm(own, dim=3)[:, :, 1:]
+    assert steps.median() < 0.1
+
+
+def test_singular_vectors_of_rough_channels_are_lapacks():
+    grid, streams, h = to_one()
+    rough = independent(*h.shape[:5]).to(h)
+    block = blocks.SVDPrecodedChannel(grid, streams, precision="double")
+    found = block(rough, torch.ones(2, 1, 2))
+    assert block.report.exact
+    V = torch.linalg.svd(rough[:, 0, :, 0].permute(0, 3, 4, 1, 2), full_matrices=False).Vh.mH[..., :2]
+    kept = torch.as_tensor(grid.effective_subcarrier_ind).long()
+    expected = (rough[:, 0, :, 0].permute(0, 3, 4, 1, 2) @ V)[:, :, kept]
+    torch.testing.assert_close(found[:, 0, :, 0].permute(0, 3, 4, 1, 2), expected)
+
+
+def test_singular_vectors_serve_one_receiver():
+    grid, streams, h = downlink()
+    with pytest.raises(ValueError, match="one receiver for each transmitter"):
+        blocks.SVDPrecodedChannel(grid, streams)(h, torch.ones(2, 1, 4))
+    grid, streams, h = to_one(streams=6)
+    with pytest.raises(ValueError, match="at least 6 antennas"):
+        blocks.SVDPrecodedChannel(grid, streams)(h, torch.ones(2, 1, 6))
+
+
+# Memory
+
+
+def test_a_wide_band_takes_little_memory(monkeypatch):
+    """273 resource blocks, 14 symbols, 64 antennas: Sionna's covariances alone would be 1.5 GB in single precision."""
+    monkeypatch.undo()
+    grid = resource_grid(symbols=14, fft=3276 + 12, streams=8)
+    assert grid.num_effective_subcarriers == 3276
+    block = blocks.LMMSEEqualizer(grid, StreamManagement(np.ones((1, 1)), 8), tol=TOL)
+    h, y = channel(1, 1, 64, 1, 8, symbols=14, tones=3276, speed=5e-4), drawn(1, 1, 64, 14, grid.fft_size)
+    peak = peak_bytes(lambda: block(y, h, torch.tensor(0.0), torch.tensor(0.1)))
+    assert_mapped(block)
+    print(peak / 1e6, h.nbytes / 1e6, block.report)
+    assert peak < 2 * h.nbytes < 14 * 3276 * 64 * 64 * 8
