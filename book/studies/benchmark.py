@@ -189,7 +189,8 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
 class Ratio(NamedTuple):
     """A ratio of times in the same round: lower quartile, median and upper quartile over the rounds.
 
-    Of fewer than ``texts.FEW`` rounds no quarter lies outside of the quartiles: they are the least and the largest then.
+    Of fewer than ``texts.FEW`` rounds no quarter lies outside of the quartiles: there the least and the largest ratio
+    stand in their place.
     """
 
     lower: float

@@ -390,8 +390,8 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
         f"[Inverses, {min(sizes)} x {min(sizes)}{situation}, CPU]({CHAPTERS}synthetic_experiments.ipynb)",
         f"{'poles' if near else 'below 1 swing'}; {whole(x['solves'] for x in drawn)} solves",
         f"{pick}. By extrapolation: {short_passes(rows)}",
-        f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit; with it, "
-        f"in those passes, {between(x['with the fit'][1] for x in beside)} times",
+        f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit; "
+        f"{between(x['with the fit'][1] for x in beside)} times with it, in those passes",
         f"{power(x['error'] for x in drawn)} (tolerance {synthetic_experiments.TOL:.0e})",
         f"map {counts(x['pays'][1] for x in beside)}",
     )
