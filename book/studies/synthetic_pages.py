@@ -457,10 +457,10 @@ def conditioned(record: Record) -> str:
     usual = sorted(((value, kind) for (kind, size), value in largest.items() if size == 32), reverse=True)
     bad = [f"{value:.0e} ({TITLES[kind]})" for value, kind in usual if value > BAD]
     rest = max(value for value, _ in usual if value <= BAD)
-    grown = [f"n = {size}: {value:.0e} ({TITLES[kind]})" for (kind, size), value in largest.items() if size > 32]
+    grown = [f"{value:.0e} ({TITLES[kind]}, n = {size})" for (kind, size), value in largest.items() if size > 32]
     return (
-        f"The largest condition numbers at n = 32 are {listed(bad)}, and at {listed(grown)}; those of the other "
-        f"families are at most {at_least(rest):g}."
+        f"The largest condition numbers at n = 32 are {listed(bad)}; those of the other families are at most "
+        f"{at_least(rest):g}. They can grow with the size: {listed(grown)}."
     )
 
 
