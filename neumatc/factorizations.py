@@ -48,11 +48,12 @@ class Product(Operation):
 
 @dataclass(frozen=True)
 class Subspace(Operation):
-    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors: a precoder, for one.
+    r"""An orthonormal basis U of the span of the k leading left (or right) singular vectors.
 
-    Only the span is unique; the basis is continued along the parameter by orthogonal Procrustes. Crossings among the
-    leading singular values do no harm; it takes a gap below them, sigma_k > sigma_{k+1}. Compare principal angles or
-    the projectors U U^H.
+    Only the span is unique; the basis is continued along the parameter by orthogonal Procrustes. Its columns are no
+    singular vectors: it is a precoder for a receiver that decodes the streams jointly, whose rate the span determines.
+    A linear receiver, stream by stream, needs the vectors of `SVD`. Crossings among the leading singular values do no
+    harm; it takes a gap below them, sigma_k > sigma_{k+1}. Compare principal angles or the projectors U U^H.
 
     Residual: :math:`\|(I - U U^H) G U\|_F / \|U^H G U\|_F` with the Gram matrix :math:`G = A A^H` (right: A^H A),
     together with the defect of orthonormality; zero for the span of ANY k singular vectors. It weighs each direction

@@ -30,7 +30,7 @@ _LEAST_TOL = 1e-30
 # Places at which vectors inside blocks are looked at, for each term of a piece.
 _DENSE = 8
 # What to do where vectors change places.
-_CHANGING = "vectors change places where values cross: order='followed' keeps labels, a precoder takes nm.Subspace"
+_CHANGING = "vectors change places where values cross: order='followed' keeps labels, nm.Subspace keeps their span"
 
 
 def fit(

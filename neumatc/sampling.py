@@ -95,8 +95,9 @@ def widest_stretch(count: int, accuracy: float) -> float:
     .. math:: a = 1 / \cosh(\log(\varepsilon) / N) , \quad \text{for which} \quad
               \bigl((1 + \sqrt{1 - a^2}) / a\bigr)^{-N} = \varepsilon :
 
-    the stretched variable has branch points, which keep the error of N interpolated terms at about that level
-    (Kosloff and Tal-Ezer, J. Comput. Phys. 104, 1993).
+    the stretched variable has branch points, and this power is the factor that they leave in the error of N
+    interpolated terms (Kosloff and Tal-Ezer, J. Comput. Phys. 104, 1993). The error has another factor, which grows
+    with a: with hardly more nodes than convergence takes to begin it is far above that level.
 
     Args:
         count: N, the number of nodes.

@@ -234,8 +234,8 @@ class SVD(_Spectral):
 
     Vectors are continuous in one parameter, in blocks too, but where they change places. (Real ones may change their
     signs at the ends of a periodic axis.) The common phase is that of least motion of u and v together. Who wants one
-    side alone, and the span of its vectors rather than each of them, as a precoder does, takes `Subspace`: it is
-    continuous through crossings, in several parameters too.
+    side alone, and the span of its vectors rather than each of them, as the precoder for a receiver that decodes
+    jointly, takes `Subspace`: it is continuous through crossings, in several parameters too.
     """
 
     orthonormal, powers, packed = (0, 2), (0, 1, 0), SVDFactors

@@ -283,13 +283,24 @@ def timings(**seconds):
 
 def test_ratios_are_taken_round_by_round():
     found = timings(slow=(2.0, 8.0, 3.0), fast=(1.0, 2.0, 1.0), fit=(1.0, 2.0, 0.5))
-    assert found.ratio("slow", "fast") == (2.5, 3.0, 3.5)
-    assert found.ratio("slow", ("fast", "fit")) == (1.5, 2.0, 2.0)
-    assert found.ratio(6.0, "fast") == (4.5, 6.0, 6.0), "what ran once, in units of the rounds"
-    assert found.ratios("slow", ["fast", "slow"]) == {"fast": (2.5, 3.0, 3.5), "slow": (1, 1, 1)}
-    assert found.ratio("slow", "fast").times(2) == (5, 6, 7)
+    assert found.ratio("slow", "fast") == (2.0, 3.0, 4.0)
+    assert found.ratio("slow", ("fast", "fit")) == (1.0, 2.0, 2.0)
+    assert found.ratio(6.0, "fast") == (3.0, 6.0, 6.0), "what ran once, in units of the rounds"
+    assert found.ratios("slow", ["fast", "slow"]) == {"fast": (2.0, 3.0, 4.0), "slow": (1, 1, 1)}
+    assert found.ratio("slow", "fast").times(2) == (4, 6, 8)
     # The median of ratios is not the ratio of medians, nor one of medians of ratios.
     assert timings(a=(1.0, 4.0, 9.0), b=(2.0, 2.0, 1.0)).ratio("a", "b").median == 2.0
+
+
+@pytest.mark.parametrize("values", [(3.0, 1.0, 7.0), (3.0, 1.0, 7.0, 4.0), (3.0, 1.0, math.inf)], ids=str)
+def test_of_few_rounds_the_ends_are_the_least_and_the_largest(values):
+    found = benchmark.Ratio.of(values)
+    assert (found.lower, found.upper) == (min(values), max(values))
+
+
+def test_of_five_rounds_and_more_the_ends_are_quartiles():
+    assert benchmark.Ratio.of([5.0, 1.0, 4.0, 2.0, 3.0]) == (2.0, 3.0, 4.0)
+    assert benchmark.Ratio.of([1.0] * 9 + [100.0]).upper == 1.0
 
 
 def test_break_even_is_taken_round_by_round():

@@ -54,6 +54,17 @@ def test_families_are_measured_published_and_shown(project):
     assert set(record.numbers["kept"].values()) <= {True, False}
 
 
+def test_new_families_are_drawn_by_a_seed_of_their_own_and_limit_the_wrong_reports(project):
+    measurements.take("families", count=3, fresh=100)
+    record = provenance.load("families")
+    new = record.numbers["new"]
+    assert str(new["seed"]) == record.provenance["date"][:19].translate(str.maketrans("", "", "-:T"))
+    assert measurements.every(new["groups"])["fits"] == 3
+    # Of one report, that is right, nearly nothing follows: a share of 0.95 of wrong ones would pass in one case of 20.
+    lone = {"new": {"groups": [{"kind": "all", "wrong": 0, "met": 1}]}, "groups": [{"kind": "all", "met": 999}]}
+    assert measurements.wrong_limit(lone) == 95
+
+
 def drawn(solves, peers=None, **others):
     """A problem with one row for each number of solves."""
     rows = []

@@ -138,6 +138,53 @@ def test_interpolated_precoders_do_not_depend_on_phases():
     assert_close(*map(_projectors, pair), units=1000)
 
 
+def test_interpolated_vectors_stay_singular_vectors_where_bases_drift_away():
+    """The bases keep the gauge of the first group; the span is as good, but not the columns."""
+    family = nm.families.trigonometric(6, 3, 0.0, cycles=0.5, dtype=torch.complex128)
+    fixed = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64)).to(torch.complex128)
+    H = fixed[:4] + 0.3 * family(torch.linspace(0, 1, 161, dtype=torch.float64)[:, None])[:, :4]
+    exact, inner = practice.group_precoders(H, 2, 1), slice(20, 140)
+    far = {}
+    for vectors in (False, True):
+        V = practice.group_precoders(H, 2, 8, interpolated=True, vectors=vectors)
+        assert_close(V.mH @ V, torch.eye(2, dtype=V.dtype).expand(len(V), 2, 2), units=100)
+        assert float((_projectors(V) - _projectors(exact))[inner].abs().max()) < 1e-2
+        along = (exact.conj() * V).sum(dim=1).abs()
+        far[vectors] = float((1 - along)[inner].max())
+    assert far[True] < 0.1 * far[False]
+
+
+def test_vectors_in_phase_do_not_depend_on_phases():
+    H = conditioned(40, 3, 5, torch.complex128, condition=10)[:1] + 0.02 * conditioned(40, 3, 5, torch.complex128)
+    draw = torch.Generator().manual_seed(0)
+    V = practice.group_precoders(H, 2, 1)
+    turned = V * torch.exp(6j * torch.rand(40, 1, 2, dtype=torch.float64, generator=draw))
+    steps = [x[1:] - x[:-1] for x in map(practice._in_phase, (V, turned))]
+    assert_close(*(torch.linalg.vector_norm(x, dim=1) for x in steps), units=1000)
+    orthogonal = torch.eye(3, dtype=torch.complex128)[[0, 1, 2]][:, :, None]
+    assert_close(practice._in_phase(orthogonal), orthogonal)  # no phase is the closest, and none is lost
+
+
+@pytest.mark.parametrize("kind", ["singular vectors", "another basis of their span", "any"])
+def test_a_linear_receiver_is_that_of_the_wireless_chapter_and_no_better_than_a_joint_one(kind):
+    H, noise = conditioned(7, 4, 9, torch.complex128, condition=10), 0.1
+    draw = torch.linalg.qr(torch.randn(7, 9, 9, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))).Q
+    V = torch.linalg.svd(H, full_matrices=False)[2][:, :3].mH
+    V = {
+        "singular vectors": V,
+        "another basis of their span": V @ torch.linalg.qr(draw[:, :3, :3]).Q,
+        "any": draw[:, :, :3],
+    }[kind]
+    G = H @ V / 3**0.5
+    W = torch.linalg.solve(G.mH @ G + noise * torch.eye(3, dtype=G.dtype), G.mH)
+    joint, linear = practice.precoded_rate(H, V, noise), practice.stream_rate(H, V, noise)
+    assert_close(linear, nm.wireless.sum_rate(G, W, noise), units=1000)
+    if kind == "singular vectors":
+        assert_close(linear, joint, units=1000)
+    else:
+        assert (linear < joint).all()
+
+
 def test_groups_of_no_subcarrier_are_refused():
     H = conditioned(4, 3, 5, torch.complex64, condition=10)
     assert_raises(ValueError, ["`size`", "at least 1", "got 0"], lambda: practice.group_precoders(H, 2, 0))

@@ -248,6 +248,42 @@ def test_the_strongest_exact_method_follows_the_matrices():
         torch.testing.assert_close(method(A) @ A, torch.eye(8, dtype=A.dtype).expand_as(A), atol=1e-8, rtol=0)
 
 
+def test_exact_methods_are_given_their_matrices(monkeypatch):
+    """As in all other studies; a fit forms its own."""
+    taken, formed, own = {}, [], family("smooth", 8)
+
+    def keep(callables, rounds):
+        taken.update(callables)
+        return benchmark.Timings(dict.fromkeys(callables, (1.0,) * rounds), {"refused": ""})
+
+    def fn(p):
+        formed.append(len(p))
+        return own(p)
+
+    counted = nm.ParametricMatrix(fn, 0.0, 1.0, dtype=torch.float64)
+    monkeypatch.setattr(synthetic_experiments, "compare", keep)
+    monkeypatch.setattr(synthetic_experiments, "family", lambda kind, size: counted)
+    synthetic_experiments.timed_inverse("smooth", 8, 5, 3)
+    formed.clear()
+    for name in ("NumPy loop", "strongest exact"):
+        assert taken[name]().shape == (5, 8, 8) and not formed
+    taken["fit"]()
+    assert formed
+
+
+def test_condition_numbers_are_those_of_the_record(record):
+    found = record.numbers["condition"]
+    (chain,) = (x for x in found if (x["kind"], x["seed"], x["size"]) == ("resonances", 0, 32))
+    own = family("resonances", 32)
+    A = own(synthetic_experiments.fresh(own, synthetic_experiments.CHECKED, 0)).numpy()
+    assert chain["condition"] == pytest.approx(np.linalg.cond(A).max(), rel=1e-6)
+    assert all(x["condition"] < 4 for x in found if x["kind"] in ("smooth", "oscillating", "kinks", "jumps"))
+    said = synthetic_pages.conditioned(record)
+    assert {kind for kind in KINDS if f"({synthetic_experiments.TITLES[kind]})" in said} == {
+        x["kind"] for x in found if x["condition"] > synthetic_pages.BAD
+    }
+
+
 def test_times_are_a_record_of_their_own(record, elsewhere, monkeypatch):
     timed = synthetic_experiments.timed_inverse
     monkeypatch.setattr(synthetic_experiments, "timed_inverse", lambda kind, n, *_: timed(kind, n, 8, 2))

@@ -109,7 +109,6 @@ def test_fits_to_a_tolerance_are_as_the_chapter_says(uneven):
 @pytest.mark.parametrize(
     ("case", "method", "key", "value"),
     [
-        ("thermal_random", anisotropic.TANGENTS, "error", 1e-5),
         ("thermal_random", anisotropic.TANGENTS, "solves", 90),
         ("thermal_constant", anisotropic.GLOBAL, "solves", 500),
         ("green_0.5", anisotropic.WAVES, "solves", 890),
@@ -123,6 +122,30 @@ def test_fits_to_a_tolerance_are_as_the_chapter_says(uneven):
 def test_a_fit_to_a_tolerance_that_refutes_the_chapter_stops_it(uneven, case, method, key, value):
     with pytest.raises(AssertionError):
         anisotropic.check_sizes(changed(uneven, (case, "rows", method, key), value))
+
+
+def thermal(uneven, **others):
+    """The published numbers of a thermal block, with a plain basis that has as many solves as it needs."""
+    case = copy.deepcopy(uneven["thermal_random"]) | {"span": 27}
+    case["rows"][anisotropic.REDUCED] |= {"solves": 28, "terms": 27, "error": 5e-15, "failing": 0.0} | others
+    return case
+
+
+def test_reduced_bases_that_hold_all_solutions_are_exact(uneven):
+    anisotropic.check_thermal(thermal(uneven))
+
+
+@pytest.mark.parametrize("others", [{"error": 1e-6}, {"failing": 0.01}, {"terms": 26}], ids=str)
+def test_a_reduced_basis_that_misses_solutions_stops_the_chapter(uneven, others):
+    with pytest.raises(AssertionError):
+        anisotropic.check_thermal(thermal(uneven, **others))
+
+
+def test_a_record_without_the_dimension_of_the_solutions_says_what_to_run(uneven):
+    case = thermal(uneven)
+    del case["span"]
+    with pytest.raises(AssertionError, match="make run CHAPTER=several_parameters PROFILE=study"):
+        anisotropic.check_thermal(case)
 
 
 def curves(**others):

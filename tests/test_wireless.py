@@ -553,10 +553,12 @@ def test_precoded_rate_is_that_of_water_without_filling():
         draw = torch.randn(V.shape, dtype=V.dtype, generator=torch.Generator().manual_seed(seed))
         assert (practice.precoded_rate(H, torch.linalg.qr(draw).Q, noise) < best).all()
     for wrong, error in ((V.real, TypeError), (V[0], TypeError), (V[:2], ValueError), (V.mT, ValueError)):
-        with pytest.raises(error, match="`V`"):
-            practice.precoded_rate(H, wrong, noise)
-    with pytest.raises(ValueError, match="`noise`"):
-        practice.precoded_rate(H, V, 0.0)
+        for rate in (practice.precoded_rate, practice.stream_rate):
+            with pytest.raises(error, match="`V`"):
+                rate(H, wrong, noise)
+    for rate in (practice.precoded_rate, practice.stream_rate):
+        with pytest.raises(ValueError, match="`noise`"):
+            rate(H, V, 0.0)
 
 
 def test_sum_rate_rejects_bad_input():

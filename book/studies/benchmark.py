@@ -17,6 +17,7 @@ from torch import Tensor
 from neumatc import checks, linalg
 from studies import load
 from studies.load import Load
+from studies.texts import FEW
 
 # Numbers of a batch that are compared at once.
 _PART = 2**16
@@ -186,7 +187,11 @@ def relative_error(X: Tensor, exact: Tensor) -> float:
 
 
 class Ratio(NamedTuple):
-    """A ratio of times in the same round: lower quartile, median and upper quartile over the rounds."""
+    """A ratio of times in the same round: lower quartile, median and upper quartile over the rounds.
+
+    Of fewer than ``texts.FEW`` rounds no quarter lies outside of the quartiles: there the least and the largest ratio
+    stand in their place.
+    """
 
     lower: float
     median: float
@@ -195,13 +200,17 @@ class Ratio(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[float]) -> Ratio:
         """Return quartiles and median of ratios, one a round; some may be infinite."""
-        # Between a finite and an infinite value there is no mean.
-        method = "linear" if np.isfinite(values).all() else "nearest"
-        return cls(*np.quantile(values, [0.25, 0.5, 0.75], method=method).tolist())
+        return cls(*_quantiles(values, [0.0, 0.5, 1.0] if len(values) < FEW else [0.25, 0.5, 0.75]))
 
     def times(self, factor: float) -> Ratio:
         """Return the ratio in units that are smaller by a factor."""
         return Ratio(*(factor * x for x in self))
+
+
+def _quantiles(values: Sequence[float], places: Sequence[float]) -> list[float]:
+    # Between a finite and an infinite value there is no mean.
+    method = "linear" if np.isfinite(values).all() else "nearest"
+    return np.quantile(values, places, method=method).tolist()
 
 
 # What is not known, where a timing was refused.
@@ -228,7 +237,7 @@ def unsteady(seconds: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def _spread(times: Sequence[float]) -> float:
-    lower, median, upper = Ratio.of(times)
+    lower, median, upper = _quantiles(times, [0.25, 0.5, 0.75])
     return (upper - lower) / median
 
 

@@ -18,7 +18,6 @@ from dataclasses import astuple, dataclass
 from matplotlib.figure import Figure
 
 from studies import (
-    benchmark,
     draws,
     figures,
     last_good,
@@ -237,6 +236,12 @@ def spline(row: Numbers) -> Way | None:
     return next((way for way in peers(row) if way.name == SPLINE), None)
 
 
+def unsteady(row: Numbers) -> bool:
+    """Return whether a spline keeps the tolerance of the map, and the time of its pass was refused."""
+    own = (x for key, x in row.get("interpolation", {}).items() if PEERS[key] == SPLINE and x["error"] <= row["tol"])
+    return any(math.isnan(x[f"{strongest(row)}: with the fit"][1]) for x in own)
+
+
 def chosen(ways: Sequence[Way]) -> Way | str:
     """Return the way to pick for one pass; SLOWER where the exact method is the fastest, EVEN where none is."""
     better = [way for way in ways if verdict(way.counted) == FASTER]
@@ -278,9 +283,10 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     pays = [f"map {counts(x.pays for x in maps)}"]
     if texts.without_nan(x.pays for x in splines):
         pays.append(f"spline {counts(x.pays for x in splines)}")
-    if not splines:
-        unsteady = any(PEERS[key] == SPLINE for row in rows for key in row.get("interpolation", {}))
-        speed += "; times of a spline varied too much" if unsteady else "; no spline of that tolerance was timed"
+    if any(map(unsteady, rows)):
+        pick = f"Not decided: the time of a spline varied too much. Of what was timed: {pick}"
+    elif not splines:
+        speed += "; no spline of that tolerance was timed"
     changes = f"{whole(int(swings(found, row)) for row in rows)} swings; {whole(x.solves for x in maps)} solves"
     return Decision(f"[{situation}, CPU]({CHAPTERS}{page}.ipynb)", changes, pick, speed, error, "; ".join(pays))
 
@@ -330,6 +336,12 @@ def gpu_after(found: dict[str, Numbers]) -> str:
     return between(1 / after[1] for after, *_ in on_a_gpu(found).values())
 
 
+def gpu_orthonormal(found: dict[str, Numbers]) -> str:
+    """Return the same for singular vectors whose columns are made orthonormal, as those of the exact method are."""
+    entries = found["beyond_the_inverse"]["svd"].values()
+    return between(1 / middle(x["faster"]["Gram matrix"]["map, orthonormal"]) for x in entries)
+
+
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
     maps, splined = zip(*(own for _, *own in on_a_gpu(found).values()))
@@ -340,7 +352,8 @@ def gpu(found: dict[str, Numbers]) -> Decision:
         "**Solve exactly**, in a batch, by eigenvectors of the Gram matrix and by Cholesky factors",
         f"{over_maps} times as fast as a map, {over_splines} times as fast as a spline where one was timed",
         "rounding",
-        f"not recorded; once fitted, a map takes {gpu_after(found)} times as long as solving",
+        f"not recorded; once fitted, a map takes {gpu_after(found)} times as long as solving (orthonormal singular "
+        f"vectors {gpu_orthonormal(found)} times)",
     )
 
 
@@ -355,7 +368,7 @@ POLES, LARGE = ("poles", "resonances"), (64, 128, 256, 512)
 
 
 def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes: Sequence[int]) -> Decision:
-    """Return the decision for synthetic families, of which shorter passes were timed; exact methods form A, too.
+    """Return the decision for synthetic families, of which shorter passes were timed than the one that is decided.
 
     Args:
         found: The records.
@@ -367,15 +380,43 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     beside, near = [x["strongest exact"] for x in rows], kinds == POLES
     other = f"; splines through as many results err by {between(poles(found))}"
     other = other if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
+    number = found["to_the_limit"]["cdl_c"]["count"]
+    paid = {x["pays"][1] <= number for x in beside if not math.isnan(x["pays"][1])}
+    pick = {(True,): f"**{capital(MAP)}**{other}", (False,): "**Solve exactly**, in a batch"}.get(
+        tuple(paid), f"**{capital(MAP)} or solve exactly**, by the size; *Pays from* has where"
+    )
     situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
     return Decision(
         f"[Inverses, {min(sizes)} x {min(sizes)}{situation}, CPU]({CHAPTERS}synthetic_experiments.ipynb)",
         f"{'poles' if near else 'below 1 swing'}; {whole(x['solves'] for x in drawn)} solves",
-        f"**{capital(MAP)}**{other}",
-        f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit",
+        f"{pick}. By extrapolation: {short_passes(rows)}",
+        f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit; "
+        f"{between(x['with the fit'][1] for x in beside)} times with it, in those passes",
         f"{power(x['error'] for x in drawn)} (tolerance {synthetic_experiments.TOL:.0e})",
         f"map {counts(x['pays'][1] for x in beside)}",
     )
+
+
+def short_passes(rows: Sequence[Numbers]) -> str:
+    """Return in words which of the passes of synthetic families that were timed the map wins, its fit counted.
+
+    Example:
+        >>> row = {"kind": "poles", "size": 32, "count": 400, "strongest exact": {"with the fit": (0.6, 0.7, 0.8)}}
+        >>> short_passes([row])
+        'of the passes that were timed, of 400 matrices, the map with its fit wins none'
+        >>> ratios = (1.9, 2.0, 2.1), (0.9, 1.1, 1.2), (math.nan,) * 3
+        >>> won, even, refused = ({"strongest exact": {"with the fit": ratio}} for ratio in ratios)
+        >>> short_passes([row, row | {"size": 64, "count": 99} | won, row | {"size": 65} | even, row | refused])
+        'of the passes that were timed, of 99 to 400 matrices, the map with its fit wins n = 64; about even is n = 65'
+    """
+    titles, many = synthetic_experiments.TITLES, len({x["size"] for x in rows}) > 1
+    ways: dict[str, list[str]] = {FASTER: [], EVEN: [], SLOWER: []}
+    for x in rows:
+        if not math.isnan((ratio := x["strongest exact"]["with the fit"])[1]):
+            ways[verdict(ratio)].append(f"n = {x['size']}" if many else titles[x["kind"]])
+    passes = f"of the passes that were timed, of {whole(x['count'] for x in rows)} matrices"
+    even = f"; about even is {listed(ways[EVEN])}" if ways[EVEN] else ""
+    return f"{passes}, the map with its fit wins {listed(ways[FASTER]) if ways[FASTER] else 'none'}{even}"
 
 
 def poles(found: dict[str, Numbers]) -> list[float]:
@@ -387,11 +428,15 @@ def several(found: dict[str, Numbers]) -> Decision:
     """Return the decision for two to four parameters; a fit pays after the exact solves of its time at the earliest."""
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
     passed = found["several_parameters_study"]["wireless"]
+    number = passed["subcarriers"] * passed["levels"]
+    eigen = passed["break_even"]["eigendecomposition per frequency"]
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
         "**Solve exactly**; a reduced basis where the matrix is a sum of few fixed ones",
-        f"in the one pass that was timed the map takes {texts.spread(passed['whole'])} times as long as a loop",
+        f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
+        f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
+        f"eigendecompositions, it pays from {count(eigen[1])}",
         "rounding",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
@@ -516,6 +561,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
         "gpu_after": gpu_after(found),
+        "gpu_orthonormal": gpu_orthonormal(found),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
         "gpu_name": found["machines"]["beyond_the_inverse"]["gpu"],
         "rounding": power(_exact_errors(found)),
@@ -552,14 +598,15 @@ def splines(found: dict[str, Numbers]) -> str:
 
 
 def precoders(found: dict[str, Numbers]) -> str:
-    """Return how many times as fast as Gram's way interpolated precoders are, with their exact results."""
+    """Return how many times as fast as Gram's way interpolated vectors are, with their exact results."""
     by_channel = found["chapters"].get("beyond_the_inverse", {}).get("svd", {})
-    ratios = [known(entry["faster"]["Gram matrix"]["interpolated 48"]) for entry in by_channel.values()]
-    return between(x[1] for x in ratios) if ratios else "not timed here"
+    # Records that were published before vectors were interpolated have no such time.
+    ratios = [entry["faster"]["Gram matrix"].get("aligned 48", [math.nan] * 3) for entry in by_channel.values()]
+    return between(x[1] for x in map(known, ratios)) if ratios else "not timed here"
 
 
 def _checks(found: dict[str, Numbers]) -> dict[str, str]:
-    (every,) = (x for x in found["families"]["groups"] if x["kind"] == "all")
+    every, new = (measurements.every(x) for x in (found["families"]["groups"], found["families"]["new"]["groups"]))
     cases = found["cases"]["cases"]
     three = [x["solves"] for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
     several = [x["multiple"] for x in cases if x["name"].startswith(SEVERAL)]
@@ -578,7 +625,9 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "wrong": str(every["wrong"]),
         "unmet": str(every["unmet"]),
         "located": str(every["located"]),
-        "wrong_limit": f"{100 * benchmark.upper_limit(every['wrong'], every['met'], measurements.CONFIDENCE):.1f}",
+        **{f"new_{key}": str(new[key]) for key in ("fits", "met", "wrong")},
+        "new_largest": f"{100 * new['largest']:.1f}",
+        "wrong_limit": f"{measurements.wrong_limit(found['families']):g}",
         "confidence": f"{100 * measurements.CONFIDENCE:g}",
         "largest": f"{100 * every['largest']:.1f}",
         "target": f"{100 * random_families.TARGET:g}",

@@ -108,11 +108,12 @@ def aligned_spline(family: nm.ParametricMatrix, rank: int, budget: int) -> Calla
     return evaluate
 
 
-def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = False) -> Tensor:
+def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = False, vectors: bool = False) -> Tensor:
     """Precode as 5G base stations do: one precoder, that of the middle subcarrier, for each group of subcarriers.
 
-    It consists of the leading right singular vectors there (`svd_by_gram`). Rates such as `precoded_rate`
-    depend on their span only, and so does the interpolation, whose columns are no singular vectors.
+    It consists of the leading right singular vectors there (`svd_by_gram`). What a receiver reaches that decodes the
+    streams jointly (`precoded_rate`) depends on their span only. So does interpolation between bases, whose columns
+    drift away from the singular vectors; a linear receiver (`stream_rate`) needs the vectors, one by one.
 
     Args:
         H: Channels on the grid of subcarriers, shape (B, m, n). Only those in the middle of a group are read.
@@ -120,6 +121,8 @@ def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = Fal
         size: Subcarriers in a group, at least 1; the last group may be smaller.
         interpolated: Interpolate linearly between the middles, each basis being turned towards the one before it
             (orthogonal Procrustes), and make the columns orthonormal. Beyond the outer middles nothing changes.
+        vectors: When interpolating, turn each vector by a phase alone towards the one before it, so that all stay near
+            singular vectors. They keep the order of their values, so a crossing is not followed.
 
     Returns:
         V, shape (B, n, k), of the dtype and device of H, with orthonormal columns.
@@ -133,15 +136,27 @@ def group_precoders(H: Tensor, rank: int, size: int, *, interpolated: bool = Fal
     V = svd_by_gram(H[middles], rank)[2].mH
     if not interpolated or len(middles) == 1:
         return V[place // size]
-    left, _, right, _ = linalg.svd(V[1:].mH @ V[:-1])
-    turns = [torch.eye(rank, dtype=H.dtype, device=H.device)]
-    for turn in left @ right:
-        turns.append(turn @ turns[-1])
-    V = V @ torch.stack(turns)
+    V = _in_phase(V) if vectors else _turned(V)
     after = torch.searchsorted(middles, place, right=True).clamp(1, len(middles) - 1)
     weight = (place - middles[after - 1]) / (middles[after] - middles[after - 1])
     weight = weight.clamp(0, 1).to(checks.real_dtype(H.dtype))[:, None, None]
     return linalg.orthonormalized(torch.lerp(V[after - 1], V[after], weight.to(H.dtype)))
+
+
+def _turned(V: Tensor) -> Tensor:
+    """Turn each basis towards the one before it: orthogonal Procrustes, along the chain."""
+    left, _, right, _ = linalg.svd(V[1:].mH @ V[:-1])
+    turns = [torch.eye(V.shape[2], dtype=V.dtype, device=V.device)]
+    for turn in left @ right:
+        turns.append(turn @ turns[-1])
+    return V @ torch.stack(turns)
+
+
+def _in_phase(V: Tensor) -> Tensor:
+    """Turn each vector by the phase that brings it closest to the one before it, along the chain."""
+    overlap = (V[1:].conj() * V[:-1]).sum(dim=1)
+    phases = torch.where(overlap == 0, 1, torch.sgn(overlap))
+    return V * torch.cat([torch.ones_like(phases[:1]), phases]).cumprod(dim=0)[:, None]
 
 
 def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
@@ -150,7 +165,8 @@ def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
     .. math:: R = \log_2 \det\!\Bigl(I + \frac{1}{s \|V\|_F^2} (H V) (H V)^H\Bigr)
 
     for y = H V x + w with V scaled to unit transmit power, symbols x of equal power and E[w w^H] = s I: what the best
-    receiver can reach. Among orthonormal columns the leading right singular vectors of H maximise it.
+    receiver can reach, which decodes the streams jointly. It depends on the span of orthonormal columns alone. The
+    leading right singular vectors of H maximise it.
 
     Args:
         H: Channels, shape (B, m, n), m receive and n transmit antennas.
@@ -164,6 +180,37 @@ def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
         TypeError: If H or V is not a complex tensor with three dimensions.
         ValueError: For shapes that do not fit, or a ``noise`` that is not finite and above zero.
     """
+    energies = torch.linalg.eigvalsh(_signal(H, V, noise)).clamp_min(0)
+    return torch.log1p(energies).sum(dim=1) / math.log(2.0)
+
+
+def stream_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
+    r"""Return the rate of one user's downlink with the precoder V and a linear receiver, in bit/s/Hz.
+
+    .. math:: R = -\sum_i \log_2 \Bigl[\Bigl(I + \frac{1}{s \|V\|_F^2} (H V)^H H V\Bigr)^{-1}\Bigr]_{ii}
+
+    The LMMSE receiver, stream by stream: each term is log2(1 + SINR), and the other streams are noise. It is at most
+    `precoded_rate`, and equal where the columns of H V are orthogonal, as they are for singular vectors. It depends on
+    the columns of V, not on their span alone.
+
+    Args:
+        H, V, noise: As for `precoded_rate`.
+
+    Returns:
+        R, shape (B,), float64.
+
+    Raises:
+        TypeError: As `precoded_rate`.
+        ValueError: As `precoded_rate`.
+    """
+    M = _signal(H, V, noise)
+    L = torch.linalg.cholesky(M + torch.eye(M.shape[1], dtype=M.dtype, device=M.device))
+    errors = torch.linalg.diagonal(torch.cholesky_inverse(L)).real
+    return -errors.log2().sum(dim=1)
+
+
+def _signal(H: Tensor, V: Tensor, noise: float) -> Tensor:
+    """Return (H V)^H H V over the noise, for V scaled to unit power, shape (B, k, k), complex128."""
     noise = checks.number("noise", noise, above=0.0)
     for name, x in (("H", H), ("V", V)):
         if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_complex():
@@ -172,6 +219,5 @@ def precoded_rate(H: Tensor, V: Tensor, noise: float) -> Tensor:
         raise ValueError(f"`V`: expected shape ({len(H)}, {H.shape[2]}, k) for `H`, got {tuple(V.shape)}.")
     V = V.to(torch.complex128)
     G = H.to(torch.complex128) @ V
-    energies = torch.linalg.eigvalsh(G.mH @ G).clamp_min(0)
-    power = torch.linalg.matrix_norm(V).square()[:, None]
-    return torch.log1p(energies / (power * noise)).sum(dim=1) / math.log(2.0)
+    power = torch.linalg.matrix_norm(V).square()[:, None, None]
+    return G.mH @ G / (power * noise)

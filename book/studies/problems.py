@@ -423,12 +423,16 @@ def noisy_pilots() -> Case:
     return Case("noisy pilots", problem, {"tol": 1e-2}, p, _of_filters(H, 0.01), 1e-2, TARGET, 312)
 
 
-def thermal_block(source: str = "constant") -> Case:
-    """Temperatures of a plate of 2 x 2 blocks, diffusivities in [0.1, 1], 144 unknowns, one right-hand side.
+def thermal_block(source: str = "constant", side: int = 12) -> Case:
+    """Temperatures of a plate of 2 x 2 blocks, diffusivities in [0.1, 1], one right-hand side.
 
-    The source is ``"constant"`` or ``"random"``.
+    All temperatures lie in a space of 2 side + 3 dimensions: one for each of the 2 side - 1 unknowns at which blocks
+    meet, since it determines the rest of the blocks but for the load, and one for the load of each block.
+
+    Args:
+        source: ``"constant"`` or ``"random"``.
+        side: Unknowns along a side, an even number.
     """
-    side = 12
     blocks = np.stack([_stiffness(side, a, b) for a in (0, 1) for b in (0, 1)])
     n = side**2
     f = np.ones(n) if source == "constant" else np.random.default_rng(0).normal(size=n)

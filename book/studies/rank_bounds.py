@@ -292,7 +292,9 @@ def bounds_table(record: Record) -> Table:
         provenance.glue(f"rb-{key}-rank-least", min(row["rank"] / row["polynomial"] for row in own))
     poles = [row for row in rows if row["family"] != "waves"]
     for key in ("local", "everywhere"):
-        provenance.glue(f"rb-{key}-most", at_least(max(row[key] / row["polynomial"] for row in poles)))
+        beside = [row[key] / row["polynomial"] for row in poles]
+        provenance.glue(f"rb-{key}-least", min(beside))
+        provenance.glue(f"rb-{key}-most", at_least(max(beside)))
     for key, digits in (("condition", ".0f"), ("proved", "d"), ("rank", "d")):
         provenance.glue(f"rb-least-{key}", listed([f"{entry[key]:{digits}}" for entry in n["least"]]))
     header = ["family", "height or shift", "condition number", "distance", "bound, least value only"]

@@ -30,7 +30,8 @@ def take(profile: str) -> Record:
     smoke = profile == "smoke"
     posed = draws.POSED[:SMOKE_POSED] if smoke else draws.POSED
     record.numbers["cases"] = cases.record(cases.run([SMOKE_CASES] if smoke else None))
-    record.numbers["families"] = [] if smoke else random_families.groups(random_families.run(range(200)))
+    for name, seed in (("families", 0), ("new families", provenance.load("families").numbers["new"]["seed"])):
+        record.numbers[name] = [] if smoke else random_families.groups(random_families.run(range(200), seed))
     record.numbers["speed"] = [speed.counted(*pose(0), tol) for pose, tol in posed]
     record.numbers["draws"] = draws.run(1 if smoke else DRAWS, posed)
     record.save()
@@ -44,6 +45,7 @@ def published() -> Mapping[str, list]:
     return {
         "cases": found["cases"]["cases"],
         "families": found["families"]["groups"],
+        "new families": found["families"]["new"]["groups"],
         "speed": timed,
         "draws": found["draws"]["draws"],
     }
@@ -110,6 +112,7 @@ def _draws(rows: list[dict]) -> Iterator[tuple[str, float]]:
 ROWS: dict[str, Callable[[list[dict]], Iterator[tuple[str, float]]]] = {
     "cases": _cases,
     "families": _families,
+    "new families": _families,
     "speed": _speed,
     "draws": _draws,
 }

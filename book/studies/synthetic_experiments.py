@@ -268,6 +268,13 @@ def one_difficulty(kind: str, seed: int, size: int = 32, count: int = CHECKED) -
     }
 
 
+def one_condition(kind: str, seed: int, size: int) -> dict[str, object]:
+    """Return the largest condition number, in the spectral norm, of a family at `CHECKED` fresh parameters."""
+    own = family(kind, size, seed=seed)
+    found = torch.linalg.cond(own(fresh(own, CHECKED, seed))).max()
+    return {"kind": kind, "seed": seed, "size": size, "condition": float(found)}
+
+
 def _outcome(fitted: nm.Surrogate, p: Tensor, exact: Tensor) -> dict[str, object]:
     return {
         "solves": fitted.report.exact_solves,
@@ -426,6 +433,11 @@ def take_difficulty(seed: int, kinds: Sequence[str] = KINDS) -> list[dict]:
     return [_said(one_difficulty(kind, seed)) for kind in kinds]
 
 
+def take_condition(seed: int) -> list[dict]:
+    """The largest condition number of each family at fresh parameters; of the chain for large matrices, too."""
+    return [_said(one_condition(kind, seed, size)) for kind, size in [*((k, 32) for k in KINDS), ("resonances", 128)]]
+
+
 def take_growth(seed: int, name: str) -> list[dict]:
     """What fits to a tolerance take as something grows: a key of `STEPS`."""
     values, kinds, settings = STEPS[name]
@@ -445,6 +457,7 @@ def _said(row: dict) -> dict:
 
 PARTS: dict[str, Callable[[int], list[dict]]] = {
     "difficulty": take_difficulty,
+    "condition": take_condition,
     **{name: partial(take_growth, name=name) for name in STEPS},
     "training": partial(take_training, operation="inverse", sampling="informed"),
     "ablation": partial(take_training, operation="inverse", sampling="uniform"),
@@ -495,10 +508,13 @@ def strongest(A: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def timed(problem: nm.Problem, surrogate: nm.Surrogate, refit: Callable, exact: dict, count: int, rounds: int) -> dict:
-    """Time evaluation, fit and exact methods in alternating rounds; return quartiles of the ratios of each round."""
+    """Time evaluation, fit and exact methods in alternating rounds; return quartiles of the ratios of each round.
+
+    The exact methods are given the matrices, as in all other studies, while a fit forms its own.
+    """
     p = fresh(problem.family, count, 0)
-    candidates = {"evaluation": lambda: surrogate(p), "fit": refit}
-    timings = compare(candidates | {name: (lambda f=f: f(p)) for name, f in exact.items()}, rounds=rounds)
+    A, candidates = problem.family(p), {"evaluation": lambda: surrogate(p), "fit": refit}
+    timings = compare(candidates | {name: (lambda f=f: f(A)) for name, f in exact.items()}, rounds=rounds)
     row = {"count": count, "conditions": timings.conditions}
     row |= {"solves": surrogate.report.exact_solves, "terms": surrogate.report.rank}
     for name in exact:
@@ -511,14 +527,11 @@ def timed(problem: nm.Problem, surrogate: nm.Surrogate, refit: Callable, exact: 
 
 
 def timed_inverse(kind: str, size: int, count: int = 400, rounds: int = 7) -> dict[str, object]:
-    """Time the fit of an inverse to `TOL`; forming A(p) counts for the exact methods and not for the map."""
+    """Time the fit of an inverse to `TOL`."""
     problem = nm.Problem(family(kind, size), nm.Inverse())
     surrogate = quietly(problem, tol=TOL)
     best = strongest(problem.family(fresh(problem.family, 2, 0)))
-    exact = {
-        "NumPy loop": lambda p: solvers.numpy_loop(problem.family(p)),
-        "strongest exact": lambda p: best(problem.family(p)),
-    }
+    exact = {"NumPy loop": solvers.numpy_loop, "strongest exact": best}
     row = timed(problem, surrogate, lambda: quietly(problem, tol=TOL), exact, count, rounds)
     return {"kind": kind, "size": size, "method": best.__name__, **row}
 
@@ -532,10 +545,10 @@ def timed_svd(
     """
     problem, train = timed_training(size, steps)
 
-    def loop(p: Tensor) -> list:
-        return [np.linalg.svd(a, full_matrices=False) for a in problem.family(p).numpy()]
+    def loop(A: Tensor) -> list:
+        return [np.linalg.svd(a, full_matrices=False) for a in A.numpy()]
 
-    exact = {"NumPy loop": loop, "strongest exact": lambda p: solvers.svd_by_gram(problem.family(p), 4)}
+    exact = {"NumPy loop": loop, "strongest exact": lambda A: solvers.svd_by_gram(A, 4)}
     row = timed(problem, train(), train, exact, count, rounds)
     return {"kind": "smooth", "size": size, "method": "svd_by_gram", "steps": steps, **row}
 

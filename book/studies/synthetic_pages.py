@@ -12,7 +12,7 @@ from studies import figures
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
-from studies.texts import between, conditions, listed, side, spread, times
+from studies.texts import at_least, between, conditions, listed, side, spread, times
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
@@ -20,6 +20,8 @@ ALIKE = 2.0
 ROUNDING = 1e-10
 # A verdict on sampling needs so many seeds, and quartiles that are so far from one on the same side.
 ENOUGH, CLEAR = 5, 1.1
+# Condition numbers above this are named.
+BAD = 1e3
 # Colours and marks of the ways, the same in all figures.
 WAYS = {
     "map in pieces": (figures.BLUE, "o"),
@@ -446,6 +448,22 @@ def training_gaps(rows: Sequence[dict]) -> dict[str, float]:
     return {k: middle(of(rows, k), lambda row: row["error"] / row["closed"])[1] for k in kinds}
 
 
+def conditioned(record: Record) -> str:
+    """Return in words the largest condition numbers over the seeds, of the families where they are large first."""
+    largest: dict[tuple[str, int], float] = {}
+    for x in record.numbers["condition"]:
+        key = x["kind"], x["size"]
+        largest[key] = max(x["condition"], largest.get(key, 0.0))
+    usual = sorted(((value, kind) for (kind, size), value in largest.items() if size == 32), reverse=True)
+    bad = [f"{value:.0e} ({TITLES[kind]})" for value, kind in usual if value > BAD]
+    rest = max(value for value, _ in usual if value <= BAD)
+    grown = [f"{value:.0e} ({TITLES[kind]}, n = {size})" for (kind, size), value in largest.items() if size > 32]
+    return (
+        f"The largest condition numbers at n = 32 are {listed(bad)}; those of the other families are at most "
+        f"{at_least(rest):g}. They can grow with the size: {listed(grown)}."
+    )
+
+
 def check(record: Record) -> None:
     """Assert what text, captions and descriptions of figures say in words."""
     rows = record.numbers["difficulty"]
@@ -498,6 +516,7 @@ def glue_all(record: Record) -> None:
     rows = record.numbers["difficulty"]
     for key, text in (("met", meeting), ("basis", basis_text), ("with-size", with_size), ("second", second_parameter)):
         glue(f"sx-{key}", text(record))
+    glue("sx-conditioned", conditioned(record))
     glue("sx-trained", training_text(record))
     glue("sx-size", 32)
     glue("sx-tol", study.TOL)

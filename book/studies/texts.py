@@ -62,6 +62,8 @@ def at_least(value: float, digits: int = 2) -> float:
 
 
 UNTIMED = "not timed"
+# Fewer rounds than this have a range in the place of quartiles.
+FEW = 5
 
 
 def without_nan(values: Iterable[float]) -> list[float]:
@@ -291,6 +293,8 @@ def conditions(*measured: Mapping[str, object]) -> str:
         >>> told |= {"processor": "AMD EPYC", "load_before": 0.3, "load_during": 0.02}
         >>> conditions(told)
         'Timed on 2026-11-28: AMD EPYC, 2 threads, 5 rounds; load before 0.3, other work 2 % of the processor.'
+        >>> conditions(told | {"rounds": 3}, told | {"rounds": 27})[42:121]
+        '3 to 27 rounds (of fewer than 5 the parentheses have the least and the largest)'
         >>> conditions(told, told | {"refused": "other work took 50%"})[-28:]
         ' 1 of 2 timings was refused.'
     """
@@ -306,14 +310,16 @@ def conditions(*measured: Mapping[str, object]) -> str:
     work = "unknown" if others is None else f"{_at_most(f'{100 * others:.0f}', len(good))} % of the processor"
     refused = len(measured) - len(good)
     left = f" {refused} of {len(measured)} timings {'was' if refused == 1 else 'were'} refused." if refused else ""
-    rounds = min(x["rounds"] for x in good)
+    fewest, most = (pick(x["rounds"] for x in good) for pick in (min, max))
+    rounds = f"{fewest} rounds" if fewest == most else f"{fewest} to {most} rounds"
+    rounds += f" (of fewer than {FEW} the parentheses have the least and the largest)" * (fewest < FEW)
     # Records that were published before times were judged one by one have no such entry.
     wild = sorted({name for x in good for name in x.get("unsteady", ())})
     some = "For some of them the" if len(good) > 1 else "The"
     # Their names have commas.
     quoted, plural = [f'"{name}"' for name in wild], "s" * (len(wild) > 1)
     left += f" {some} time{plural} of {listed(quoted)} varied too much to be published." if wild else ""
-    return f"Timed on {days}: {where}, {rounds} rounds; {load}other work {work}.{left}"
+    return f"Timed on {days}: {where}, {rounds}; {load}other work {work}.{left}"
 
 
 def _at_most(number: str, count: int) -> str:
