@@ -64,6 +64,8 @@ OWN = {
     | MOVING
     | {"model": "A", "delay_spread": 3e-8, "base_antennas": 2, "user_antennas": 1}
     | {"base_correlation": torch.eye(2), "user_correlation": torch.eye(1)},
+    "wireless.from_cir": {"a": torch.ones(1, 2, 2, 1, 3, 1) * 1j, "tau": torch.ones(1, 2, 3) * 1e-7, "times": None},
+    "wireless.from_paths": {"times": None},
 }
 
 
