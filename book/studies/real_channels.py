@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import neumatc as nm
-from studies import estimated, figures, provenance
+from studies import estimated, figures, munich, provenance
 from studies.estimated import BLIND, LINEAR, LMMSE, MAP, MISMATCHED, PER_TONE
 from studies.provenance import Record, Table
 from studies.texts import listed
@@ -52,7 +52,7 @@ def seeds(record: Record) -> range:
 
 
 def noisy(record: Record, size: str = SMALL, spreads: Sequence[float] = SPREADS) -> None:
-    """Record errors, rates and terms over delay spread and noise, under ``noisy`` by size: a list over the seeds each."""
+    """Record errors, rates and terms over delay spread and noise, under ``noisy`` by size: lists over the seeds."""
     snrs = SNRS[:3:2] if record.profile == "smoke" else SNRS
     points = []
     for spread, snr in ((spread, snr) for spread in spreads for snr in snrs):
@@ -199,13 +199,23 @@ def glue_large(record: Record) -> None:
 
 
 def drops(record: Record) -> None:
-    """Record what ways keep of the rate of UMi drops with path loss, from estimates of one pilot each: ``drops``."""
+    """Record what ways keep of the rate, from estimates of one pilot each: ``drops`` of UMi with path loss."""
+    setting = {"users": 8, "subcarriers": tones(record), "dtype": torch.complex128}
     record.numbers["drops"] = [
-        dropped(
-            nm.wireless.drop("UMi", users=8, subcarriers=tones(record), seed=seed, dtype=torch.complex128), seed=seed
-        )
-        for seed in seeds(record)
+        dropped(nm.wireless.drop("UMi", seed=seed, **setting), seed=seed) for seed in seeds(record)
     ]
+
+
+def traced(record: Record) -> None:
+    """Record the same of the users of Munich, ``munich``: one place, several draws of the noise."""
+    found = munich.users()
+    half, f = tones(record) // 2, torch.arange(tones(record), dtype=torch.float64)[:, None]
+    f = (f - half) * estimated.SPACING
+    # Of each user the first of its two antennas.
+    channel = nm.wireless.Channel(
+        found.coefficients[..., :1].to(torch.complex128), found.delays, f.min().item(), f.max().item(), frequencies=f
+    )
+    record.numbers["munich"] = [dropped(channel, seed=seed) for seed in seeds(record)]
 
 
 def dropped(channel: nm.wireless.Channel, noise: float = DROP_NOISE, seed: int = 0) -> dict[str, object]:
@@ -261,41 +271,38 @@ def rates(H: NDArray, W: NDArray, noise: float) -> NDArray:
 
 
 def drops_table(record: Record) -> Table:
-    """Tabulate the parts of the rate that ways keep over the drops."""
-    found = record.numbers["drops"]
-    knows = {
-        PER_TONE: KNOWS[PER_TONE],
-        MAP: KNOWS[MAP],
-        BY_USER: KNOWS[MAP],
-        MISMATCHED: KNOWS[MISMATCHED],
-        OWN: KNOWS[LMMSE],
-    }
-    rows = [
-        [way, what, percent([drop["sum"][way] for drop in found])]
-        + [percent([pick(drop["users"][way]) for drop in found]) for pick in (middle, min)]
-        for way, what in knows.items()
-    ]
-    return Table(["way", "has to know", "sum rate, %", "user in the middle, %", "user who keeps least, %"], rows)
+    """Tabulate the parts of the rate that ways keep, over the drops and over draws of the noise in Munich."""
+    rows = []
+    for way in _DROPPED.values():
+        row = [way]
+        for found in (record.numbers["drops"], record.numbers["munich"]):
+            row += [percent([one["sum"][way] for one in found]), percent([middle(one["users"][way]) for one in found])]
+        rows.append(row)
+    header = ["part of the rate, %", "UMi: all users", "UMi: user in the middle"]
+    return Table([*header, "Munich: all users", "Munich: user in the middle"], rows)
 
 
 def glue_drops(record: Record) -> None:
-    """Glue what the text says of the drops."""
-    found = record.numbers["drops"]
-    apart = [max(drop["powers"]) - min(drop["powers"]) for drop in found]
-    sums = {key: middle([drop["sum"][way] for drop in found]) for key, way in _DROPPED.items()}
-    values = {
-        "drops": len(found),
-        "apart-least": min(apart),
-        "apart-most": max(apart),
-        "power-least": min(min(drop["powers"]) for drop in found),
-        "power-most": max(max(drop["powers"]) for drop in found),
-        "terms-alone-least": min(min(drop["terms_alone"]) for drop in found),
-        "terms-alone-most": max(max(drop["terms_alone"]) for drop in found),
-        "terms-least": min(drop["terms"] for drop in found),
-        "terms-most": max(drop["terms"] for drop in found),
-    } | {f"sum-{key}": 100 * value for key, value in sums.items()}
-    for key, value in values.items():
-        provenance.glue(f"rc-drop-{key}", value)
+    """Glue what the text says of the drops and of Munich."""
+    for name, found in (("drop", record.numbers["drops"]), ("munich", record.numbers["munich"])):
+        apart = [max(one["powers"]) - min(one["powers"]) for one in found]
+        values = {
+            "count": len(found),
+            "users": len(found[0]["powers"]),
+            "apart-least": min(apart),
+            "apart-most": max(apart),
+            "power-least": min(min(one["powers"]) for one in found),
+            "power-most": max(max(one["powers"]) for one in found),
+            "alone-least": min(min(one["terms_alone"]) for one in found),
+            "alone-most": max(max(one["terms_alone"]) for one in found),
+            "terms-least": min(one["terms"] for one in found),
+            "terms-most": max(one["terms"] for one in found),
+        }
+        for key, way in _DROPPED.items():
+            values[f"sum-{key}"] = 100 * middle([one["sum"][way] for one in found])
+            values[f"least-{key}"] = 100 * middle([min(one["users"][way]) for one in found])
+        for key, value in values.items():
+            provenance.glue(f"rc-{name}-{key}", value)
 
 
 _DROPPED = {"tone": PER_TONE, "map": MAP, "user": BY_USER, "mismatched": MISMATCHED, "own": OWN}
@@ -363,15 +370,16 @@ def glue_irregular(record: Record) -> None:
 
 def paper_table(record: Record) -> Table:
     """Tabulate what the paper says beside what was measured here."""
-    point, found = at(record), record.numbers["drops"]
-    kept = [drop["sum"][MAP] for drop in found]
+    point = at(record)
+    kept = {name: percent([one["sum"][MAP] for one in record.numbers[name]]) for name in ("drops", "munich")}
     rows = [
-        ["channel knowledge", "not known to us", "least-squares estimates with noise"],
-        ["accuracy", "called acceptable", f"error {shown(point['error'][MAP])}; exact tone by tone, from the same "
-         f"estimates, {shown(point['error'][PER_TONE])}"],
-        ["sum rate kept, %", "not known to us", f"users of equal power: {percent(point['rate'][MAP])}; "
-         f"UMi drops: {percent(kept)}"],
-    ]  # fmt: skip
+        ["knowledge of the channel", "not known to us", "least-squares estimates with noise"],
+        ["error of the map", "called acceptable", shown(point["error"][MAP])],
+        ["error of exact results from the same estimates", "not known to us", shown(point["error"][PER_TONE])],
+        ["rate kept by the map, %: users of equal power", "not known to us", percent(point["rate"][MAP])],
+        ["UMi drops", "not known to us", kept["drops"]],
+        ["Munich", "not known to us", kept["munich"]],
+    ]
     return Table(["", "paper (its task)", "this run"], rows)
 
 
@@ -387,12 +395,13 @@ def check(record: Record) -> None:
         for i in range(len(point["terms"])):
             assert error[LMMSE][i] < error[MAP][i] < error[PER_TONE][i], "between the two in every draw"
             assert rate[PER_TONE][i] < rate[MAP][i], "and a larger rate than tone by tone"
-    for row in record.numbers["drops"]:
+    for row in (*record.numbers["drops"], *record.numbers["munich"]):
         parts = row["sum"]
         assert parts[PER_TONE] < parts[MAP] < parts[BY_USER] < parts[OWN], "each user alone is better, LMMSE best"
     check_irregular(record.numbers["irregular"])
     if record.profile != "smoke":
         check_sizes(record)
+        check_large(record.numbers["noisy"][LARGE])
 
 
 def check_irregular(found: dict[str, dict]) -> None:
@@ -422,8 +431,19 @@ def check_sizes(record: Record) -> None:
     assert max(blind) < 1.25, "the variance need not be given"
     point = at(record)
     assert middle(point["rate"][MAP]) > middle(point["rate"][MISMATCHED]), "better than the covariance of any delay"
+    check_users(record.numbers["drops"], record.numbers["munich"])
     found = record.numbers["irregular"]
     assert all(own["found"] < own["made"] for kind, own in found.items() if kind.endswith("small")), "some are missed"
+
+
+def check_users(drops: Sequence[dict], munich: Sequence[dict]) -> None:
+    """Assert what the text says of near and far users."""
+    least = {way: middle([min(row["users"][way]) for row in drops]) for way in _DROPPED.values()}
+    assert least[PER_TONE] < least[MAP] < least[BY_USER] < least[OWN], "of the user who keeps least"
+    assert least[OWN] > 2 * max(least[way] for way in (PER_TONE, MAP, BY_USER, MISMATCHED)), "only the true covariance"
+    for row in drops:
+        assert row["powers"][int(np.argmin(row["users"][PER_TONE]))] < -10, "pilots far below the noise"
+    assert all(row["sum"][MISMATCHED] > row["sum"][MAP] for row in munich), "any delay is better there"
 
 
 def check_large(points: Sequence[dict]) -> None:
@@ -433,3 +453,6 @@ def check_large(points: Sequence[dict]) -> None:
         assert error[LMMSE] < error[MAP] < error[PER_TONE], "between the two"
         assert rate[MAP] < rate[LMMSE], "the true covariance wins"
         assert rate[MAP] > rate[PER_TONE] or point["spread"] == LONG, "tone by tone wins with the longest delays alone"
+    medians = [{key: {way: middle(p[key][way]) for way in KNOWS} for key in ("error", "rate")} for p in points]
+    nearer = [m for m in medians if m["error"][MAP] < m["error"][MISMATCHED]]
+    assert any(m["rate"][MAP] < m["rate"][MISMATCHED] for m in nearer), "less error and less of the rate"
