@@ -20,6 +20,7 @@ from neumatc.piece import chain
 from neumatc.pieces import Pieces
 from neumatc.problem import Problem
 from neumatc.report import Report, StopReason, library_version
+from neumatc.turns import Straight, straightened, told
 from neumatc.watch import ENDINGS, Watch, memory
 
 # Snapshots that `fit_many` fits at once: on a CPU about what its caches hold, on a GPU what fills it.
@@ -49,7 +50,9 @@ def fit(
     Give a tolerance, or a rank. With a tolerance the box is split into pieces until the residual is at most ``tol`` in
     each, and Phi has local support; near poles it is rational, and smooth results of three and more parameters are one
     sparse polynomial (`Pieces`). With a rank alone there is one map for the whole box, in closed form: the paper's
-    (`ClosedForm`). ``surrogate.report`` says what it took, whether the tolerance
+    (`ClosedForm`). Phases that turn fast with all of a column or row of A, as those of a receiver whose window begins
+    early, are taken out before, and put back at evaluation (`neumatc.turns`); the report names the delay.
+    ``surrogate.report`` says what it took, whether the tolerance
     is met, and where it is not.
 
     Args:
@@ -192,8 +195,13 @@ def _fit(
     for batch in _batches(problems, method, rank, tol, budget, progress):
         begin = time.perf_counter()
         price = start.report.evaluation_seconds if start is not None and isinstance(method, Pieces) else None
+        # Pieces take nodes of a start, others its maps.
+        straight = watch.attempt(lambda batch=batch: _straight(batch, None if isinstance(method, Pieces) else start))
+        if isinstance(straight, BaseException):
+            found += [straight] * len(batch)
+            continue
         tasks = []
-        for problem in batch:
+        for problem in straight:
             settings = method.settings()
             report = Report(type(method).__name__, settings, rank or 0, seed, tol, budget, version=library_version())
             generator = torch.Generator().manual_seed(seed)
@@ -213,6 +221,17 @@ def _fit(
     return _complete(found)
 
 
+@torch.inference_mode(False)
+def _straight(problems: Sequence[Problem], start: Surrogate | None) -> list[Problem]:
+    """Return problems without what turns fast in A, or where there is a start, without what turns in that."""
+    families = [problem.family for problem in problems]
+    if start is None:
+        families = [straightened(problem.family, problem.operation) for problem in problems]
+    elif start.turns is not None:
+        families = [Straight(family, start.turns) for family in families]
+    return [p if f is p.family else Problem(f, p.operation) for p, f in zip(problems, families)]
+
+
 def _finished(
     task: Task, maps: list[FactorMap], begin: float, many: int, price: float | None, *, brief: bool = False
 ) -> Surrogate:
@@ -225,9 +244,12 @@ def _finished(
         task.note("the family's sparse matrices were made dense")
     if brief:
         task.note("the map was there when the fit was ended")
+    turns = family.turns if isinstance(family, Straight) else None
+    if turns is not None:
+        task.note(told(turns, family.box, family.shape[0]))
     maps = maps if brief else _guided(task, maps)
     report.seconds = (time.perf_counter() - begin) / many
-    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report)
+    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report, turns)
     if price is None:
         price = math.nan if brief else advice.seconds_per_value(surrogate)
     advice.conclude(task, surrogate, price, stacklevel=6)

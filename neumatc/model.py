@@ -18,9 +18,12 @@ from neumatc.linalg import real_rows
 from neumatc.local import PiecewisePolynomials
 from neumatc.operations import Operation
 from neumatc.report import Report, Shown
+from neumatc.turns import require_turns, turn_, turned
 
 # Working memory, beside the output, of an evaluation for which the caller sets no budget.
 _DEFAULT_WORKING_BYTES = 64 * 2**20
+# Bytes that the phases of a row or column take, for each parameter.
+_TURNING = 64
 
 
 class FactorMap(nn.Module):
@@ -107,8 +110,7 @@ class FactorMap(nn.Module):
 class Surrogate(Shown, nn.Module):
     r"""A fitted map p -> X(p), one product :math:`X_i(p) = C_i \times_3 \Phi_i(p)` per factor.
 
-    Made by `fit` or `load`, and checked: ValueError if maps, operation and box do not belong together. Safe to share
-    between threads as long as nobody converts it in place.
+    Made by `fit` or `load`; ValueError if maps, operation and box do not match. Threads share it until one converts it.
 
     Args:
         operation: The operation it stands for.
@@ -117,17 +119,24 @@ class Surrogate(Shown, nn.Module):
             guide, where vectors are followed as a block: see `Operation.guide`.
         box: The box of parameters.
         report: How it was fitted.
+        turns: By what rows and columns of A turn, which the maps leave out: see `neumatc.turns`. None: by nothing.
     """
 
     @checks.explained
     def __init__(
-        self, operation: Operation, shape: tuple[int, int], maps: Sequence[FactorMap], box: Box, report: Report
+        self,
+        operation: Operation,
+        shape: tuple[int, int],
+        maps: Sequence[FactorMap],
+        box: Box,
+        report: Report,
+        turns: Tensor | None = None,
     ):
         super().__init__()
         self.operation, self.shape, self.box, self.report = operation, tuple(shape), box, report
         self.maps = nn.ModuleList(maps)
-        self.register_buffer("lower", box.lower)
-        self.register_buffer("upper", box.upper)
+        for name, own in (("lower", box.lower), ("upper", box.upper), ("turns", turns)):
+            self.register_buffer(name, own)
         expected = [(factor.name, factor.shape) for factor in operation.factors(*self.shape)]
         found = [(m.name, m.shape) for m in self.maps]
         names, shapes = ([entry[i] for entry in found] for i in (0, 1))
@@ -135,6 +144,7 @@ class Surrogate(Shown, nn.Module):
             wanted = f"the factors {expected} of {operation} for `shape` {self.shape}"
             checks.require(False, "maps", wanted, found, "take those that a fit made")
         self._factors = operation.factors(*self.shape)
+        require_turns(turns, operation, self.shape, box, self.dtypes)
 
     @property
     def rank(self) -> int:
@@ -166,12 +176,12 @@ class Surrogate(Shown, nn.Module):
         """Bytes per parameter of the output, and of the working memory at its peak."""
         sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
         working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
-        # Parameters while they are scaled take up to 24 bytes each. An operation that brings its factors to their final
-        # form may need three times their memory, but not at the same time as the embedding. Of an unsorted
-        # batch each thread holds a block.
+        # Parameters take up to 24 bytes each while they are scaled. An operation that finishes its factors may need
+        # three times their memory, but not with the embedding. Of an unsorted batch each thread holds a block.
         final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
         held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
-        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension
+        turning = _TURNING * sum(self.shape) * (self.turns is not None)
+        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension + turning
 
     @property
     def device(self) -> torch.device:
@@ -287,9 +297,9 @@ class Surrogate(Shown, nn.Module):
         return super().to(*map(_real, args), **{name: _real(value) for name, value in kwargs.items()})
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Surrogate:
-        box = self.box
+        box, turns = self.box, self.turns
         super()._apply(fn, recurse)
-        self.box = box.to(self.lower.device)
+        self.box, self.turns = box.to(device := self.lower.device), turns if turns is None else turns.to(device)
         self.lower, self.upper = self.box.lower, self.box.upper
         self.__dict__.pop("_bytes", None)
         return self
@@ -329,7 +339,10 @@ def _evaluated(
         for start in range(0, len(p), rows):
             end = min(start + rows, len(p))
             values = [output[start * points : end * points] for output in outputs]
-            evaluate(operation, *own, cube(p[start:end]), values)
+            x = cube(p[start:end])
+            evaluate(operation, *own, x, values)
+            if surrogate.turns is not None:
+                turn_(operation, surrogate.shape, surrogate.turns, x, values)
             if checks.flag("orthonormal", orthonormal):
                 operation.orthonormalize_(values)
     return operation.pack(outputs)
@@ -396,6 +409,8 @@ def _through(surrogate: Surrogate, p: Tensor) -> Tensor | tuple[Tensor, ...]:
                 y.copy_(x)
         surrogate.operation.finish(fitted, out)
         fitted = out
+    if surrogate.turns is not None:
+        fitted = turned(surrogate.operation, surrogate.shape, surrogate.turns, x, fitted)
     return surrogate.operation.pack(fitted)
 
 

@@ -46,9 +46,9 @@ class Factor(NamedTuple):
 class Operation(ABC):
     """A matrix operation: what is computed, and how an answer is checked without knowing the exact one.
 
-    Factors travel as a tuple of tensors, each with the batch first, in the order of `factors`. Subclasses are frozen
-    dataclasses whose fields are plain numbers, so that a saved surrogate can name its operation. They give `factors`,
-    `exact`, and `residual` or `loss`; what else they can do they declare, in the attributes that follow.
+    Factors travel as a tuple of tensors, batch first, in the order of `factors`. Subclasses are frozen dataclasses of
+    plain numbers, by which a file names them. They give `factors`, `exact`, and `residual` or `loss`; what else they
+    can do they declare, in the attributes that follow.
     """
 
     registry: dict[str, type[Operation]] = {}
@@ -74,6 +74,9 @@ class Operation(ABC):
     """Which factors have orthonormal columns (wide ones: rows) in the exact solution."""
     powers: tuple[float, ...] = ()
     """How each factor grows with A, as a power of it; empty where that is not the whole of it."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """By which phases the rows and columns of each factor turn where those of A do: of its ``"rows"``, its
+    ``"columns"``, with ``-`` in front conjugate, or ``""``, none; empty if that is not all. See `neumatc.turns`."""
     order: str = ""
     """Where that is a choice, how columns are ordered; ``"followed"``: their labels are kept."""
     packed: type[tuple] | None = None
@@ -85,8 +88,8 @@ class Operation(ABC):
         for method, declared in (("improved", "newton"), ("finish", "finishes"), ("error_bound", "bounds")):
             if method in vars(cls):
                 setattr(cls, declared, True)
-        if vars(cls).keys() & {"exact", "system"} and "refined" not in vars(cls):  # that of another solution
-            cls.refined = Operation.refined
+        if vars(cls).keys() & {"exact", "system"}:  # what is known of another solution is not known of this one
+            cls.refined, cls.turns = (vars(cls).get(own, getattr(Operation, own)) for own in ("refined", "turns"))
         cls.__repr__ = vars(cls).get("__repr__", Operation.__repr__)  # in the place of that of a dataclass
         checks.register(Operation.registry, cls)
 
@@ -108,17 +111,15 @@ class Operation(ABC):
     def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """Return A as it is meant, and a mask (B,) of what `exact` does not refuse at sight, as not Hermitian.
 
-        In the precision in which A came, in which alone rounding can be told. Of what is refused nothing is right:
-        residuals and bounds count as Inf.
+        In the precision in which A came, which tells rounding. Residuals and bounds of what is refused count as Inf.
         """
         return A, torch.ones(len(A), dtype=torch.bool, device=A.device)
 
     def cost(self, m: int, n: int) -> float:
         """Approximate number of floating-point operations of one exact solution for a real m x n matrix.
 
-        Leading terms only (Golub and Van Loan, *Matrix Computations*, 2013), as if everything were real: whoever counts
-        takes four times as many for complex matrices. How fast a processor runs them, which for small matrices and for
-        eigenvalues is slowly, is not in it. From `work`, by default that of a thin singular value decomposition.
+        Leading terms only (Golub and Van Loan, *Matrix Computations*, 2013), of real matrices: whoever counts takes
+        four times as many for complex ones. How fast they run is not in it. From `work`, by default that of a thin SVD.
         """
         short, long = sorted((m, n))
         return self.work[0] * long * short**2 + self.work[1] * short**3
@@ -161,7 +162,7 @@ class Operation(ABC):
         """Solve in twice the working precision: factors and proved bounds of their relative error (B,), or None.
 
         A is in double precision; a bound is Inf where nothing is proved. For what `certify` cannot bound otherwise. A
-        class with its own `exact` or `system` does not inherit it.
+        class with its own `exact` or `system` does not inherit it, nor `turns`.
         """
         return None
 
@@ -299,6 +300,7 @@ class Inverse(LinearOperation):
     """
 
     certainty, work, needs = "bound", (0, 2), "A is regular"
+    turns = (("-columns", "-rows"),)
     remedy = "A is singular at all parameters tried: take nm.PseudoInverse(rank=...) where its rank is constant"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -452,6 +454,11 @@ class RZF(Paired, _Regularized, _NormalEquations):
             super().__post_init__()
 
     @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        # A covariance beside the channel turns with its rows.
+        return (("-columns", "" if self.noise == "beside" else "-rows"),)
+
+    @property
     def _white(self) -> bool:
         """Whether the noise is s I, and not of each antenna, or beside the channel."""
         return isinstance(self.noise, float)
@@ -529,6 +536,8 @@ class LMMSE(RZF):
     systems is solved, without an inverse. Coloured noise: m >= n, :math:`X = (H^H R^{-1} H + I)^{-1} H^H R^{-1}`, in
     double precision. Each residual then takes a Cholesky factorisation of R as well.
 
+    Timing, of all users or of each, turns columns of H and rows of X alike: a fit takes it out first (`turns`).
+
     With ``unbiased`` every row x_k is divided by :math:`d_k = x_k h_k`, with the columns h_k of H, so that the signal
     comes through as it is: X y = x + e, as Sionna's ``lmmse_equalizer`` returns it. The variance of e, which a demapper
     takes, is 1 / d_k - 1 for exact filters, and `wireless.post_equalisation_noise` for any.
@@ -561,6 +570,7 @@ class LMMSE(RZF):
     """
 
     unbiased: bool = False
+    turns = RZF.turns
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -655,7 +665,7 @@ class PseudoInverse(_NormalEquations):
 
     rank: int | None = None
     rcond: float | None = None
-    work, needs = (8, 20), "A has full rank, or that of `rank`"
+    work, needs, turns = (8, 20), "A has full rank, or that of `rank`", (("-columns", "-rows"),)
     remedy = "no A has full rank: take nm.PseudoInverse(rank=...) where the rank is constant, or rcond=..."
 
     @checks.explained

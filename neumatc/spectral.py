@@ -239,6 +239,7 @@ class SVD(_Spectral):
     """
 
     orthonormal, powers, packed = (0, 2), (0, 1, 0), SVDFactors
+    turns = (("rows", ""), ("", ""), ("", "columns"))
 
     def _described(self, m: int, n: int, k: int) -> tuple[Factor, ...]:
         return Factor("U", (m, k)), Factor("S", (k,), "real"), Factor("Vh", (k, n))

@@ -19,7 +19,8 @@ from neumatc.operations import Operation
 from neumatc.report import Report
 
 _FORMAT = "neumatc-surrogate"
-_VERSION = 2
+# Of a file, and of one with turns, which whoever reads the first alone would leave out.
+_VERSION, _TURNED = 2, 3
 # More than any fit takes: what a file may name before something is made of it.
 _MOST_AXES, _MOST_ROWS, _MOST_TEXT = 1000, 2**31, 2**23
 # What reading a damaged file can end in, and how much of it is told: a message can print what the file holds.
@@ -51,12 +52,14 @@ def save(surrogate: Surrogate, path: str | os.PathLike) -> None:
     """
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     tensors, maps = {"lower": surrogate.lower, "upper": surrogate.upper}, []
+    if surrogate.turns is not None:
+        tensors["turns"] = surrogate.turns
     for i, m in enumerate(surrogate.maps):
         tensors |= {f"{i}.core": m.numbers} | {f"{i}.weights.{k}": w.clone() for k, w in m.weights.items()}
         maps.append({"name": m.name, "complex": m.is_complex, "embedding": _describe(m.embedding)})
     header = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _VERSION if surrogate.turns is None else _TURNED,
         "shape": surrogate.shape,
         "operation": _describe(surrogate.operation),
         "maps": maps,
@@ -115,8 +118,8 @@ def load(path: str | os.PathLike, device: torch.device | str = "cpu") -> Surroga
 
 def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
     kind, version = header.get("format"), header.get("version")
-    if kind != _FORMAT or version > _VERSION:
-        raise ValueError(f"expected {_FORMAT} up to version {_VERSION}, got {kind} version {version}; update neumatc")
+    if kind != _FORMAT or version > _TURNED:
+        raise ValueError(f"expected {_FORMAT} up to version {_TURNED}, got {kind} version {version}; update neumatc")
     if header.pop("sha256") != digest(tensors, header):
         raise ValueError("its checksum differs from the one in the file")
     _require_finite(tensors)
@@ -138,7 +141,8 @@ def _assemble(header: dict, tensors: dict[str, Tensor]) -> Surrogate:
         maps.append(FactorMap(entry["name"], core, embedding, weights))
     operation = _build(Operation.registry, header["operation"])
     box = Box(tensors["lower"], tensors["upper"], **header["box"])
-    return Surrogate(operation, shape, maps, box, Report.from_dict(header["report"]))
+    turns = tensors["turns"] if version == _TURNED else None
+    return Surrogate(operation, shape, maps, box, Report.from_dict(header["report"]), turns)
 
 
 def _require_finite(tensors: dict[str, Tensor]) -> None:

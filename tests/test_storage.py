@@ -188,6 +188,46 @@ def rewrite(path, tensors=None, header=None):
     safetensors.torch.save_file(new, path, {"neumatc": json.dumps(content)})
 
 
+def turning(operation=None, dtype=torch.complex64, **settings):
+    """A random surrogate whose rows and columns turn."""
+    base = random_surrogate(operation or nm.LMMSE(noise=0.1), 4, 3, dtype)
+    box = nm.Box(base.lower, base.upper, **settings)
+    slopes = torch.linspace(-900, 900, 7, dtype=torch.float64)[:, None]
+    return nm.Surrogate(base.operation, (4, 3), base.maps, box, base.report, slopes)
+
+
+def test_turns_go_round(path):
+    surrogate = turning()
+    nm.save(surrogate, path)
+    loaded, p = nm.load(path), parameters(5)
+    assert torch.equal(loaded.turns, surrogate.turns) and torch.equal(loaded(p), surrogate(p))
+    # Whoever knows nothing of turns must not take the maps for the whole.
+    assert b'"version": 3' in path.read_bytes().replace(b"\\", b"")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"turns": None},
+        {"turns": torch.zeros(6, 1, dtype=torch.float64)},
+        {"turns": torch.zeros(7, 2, dtype=torch.float64)},
+        {"turns": torch.zeros(7, 1)},
+        {"turns": torch.full((7, 1), torch.nan, dtype=torch.float64)},
+    ],
+    ids=["none", "rows", "columns", "precision", "NaN"],
+)
+def test_damaged_turns_are_refused(path, tensors):
+    nm.save(turning(), path)
+    rewrite(path, tensors)
+    assert_raises(ValueError, ["`path`", "damaged"], lambda: nm.load(path))
+
+
+def test_turns_that_cannot_be_are_refused():
+    cases = [{"dtype": torch.float32}, {"operation": nm.Subspace(rank=2)}, {"periodic": True}]
+    for settings in cases:
+        assert_raises(ValueError, ["`turns`"], lambda settings=settings: turning(**settings))
+
+
 def map_entry(**changes):
     settings = {"layers": 2, "width": 8, "frequency": 3.0}
     entry = {"name": "X", "complex": False, "embedding": {"class": "SinusoidalMLP", "settings": settings}}
@@ -201,12 +241,13 @@ DAMAGES = {  # name: (what to do to the file, words of the message)
     "text": (lambda path: path.write_text("hello, I am a text file and long enough"), ["damaged or of another kind"]),
     "bit of the length": (lambda path: flip(path, 8 * 3), ["damaged"]),
     "bit of the data": (lambda path: flip(path, -100), ["damaged"]),
-    "foreign": (lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path), ["version 2", "got None"]),
+    "foreign": (lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path), ["version 3", "got None"]),
     "foreign metadata": (
         lambda path: safetensors.torch.save_file({"a": torch.ones(2)}, path, {"x": "y"}),
         ["got None"],
     ),
-    "newer version": (lambda path: rewrite(path, header={"version": 3}), ["version 2", "got", "version 3", "update"]),
+    "newer version": (lambda path: rewrite(path, header={"version": 4}), ["version 3", "got", "version 4", "update"]),
+    "no turns": (lambda path: rewrite(path, header={"version": 3}), ["turns", "save"]),
     "other format": (lambda path: rewrite(path, header={"format": "x"}), ["neumatc-surrogate", "got x"]),
     "version as text": (lambda path: rewrite(path, header={"version": "1"}), ["save"]),
     "no operation": (lambda path: rewrite(path, header={"operation": None}), ["operation"]),

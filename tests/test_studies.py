@@ -66,7 +66,11 @@ def test_the_prose_of_a_chapter_is_short(path):
 
 
 @pytest.mark.parametrize(
-    "chapter", ["architecture", "beyond_the_inverse", "several_parameters", "to_the_limit", "training_search"]
+    "chapter",
+    [
+        *("architecture", "beyond_the_inverse", "several_parameters", "to_the_limit", "training_search"),
+        *("link_level", "wireless_precoding"),
+    ],
 )
 def test_a_chapter_opens_with_its_question_and_closes_with_what_it_does_not_show(chapter):
     cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells

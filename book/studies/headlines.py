@@ -216,6 +216,20 @@ HEADLINES = (
         "timing",
     ),
     Headline(
+        "wireless-precoding-solves",
+        "exact solves of the map of vectors, CDL-C at 100 ns",
+        "wireless_precoding/ladder/solves/0",
+        "count",
+        SOLVES,
+    ),
+    Headline(
+        "wireless-precoding-held",
+        "rate that held precoders lose with a linear receiver, as many solves",
+        "wireless_precoding/ladder/linear/held/0",
+        within=PIECES,
+        floor=ROUNDING,
+    ),
+    Headline(
         "synthetic-experiments-solves",
         "exact solves for the smooth family",
         "synthetic_experiments/difficulty/0/solves",

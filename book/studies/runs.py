@@ -39,12 +39,14 @@ HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose runs take no times, whatever records they show: `book` runs them side by side.
 UNTIMED = (
     "gauge_in_detail",
+    "link_level",
     "low_rankness",
     "measured",
     "rank_bounds",
     "real_channels",
     "synthetic_experiments",
     "training_search",
+    "wireless_precoding",
 )
 # Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes
 # minutes, on an idle one two seconds.

@@ -19,9 +19,11 @@ PLACE = "<!-- {} -->"
 BEGUN = {"wireless_inversion": ("wireless_trained",)}
 # Published records that a chapter shows at cpu and does not compute again.
 SHOWN = BEGUN | {
+    "link_level": ("link_level",),
     "measured": ("cases", "families", "speed", "draws"),
     "synthetic_experiments": ("synthetic_experiments",),
     "training_search": ("training_search", "training_around"),
+    "wireless_precoding": ("wireless_precoders",),
 }
 # How a cell of a notebook asks whether it computes a part.
 PART = re.compile(r"record\.computes\(\"([^\"]+)\"\)")

@@ -1,0 +1,305 @@
+"""The study of links: receivers that are what they say, runs that go on after a kill, and their statistics."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import eps
+from scipy.stats import binomtest
+from sionna.phy.mimo import StreamManagement
+from sionna.phy.ofdm import LMMSEEqualizer
+
+import neumatc as nm
+from studies import figures, link_level, link_pages, provenance
+from studies.link_level import BLOCK, ESTIMATED, EXACT, HELD, KNOWN, SMOOTHED, TOLD, Point, Setting, Size
+
+SMALL = Size(tones=48, slots=2, coded=96, message=48)
+LINK = Setting("CDL-C 300 ns", 2)
+
+
+def noisy(link, no=0.3):
+    """Received signals of random symbols, and what the link's receiver knows."""
+    H = link_level.channels(link.setting.channel, 0, link.size)
+    generator = torch.Generator().manual_seed(1)
+    shape = (link.size.slots, 1, H.shape[2], link_level.SYMBOLS, link.size.tones)
+    y, no = torch.randn(shape, dtype=H.dtype, generator=generator), torch.tensor(no)
+    if link.setting.csi == ESTIMATED:
+        return y, *link.estimator(y, no), no
+    h = H.permute(0, 2, 3, 1)[:, None, :, :, None, None].expand(-1, -1, -1, -1, -1, link_level.SYMBOLS, -1)
+    return y, h, torch.zeros((1,) * 7), no
+
+
+# Receivers
+
+
+@pytest.mark.parametrize("csi", [KNOWN, ESTIMATED])
+def test_the_exact_receiver_is_that_of_sionna(csi):
+    link = link_level.Link(Setting("UMi drop", 4, csi), SMALL)
+    given = noisy(link)
+    theirs = LMMSEEqualizer(link.grid, StreamManagement(np.ones((1, link_level.USERS), int), 1))(*given)
+    for own, other in zip(link.exact(*given), theirs, strict=True):
+        # They factorise matrices of 16 antennas, whose condition number is about that of the signal over the noise.
+        torch.testing.assert_close(own, other, rtol=0, atol=1000 * eps(torch.float32) * float(other.abs().max()))
+
+
+def test_a_block_that_gives_up_is_the_exact_receiver():
+    link = link_level.Link(LINK, SMALL)
+    given = noisy(link)
+    for own, other in zip(link.block(*given), link.exact(*given), strict=True):
+        assert torch.equal(own, other)
+    assert link.block.report.exact
+
+
+def test_the_held_receiver_is_exact_on_a_flat_channel_alone():
+    link = link_level.Link(LINK, SMALL)
+    y, h, err_var, no = noisy(link)
+    flat = h[..., :1].expand_as(h)
+    for channel, same in ((flat, True), (h, False)):
+        own, other = (
+            call(y, channel, err_var, no, *more)[0]
+            for call, more in ((link_level.held, (link.grid,)), (link.exact, ()))
+        )
+        assert (float((own - other).abs().max()) < 1e-5) == same
+
+
+def test_smoothed_estimates_are_nearer_and_know_their_error():
+    link = link_level.Link(Setting("CDL-C 30 ns", 2, ESTIMATED), Size(96, 2, 96, 48))
+    H = link_level.channels("CDL-C 30 ns", 0, link.size).permute(0, 2, 3, 1)[:, None, :, :, None, None]
+    no = torch.tensor(0.05)
+    x = torch.zeros((2, link_level.USERS, 1, link.grid.num_data_symbols), dtype=torch.complex64)
+    y = (H[:, 0, :, :, 0] * link.mapped(x)[:, None, :, 0]).sum(dim=2)[:, None]
+    noise = torch.randn((*y.shape, 2), generator=torch.Generator().manual_seed(0))
+    y = y + torch.view_as_complex(noise) * (no / 2).sqrt()
+    (h, told), (theirs, _) = link_level.smoothed(y, float(no), link.grid), link.estimator(y, no)
+    own, other = (float((found - H).abs().square().mean()) for found in (h, theirs))
+    assert own < other / 2
+    assert own / 2 < float(told.mean()) < own * 2
+
+
+# Simulation
+
+
+def test_batches_are_repeated_and_differ():
+    first, again = (link_level.simulate(link_level.Link(LINK, SMALL), 5.0, 0) for _ in range(2))
+    assert first == again
+    assert set(first["lost"]) == {EXACT, BLOCK, HELD}
+    assert first["lost"] != link_level.simulate(link_level.Link(LINK, SMALL), 5.0, 1)["lost"]
+
+
+def test_no_block_is_lost_without_noise_and_all_are_in_much():
+    link = link_level.Link(Setting("CDL-C 30 ns", 6, ESTIMATED), SMALL)
+    blocks = SMALL.slots * link_level.USERS
+    for snr_db, digit in ((60.0, "0"), (-20.0, "1")):
+        lost = link_level.simulate(link, snr_db, 0)["lost"]
+        assert lost == dict.fromkeys((EXACT, BLOCK, HELD, TOLD, SMOOTHED), digit * blocks)
+
+
+@pytest.mark.parametrize(("name", "value"), [("channel", "CDL-C"), ("bits", 3), ("csi", "none")])
+def test_unknown_settings_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`: expected one of"):
+        Setting(**{"channel": "UMi drop", "bits": 2, name: value})
+
+
+def test_the_block_keeps_what_its_tolerance_says():
+    """On almost all tones: a map may exceed its tolerance on one per cent of them."""
+    found = link_level.sinr_losses("CDL-C 30 ns", 8.0, size=Size(slots=1, tones=1024))
+    assert 0 < found["mean"] < 10 * math.log10(1 + link_level.TOL**2)
+    assert found["above"] < 0.02
+    assert found["largest"] < 10 * 10 * math.log10(1 + link_level.TOL**2)
+
+
+# Runs that go on
+
+
+def batches(path):
+    return json.loads(path.read_text("utf-8"))["batches"]
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    whole = Point(LINK, 0.0, SMALL, tmp_path / "whole")
+    for batch in range(3):
+        whole.add(link_level.simulate(link_level.Link(LINK, SMALL), 0.0, batch))
+    real, errors = link_level.simulate, int(whole.lost(EXACT).sum())
+    monkeypatch.setattr(link_level, "next_level", lambda found, *_: None if found and found[0.0].done(errors) else 0.0)
+
+    def killed(link, snr_db, batch):
+        if batch == 1:
+            raise KeyboardInterrupt
+        return real(link, snr_db, batch)
+
+    monkeypatch.setattr(link_level, "simulate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        link_level.advance([LINK], 60, tmp_path / "killed", SMALL, errors)
+    assert len(Point(LINK, 0.0, SMALL, tmp_path / "killed").batches) == 1
+    monkeypatch.setattr(link_level, "simulate", real)
+    assert link_level.advance([LINK], 60, tmp_path / "killed", SMALL, errors) == []
+    assert batches(Point(LINK, 0.0, SMALL, tmp_path / "killed").path) == batches(whole.path)
+
+
+def test_a_run_that_is_killed_as_it_writes_leaves_the_batches_before(tmp_path, monkeypatch):
+    point = fake(tmp_path, 0.0, ["0" * 8])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            point.add(sent(1, "1" * 8))
+    assert [batch["batch"] for batch in fake(tmp_path, 0.0, []).batches] == [0]
+    with pytest.raises(ValueError, match="`batch`: expected number 1, got 2"):
+        fake(tmp_path, 0.0, []).add(sent(2, "1" * 8))
+
+
+def test_batches_of_another_size_are_refused(tmp_path):
+    fake(tmp_path, 0.0, ["0" * 8])
+    with pytest.raises(ValueError, match="move it away"):
+        Point(LINK, 0.0, Size(), tmp_path)
+
+
+def test_time_that_is_over_stops_a_run(tmp_path):
+    assert link_level.advance([LINK], 0, tmp_path, SMALL) == [LINK]
+    assert not list(tmp_path.iterdir())
+
+
+# Statistics
+
+
+def sent(batch, exact, block=None, **others):
+    return {
+        "batch": batch,
+        "lost": {EXACT: exact, BLOCK: block or exact, HELD: exact, TOLD: exact} | others,
+        BLOCK: {"exact": "", "solves": 9, "pieces": 1},
+        SMOOTHED: {"exact": "", "solves": 7, "pieces": 1},
+    }
+
+
+def fake(place, level, lost, setting=LINK, **others):
+    point = Point(setting, level, SMALL, place)
+    for text in lost:
+        point.add(sent(len(point.batches), text, **others))
+    return point
+
+
+@pytest.mark.parametrize(("lost", "blocks"), [(0, 10), (3, 50), (100, 1000), (7, 7)])
+def test_intervals_are_those_of_clopper_and_pearson(lost, blocks):
+    theirs = binomtest(lost, blocks).proportion_ci(0.95, "exact")
+    assert link_level.interval(lost, blocks) == pytest.approx((theirs.low, theirs.high), rel=1e-6)
+
+
+def test_a_shifted_curve_is_lost_by_its_shift():
+    """Blocks are lost below a threshold of their own, the other receiver's half a step later."""
+    rng = np.random.default_rng(3)
+    threshold, levels = rng.logistic(3.0, 1.0, size=(4000, 4)), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    exact, other = ([threshold + shift > level for level in levels] for shift in (0.0, 0.5))
+    low, value, high = link_level.losses(levels, exact, other, 200)
+    assert abs(value - 0.5) < 0.1
+    assert low < value < high < low + 0.5
+    assert link_level.losses(levels, exact, exact, 50) == (0.0, 0.0, 0.0)
+    assert all(map(math.isnan, link_level.losses(levels[:2], exact[:2], other[:2], 50)))
+
+
+def test_levels_go_on_until_all_curves_are_crossed(tmp_path):
+    link, most, some, few = Setting("UMi drop", 2, ESTIMATED), "1" * 8, "1" + "0" * 7, "0" * 8
+
+    def following():
+        found = link_level.points(link, SMALL, tmp_path)
+        return link_level.next_level(found, link, errors=1)
+
+    start, step = link_level.START[ESTIMATED][2], link_level.STEP
+    assert following() == start
+    point = fake(tmp_path, start, [few], link, **{SMOOTHED: few})
+    assert following() == start  # no error yet
+    point.add(sent(1, most, **{SMOOTHED: few}))
+    assert following() == start - step  # smoothed estimates lose too little to begin with
+    fake(tmp_path, start - step, [most], link, **{SMOOTHED: most})
+    assert following() == start + step
+    fake(tmp_path, start + step, [few, few, some], link, **{SMOOTHED: few})
+    assert following() is None
+
+
+def test_points_tell_what_one_receiver_lost_and_the_other_did_not(tmp_path):
+    found = link_level.compared(fake(tmp_path, 0.0, ["11000000"], block="10110000"))
+    assert (found["blocks"], found["slots"]) == (8, 2)
+    own = found["receivers"][BLOCK]
+    assert (own["lost"], own["more"], own["fewer"], own["inside"]) == (3, 2, 1, True)
+    assert (own["solves"], own["left"]) == (9, 0)
+    assert not link_level.compared(fake(tmp_path / "far", 0.0, ["0" * 8], block="1" * 8))["receivers"][BLOCK]["inside"]
+
+
+# Pages
+
+
+def recorded(tmp_path, block_late=0.0):
+    """A record of two curves, whose smoothed receiver is better by one step and whose block is later."""
+    rng, curves = np.random.default_rng(0), []
+    for csi in (KNOWN, ESTIMATED):
+        link, found = Setting("UMi drop", 4, csi), {}
+        threshold = rng.logistic(4.0, 1.0, size=3000 * 4)
+        for level in (2.0, 4.0, 6.0, 8.0):
+            exact, block, smooth = ((threshold + late > level).astype(int) for late in (0, block_late, -1.0))
+            texts = ["".join(map(str, x)) for x in (exact, block, smooth)]
+            found[level] = fake(tmp_path / csi, level, texts[:1], link, block=texts[1], **{SMOOTHED: texts[2]})
+        curves.append(link_level.curve(link, found, count=50))
+    record = provenance.Record("link_level", profile="smoke", device="cpu", seed=0)
+    sinr = [{"channel": "UMi drop", "snr_db": 8.0, "mean": 1e-4, "largest": 0.02, "above": 0.001, "variance": 0.01}]
+    sizes = {"tones": 48, "slots": 2, "coded": 96, "users": 4, "tol": 0.05, "errors": 100}
+    record.numbers |= {"curves": curves, "missing": ["CDL-C 30 ns"], "sinr": sinr, "sizes": sizes}
+    return record
+
+
+def test_pages_show_a_record(tmp_path):
+    figures.style()
+    record = recorded(tmp_path)
+    link_pages.check(record)
+    rows = link_pages.table(record).rows
+    assert [row[0] for row in rows] == [f"UMi drop, 16-QAM, {csi} channel" for csi in (KNOWN, ESTIMATED)]
+    assert rows[0][2:5] == ["4 of 4", "0 / 0", "0.000 (0.000 to 0.000)"]
+    assert rows[0][-1] == "" and rows[1][-1].startswith("-1.")
+    # A logistic law of scale one: its logarithm falls by nearly one for each dB where few are lost.
+    assert link_pages.resolution(record.numbers["curves"][0]) == pytest.approx(1 / link_level.ERRORS, rel=0.3)
+    figure = link_pages.figure(record)
+    assert len(figure.axes) == 2 and figures.faults(figure) == []
+    link_pages.glue_all(record)
+
+
+def test_a_record_that_refutes_the_chapter_stops_it(tmp_path):
+    with pytest.raises(AssertionError, match="inside"):
+        link_pages.check(recorded(tmp_path, block_late=1.0))
+    record = recorded(tmp_path / "good")
+    changed = copy.deepcopy(record)
+    changed.numbers["curves"][0]["loss"][BLOCK] = [0.03, 0.04, 0.05]
+    with pytest.raises(AssertionError, match="bar"):
+        link_pages.check(changed)
+    changed = copy.deepcopy(record)
+    changed.numbers["curves"][1]["points"][0]["receivers"][SMOOTHED]["lost"] = 12000
+    with pytest.raises(AssertionError, match="smoothing"):
+        link_pages.check(changed)
+
+
+def test_pages_say_what_is_not_simulated_yet(tmp_path):
+    record = recorded(tmp_path)
+    assert (
+        "decodes" in link_pages.smoothing(record)["finding"] and "better by 1." in link_pages.smoothing(record)["gain"]
+    )
+    assert "2 curves that reach a rate of 0.1, 2 lose at most" in link_pages.loss_sentence(record)
+    record.numbers["curves"].pop()
+    record.numbers["curves"][0]["loss"][BLOCK] = [math.nan] * 3
+    link_pages.check(record)
+    link_pages.glue_all(record)
+    assert "not simulated yet" in link_pages.smoothing(record)["finding"]
+    assert "No curve" in link_pages.loss_sentence(record)
+    record.numbers["curves"].pop()
+    with pytest.raises(AssertionError, match="something"):
+        link_pages.check(record)
+
+
+def test_the_study_covers_all_links():
+    assert len(set(link_level.SETTINGS)) == len(link_level.SETTINGS) == 24
+    first = link_level.SETTINGS[:8]
+    assert {x.channel for x in first} == set(link_level.CHANNELS) and {x.bits for x in first} == {2, 4, 6}
+    assert isinstance(link_level.Link(LINK, SMALL).block, nm.sionna.LMMSEEqualizer)
