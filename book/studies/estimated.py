@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,14 +17,16 @@ from sionna.phy.ofdm import LMMSEChannelEstimator, LSChannelEstimator, PilotPatt
 
 import neumatc as nm
 
-SPACING = 30e3
-# A cyclic prefix of 5G at that spacing: the delays that a receiver without knowledge of the channel allows for.
+# Of the tones of 5G, and of those of Wi-Fi (802.11ac), of which 64 are a block of 20 MHz.
+SPACING, WIFI = 30e3, 312.5e3
+# A cyclic prefix of 5G: the delays that a receiver without knowledge of the channel allows for.
 PREFIX = 2.34e-6
 # Antennas of the base station, and users of one antenna.
 SIZES = {"16 x 4": ((2, 4, 2), 4), "64 x 8": ((4, 8, 2), 8)}
 # Below what noise leaves in any of the cases: each map stops at its floor.
 TOL = 1e-3
 PER_TONE, AWARE, MAP = "tone by tone", "tone by tone, error known", "map of smoothed samples"
+BLIND = "map of smoothed samples, noise estimated"
 NEAREST, LINEAR = "Sionna, nearest pilot", "Sionna, linear"
 LMMSE, MISMATCHED = "Sionna, LMMSE, true covariance", "Sionna, LMMSE, covariance of any delay"
 # Largest batch of pairs of antennas for Sionna's LMMSE, which makes a filter of its own for each.
@@ -46,7 +48,9 @@ class Estimate:
         return self.f[::2]
 
 
-def estimate(size: str, spread: float, snr: float, tones: int = 624, seed: int = 0) -> Estimate:
+def estimate(
+    size: str, spread: float, snr: float, tones: int = 624, seed: int = 0, spacing: float = SPACING
+) -> Estimate:
     """Draw a CDL-C channel and its estimate at pilots.
 
     Args:
@@ -55,27 +59,35 @@ def estimate(size: str, spread: float, snr: float, tones: int = 624, seed: int =
         snr: Of an entry of the estimate, and of the receiver, in dB.
         tones: Even.
         seed: Of channel and noise.
+        spacing: Of the tones, in Hz.
     """
     antennas, users = SIZES[size]
     panel = {"base_antennas": antennas, "user_antennas": 1, "users": users, "seed": seed, "dtype": torch.complex128}
-    channel = nm.wireless.cdl("C", delay_spread=spread, subcarriers=tones, subcarrier_spacing=SPACING, **panel)
+    channel = nm.wireless.cdl("C", delay_spread=spread, subcarriers=tones, subcarrier_spacing=spacing, **panel)
+    energy = float(channel(channel.frequencies).abs().square().mean())
+    return at_pilots(channel, energy / 10 ** (snr / 10), seed)
+
+
+def at_pilots(channel: nm.wireless.Channel, v: float, seed: int) -> Estimate:
+    """Estimate a channel at every second of its tones, with errors of variance v; the users' pilots are orthogonal."""
     H = channel(channel.frequencies).numpy()
-    v = float(np.mean(np.abs(H) ** 2)) / 10 ** (snr / 10)
     E = np.random.default_rng([seed, 1]).normal(size=(*H[::2].shape, 2)) @ [1, 1j]
     return Estimate(channel, channel.frequencies.numpy()[:, 0], H, H[::2] + (v / 2) ** 0.5 * E, v)
 
 
-def covariance(estimate: Estimate, prefix: float | None = None) -> NDArray:
+def covariance(estimate: Estimate, prefix: float | None = None, user: int | None = None) -> NDArray:
     """Return the covariance of an entry along frequency, N x N, one on the diagonal.
 
     Args:
         estimate: Of what.
         prefix: Any delay up to this is as likely; default: the delays and powers of the channel.
+        user: Of this user alone; default: of all.
     """
     lag = estimate.f[:, None] - estimate.f
     if prefix is not None:
         return np.sinc(lag * prefix) * np.exp(-1j * np.pi * lag * prefix)
-    a, delays = estimate.channel.coefficients.numpy(), estimate.channel.delays.numpy()
+    own = slice(None) if user is None else slice(user, user + 1)
+    a, delays = estimate.channel.coefficients[own].numpy(), estimate.channel.delays[own].numpy()
     powers = np.square(np.abs(a)).sum(axis=(2, 3)).ravel()
     waves = np.exp(-2j * np.pi * estimate.f[:, None] * delays.ravel())
     return (waves * powers / powers.sum()) @ waves.conj().T
@@ -106,11 +118,43 @@ def by_sionna(estimate: Estimate, way: str) -> NDArray:
     return scale * found.numpy().T.reshape(count, m, n)
 
 
+def by_covariance(estimate: Estimate, way: str) -> NDArray:
+    """Return the channel (N, m, n) at all tones by the filter of `LMMSE` or `MISMATCHED`, made once for all pairs.
+
+    Sionna's estimator makes it for each pair of antennas. What comes out is the same to rounding (`agreement`).
+    """
+    R, size = covariance(estimate, None if way == LMMSE else PREFIX), np.mean(np.abs(estimate.A) ** 2) - estimate.v
+    return smoothed_by(R, estimate.v / size, estimate.A)
+
+
+def smoothed_by(R: NDArray, share: float, A: NDArray) -> NDArray:
+    """Return the LMMSE estimates (N, m, n) from A (N / 2, m, n) at every second tone.
+
+    Args:
+        R: Covariance of an entry along the tones, N x N, one on the diagonal.
+        share: Variance of the noise over that of an entry.
+        A: The estimates at the pilots.
+    """
+    pilots = R[::2, ::2] + share * np.eye(len(A))
+    return (R[:, ::2] @ np.linalg.solve(pilots, A.reshape(len(A), -1))).reshape(len(R), *A.shape[1:])
+
+
+def agreement(estimate: Estimate, way: str, antennas: int = 1) -> float:
+    """Return how far Sionna's own LMMSE is from `by_covariance`, relative, for all users at a few antennas."""
+    part = replace(estimate, H=estimate.H[:, :antennas], A=estimate.A[:, :antennas])
+    ours, theirs = by_covariance(part, way), by_sionna(part, way)
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
 def linear(estimate: Estimate) -> NDArray:
     """Interpolate the estimates linearly, and hold them beyond the last pilot."""
     columns = estimate.A.reshape(len(estimate.A), -1).T
     found = np.stack([np.interp(estimate.f, estimate.pilots, column) for column in columns], axis=1)
     return found.reshape(estimate.H.shape)
+
+
+# What estimates the channel at all tones in each of Sionna's ways.
+ESTIMATORS = {NEAREST: by_sionna, LINEAR: by_sionna, LMMSE: by_covariance, MISMATCHED: by_covariance}
 
 
 def filters(H: NDArray, noise: float) -> NDArray:
@@ -119,12 +163,18 @@ def filters(H: NDArray, noise: float) -> NDArray:
     return np.linalg.solve(Hh @ H + noise * np.eye(H.shape[2]), Hh)
 
 
-def mapped(estimate: Estimate, tol: float = TOL) -> tuple[NDArray, nm.Surrogate, nm.ParametricMatrix]:
-    """Return the filters of a map of the smoothed samples, the map, and the family behind it."""
-    family = nm.families.from_samples(estimate.pilots, estimate.A, noise=estimate.v, names=["f"], units=["Hz"])
+def mapped(
+    estimate: Estimate, tol: float = TOL, *, blind: bool = False
+) -> tuple[NDArray, nm.Surrogate, nm.ParametricMatrix]:
+    """Return the filters of a map of the smoothed samples, the map, and the family behind it.
+
+    ``blind``: the variance of the noise is not given to it, but estimated from the samples.
+    """
+    noise = "estimate" if blind else estimate.v
+    family = nm.families.from_samples(estimate.pilots, estimate.A, noise=noise, names=["f"], units=["Hz"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nm.FitWarning)  # that the tolerance is below the floor, which is meant
-        surrogate = nm.fit(nm.Problem(family, nm.LMMSE(noise=estimate.v)), tol=tol, progress=False)
+        surrogate = nm.fit(nm.Problem(family, nm.LMMSE(noise=family.measured.noise)), tol=tol, progress=False)
     # The last tone lies beyond the last pilot, and is held as everywhere here.
     return surrogate(np.minimum(estimate.f, estimate.pilots[-1])), surrogate, family
 
@@ -137,8 +187,8 @@ def ways(estimate: Estimate, sionna: bool = True) -> dict[str, NDArray]:
     v, flat, users = estimate.v, linear(estimate), estimate.H.shape[2]
     # The error of a linear interpolation between two pilots has half of their variance: three quarters on average.
     found = {PER_TONE: filters(flat, v), AWARE: filters(flat, v + 0.75 * users * v)}
-    for way in (NEAREST, LINEAR, LMMSE, MISMATCHED) if sionna else ():
-        found[way] = filters(by_sionna(estimate, way), v)
+    for way, find in ESTIMATORS.items() if sionna else ():
+        found[way] = filters(find(estimate, way), v)
     return found
 
 
@@ -151,7 +201,7 @@ def row(estimate: Estimate, sionna: bool = True) -> dict[str, object]:
     """
     H, W = torch.from_numpy(estimate.H), filters(estimate.H, estimate.v)
     values, surrogate, family = mapped(estimate)
-    found = ways(estimate, sionna) | {MAP: values}
+    found = ways(estimate, sionna) | {MAP: values, BLIND: mapped(estimate, blind=True)[0]}
 
     def rate(X: NDArray) -> float:
         return float(nm.wireless.sum_rate(H, torch.from_numpy(X), estimate.v).mean())
@@ -179,7 +229,7 @@ def rows(
 ) -> list[dict[str, object]]:
     """Compare all ways over sizes, delay spreads in seconds, noise in dB, and seeds; see `row`.
 
-    Sionna's LMMSE makes matrices of tones x tones for each pair of antennas: ``sionna=False`` for a whole carrier.
+    LMMSE makes matrices of tones x tones: ``sionna=False`` for a whole carrier.
     """
     grid = [(size, spread, snr, seed) for size in sizes for spread in spreads for snr in snrs for seed in seeds]
     names = ("size", "spread", "snr", "seed")
@@ -199,40 +249,62 @@ def gains(found: Sequence[dict[str, object]], against: str = PER_TONE) -> list[d
     ]
 
 
-def irregular(snr: float = 20.0, seed: int = 0, tones: int = 256) -> list[dict[str, object]]:
+def irregular(snr: float = 20.0, seed: int = 0, tones: int = 256, part: float = 1.0) -> list[dict[str, object]]:
     """Return what is recognised in measured-like samples: nulls, blocks of other phases, steps of the gain.
 
-    Each row: the ``kind``, the places of jumps that were ``made`` and ``found`` (numbers of tones), the ``gaps``, and
-    the error of the samples before and after smoothing, relative to what was measured.
+    Tones are those of Wi-Fi. Some at the edges of blocks and at DC are not there; blocks have phases of their own; and
+    along packets, one a millisecond at one tone, users walk, and the gain of the receiver steps, with the noise before
+    it.
+
+    Args:
+        snr: In dB.
+        seed: Of channels and noise.
+        tones: And packets.
+        part: Of the phases and steps (1, 2.5 and 0.9 radians; 6, -3 and 3 dB) that are planted.
+
+    Returns:
+        Rows: the ``kind``, the places of jumps that were ``made`` and ``found`` (numbers of samples), the ``gaps`` that
+        were ``left`` and named, and the error of the samples before and after smoothing, relative to what was measured.
     """
-    drawn = estimate("16 x 4", 30e-9, snr, 2 * tones, seed)
+    drawn = estimate("16 x 4", 30e-9, snr, 2 * tones, seed, WIFI / 2)
     f, H, E = drawn.pilots, drawn.H[::2], drawn.A - drawn.H[::2]
-    number = np.arange(tones)
-    cuts = [tones // 4, tones // 2, 3 * tones // 4]
-    part = np.searchsorted(cuts, number, side="right")
-    guarded = ~((number % (tones // 4) < 3) | (abs(number - tones // 2) < 3))
-    phases, steps = np.exp(1j * np.array([0.0, 1.0, 2.5, 0.9])), 10 ** (np.array([0.0, 6.0, -3.0, 3.0]) / 20)
-    kinds = {
-        "nulls and guards": (guarded, np.ones(tones), False),
-        "20 MHz blocks": (np.full(tones, True), phases[part], False),
-        "steps of the gain": (np.full(tones, True), steps[part], True),
+    t, G = packets(tones, seed)
+    number, cuts = np.arange(tones), [tones // 4, tones // 2, 3 * tones // 4]
+    block = np.searchsorted(cuts, number, side="right")
+    there = ~((number % (tones // 4) < 3) | (abs(number - tones // 2) < 3))
+    turns = np.exp(1j * part * np.array([0.0, 1.0, 2.5, 0.9]))[block, None, None]
+    gains = 10 ** (part * np.array([0.0, 6.0, -3.0, 3.0]) / 20)[block, None, None]
+    D = E * np.linalg.norm(G) / np.linalg.norm(H)
+    return [
+        _recognised("nulls and guards", f[there], H[there], E[there], f, [], 3),
+        _recognised("blocks of 20 MHz", f, H * turns, E, f, cuts),
+        _recognised("steps of the gain", t, G * gains, D * gains, t, cuts),
+    ]
+
+
+def packets(count: int, seed: int) -> tuple[NDArray, NDArray]:
+    """Return times of packets, one a millisecond, and the channel there at one tone, of users who walk (3 km/h)."""
+    antennas, users = SIZES["16 x 4"]
+    panel = {"base_antennas": antennas, "user_antennas": 1, "users": users, "seed": seed, "dtype": torch.complex128}
+    motion = {"speed": 3 / 3.6, "symbols": count, "subcarriers": 2, "subcarrier_spacing": 1e3 * 15 / 14}
+    channel = nm.wireless.cdl("C", delay_spread=30e-9, **panel, **motion)
+    t = channel.times[:, 0]
+    return t.numpy(), channel(torch.stack([t, torch.zeros_like(t)], dim=1)).numpy()
+
+
+def _recognised(
+    kind: str, p: NDArray, truth: NDArray, E: NDArray, places: NDArray, made: Sequence[int], left: int = 0
+) -> dict[str, object]:
+    """Return a row of `irregular` for samples truth + E at p, of all places."""
+    family = nm.families.from_samples(p, truth + E, noise="estimate")
+    size = np.linalg.norm(truth)
+    return {
+        "kind": kind,
+        "made": [int(cut) for cut in made],
+        "found": [int(np.flatnonzero(places == after)[0]) for _, after in family.measured.jumps],
+        "left": left,
+        "gaps": len(family.measured.gaps),
+        "before": float(np.linalg.norm(E) / size),
+        "after": float(np.linalg.norm(family(p) - truth) / size),
+        "samples": str(family.measured),
     }
-    found = []
-    for kind, (there, factor, scaled) in kinds.items():
-        truth = (H * factor[:, None, None])[there]
-        A = truth + (E * (factor[:, None, None] if scaled else 1.0))[there]
-        family = nm.families.from_samples(f[there], A, noise="estimate", names=["f"], units=["Hz"])
-        made = [] if kind == "nulls and guards" else [int(cut) for cut in cuts]
-        size = np.linalg.norm(truth)
-        found.append(
-            {
-                "kind": kind,
-                "made": made,
-                "found": [int(np.flatnonzero(f == after)[0]) for _, after in family.measured.jumps],
-                "gaps": len(family.measured.gaps),
-                "before": float(np.linalg.norm(A - truth) / size),
-                "after": float(np.linalg.norm(family(f[there]) - truth) / size),
-                "samples": str(family.measured),
-            }
-        )
-    return found

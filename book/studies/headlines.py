@@ -379,6 +379,34 @@ HEADLINES = (
         "count",
         SOLVES,
     ),
+    Headline(
+        "real-channels-map",
+        "error of the map of smoothed samples, 30 ns",
+        "real_channels/noisy/16 x 4/1/error/map of smoothed samples/0",
+        within=PIECES,
+    ),
+    Headline("real-channels-terms", "its terms", "real_channels/noisy/16 x 4/1/terms/0", "count"),
+    Headline(
+        "real-channels-lmmse",
+        "error with Sionna's LMMSE estimator, true covariance",
+        "real_channels/noisy/16 x 4/1/error/Sionna, LMMSE, true covariance/0",
+        within=DOUBLE,
+    ),
+    Headline(
+        "real-channels-drop",
+        "part of the sum rate of a UMi drop, users smoothed alone",
+        "real_channels/drops/0/sum/each user smoothed alone, then exact",
+        within=PIECES,
+    ),
+    Headline(
+        "real-channels-munich",
+        "part of the sum rate in Munich, map of all users",
+        "real_channels/munich/0/sum/map of smoothed samples",
+        within=PIECES,
+    ),
+    Headline(
+        "real-channels-jumps", "jumps between blocks found", "real_channels/irregular/blocks of 20 MHz/found", "count"
+    ),
     Headline("your-own-operation-error", "error of the operation", "your_own_operation/error", within=PIECES),
     Headline("your-own-operation-solves", "its exact solves", "your_own_operation/solves", "count", SOLVES),
 )

@@ -43,6 +43,7 @@ UNTIMED = (
     "low_rankness",
     "measured",
     "rank_bounds",
+    "real_channels",
     "synthetic_experiments",
     "training_search",
     "wireless_precoding",

@@ -1,0 +1,458 @@
+"""Studies of the chapter on real channels: estimates with noise, near and far users, and irregular samples."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+import neumatc as nm
+from studies import estimated, figures, munich, provenance
+from studies.estimated import BLIND, LINEAR, LMMSE, MAP, MISMATCHED, PER_TONE
+from studies.provenance import Record, Table
+from studies.texts import listed
+
+SMALL, LARGE = "16 x 4", "64 x 8"
+# The delay spreads of the chapter in seconds, and the one beyond them; signal over noise at the pilots in dB.
+SPREADS, LONG = (30e-9, 100e-9, 300e-9), 1000e-9
+SNRS = (0, 10, 20, 30, 40)
+# The setting that the tables of one setting show.
+SPREAD, SNR = 100e-9, 10
+# Power of the noise of a tone over the transmitted power in it, see `wireless.drop`.
+DROP_NOISE = 6e-12
+BY_USER, OWN = "each user smoothed alone, then exact", "LMMSE, true covariance of each user"
+# Part of the jumps of `estimated.irregular` that is planted: all, and a tenth.
+PARTS = {"large": 1.0, "small": 0.1}
+KNOWS = {
+    PER_TONE: "noise variance, for the filter",
+    LINEAR: "noise variance, for the filter",
+    MAP: "noise variance",
+    BLIND: "nothing: the variance is estimated",
+    MISMATCHED: "noise variance, mean power; the cyclic prefix as the longest delay",
+    LMMSE: "noise variance, mean power, and the powers of all delays",
+}
+
+
+def tones(record: Record) -> int:
+    """Return the number of tones of a band: 19 MHz, less for a look."""
+    return provenance.pick(record.profile, smoke=96, cpu=624, gpu=624)
+
+
+def seeds(record: Record) -> range:
+    """Return the seeds of the draws."""
+    return range(record.seed, record.seed + provenance.pick(record.profile, smoke=2, cpu=5, gpu=5))
+
+
+# Estimates with noise
+
+
+def noisy(record: Record, size: str = SMALL, spreads: Sequence[float] = SPREADS) -> None:
+    """Record errors, rates and terms over delay spread and noise, under ``noisy`` by size: lists over the seeds."""
+    snrs = SNRS[:3:2] if record.profile == "smoke" else SNRS
+    points = []
+    for spread, snr in ((spread, snr) for spread in spreads for snr in snrs):
+        rows = estimated.rows([size], [spread], [snr], tones(record), seeds(record))
+        point = {"spread": spread, "snr": snr} | {key: [row[key] for row in rows] for key in ("terms", "solves")}
+        point |= {key: {way: [row[key][way] for row in rows] for way in KNOWS} for key in ("error", "rate")}
+        points.append(point)
+    record.numbers.setdefault("noisy", {})[size] = points
+
+
+def sionna_itself(record: Record) -> None:
+    """Record how far Sionna's own estimator is from the filter that is made once for all pairs of antennas."""
+    drawn = estimated.estimate(SMALL, SPREAD, SNR, tones(record), record.seed)
+    record.numbers["sionna"] = {way: estimated.agreement(drawn, way) for way in (LMMSE, MISMATCHED)}
+
+
+def middle(values: Sequence[float]) -> float:
+    """Return the median over the draws."""
+    return float(statistics.median(values))
+
+
+def at(record: Record, spread: float = SPREAD, snr: float | None = None, size: str = SMALL) -> dict:
+    """Return the point of a spread and noise; default: the setting of the tables, or the last one of a look."""
+    points = [point for point in record.numbers["noisy"][size] if point["spread"] == spread]
+    return next((point for point in points if point["snr"] == (SNR if snr is None else snr)), points[-1])
+
+
+def shown(values: Sequence[float], digits: str = ".2g") -> str:
+    """Return the median with the least and the largest of the draws in parentheses."""
+    return f"{middle(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
+
+
+def percent(values: Sequence[float]) -> str:
+    """Return parts in percent, median and range."""
+    return shown([100 * value for value in values], ".1f")
+
+
+def error_figure(record: Record) -> Figure:
+    """Plot the error of the filters against the signal over noise of the pilots, a panel for each delay spread."""
+    drawn, panels = figures.stacked(len(SPREADS), 2.5, sharex=True, sharey=True)
+    styles = {
+        PER_TONE: (figures.BLACK, "-"),
+        MISMATCHED: (figures.ORANGE, "--"),
+        MAP: (figures.BLUE, "-"),
+        LMMSE: (figures.GREEN, "-."),
+    }
+    for axes, spread in zip(panels, SPREADS):
+        points = [point for point in record.numbers["noisy"][SMALL] if point["spread"] == spread]
+        snrs = [point["snr"] for point in points]
+        for way, (colour, line) in styles.items():
+            _banded(axes, snrs, [point["error"][way] for point in points], colour, line, way)
+        axes.set(title=f"delay spread {spread * 1e9:.0f} ns", ylabel="error of the filters", yscale="log")
+    panels[-1].set_xlabel("signal over noise at the pilots (dB)")
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=figures.SMALLEST)
+    return drawn
+
+
+def terms_figure(record: Record) -> Figure:
+    """Plot the terms of the smoothed samples against the signal over noise, a line for each delay spread."""
+    drawn, (axes,) = figures.stacked(1, 3.2)
+    for spread, colour, line in zip(SPREADS, (figures.GREEN, figures.ORANGE, figures.BLUE), ("-.", "--", "-")):
+        points = [point for point in record.numbers["noisy"][SMALL] if point["spread"] == spread]
+        label = f"{spread * 1e9:.0f} ns"
+        _banded(axes, [p["snr"] for p in points], [p["terms"] for p in points], colour, line, label)
+    axes.set(xlabel="signal over noise at the pilots (dB)", ylabel="terms", yscale="log")
+    axes.legend(loc="upper left", fontsize=figures.SMALLEST)
+    return drawn
+
+
+def _banded(
+    axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], colour: str, line: str, label: str
+) -> None:
+    """Draw medians over the draws, and from their least to their largest."""
+    axes.plot(x, [middle(own) for own in values], color=colour, ls=line, label=label)
+    axes.fill_between(x, [min(own) for own in values], [max(own) for own in values], color=colour, alpha=0.2, lw=0)
+
+
+def ways_table(record: Record) -> Table:
+    """Tabulate what each way has to know, and what it reaches at one setting."""
+    point = at(record)
+    rows = [[way, what, shown(point["error"][way]), percent(point["rate"][way])] for way, what in KNOWS.items()]
+    return Table(["way", "has to know", "error of the filters", "part of the rate, %"], rows)
+
+
+def large_table(record: Record) -> Table:
+    """Tabulate the larger array, with the longest delay spread."""
+    names = (PER_TONE, MISMATCHED, MAP, LMMSE)
+    rows = [
+        [f"{point['spread'] * 1e9:,.0f} ns, {point['snr']} dB", shown(point["terms"], ".0f")]
+        + [percent(point["rate"][way]) for way in names]
+        for point in record.numbers["noisy"][LARGE]
+    ]
+    return Table(["delay spread, signal over noise", "terms of the map", *names], rows)
+
+
+def beaten(record: Record, way: str, size: str = SMALL) -> list[str]:
+    """Return the settings in which a way keeps more of the rate than the map, by the medians, in words."""
+    return [
+        f"{point['spread'] * 1e9:,.0f} ns with {point['snr']} dB"
+        for point in record.numbers["noisy"][size]
+        if middle(point["rate"][way]) > middle(point["rate"][MAP])
+    ]
+
+
+def glue_noisy(record: Record) -> None:
+    """Glue what the text says of estimates with noise."""
+    points, point = record.numbers["noisy"][SMALL], at(record)
+    gains = [middle([a / b for a, b in zip(p["error"][PER_TONE], p["error"][MAP])]) for p in points]
+    behind = [middle([a / b for a, b in zip(p["error"][MAP], p["error"][LMMSE])]) for p in points]
+    values = {
+        "seeds": len(point["terms"]),
+        "tones": tones(record),
+        "points": len(points),
+        "gain-least": min(gains),
+        "gain-most": max(gains),
+        "behind-least": min(behind),
+        "behind-most": max(behind),
+        "kept": 100 * middle(point["rate"][MAP]),
+        "kept-tone": 100 * middle(point["rate"][PER_TONE]),
+        "kept-lmmse": 100 * middle(point["rate"][LMMSE]),
+        "kept-mismatched": 100 * middle(point["rate"][MISMATCHED]),
+        "beaten": listed(beaten(record, MISMATCHED)) or "none",
+        "terms-least": min(min(p["terms"]) for p in points),
+        "terms-most": max(max(p["terms"]) for p in points),
+        "solves-least": min(min(p["solves"]) for p in points),
+        "solves-most": max(max(p["solves"]) for p in points),
+        "pilots": tones(record) // 2,
+        "agreement": max(record.numbers["sionna"].values()),
+        "ratio-blind": max(a / b for p in points for a, b in zip(p["error"][BLIND], p["error"][MAP])),
+    }
+    for key, value in values.items():
+        provenance.glue(f"rc-{key}", value)
+
+
+def glue_large(record: Record) -> None:
+    """Glue what the text says of the larger array."""
+    provenance.glue("rc-large-beaten", listed(beaten(record, MISMATCHED, LARGE)) or "none")
+    provenance.glue("rc-large-tone", listed(beaten(record, PER_TONE, LARGE)) or "none")
+    provenance.glue("rc-large-terms", max(middle(point["terms"]) for point in record.numbers["noisy"][LARGE]))
+    provenance.glue("rc-large-pilots", tones(record) // 2)
+
+
+# Near and far users
+
+
+def drops(record: Record) -> None:
+    """Record what ways keep of the rate, from estimates of one pilot each: ``drops`` of UMi with path loss."""
+    setting = {"users": 8, "subcarriers": tones(record), "dtype": torch.complex128}
+    record.numbers["drops"] = [
+        dropped(nm.wireless.drop("UMi", seed=seed, **setting), seed=seed) for seed in seeds(record)
+    ]
+
+
+def traced(record: Record) -> None:
+    """Record the same of the users of Munich, ``munich``: one place, several draws of the noise."""
+    found = munich.users()
+    half, f = tones(record) // 2, torch.arange(tones(record), dtype=torch.float64)[:, None]
+    f = (f - half) * estimated.SPACING
+    # Of each user the first of its two antennas.
+    channel = nm.wireless.Channel(
+        found.coefficients[..., :1].to(torch.complex128), found.delays, f.min().item(), f.max().item(), frequencies=f
+    )
+    record.numbers["munich"] = [dropped(channel, seed=seed) for seed in seeds(record)]
+
+
+def dropped(channel: nm.wireless.Channel, noise: float = DROP_NOISE, seed: int = 0) -> dict[str, object]:
+    """Compare ways on users of unequal power: ``sum``, the part of the sum rate, and ``users``, of the rate of each."""
+    own = estimated.at_pilots(channel, noise, seed)
+    values, surrogate, family = estimated.mapped(own)
+    found = {PER_TONE: estimated.filters(estimated.linear(own), noise), MAP: values}
+    alone, terms = smoothed_alone(own)
+    for way, H in {BY_USER: alone, MISMATCHED: by_covariances(own, False), OWN: by_covariances(own, True)}.items():
+        found[way] = estimated.filters(H, noise)
+    full = rates(own.H, estimated.filters(own.H, noise), noise)
+    parts = {way: rates(own.H, X, noise) / full for way, X in found.items()}
+    powers = 10 * np.log10(np.mean(np.abs(own.H) ** 2, axis=(0, 1)) / noise)
+    return {
+        "powers": powers.tolist(),
+        "rates": full.tolist(),
+        "users": {way: part.tolist() for way, part in parts.items()},
+        "sum": {way: float(part @ full / full.sum()) for way, part in parts.items()},
+        "terms": family.measured.terms,
+        "terms_alone": terms,
+        "solves": surrogate.report.exact_solves,
+    }
+
+
+def smoothed_alone(own: estimated.Estimate) -> tuple[NDArray, list[int]]:
+    """Return the channel (N, m, n) from smoothing the columns of each user by themselves, and the terms of each."""
+    # Of users of one antenna: a column each.
+    families = [
+        nm.families.from_samples(own.pilots, column, noise=own.v) for column in np.split(own.A, own.H.shape[2], 2)
+    ]
+    inside = np.minimum(own.f, own.pilots[-1])
+    return np.concatenate([family(inside) for family in families], axis=2), [f.measured.terms for f in families]
+
+
+def by_covariances(own: estimated.Estimate, true: bool) -> NDArray:
+    """Return the LMMSE estimate (N, m, n) with a filter for each user: its true delays and power, or those of any.
+
+    Without the truth the power is what the samples have above the noise, and any delay up to the prefix is as likely.
+    """
+    found = []
+    for user in range(own.H.shape[2]):
+        A, H = own.A[:, :, [user]], own.H[:, :, user]
+        R = estimated.covariance(own, user=user) if true else estimated.covariance(own, estimated.PREFIX)
+        power = np.mean(np.abs(H) ** 2) if true else max(np.mean(np.abs(A) ** 2) - own.v, 1e-3 * own.v)
+        found.append(estimated.smoothed_by(R, own.v / power, A))
+    return np.concatenate(found, axis=2)
+
+
+def rates(H: NDArray, W: NDArray, noise: float) -> NDArray:
+    """Return the mean rate of each user over the tones, in bit/s/Hz."""
+    left = nm.wireless.post_equalisation_noise(torch.from_numpy(H), torch.from_numpy(W), noise)
+    return (torch.log1p(1 / left).mean(dim=0) / np.log(2)).numpy()
+
+
+def drops_table(record: Record) -> Table:
+    """Tabulate the parts of the rate that ways keep, over the drops and over draws of the noise in Munich."""
+    rows = []
+    for way in _DROPPED.values():
+        row = [way]
+        for found in (record.numbers["drops"], record.numbers["munich"]):
+            row += [percent([one["sum"][way] for one in found]), percent([middle(one["users"][way]) for one in found])]
+        rows.append(row)
+    header = ["part of the rate, %", "UMi: all users", "UMi: user in the middle"]
+    return Table([*header, "Munich: all users", "Munich: user in the middle"], rows)
+
+
+def glue_drops(record: Record) -> None:
+    """Glue what the text says of the drops and of Munich."""
+    for name, found in (("drop", record.numbers["drops"]), ("munich", record.numbers["munich"])):
+        apart = [max(one["powers"]) - min(one["powers"]) for one in found]
+        values = {
+            "count": len(found),
+            "users": len(found[0]["powers"]),
+            "apart-least": min(apart),
+            "apart-most": max(apart),
+            "power-least": min(min(one["powers"]) for one in found),
+            "power-most": max(max(one["powers"]) for one in found),
+            "alone-least": min(min(one["terms_alone"]) for one in found),
+            "alone-most": max(max(one["terms_alone"]) for one in found),
+            "terms-least": min(one["terms"] for one in found),
+            "terms-most": max(one["terms"] for one in found),
+        }
+        for key, way in _DROPPED.items():
+            values[f"sum-{key}"] = 100 * middle([one["sum"][way] for one in found])
+            values[f"least-{key}"] = 100 * middle([min(one["users"][way]) for one in found])
+        for key, value in values.items():
+            provenance.glue(f"rc-{name}-{key}", value)
+
+
+_DROPPED = {"tone": PER_TONE, "map": MAP, "user": BY_USER, "mismatched": MISMATCHED, "own": OWN}
+
+
+# Irregular samples
+
+
+def irregular(record: Record) -> None:
+    """Record what is recognised of nulls, blocks and steps, large and small, over the seeds: ``irregular``."""
+    count = provenance.pick(record.profile, smoke=128, cpu=256, gpu=256)
+    found = {}
+    for name, part in PARTS.items():
+        rows = [row for seed in seeds(record) for row in estimated.irregular(seed=seed, tones=count, part=part)]
+        for kind in dict.fromkeys(row["kind"] for row in rows):
+            own = [row for row in rows if row["kind"] == kind]
+            if own[0]["made"] or part == 1:
+                found[kind if part == 1 else f"{kind}, {name}"] = counted(own)
+    record.numbers["irregular"] = found
+
+
+def counted(rows: Sequence[dict]) -> dict[str, object]:
+    """Return over draws how many jumps and gaps were planted, found in their place and found elsewhere, and errors."""
+    return {
+        "made": sum(len(row["made"]) for row in rows),
+        "found": sum(len(set(row["made"]) & set(row["found"])) for row in rows),
+        "wrong": sum(len(set(row["found"]) - set(row["made"])) for row in rows),
+        "left": sum(row["left"] for row in rows),
+        "gaps": sum(row["gaps"] for row in rows),
+        "before": [row["before"] for row in rows],
+        "after": [row["after"] for row in rows],
+        "said": rows[0]["samples"],
+    }
+
+
+PLANTED = {
+    "nulls and guards": "no tones at DC and between blocks",
+    "blocks of 20 MHz": "blocks turned by 1, 2.5 and 0.9 radians",
+    "steps of the gain": "gains of 6, -3 and 3 dB from packet to packet",
+    "blocks of 20 MHz, small": "a tenth of these angles",
+    "steps of the gain, small": "a tenth of these steps in dB",
+}
+
+
+def irregular_table(record: Record) -> Table:
+    """Tabulate what was planted in irregular samples and what was found."""
+    rows = []
+    for kind, what in PLANTED.items():
+        own = record.numbers["irregular"][kind]
+        gaps = f"{own['gaps']} of {own['left']} gaps; " if own["left"] else ""
+        jumps = f"{own['found']} of {own['made']} jumps, " if own["made"] else ""
+        found = f"{gaps}{jumps}{own['wrong']} false"
+        rows.append([kind, what, found, shown(own["before"]), shown(own["after"])])
+    return Table(["samples", "planted", "found, all draws", "error before", "error smoothed"], rows)
+
+
+def glue_irregular(record: Record) -> None:
+    """Glue what the text says of irregular samples."""
+    found = record.numbers["irregular"]
+    small = [own for kind, own in found.items() if kind.endswith("small")]
+    provenance.glue("rc-irregular-missed", sum(own["made"] - own["found"] for own in small))
+    provenance.glue("rc-irregular-small", sum(own["made"] for own in small))
+    provenance.glue("rc-irregular-said", found["blocks of 20 MHz"]["said"])
+
+
+def paper_table(record: Record) -> Table:
+    """Tabulate what the paper says beside what was measured here."""
+    point = at(record)
+    kept = {name: percent([one["sum"][MAP] for one in record.numbers[name]]) for name in ("drops", "munich")}
+    rows = [
+        ["knowledge of the channel", "not known to us", "least-squares estimates with noise"],
+        ["error of the map", "called acceptable", shown(point["error"][MAP])],
+        ["error of exact results from the same estimates", "not known to us", shown(point["error"][PER_TONE])],
+        ["rate kept by the map, %: users of equal power", "not known to us", percent(point["rate"][MAP])],
+        ["UMi drops", "not known to us", kept["drops"]],
+        ["Munich", "not known to us", kept["munich"]],
+    ]
+    return Table(["", "paper (its task)", "this run"], rows)
+
+
+# What the chapter says in words
+
+
+def check(record: Record) -> None:
+    """Assert what the text says in words."""
+    assert max(record.numbers["sionna"].values()) < 1e-9, "one filter for all pairs is Sionna's"
+    points = record.numbers["noisy"][SMALL]
+    for point in points:
+        error, rate = point["error"], point["rate"]
+        for i in range(len(point["terms"])):
+            assert error[LMMSE][i] < error[MAP][i] < error[PER_TONE][i], "between the two in every draw"
+            assert rate[PER_TONE][i] < rate[MAP][i], "and a larger rate than tone by tone"
+    for row in (*record.numbers["drops"], *record.numbers["munich"]):
+        parts = row["sum"]
+        assert parts[PER_TONE] < parts[MAP] < parts[BY_USER] < parts[OWN], "each user alone is better, LMMSE best"
+    check_irregular(record.numbers["irregular"])
+    if record.profile != "smoke":
+        check_sizes(record)
+        check_large(record.numbers["noisy"][LARGE])
+
+
+def check_irregular(found: dict[str, dict]) -> None:
+    """Assert that what is large is found and named, and nothing else."""
+    for kind, own in found.items():
+        assert own["wrong"] == 0, "no false jumps"
+        assert all(after < before for after, before in zip(own["after"], own["before"])), "smoothing helps"
+        if not kind.endswith("small"):
+            assert (own["found"], own["gaps"]) == (own["made"], own["left"]), "all of them are found"
+
+
+def check_sizes(record: Record) -> None:
+    """Assert what the text says of full sizes."""
+    for point in record.numbers["noisy"][SMALL]:
+        assert middle(point["rate"][MAP]) < middle(point["rate"][LMMSE]), "the true covariance wins"
+    for spread in SPREADS:
+        own = [point for point in record.numbers["noisy"][SMALL] if point["spread"] == spread]
+        terms = [middle(point["terms"]) for point in own]
+        assert terms == sorted(terms), "less noise, more terms"
+    for snr in SNRS:
+        terms = [middle(at(record, spread, snr)["terms"]) for spread in SPREADS]
+        assert terms == sorted(terms), "longer delays, more terms"
+    lost = beaten(record, MISMATCHED)
+    assert set(lost) <= {f"300 ns with {snr} dB" for snr in (30, 40)}, "long delays, little noise"
+    assert lost, "there the map loses"
+    blind = [a / b for p in record.numbers["noisy"][SMALL] for a, b in zip(p["error"][BLIND], p["error"][MAP])]
+    assert max(blind) < 1.25, "the variance need not be given"
+    point = at(record)
+    assert middle(point["rate"][MAP]) > middle(point["rate"][MISMATCHED]), "better than the covariance of any delay"
+    check_users(record.numbers["drops"], record.numbers["munich"])
+    found = record.numbers["irregular"]
+    assert all(own["found"] < own["made"] for kind, own in found.items() if kind.endswith("small")), "some are missed"
+
+
+def check_users(drops: Sequence[dict], munich: Sequence[dict]) -> None:
+    """Assert what the text says of near and far users."""
+    least = {way: middle([min(row["users"][way]) for row in drops]) for way in _DROPPED.values()}
+    assert least[PER_TONE] < least[MAP] < least[BY_USER] < least[OWN], "of the user who keeps least"
+    assert least[OWN] > 2 * max(least[way] for way in (PER_TONE, MAP, BY_USER, MISMATCHED)), "only the true covariance"
+    for row in drops:
+        assert row["powers"][int(np.argmin(row["users"][PER_TONE]))] < -10, "pilots far below the noise"
+    assert all(row["sum"][MISMATCHED] > row["sum"][MAP] for row in munich), "any delay is better there"
+
+
+def check_large(points: Sequence[dict]) -> None:
+    """Assert what the text says of the larger array."""
+    for point in points:
+        error, rate = ({way: middle(point[key][way]) for way in KNOWS} for key in ("error", "rate"))
+        assert error[LMMSE] < error[MAP] < error[PER_TONE], "between the two"
+        assert rate[MAP] < rate[LMMSE], "the true covariance wins"
+        assert rate[MAP] > rate[PER_TONE] or point["spread"] == LONG, "tone by tone wins with the longest delays alone"
+    medians = [{key: {way: middle(p[key][way]) for way in KNOWS} for key in ("error", "rate")} for p in points]
+    nearer = [m for m in medians if m["error"][MAP] < m["error"][MISMATCHED]]
+    assert any(m["rate"][MAP] < m["rate"][MISMATCHED] for m in nearer), "less error and less of the rate"

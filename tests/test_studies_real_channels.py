@@ -1,0 +1,138 @@
+"""The chapter on real channels, at smoke size: what it compares, and that records that refute it stop it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import neumatc as nm
+from studies import estimated, figures, provenance
+from studies import real_channels as study
+from studies.estimated import BLIND, LMMSE, MAP, MISMATCHED, PER_TONE
+
+
+@pytest.fixture(scope="module")
+def record():
+    """A record of small bands and two draws."""
+    found = provenance.Record("real_channels", profile="smoke", device="cpu", seed=0)
+    study.noisy(found)
+    study.noisy(found, study.LARGE, study.SPREADS[:1])
+    study.sionna_itself(found)
+    study.drops(found)
+    study.traced(found)
+    study.irregular(found)
+    return found
+
+
+def changed(record, place, key, value):
+    """Return a record with another value at a place of its numbers."""
+    found = copy.deepcopy(record)
+    entry = found.numbers
+    for name in place:
+        entry = entry[name]
+    entry[key] = value
+    return found
+
+
+def test_the_text_holds_of_a_small_record(record):
+    study.check(record)
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        (("sionna",), LMMSE, 1e-3),
+        (("noisy", study.SMALL, 0, "error", MAP), 0, 9.0),
+        (("noisy", study.SMALL, 0, "error", LMMSE), 1, 9.0),
+        (("noisy", study.SMALL, 2, "rate", MAP), 0, 0.01),
+        (("drops", 0, "sum"), study.BY_USER, 0.1),
+        (("munich", 1, "sum"), study.OWN, 0.1),
+        (("irregular", "blocks of 20 MHz"), "found", 2),
+        (("irregular", "nulls and guards"), "gaps", 5),
+        (("irregular", "steps of the gain, small"), "wrong", 1),
+    ],
+)
+def test_a_record_that_refutes_the_chapter_stops_it(record, place, key, value):
+    with pytest.raises(AssertionError):
+        study.check(changed(record, place, key, value))
+
+
+def test_every_row_has_all_draws(record):
+    point = record.numbers["noisy"][study.SMALL][0]
+    assert {len(point[key]) for key in ("terms", "solves")} == {2}
+    assert {len(values) for key in ("error", "rate") for values in point[key].values()} == {2}
+    assert point["error"][BLIND] != point["error"][MAP]
+
+
+def test_tables_and_figures_show_the_record(record):
+    ways, large = study.ways_table(record), study.large_table(record)
+    assert [row[0] for row in ways.rows] == [*study.KNOWS]
+    assert len(large.rows) == 2 and large.rows[0][0] == "30 ns, 0 dB"
+    assert [row[0] for row in study.irregular_table(record).rows] == [*study.PLANTED]
+    assert len(study.drops_table(record).rows) == 5
+    figures.style()
+    for draw in (study.error_figure, study.terms_figure):
+        assert figures.faults(draw(record)) == []
+
+
+def test_settings_in_which_the_map_is_beaten_are_named(record):
+    assert study.beaten(record, MISMATCHED) == []
+    lost = changed(record, ("noisy", study.SMALL, 0, "rate"), MISMATCHED, [1.0, 1.0])
+    assert study.beaten(lost, MISMATCHED) == ["30 ns with 0 dB"]
+
+
+def test_jumps_are_counted_in_their_place():
+    row = {"made": [3, 9], "found": [3, 5], "left": 1, "gaps": 0, "before": 0.2, "after": 0.1, "samples": "x"}
+    found = study.counted([row, row])
+    assert [found[key] for key in ("made", "found", "wrong", "left", "gaps")] == [4, 2, 2, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def far():
+    """Two users 30 dB apart, of one path each, and their estimate."""
+    delays = torch.tensor([[0.0], [3e-7]], dtype=torch.float64)
+    paths = torch.ones(2, 1, 4, 1, dtype=torch.complex128) * torch.tensor([1.0, 10**-1.5])[:, None, None, None]
+    f = torch.arange(64, dtype=torch.float64)[:, None] * estimated.SPACING
+    channel = nm.wireless.Channel(paths, delays, 0.0, f.max().item(), frequencies=f)
+    return estimated.at_pilots(channel, 0.01, 0)
+
+
+def test_users_have_covariances_of_their_own(far):
+    """Of one path it has rank one, and tells the channel up to a number."""
+    for user in range(2):
+        R, h = estimated.covariance(far, user=user), far.H[:, 0, user]
+        assert np.allclose(R, np.outer(h, h.conj()) / np.abs(h[0]) ** 2)
+    errors = {true: np.abs(study.by_covariances(far, true) - far.H) ** 2 for true in (True, False)}
+    assert errors[True].mean() < errors[False].mean() < far.v
+
+
+def test_a_user_alone_gets_the_terms_it_deserves(far):
+    found, terms = study.smoothed_alone(far)
+    assert found.shape == far.H.shape and terms[0] < len(far.pilots)
+    assert (np.abs(found - far.H) ** 2).mean() < 0.5 * far.v
+
+
+def test_rates_sum_to_the_sum_rate(far):
+    W = estimated.filters(far.H, far.v)
+    total = nm.wireless.sum_rate(torch.from_numpy(far.H), torch.from_numpy(W), far.v).mean()
+    assert study.rates(far.H, W, far.v).sum() == pytest.approx(float(total), rel=1e-10)
+
+
+@pytest.fixture
+def large():
+    """The published points of the larger array."""
+    return provenance.load("real_channels_study").numbers["noisy"][study.LARGE]
+
+
+def test_the_larger_array_is_as_the_chapter_says(large):
+    study.check_large(large)
+
+
+@pytest.mark.parametrize(
+    ("key", "way", "value"), [("error", MAP, 9.0), ("error", LMMSE, 9.0), ("rate", PER_TONE, 1.0), ("rate", MAP, 1.0)]
+)
+def test_a_larger_array_that_refutes_the_chapter_stops_it(large, key, way, value):
+    large[0][key][way] = [value] * len(large[0][key][way])
+    with pytest.raises(AssertionError):
+        study.check_large(large)
