@@ -45,6 +45,7 @@ class Estimate:
 
     @property
     def pilots(self) -> NDArray:
+        """The frequencies of the pilots: every other tone."""
         return self.f[::2]
 
 
