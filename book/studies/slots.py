@@ -36,7 +36,7 @@ SLOT, FRAME = 14, 280
 LOOPED = 2_000
 WALKING, DRIVING = 3 / 3.6, 30 / 3.6  # m/s
 SPREADS = (30e-9, 100e-9, 300e-9, 1000e-9)
-# Of a drop: of a tone over the transmitted power, see `wireless.drop`; of the users' case what it was given with.
+# For drops: of a tone over the transmitted power, see `wireless.drop`; for the users' case what it came with.
 DROP_NOISE, CASE_NOISE = 6e-12, 3.2e-13
 # Singular values that are apart by so much of the larger do not mix from one tone to the next.
 APART = 0.05
@@ -276,81 +276,133 @@ def _status(key: str) -> float:
     return math.nan
 
 
+@dataclass
+class Frame:
+    """A frame of one task: one fit for every few symbols, each begun from the one before, and evaluation by symbol."""
+
+    task: Task
+    channel: nm.wireless.Channel
+    tol: float
+    span: int
+
+    def __post_init__(self) -> None:
+        self.t, self.f = self.channel.times[:, 0], self.channel.frequencies[:, 0]
+        self.span = min(self.span, len(self.t))
+        self.starts = [min(i, len(self.t) - self.span) for i in range(0, len(self.t), self.span)]
+        self.out = self.task.memory(1, len(self.f), shape=self.channel.shape)
+        self.memory = self.out[0] if self.task.receives else tuple(self.out)
+
+    def problem(self, start: int) -> nm.Problem:
+        """Return the problem of the symbols from one on: time counts from there, so that all have one box."""
+        shift, (low, high) = self.t[start], self.channel.box.axes[1].parameters(torch.tensor([[-1.0], [1.0]]))[:, 0]
+        labels = {"names": ("time", "frequency"), "units": ("s", "Hz")}
+        lower, upper = torch.stack([self.t[0], low]), torch.stack([self.t[self.span - 1], high])
+
+        def fn(p: Tensor) -> Tensor:
+            return self.channel(torch.stack([p[:, 0] + shift, p[:, 1]], dim=1), extrapolate=True)
+
+        return nm.Problem(nm.ParametricMatrix(fn, lower, upper, **labels), self.task.operation)
+
+    def fits(self, fits: int | None = None) -> list[nm.Surrogate]:
+        """Fit one span after the other; the first ones only, if a number is given."""
+        found: list[nm.Surrogate] = []
+        for start in self.starts[:fits]:
+            before = found[-1] if found else None
+            found.append(nm.fit(self.problem(start), tol=self.tol, start=before, progress=False))
+        return found
+
+    def mapped(self, fits: int | None = None) -> list[nm.Surrogate]:
+        """Fit, and evaluate symbol by symbol into the memory of one."""
+        surrogates = self.fits(fits)
+        for surrogate in surrogates:
+            for moment in self.t[: self.span].split(1):
+                surrogate.grid(moment, self.f, out=self.memory)
+        return surrogates
+
+    def judged(self, surrogates: Sequence[nm.Surrogate], sample: int) -> Row:
+        """Return errors and the share of the rate lost, beside exact results at random symbols and tones."""
+        generator, errors, rates = torch.Generator().manual_seed(1), [], []
+        own = -(-sample // len(surrogates))
+        for start, surrogate in zip(self.starts, surrogates):
+            at = [axis[torch.randint(len(axis), (own,), generator=generator)] for axis in (self.t[: self.span], self.f)]
+            p, problem, exactly = torch.stack(at, dim=1), self.problem(start), self.task.memory(own, shape=self.shape)
+            value, H = surrogate(p), problem.family(p)
+            self.task.exact(H, exactly)
+            errors.append(problem.error(p, value).double())
+            found = [value] if self.task.receives else list(value)
+            rates.append([self.task.rate(H, x) for x in (found, exactly)])
+        error, (own, best) = torch.cat(errors), map(sum, zip(*rates))
+        return {
+            "error": float(error.square().mean().sqrt()),
+            "largest error": float(error.max()),
+            "sample": len(error),
+            "lost": 1 - own / best,
+        }
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.channel.shape
+
+
 def frame(
-    task: Task,
-    channel: nm.wireless.Channel,
-    name: str,
-    tol: float,
-    *,
-    rounds: int = 3,
-    looped: int = LOOPED,
-    timed: int = TIMED,
+    own: Frame, name: str, *, rounds: int = 3, looped: int = LOOPED, timed: int = TIMED, fits: int | None = None
 ) -> Row:
-    """Time one fit for a frame and its evaluation, symbol by symbol, into the memory of one symbol.
+    """Time fits for a frame and their evaluation, symbol by symbol, into the memory of one symbol.
 
-    Exact methods are timed on some symbols, the NumPy loop on some matrices, and a copy of the output on one symbol;
-    their times are scaled to the frame. Nobody is charged for forming H but the map, at its nodes and its checks.
+    Fits are timed for the first spans, exact methods on some symbols, the NumPy loop on some matrices, and a copy of
+    the output on one symbol; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
+    nodes and its checks.
     """
-    t, f = channel.times[:, 0], channel.frequencies[:, 0]
-    problem, count = nm.Problem(channel, task.operation), len(t) * len(f)
-    H = on_grid(channel, t[:: max(1, len(t) // timed)][:timed], f)
-    out = task.memory(1, len(f), shape=channel.shape)
-    source, memory = [x.clone() for x in out], out[0] if task.receives else tuple(out)
-    several, generator = task.memory(len(f), shape=channel.shape), torch.Generator().manual_seed(1)
-    at = [axis[torch.randint(len(axis), (looped,), generator=generator)] for axis in (t, f)]
-    p = torch.stack(at, dim=1)
-    alone = channel(p)
-
-    def mapped() -> nm.Surrogate:
-        surrogate = nm.fit(problem, tol=tol, progress=False)
-        for moment in t.split(1):
-            surrogate.grid(moment, f, out=memory)
-        return surrogate
-
-    exact = "Cholesky" if task.receives else "Gram"
+    t, f, task, exact = own.t, own.f, own.task, "Cholesky" if own.task.receives else "Gram"
     with peak() as grown:
-        surrogate = mapped()
-    value = surrogate(p)
+        surrogates = own.mapped()
+    H = on_grid(own.channel, t[:: max(1, len(t) // timed)][:timed], f)
+    alone, several = H.flatten(0, 1)[:looped].contiguous(), task.memory(len(f), shape=own.shape)
+    source = [x.clone() for x in own.out]
     candidates = {
-        "map": mapped,
-        "fit": lambda: nm.fit(problem, tol=tol, progress=False),
-        exact: lambda: [task.exact(own, several) for own in H],
+        "map": lambda: own.mapped(fits),
+        "fit": lambda: own.fits(fits),
+        exact: lambda: [task.exact(x, several) for x in H],
         "NumPy loop": lambda: task.loop(alone),
-        "copy": lambda: [x.copy_(y) for x, y in zip(out, source)],
+        "copy": lambda: [x.copy_(y) for x, y in zip(own.out, source)],
     }
     timings = compare(candidates, rounds=rounds, warm_up=0)
-    errors = problem.error(p, value).double()
-    exactly = task.memory(looped, shape=channel.shape)
-    task.exact(alone, exactly)
-    lost = 1 - task.rate(alone, [value] if task.receives else list(value)) / task.rate(alone, exactly)
-    return counts(name, surrogate, count) | {
-        "error": float(errors.square().mean().sqrt()),
-        "largest error": float(errors.max()),
-        "sample": looped,
-        "lost": lost,
+    part = len(own.starts[:fits]) / len(own.starts)
+    row = counts(name, surrogates[0], len(t) * len(f)) | own.judged(surrogates, looped)
+    return row | {
+        "solves": sum(x.report.exact_solves for x in surrogates),
+        "met": all(x.report.met for x in surrogates),
+        "fits": len(surrogates),
         "memory": grown[0],
         "conditions": timings.conditions,
         "fit share": timings.ratio("fit", "map"),
-        exact: timings.ratio(exact, "map").times(len(t) / len(H)),
-        "NumPy loop": timings.ratio("NumPy loop", "map").times(count / looped),
-        "over a copy": timings.ratio("map", "copy").times(1 / len(t)),
+        exact: timings.ratio(exact, "map").times(part * len(t) / len(H)),
+        "NumPy loop": timings.ratio("NumPy loop", "map").times(part * len(t) * len(f) / len(alone)),
+        "over a copy": timings.ratio("map", "copy").times(1 / (part * len(t))),
     }
 
 
-# Tolerances of the residual that lead to an error of at most 1e-3 over the frame.
-FRAMES = {("LMMSE 64 x 8", 30e-9): 3e-3, ("LMMSE 64 x 8", 100e-9): 3e-3}
-FRAMES |= {("SVD 16 x 64", 30e-9): 3e-3, ("SVD 16 x 64", 100e-9): 3e-3}
+# The tolerance of the residual that leads to an error of at most 1e-3 over the frame, and symbols for one fit.
+FRAMES = {
+    ("LMMSE 64 x 8", 30e-9): (3e-3, FRAME),
+    ("LMMSE 64 x 8", 100e-9): (3e-3, FRAME),
+    ("SVD 16 x 64", 30e-9): (2e-3, 2 * SLOT),
+    ("SVD 16 x 64", 100e-9): (2e-3, SLOT),
+}
+# Fits of triplets that are timed.
+TIMED_FITS = 4
 
 
 def frames(tones: int = 3276, symbols: int = FRAME, **setting: object) -> list[Row]:
     """A frame on the road, for the filters of eight streams and for triplets."""
     rows = []
-    for name in dict.fromkeys(name for name, _ in FRAMES):
-        drawn = TASKS[name].channel(1e-9, speed=DRIVING, symbols=symbols, subcarriers=tones)
-        for spread, tol in ((spread, tol) for (own, spread), tol in FRAMES.items() if own == name):
-            channel = spread_over(drawn, spread / 1e-9)
-            row = frame(TASKS[name], channel, f"{name}, {spread * 1e9:g} ns", tol, **setting)
-            rows.append(row | {"task": name, "spread": spread})
+    for task in (TASKS[name] for name in dict.fromkeys(name for name, _ in FRAMES)):
+        drawn = task.channel(1e-9, speed=DRIVING, symbols=symbols, subcarriers=tones)
+        for spread, (tol, span) in ((spread, own) for (name, spread), own in FRAMES.items() if name == task.name):
+            own = Frame(task, spread_over(drawn, spread / 1e-9), tol, span)
+            fits = None if task.receives else TIMED_FITS
+            row = frame(own, f"{task.name}, {spread * 1e9:g} ns", fits=fits, **setting)
+            rows.append(row | {"task": task.name, "spread": spread, "span": own.span})
     return rows
 
 
@@ -390,7 +442,7 @@ def shares(name: str, channel: nm.wireless.Channel, f: Tensor, noise: float, tol
 
 
 def line_of_sight(tones: int = 3276, tol: float = 1e-2, rank: int = 2) -> list[Row]:
-    """Precoders of CDL-D and CDL-E: their steps from tone to tone beside parallel transport, and what rate they lose."""
+    """Precoders of CDL-D and CDL-E: steps from tone to tone beside parallel transport, and the rate that they lose."""
     rows = []
     for model, spread in itertools.product("DE", (30e-9, 100e-9)):
         antennas = TASKS["SVD 16 x 64"].antennas
