@@ -176,10 +176,10 @@ class Slot:
         H, *out = (x[:symbols].flatten(0, 1) for x in (self.H, *self.out))
         self.task.exact(H, out)
 
-    def solve_by_peer(self, symbols: int) -> None:
-        """Solve as the library's exact peer does, whose results are new memory."""
+    def solve_by_sionna(self, symbols: int) -> None:
+        """Solve as Sionna's equalisers do, whose results are new memory."""
         H, X = (x[:symbols].flatten(0, 1) for x in (self.H, self.out[0]))
-        X.copy_(nm.peers.torch_lmmse(H, NOISE))
+        X.copy_(practice.sionna_lmmse(H, NOISE))
 
     def lost(self, *fillings: Callable[[], object], every: int = JUDGED) -> list[float]:
         """Return the share of the rate that each way to fill the memory loses, over all tones of some symbols."""
@@ -217,7 +217,7 @@ def slot(
         "held alone": own.solve_held,
     }
     if task.receives:
-        candidates["Cholesky, solved"] = lambda: own.solve_by_peer(timed)
+        candidates["Sionna"] = lambda: own.solve_by_sionna(timed)
     timings = compare(candidates, rounds=rounds)
     row = counts(name, surrogate, len(t) * len(f)) | {
         "lost": lost,
@@ -384,8 +384,8 @@ def frame(
 
 # The tolerance of the residual that leads to an error of at most 1e-3 over the frame, and symbols for one fit.
 FRAMES = {
-    ("LMMSE 64 x 8", 30e-9): (3e-3, FRAME),
-    ("LMMSE 64 x 8", 100e-9): (3e-3, FRAME),
+    ("LMMSE 64 x 8", 30e-9): (6e-3, FRAME),
+    ("LMMSE 64 x 8", 100e-9): (6e-3, FRAME),
     ("SVD 16 x 64", 30e-9): (2e-3, 2 * SLOT),
     ("SVD 16 x 64", 100e-9): (2e-3, SLOT),
 }
