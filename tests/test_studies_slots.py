@@ -40,6 +40,14 @@ def test_one_result_for_a_block_loses_more_where_the_channel_is_long():
     assert lost[0] < 1e-3 and lost[1] > 10 * lost[0]
 
 
+def test_a_smaller_tolerance_takes_more_solves_and_loses_less():
+    rows = slots.tolerances(spreads=[300e-9], tols=(1.0, 0.1, 1e-2), subcarriers=600)
+    assert [row["tol"] for row in rows] == [1.0, 0.1, 1e-2]
+    assert sorted(row["solves"] for row in rows) == [row["solves"] for row in rows]
+    lost = [row["lost"] for row in rows]
+    assert lost[0] > lost[-1] and lost[-1] < 1e-4 and lost[-1] < rows[0]["lost, held"]
+
+
 def test_the_channel_of_another_delay_spread_comes_from_the_same_draw():
     setting = {"speed": slots.WALKING, "symbols": 3, "subcarriers": 24}
     task = slots.TASKS["SVD 16 x 64"]

@@ -1,8 +1,8 @@
-"""The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws|slots]`.
+"""The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws|...]`.
 
 Several words take several. Each is taken once and kept as a published record. The chapter *Measured* reads the first
-four, *Frequency and time* the last. A machine that has other work to do takes no times: the record that was published
-before stays.
+four, *Frequency and time* that of its name. A machine that has other work to do takes no times: the record that was
+published before stays.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ TAKEN: dict[str, Callable[..., None]] = {
     "families": take_families,
     "speed": take_speed,
     "draws": take_draws,
-    "slots": take_slots,
+    "frequency_and_time": take_slots,
 }
 # The records of the chapter *Measured*.
 SHOWN = ("cases", "families", "speed", "draws")

@@ -37,7 +37,15 @@ PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose runs take no times, whatever records they show: `book` runs them side by side.
-UNTIMED = ("gauge_in_detail", "low_rankness", "measured", "rank_bounds", "synthetic_experiments", "training_search")
+UNTIMED = (
+    "frequency_and_time",
+    "gauge_in_detail",
+    "low_rankness",
+    "measured",
+    "rank_bounds",
+    "synthetic_experiments",
+    "training_search",
+)
 # Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes
 # minutes, on an idle one two seconds.
 PATIENCE = 1800

@@ -1,8 +1,8 @@
 """Frequency and time: a slot, a frame, near and far users, lines of sight, and the noise level as an axis.
 
-`python -m studies.slots [slot|frame|near_far|line_of_sight|noise ...]` prints the rows; `python -m studies.measurements
-slots` publishes them. Every row is one run. Exact methods and maps start from channels that are there, write into
-memory that is there, and have the same threads and precision.
+`python -m studies.slots [slot|tolerance|frame|near_far|line_of_sight|noise ...]` prints rows, and `python -m
+studies.measurements frequency_and_time` publishes them. Every row is one run. Exact methods and maps start from
+channels that are there, write into memory that is there, and have the same threads and precision.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,33 @@ def slots(tasks: Sequence[str] = tuple(TASKS), spreads: Sequence[float] = SPREAD
             name = f"{task.name}, {spread * 1e9:g} ns, {'omni' if omni else 'directional'}"
             row = slot(task, spread_over(drawn, spread / 1e-9), name, **setting)
             rows.append(row | {"task": task.name, "spread": spread, "omni": omni})
+    return rows
+
+
+# What is asked for in the study of tolerances.
+TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3)
+
+
+def tolerances(
+    task: str = "LMMSE 64 x 8", spreads: Sequence[float] = SPREADS[:3], tols: Sequence[float] = TOLERANCES, **size: int
+) -> list[Row]:
+    """Solves and the rate lost over the tolerance of the residual, for a slot; nothing is timed."""
+    rows = []
+    drawn = TASKS[task].channel(1e-9, speed=WALKING, symbols=SLOT, **size)
+    for spread in spreads:
+        channel = spread_over(drawn, spread / 1e-9)
+        t, f = channel.times[:, 0], channel.frequencies[:, 0]
+        own = Slot(TASKS[task], t, f, on_grid(channel, t, f), tols[0])
+        found: list[nm.Surrogate] = []
+
+        def fill(tol: float, own: Slot = own, found: list[nm.Surrogate] = found) -> None:
+            own.tol = tol
+            found.append(own.mapped())
+
+        lost = own.lost(own.fill_held, *(partial(fill, tol) for tol in tols))
+        for surrogate, share in zip(found, lost[1:]):
+            row = counts(f"{task}, {spread * 1e9:g} ns", surrogate, len(t) * len(f))
+            rows.append(row | {"spread": spread, "lost": share, "lost, held": lost[0], "held solves": len(own.middle)})
     return rows
 
 
@@ -525,6 +553,7 @@ def noise_axis(tones: int = 3276, levels: int = 41, tol: float = 1e-2, rounds: i
 
 STUDIES: dict[str, Callable[[], list[Row]]] = {
     "slot": slots,
+    "tolerance": tolerances,
     "frame": frames,
     "near_far": near_far,
     "line_of_sight": line_of_sight,
