@@ -33,8 +33,17 @@ def record():
         for tol in slots.TOLERANCES:
             own = {"spread": spread, "lost": tol * 1e-5, "lost, held": 1e-3, "held solves": 3822, "met": True}
             numbers["tolerance"].append(fitted("LMMSE", **own) | {"tol": tol})
-    for (task, spread), (tol, *_) in slots.FRAMES.items():
-        own = {"task": task, "spread": spread, "tol": tol, "error": 9e-4, "memory": 0.2, "fits": 1, "met": True}
+    for (task, spread), (tol, _) in slots.FRAMES.items():
+        own = {
+            "task": task,
+            "spread": spread,
+            "tol": tol,
+            "error": 9e-4,
+            "memory": 0.2,
+            "fits": 1,
+            "met": "SVD" not in task,
+            "lost": 1e-5,
+        }
         own |= {"Gram" if "SVD" in task else "Cholesky": SLOW, "NumPy loop": FAST, "over a copy": FAST}
         numbers["frame"].append(fitted(f"{task}, {1e9 * spread:g} ns", **own))
     rates = {"gains": 44.0, "weakest rate": 0.3, "sum": 0.999, "weakest": 0.995, "worst": 0.995}
@@ -99,6 +108,7 @@ def test_what_is_said_of_times_follows_from_their_quartiles(record):
         ("slot", {"lost": 2e-3}),
         ("long", {"lost": 1.0}),
         ("frame", {"error": 2e-3}),
+        ("frame", {"lost": 2e-3}),
         ("near_far", {"weakest": 0.98}),
         ("near_far", {"solves": 10}),
         ("line_of_sight", {"step": 1.6}),

@@ -134,7 +134,8 @@ def frame_table(record: Record) -> Table:
     for row in record.numbers["frame"]:
         ratios = [spread(row[key]) for key in (exact_of(row), "NumPy loop", "over a copy")]
         fits = f"{row['solves']:,} in {row['fits']}"
-        rows.append((row["name"], fits, f"{row['error']:.1e}", f"{row['memory']:.2g} GB", *ratios))
+        name = row["name"] + ("" if row["met"] else ": not met")
+        rows.append((name, fits, f"{row['error']:.1e}", f"{row['memory']:.2g} GB", *ratios))
     exact = "times as fast as exact"
     return Table(("frame", "solves, fits", "error", "memory", exact, "as the NumPy loop", "over a copy"), rows)
 
@@ -216,7 +217,10 @@ def frame_lines(record: Record) -> Iterator[tuple[str, object]]:
     rows = record.numbers["frame"]
     yield "ft-frame", rows[0]["count"]
     yield "ft-looped", slots.LOOPED
-    yield "ft-frame-error", at_least(max(row["error"] for row in rows))
+    errors = {svd: max(row["error"] for row in rows if ("SVD" in row["task"]) == svd) for svd in (False, True)}
+    yield "ft-frame-error", at_least(errors[False])
+    yield "ft-frame-svd-error", at_least(errors[True])
+    yield "ft-frame-lost", at_least(max(row["lost"] for row in rows), 1)
     yield "ft-frame-memory", at_least(max(row["memory"] for row in rows))
     for key, task in (("eight", "LMMSE"), ("svd", "SVD")):
         own = [row for row in rows if row["task"].startswith(task)]
@@ -271,9 +275,9 @@ def check(record: Record) -> None:
     short = [row for row in record.numbers["slot"] if math.isclose(row["spread"], SHORT)]
     assert all(row["met"] for row in record.numbers["slot"]), "every tolerance is met"
     assert all(row["lost"] < RATE and row["lost, held"] < RATE for row in short), "at 30 ns both keep the rate"
-    long = [row for row in record.numbers["slot"] if row["spread"] > LONG / 2]
-    assert all(row["lost"] < row["lost, held"] for row in long), "from 300 ns on the map loses less than blocks"
-    assert all(row["error"] <= ERROR and row["met"] for row in record.numbers["frame"])
+    long = [row for row in record.numbers["slot"] if row["spread"] > LONG / 2 and "LMMSE" in row["task"]]
+    assert all(row["lost"] < row["lost, held"] for row in long), "from 300 ns on maps of filters lose less than blocks"
+    check_frames(record.numbers["frame"])
     drops = record.numbers["near_far"]
     assert all(min(row["sum"], row["weakest"]) >= NEAR_FAR for row in drops)
     assert all(row["solves"] > 0.2 * row["count"] for row in drops), "solving every tone is the better choice"
@@ -282,3 +286,11 @@ def check(record: Record) -> None:
     assert all(row["step"] <= STEP and row["lost"] < RATE for row in record.numbers["line_of_sight"])
     (noise,) = record.numbers["noise"]
     assert noise["met"] and noise["largest lost"] < RATE
+
+
+def check_frames(rows: Sequence[Row]) -> None:
+    """Assert what the text says of frames."""
+    filters, triplets = ([row for row in rows if ("SVD" in row["task"]) == svd] for svd in (False, True))
+    assert all(row["error"] <= ERROR and row["met"] for row in filters)
+    assert all(row["lost"] < RATE for row in rows), "the rate does not see it"
+    assert all(not row["met"] for row in triplets), "some slot ends by its number of solves"

@@ -295,15 +295,13 @@ class Frame:
 
     Attributes:
         task, channel, tol: What is fitted, and how well.
-        span: Symbols for one fit.
-        chained: Whether a fit begins with the pieces and nodes of the one before.
+        span: Symbols for one fit. None begins with the nodes of another: for triplets that took more solves.
     """
 
     task: Task
     channel: nm.wireless.Channel
     tol: float
     span: int
-    chained: bool = False
 
     def __post_init__(self) -> None:
         self.t, self.f = self.channel.times[:, 0], self.channel.frequencies[:, 0]
@@ -325,11 +323,7 @@ class Frame:
 
     def fits(self, fits: int | None = None) -> list[nm.Surrogate]:
         """Fit one span after the other; the first ones only, if a number is given."""
-        found: list[nm.Surrogate] = []
-        for start in self.starts[:fits]:
-            before = found[-1] if found and self.chained else None
-            found.append(nm.fit(self.problem(start), tol=self.tol, start=before, progress=False))
-        return found
+        return [nm.fit(self.problem(i), tol=self.tol, progress=False) for i in self.starts[:fits]]
 
     def mapped(self, fits: int | None = None) -> list[nm.Surrogate]:
         """Fit, and evaluate symbol by symbol into the memory of one."""
@@ -402,13 +396,13 @@ def frame(
     }
 
 
-# The tolerance of the residual that leads to an error of at most 1e-3 over the frame, symbols for one fit, and whether
-# it begins with the one before: triplets at 100 ns then take the most solves that a fit may, slot after slot.
+# The tolerance of the residual, and symbols for one fit. The filters' errors over the frame are at most 1e-3. Those of
+# triplets are larger: where the fourth value nearly meets the fifth, a fit ends by its number of solves.
 FRAMES = {
-    ("LMMSE 64 x 8", 30e-9): (6e-3, FRAME, False),
-    ("LMMSE 64 x 8", 100e-9): (6e-3, FRAME, False),
-    ("SVD 16 x 64", 30e-9): (2e-3, 2 * SLOT, True),
-    ("SVD 16 x 64", 100e-9): (2e-3, SLOT, False),
+    ("LMMSE 64 x 8", 30e-9): (6e-3, FRAME),
+    ("LMMSE 64 x 8", 100e-9): (6e-3, FRAME),
+    ("SVD 16 x 64", 30e-9): (2e-3, SLOT),
+    ("SVD 16 x 64", 100e-9): (2e-3, SLOT),
 }
 # Fits of triplets that are timed.
 TIMED_FITS = 4
@@ -423,7 +417,7 @@ def frames(tones: int = 3276, symbols: int = FRAME, **setting: object) -> list[R
             own = Frame(task, spread_over(drawn, spread / 1e-9), *way)
             fits = None if task.receives else TIMED_FITS
             row = frame(own, f"{task.name}, {spread * 1e9:g} ns", fits=fits, **setting)
-            rows.append(row | {"task": task.name, "spread": spread, "span": own.span, "chained": own.chained})
+            rows.append(row | {"task": task.name, "spread": spread, "span": own.span})
     return rows
 
 
