@@ -150,7 +150,7 @@ def test_a_branch_of_the_profile_is_decided(project):
 
 
 def test_records_that_one_statement_loads_stand_alone():
-    source = "from studies import measurements as study\nb, c, d, e = (provenance.load(name) for name in study.TAKEN)"
+    source = "from studies import measurements as study\nb, c, d, e = (provenance.load(name) for name in study.SHOWN)"
     own = [code(source, "load"), code("study.plot(d)", "plot")]
     found = slices.loaded(slices.needed(own, own[1], "cpu"))
     assert len(found) == 1 and found[0][1]

@@ -1,7 +1,8 @@
-"""The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws ...]`.
+"""The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws|...]`.
 
-Each is taken once and kept as a published record; the chapter *Measured* reads these records only. A machine that has
-other work to do takes no times: the record that was published before stays.
+Several words take several. Each is taken once and kept as a published record. The chapter *Measured* reads the first
+four, *Frequency and time* that of its name. A machine that has other work to do takes no times: the record that was
+published before stays.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from studies import benchmark, cases, draws, figures, last_good, load, provenance, random_families, speed, texts
+from studies import benchmark, cases, draws, figures, last_good, load, provenance, random_families, slots, speed, texts
 from studies.provenance import Record, Table, glue
 
 WHEN = ("after", "with the fit")
@@ -94,12 +95,20 @@ def take_draws(record: Record, count: int = draws.DRAWS, posed: Sequence = draws
     record.numbers["draws"] = draws.run(count, posed)
 
 
+def take_slots(record: Record, words: list[str] | None = None) -> None:
+    """Slots, frames, near and far users, lines of sight, and the noise level as an axis."""
+    record.numbers |= {word: slots.STUDIES[word]() for word in words or slots.STUDIES}
+
+
 TAKEN: dict[str, Callable[..., None]] = {
     "cases": take_cases,
     "families": take_families,
     "speed": take_speed,
     "draws": take_draws,
+    "frequency_and_time": take_slots,
 }
+# The records of the chapter *Measured*.
+SHOWN = ("cases", "families", "speed", "draws")
 
 
 def cases_table(record: Record) -> Table:

@@ -38,6 +38,7 @@ PARAMETERS = ("profile", "device", "seed")
 HIDDEN_TAGS = {"parameters", "colab"}
 # Chapters whose runs take no times, whatever records they show: `book` runs them side by side.
 UNTIMED = (
+    "frequency_and_time",
     "gauge_in_detail",
     "link_level",
     "low_rankness",

@@ -19,6 +19,7 @@ PLACE = "<!-- {} -->"
 BEGUN = {"wireless_inversion": ("wireless_trained",)}
 # Published records that a chapter shows at cpu and does not compute again.
 SHOWN = BEGUN | {
+    "frequency_and_time": ("frequency_and_time",),
     "link_level": ("link_level",),
     "measured": ("cases", "families", "speed", "draws"),
     "synthetic_experiments": ("synthetic_experiments",),
