@@ -58,7 +58,7 @@ class Inspector:
     def calibrate(self, root: Piece, tail: float) -> None:
         """Measure the whole box, for a first idea."""
         (worst,) = self.worst([root])
-        self.ratios += _FIRST * [float(np.clip(worst / max(tail, np.finfo(float).tiny), 1.0, _MOST_RATIO))]
+        self.ratios += _FIRST * [float(np.clip(worst / max(tail, 1e-100), 1.0, _MOST_RATIO))]
 
     def worst(self, pieces: Sequence[Piece]) -> list[float]:
         """Return the largest residual of each piece at fresh parameters; Inf where the family is defined at none."""
@@ -69,6 +69,14 @@ class Inspector:
         r = self._residuals(tables, x.reshape(-1, x.shape[2]), np.repeat(np.arange(len(pieces)), _FRESH))
         r = np.where(np.isnan(r), -np.inf, r).reshape(len(pieces), -1).max(axis=1)
         return np.where(r < 0, np.inf, r).tolist()
+
+    def along(self, piece: Piece, axis: int) -> float:
+        """Return the largest residual of a piece at fresh parameters that are between nodes on one axis only."""
+        table = tree.tables([piece])
+        x = tree.places(table[0], _FRESH, self.generator)[0]
+        for i in set(range(x.shape[1])) - {axis}:
+            x[:, i] = self.generator.choice(piece.axes[i], len(x))
+        return float(np.nan_to_num(self._residuals(table, x, np.zeros(len(x), int)), nan=0.0, posinf=np.inf).max())
 
     def forget(self) -> None:
         """Forget the last check, and do not ask the family again: something has ended the fit."""

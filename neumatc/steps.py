@@ -84,7 +84,10 @@ class Steps:
 
     def failed(self, piece: Piece, look: Outlook, worst: float) -> list[Piece]:
         """Refine a piece whose residual is too large although its coefficients seemed small enough."""
-        if (blind := self.blind(piece)).any():
+        blind = self.blind(piece)
+        for i in np.flatnonzero(blind):  # it is to blame if its nodes alone miss X
+            blind[i] = self.inspector.along(piece, i) > self.goal
+        if blind.any():
             return self.refined(piece, Outlook(look.tails, np.where(blind, _SEEN, piece.counts)))
         piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
         look = self.outlook(piece)
