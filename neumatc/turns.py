@@ -119,7 +119,7 @@ def _samples(family: ParametricMatrix, axis: int) -> tuple[Tensor, Tensor]:
 
 def _neighbours(grid: Tensor, x: Tensor) -> Tensor:
     """Move places x[0], and those some steps further, to points of a grid, the steps to one point at least."""
-    after = torch.searchsorted(grid, x).clamp(1, len(grid) - 1)
+    after = torch.searchsorted(grid, x.contiguous()).clamp(1, len(grid) - 1)
     nearest = torch.where(x - grid[after - 1] < grid[after] - x, after - 1, after)
     towards = torch.where(x[1] > x[0], 1, -1)
     nearest[1:] = torch.where(nearest[1:] == nearest[0], nearest[0] + towards, nearest[1:])
