@@ -293,4 +293,4 @@ def check_frames(rows: Sequence[Row]) -> None:
     filters, triplets = ([row for row in rows if ("SVD" in row["task"]) == svd] for svd in (False, True))
     assert all(row["error"] <= ERROR and row["met"] for row in filters)
     assert all(row["lost"] < RATE for row in rows), "the rate does not see it"
-    assert all(not row["met"] for row in triplets), "some slot ends by its number of solves"
+    assert [row["met"] for row in triplets] == [True, False], "at 100 ns some slot ends by its number of solves"
