@@ -151,8 +151,8 @@ class Box:
     def parameters(self, x: Tensor) -> Tensor:
         """Scale points of the cube (B, d) to parameters, in its precision, on its device and ticks."""
         if self.ticks is not None:
-            pairs = zip(x.to(self.device).double().T.contiguous(), self.places, self.ticks)
-            return torch.stack([ticks[torch.bucketize(own, (at[1:] + at[:-1]) / 2)] for own, at, ticks in pairs], dim=1)
+            columns = zip(x.to(self.device).double().T, self.places, self.ticks)
+            return torch.stack([ticks[nearest(at, own)] for own, at, ticks in columns], dim=1)
         t = (x.to(self.device).double() + 1) / 2
         p = torch.lerp(*self._ends, t)
         if "log" in self.scale:
@@ -206,6 +206,12 @@ class Box:
                 self.names, self.units, self.scale, self.periodic, self.lower.tolist(), self.upper.tolist()
             )
         )
+
+
+@checks.explained
+def nearest(places: Tensor, x: Tensor) -> Tensor:
+    """Return the number of the nearest of rising places (N,) for each x, shape (B,)."""
+    return torch.bucketize(x.contiguous(), (places[1:] + places[:-1]) / 2)
 
 
 def _each(name: str, value: object, kind: type, d: int) -> tuple:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neumatc import checks, measured, sampling, smoothing
-from neumatc.box import Box
+from neumatc.box import Box, nearest
 from neumatc.measured import Interpolation
 from neumatc.smoothing import Smoothing
 
@@ -547,12 +547,11 @@ def from_grid(
     good, expected = A.ndim == len(ticks) + 2 and A.shape[:-2] == counts, f"shape {(*counts, 'm', 'n')}"
     checks.require(good, "A", expected, tuple(A.shape), "give one matrix for each point of the grid")
     checks.matrix_dtype("A", A.dtype)
-    between = [(axis[1:] + axis[:-1]) / 2 for axis in ticks]
 
     def fn(p: Tensor) -> Tensor:
         at = []
-        for own, axis, middle in zip(p.T.contiguous(), ticks, between):
-            at.append(torch.bucketize(own, middle))
+        for own, axis in zip(p.T, ticks):
+            at.append(nearest(axis, own))
             off = (own - axis[at[-1]]).abs() > _OFF * axis.diff().min()
             checks.require(not off.any(), "p", "points of the grid", own[off][:1].tolist(), "take those", FamilyError)
         return A[tuple(at)]

@@ -203,7 +203,8 @@ class PiecewisePolynomials(_Nodal):
             own = {name: weight[k : k + 1] for name, weight in weights.items()}
             phi = [self.along(i, axes[i][x], own)[:, :n].to(columns.dtype) for i, (x, n) in enumerate(zip(at, counts))]
             table = columns[row : row + math.prod(counts)].view(*counts, -1)
-            pieces.append(_Patch(phi, table, whole[tuple(slice(int(x[0]), int(x[-1]) + 1) for x in at)]))
+            order = sorted(range(len(axes)), key=lambda i: 1 / counts[i] - 1 / len(at[i]))
+            pieces.append(_Patch(phi, table, whole[tuple(slice(int(x[0]), int(x[-1]) + 1) for x in at)], order))
         threads.run(_Patch.begin, pieces, out.numel())
         threads.run(_Patch.end, [part for piece in pieces for part in piece.parts(most)], out.numel())
         return out
@@ -245,14 +246,13 @@ class _Patch:
         phi: The functions of each axis, shape (b_i, n_i).
         table: The rows of the latent tensor, with the axes contracted that are done.
         out: Where the result goes, shape (b_1, ..., b_d, M).
+        order: The axes that are left to contract, the cheapest first.
     """
 
     phi: list[Tensor]
     table: Tensor
     out: Tensor
-
-    def __post_init__(self) -> None:
-        self.order = sorted(range(len(self.phi)), key=lambda i: 1 / self.table.shape[i] - 1 / len(self.phi[i]))
+    order: list[int]
 
     def _contract(self, i: int, out: Tensor | None = None) -> None:
         sizes = self.table.shape
@@ -270,10 +270,7 @@ class _Patch:
         size = most // math.prod(self.table.shape[:-2]) or 1
         size = -(-len(self.phi[-1]) // -(-len(self.phi[-1]) // size))
         pairs = zip(self.phi[-1].split(size), self.out.split(size, dim=-2))
-        found = [_Patch([*self.phi[:-1], own], self.table, out) for own, out in pairs]
-        for part in found:
-            part.order = list(self.order)
-        return found
+        return [_Patch([*self.phi[:-1], own], self.table, out, self.order) for own, out in pairs]
 
     def end(self) -> None:
         """Contract what is left, at last into ``out``."""

@@ -48,9 +48,7 @@ class Trial:
 
     def __init__(self, inspector: Inspector):
         self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
-        self.tried, problem = 0, self.task.problem
-        real = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
-        self.most = int(((real + _OVERHEAD) / _TRIAL) ** 0.5)
+        self.tried, self.most = 0, int(((self.task.problem.work + _OVERHEAD) / _TRIAL) ** 0.5)
 
     def due(self) -> bool:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""

@@ -60,6 +60,11 @@ class Problem:
         self.family, self.operation = operation.joined(family)
         self.factors: tuple[Factor, ...] = self.operation.factors(*self.family.shape)
 
+    @property
+    def work(self) -> float:
+        """About how many real floating-point operations one exact solution takes: `Operation.cost`, complex or not."""
+        return self.operation.cost(*self.family.shape) * (4 if self.family.dtype.is_complex else 1)
+
     @checks.full_precision
     def exact(self, p: Tensor | ArrayLike) -> Solution:
         """Solve exactly at each parameter: p (B, d) -> the value, and where it failed.

@@ -109,9 +109,8 @@ class Refinement:
         smoothed = problem.family.floor is not None  # of these samples a map takes few, and knows what is between them
         if grid is None or self.share < 1 or len(grid) > (self.task.budget or len(grid)):
             return False
-        operations = problem.operation.cost(*problem.family.shape) * (4 if problem.family.dtype.is_complex else 1)
         most = self.snapshots.solved + self.budget.missing(active) > _SHARE * len(grid)
-        return most or (len(grid) * operations <= _ROUND and not smoothed)
+        return most or (len(grid) * problem.work <= _ROUND and not smoothed)
 
     def _round(self, active: list[Piece]) -> list[Piece]:
         """Solve at the nodes of the active pieces, keep what passes, and return what is to be refined further."""

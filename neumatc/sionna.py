@@ -104,38 +104,28 @@ class _Grids:
             tones: Their places on the frequency axis, rising, shape (N,), on the device of the matrices.
             channel: Of which the matrices are made.
         """
-        self.report, count = GridReport(examples=len(at), tones=symbols * len(tones)), symbols * len(tones)
-        axes = [torch.arange(symbols, dtype=torch.float64, device=tones.device)] if symbols > 1 else []
-        axes += [tones.double()] if len(tones) > 1 else []
-        if not axes:
-            return self.give_up("one tone")
-        box = {"lower": torch.stack([x[0] for x in axes]), "upper": torch.stack([x[-1] for x in axes]), "grid": axes}
-
-        def family(own: Callable) -> ParametricMatrix:
-            def fn(p: Tensor) -> Tensor:
-                at = [torch.searchsorted(axis, x.contiguous()) for axis, x in zip(axes, p.T)]
-                none = torch.zeros_like(at[0])
-                return own(at[0] if symbols > 1 else none, at[-1] if len(tones) > 1 else none)
-
-            return ParametricMatrix(fn, **box)
-
+        self.report = GridReport(examples=len(at), tones=symbols * len(tones))
         try:
-            families = [family(own) for own in at]
-            problems = [Problem(own, operation) for own in families]
+            problems = [Problem(_family(own, symbols, tones), operation) for own in at] if self.report.tones > 1 else []
         except ValueError as error:  # NaN at all tones that are tried, or a shape without such filters
             return self.give_up(str(error))
-        work = operation.cost(*families[0].shape) * (4 if families[0].dtype.is_complex else 1)
-        if len(at) * count * (work + _CALL) < _LEAST:
+        if not problems:
+            return self.give_up("one tone")
+        if len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST:
             return self.give_up("that takes less time than a fit")
         if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
             return self.give_up("the channel has NaN or Inf, and a map would hide where")
-        start = self.start if self.start is not None and self.start.box == families[0].box else None
+        start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # it is in the report
             try:
                 found = fit_many(problems, tol=self.tol, method=Pieces(share=_SHARE), start=start, progress=False)
             except ValueError as error:
                 return self.give_up(str(error))
+        return self._judged(found)
+
+    def _judged(self, found: list[Surrogate]) -> list[Surrogate] | None:
+        """Return the maps if they meet the tolerance, and report them; the next call begins with them."""
         reports = [surrogate.report for surrogate in found]
         unmet = next((report for report in reports if not report.met), None)
         self.start = found[0] if unmet is None else None
@@ -155,11 +145,32 @@ class _Grids:
         self.report = replace(self.report, exact=why)
 
 
+def _axes(symbols: int, tones: Tensor) -> list[Tensor]:
+    """Return the axes of a grid that have more than one value: numbers of symbols, places of tones."""
+    time = torch.arange(symbols, dtype=torch.float64, device=tones.device)
+    return [axis for axis in (time, tones.double()) if len(axis) > 1]
+
+
+def _family(own: Callable[[Tensor, Tensor], Tensor], symbols: int, tones: Tensor) -> ParametricMatrix:
+    """Return the family of matrices that a function gives for numbers of symbols and of tones."""
+    axes = _axes(symbols, tones)
+
+    def fn(p: Tensor) -> Tensor:
+        at = [torch.searchsorted(axis, x.contiguous()) for axis, x in zip(axes, p.T)]
+        none = torch.zeros_like(at[0])
+        return own(at[0] if symbols > 1 else none, at[-1] if len(tones) > 1 else none)
+
+    lower, upper = (torch.stack([axis[k] for axis in axes]) for k in (0, -1))
+    return ParametricMatrix(fn, lower, upper, grid=axes)
+
+
 def _parts(tones: Tensor, symbols: int, numbers: int) -> list[tuple[slice, list[Tensor]]]:
     """Return runs of tones, so that the values of a run are so few numbers that caches hold them, and their grids."""
-    size, axis = max(1, _CHUNK // (symbols * numbers)), torch.arange(symbols, dtype=torch.float64, device=tones.device)
+    size, (*time, places) = max(1, _CHUNK // (symbols * numbers)), _axes(symbols, tones)
+    if len(tones) == 1:
+        return [(slice(0, 1), [places])]
     runs = [slice(k, min(k + size, len(tones))) for k in range(0, len(tones), size)]
-    return [(run, [axis] * (symbols > 1) + [tones[run].double()] * (len(tones) > 1)) for run in runs]
+    return [(run, [*time, places[run]]) for run in runs]
 
 
 class _Mapped:
@@ -200,11 +211,9 @@ class _Equalizer(_Mapped):
         if found is None:
             return super().call(y, h_hat, err_var, no)
         maps, scale = found
-        tones = torch.as_tensor(self._resource_grid.effective_subcarrier_ind, device=y.device)
-        symbols, (receivers, antennas) = y.shape[3], y.shape[1:3]
+        symbols, (receivers, antennas), streams = y.shape[3], y.shape[1:3], maps[0].maps[0].shape[0]
         received = self._removed_nulled_scs(y).permute(0, 1, 3, 4, 2).to(self.cdtype) / scale[:, :, None, None].to(y)
-        runs, streams = _parts(tones, symbols, antennas * maps[0].maps[0].shape[0]), maps[0].maps[0].shape[0]
-        outputs = []
+        runs, outputs = _parts(self._tones(y.device), symbols, antennas * streams), []
         for surrogate, own in zip(maps, received.flatten(0, 1)):
             values = [surrogate.grid(*axes) for _, axes in runs]
             filtered = [_applied(X, own[:, run]) for (run, _), (X, _) in zip(runs, values)]
@@ -229,11 +238,9 @@ class _Equalizer(_Mapped):
             for ind in (self._detection_desired_ind, self._detection_undesired_ind)
         )
         # The variance of the estimates of all streams comes to the noise of each antenna.
-        errors = err_var.to(h_hat.device, self.dtype)
-        errors = errors.reshape((1,) * (h_hat.ndim - errors.ndim) + errors.shape)
+        errors = err_var.reshape((1,) * (h_hat.ndim - err_var.ndim) + err_var.shape)
         alike = math.prod(n for i, n in enumerate((transmitters, each)) if errors.shape[3 + i] == 1)
-        power = _expanded(no.to(h_hat.device, self.dtype), 3, -1).broadcast_to(shape)[..., None, None]
-        power = power + errors.sum(dim=(3, 4)) * alike
+        power = _expanded(no, 3, -1).broadcast_to(shape)[..., None, None] + errors.sum(dim=(3, 4)) * alike
         # Zero forcing does not weigh antennas by their noise.
         same = power[..., :1, :1] if self.kind == "lmmse" else power[:, :, :1, :1, :1]
         one = undesired.shape[1] == 0 and bool((power == same).all())
@@ -255,9 +262,12 @@ class _Equalizer(_Mapped):
 
         at = [matrices(b, r) for b in range(count) for r in range(receivers)]
         operation = Equaliser(self.kind, 1.0 if one else "beside")
-        tones = torch.as_tensor(self._resource_grid.effective_subcarrier_ind, device=h_hat.device)
-        maps = self._grids.fitted(at, operation, symbols, tones, h_hat)
+        maps = self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat)
         return None if maps is None else (maps, scale)
+
+    def _tones(self, device: torch.device) -> Tensor:
+        """Return the places of the subcarriers that are sent."""
+        return torch.as_tensor(self._resource_grid.effective_subcarrier_ind, device=device)
 
     def _streams(self, x: Tensor) -> Tensor:
         """Bring (examples, receivers, symbols, tones, streams) to (examples, transmitters, streams, data symbols)."""
@@ -307,6 +317,32 @@ class ZFEqualizer(_Equalizer, _ZF):
 
 
 class _Precoder(_Mapped):
+    def _mapped(
+        self, h: Tensor, at: list[Callable[[Tensor, Tensor], Tensor]], operation: Operation, factor: int, rank: int
+    ) -> Tensor | None:
+        """Return precoding matrices from maps, or None where Sionna's block, or LAPACK, is to compute them.
+
+        Args:
+            h: Channels, shape (examples, transmitters, symbols, tones, K, M).
+            at: Of each example and transmitter, the matrices of the operation: see `_Grids.fitted`.
+            operation: A factor of it, of shape (rank, M), has the precoders as rows, up to their norms and conjugation.
+            factor: Which.
+            rank: How many columns.
+
+        Returns:
+            Shape (examples, transmitters, symbols, tones, M, rank); columns have unit norm.
+        """
+        (symbols, size), antennas, tones = h.shape[2:4], h.shape[5], torch.arange(h.shape[3], device=h.device)
+        maps = self._grids.fitted(at, operation, symbols, tones, h)
+        if maps is None:
+            return None
+        g = torch.empty((len(maps), symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)
+        for surrogate, own in zip(maps, g):
+            for run, axes in _parts(tones, symbols, antennas * rank):
+                rows = surrogate.grid(*axes)[factor].view(symbols, -1, rank, antennas)
+                own[:, run] = torch.nn.functional.normalize(rows, dim=3).mH
+        return g.unflatten(0, h.shape[:2])
+
     def _precoders(self, h: Tensor, alpha: Tensor) -> Tensor | None:
         """Return the precoding matrices of channels, or None where Sionna's block is to compute them.
 
@@ -317,7 +353,7 @@ class _Precoder(_Mapped):
         Returns:
             Shape (examples, transmitters, symbols, tones, M, K); columns have unit norm.
         """
-        (count, transmitters, symbols, size), alpha = h.shape[:4], alpha.flatten(2)
+        alpha = alpha.flatten(2)
         level = alpha[..., 0].flatten()
         if (alpha != alpha[..., :1]).any():
             return self._grids.give_up("the regularisation differs from tone to tone")
@@ -330,18 +366,8 @@ class _Precoder(_Mapped):
         def matrices(own: Tensor, s: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda t, f: own[t, f].mH.resolve_conj().to(self.cdtype) / s
 
-        tones = torch.arange(size, device=h.device)
         at = [matrices(own, s) for own, s in zip(h.flatten(0, 1), scale)]
-        maps = self._grids.fitted(at, Equaliser("zf" if zf else "lmmse"), symbols, tones, h)
-        if maps is None:
-            return None
-        streams, antennas = h.shape[4:]
-        g = torch.empty((count * transmitters, symbols, size, antennas, streams), dtype=self.cdtype, device=h.device)
-        for surrogate, own in zip(maps, g):
-            for run, axes in _parts(tones, symbols, antennas * streams):
-                X = surrogate.grid(*axes)[0].view(symbols, -1, streams, antennas)
-                own[:, run] = torch.nn.functional.normalize(X, dim=3).mH
-        return g.unflatten(0, (count, transmitters))
+        return self._mapped(h, at, Equaliser("zf" if zf else "lmmse"), 0, h.shape[4])
 
 
 class RZFPrecodedChannel(_Precoder, _RZF):
@@ -403,7 +429,7 @@ class RZFPrecoder(_Precoder, _RZF_PRECODER):
         return super().call(x, h, alpha)
 
 
-class SVDPrecodedChannel(_Mapped, _PRECODED):
+class SVDPrecodedChannel(_Precoder, _PRECODED):
     """The effective channel after precoding by leading right singular vectors, continuous from tone to tone.
 
     Sionna has no such block; this one is called as its ``RZFPrecodedChannel``, without ``alpha``. Each transmitter
@@ -441,15 +467,4 @@ class SVDPrecodedChannel(_Mapped, _PRECODED):
         def matrices(own: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda t, f: own[t, f].to(self.cdtype)
 
-        (count, transmitters, symbols, size), antennas = h.shape[:4], h.shape[5]
-        tones = torch.arange(size, device=h.device)
-        at = [matrices(own) for own in h.flatten(0, 1)]
-        maps = self._grids.fitted(at, SVD(rank=rank), symbols, tones, h)
-        if maps is None:
-            return None
-        g = torch.empty((count * transmitters, symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)
-        for surrogate, own in zip(maps, g):
-            for run, axes in _parts(tones, symbols, antennas * rank):
-                Vh = surrogate.grid(*axes).Vh.view(symbols, -1, rank, antennas)
-                own[:, run] = torch.nn.functional.normalize(Vh, dim=3).mH
-        return g.unflatten(0, (count, transmitters))
+        return self._mapped(h, [matrices(own) for own in h.flatten(0, 1)], SVD(rank=rank), 2, rank)

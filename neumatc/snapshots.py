@@ -36,8 +36,8 @@ class Snapshots:
         self.grid = _grid(task)  # of one parameter, if the family has one
         box = task.problem.family.box
         self.ticks = None if box.places is None else [at.cpu().numpy() for at in box.places]  # of each axis
-        self._coarse = box.dtype == torch.float32
-        self._periodic = np.array(task.problem.family.box.periodic)
+        self._single = box.dtype == torch.float32
+        self._periodic = np.array(box.periodic)
 
     def adopt(self, other: Snapshots, chosen: int | list[int]) -> None:
         """Take over what was solved for many problems: of those chosen, where all of them have a solution."""
@@ -140,7 +140,7 @@ class Snapshots:
             after = np.searchsorted(places, x).clip(1, len(places) - 1)
             low, high = places[after - 1], places[after]
             return np.where(x - low < high - x, low, high)
-        if self._coarse:
+        if self._single:
             points = torch.zeros(len(x), self.x.shape[1], dtype=torch.float64)
             points[:, axis] = torch.from_numpy(x)
             return self.task.problem.family.box.rounded(points)[:, axis].numpy()

@@ -85,16 +85,18 @@ def products(jobs: Sequence[Product]) -> None:
     elif work < _SPLIT:
         _compute(jobs)
     else:
-        run(_compute, _parts(jobs) if count() > 1 and work >= _LEAST else [jobs], work)
+        run(_compute, _parts(jobs) if _pays(work) else [jobs], work)
 
 
 def run(function: Callable[[object], object], parts: Sequence[object], work: float) -> None:
     """Call a function that uses NumPy's BLAS with every part, in threads where so many multiplications pay."""
     with alone(), _one_thread:  # in this order: NumPy's BLAS may share its number of threads with torch
-        if count() > 1 and work >= _LEAST:
-            each(function, parts)
-        else:
-            list(map(function, parts))
+        each(function, parts) if _pays(work) else list(map(function, parts))
+
+
+def _pays(work: float) -> bool:
+    """Whether threads pay for so many multiplications."""
+    return count() > 1 and work >= _LEAST
 
 
 @np.errstate(all="ignore")
