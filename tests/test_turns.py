@@ -117,12 +117,12 @@ def test_what_turns_is_fitted_as_what_does_not(name, side):
 
 def test_of_another_solution_nothing_is_known():
     @dataclass(frozen=True)
-    class Transposed(nm.Inverse):
+    class TransposedInverse(nm.Inverse):
         def exact(self, A):
             (X,), failed = super().exact(A)
             return (X.mT,), failed
 
-    assert nm.Inverse.turns and not Transposed.turns
+    assert nm.Inverse.turns and not TransposedInverse.turns
 
 
 # Timing

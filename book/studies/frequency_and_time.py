@@ -16,6 +16,8 @@ from studies.texts import UNTIMED, at_least, judged, listed, spread, times, told
 Row = dict
 SHORT, LONG = 30e-9, 300e-9
 COLOURS = dict(zip(slots.TASKS, (figures.BLUE, figures.ORANGE, figures.GREEN)))
+# Ticks of how many times as fast one is as another.
+FACTORS = (0.2, 0.5, 1, 2, 5)
 # A rate that is lost and cannot be told from rounding, in single precision.
 ROUNDING = 1e-6
 # What the issue of this chapter asks for.
@@ -75,6 +77,7 @@ def slot_figure(record: Record) -> Figure:
             axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.25, lw=0)
         axes.axhline(1, color=figures.RED, lw=1.2, ls="--")
         axes.set(title="omnidirectional users" if omni else "directional users", ylabel="times as fast")
+        axes.set_yticks(FACTORS, [f"{value:g}" for value in FACTORS])
         _spreads(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     figure.legend(

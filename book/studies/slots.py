@@ -355,6 +355,7 @@ class Frame:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns of the channel."""
         return self.channel.shape
 
 
