@@ -95,10 +95,10 @@ class Refinement:
 
     def _dear(self, active: list[Piece]) -> bool:
         """Whether the map would take more than its share of a grid; then all pieces end."""
-        grid = self.task.problem.family.grid
-        if grid is None or self.share == 1:
+        count = self.task.problem.family.count
+        if count == np.inf or self.share == 1:
             return False
-        dear = self.snapshots.solved + self.budget.missing(active) > self.share * len(grid)
+        dear = self.snapshots.solved + self.budget.missing(active) > self.share * count
         for piece in active if dear else ():
             piece.give_up(f"the exact solves are used up ({self.share:.0%} of the points of the grid)")
         return dear

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc import linalg, threads
+from neumatc.box import Nearest
 from neumatc.wireless import post_equalisation_noise, sum_rate
 from studies import practice, problems, solvers, speed
 from studies.benchmark import Ratio, compare
@@ -291,7 +292,7 @@ def _status(key: str) -> float:
 
 @dataclass
 class Frame:
-    """A frame of one task: one fit for every few symbols, and evaluation symbol by symbol.
+    """A frame of one task: one fit for every few symbols, and evaluation slot by slot.
 
     Attributes:
         task, channel, tol: What is fitted, and how well.
@@ -307,30 +308,39 @@ class Frame:
         self.t, self.f = self.channel.times[:, 0], self.channel.frequencies[:, 0]
         self.span = min(self.span, len(self.t))
         self.starts = [min(i, len(self.t) - self.span) for i in range(0, len(self.t), self.span)]
-        self.out = self.task.memory(1, len(self.f), shape=self.channel.shape)
-        self.memory = self.out[0] if self.task.receives else tuple(self.out)
+        self.out = self.task.memory(min(SLOT, self.span), len(self.f), shape=self.channel.shape)
+
+    @property
+    def beside(self) -> float:
+        """GB of the memory of a slot that one symbol does not need."""
+        return (len(self.out[0]) - 1) * sum(x[0].nbytes for x in self.out) / 2**30
 
     def problem(self, start: int) -> nm.Problem:
-        """Return the problem of the symbols from one on: time counts from there, so that all have one box."""
-        shift, (low, high) = self.t[start], self.channel.box.axes[1].parameters(torch.tensor([[-1.0], [1.0]]))[:, 0]
-        labels = {"names": ("time", "frequency"), "units": ("s", "Hz")}
-        lower, upper = torch.stack([self.t[0], low]), torch.stack([self.t[self.span - 1], high])
+        """Return the problem of the symbols from one on, known there and at the tones alone.
+
+        Time counts as in the first ones, so that all have one box.
+        """
+        t = self.t[: self.span]
+        nearest = Nearest(t)
 
         def fn(p: Tensor) -> Tensor:
-            return self.channel(torch.stack([p[:, 0] + shift, p[:, 1]], dim=1), extrapolate=True)
+            return self.channel(torch.stack([self.t[start + nearest(p[:, 0])], p[:, 1]], dim=1))
 
-        return nm.Problem(nm.ParametricMatrix(fn, lower, upper, **labels), self.task.operation)
+        axes, labels = [t, self.f], {"names": ("time", "frequency"), "units": ("s", "Hz")}
+        lower, upper = (torch.stack([axis[k] for axis in axes]) for k in (0, -1))
+        return nm.Problem(nm.ParametricMatrix(fn, lower, upper, grid=axes, **labels), self.task.operation)
 
     def fits(self, fits: int | None = None) -> list[nm.Surrogate]:
         """Fit one span after the other; the first ones only, if a number is given."""
         return [nm.fit(self.problem(i), tol=self.tol, progress=False) for i in self.starts[:fits]]
 
     def mapped(self, fits: int | None = None) -> list[nm.Surrogate]:
-        """Fit, and evaluate symbol by symbol into the memory of one."""
+        """Fit, and evaluate slot by slot into the memory of one."""
         surrogates = self.fits(fits)
         for surrogate in surrogates:
-            for moment in self.t[: self.span].split(1):
-                surrogate.grid(moment, self.f, out=self.memory)
+            for moments in self.t[: self.span].split(len(self.out[0])):
+                out = tuple(x[: len(moments)] for x in self.out)
+                surrogate.grid(moments, self.f, out=out[0] if self.task.receives else out)
         return surrogates
 
     def judged(self, surrogates: Sequence[nm.Surrogate], sample: int) -> Row:
@@ -362,10 +372,10 @@ class Frame:
 def frame(
     own: Frame, name: str, *, rounds: int = 3, looped: int = LOOPED, timed: int = TIMED, fits: int | None = None
 ) -> Row:
-    """Time fits for a frame and their evaluation, symbol by symbol, into the memory of one symbol.
+    """Time fits for a frame and their evaluation, slot by slot, into the memory of one slot.
 
     Fits are timed for the first spans, exact methods on some symbols, the NumPy loop on some matrices, and a copy of
-    the output on one symbol; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
+    the output on one slot; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
     nodes and its checks.
     """
     t, f, task, exact = own.t, own.f, own.task, "Cholesky" if own.task.receives else "Gram"
@@ -388,12 +398,12 @@ def frame(
         "solves": sum(x.report.exact_solves for x in surrogates),
         "met": all(x.report.met for x in surrogates),
         "fits": len(surrogates),
-        "memory": grown[0],
+        "memory": grown[0] + own.beside,
         "conditions": timings.conditions,
         "fit share": timings.ratio("fit", "map"),
         exact: timings.ratio(exact, "map").times(part * len(t) / len(H)),
         "NumPy loop": timings.ratio("NumPy loop", "map").times(part * len(t) * len(f) / len(alone)),
-        "over a copy": timings.ratio("map", "copy").times(1 / (part * len(t))),
+        "over a copy": timings.ratio("map", "copy").times(len(own.out[0]) / (part * len(t))),
     }
 
 
