@@ -100,6 +100,18 @@ class Inspector:
         own, self.uniform = own[~np.isnan(r)], r[~np.isnan(r)]
         return {pieces[k]: float(self.uniform[own == k].max()) for k in np.unique(own)}
 
+    def stays(self, root: Piece, still: Sequence[int]) -> bool:
+        """Whether the tolerance is met where X is held along some axes, at the price of a check of the box."""
+        embedding, weights, rows = tree.embedded(root, still)
+        if self.task.problem.operation.residual_solves:
+            return False
+        p = self.task.problem.family.box.parameters(torch.from_numpy(self.draws()))
+        x, weights = self.task.cube(p), {name: weight.to(p.device) for name, weight in weights.items()}
+        r = self.measured(p, lambda value: embedding.contract(x, weights, real_rows(tree.mean(value, rows))))
+        good = bool((r <= self.task.tol).all())
+        self.uniform = r if good else self.uniform
+        return good
+
     def undefined(self) -> np.ndarray:
         """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""
         if not self.hollow:

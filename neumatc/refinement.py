@@ -70,7 +70,20 @@ class Refinement:
             if active and trial.due() and (maps := trial.maps()) is not None:
                 return maps
             active = self._afforded(active) or self._afforded(self._failing_in_box())
-        return ending.pieces(self.root, self.steps.links, self.inspector)
+        return ending.pieces(self.root, self.steps.links, self.inspector, self._still())
+
+    def _still(self) -> list[int]:
+        """Return the axes along which X stays, to the tolerance, what it is in their middle.
+
+        Values on a grid are then computed once for all of the axis.
+        """
+        found = tree.leaves(self.root)
+        if self.d == 1 or self.task.many > 1 or any(piece.trouble or not piece.envelopes for piece in found):
+            return []
+        whole = [all(piece.high[i] - piece.low[i] == 2 for piece in found) for i in range(self.d)]
+        changes = [max(piece.envelopes[i][1] for piece in found) for i in range(self.d)]
+        still = [i for i in range(self.d) if whole[i] and changes[i] * self.inspector.ratio() <= self.steps.goal]
+        return still if still and self.inspector.stays(self.root, still) else []
 
     def _starts(self) -> bool:
         """Whether there is a start in pieces, and not a table, whose pieces may have the terms that are asked for."""
