@@ -164,20 +164,24 @@ def collapse(root: Piece) -> None:
 def tables(pieces: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
     """Return the weights of an embedding of pieces, without a tree, and the snapshot of each row of a latent tensor."""
     counts = np.array([piece.counts for piece in pieces])
-    at, rows, first, total = np.zeros((*counts.shape, counts.max())), [], [], 0
+    low, high, bend = (np.stack([getattr(piece, name) for piece in pieces]) for name in ("low", "high", "bend"))
+    at, rows, first, total = np.tile(low[..., None], counts.max()), [], [], 0
     for k, piece in enumerate(pieces):
         order = [np.argsort(own) for own in piece.axes]
         for i, own in enumerate(piece.axes):
-            at[k, i, : len(own)] = piece.relative(i, own[order[i]])
+            at[k, i, : len(own)] = own[order[i]]
         own = piece.rows.reshape(piece.counts)[np.ix_(*order)].ravel()
         shared = len(order) == 1 and bool(rows) and rows[-1][-1] == own[0]
         first.append(total - shared)
         rows.append(own[int(shared) :])
         total += len(rows[-1])
+    ends = low[..., None], high[..., None]
+    at = nodes.bent(((at - ends[0]) - (ends[1] - at)) / (ends[1] - ends[0]), bend[..., None])
+    at = np.where(np.arange(at.shape[-1]) < counts[..., None], at, 0.0)
     weights = {
-        "low": np.stack([piece.low for piece in pieces]),
-        "high": np.stack([piece.high for piece in pieces]),
-        "bend": np.stack([piece.bend for piece in pieces]),
+        "low": low,
+        "high": high,
+        "bend": bend,
         "nodes": at,
         "bary": nodes.barycentric(at, counts),
         "counts": counts,

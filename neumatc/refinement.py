@@ -142,12 +142,14 @@ class Refinement:
                 ready[piece] = look
             else:
                 more += self.steps.refined(piece, look)
+        failed = {}
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
             piece.passed = worst <= self.steps.goal
             if piece.passed or not self.steps.blind(piece).any():
                 self.inspector.learn(worst, look.tail)
-            more += [] if piece.passed else self.steps.failed(piece, look, worst)
-        return more
+            if not piece.passed:
+                failed[piece] = worst
+        return more + self.steps.failed([*failed], [*failed.values()])
 
     def _solved(self, active: list[Piece]) -> tuple[list[Piece], list[Piece]]:
         """Solve exactly at all nodes of the pieces; return those that are complete, and those with nodes elsewhere."""
@@ -208,9 +210,9 @@ class Refinement:
     def _failing_in_box(self) -> list[Piece]:
         """Check uniform parameters over the box; refine the pieces that fail there."""
         tree.collapse(self.root)
-        found, again = [piece for piece in tree.leaves(self.root) if piece.settled is not None], []
-        for piece, worst in self.inspector.in_box(found).items() if found else ():
-            if not piece.trouble and worst > self.task.tol:
-                piece.passed = False
-                again += self.steps.failed(piece, self.steps.outlook(piece), worst)
-        return again
+        found = [piece for piece in tree.leaves(self.root) if piece.settled is not None]
+        worst = self.inspector.in_box(found) if found else {}
+        failed = {piece: own for piece, own in worst.items() if not piece.trouble and own > self.task.tol}
+        for piece in failed:
+            piece.passed = False
+        return self.steps.failed([*failed], [*failed.values()])
