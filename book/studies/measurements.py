@@ -183,8 +183,8 @@ def draws_table(record: Record) -> Table:
     return Table(head, rows)
 
 
-def glue_draws(record: Record) -> None:
-    """Numbers of the text on many draws."""
+def glue_draws(record: Record, timed: Record) -> None:
+    """Numbers of the text on many draws; ``timed`` is the record of speed."""
     found = record.numbers["draws"]
     ranges = draws.spreads(found)
     least, most = (pick(ranges, key=lambda name: ranges[name][i]) for i, pick in enumerate((min, max)))
@@ -197,6 +197,7 @@ def glue_draws(record: Record) -> None:
     glue("ms-draws-finer", texts.ratios_between(draws.finer(found)))
     glue("ms-draws-over", draws.above(found, random_families.TARGET))
     glue("ms-draws-cheapest", "; ".join(draws.cheapest(found)) or "none")
+    glue("ms-draws-moved", draws.moved(found, {row["name"]: row["solves"] for row in compared(timed)}))
     glue("ms-draws-beside", beside)
     glue("ms-draws", len(found[0]["draws"]))
     glue("ms-draws-fits", sum(len(x["draws"]) for x in found))
