@@ -27,6 +27,7 @@ from studies import (
     synthetic_experiments,
     texts,
 )
+from studies import swings as ups_and_downs
 from studies.texts import listed, times, two_digits
 from studies.texts import ratios_between as between
 
@@ -42,12 +43,15 @@ RECORDS = (
     "synthetic_timings",
     "several_parameters_study",
     "draws",
+    "swings",
 )
 # Chapters of whose own runs the pages quote a number.
 SHOWN = ("wireless_inversion", "beyond_the_inverse", "your_own_matrices")
 CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
+# The row of so many swings is the example of how to find a row.
+TEN = 10
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # What a cell says where the times of a rival decide nothing.
 VARIED = "Not decided: the time of {} varied too much."
@@ -586,6 +590,11 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "in three parameters it is poles and decades that stop", all(x["met"] != (x["kind"] in hard) for x in three)
     least = 0.9 * synthetic_experiments.MOST_SOLVES
     yield "what stops does so near its limit", all(x["solves"] > least for x in three if not x["met"])
+    counts_of = found["swings"]["counts"]
+    fewer = (
+        share < 1 for key in ups_and_downs.MATRICES for x in "AC" for share in ups_and_downs.shares(counts_of, x, key)
+    )
+    yield "entries go up and down less often than swings say", all(fewer)
     yield "a step is met nowhere", all(x["met"] == 0 for x in found["families"]["groups"] if x["kind"] == "steps")
     exact = {(row["name"].split()[0], strongest(row)) for row in rows}
     yield (
@@ -717,6 +726,9 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_least": count(min(x["multiple"] for x in cases)),
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
+        "swings": ups_and_downs.said(found["swings"]["counts"]),
+        "swings_of": str(TEN),
+        "swings_seen": f"{ups_and_downs.look_up(found['swings']['counts'], TEN):.0f}",
         "three": whole(x["solves"] for x in three if x["met"]),
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",

@@ -319,8 +319,8 @@ def times_text(record: Record) -> str:
     larger = [f"n = {x['size']} ({x['count']:,} matrices)" for x in sizes if _faster(x)]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the quicker of the exact methods for {some(faster)} of the {len(timed)} families of which both were timed. For "
-        f"the smooth one, over as many matrices as the table says, it is faster at {some(larger)}."
+        f"the quicker of the exact methods for {some(faster)} of the {len(timed)} families of which both were timed. "
+        f"For the smooth one, over as many matrices as the table says, it is faster at {some(larger)}."
         + (f" Times were refused for {some(refused)}." * bool(refused))
         + f" {conditions(*(x['conditions'] for x in (*rows, *sizes, record.numbers['svd'])))}"
     )
