@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from studies import figures, front, provenance, registry, texts
+from studies import anisotropic, figures, front, provenance, registry, texts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "book").glob("*.md") if path.stem != "glossary"]
@@ -226,6 +226,17 @@ def test_a_reduced_basis_pays_where_the_chapter_timed_it(found):
     assert front.basis(changed).endswith(said)
     ways["reduced basis"]["pays_sparse"] = [math.nan] * 3
     assert front.basis(changed) == front.basis({"chapters": {}}) == "Beside sparse solves it was not timed."
+
+
+def test_a_reduced_basis_of_several_parameters_is_told_where_it_was_timed(found):
+    changed = copy.deepcopy(found)
+    case = changed["several_parameters_study"]["anisotropic"]["thermal_constant"]
+    case.pop("times", None)
+    assert row(changed, "Two or more").pick.endswith("(not timed)")
+    assert front.numbers(changed)["reduced_several"].endswith("its times are not.")
+    case["times"] = {"over exact": {anisotropic.REDUCED: [0.7] * 3, anisotropic.ONCE: [0.1] * 3}}
+    assert "not timed" not in row(changed, "Two or more").pick
+    assert front.numbers(changed)["reduced_several"].startswith("With four parameters a value takes 0.7 times")
 
 
 def test_on_a_gpu_inverses_are_beside_the_fastest_exact_method(found):

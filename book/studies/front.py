@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass
 from matplotlib.figure import Figure
 
 from studies import (
+    anisotropic,
     draws,
     figures,
     last_good,
@@ -485,7 +486,8 @@ def several(found: dict[str, Numbers]) -> Decision:
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**; for few solves a reduced basis, where the matrix is a sum of few fixed ones (not timed)",
+        "**Solve exactly**; for few solves a reduced basis, where the matrix is a sum of few fixed ones"
+        + " (not timed)" * (timed_basis(found) is None),
         f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
         f"eigendecompositions, it pays from {count(eigen[1])}",
@@ -519,6 +521,26 @@ def basis(found: dict[str, Numbers]) -> str:
     peer, once = (f"paid from {count(x[1])} values on" if math.isfinite(x[1]) else "never paid" for x in shown)
     beside = "Beside sparse solves of one parameter"
     return f"{beside} it {peer} where we timed it; what is projected once {once}."
+
+
+def timed_basis(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
+    """Return how long a value of a reduced basis of four parameters takes in dense exact ones, and projected once.
+
+    None where the record has no such times.
+    """
+    times = found["several_parameters_study"]["anisotropic"]["thermal_constant"].get("times")
+    if times is None or math.isnan(times["over exact"][anisotropic.ONCE][1]):
+        return None
+    return tuple(times["over exact"][name] for name in (anisotropic.REDUCED, anisotropic.ONCE))
+
+
+def basis_of_several(found: dict[str, Numbers]) -> str:
+    """Return the sentence on the time of a reduced basis of several parameters."""
+    timed = timed_basis(found)
+    if timed is None:
+        return "With several parameters its errors are measured, its times are not."
+    peer, once = map(texts.spread, timed)
+    return f"With four parameters a value takes {peer} times as long as a dense exact one, projected once {once} times."
 
 
 def trained(found: dict[str, Numbers]) -> Numbers:
@@ -733,6 +755,7 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",
         "reduced_basis": basis(found),
+        "reduced_several": basis_of_several(found),
         "resonances": str(min(x["solves"] for x in cases if x["name"].startswith("resonances"))),
     }
 
