@@ -27,6 +27,7 @@ def record():
                 own = {exact: FAST if spread < 1e-7 else SLOW, "held": SLOW, "met": True}
                 own |= {} if exact == "Gram" else {"Sionna": FAST}
                 own |= {"lost": 1e-5, "lost, held": spread * 2e3, "held solves": 3822}
+                own |= {"again": FAST, "solves again": 60}
                 own |= {"still": SLOW, "lost, still": 1e-4, "still solves": 3276, "holds time": spread < 1e-7}
                 name = f"{task}, {1e9 * spread:g} ns, {'omni' if omni else 'directional'}"
                 numbers["slot"].append(fitted(name, task=task, spread=spread, omni=omni, **own))

@@ -196,6 +196,8 @@ def lines(record: Record) -> Iterator[tuple[str, object]]:
         yield f"ft-{key}-omni", judged("With the fit counted it is {}.", ratios(record, task, omni=True))
         yield f"ft-{key}-held", judged("Beside one result for each block it is {}.", ratios(record, task, "held"))
         yield f"ft-{key}-still", judged("Beside one result for each tone it is {}.", ratios(record, task, "still"))
+        again = ratios(record, task, "again")
+        yield f"ft-{key}-again", judged("From the pieces of the slot before, beside exact solves, it is {}.", again)
         yield f"ft-{key}-short", one(record, task, SHORT)["solves"]
         yield f"ft-{key}-long", one(record, task, LONG)["solves"]
     rows = record.numbers["slot"]
