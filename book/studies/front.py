@@ -42,6 +42,8 @@ RECORDS = (
     "synthetic_timings",
     "several_parameters_study",
     "draws",
+    "frequency_and_time",
+    "link_level",
 )
 # Chapters of whose own runs the pages quote a number.
 SHOWN = ("wireless_inversion", "beyond_the_inverse")
@@ -49,6 +51,8 @@ CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
+# Symbols of a slot.
+SLOT = 14
 # What the table says of the three possible verdicts of the quartiles.
 FASTER, SLOWER, EVEN = "faster", "slower", "about as fast"
 Numbers = dict[str, object]
@@ -429,17 +433,48 @@ def several(found: dict[str, Numbers]) -> Decision:
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
     passed = found["several_parameters_study"]["wireless"]
     number = passed["subcarriers"] * passed["levels"]
-    eigen = passed["break_even"]["eigendecomposition per frequency"]
+    eigen, slots = passed["break_even"]["eigendecomposition per frequency"], slot(found)
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**; a reduced basis where the matrix is a sum of few fixed ones",
+        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; a reduced "
+        "basis where the matrix is a sum of few fixed ones",
         f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
-        f"eigendecompositions, it pays from {count(eigen[1])}",
+        f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
+        f"{slots['slot_count']} matrices, a map in pieces is {slots['slot_ratios']} times as fast as solving all",
         "rounding",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
+
+
+def slot(found: dict[str, Numbers]) -> dict[str, str]:
+    """Return what maps over frequency and time of one slot win beside the strongest exact method, fits counted."""
+    rows = found["frequency_and_time"]["slot"]
+    ratios = [ratio for row in rows for ratio in [row.get("Cholesky", row.get("Gram"))] if not math.isnan(ratio[1])]
+    size = max(row["count"] for row in rows)
+    return {
+        "slot_count": f"{size:,}",
+        "slot_middle": f"{size // SLOT:,}",
+        "slot_problems": str(len(rows)),
+        "slot_wins": str([verdict(ratio) for ratio in ratios].count(FASTER)),
+        "slot_ratios": between(ratio[1] for ratio in ratios),
+    }
+
+
+def links(found: dict[str, Numbers]) -> dict[str, str]:
+    """Return of how many links there are block error rates, and where one filter for each resource block is worse."""
+    curves, missing = found["link_level"]["curves"], found["link_level"]["missing"]
+    there = {f"{own['channel']}, {own['modulation']}, {own['csi']}" for own in curves}
+    number, noisy = len(there | set(missing)), sum(own["csi"] == "estimated" for own in curves)
+    some = f"so far of {len(there)} of {number} settings" if missing else f"of {number} settings"
+    held = [(own["loss"]["held per PRB"][0], own["loss"]["block"][0]) for own in curves]
+    # Where it does not come to the rate at which receivers are compared, and the block does, it is worse as well.
+    worse = sum(own > 0 or (math.isnan(own) and not math.isnan(block)) for own, block in held)
+    return {
+        "links": f"{some}, {noisy or 'none'} of them with estimated channels",
+        "links_held": f"{worse} of {len(there)}",
+    }
 
 
 def trained(found: dict[str, Numbers]) -> Numbers:
@@ -506,6 +541,8 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
     yield "fits of slow solves cost few of them, of quick ones many", slow > 1e-3 and quick < 1e-4
+    wins = [row.get("Cholesky", row.get("Gram")) for row in found["frequency_and_time"]["slot"]]
+    yield "maps over a slot win some passes", FASTER in {verdict(x) for x in wins if not math.isnan(x[1])}
     yield "a step is met nowhere", all(x["met"] == 0 for x in found["families"]["groups"] if x["kind"] == "steps")
     exact = {(row["name"].split()[0], strongest(row)) for row in rows}
     yield (
@@ -523,7 +560,7 @@ def numbers(found: dict[str, Numbers]) -> dict[str, str]:
     for claim, holds in claims(found):
         if not holds:
             raise ValueError(f"`records`: expected that {claim}, as the introduction says; rewrite its sentence.")
-    return _speeds(found) | _checks(found) | _training(found)
+    return _speeds(found) | _checks(found) | _training(found) | slot(found) | links(found)
 
 
 def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
