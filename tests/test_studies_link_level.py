@@ -295,7 +295,7 @@ def test_pages_tell_of_any_number_of_curves(both, count):
     link_pages.check(record)
     link_pages.glue_all(record)
     noisy = sum(own["csi"] == ESTIMATED for own in curves)
-    assert link_pages.covered(record).startswith(f"Of the 24 settings {count} have points in this record, ")
+    assert link_pages.covered(record).startswith(f"This record has curves of {count} of 24 settings, ")
     assert ("all are complete" in link_pages.covered(record)) == (count == 24)
     assert f"{noisy or 'none'} of them with estimated" in link_pages.covered(record)
     assert f"kept on {count} curve" in link_pages.loss_sentence(record)

@@ -253,13 +253,15 @@ def test_sentences_on_groups_follow_from_the_record(grouped):
         ("linear", groups.WHOLE, 1e-5),
         ("joint", groups.COARSE, 0.3),
         ("lost", groups.FINE, 0.9),
+        ("lost", groups.FINEST, 2e-4),
     ],
 )
 def test_groups_that_refute_the_chapter_stop_it(part, way, value):
     sizes, own = (*groups.SIZES, groups.MEAN), [1e-4, 3e-4, 2e-3, 0.05, 0.04]
     joint, linear = dict(zip(sizes, [x / 2 for x in own])), dict(zip(sizes, own))
-    row = {"model": "D", "delay": 300e-9, "latest": 3e-6, "joint": joint, "linear": linear}
-    users = {"delay": 300e-9, "lost": dict(zip(sizes, own))}
+    place = {"model": "D", "pattern": "omni", "delay": 300e-9}
+    users = place | {"lost": dict(zip(sizes, [1.1 * x for x in own]))}
+    row = place | {"latest": 3e-6, "joint": joint, "linear": linear}
     record = Record("wireless_precoding", profile="cpu", device="cpu", seed=0)
     record.numbers["groups"] = {"channels": [row], "users": [users]}
     groups.check(record)

@@ -131,10 +131,10 @@ def covered(record: Record) -> str:
     """Say which of the settings have curves."""
     every, noisy = curves(record), curves(record, ESTIMATED)
     missing = record.numbers["missing"]
-    rest = f"; {len(missing)} of the settings are not complete" if missing else "; all are complete"
+    rest = f"; {len(missing)} settings are not complete" if missing else "; all are complete"
     return (
-        f"Of the {len(link_level.SETTINGS)} settings {len(every)} have points in this record, "
-        f"{len(noisy) or 'none'} of them with estimated channels{rest}."
+        f"This record has curves of {len(every)} of {len(link_level.SETTINGS)} settings, {len(noisy) or 'none'} of "
+        f"them with estimated channels{rest}."
     )
 
 
@@ -173,10 +173,10 @@ def loss_sentence(record: Record) -> str:
     spread = "" if len(found) == 1 else f", in the median {float(np.median(values)):.3f}"
     largest = "" if len(found) == 1 else f" The largest loss is {decibels(loss)} dB."
     return (
-        f"On {several(found)} of {len(link_level.SETTINGS)} settings a rate of {LEVEL:g} is reached: there the block "
-        f"loses {range_of(values, '.3f')} dB{spread}. The bar is {BAR:g} dB. With the 95 % interval of the loss it is "
-        f"kept on {several(kept)}, missed on {several(missed)}{named(missed)}, and not settled on "
-        f"{several(unsettled)}.{largest}"
+        f"On {several(found)} a rate of {LEVEL:g} is reached: there the block loses {range_of(values, '.3f')} dB"
+        f"{spread}. The bar is {BAR:g} dB. With the 95 % interval of the loss it is kept on "
+        f"{several(kept)}, missed on {several(missed)}{named(missed)}, and not settled on {several(unsettled)}."
+        f"{largest}"
     )
 
 
@@ -185,7 +185,7 @@ def held_sentence(record: Record) -> str:
     found = known(record, HELD)
     better, worse = ([own for own, loss in found if side(loss)] for side in (_below, _above))
     same = [own for own, _ in found if own not in better and own not in worse]
-    parts = [f"On {several(same)} no difference is settled{named(same)}."] if same else []
+    parts = [f"On {several(same)} no difference is settled."] if same else []
     parts += [f"On {several(worse)} it needs more: {_losses(worse, HELD)}."] if worse else []
     parts += [f"On {several(better)} it needs less: {_losses(better, HELD)}."] if better else []
     never = [own for own in curves(record) if math.isnan(own["loss"][HELD][1]) and _reaches(own)]
@@ -330,7 +330,12 @@ def glue_all(record: Record) -> None:
     glue("ll-covered", covered(record))
     found = [point["receivers"] for point in points(record)]
     more, fewer = (sum(row[HELD][key] for row in found) for key in ("more", "fewer"))
-    glue("ll-held-alone", f"{more} that the exact one decoded, and decoded {fewer} that it lost")
+    outside = sum(not row[HELD]["inside"] for row in found)
+    glue(
+        "ll-held-alone",
+        f"{more} blocks that the exact one decoded, and decoded {fewer} that it lost. Its rate lies outside of the "
+        f"exact one's interval at {outside} of {len(found)} points",
+    )
     left = [row[BLOCK]["left"] for row in found]
     glue("ll-left", f"{100 * float(np.mean(left)):.0f} %")
     for key, value in sizes.items():

@@ -143,7 +143,7 @@ def glue_all(record: Record) -> None:
     for key, name in {"fine": FINE, "two": FINEST, "four": COARSE, "whole": WHOLE, "mean": MEAN}.items():
         if name in counts:
             glue(f"wp-groups-{key}", counts[name])
-            glue(f"wp-groups-users-{key}", most(record, name, longest, "users"))
+            glue(f"wp-groups-users-{key}-long", most(record, name, longest, "users"))
             glue(f"wp-groups-users-{key}-short", most(record, name, part="users"))
         glue(f"wp-groups-{key}-short", most(record, name))
         glue(f"wp-groups-{key}-long", most(record, name, longest))
@@ -172,7 +172,9 @@ def check(record: Record) -> None:
     moderate = [row for row in found["channels"] if row["delay"] <= MODERATE]
     assert max(moderate, key=lambda row: row["linear"][FINEST])["model"] == "D", "the larger ones have a line of sight"
     assert max(moderate, key=lambda row: row["linear"][COARSE])["model"] == "D", "the larger ones have a line of sight"
+    one = {study.name(row): row["linear"] for row in found["channels"]}
     for row in found["users"]:
-        own = row["lost"]
+        own, alone = row["lost"], one[study.name(row)]
+        assert own[FINEST] > alone[FINEST] and own[COARSE] > alone[COARSE], "several users lose more"
         assert row["delay"] <= MODERATE or own[FINEST] > 0.01, "several users lose per cents over long delays"
         assert own[FINE] < own[FINEST] < own[COARSE] < own[WHOLE], "several users: the finer the better"

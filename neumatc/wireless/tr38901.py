@@ -57,7 +57,8 @@ def cdl(
     Delays and angles stay, so the time should be short: 10 ms at 30 km/h are 8 cm, one wavelength at 3.5 GHz.
 
     What is not modelled: path loss, shadowing, blockage, timing and frequency errors (the first
-    path of every user has delay zero), interference from other cells, channel estimation. Coefficients are those at
+    path of every user has delay zero), interference from other cells and, between symbols and tones, from paths that
+    come after the cyclic prefix, channel estimation. Coefficients are those at
     the carrier over the whole band, as in TR 38.901, so the band should be narrow against the carrier.
 
     Normalisation: cluster powers sum to one, so with omnidirectional elements, one polarisation and no power control
