@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -79,6 +80,7 @@ class Box:
         self._ends = [self._linear(bound) for bound in (self.lower, self.upper)]
         self.ticks = None if ticks is None else _checked_ticks(ticks, self.lower, self.upper)
         self.places = None if ticks is None else [box.cube(x[:, None])[:, 0] for box, x in zip(self.axes, self.ticks)]
+        self._nearest = None if ticks is None else [*map(Nearest, self.places)]
 
     @property
     def dimension(self) -> int:
@@ -95,7 +97,7 @@ class Box:
         """Where the parameters are."""
         return self.lower.device
 
-    @property
+    @cached_property
     def axes(self) -> list[Box]:
         """The box of each axis, of one parameter."""
         settings, one = self.settings(), [slice(i, i + 1) for i in range(self.dimension)]
@@ -151,8 +153,8 @@ class Box:
     def parameters(self, x: Tensor) -> Tensor:
         """Scale points of the cube (B, d) to parameters, in its precision, on its device and ticks."""
         if self.ticks is not None:
-            columns = zip(x.to(self.device).double().T, self.places, self.ticks)
-            return torch.stack([ticks[nearest(at, own)] for own, at, ticks in columns], dim=1)
+            columns = zip(x.to(self.device).double().T, self._nearest, self.ticks)
+            return torch.stack([ticks[nearest(own)] for own, nearest, ticks in columns], dim=1)
         t = (x.to(self.device).double() + 1) / 2
         p = torch.lerp(*self._ends, t)
         if "log" in self.scale:
@@ -208,10 +210,16 @@ class Box:
         )
 
 
-@checks.explained
-def nearest(places: Tensor, x: Tensor) -> Tensor:
-    """Return the number of the nearest of rising places (N,) for each x, shape (B,)."""
-    return torch.bucketize(x.contiguous(), (places[1:] + places[:-1]) / 2)
+class Nearest:
+    """The number of the nearest of rising places (N,) for each x, shape (B,)."""
+
+    @checks.explained
+    def __init__(self, places: Tensor):
+        self.between = (places[1:] + places[:-1]) / 2
+
+    @checks.explained
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.bucketize(x.contiguous(), self.between)
 
 
 def _each(name: str, value: object, kind: type, d: int) -> tuple:

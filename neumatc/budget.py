@@ -27,9 +27,8 @@ class Budget:
 
     def __init__(self, snapshots: Snapshots):
         self.snapshots, self.task = snapshots, snapshots.task
-        grid = self.task.problem.family.grid
         self.total = min(self.task.budget or _MOST, _MOST)  # of all, with those that residuals take
-        self.most = self.total if grid is None else min(self.total, len(grid))
+        self.most = min(self.total, self.task.problem.family.count)
         self.short, self.reserved, self.why = False, 0, f"the exact solves are used up ({self.most})"
 
     def left(self) -> int:

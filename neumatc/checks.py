@@ -104,10 +104,11 @@ def require(good: object, name: str, expected: str, got: object, remedy: str = "
 
 def instance(name: str, value: object, kind: type, example: str) -> object:
     """Return ``value`` if it is of a type, of which the message gives an example."""
+    if isinstance(value, kind):
+        return value
     forgotten = isinstance(value, type) and issubclass(value, kind)
     remedy = f"make one of the class: {value.__name__}(...)" if forgotten else "pass that"
-    require(isinstance(value, kind), name, example, describe(value), remedy, TypeError)
-    return value
+    return require(False, name, example, describe(value), remedy, TypeError)
 
 
 def default_dtype() -> torch.dtype:
@@ -152,6 +153,8 @@ def integer(name: str, value: object, minimum: int, maximum: int = _LARGEST) -> 
 
 def flag(name: str, value: object) -> bool:
     """Return ``value`` as a bool: True or False, also NumPy's, and arrays and tensors of one without an axis."""
+    if isinstance(value, bool):
+        return value
     if isinstance(value, (np.bool_, np.ndarray, Tensor)) and value.shape == () and str(value.dtype).endswith("bool"):
         value = bool(value)
     require(isinstance(value, bool), name, "True or False", describe(value), "pass one of them", TypeError)

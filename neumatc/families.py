@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neumatc import checks, measured, sampling, smoothing
-from neumatc.box import Box, nearest
+from neumatc.box import Box, Nearest
 from neumatc.measured import Interpolation
 from neumatc.smoothing import Smoothing
 
@@ -64,7 +65,6 @@ class ParametricMatrix:
     Attributes:
         box: The box, a `neumatc.box.Box`; its ``lower``, ``upper``, ``names``, ``units``, ``dimension`` and ``device``
             are attributes of the family too.
-        grid: The parameters that matter, shape (N, d), or None.
         shape: (m, n).
         dtype: The dtype of A: float32, float64, complex64 or complex128.
         densified: Whether ``fn`` gave sparse matrices.
@@ -118,14 +118,27 @@ class ParametricMatrix:
         self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
         self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
-        grid = grid if ticks is None else torch.cartesian_prod(*self.box.ticks).view(-1, self.dimension)
-        self.grid = None if grid is None else self.box.points(grid)
+        self._points = None if grid is None or ticks is not None else self.box.points(grid)
         A = self._tried()
         remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
         expected = f"A on the device of the parameters, {self.device}"
         checks.require(A.device == self.device, "fn", expected, A.device, remedy)
         self.shape, self.dtype = tuple(A.shape[1:]), A.dtype
         _check_periods(self)
+
+    @property
+    def grid(self) -> Tensor | None:
+        """The parameters that matter, shape (N, d), or None."""
+        if self.box.ticks is None:
+            return self._points
+        return torch.cartesian_prod(*self.box.ticks).view(-1, self.dimension)
+
+    @property
+    def count(self) -> float:
+        """How many parameters matter: N, or Inf."""
+        if self.box.ticks is None:
+            return math.inf if self._points is None else len(self._points)
+        return math.prod(map(len, self.box.ticks))
 
     def __call__(self, p: Tensor | ArrayLike, *, extrapolate: bool = False) -> Tensor | np.ndarray:
         """Evaluate A(p).
@@ -229,7 +242,7 @@ class ParametricMatrix:
     @property
     def domain(self) -> dict[str, object]:
         """The arguments with which another family gets the box and the grid of this one."""
-        grid = self.grid if self.box.ticks is None else self.box.ticks
+        grid = self._points if self.box.ticks is None else self.box.ticks
         return {"lower": self.lower, "upper": self.upper, "grid": grid, **self.box.settings()}
 
     def __repr__(self) -> str:
@@ -548,11 +561,13 @@ def from_grid(
     checks.require(good, "A", expected, tuple(A.shape), "give one matrix for each point of the grid")
     checks.matrix_dtype("A", A.dtype)
 
+    known = [(axis, Nearest(axis), _OFF * axis.diff().min()) for axis in ticks]
+
     def fn(p: Tensor) -> Tensor:
         at = []
-        for own, axis in zip(p.T, ticks):
-            at.append(nearest(axis, own))
-            off = (own - axis[at[-1]]).abs() > _OFF * axis.diff().min()
+        for own, (axis, nearest, most) in zip(p.T, known):
+            at.append(nearest(own))
+            off = (own - axis[at[-1]]).abs() > most
             checks.require(not off.any(), "p", "points of the grid", own[off][:1].tolist(), "take those", FamilyError)
         return A[tuple(at)]
 

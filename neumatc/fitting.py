@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from neumatc import advice, checks
+from neumatc import advice, checks, threads
 from neumatc.closed_form import ClosedForm
 from neumatc.families import FamilyError
 from neumatc.methods import Method, Task, real_numbers
@@ -222,6 +222,7 @@ def _fit(
 
 
 @torch.inference_mode(False)
+@threads.alone()  # what is done here is small
 def _straight(problems: Sequence[Problem], start: Surrogate | None) -> list[Problem]:
     """Return problems without what turns fast in A, or where there is a start, without what turns in that."""
     families = [problem.family for problem in problems]
@@ -232,6 +233,7 @@ def _straight(problems: Sequence[Problem], start: Surrogate | None) -> list[Prob
     return [p if f is p.family else Problem(f, p.operation) for p, f in zip(problems, families)]
 
 
+@threads.alone()
 def _finished(
     task: Task, maps: list[FactorMap], begin: float, many: int, price: float | None, *, brief: bool = False
 ) -> Surrogate:

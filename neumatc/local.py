@@ -209,6 +209,11 @@ class PiecewisePolynomials(_Nodal):
         threads.run(_Patch.end, [part for piece in pieces for part in piece.parts(most)], out.numel())
         return out
 
+    def still(self, axis: int, weights: dict[str, Tensor]) -> bool:
+        """Whether no value depends on an axis."""
+        counts, low, high = (weights[name][:, axis] for name in ("counts", "low", "high"))
+        return bool(((counts == 1) & (low == -1) & (high == 1)).all())
+
     def suits(self, dimension: int, rank: int, weights: dict[str, Tensor]) -> bool:
         counts, first, axis, children = (weights[name] for name in ("counts", "first", "axis", "children"))
         pieces, most, inner = len(first), weights["nodes"].shape[-1], len(axis)
@@ -277,6 +282,11 @@ class _Patch:
         *order, last = self.order
         for i in order:
             self._contract(i)
+        if self.table.shape[last] == 2:  # both functions add up to one; a product of two terms takes twice as long
+            ends = self.table.unbind(last)
+            for weight, out in zip(self.phi[last][:, 1].tolist(), self.out.unbind(last)):
+                torch.lerp(*ends, weight, out=out)
+            return
         flat = self.out[(0,) * (last + 1)].is_contiguous()
         self._contract(last, self.out if flat else torch.empty_like(self.out, memory_format=torch.contiguous_format))
         if not flat:

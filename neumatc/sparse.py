@@ -51,7 +51,7 @@ def maps(inspector: Inspector, most: int) -> list[FactorMap] | None:
     """Return the maps of a sparse basis, from at most so many exact solves; None where pieces are to take over."""
     task = inspector.task
     d = task.problem.family.dimension
-    if not _LEAST <= d <= _MOST or task.problem.family.grid is not None or (task.rank or _MOST_TERMS) <= 2 * d:
+    if not _LEAST <= d <= _MOST or task.problem.family.count < math.inf or (task.rank or _MOST_TERMS) <= 2 * d:
         return None
     trial = _Trial(inspector, most)
     return task.kept(trial.maps, trial.best)

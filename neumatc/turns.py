@@ -67,7 +67,7 @@ def straightened(family: ParametricMatrix, operation: Operation) -> ParametricMa
     """
     m, n = family.shape
     sides = _counts(operation, m, n)
-    if not sides or not family.dtype.is_complex or (family.grid is not None and len(family.grid) < _FEW):
+    if not sides or not family.dtype.is_complex or family.count < _FEW:
         return family
     turns = torch.zeros(m + n, family.dimension, dtype=torch.float64)
     for axis in _axes(family.box):

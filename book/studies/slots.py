@@ -22,6 +22,7 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc import linalg, threads
+from neumatc.box import Nearest
 from neumatc.wireless import post_equalisation_noise, sum_rate
 from studies import practice, problems, solvers, speed
 from studies.benchmark import Ratio, compare
@@ -33,6 +34,8 @@ BLOCK = 12
 # Symbols on which exact methods are timed, and every how many a rate is judged: their cost is the same on each.
 TIMED, JUDGED = 2, 5
 SLOT, FRAME = 14, 280
+# Symbols from one exact filter to the next between which filters may be linear in time, and the error they may have.
+STEPS, _ERROR = (12, 8, 6, 4, 3, 2), 1e-3
 # Matrices on which the NumPy loop is timed, and at which the error over a frame is measured.
 LOOPED = 2_000
 WALKING, DRIVING = 3 / 3.6, 30 / 3.6  # m/s
@@ -168,6 +171,14 @@ class Slot:
         self.task.exact(self.middle, [x.flatten(0, 1) for x in self.held])
         spread_out(self.held, self.out)
 
+    def fill_still(self) -> None:
+        """Solve for every tone of the middle symbol, and write each result to all symbols."""
+        at = len(self.H) // 2
+        self.task.exact(self.H[at], [x[at] for x in self.out])
+        for x in self.out:
+            x[:at] = x[at]
+            x[at + 1 :] = x[at]
+
     def solve(self, symbols: int) -> None:
         """Solve every tone of the first symbols exactly."""
         H, *out = (x[:symbols].flatten(0, 1) for x in (self.H, *self.out))
@@ -201,19 +212,24 @@ def slot(
     tones: int | None = None,
     timed: int = TIMED,
 ) -> Row:
-    """Time a fit and its evaluation over a slot beside exact methods and one solve for each block and symbol."""
+    """Time a fit and its evaluation over a slot beside exact methods, and beside what is held.
+
+    That is one solve for each block and symbol, or one for each tone and the slot.
+    """
     t, f = channel.times[:, 0], channel.frequencies[:tones, 0]
     own, found = Slot(task, t, f, on_grid(channel, t, f), tol), []
-    lost, lost_held = own.lost(lambda: found.append(own.mapped()), own.fill_held)
+    lost, lost_held, lost_still = own.lost(lambda: found.append(own.mapped()), own.fill_held, own.fill_still)
     exact = "Cholesky" if task.receives else "Gram"
-    candidates = {"map": own.mapped, exact: lambda: own.solve(timed), "held": own.fill_held}
+    candidates = {"map": own.mapped, exact: lambda: own.solve(timed), "held": own.fill_held, "still": own.fill_still}
     if task.receives:
         candidates["Sionna"] = lambda: own.solve_by_sionna(timed)
     timings = compare(candidates, rounds=rounds)
     row = counts(name, found[0], len(t) * len(f)) | {"conditions": timings.conditions}
     row |= {"lost": lost, "lost, held": lost_held, "held solves": len(own.middle)}
+    row |= {"lost, still": lost_still, "still solves": len(f)}
+    row["holds time"] = all(len(piece.nodes[0]) == 1 for piece in found[0].pieces)
     for key in candidates.keys() - {"map"}:
-        row[key] = timings.ratio(key, "map").times(1 if key == "held" else len(t) / timed)
+        row[key] = timings.ratio(key, "map").times(1 if key in ("held", "still") else len(t) / timed)
     return row
 
 
@@ -291,7 +307,7 @@ def _status(key: str) -> float:
 
 @dataclass
 class Frame:
-    """A frame of one task: one fit for every few symbols, and evaluation symbol by symbol.
+    """A frame of one task: one fit for every few symbols, and evaluation slot by slot.
 
     Attributes:
         task, channel, tol: What is fitted, and how well.
@@ -307,31 +323,75 @@ class Frame:
         self.t, self.f = self.channel.times[:, 0], self.channel.frequencies[:, 0]
         self.span = min(self.span, len(self.t))
         self.starts = [min(i, len(self.t) - self.span) for i in range(0, len(self.t), self.span)]
-        self.out = self.task.memory(1, len(self.f), shape=self.channel.shape)
-        self.memory = self.out[0] if self.task.receives else tuple(self.out)
+        self.out = self.task.memory(min(SLOT, self.span), len(self.f), shape=self.channel.shape)
+
+    @property
+    def beside(self) -> float:
+        """GB of the memory of a slot that one symbol does not need."""
+        return (len(self.out[0]) - 1) * sum(x[0].nbytes for x in self.out) / 2**30
 
     def problem(self, start: int) -> nm.Problem:
-        """Return the problem of the symbols from one on: time counts from there, so that all have one box."""
-        shift, (low, high) = self.t[start], self.channel.box.axes[1].parameters(torch.tensor([[-1.0], [1.0]]))[:, 0]
-        labels = {"names": ("time", "frequency"), "units": ("s", "Hz")}
-        lower, upper = torch.stack([self.t[0], low]), torch.stack([self.t[self.span - 1], high])
+        """Return the problem of the symbols from one on, known there and at the tones alone.
+
+        Time counts as in the first ones, so that all have one box.
+        """
+        t = self.t[: self.span]
+        nearest = Nearest(t)
 
         def fn(p: Tensor) -> Tensor:
-            return self.channel(torch.stack([p[:, 0] + shift, p[:, 1]], dim=1), extrapolate=True)
+            return self.channel(torch.stack([self.t[start + nearest(p[:, 0])], p[:, 1]], dim=1))
 
-        return nm.Problem(nm.ParametricMatrix(fn, lower, upper, **labels), self.task.operation)
+        axes, labels = [t, self.f], {"names": ("time", "frequency"), "units": ("s", "Hz")}
+        lower, upper = (torch.stack([axis[k] for axis in axes]) for k in (0, -1))
+        return nm.Problem(nm.ParametricMatrix(fn, lower, upper, grid=axes, **labels), self.task.operation)
 
     def fits(self, fits: int | None = None) -> list[nm.Surrogate]:
         """Fit one span after the other; the first ones only, if a number is given."""
         return [nm.fit(self.problem(i), tol=self.tol, progress=False) for i in self.starts[:fits]]
 
     def mapped(self, fits: int | None = None) -> list[nm.Surrogate]:
-        """Fit, and evaluate symbol by symbol into the memory of one."""
+        """Fit, and evaluate slot by slot into the memory of one."""
         surrogates = self.fits(fits)
         for surrogate in surrogates:
-            for moment in self.t[: self.span].split(1):
-                surrogate.grid(moment, self.f, out=self.memory)
+            for moments in self.t[: self.span].split(len(self.out[0])):
+                out = tuple(x[: len(moments)] for x in self.out)
+                surrogate.grid(moments, self.f, out=out[0] if self.task.receives else out)
         return surrogates
+
+    def between(self, step: int, tones: int = 64) -> Row:
+        """Return the error of filters that are linear in time between exact ones, and the share of the rate lost.
+
+        Args:
+            step: Symbols from one exact filter to the next.
+            tones: At how many tones, evenly; at all symbols.
+        """
+        f = self.f[:: max(1, len(self.f) // tones)]
+        H = on_grid(self.channel, self.t[: (len(self.t) - 1) // step * step + 1], f)
+        (exact,) = self.task.memory(*H.shape[:2], shape=self.shape)
+        self.task.exact(H.flatten(0, 1), [exact.flatten(0, 1)])
+        found = exact.clone()
+        for start in range(0, len(H) - 1, step):
+            for k in range(1, step):
+                found[start + k] = torch.lerp(exact[start], exact[start + step], k / step)
+        error = torch.linalg.matrix_norm(found - exact) / torch.linalg.matrix_norm(exact)
+        own, best = (self.task.rate(H.flatten(0, 1), [x.flatten(0, 1)]) for x in (found, exact))
+        error = float(error.double().square().mean().sqrt())
+        return {"linear step": step, "linear error": error, "linear lost": 1 - own / best}
+
+    def fill_between(self, H: Sequence[Tensor], step: int, ends: Sequence[Tensor]) -> None:
+        """Solve for symbols H, all but the first of them, and write what is linear in time between each and the next.
+
+        Args:
+            H: One symbol for each ``step``, and one more.
+            step: Symbols from one to the next.
+            ends: Memory for the filters of two of them.
+        """
+        for x in H[1:]:
+            self.task.exact(x, [ends[1]])
+            real = [torch.view_as_real(end) for end in ends]
+            out = [(k / step, torch.view_as_real(self.out[0][k])) for k in range(step)]
+            threads.each(lambda part, real=real: torch.lerp(*real, part[0], out=part[1]), out)
+            ends = ends[::-1]
 
     def judged(self, surrogates: Sequence[nm.Surrogate], sample: int) -> Row:
         """Return errors and the share of the rate lost, beside exact results at random symbols and tones."""
@@ -362,11 +422,12 @@ class Frame:
 def frame(
     own: Frame, name: str, *, rounds: int = 3, looped: int = LOOPED, timed: int = TIMED, fits: int | None = None
 ) -> Row:
-    """Time fits for a frame and their evaluation, symbol by symbol, into the memory of one symbol.
+    """Time fits for a frame and their evaluation, slot by slot, into the memory of one slot.
 
     Fits are timed for the first spans, exact methods on some symbols, the NumPy loop on some matrices, and a copy of
-    the output on one symbol; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
-    nodes and its checks.
+    the output on one slot; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
+    nodes and its checks. Filters that are linear in time between exact ones have as many symbols from one to the next
+    as leave the error below `_ERROR`.
     """
     t, f, task, exact = own.t, own.f, own.task, "Cholesky" if own.task.receives else "Gram"
     with peak() as grown:
@@ -381,19 +442,27 @@ def frame(
         "NumPy loop": lambda: task.loop(alone),
         "copy": lambda: [x.copy_(y) for x, y in zip(own.out, source)],
     }
+    tried = (own.between(step) for step in STEPS if task.receives)
+    linear = next((found for found in tried if found["linear error"] <= _ERROR), {})
+    if linear:
+        step, ends = linear["linear step"], [torch.zeros_like(own.out[0][0]) for _ in range(2)]
+        symbols = on_grid(own.channel, t[: timed * step + 1 : step], f)
+        candidates["linear"] = lambda: own.fill_between(symbols, step, ends)
     timings = compare(candidates, rounds=rounds, warm_up=0)
     part = len(own.starts[:fits]) / len(own.starts)
-    row = counts(name, surrogates[0], len(t) * len(f)) | own.judged(surrogates, looped)
+    row = counts(name, surrogates[0], len(t) * len(f)) | own.judged(surrogates, looped) | linear
+    if linear:
+        row["linear"] = timings.ratio("linear", "map").times(part * len(t) / (step * timed))
     return row | {
         "solves": sum(x.report.exact_solves for x in surrogates),
         "met": all(x.report.met for x in surrogates),
         "fits": len(surrogates),
-        "memory": grown[0],
+        "memory": grown[0] + own.beside,
         "conditions": timings.conditions,
         "fit share": timings.ratio("fit", "map"),
         exact: timings.ratio(exact, "map").times(part * len(t) / len(H)),
         "NumPy loop": timings.ratio("NumPy loop", "map").times(part * len(t) * len(f) / len(alone)),
-        "over a copy": timings.ratio("map", "copy").times(1 / (part * len(t))),
+        "over a copy": timings.ratio("map", "copy").times(len(own.out[0]) / (part * len(t))),
     }
 
 

@@ -73,9 +73,10 @@ class Channel(ParametricMatrix):
         self.direction = checks.choice("direction", direction, ("uplink", "downlink"))
         self._distinct, self._which = torch.unique(self.delays, dim=0, return_inverse=True)
         # Users of one table and delay spread have the same delays: then they are one block, and one product serves all.
-        self._paths = coefficients if moving else coefficients[..., None]
+        self._paths = coefficients.movedim(-1, 0) if moving else coefficients[None]  # (T, blocks, L, m, n)
         if len(self._distinct) == 1:
-            self._paths, self._which = self._stacked(self._paths.movedim(-1, 0)).movedim(0, -1)[None], self._which[:1]
+            self._paths, self._which = self._stacked(self._paths)[:, None], self._which[:1]
+        self._paths = self._paths.contiguous()
         self.frequencies = None if frequencies is None else frequencies.to(device, torch.float64)
         self.times = times.to(device, torch.float64) if moving else None
         users, _, m, n = coefficients.shape[:4]
@@ -94,7 +95,7 @@ class Channel(ParametricMatrix):
 
     def _response(self, p: Tensor) -> Tensor:
         if self.times is None:
-            return self._sums(self._paths[None, ..., 0], p[None])[0]
+            return self._sums(self._paths, p[None])[0]
         _, which, counts = torch.unique(p[:, 0].detach(), return_inverse=True, return_counts=True)
         rows = which.argsort(stable=True).split(counts.tolist())
         alike = min(counts) == max(counts)
@@ -113,16 +114,18 @@ class Channel(ParametricMatrix):
     def _at(self, t: Tensor) -> Tensor:
         """Return the coefficients (T, blocks, L, m, n) at times (T,): Lagrange's polynomials through the nearest."""
         nearest = min(_NEAREST, len(self.times))
-        after = torch.searchsorted(self.times[:, 0].contiguous(), t.detach())
+        after = torch.searchsorted(self.times[:, 0].contiguous(), t.detach()).clamp_max(len(self.times) - 1)
+        if not checks.followed(t) and torch.equal(self.times[after, 0], t):  # there they are given
+            return self._paths[after]
         first = (after - nearest // 2).clamp(0, len(self.times) - nearest)
         at = self.times[first[:, None] + torch.arange(nearest, device=t.device), 0]
         own = torch.eye(nearest, dtype=torch.bool, device=t.device)
         quotients = (t[:, None] - at)[:, None] / (at[:, :, None] - at[:, None]).masked_fill(own, 1.0)
         weights = quotients.masked_fill(own, 1.0).prod(dim=2).to(self._paths.dtype)
-        a = self._paths.new_empty(len(t), *self._paths.shape[:-1])
+        a = self._paths.new_empty(len(t), *self._paths.shape[1:])
         for start in first.unique().tolist():
-            here = first == start
-            a[here] = (self._paths[..., start : start + nearest] @ weights[here].mT).movedim(-1, 0)
+            here, paths = first == start, self._paths[start : start + nearest]
+            a[here] = (weights[here] @ paths.flatten(1)).view(-1, *paths.shape[1:])
         return a
 
     def _stacked(self, blocks: Tensor) -> Tensor:
