@@ -299,6 +299,34 @@ def test_several_parameters_have_a_row_with_a_lower_limit(found):
     assert float(most.replace(",", "")) == pytest.approx(max(fits), rel=0.05)
 
 
+def test_a_slot_is_told_beside_solving_all_of_it(found):
+    changed = copy.deepcopy(found)
+    rows = [
+        {"count": 45864, "Cholesky": x} for x in ([2.0, 3.0, 4.0], [0.2, 0.5, 0.6], [0.9, 1.1, 1.2], [math.nan] * 3)
+    ]
+    changed["frequency_and_time"]["slot"] = [*rows, {"count": 45864, "Gram": [4.0, 5.0, 6.0]}]
+    told = front.slot(changed)
+    assert (told["slot_wins"], told["slot_problems"], told["slot_ratios"]) == ("2", "5", "0.5 to 5.0")
+    assert (told["slot_count"], told["slot_middle"]) == ("45,864", "3,276")
+    assert "a map in pieces is 0.5 to 5.0 times as fast as solving all" in row(changed, "Two or more").speed
+    changed["frequency_and_time"]["slot"] = rows[1:]
+    with pytest.raises(ValueError, match="maps over a slot win some passes"):
+        front.numbers(changed)
+
+
+@pytest.mark.parametrize("noisy", [0, 1, 2])
+def test_links_are_counted(found, noisy):
+    nan, curve = [math.nan] * 3, {"channel": "C", "modulation": "QPSK", "csi": "perfect"}
+    losses = [{"block": [0, 0, 0], "held per PRB": x} for x in ([0.1, 0.2, 0.3], [-0.1, 0.0, 0.1], nan)]
+    curves = [curve | {"channel": str(i), "loss": loss} for i, loss in enumerate(losses)]
+    curves += [curve | {"csi": "estimated", "channel": str(i), "loss": losses[1]} for i in range(noisy)]
+    changed = found | {"link_level": {"curves": curves, "missing": ["0, QPSK, perfect", "D, QPSK, perfect"]}}
+    some = f"{3 + noisy} of {4 + noisy} settings, {noisy or 'none'} of them with estimated channels"
+    assert front.links(changed) == {"links": f"so far of {some}", "links_held": f"2 of {3 + noisy}"}
+    changed["link_level"]["missing"] = []
+    assert front.links(changed)["links"].startswith(f"of {3 + noisy} settings, ")
+
+
 def test_the_pages_get_the_table_and_the_numbers(found):
     texts = front.substitutions()
     lines = texts["decisions"].splitlines()

@@ -44,6 +44,8 @@ RECORDS = (
     "synthetic_timings",
     "several_parameters_study",
     "draws",
+    "frequency_and_time",
+    "link_level",
     "swings",
 )
 # Chapters of whose own runs the pages quote a number.
@@ -54,6 +56,8 @@ SPACING, DELAY = 30e3, 30
 # The row of so many swings is the example of how to find a row.
 TEN = 10
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
+# Symbols of a slot.
+SLOT = 14
 # What a cell says where the times of a rival decide nothing.
 VARIED = "Not decided: the time of {} varied too much."
 # What the table says of the three possible verdicts of the quartiles.
@@ -482,18 +486,48 @@ def several(found: dict[str, Numbers]) -> Decision:
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
     passed = found["several_parameters_study"]["wireless"]
     number = passed["subcarriers"] * passed["levels"]
-    eigen = passed["break_even"]["eigendecomposition per frequency"]
+    eigen, slots = passed["break_even"]["eigendecomposition per frequency"], slot(found)
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**; for few solves a reduced basis, where the matrix is a sum of few fixed ones"
-        + " (not timed)" * (timed_basis(found) is None),
+        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for few solves "
+        "a reduced basis, where the matrix is a sum of few fixed ones" + " (not timed)" * (timed_basis(found) is None),
         f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
-        f"eigendecompositions, it pays from {count(eigen[1])}",
+        f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
+        f"{slots['slot_count']} matrices, a map in pieces is {slots['slot_ratios']} times as fast as solving all",
         "rounding",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
+
+
+def slot(found: dict[str, Numbers]) -> dict[str, str]:
+    """Return what maps over frequency and time of one slot win beside the strongest exact method, fits counted."""
+    rows = found["frequency_and_time"]["slot"]
+    ratios = [ratio for row in rows for ratio in [row.get("Cholesky", row.get("Gram"))] if not math.isnan(ratio[1])]
+    size = max(row["count"] for row in rows)
+    return {
+        "slot_count": f"{size:,}",
+        "slot_middle": f"{size // SLOT:,}",
+        "slot_problems": str(len(rows)),
+        "slot_wins": str([verdict(ratio) for ratio in ratios].count(FASTER)),
+        "slot_ratios": between(ratio[1] for ratio in ratios),
+    }
+
+
+def links(found: dict[str, Numbers]) -> dict[str, str]:
+    """Return of how many links there are block error rates, and where one filter for each resource block is worse."""
+    curves, missing = found["link_level"]["curves"], found["link_level"]["missing"]
+    there = {f"{own['channel']}, {own['modulation']}, {own['csi']}" for own in curves}
+    number, noisy = len(there | set(missing)), sum(own["csi"] == "estimated" for own in curves)
+    some = f"so far of {len(there)} of {number} settings" if missing else f"of {number} settings"
+    held = [(own["loss"]["held per PRB"][0], own["loss"]["block"][0]) for own in curves]
+    # Where it does not come to the rate at which receivers are compared, and the block does, it is worse as well.
+    worse = sum(own > 0 or (math.isnan(own) and not math.isnan(block)) for own, block in held)
+    return {
+        "links": f"{some}, {noisy or 'none'} of them with estimated channels",
+        "links_held": f"{worse} of {len(there)}",
+    }
 
 
 def reduced(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
@@ -607,6 +641,8 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
     yield "fits of slow solves cost few of them, of quick ones many", slow > 1e-3 and quick < 1e-4
+    wins = [row.get("Cholesky", row.get("Gram")) for row in found["frequency_and_time"]["slot"]]
+    yield "maps over a slot win some passes", FASTER in {verdict(x) for x in wins if not math.isnan(x[1])}
     three = [x for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
     hard = ("poles", "decades")
     yield "in three parameters it is poles and decades that stop", all(x["met"] != (x["kind"] in hard) for x in three)
@@ -634,7 +670,7 @@ def numbers(found: dict[str, Numbers]) -> dict[str, str]:
     for claim, holds in claims(found):
         if not holds:
             raise ValueError(f"`records`: expected that {claim}, as the introduction says; rewrite its sentence.")
-    return _speeds(found) | _checks(found) | _training(found)
+    return _speeds(found) | _checks(found) | _training(found) | slot(found) | links(found)
 
 
 def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
