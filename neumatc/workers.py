@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import logging
 import math
 import multiprocessing
 import queue
@@ -87,7 +88,8 @@ def connected(client: object, timeout: float) -> Iterator[Client]:
         if client is None:
             client = stack.enter_context(_local())
         if not isinstance(client, Client):
-            client = stack.enter_context(_of(client, timeout))
+            client = _of(client, timeout)
+            stack.callback(_close, client)
         remedy = "make one by distributed.Client(...), in a plain program without asynchronous=True"
         running = client.status == "running" and not client.asynchronous
         checks.require(running, "client", "a client that is connected", client.status, remedy)
@@ -98,6 +100,17 @@ def connected(client: object, timeout: float) -> Iterator[Client]:
                 f"`client`: expected a worker at {_address(client)}, got none in {timeout:g} s; start some."
             ) from None
         yield client
+
+
+def _close(client: Client) -> None:
+    """Close a client; one that tries to connect again would print how that ends."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        client.close()
+    finally:
+        logger.setLevel(before)
 
 
 def _local() -> LocalCluster:

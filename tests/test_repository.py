@@ -226,7 +226,7 @@ def test_the_library_does_not_import_what_serves_the_book():
 ALONE = """
 import importlib.util, sys, pytest
 found = importlib.util.find_spec
-missing = ("sionna", "matplotlib", "distributed", "zarr")
+missing = ("sionna", "matplotlib", "distributed")
 sys.modules.update(dict.fromkeys(missing))
 importlib.util.find_spec = lambda name, package=None: None if name in missing else found(name, package)
 sys.exit(pytest.main(["--pyargs", "neumatc", "-rs"]))
