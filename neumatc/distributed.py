@@ -529,6 +529,8 @@ def _streamed(
                 return _run, root, asked.part(start, stop), start, stop
 
             drive(workers, job.name, todo, send, take, kept.flush if kept else lambda: None, timeout)
+        if kept:
+            kept.sweep()
     names, seconds = tuple(own.name for own in fields), time.perf_counter() - begin
     given = results if function else []
     found = len(sums) - len(todo)

@@ -56,7 +56,7 @@ class Place:
         if isinstance(store, ZarrStore):
             checks.require(not store.read_only, "store", "a store that may be written", "one that is read-only", remedy)
             return cls(store)
-        text = os.fspath(store)
+        text = os.fspath(store).removeprefix("file://")
         return cls(text if "://" in text else os.path.abspath(text))
 
     @property
@@ -170,6 +170,12 @@ class Store:
         except OSError as error:
             raise self.place.refused(error, "write") from error
         self._changed.clear()
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half written, once all chunks are there."""
+        if self.place.folder is not None and self.sums.all():
+            for path in self.place.folder.rglob("*.partial"):
+                path.unlink(missing_ok=True)
 
 
 def compare(group: zarr.Group, place: Place, own: dict[str, object]) -> None:

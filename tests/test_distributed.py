@@ -112,6 +112,7 @@ def test_values_and_checksums_are_those_of_a_loop_in_one_process(client, tmp_pat
     assert run.bytes == sum(x.nbytes for x in factors)
     again = nd.evaluate(own, p, client=client, chunk=50, **QUIET)
     assert again.checksum == run.checksum and again.store is None and again.results == []
+    assert nd.evaluate(own, p, f"file://{tmp_path}/values", client=client, chunk=50).found == 7
 
 
 def test_the_default_chunk_follows_from_the_values_alone(client, surrogate):
@@ -315,8 +316,11 @@ def test_after_the_death_of_the_scheduler_the_same_call_goes_on(client, forks, s
     assert "Traceback" not in caplog.text, "what is lost is said once"
     with pytest.raises(ValueError, match=r"a store that is whole, got .* chunks are missing; call"):
         nd.read(store)
-    there = {path: path.stat().st_mtime_ns for path in (store / "X").rglob("c/*/*/*")}
+    (store / "X" / "c" / "399" / "0").mkdir(parents=True, exist_ok=True)
+    (store / "X" / "c" / "399" / "0" / "0.abc.partial").write_bytes(b"what a killed worker left")
+    there = {path: path.stat().st_mtime_ns for path in (store / "X").rglob("c/*/*/0")}
     run = nd.evaluate(surrogate, p, store, client=client, chunk=5, **QUIET)
+    assert not list(store.rglob("*.partial"))
     assert 0 < run.found < 400
     assert run.checksums.tolist() == serial(surrogate, p, 5)[1]
     assert sum(path.stat().st_mtime_ns == then for path, then in there.items()) >= run.found, "these were left alone"
