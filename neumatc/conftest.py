@@ -9,7 +9,7 @@ _NEEDS = {"import wireless": "sionna", ".plot(": "matplotlib"}
 # Modules that need a package which is not there.
 collect_ignore = [] if find_spec("sionna") else ["sionna.py"]
 if not (find_spec("distributed") and find_spec("zarr")):
-    collect_ignore += ["distributed.py", "stores.py", "workers.py"]
+    collect_ignore += ["distributed"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,8 +29,8 @@ from distributed.utils import get_mp_context
 
 import neumatc as nm
 from neumatc import distributed as nd
-from neumatc import stores
-from neumatc.points import points
+from neumatc.distributed import stores
+from neumatc.distributed.points import points
 
 QUIET = {"progress": False}
 LINE = (-1.0, 2.0, 500)  # on the box of `random_surrogate`
@@ -468,7 +468,7 @@ def test_bad_arguments_are_named(surrogate):
 @pytest.mark.parametrize("missing", ["distributed", "zarr"])
 def test_without_its_packages_the_import_says_what_to_install(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    for name in ("neumatc.workers", "neumatc.distributed"):
+    for name in ("neumatc.distributed.workers", "neumatc.distributed"):
         monkeypatch.delitem(sys.modules, name)
     words = ["`neumatc.distributed`: expected Dask and Zarr", missing, 'pip install "neumatc[distributed]"']
     assert_raises(ImportError, words, lambda: importlib.import_module("neumatc.distributed"))

@@ -12,7 +12,7 @@ pytest.importorskip("distributed")
 pytest.importorskip("zarr")
 
 import neumatc as nm
-from neumatc import stores
+from neumatc.distributed import stores
 from studies import scaling
 from studies.provenance import Record
 

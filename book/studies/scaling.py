@@ -64,7 +64,7 @@ def chunk_of(surrogate: nm.Surrogate) -> int:
 
 def serial(surrogate: nm.Surrogate, recipe: Recipe, chunk: int) -> list[int]:
     """Return the checksums of the chunks, by a loop on one core, without Dask and Zarr."""
-    from neumatc.points import points
+    from neumatc.distributed.points import points
 
     asked, found = points(recipe, surrogate.box), []
     for start in range(0, recipe[2], chunk):

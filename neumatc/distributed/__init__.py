@@ -29,17 +29,17 @@ from tqdm import tqdm
 from neumatc import checks, fitting, sampling, storage
 from neumatc.advice import FitWarning
 from neumatc.certification import certify as certified
+from neumatc.distributed.points import Grid, Listed, points
 from neumatc.families import FamilyError
 from neumatc.model import Surrogate
-from neumatc.points import Grid, Listed, points
 from neumatc.problem import Problem
 
 try:
     import zarr
 
-    from neumatc import stores
-    from neumatc.stores import Field, Place, Store
-    from neumatc.workers import Parcel, connected, drive, one_core, same
+    from neumatc.distributed import stores
+    from neumatc.distributed.stores import Field, Place, Store
+    from neumatc.distributed.workers import Parcel, connected, drive, one_core, same
 except ImportError as error:
     raise ImportError(
         f'`neumatc.distributed`: expected Dask and Zarr, got none ({error}); run `pip install "neumatc[distributed]"`.'
