@@ -36,8 +36,8 @@ ORDER = (
     "checks threads files nodes plotting box report linalg lowrank sampling failure measured smoothing families "
     "embeddings local polynomials rational gauge twofold operations receivers factorizations spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
-    "inspection poles sparse outlook budget ending steps refinement noise pieces fitting certification storage testing "
-    "peers wireless sionna"
+    "inspection poles sparse outlook budget ending steps refinement noise pieces fitting certification storage export "
+    "testing peers wireless sionna"
 )
 ONLY = {
     "peers": {

@@ -257,16 +257,15 @@ class _Graph:
         return T
 
     def network(self, basis: Basis, x: str) -> str:
-        own, layers = basis.arrays, sum(name.startswith("weight") for name in basis.arrays)
+        own = basis.arrays
         x = self.cast(x, own["weight1"].dtype)
-        for k in range(1, layers + ("weight_out" not in own)):
+        for k in range(1, basis.layers + 1):
             x = self("Sin", self("Add", self("MatMul", x, own[f"weight{k}"].T.copy()), own[f"bias{k}"]))
         return x
 
     def product(self, table: Table, phi: str, which: str | None, outside: str) -> str:
         """Return the values of a map, (B, *shape), with pairs last, which are NaN outside."""
-        (r, M), kind = table.rows.shape, table.rows.dtype
-        phi = self.cast(self("Add", phi, outside), kind)
+        phi = self.cast(self("Add", phi, outside), table.rows.dtype)
         if which is None:
             value = self("MatMul", phi, table.rows)
         else:
@@ -293,7 +292,7 @@ class _Graph:
     def sorted(self, plain: Plain, values: list[str]) -> list[str]:
         """Sort the columns by their values; see `plain.sorting`."""
         own, tables, kind = plain.order, plain.factors, plain.precision.type
-        S, J, k = values[own["by"]], tables[own["by"]].shape[0], tables[own["by"]].public[0]
+        S, J, k = values[own["by"]], tables[own["by"]].shape[0], own["count"]
         unsigned, signed = self("Abs", S), own["signed"]
         rounding = self("Mul", self("ReduceMax", unsigned, axes=[1], keepdims=1), kind(_EQUAL * np.finfo(kind).eps))
         apart = self("Add", S, self("Mul", rounding, ((-1 if signed else 1) * np.arange(J)).astype(kind)))

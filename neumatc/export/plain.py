@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, report
-from neumatc.embeddings import Chebyshev, Embedding, SinusoidalMLP
+from neumatc.embeddings import Chebyshev, SinusoidalMLP
 from neumatc.factorizations import QR, Cholesky
 from neumatc.local import PiecewisePolynomials, Rational, SparsePolynomials
 from neumatc.model import FactorMap, Surrogate
@@ -48,6 +48,11 @@ class Basis:
     kind: str
     arrays: Arrays
     single: bool
+
+    @property
+    def layers(self) -> int:
+        """How many layers of sines a network has."""
+        return sum(name.startswith("bias") for name in self.arrays) - 1
 
     def same(self, other: Basis) -> bool:
         """Whether another basis has the same functions."""
@@ -136,10 +141,12 @@ def described(surrogate: Surrogate) -> Plain:
     Raises:
         TypeError: If it is none.
         ValueError: If its value takes more than these steps: an eigendecomposition of blocks, an embedding or an
-            operation's `finish` of the user's own.
+            operation's `finish` of the user's own; or if it holds NaN or Inf.
     """
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     operation, box = surrogate.operation, surrogate.box
+    wrong = [name for name, x in surrogate.named_buffers() if not x.isfinite().all()]
+    checks.require(not wrong, "surrogate", "finite numbers", f"NaN or Inf in {wrong[:3]}", "fit it again")
     unit, order = _ending(surrogate)
     turned = [[] for _ in surrogate.maps]
     if surrogate.turns is not None:
@@ -203,8 +210,8 @@ def sorting(operation: SVD | Eigh, count: int, k: int) -> dict[str, object]:
 
     ``by``: the number of the factor with the values; ``signed``: 1 where values fall and are made positive, with the
     signs put into the first factor, 0 where they rise; ``columns`` and ``rows``: numbers of the factors that are sorted
-    too; ``worth``: :math:`a |s - c| + b s` of a value s, as (a, b, c); ``always``: 0 where what is in order stays as it
-    is.
+    too; ``count``: k; ``worth``: :math:`a |s - c| + b s` of a value s, as (a, b, c); ``always``: 0 where what is in
+    order stays as it is.
     """
     if isinstance(operation, SVD):
         own = {"by": 1, "signed": 1, "columns": 0, "rows": 2, "worth": (0.0, 1.0, 0.0)}
@@ -212,7 +219,7 @@ def sorting(operation: SVD | Eigh, count: int, k: int) -> dict[str, object]:
         ends = {"lowest": (0.0, -1.0, 0.0), "highest": (0.0, 1.0, 0.0)}
         worth = ends.get(operation.which, (1.0 if operation._largest else -1.0, 0.0, operation.near or 0.0))
         own = {"by": 0, "signed": 0, "columns": 1, "rows": -1, "worth": worth}
-    return own | {"always": int(count > k)}
+    return own | {"count": k, "always": int(count > k)}
 
 
 def _basis(m: FactorMap, dimension: int) -> Basis:
