@@ -426,6 +426,11 @@ class Finished(nm.Inverse):
         out[0].mul_(2)
 
 
+class Named(nm.Inverse):
+    def factors(self, m, n):
+        return (nm.Factor("p", (m, n)),)
+
+
 class Own(nm.Chebyshev):
     def univariate(self, x, axis=0):
         return torch.stack([x**k for k in range(1, self.degree + 1)])
@@ -438,6 +443,8 @@ def test_what_cannot_leave_is_named(export, tmp_path):
     assert_raises(ValueError, ["`surrogate`", "SVD(rank=2)", "block", "nm.Subspace"], lambda: export(block, path))
     finished = random_surrogate(Finished(), 3, 3, torch.float64)
     assert_raises(ValueError, ["`surrogate`", "finish", "Finished()"], lambda: export(finished, path))
+    named = random_surrogate(Named(), 3, 3, torch.float64)
+    assert_raises(ValueError, ["`surrogate`", "plain names", "['p']", "rename"], lambda: export(named, path))
     own = nm.fit(easy(nm.Inverse()), rank=3, method=nm.ClosedForm(embedding=Own(4)), progress=False)
     assert_raises(ValueError, ["`surrogate`", "embedding", "Own", "nm.Chebyshev"], lambda: export(own, path))
     assert_raises(TypeError, ["`surrogate`", "nm.Surrogate"], lambda: export(torch.zeros(3), path))

@@ -8,6 +8,7 @@ latent tensor gives each factor; an ending, if any, puts factors into the form o
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ Arrays = dict[str, np.ndarray]
 # Which part of a factor `finish` leaves, and of which columns of a factor it makes the length one.
 _TRIANGLES = {QR.finish: (1, np.triu), Cholesky.finish: (0, np.tril)}
 _UNITS = {LogDet.finish: 0, Eig.finish: 1}
+# Names that the evaluators have for other things.
+_TAKEN = ("p", "x", "phi", "count", "first")
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,22 @@ def described(surrogate: Surrogate) -> Plain:
     Raises:
         TypeError: If it is none.
         ValueError: If its value takes more than these steps: an eigendecomposition of blocks, an embedding or an
-            operation's `finish` of the user's own; or if it holds NaN or Inf.
+            operation's `finish` of the user's own; or if it holds NaN or Inf, or factors with odd names.
     """
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     operation, box = surrogate.operation, surrogate.box
     wrong = [name for name, x in surrogate.named_buffers() if not x.isfinite().all()]
     checks.require(not wrong, "surrogate", "finite numbers", f"NaN or Inf in {wrong[:3]}", "fit it again")
+    factors = operation.factors(*surrogate.shape)
+    good = all(re.fullmatch(r"[A-Za-z]\w*", f.name, re.ASCII) and f.name not in _TAKEN for f in factors)
+    expected, remedy = f"factors with plain names, none of {', '.join(_TAKEN)}", "rename them in the operation"
+    checks.require(good, "surrogate", expected, [f.name for f in factors], remedy)
     unit, order = _ending(surrogate)
     turned = [[] for _ in surrogate.maps]
     if surrogate.turns is not None:
         turned = of_factors(operation, surrogate.shape, surrogate.turns.cpu())
-    bases, factors = [], []
-    for i, (m, factor) in enumerate(zip(surrogate.maps, operation.factors(*surrogate.shape))):
+    bases, tables = [], []
+    for i, (m, factor) in enumerate(zip(surrogate.maps, factors)):
         own = _basis(m, box.dimension)
         at = next((k for k, basis in enumerate(bases) if basis.same(own)), len(bases))
         bases += [own] if at == len(bases) else []
@@ -162,13 +169,13 @@ def described(surrogate: Surrogate) -> Plain:
         if which == i:
             kept = np.broadcast_to(triangle(np.ones(m.shape, bool))[..., None], (*m.shape, 1 + m.is_complex))
             rows = rows * kept.reshape(-1)
-        factors.append(Table(m.name, at, rows, m.shape, m.is_complex, tuple(factor.shape), phases))
+        tables.append(Table(m.name, at, rows, m.shape, m.is_complex, tuple(factor.shape), phases))
     lower, upper = (bound.double().cpu().numpy() for bound in (box.lower, box.upper))
     slack = np.array(checks.slack(torch.finfo(box.dtype).eps, lower.tolist(), upper.tolist()))
     log = np.array([scale == "log" for scale in box.scale])
     start, stop = (np.where(log, np.log(np.where(log, bound, 1)), bound) for bound in (lower, upper))
     edges = (lower, upper, lower - slack, upper + slack, start, stop, log, np.array(box.periodic))
-    return Plain(*edges, bases, factors, unit, order, _told(surrogate))
+    return Plain(*edges, bases, tables, unit, order, _told(surrogate))
 
 
 def _told(surrogate: Surrogate) -> dict[str, object]:
