@@ -7,9 +7,6 @@ import numpy as np
 from neumatc.export.operators import Operators
 from neumatc.export.plain import Plain, Table
 
-# The rounding up to which values are one, in units, when they are sorted: as in `neumatc.spectral`.
-_EQUAL = 1e3
-
 
 def unit(g: Operators, table: Table, value: str) -> str:
     """Make the length of columns one."""
@@ -34,12 +31,9 @@ def in_order(g: Operators, plain: Plain, values: list[str]) -> list[str]:
     own, tables, kind = plain.order, plain.factors, plain.precision.type
     S, J, k = values[own["by"]], tables[own["by"]].shape[0], own["count"]
     unsigned, signed = g("Abs", S), own["signed"]
-    rounding = g("Mul", g("ReduceMax", unsigned, axes=[1], keepdims=1), kind(_EQUAL * np.finfo(kind).eps))
+    rounding = g("Mul", g("ReduceMax", unsigned, axes=[1], keepdims=1), kind(own["equal"]))
     apart = g("Add", S, g("Mul", rounding, ((-1 if signed else 1) * np.arange(J)).astype(kind)))
-    a, b, center = map(kind, own["worth"])
-    worth = g("Add", g("Mul", g("Abs", g("Sub", apart, center)), a), g("Mul", apart, b))
-    chosen = g.top(worth, k)
-    order = g.along(chosen, g.top(_key(g, g.along(apart, chosen), signed), k))
+    order = best(g, apart, own, kind)
     final = g.along(unsigned if signed else S, order)
     found = list(values)
     found[own["by"]] = g.along(final, g.top(_key(g, final, signed), k))
@@ -51,6 +45,14 @@ def in_order(g: Operators, plain: Plain, values: list[str]) -> list[str]:
     if own["rows"] >= 0:
         found[own["rows"]] = _taken(g, tables[own["rows"]], values[own["rows"]], order, 1)
     return found if own["always"] else _where_unordered(g, plain, S, found, values)
+
+
+def best(g: Operators, values: str, order: dict[str, object], kind: type) -> str:
+    """Return the places of the values that are worth most, (B, k), in the order that they are to have."""
+    a, b, center = map(kind, order["worth"])
+    worth = g("Add", g("Mul", g("Abs", g("Sub", values, center)), a), g("Mul", values, b))
+    chosen = g.top(worth, order["count"])
+    return g.along(chosen, g.top(_key(g, g.along(values, chosen), order["signed"]), order["count"]))
 
 
 def _where_unordered(g: Operators, plain: Plain, S: str, found: list[str], values: list[str]) -> list[str]:
@@ -76,8 +78,12 @@ def _key(g: Operators, x: str, signed: int) -> str:
 def _taken(g: Operators, table: Table, value: str, order: str, axis: int) -> str:
     """Take columns (axis 2) or rows (axis 1) of matrices in an order (B, k)."""
     k = table.public[axis - 1]
-    shape = [1, table.shape[0], k] if axis == 2 else [1, k, table.shape[1]]
-    shape += [2] * table.complex
-    axes = np.array([other for other in range(1, len(shape)) if other != axis])
-    places = g("Expand", g("Unsqueeze", order, axes), np.array(shape))
-    return g("GatherElements", value, places, axis=axis)
+    shape = [table.shape[0], k] if axis == 2 else [k, table.shape[1]]
+    return placed(g, value, order, axis, [*shape, *[2] * table.complex])
+
+
+def placed(g: Operators, x: str, order: str, axis: int, shape: list[int]) -> str:
+    """Return x with an axis in an order (B, k), of the shape (B, *shape)."""
+    axes = np.array([other for other in range(1, 1 + len(shape)) if other != axis])
+    places = g("Expand", g("Unsqueeze", order, axes), np.array([1, *shape]))
+    return g("GatherElements", x, places, axis=axis)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from neumatc import checks, files
+from neumatc.export.blocks import untangled
 from neumatc.export.endings import in_order, turned, unit
 from neumatc.export.functions import functions
 from neumatc.export.operators import Operators
@@ -34,6 +35,9 @@ def export_onnx(surrogate: Surrogate, path: str | os.PathLike) -> None:
     wrapped. Metadata of the model, each a text of JSON: ``parameters`` (names), ``units``, ``lower``, ``upper``,
     ``scale``, ``periodic``, ``operation``, ``tol``, ``met`` (whether the fit met it) and ``neumatc`` (version).
 
+    Vectors that are followed as a block take some hundred operators more, for the method of Jacobi; where their values
+    are one up to rounding they are another basis of the same span.
+
     It takes memory for a row of Phi for each parameter, or where pieces are many for the snapshots that it sums: split
     large batches. What derivatives or ``orthonormal=True`` do is not in it. The file is there as a whole or not at all,
     as with `save`.
@@ -45,8 +49,9 @@ def export_onnx(surrogate: Surrogate, path: str | os.PathLike) -> None:
     Raises:
         ImportError: Without the package onnx, which ``pip install "neumatc[export]"`` brings.
         TypeError: If ``surrogate`` is something else.
-        ValueError: If its value takes what ONNX lacks, an eigendecomposition of vectors that are followed as a block;
-            if its embedding or the operation's `finish` is the user's own; for more than 2 GB.
+        ValueError: If its value takes what ONNX lacks, the eigenvectors of a block of more than 12 columns, or of one
+            with ``order="followed"``; if its embedding or the operation's `finish` is the user's own; for more than
+            2 GB.
         OSError: If the file cannot be written, as `save` says.
     """
     try:
@@ -63,17 +68,20 @@ def export_onnx(surrogate: Surrogate, path: str | os.PathLike) -> None:
 
 def _evaluate(g: Operators, plain: Plain) -> None:
     x, outside = _cube(g, plain)
-    rows = {table.basis: len(table.rows) for table in plain.factors}
+    rows = {table.basis: len(table.rows) for table in plain.tables}
     bases = [functions(g, basis, x, rows[k]) for k, basis in enumerate(plain.bases)]
     values = [_product(g, table, *bases[table.basis], outside) for table in plain.factors]
-    if plain.order:
+    if plain.order.get("block"):
+        guide = plain.guide and _product(g, plain.guide, *bases[plain.guide.basis], outside)
+        values = untangled(g, plain, values, guide)
+    elif plain.order:
         values = in_order(g, plain, values)
     for i, (table, value) in enumerate(zip(plain.factors, values)):
         value = unit(g, table, value) if i == plain.unit else value
         for slopes, axis in table.phases:
             value = turned(g, table, value, x, slopes, axis)
         g("Identity", value, name=table.name)
-        g.outputs.append((table.name, (*table.public, *[2] * table.complex)))
+        g.outputs.append((table.name, (*table.public, *[2] * table.paired)))
 
 
 def _cube(g: Operators, plain: Plain) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def _parts(plain: Plain, name: str) -> list[str]:
         parts += [Template(sources.UNIT).substitute(name=name)]
     if any(table.phases for table in plain.factors):
         parts += [Template(sources.TURN).substitute(name=name, d=d)]
-    for i, table in enumerate(plain.factors):
+    for i, table in enumerate(plain.tables):
         parts += [_array(f"{name}_latent{i}", table.rows, f"{name}_real")]
         parts += [_array(f"{name}_slopes{i}_{k}", slopes) for k, (slopes, _) in enumerate(table.phases)]
     return [*parts, _evaluator(plain, name), "#endif\n"]
@@ -163,30 +163,33 @@ def _sort(plain: Plain, name: str) -> str:
     a, b, center = map(repr, own["worth"])
     words = {"J": values.shape[0], "k": own["count"], "m": columns.shape[0], "pair": 1 + columns.complex}
     words |= {"a": a, "b": b, "center": center, "signed": own["signed"], "always": own["always"], "name": name}
-    words["eps"] = repr(float(np.finfo(plain.precision).eps))
+    words["equal"] = repr(own["equal"])
     words["n"] = tables[own["rows"]].shape[1] if own["rows"] >= 0 else 0
-    return Template(sources.SORT).substitute(words)
+    source = sources.BLOCK if own["block"] else sources.SORT
+    return Template(sources.ORDER + "\n" + source).substitute(words)
 
 
 def _evaluator(plain: Plain, name: str) -> str:
     tables, order = plain.factors, plain.order
-    sizes = [int(np.prod(table.public)) * (1 + table.complex) for table in tables]
-    most = max(table.rows.shape[0] for table in tables)
-    outputs = [f"fitted{i}" if order else table.name for i, table in enumerate(tables)]
+    sizes = [int(np.prod(table.public)) * (1 + table.paired) for table in tables]
+    most = max(len(table.rows) for table in plain.tables)
+    places = [f"fitted{i}" if order else table.name for i, table in enumerate(plain.tables)]
     lines = [f"    double x[{plain.dimension}], phi[{most}];", "    int count, first;"]
-    lines += [f"    {name}_real {own}[{table.rows.shape[1]}];" for own, table in zip(outputs, tables) if order]
+    lines += [f"    {name}_real {own}[{table.rows.shape[1]}];" for own, table in zip(places, plain.tables) if order]
     lines += [f"    if ({name}_cube(p, x)) {{"]
     lines += [f"        for (int i = 0; i < {size}; i++) {t.name}[i] = NAN;" for t, size in zip(tables, sizes)]
     lines += ["        return 1;", "    }"]
     done = None
-    for i, table in enumerate(tables):
+    for i, table in enumerate(plain.tables):
         if table.basis != done:
             lines += [f"    first = {name}_basis{table.basis}(x, phi, &count);"]
         done, M = table.basis, table.rows.shape[1]
-        lines += [f"    {name}_product({name}_latent{i} + (long)first * {M}, phi, count, {M}, {outputs[i]});"]
+        lines += [f"    {name}_product({name}_latent{i} + (long)first * {M}, phi, count, {M}, {places[i]});"]
     if order:
-        given = [order["by"], order["columns"], order["rows"]]
-        given = [*(outputs[i] if i >= 0 else "0" for i in given), *(tables[i].name if i >= 0 else "0" for i in given)]
+        own = [order["by"], order["columns"], order["rows"]]
+        given = [places[i] if i >= 0 else "0" for i in own]
+        given += [places[-1] if plain.guide else "0"] if order["block"] else []
+        given += [tables[i].name if i >= 0 else "0" for i in own]
         lines += [f"    {name}_sort({', '.join(given)});"]
     lines += [line for i, table in enumerate(tables) for line in _ended(plain, table, i, name)]
     return "\n".join([f"static inline {_signature(plain, name)}", "{", *lines, "    return 0;", "}"])

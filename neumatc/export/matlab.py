@@ -36,8 +36,9 @@ def save_mat(surrogate: Surrogate, path: str | os.PathLike) -> None:
     ``factors``
         A cell for each factor: ``name``, ``basis``, ``size``, ``latent`` (numbers of a value, r), the latent tensor
         with the entries of a matrix column by column, and the phases that are put back.
-    ``unit``, ``order``
-        The factor whose columns get the length one, or 0, and how columns are sorted, or empty.
+    ``unit``, ``order``, ``guide``
+        The factor whose columns get the length one, or 0; how columns are sorted, or empty; and towards which vectors
+        of a block are turned, one more factor, or none.
     ``told``
         Names, units, scales, operation, tolerance, whether it was met, version.
 
@@ -68,6 +69,7 @@ def _structure(plain: Plain) -> dict[str, object]:
         **{name: getattr(plain, name)[None] for name in box},
         "bases": _cells([_basis(basis) for basis in plain.bases]),
         "factors": _cells([_factor(table) for table in plain.factors]),
+        "guide": _cells([_factor(plain.guide)] if plain.guide else []),
         "unit": float(plain.unit + 1),
         "order": order or [],
         "told": told,

@@ -28,6 +28,10 @@ Arrays = dict[str, np.ndarray]
 # Which part of a factor `finish` leaves, and of which columns of a factor it makes the length one.
 _TRIANGLES = {QR.finish: (1, np.triu), Cholesky.finish: (0, np.tril)}
 _UNITS = {LogDet.finish: 0, Eig.finish: 1}
+# The rounding up to which values are one, in units, when they are sorted: as in `neumatc.spectral`.
+_EQUAL = 1e3
+# Most columns of a block, whose eigenvectors are found by Jacobi's method.
+LARGEST = 12
 # Names that the evaluators have for other things.
 _TAKEN = ("p", "x", "phi", "count", "first")
 
@@ -72,7 +76,8 @@ class Table:
         basis: Number of its basis.
         rows: The latent tensor, shape (r, M), of a complex one pairs of real numbers.
         shape: Of a value of the map; ``complex``, whether its numbers are pairs.
-        public: The shape of the factor.
+        public: The shape of the factor; ``paired``, whether its numbers are pairs, as they are not where a complex
+            matrix stands in the place of real values.
         phases: Slopes (count, d) and the axis of a value, 0 or 1, that they turn: by :math:`e^{j s x}`.
     """
 
@@ -82,6 +87,7 @@ class Table:
     shape: tuple[int, ...]
     complex: bool
     public: tuple[int, ...]
+    paired: bool
     phases: list[tuple[np.ndarray, int]]
 
     @property
@@ -104,6 +110,7 @@ class Plain:
         unit: Number of a factor whose columns get the length one, or -1.
         order: How columns are sorted, by their values, empty: not; see `sorting`.
         told: What a reader should know: names, units, tolerance, version.
+        guide: Towards which vectors of a block are turned, its values (J, k); None: towards the identity.
     """
 
     lower: np.ndarray
@@ -119,6 +126,12 @@ class Plain:
     unit: int
     order: dict[str, object]
     told: dict[str, object]
+    guide: Table | None = None
+
+    @property
+    def tables(self) -> list[Table]:
+        """The factors, and the guide if there is one."""
+        return [*self.factors, *filter(None, [self.guide])]
 
     @property
     def dimension(self) -> int:
@@ -133,7 +146,7 @@ class Plain:
     @property
     def bytes(self) -> int:
         """Of all arrays, about."""
-        return sum(table.rows.nbytes for table in self.factors) + sum(
+        return sum(table.rows.nbytes for table in self.tables) + sum(
             x.nbytes for basis in self.bases for x in basis.arrays.values()
         )
 
@@ -143,7 +156,7 @@ def described(surrogate: Surrogate) -> Plain:
 
     Raises:
         TypeError: If it is none.
-        ValueError: If its value takes more than these steps: an eigendecomposition of blocks, an embedding or an
+        ValueError: If its value takes more than these steps: eigenvectors of large blocks, an embedding or an
             operation's `finish` of the user's own; or if it holds NaN or Inf, or factors with odd names.
     """
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
@@ -155,27 +168,37 @@ def described(surrogate: Surrogate) -> Plain:
     expected, remedy = f"factors with plain names, none of {', '.join(_TAKEN)}", "rename them in the operation"
     checks.require(good, "surrogate", expected, [f.name for f in factors], remedy)
     unit, order = _ending(surrogate)
-    turned = [[] for _ in surrogate.maps]
-    if surrogate.turns is not None:
-        turned = of_factors(operation, surrogate.shape, surrogate.turns.cpu())
-    bases, tables = [], []
-    for i, (m, factor) in enumerate(zip(surrogate.maps, factors)):
-        own = _basis(m, box.dimension)
-        at = next((k for k, basis in enumerate(bases) if basis.same(own)), len(bases))
-        bases += [own] if at == len(bases) else []
-        rows = _array(m.numbers.reshape(len(m.numbers), -1))
-        phases = [(_array(slopes), -1 - place) for slopes, place in turned[i] if slopes.any()]
-        which, triangle = _TRIANGLES.get(type(operation).finish, (-1, None))
-        if which == i:
-            kept = np.broadcast_to(triangle(np.ones(m.shape, bool))[..., None], (*m.shape, 1 + m.is_complex))
-            rows = rows * kept.reshape(-1)
-        tables.append(Table(m.name, at, rows, m.shape, m.is_complex, tuple(factor.shape), phases))
     lower, upper = (bound.double().cpu().numpy() for bound in (box.lower, box.upper))
     slack = np.array(checks.slack(torch.finfo(box.dtype).eps, lower.tolist(), upper.tolist()))
     log = np.array([scale == "log" for scale in box.scale])
     start, stop = (np.where(log, np.log(np.where(log, bound, 1)), bound) for bound in (lower, upper))
     edges = (lower, upper, lower - slack, upper + slack, start, stop, log, np.array(box.periodic))
-    return Plain(*edges, bases, tables, unit, order, _told(surrogate))
+    bases, tables = _tables(surrogate)
+    guide = tables.pop() if len(tables) > len(factors) else None
+    return Plain(*edges, bases, tables, unit, order, _told(surrogate), guide)
+
+
+def _tables(surrogate: Surrogate) -> tuple[list[Basis], list[Table]]:
+    """Return the bases, and tables of all maps: those of the factors come first."""
+    operation, bases, tables = surrogate.operation, [], []
+    which, triangle = _TRIANGLES.get(type(operation).finish, (-1, None))
+    factors, turned = operation.factors(*surrogate.shape), [[] for _ in surrogate.maps]
+    if surrogate.turns is not None:
+        turned[: len(factors)] = of_factors(operation, surrogate.shape, surrogate.turns.cpu())
+    for i, m in enumerate(surrogate.maps):
+        own = _basis(m, surrogate.box.dimension)
+        at = next((k for k, basis in enumerate(bases) if basis.same(own)), len(bases))
+        bases += [own] if at == len(bases) else []
+        rows = _array(m.numbers.reshape(len(m.numbers), -1))
+        if which == i:
+            kept = np.broadcast_to(triangle(np.ones(m.shape, bool))[..., None], (*m.shape, 1 + m.is_complex))
+            rows = rows * kept.reshape(-1)
+        phases = [(_array(slopes), -1 - place) for slopes, place in turned[i] if slopes.any()]
+        shape, paired = m.shape, m.is_complex
+        if i < len(factors):
+            shape, paired = tuple(factors[i].shape), factors[i].dtype(m.core.dtype).is_complex
+        tables.append(Table(m.name, at, rows, m.shape, m.is_complex, shape, paired, phases))
+    return bases, tables
 
 
 def _told(surrogate: Surrogate) -> dict[str, object]:
@@ -200,25 +223,27 @@ def _ending(surrogate: Surrogate) -> tuple[int, dict[str, object]]:
     finish, shapes = type(operation).finish, [m.shape for m in surrogate.maps]
     if finish in (SVD.finish, Eigh.finish):
         at = operation.powers.index(1)
-        if len(shapes[at]) == 2:
-            expected, got = "columns that are followed one by one", f"{operation} with a block of them"
-            remedy = "a block takes an eigendecomposition at each p: fit nm.Subspace, or a box without the crossing"
-            checks.require(False, "surrogate", expected, got, remedy)
-        k = operation.factors(*surrogate.shape)[at].shape[0]
-        return -1, {} if operation.followed else sorting(operation, shapes[at][0], k)
+        k, count, block = operation.factors(*surrogate.shape)[at].shape[0], shapes[at][0], len(shapes[at]) == 2
+        if block:
+            expected = f"blocks of at most {LARGEST} columns, sorted: an eigendecomposition at each p"
+            got, remedy = f"{operation} with one of {count}", "fit nm.Subspace, or a box without the crossing"
+            checks.require(count <= LARGEST and not operation.followed, "surrogate", expected, got, remedy)
+        eps = torch.finfo(surrogate.maps[at].numbers.dtype).eps
+        return -1, {} if operation.followed else sorting(operation, count, k, _EQUAL * eps, block)
     known = finish in (Operation.finish, *_TRIANGLES, *_UNITS)
     remedy = "fit an operation of the library, or finish where you evaluate"
     checks.require(known, "surrogate", "an operation whose `finish` is known here", operation, remedy)
     return _UNITS.get(finish, -1), {}
 
 
-def sorting(operation: SVD | Eigh, count: int, k: int) -> dict[str, object]:
+def sorting(operation: SVD | Eigh, count: int, k: int, equal: float, block: bool) -> dict[str, object]:
     """Return how columns are sorted: of ``count``, the k that are worth most.
 
     ``by``: the number of the factor with the values; ``signed``: 1 where values fall and are made positive, with the
     signs put into the first factor, 0 where they rise; ``columns`` and ``rows``: numbers of the factors that are sorted
     too; ``count``: k; ``worth``: :math:`a |s - c| + b s` of a value s, as (a, b, c); ``always``: 0 where what is in
-    order stays as it is.
+    order stays as it is; ``equal``: the part of the largest value up to which two are one; ``block``: 1 where there is
+    a Hermitian matrix in the place of the values, whose eigenvectors turn the columns, and are turned to the `guide`.
     """
     if isinstance(operation, SVD):
         own = {"by": 1, "signed": 1, "columns": 0, "rows": 2, "worth": (0.0, 1.0, 0.0)}
@@ -226,7 +251,7 @@ def sorting(operation: SVD | Eigh, count: int, k: int) -> dict[str, object]:
         ends = {"lowest": (0.0, -1.0, 0.0), "highest": (0.0, 1.0, 0.0)}
         worth = ends.get(operation.which, (1.0 if operation._largest else -1.0, 0.0, operation.near or 0.0))
         own = {"by": 0, "signed": 0, "columns": 1, "rows": -1, "worth": worth}
-    return own | {"count": k, "always": int(count > k)}
+    return own | {"count": k, "always": int(count > k), "equal": equal, "block": int(block)}
 
 
 def _basis(m: FactorMap, dimension: int) -> Basis:

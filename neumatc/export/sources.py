@@ -125,32 +125,42 @@ static inline void ${name}_product(const ${name}_real *C, const double *phi, int
         for (int i = 0; i < size; i++) X[i] += (${name}_real)phi[j] * C[(long)j * size + i];
 }"""
 
-# Columns in the order of their values.
+# The places of the values that are worth most, in the order that they are to have.
+ORDER = """\
+static inline void ${name}_order(const double *s, int *order)
+{
+    double worth[$J];
+    for (int j = 0; j < $J; j++) {
+        worth[j] = $a * fabs(s[j] - $center) + $b * s[j];
+        order[j] = j;
+    }
+    for (int pass = 0; pass < 2; pass++)
+        for (int j = 1; j < (pass ? $k : $J); j++)
+            for (int i = j; i > 0; i--) {
+                const int own = order[i], other = order[i - 1];
+                if (!(pass ? ($signed ? fabs(s[own]) > fabs(s[other]) : s[own] < s[other]) : worth[own] > worth[other]))
+                    break;
+                order[i] = other;
+                order[i - 1] = own;
+            }
+}"""
+
+# Columns in the order of their values, where they are not.
 SORT = """\
 static inline void ${name}_sort(const ${name}_real *S, const ${name}_real *U, const ${name}_real *Vh,
                                 ${name}_real *values, ${name}_real *left, ${name}_real *right)
 {
-    double rounding = 0, apart[$J], worth[$J];
+    double rounding = 0, apart[$J];
     int order[$J], wrong = $always;
     for (int j = 0; j < $J; j++) if (fabs((double)S[j]) > rounding) rounding = fabs((double)S[j]);
-    rounding *= 1000 * $eps;
+    rounding *= $equal;
     for (int j = 0; j < $J; j++) {
         apart[j] = S[j] + ($signed ? -rounding : rounding) * j;
-        worth[j] = $a * fabs(apart[j] - $center) + $b * apart[j];
         order[j] = j;
         if ($signed) wrong |= j + 1 < $J ? S[j + 1] > S[j] : S[j] < 0;
         else wrong |= j + 1 < $J && S[j + 1] < S[j];
     }
-    for (int pass = 0; pass < 2 && wrong; pass++)  /* the best first; then those in order */
-        for (int j = 1; j < (pass ? $k : $J); j++)
-            for (int i = j; i > 0; i--) {
-                const double v = apart[order[i]], w = apart[order[i - 1]];
-                if (pass ? ($signed ? fabs(v) > fabs(w) : v < w) : worth[order[i]] > worth[order[i - 1]]) {
-                    const int other = order[i];
-                    order[i] = order[i - 1];
-                    order[i - 1] = other;
-                }
-            }
+    if (wrong) ${name}_order(apart, order);
     for (int j = 0; j < $k; j++) {
         const int own = order[j];
         const double sign = wrong && $signed && S[own] + rounding < 0 ? -1 : 1;
@@ -166,6 +176,84 @@ static inline void ${name}_sort(const ${name}_real *S, const ${name}_real *U, co
             values[i] = values[i - 1];
             values[i - 1] = other;
         }
+}"""
+
+# The eigenvectors of a matrix in the place of the values, by Jacobi's method, turned towards a guide.
+BLOCK = """\
+static inline void ${name}_rotate(double *a, double *b, double c, double re, double im)
+{
+    const double a0 = a[0], a1 = a[1], b0 = b[0], b1 = b[1];
+    a[0] = c * a0 + re * b0 + im * b1;
+    a[1] = c * a1 + re * b1 - im * b0;
+    b[0] = c * b0 - re * a0 + im * a1;
+    b[1] = c * b1 - re * a1 - im * a0;
+}
+static inline void ${name}_sort(const ${name}_real *S, const ${name}_real *U, const ${name}_real *Vh,
+                                const ${name}_real *guide, ${name}_real *values, ${name}_real *left,
+                                ${name}_real *right)
+{
+    double M[$J][$J][2], P[$J][$J][2], s[$J], most = 0;
+    int order[$J];
+    for (int i = 0; i < $J; i++)
+        for (int j = 0; j < $J; j++) {
+            M[i][j][0] = ((double)S[(i * $J + j) * $pair] + S[(j * $J + i) * $pair]) / 2;
+            M[i][j][1] = $pair > 1 ? ((double)S[(i * $J + j) * 2 + 1] - S[(j * $J + i) * 2 + 1]) / 2 : 0;
+            P[i][j][0] = i == j;
+            P[i][j][1] = 0;
+        }
+    for (int sweep = 0; sweep < 30; sweep++)
+        for (int p = 0; p < $J; p++)
+            for (int q = p + 1; q < $J; q++) {
+                const double re = M[p][q][0], im = M[p][q][1], size = hypot(re, im);
+                const double half = (M[p][p][0] - M[q][q][0]) / 2;
+                const double t = (half < 0 ? -size : size) / (fabs(half) + hypot(half, size)), c = 1 / sqrt(1 + t * t);
+                if (!(size > 0)) continue;
+                for (int i = 0; i < $J; i++) {
+                    ${name}_rotate(M[i][p], M[i][q], c, t * c * re / size, t * c * im / size);
+                    ${name}_rotate(P[i][p], P[i][q], c, t * c * re / size, t * c * im / size);
+                }
+                for (int i = 0; i < $J; i++) ${name}_rotate(M[p][i], M[q][i], c, t * c * re / size, -t * c * im / size);
+                M[p][q][0] = M[p][q][1] = M[q][p][0] = M[q][p][1] = 0;
+            }
+    for (int j = 0; j < $J; j++) s[j] = M[j][j][0];
+    ${name}_order(s, order);
+    for (int j = 0; j < $k; j++) if (fabs(s[order[j]]) > most) most = fabs(s[order[j]]);
+    for (int j = 0; j < $k; j++) {
+        const int own = order[j];
+        const double sign = $signed && s[own] + $equal * most < 0 ? -1 : 1;
+        double re = 0, im = 0;
+        for (int i = 0; i < $J; i++) {
+            const double a = guide ? guide[(i * $k + j) * $pair] : i == j;
+            const double b = guide && $pair > 1 ? guide[(i * $k + j) * 2 + 1] : 0;
+            re += P[i][own][0] * a + P[i][own][1] * b;
+            im += P[i][own][0] * b - P[i][own][1] * a;
+        }
+        const double size = hypot(re, im), x = size > 0 ? re / size : 1, y = size > 0 ? im / size : 0;
+        values[j] = (${name}_real)($signed ? fabs(s[own]) : s[own]);
+        for (int i = 0; i < $J; i++) {
+            const double a = P[i][own][0], b = P[i][own][1];
+            P[i][own][0] = a * x - b * y;
+            P[i][own][1] = a * y + b * x;
+        }
+        for (int i = 0; i < $m; i++) {
+            double sum[2] = {0, 0};
+            for (int l = 0; l < $J; l++) {
+                const ${name}_real *u = U + (i * $J + l) * $pair;
+                sum[0] += u[0] * P[l][own][0] - ($pair > 1 ? u[$pair - 1] * P[l][own][1] : 0);
+                sum[1] += u[0] * P[l][own][1] + ($pair > 1 ? u[$pair - 1] * P[l][own][0] : 0);
+            }
+            for (int c = 0; c < $pair; c++) left[(i * $k + j) * $pair + c] = (${name}_real)(sign * sum[c]);
+        }
+        for (int i = 0; right && i < $n; i++) {
+            double sum[2] = {0, 0};
+            for (int l = 0; l < $J; l++) {
+                const ${name}_real *v = Vh + (l * $n + i) * $pair;
+                sum[0] += v[0] * P[l][own][0] + ($pair > 1 ? v[$pair - 1] * P[l][own][1] : 0);
+                sum[1] += -v[0] * P[l][own][1] + ($pair > 1 ? v[$pair - 1] * P[l][own][0] : 0);
+            }
+            for (int c = 0; c < $pair; c++) right[(j * $n + i) * $pair + c] = (${name}_real)sum[c];
+        }
+    }
 }"""
 
 # Columns of length one.
