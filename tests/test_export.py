@@ -379,6 +379,12 @@ def test_the_evaluator_of_a_map_in_pieces_is_short(tmp_path):
     assert len([line for line in text.splitlines() if line.strip()]) <= 70
 
 
+def test_a_header_that_would_not_fit_on_the_stack_is_refused(tmp_path):
+    large = random_surrogate(nm.SVD(), 200, 200, torch.complex64, rank=1)
+    assert_raises(ValueError, ["`surrogate`", "stack", "nm.export_onnx"], lambda: nm.save_c(large, tmp_path / "a.h"))
+    nm.export_onnx(large, tmp_path / "a.onnx")
+
+
 def test_a_header_tells_names_and_cannot_be_broken_by_them(tmp_path):
     nm.save_c(case("log axis", torch.float64).surrogate, tmp_path / "a.h")
     comment, rest = (tmp_path / "a.h").read_text().split("*/", 1)
@@ -408,6 +414,8 @@ for i = 1:numel(dir('f*.mat'))
   values = cell(numel(s.factors), size(p, 1));
   for row = 1:size(p, 1), [values{:, row}] = neumatc(s, p(row, :)); end
   save('-v6', sprintf('v%d.mat', i), 'values');
+  said = 'nothing'; try, neumatc(s, [p(1, :), 0]); catch found, said = found.identifier; end
+  assert(strcmp(said, 'neumatc:p'), said);
   outside = 2 * s.upper - s.lower; at = find(~s.periodic, 1);
   for wrong = [NaN, Inf, outside(at)]
     q = p(1, :); q(at) = wrong; said = 'nothing';

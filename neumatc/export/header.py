@@ -15,7 +15,8 @@ from neumatc.export import sources
 from neumatc.export.plain import Basis, Plain, Table, described
 from neumatc.model import Surrogate
 
-# Numbers on a line.
+# Numbers on the stack, a megabyte of them, and on a line.
+_MOST_NUMBERS = 2**17
 _LINE = 6
 
 
@@ -30,6 +31,8 @@ def save_c(surrogate: Surrogate, path: str | os.PathLike, name: str = "surrogate
     it returns 1, and all outputs are NaN; periodic axes are wrapped. No memory is allocated and none is shared, so
     threads may call it at once. A comment holds names, units, the box, the tolerance and the version.
 
+    On the stack are Phi and, where columns are sorted, the values of the maps: 1 MB at most.
+
     The text takes about 20 bytes for each number of the latent tensors. The file is there as a whole or not at all, as
     with `save`.
 
@@ -39,13 +42,17 @@ def save_c(surrogate: Surrogate, path: str | os.PathLike, name: str = "surrogate
         name: Of the function, and what all other names begin with.
 
     Raises:
-        TypeError, ValueError: As `export_onnx` does; and for a name that C does not take.
+        TypeError, ValueError: As `export_onnx` does; for a name that C does not take, or more than 1 MB on the stack.
         OSError: If the file cannot be written, as `save` says.
     """
     plain = described(surrogate)
     checks.instance("name", name, str, "a text")
     good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
     checks.require(good, "name", "an identifier of C", name, "take letters, digits and underscores")
+    numbers = max(len(table.rows) for table in plain.tables)
+    numbers += sum(table.rows.shape[1] for table in plain.tables) if plain.order else 0
+    expected, remedy = f"at most {_MOST_NUMBERS} numbers on the stack of C", "take nm.export_onnx"
+    checks.require(numbers <= _MOST_NUMBERS, "surrogate", expected, numbers, remedy)
     files.replace(Path(path), "\n".join(_parts(plain, name)).encode("ascii"))
 
 
