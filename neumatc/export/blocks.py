@@ -13,7 +13,8 @@ from neumatc.export.endings import best, placed
 from neumatc.export.operators import Operators
 from neumatc.export.plain import Plain, Table
 
-# Convergence is quadratic: after this many sweeps of up to `plain.LARGEST` columns nothing is left but rounding.
+# Convergence is quadratic: after so many sweeps of up to `plain.LARGEST` columns nothing is left but rounding; of two
+# columns after the first.
 _SWEEPS = 9
 # What may be left beside the diagonal, relative to the norm; where more is, everything is NaN.
 _LEFT = 1e-13
@@ -98,7 +99,7 @@ def _eigen(g: Operators, M: Parts, J: int) -> tuple[str, Parts]:
         rows = g("Concat", M[0], g("Neg", M[1]), axis=2), g("Concat", M[1], M[0], axis=2)
         A = g("Concat", *rows, axis=1)
     V = np.eye(N)[None]
-    for pairs in _rounds(J) * _SWEEPS:
+    for pairs in _rounds(J) * (_SWEEPS if J > 2 else 2):
         G = _rotation(g, A, pairs, J, len(M))
         A, V = g("MatMul", _transposed(g, G), g("MatMul", A, G)), g("MatMul", V, G)
     beside = g("Mul", A, 1 - np.eye(N))

@@ -16,7 +16,7 @@ from neumatc.export.operators import Operators
 from neumatc.export.plain import Plain, Table, described
 from neumatc.model import Surrogate
 
-# Operators up to this set, which onnxruntime has had since 1.13, and the version of the format that belongs to it.
+# The set of operators, that of onnx 1.12, and the version of the format that belongs to it.
 _OPSET, _FORMAT = 17, 8
 # What a file of protobuf may hold, with room for the rest.
 _MOST_BYTES = 2**31 - 2**24
