@@ -42,7 +42,8 @@ def save_c(surrogate: Surrogate, path: str | os.PathLike, name: str = "surrogate
         name: Of the function, and what all other names begin with.
 
     Raises:
-        TypeError, ValueError: As `export_onnx` does; for a name that C does not take, or more than 1 MB on the stack.
+        TypeError: If ``surrogate`` is something else.
+        ValueError: As `export_onnx` does; for a name that C does not take, or more than 1 MB on the stack.
         OSError: If the file cannot be written, as `save` says.
     """
     plain = described(surrogate)

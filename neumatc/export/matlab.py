@@ -49,7 +49,8 @@ def save_mat(surrogate: Surrogate, path: str | os.PathLike) -> None:
         path: Usually ending in ``.mat``, which is not added.
 
     Raises:
-        TypeError, ValueError: As `export_onnx` does.
+        TypeError: If ``surrogate`` is something else.
+        ValueError: As `export_onnx` does.
         OSError: If the file cannot be written, as `save` says.
     """
     plain, file = described(surrogate), io.BytesIO()
