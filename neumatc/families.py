@@ -119,7 +119,7 @@ class ParametricMatrix:
         self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
         self._points = None if grid is None or ticks is not None else self.box.points(grid)
-        A = self._tried()
+        A = _tried(self)
         remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
         expected = f"A on the device of the parameters, {self.device}"
         checks.require(A.device == self.device, "fn", expected, A.device, remedy)
@@ -188,23 +188,6 @@ class ParametricMatrix:
         good = checks.finite(A.detach())
         return checks.like(given, (A if good.all() else torch.where(good[:, None, None], A, 0), good))
 
-    @checks.full_precision
-    def _tried(self) -> Tensor:
-        """Return A at the centre of the box, or at the first of some other parameters at which it is defined."""
-        ones = torch.ones(self.dimension, dtype=torch.float64)
-        x, first = torch.cat([0 * ones[None], sampling.sobol(_TRIED, -ones, ones)]), None
-        for p in self.box.parameters(x).split(1):
-            try:
-                return self._checked(p)
-            except (FamilyError, TypeError) as error:
-                first = first or error
-        if self.batched and _takes_one(self):
-            raise FamilyError(
-                "`fn`: expected a function p (B, d) -> A (B, m, n), got one of one parameter at a time; "
-                "pass `batched=False`."
-            ) from first
-        raise first
-
     def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
         """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
         try:
@@ -248,6 +231,24 @@ class ParametricMatrix:
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
         return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
+
+
+@checks.full_precision
+def _tried(family: ParametricMatrix) -> Tensor:
+    """Return A at the centre of the box, or at the first of some other parameters at which it is defined."""
+    ones = torch.ones(family.dimension, dtype=torch.float64)
+    x, first = torch.cat([0 * ones[None], sampling.sobol(_TRIED, -ones, ones)]), None
+    for p in family.box.parameters(x).split(1):
+        try:
+            return family._checked(p)
+        except (FamilyError, TypeError) as error:
+            first = first or error
+    if family.batched and _takes_one(family):
+        raise FamilyError(
+            "`fn`: expected a function p (B, d) -> A (B, m, n), got one of one parameter at a time; "
+            "pass `batched=False`."
+        ) from first
+    raise first
 
 
 def _called(family: ParametricMatrix, p: Tensor, batched: bool) -> object:

@@ -85,6 +85,7 @@ def connected(client: object, timeout: float) -> Iterator[Client]:
         TypeError: For something else.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_said_once())
         if client is None:
             client = stack.enter_context(_local())
         if not isinstance(client, Client):
@@ -100,6 +101,21 @@ def connected(client: object, timeout: float) -> Iterator[Client]:
                 f"`client`: expected a worker at {_address(client)}, got none in {timeout:g} s; start some."
             ) from None
         yield client
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Leave out what the loop prints of each task that lost its connection: `drive` raises that, once."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "as_completed._track_future" not in record.getMessage()
+
+    logger = logging.getLogger("tornado.application")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _close(client: Client) -> None:
