@@ -25,7 +25,11 @@ def way(error, solves=100, refused=""):
 def ways_of(band, everything):
     """What a map and its peers do on a band: the map loses a little, blocks the more the longer the delays."""
     eight = band.task == study.EIGHT
-    found = {study.MAP: 1e-2, study.BLOCKS: 0.1 * (band.spread / study.NOMINAL) ** 1.1 * 0.4, study.HELD: 0.2}
+    found = {
+        study.MAP: 1e-2,
+        study.BLOCKS: (0.05 if band.omni else 0.04) * (band.spread / study.NOMINAL) ** 1.1,
+        study.HELD: 0.2,
+    }
     found |= {study.LINEAR: 0.05, study.CUBIC: 5e-3, study.DFT: 0.1, study.NEIGHBOUR: 1e-3 if eight else 0.1}
     if everything:
         found |= dict.fromkeys(study.BLIND, 0.3) | {study.CHOLESKY: 1e-6, study.SIONNA: 1e-6, study.WINDOW: 6e-3}
@@ -246,6 +250,19 @@ def test_a_record_that_refutes_the_text_stops_the_page(record, at, way, change):
     row = record.numbers["bands"][at]
     (row if way is None else row["ways"][way]).update(change)
     with pytest.raises(AssertionError):
+        study.check(record)
+
+
+def test_blocks_that_lose_less_with_omnidirectional_users_stop_the_page(record):
+    first, other = (record.numbers["bands"][i]["ways"][study.BLOCKS] for i in (0, 4))
+    first["loss"], other["loss"] = other["loss"], first["loss"]
+    with pytest.raises(AssertionError, match="directional"):
+        study.check(record)
+
+
+def test_a_map_that_is_faster_than_cholesky_at_long_delays_stops_the_page(record):
+    record.numbers["band_times"][2]["over"][study.CHOLESKY] = FAST
+    with pytest.raises(AssertionError, match="few streams"):
         study.check(record)
 
 

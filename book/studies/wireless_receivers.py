@@ -321,6 +321,8 @@ def times_table(record: Record) -> Table:
     return Table(["filters", "users, delay spread", *head], rows)
 
 
+# Ticks of how many times as fast one is as another.
+FACTORS = (0.1, 0.2, 0.5, 1, 2)
 COLOURS = {
     MAP: (figures.BLUE, "o-"),
     CUBIC: (figures.RED, "^-."),
@@ -349,6 +351,7 @@ def headline_figure(record: Record) -> Figure:
             axes.fill_between(x, low, high, color=colour, alpha=0.25, lw=0)
         axes.axhline(1, color=figures.RED, lw=1.2, ls="--")
         axes.set(title="omnidirectional users" if omni else "directional users", ylabel="times as fast")
+        axes.set_yticks(FACTORS, [f"{value:g}" for value in FACTORS])
         _spreads(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     figure.legend(
@@ -468,6 +471,12 @@ def lost(record: Record, way: str, at: float | None = None) -> list[float]:
     return [row["ways"][way]["loss"] for row in rows]
 
 
+def lost_by(record: Record, way: str, band: Band) -> float:
+    """Return the part of the rate that a way loses on one band."""
+    (row,) = (row for row in record.numbers["bands"] if band.entry.items() <= row.items())
+    return row["ways"][way]["loss"]
+
+
 def said(record: Record) -> Iterator[tuple[str, object]]:
     """Yield what the text says, by name."""
     rows = record.numbers["bands"]
@@ -555,6 +564,7 @@ def check(record: Record) -> None:
     if record.profile != "smoke":
         check_bands(record)
         check_peers(record)
+        check_times(record)
 
 
 def check_bands(record: Record) -> None:
@@ -573,10 +583,21 @@ def check_bands(record: Record) -> None:
             assert (errors[NEIGHBOUR] < errors[CUBIC]) == (task == EIGHT), "iterations: for eight streams, not for 32"
             if row["spread"] > 0.9 * ALL:
                 assert row["ways"][MAP]["loss"] < row["ways"][BLOCKS]["loss"], "from 300 ns on less than blocks"
+    for band in bands():
+        if band.omni:
+            near, far = (lost_by(record, BLOCKS, Band(band.task, band.spread, omni)) for omni in (False, True))
+            assert near < far, "the smaller numbers with directional users"
     for task in TASKS:
         assert 4 * len(finer(record, CUBIC, task)) >= 3 * len(chosen(record, task)), (
             "on most bands the spline is better"
         )
+
+
+def check_times(record: Record) -> None:
+    """Assert the advice that hangs on times; a time that was refused refutes nothing."""
+    for row in chosen(record, EIGHT):
+        if row["spread"] > 0.9 * ALL:
+            assert not times_of(record, row)[CHOLESKY][1] >= 1, "few streams, long delays: every tone by Cholesky"
 
 
 def check_peers(record: Record) -> None:
