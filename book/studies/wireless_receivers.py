@@ -493,7 +493,8 @@ def said(record: Record) -> Iterator[tuple[str, object]]:
         yield f"wi-{key}-finer", len(finer(record, CUBIC, task))
         yield f"wi-{key}-bands", len(chosen(record, task))
         ways = every_peer(record, task)["ways"]
-        yield f"wi-{key}-blind", 100 * min(ways[way]["loss"] for way in BLIND if not ways[way]["refused"])
+        # Rounded down: the text says at least.
+        yield f"wi-{key}-blind", int(100 * min(ways[way]["loss"] for way in BLIND if not ways[way]["refused"]))
         yield f"wi-{key}-laurent", ways[LAURENT]["error"]
     for short, at in (("short", SHORT), ("nominal", NOMINAL), ("long", ALL), ("longest", LONGEST)):
         found = lost(record, BLOCKS, at)
