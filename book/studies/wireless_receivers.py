@@ -396,6 +396,9 @@ def solves_figure(record: Record, task: str = MANY) -> Figure:
             drawn += axes.loglog([x["solves"] for x in own], y, style, color=colour, ms=4, label=way)
         axes.set_ylabel(label)
         axes.axvline(blocks_of(record), color=figures.GREY, lw=1, ls=":")
+        ticks = [found[name]["solves"] for name in ways_up(record, HELD)]
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        axes.minorticks_off()
         figures.name_lines(axes, drawn)
     panels[-1].set_xlabel("exact solves")
     return figure
