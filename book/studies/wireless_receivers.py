@@ -120,7 +120,7 @@ def fitted(H: Tensor, noise: float, *, tol: float = TOL) -> tuple[Filters, bool]
 
 
 def blocks(H: Tensor, noise: float, solves: int | None = None) -> Filters:
-    """Solve for the middle of each block of twelve tones, whatever ``solves`` says: what 5G systems do."""
+    """Solve for the middle of each block of twelve tones, whatever ``solves`` says, as 5G does with precoders."""
     return receivers.held(H, noise, -(-len(H) // GROUP))
 
 
