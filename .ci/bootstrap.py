@@ -128,7 +128,7 @@ def diagnose(report):
 def install():
     """Install everything in one pip command, so that no package is resolved without the pins of the others."""
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
-    command += ["-c", "constraints.txt", "-e", ".[wireless,plot,book,test]", "-e", "./book"]
+    command += ["-c", "constraints.txt", "-e", ".[wireless,plot,distributed,export,book,test]", "-e", "./book"]
     # pip's progress goes straight to the terminal; its errors are shown and read.
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     errors = []

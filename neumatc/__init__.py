@@ -10,6 +10,7 @@ from neumatc.box import Box
 from neumatc.certification import Certified, certify
 from neumatc.closed_form import ClosedForm
 from neumatc.embeddings import Chebyshev, Embedding, Piece, SinusoidalMLP
+from neumatc.export import export_onnx, save_c, save_mat
 from neumatc.factorizations import QR, Cholesky, Polar, PolarFactors, Projector, QRFactors, Subspace
 from neumatc.failure import FailureEstimate, FailureInformedSampling
 from neumatc.families import FamilyError, ParametricMatrix

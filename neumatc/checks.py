@@ -304,17 +304,21 @@ def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
     if not all(map(math.isfinite, smallest + largest)):
         i = int(torch.argmin(torch.isfinite(p).all(dim=1).int()))
         require(False, name, "finite parameters", f"{row(p[i])} in row {i}", "drop such rows")
-    eps = max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps)
-    slack = [min(8 * eps * max(abs(a), abs(b)), 1e-3 * (b - a)) for a, b in zip(low, high)]
-    inside = [a - s <= x and y <= b + s for a, b, s, x, y in zip(low, high, slack, smallest, largest)]
+    beyond = slack(max(torch.finfo(p.dtype).eps, torch.finfo(lower.dtype).eps), low, high)
+    inside = [a - s <= x and y <= b + s for a, b, s, x, y in zip(low, high, beyond, smallest, largest)]
     if not extrapolate and not all(inside):
-        s = torch.tensor(slack, dtype=torch.float64, device=device)
+        s = torch.tensor(beyond, dtype=torch.float64, device=device)
         outside = ((p < lower - s) | (p > upper + s)).any(dim=1)
         i = int(torch.argmax(outside.int()))
         got = f"{row(p[i])} in row {i} ({int(outside.sum())} of {shape[0]} rows are outside)"
         remedy = "leave those out" if name == "snapshots" else "pass `extrapolate=True` to allow it"
         require(False, name, f"parameters in the box {row(lower)} to {row(upper)}", got, remedy)
     return p
+
+
+def slack(eps: float, lower: Sequence[float], upper: Sequence[float]) -> list[float]:
+    """Return how far outside each axis of a box a parameter still counts as inside, in a precision of rounding eps."""
+    return [min(8 * eps * max(abs(a), abs(b)), 1e-3 * (b - a)) for a, b in zip(lower, upper)]
 
 
 def matrices(name: str, A: object, p: Tensor, *, anything: bool = False) -> Tensor:

@@ -8,6 +8,8 @@ import pytest
 _NEEDS = {"import wireless": "sionna", ".plot(": "matplotlib"}
 # Modules that need a package which is not there.
 collect_ignore = [] if find_spec("sionna") else ["sionna.py"]
+if not (find_spec("distributed") and find_spec("zarr")):
+    collect_ignore += ["distributed"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

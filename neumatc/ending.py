@@ -24,13 +24,14 @@ _UNBOUNDED = 1e3
 _SAME = 1e-5
 
 
-def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector) -> list[FactorMap]:
+def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector, still: Sequence[int] = ()) -> list[FactorMap]:
     """Report what is met, and return the maps of a tree of pieces.
 
     Args:
         root: Of the tree.
         links: Pieces between whose points of a grid nothing is known.
         inspector: Knows the snapshots, and the last check over the box.
+        still: Axes along which X stays within the tolerance of what it is in their middle.
     """
     snapshots, report = inspector.snapshots, inspector.task.report
     if not len(snapshots.x):
@@ -48,8 +49,10 @@ def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector) -> list[Fa
     _hint_at_periods(snapshots)
     if not report.met:
         advice.note_pole(inspector.task, snapshots.x, [torch.from_numpy(snapshots.sketch().view(float)).flatten(1)])
-    embedding, weights, rows = tree.embedded(root)
-    return inspector.maps(embedding, weights, lambda value: value[rows.to(value.device)])
+    if still:
+        inspector.task.note(f"X does not change along {' and '.join(box.names[i] for i in still)}, to the tolerance")
+    embedding, weights, rows = tree.embedded(root, still)
+    return inspector.maps(embedding, weights, lambda value: tree.mean(value, rows))
 
 
 def table(inspector: Inspector) -> list[FactorMap]:

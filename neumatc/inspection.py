@@ -70,13 +70,17 @@ class Inspector:
         r = np.where(np.isnan(r), -np.inf, r).reshape(len(pieces), -1).max(axis=1)
         return np.where(r < 0, np.inf, r).tolist()
 
-    def along(self, piece: Piece, axis: int) -> float:
-        """Return the largest residual of a piece at fresh parameters that are between nodes on one axis only."""
-        table = tree.tables([piece])
-        x = tree.places(table[0], _FRESH, self.generator)[0]
-        for i in set(range(x.shape[1])) - {axis}:
-            x[:, i] = self.generator.choice(piece.axes[i], len(x))
-        return float(np.nan_to_num(self._residuals(table, x, np.zeros(len(x), int)), nan=0.0, posinf=np.inf).max())
+    def along(self, pieces: Sequence[Piece], axes: Sequence[int]) -> np.ndarray:
+        """Return the largest residual of each piece at fresh parameters that are between nodes on one axis only."""
+        if not pieces:
+            return np.empty(0)
+        tables = tree.tables(pieces)
+        x = tree.places(tables[0], _FRESH, self.generator)
+        for own, piece, axis in zip(x, pieces, axes):
+            for i in set(range(own.shape[1])) - {axis}:
+                own[:, i] = self.generator.choice(piece.axes[i], len(own))
+        r = self._residuals(tables, x.reshape(-1, x.shape[2]), np.repeat(np.arange(len(pieces)), _FRESH))
+        return np.nan_to_num(r, nan=0.0, posinf=np.inf).reshape(len(pieces), -1).max(axis=1)
 
     def forget(self) -> None:
         """Forget the last check, and do not ask the family again: something has ended the fit."""
@@ -99,6 +103,18 @@ class Inspector:
         self.hollow |= bool(np.isnan(r).any())
         own, self.uniform = own[~np.isnan(r)], r[~np.isnan(r)]
         return {pieces[k]: float(self.uniform[own == k].max()) for k in np.unique(own)}
+
+    def stays(self, root: Piece, still: Sequence[int]) -> bool:
+        """Whether the tolerance is met where X is held along some axes, at the price of a check of the box."""
+        embedding, weights, rows = tree.embedded(root, still)
+        if self.task.problem.operation.residual_solves:
+            return False
+        p = self.task.problem.family.box.parameters(torch.from_numpy(self.draws()))
+        x, weights = self.task.cube(p), {name: weight.to(p.device) for name, weight in weights.items()}
+        r = self.measured(p, lambda value: embedding.contract(x, weights, real_rows(tree.mean(value, rows))))
+        good = bool((r <= self.task.tol).all())
+        self.uniform = r if good else self.uniform
+        return good
 
     def undefined(self) -> np.ndarray:
         """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""

@@ -209,6 +209,11 @@ class PiecewisePolynomials(_Nodal):
         threads.run(_Patch.end, [part for piece in pieces for part in piece.parts(most)], out.numel())
         return out
 
+    def still(self, axis: int, weights: dict[str, Tensor]) -> bool:
+        """Whether no value depends on an axis."""
+        counts, low, high = (weights[name][:, axis] for name in ("counts", "low", "high"))
+        return bool(((counts == 1) & (low == -1) & (high == 1)).all())
+
     def suits(self, dimension: int, rank: int, weights: dict[str, Tensor]) -> bool:
         counts, first, axis, children = (weights[name] for name in ("counts", "first", "axis", "children"))
         pieces, most, inner = len(first), weights["nodes"].shape[-1], len(axis)

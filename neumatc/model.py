@@ -348,6 +348,30 @@ def _evaluated(
     return operation.pack(outputs)
 
 
+def _still(surrogate: Surrogate, counts: Sequence[int]) -> list[int]:
+    """Return the axes of a grid of several values on which nothing depends."""
+    turns = surrogate.turns
+    return [
+        i
+        for i, count in enumerate(counts)
+        if count > 1
+        and all(m.embedding.still(i, m.weights) for m in surrogate.maps)
+        and (turns is None or not turns[:, i].any())
+    ]
+
+
+def _repeated(
+    surrogate: Surrogate, p: list[Tensor], still: list[int], outputs: list[Tensor] | None
+) -> Tensor | tuple[Tensor, ...]:
+    """Evaluate a grid for one value on each axis on which nothing depends, and copy what is found to all others."""
+    operation, counts = surrogate.operation, [*map(len, p)]
+    found = surrogate.grid(*(x[:1, 0] if i in still else x[:, 0] for i, x in enumerate(p)), extrapolate=True)
+    outputs = outputs or empty(operation, surrogate.shape, surrogate.maps, math.prod(counts), p[0].device)
+    for x, own in zip(outputs, [found] if isinstance(found, Tensor) else found):
+        x.view(*counts, *x.shape[1:]).copy_(own)
+    return operation.pack(outputs)
+
+
 def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapolate: bool) -> object:
     d, outputs, live = surrogate.box.dimension, None, [isinstance(x, Tensor) and checks.followed(x) for x in axes]
     names, remedy = ", ".join(surrogate.box.names), "give a number for a parameter that is held fixed"
@@ -362,7 +386,11 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
     counts = [len(axis) for axis in p]
     if out is not None:
         outputs = [x.flatten(0, d - 1) for x in _checked_out(surrogate, out, counts, p)]
-    if d > 1 and not any(live) and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps):
+    pieces = d > 1 and not any(live) and all(isinstance(m.embedding, PiecewisePolynomials) for m in surrogate.maps)
+    still = _still(surrogate, counts) if pieces else []
+    if still:
+        value = _repeated(surrogate, p, still, outputs)
+    elif pieces:
         x = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])]
         # An operation that finishes values may need three times their memory.
         finishes, rows = surrogate.operation.finishes, len(p[0])

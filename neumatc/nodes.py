@@ -100,16 +100,24 @@ def _best(points: np.ndarray, sums: np.ndarray, offered: int, nodes: tuple[float
 
 def bent(t: np.ndarray | Tensor, bend: np.ndarray | Tensor | float) -> np.ndarray | Tensor:
     r"""Return :math:`\sin(b t) / \sin b`, for t in [-1, 1] and an angle b below pi/2; t itself for b = 0."""
-    own = torch if isinstance(t, Tensor) else np
-    bend = own.clip(bend, _STRAIGHT, None)
-    return own.sin(bend * t) / own.sin(bend)
+    if isinstance(t, Tensor):
+        bend = torch.clip(bend, _STRAIGHT)
+        return torch.sin(bend * t) / torch.sin(bend)
+    if not np.any(bend):
+        return t
+    bend = np.maximum(bend, _STRAIGHT)
+    return np.sin(bend * t) / np.sin(bend)
 
 
 def straight(y: np.ndarray | Tensor, bend: np.ndarray | Tensor | float) -> np.ndarray | Tensor:
     """Return the t of which y is `bent`; the ends exactly."""
-    own = torch if isinstance(y, Tensor) else np
-    bend = own.clip(bend, _STRAIGHT, None)
-    return own.where(abs(y) == 1, y, own.arcsin(own.clip(y * own.sin(bend), -1, 1)) / bend)
+    if isinstance(y, Tensor):
+        bend = torch.clip(bend, _STRAIGHT)
+        return torch.where(y.abs() == 1, y, torch.arcsin(torch.clip(y * torch.sin(bend), -1, 1)) / bend)
+    if not np.any(bend):
+        return y
+    bend = np.maximum(bend, _STRAIGHT)
+    return np.where(np.abs(y) == 1, y, np.arcsin(np.clip(y * np.sin(bend), -1, 1)) / bend)
 
 
 def barycentric(at: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -163,20 +164,24 @@ def collapse(root: Piece) -> None:
 def tables(pieces: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
     """Return the weights of an embedding of pieces, without a tree, and the snapshot of each row of a latent tensor."""
     counts = np.array([piece.counts for piece in pieces])
-    at, rows, first, total = np.zeros((*counts.shape, counts.max())), [], [], 0
+    low, high, bend = (np.stack([getattr(piece, name) for piece in pieces]) for name in ("low", "high", "bend"))
+    at, rows, first, total = np.tile(low[..., None], counts.max()), [], [], 0
     for k, piece in enumerate(pieces):
         order = [np.argsort(own) for own in piece.axes]
         for i, own in enumerate(piece.axes):
-            at[k, i, : len(own)] = piece.relative(i, own[order[i]])
+            at[k, i, : len(own)] = own[order[i]]
         own = piece.rows.reshape(piece.counts)[np.ix_(*order)].ravel()
         shared = len(order) == 1 and bool(rows) and rows[-1][-1] == own[0]
         first.append(total - shared)
         rows.append(own[int(shared) :])
         total += len(rows[-1])
+    ends = low[..., None], high[..., None]
+    at = nodes.bent(((at - ends[0]) - (ends[1] - at)) / (ends[1] - ends[0]), bend[..., None])
+    at = np.where(np.arange(at.shape[-1]) < counts[..., None], at, 0.0)
     weights = {
-        "low": np.stack([piece.low for piece in pieces]),
-        "high": np.stack([piece.high for piece in pieces]),
-        "bend": np.stack([piece.bend for piece in pieces]),
+        "low": low,
+        "high": high,
+        "bend": bend,
         "nodes": at,
         "bary": nodes.barycentric(at, counts),
         "counts": counts,
@@ -204,12 +209,51 @@ def located(pieces: Sequence[Piece], x: np.ndarray) -> np.ndarray:
     return np.where(inside.any(axis=1), inside.argmax(axis=1), -1)
 
 
-def embedded(root: Piece) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tensor]:
-    """Return the embedding of a tree of pieces, its weights, and the snapshot of each row of the latent tensor."""
+def embedded(root: Piece, still: Sequence[int] = ()) -> tuple[PiecewisePolynomials, dict[str, Tensor], Tensor]:
+    """Return the embedding of a tree of pieces, its weights, and the snapshots whose mean each row of C is, (r, k).
+
+    Args:
+        root: Of the tree.
+        still: Axes along which X is held in their middle, see `held`.
+    """
     found, d = leaves(root), len(root.low)
     weights, rows = tables(found)
+    rows = rows[:, None]
+    for axis in still:
+        weights, rows = held(weights, rows, axis)
     branches, depth = _tree(root, found) if d > 1 else (_NO_TREE, 0)
     return PiecewisePolynomials(depth), weights | _tensors(branches), rows
+
+
+def held(weights: dict[str, Tensor], rows: Tensor, axis: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the weights of pieces whose nodes on an axis have become one, and what X is there.
+
+    That is X at the node next to the middle, of two the mean at both.
+
+    Args:
+        weights: Of pieces of several parameters, none of which is cut along the axis.
+        rows: The snapshots whose mean each row of the latent tensor is, shape (r, k).
+        axis: Which.
+    """
+    first, found = weights["first"].tolist(), []
+    for start, counts, at in zip(first, weights["counts"].tolist(), weights["nodes"][:, axis]):
+        own, n = rows[start : start + math.prod(counts)].unflatten(0, counts), counts[axis]
+        pair = (0, 1) if n == 2 else 2 * (int(at[:n].abs().argmin()),)
+        found.append(torch.cat([own.select(axis, k) for k in pair], dim=-1).flatten(0, -2))
+    weights = {name: weight.clone() for name, weight in weights.items()}
+    weights["counts"][:, axis] = 1
+    sizes = weights["counts"].prod(dim=1)
+    weights["first"] = sizes.cumsum(dim=0) - sizes
+    for name, value in (("nodes", 0.0), ("bary", 1.0)):
+        weights[name][:, axis] = 0.0
+        weights[name][:, axis, 0] = value
+    return weights, torch.cat(found)
+
+
+def mean(value: Tensor, rows: Tensor) -> Tensor:
+    """Return means of snapshots (N, ...), of those in each row of ``rows`` (r, k)."""
+    own = rows.to(value.device).T
+    return value[own[0]] if len(own) == 1 else sum(value[k] for k in own) / len(own)
 
 
 def planted(weights: dict[str, Tensor], rounded: Callable) -> Piece:
@@ -225,8 +269,8 @@ def planted(weights: dict[str, Tensor], rounded: Callable) -> Piece:
         piece = Piece(low, high, [np.empty(0)] * len(low))
         piece.bend = bend
         for i, n in enumerate(counts):
-            ends = rounded(i, np.array([low[i], high[i]]))
-            piece.axes[i] = nodes.ordered(np.unique(rounded(i, piece.absolute(i, at[i, :n])).clip(*ends)))
+            ends, t = rounded(i, np.array([low[i], high[i]])), at[i, :n] if n > 1 else np.array([-1.0, 1.0])
+            piece.axes[i] = nodes.ordered(np.unique(rounded(i, piece.absolute(i, t)).clip(*ends)))
             low[i], high[i] = ends
         found.append(piece)
 

@@ -34,10 +34,11 @@ class Equaliser(Operation):
     .. math:: \sqrt{|\sigma_k^2 / v^*_k - 1|}, \quad |g_k - 1| / \sqrt{v^*_k} \quad\text{and}\quad |v_k / v^*_k - 1|,
 
     with the gain :math:`g_k` of the symbol, the variance :math:`\sigma_k^2` of the interference and noise that the
-    filter really leaves, its gain divided out, and the exact :math:`v^*`. So the tolerance says what a receiver loses:
-    at most ``tol ** 2`` of the ratio of signal to interference and noise, 0.011 dB for 0.05; symbols are off by no more
-    than ``tol`` standard deviations of what is in them anyway; and the demapper's variance is right to ``tol``. For
-    zero forcing, which is at no optimum of that ratio, it is without the root: the ratio is that of exact filters to
+    filter really leaves, its gain divided out, and the exact :math:`v^*`. So the tolerance says what a receiver loses
+    on 99 % of the parameters, of the channel that it is given: at most ``tol ** 2`` of the ratio of signal to
+    interference and noise, 0.011 dB for 0.05; symbols are off by no more than ``tol`` standard deviations of what is in
+    them anyway; and the demapper's variance is right to ``tol``. A single parameter may lose more. For zero
+    forcing, which is at no optimum of that ratio, it is without the root: the ratio is that of exact filters to
     ``tol``, above or below. It takes an exact solve, which fits count.
 
     Args:

@@ -70,7 +70,20 @@ class Refinement:
             if active and trial.due() and (maps := trial.maps()) is not None:
                 return maps
             active = self._afforded(active) or self._afforded(self._failing_in_box())
-        return ending.pieces(self.root, self.steps.links, self.inspector)
+        return ending.pieces(self.root, self.steps.links, self.inspector, self._still())
+
+    def _still(self) -> list[int]:
+        """Return the axes along which X stays, to the tolerance, what it is in their middle.
+
+        Values on a grid are then computed once for all of the axis.
+        """
+        found = tree.leaves(self.root)
+        if self.d == 1 or self.task.many > 1 or any(piece.trouble or not piece.envelopes for piece in found):
+            return []
+        whole = [all(piece.high[i] - piece.low[i] == 2 for piece in found) for i in range(self.d)]
+        changes = [max(piece.envelopes[i][1] for piece in found) for i in range(self.d)]
+        still = [i for i in range(self.d) if whole[i] and changes[i] * self.inspector.ratio() <= self.steps.goal]
+        return still if still and self.inspector.stays(self.root, still) else []
 
     def _starts(self) -> bool:
         """Whether there is a start in pieces, and not a table, whose pieces may have the terms that are asked for."""
@@ -129,12 +142,14 @@ class Refinement:
                 ready[piece] = look
             else:
                 more += self.steps.refined(piece, look)
+        failed = {}
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
             piece.passed = worst <= self.steps.goal
             if piece.passed or not self.steps.blind(piece).any():
                 self.inspector.learn(worst, look.tail)
-            more += [] if piece.passed else self.steps.failed(piece, look, worst)
-        return more
+            if not piece.passed:
+                failed[piece] = worst
+        return more + self.steps.failed([*failed], [*failed.values()])
 
     def _solved(self, active: list[Piece]) -> tuple[list[Piece], list[Piece]]:
         """Solve exactly at all nodes of the pieces; return those that are complete, and those with nodes elsewhere."""
@@ -195,9 +210,9 @@ class Refinement:
     def _failing_in_box(self) -> list[Piece]:
         """Check uniform parameters over the box; refine the pieces that fail there."""
         tree.collapse(self.root)
-        found, again = [piece for piece in tree.leaves(self.root) if piece.settled is not None], []
-        for piece, worst in self.inspector.in_box(found).items() if found else ():
-            if not piece.trouble and worst > self.task.tol:
-                piece.passed = False
-                again += self.steps.failed(piece, self.steps.outlook(piece), worst)
-        return again
+        found = [piece for piece in tree.leaves(self.root) if piece.settled is not None]
+        worst = self.inspector.in_box(found) if found else {}
+        failed = {piece: own for piece, own in worst.items() if not piece.trouble and own > self.task.tol}
+        for piece in failed:
+            piece.passed = False
+        return self.steps.failed([*failed], [*failed.values()])

@@ -82,13 +82,20 @@ class Steps:
         """Return the angle by which halves are to be stretched: zero where X does not oscillate."""
         return self.bend if outlook.unrelated(self.snapshots, piece, axis, self.nodes) else 0.0
 
-    def failed(self, piece: Piece, look: Outlook, worst: float) -> list[Piece]:
-        """Refine a piece whose residual is too large although its coefficients seemed small enough."""
-        blind = self.blind(piece)
-        for i in np.flatnonzero(blind):  # it is to blame if its nodes alone miss X
-            blind[i] = self.inspector.along(piece, i) > self.goal
-        if blind.any():
-            return self.refined(piece, Outlook(look.tails, np.where(blind, _SEEN, piece.counts)))
+    def failed(self, pieces: Sequence[Piece], worst: Sequence[float]) -> list[Piece]:
+        """Refine pieces whose residuals are too large although their coefficients seemed small enough."""
+        blind = [(piece, axis) for piece in pieces for axis in np.flatnonzero(self.blind(piece))]
+        missed, blamed = self.inspector.along(*(zip(*blind) if blind else ((), ()))) > self.goal, {}
+        for piece, axis in (pair for pair, to_blame in zip(blind, missed) if to_blame):  # its nodes alone miss X
+            blamed.setdefault(piece, []).append(axis)
+        return [one for piece, own in zip(pieces, worst) for one in self._failed(piece, own, blamed.get(piece, []))]
+
+    def _failed(self, piece: Piece, worst: float, blamed: list[int]) -> list[Piece]:
+        look = self.outlook(piece)
+        if blamed:
+            counts = np.array(piece.counts)
+            counts[blamed] = _SEEN
+            return self.refined(piece, Outlook(look.tails, counts))
         piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
         look = self.outlook(piece)
         if (look.wanted <= piece.counts).all():

@@ -210,7 +210,7 @@ def _phases(x: Tensor | list[Tensor], slopes: Tensor, dtype: torch.dtype) -> Ten
 _Turns = list[tuple[Tensor, int]]
 
 
-def _of_factors(operation: Operation, shape: tuple[int, int], turns: Tensor) -> list[_Turns]:
+def of_factors(operation: Operation, shape: tuple[int, int], turns: Tensor) -> list[_Turns]:
     """Return how each factor is turned."""
     sides, found = {"rows": turns[: shape[0]], "columns": turns[shape[0] :]}, []
     for own, factor in zip(operation.turns, operation.factors(*shape)):
@@ -224,7 +224,7 @@ def turned(
 ) -> list[Tensor]:
     """Return the factors of A from those of A_0 at x (B, d), as a function of x."""
     factors = list(factors)
-    for i, own in enumerate(_of_factors(operation, shape, turns)):
+    for i, own in enumerate(of_factors(operation, shape, turns)):
         for slopes, place in own:
             factors[i] = factors[i] * _phases(x, slopes, factors[i].dtype).unsqueeze(place)
     return factors
@@ -235,7 +235,7 @@ def turn_(
 ) -> None:
     """Make the factors of A from those of A_0 in place, at x (B, d) or on the grid of axes (B_i, 1)."""
     counts = [len(x)] if isinstance(x, Tensor) else [*map(len, x)]
-    for own, factor in zip(_of_factors(operation, shape, turns), factors):
+    for own, factor in zip(of_factors(operation, shape, turns), factors):
         value = factor.view(*counts, *factor.shape[1:])
         found = [(_phases(x, slopes, factor.dtype), place) for slopes, place in own if slopes.any()]
         found = [phases.expand(*counts, -1).unsqueeze(place) for phases, place in found]

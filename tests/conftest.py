@@ -129,7 +129,7 @@ def tree_of(d, cuts=3, count=6):
     for piece, own in zip(pieces, np.split(rows.ravel(), ends[:-1])):
         piece.rows = own
     embedding, weights, order = tree.embedded(root)
-    return embedding, weights, torch.from_numpy(points)[order]
+    return embedding, weights, tree.mean(torch.from_numpy(points), order)
 
 
 def in_pieces(function, d=1, dtype=torch.float64, box=None, shape=(3, 3), **settings):

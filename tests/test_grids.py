@@ -489,3 +489,79 @@ def test_the_order_of_nodes_is_that_of_leja():
     assert nodes.ordered(np.array([0.2, -0.5]), np.array([0.3])).tolist() == [0.3, -0.5, 0.2]
     assert nodes.ordered(at[:1]).tolist() == [-1.0]
     assert pieces.Pieces() == pieces.Pieces(share=1.0)
+
+
+# An axis along which hardly anything changes
+
+
+def parts_of(value):
+    return [value] if isinstance(value, torch.Tensor) else list(value)
+
+
+def slow(axis, *, change=1e-6):
+    """A grid on which matrices change as `waves` do, and along one axis by a small part of themselves."""
+    moved = 1 + change * torch.linspace(-1, 1, len(SYMBOLS), dtype=F64)
+    A = moved[:, None, None, None] * waves(TONES)
+    return ([TONES, SYMBOLS], A.transpose(0, 1)) if axis else ([SYMBOLS, TONES], A)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("operation", [nm.Inverse(), nm.LMMSE(noise=0.1), nm.SVD(rank=2)], ids=str)
+def test_what_does_not_change_along_an_axis_is_held_there(axis, operation):
+    axes, A = slow(axis)
+    A = A + torch.diag_embed(torch.tensor([2.0, 1.0, 0.0]).to(C128))
+    problem = nm.Problem(nm.families.from_grid(axes, A, names=("p", "q")), operation)
+    surrogate = pieced(problem, 1e-3)
+    assert surrogate.report.met and "does not change along " + "pq"[axis] in surrogate.report.message
+    assert all(len(piece.nodes[axis]) == 1 < len(piece.nodes[1 - axis]) for piece in surrogate.pieces)
+    p = problem.family.grid
+    assert problem.residual(p, surrogate(p)).max() <= 1e-3
+    value, out = surrogate.grid(*axes), surrogate(p)
+    parts = zip(parts_of(value), parts_of(out))
+    for grid, own in parts:
+        assert_close(grid.flatten(0, 1), own, 1e4)
+        assert torch.equal(grid.select(axis, 0), grid.select(axis, -1)) and grid.is_contiguous()
+    memory = tuple(torch.empty_like(x) for x in parts_of(value))
+    surrogate.grid(*axes, out=memory if len(memory) > 1 else memory[0])
+    for grid, own in zip(parts_of(value), memory):
+        assert torch.equal(grid, own)
+
+
+def test_what_changes_by_more_than_the_tolerance_is_not_held():
+    axes, A = slow(0, change=1e-2)
+    problem = nm.Problem(nm.families.from_grid(axes, A), nm.Inverse())
+    surrogate, p = pieced(problem, 1e-3), problem.family.grid
+    assert "does not change" not in surrogate.report.message
+    assert surrogate.report.met and problem.residual(p, surrogate(p)).max() <= 1e-3
+    assert "does not change" in pieced(problem, 0.1).report.message
+
+
+def test_a_bump_between_the_nodes_is_not_held_away():
+    """The ends of an axis are the same, its middle is not."""
+    axes, A = slow(0, change=0.0)
+    A = A * (1 + 0.1 * torch.sin(torch.linspace(0, math.pi, len(SYMBOLS), dtype=F64)))[:, None, None, None]
+    problem = nm.Problem(nm.families.from_grid(axes, A), nm.Inverse())
+    surrogate, p = pieced(problem, 1e-3), problem.family.grid
+    assert surrogate.report.met and problem.residual(p, surrogate(p)).max() <= 1e-3
+
+
+def test_turns_along_an_axis_that_is_held_are_put_back():
+    times, tones = torch.linspace(0, 1, 200, dtype=F64), TONES
+    A = waves(tones) * torch.exp(2j * math.pi * 20 * times)[:, None, None, None]
+    problem = nm.Problem(nm.families.from_grid([times, tones], A), nm.Inverse())
+    surrogate, p = pieced(problem, 1e-3), problem.family.grid
+    assert surrogate.turns is not None and "does not change" in surrogate.report.message
+    assert_close(surrogate.grid(times, tones).flatten(0, 1), surrogate(p), 1e4)
+    assert problem.residual(p, surrogate(p)).max() <= 1e-3
+
+
+def test_a_fit_begins_from_a_map_that_holds_an_axis(tmp_path):
+    axes, A = slow(0)
+    problem = nm.Problem(nm.families.from_grid(axes, A), nm.Inverse())
+    before = pieced(problem, 1e-3)
+    nm.save(before, tmp_path / "map.safetensors")
+    loaded = nm.load(tmp_path / "map.safetensors")
+    assert torch.equal(loaded.grid(*axes), before.grid(*axes))
+    again = pieced(problem, 1e-3, start=loaded)
+    assert again.report.met and again.report.exact_solves <= before.report.exact_solves
+    assert_close(again.grid(*axes), before.grid(*axes), 1e4)

@@ -356,7 +356,26 @@ def record(chapter="tiny", **numbers):
 )
 def test_the_verdict_follows_the_number_and_its_quartiles(value, verdict):
     claim = registry.Claim("a", "faster", "ratio", "tiny", ("x", "y"), above=3)
-    assert claim.verdict(record(x={"y": value})) == verdict
+    assert claim.verdict(record(x={"y": value})).split(";")[0] == verdict
+
+
+def test_a_ratio_of_times_close_to_its_limit_is_said_to_be_so():
+    claim = registry.Claim("a", "faster", "ratio", "tiny", ("x",), above=10)
+    far, near, below = (claim.verdict(record(x=x)) for x in ([17.0, 18.0, 19.0], [10.5, 10.7, 20.0], [5.0, 6.0, 7.0]))
+    assert far == "holds" and near.startswith("holds; close") and below.startswith("does not hold; close")
+    loss = registry.Claim("a", "small", "loss", "tiny", ("x",), below=0.02)
+    assert loss.verdict(record(x=[0.0, 0.01, 0.019])) == "holds"  # no ratio of times
+
+
+def test_of_several_entries_the_one_with_the_largest_number_is_meant():
+    claim = registry.Claim("a", "small", "loss", "tiny", ("x", registry.LARGEST, "loss"), below=0.02)
+    rows = [{"loss": [0.0, 0.01, 0.5]}, {"loss": [0.0, 0.015, 0.016]}, {"loss": [float("nan")] * 3}]
+    assert claim.values(record(x=rows)) == [0.0, 0.015, 0.016]
+    assert claim.verdict(record(x=rows)) == "holds"
+    assert claim.verdict(record(x=rows[2:])) == "not measured"
+    for rows in ([], [{}]):
+        with pytest.raises(ValueError, match=r"no number x\.\*\.loss"):
+            claim.values(record(x=rows))
 
 
 def test_an_inverse_turns_the_quartiles_round():
@@ -371,7 +390,7 @@ def test_a_question_is_answered_with_yes_or_no_and_a_bare_number_with_neither():
 
 def test_words_of_its_own_stand_only_where_the_number_bears_them_out():
     claim = registry.Claim("a", "faster", "ratio", "tiny", ("x",), above=3, if_so="above 3, at our error")
-    assert claim.verdict(record(x=[3.5, 4.0, 5.0])) == "above 3, at our error"
+    assert claim.verdict(record(x=[5.5, 6.0, 7.0])) == "above 3, at our error"
     assert claim.verdict(record(x=2.0)) == "does not hold"
     assert claim.verdict(record(x=[2.9, 4.0, 5.0])) == "open, within the spread"
 

@@ -33,11 +33,12 @@ STUDIES = tomllib.loads((ROOT / "book" / "pyproject.toml").read_text("utf-8"))["
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
-    "checks threads files nodes plotting box report linalg lowrank sampling failure measured smoothing families "
-    "embeddings local polynomials rational gauge twofold operations receivers factorizations spectral turns model "
+    "checks threads files nodes plotting box report linalg lowrank sampling failure measured "
+    "smoothing families embeddings local polynomials rational gauge twofold operations receivers factorizations "
+    "spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
-    "inspection poles sparse outlook budget ending steps refinement noise pieces fitting certification storage testing "
-    "peers wireless sionna"
+    "inspection poles sparse outlook budget ending steps refinement noise pieces fitting certification storage export "
+    "testing peers wireless sionna distributed"
 )
 ONLY = {
     "peers": {
@@ -225,7 +226,7 @@ def test_the_library_does_not_import_what_serves_the_book():
 ALONE = """
 import importlib.util, sys, pytest
 found = importlib.util.find_spec
-missing = ("sionna", "matplotlib")
+missing = ("sionna", "matplotlib", "distributed")
 sys.modules.update(dict.fromkeys(missing))
 importlib.util.find_spec = lambda name, package=None: None if name in missing else found(name, package)
 sys.exit(pytest.main(["--pyargs", "neumatc", "-rs"]))

@@ -116,6 +116,65 @@ def test_berry_phase_is_minus_half_the_solid_angle():
     assert abs(math.remainder(phase - expected, 2 * math.pi)) < 1e-4
 
 
+# Eigenvalues of both signs; of each choice of two, those chosen.
+VALUES = (-2.0, -1.1, -0.3, 0.5, 0.8, 2.5)
+CHOICES = {
+    "largest": ({}, (-2.0, 2.5)),
+    "smallest": ({"which": "smallest"}, (-0.3, 0.5)),
+    "lowest": ({"which": "lowest"}, (-2.0, -1.1)),
+    "highest": ({"which": "highest"}, (0.8, 2.5)),
+    "near": ({"near": -1.4}, (-2.0, -1.1)),
+}
+
+
+def hermitian(values, seed=0):
+    """A Hermitian matrix with these eigenvalues."""
+    generator = torch.Generator().manual_seed(seed)
+    Z = torch.randn(len(values), len(values), dtype=torch.complex128, generator=generator)
+    U = torch.linalg.qr(Z)[0]
+    A = (U * torch.tensor(values, dtype=torch.float64)) @ U.mH
+    return (A + A.mH) / 2
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_constant_of_chosen_eigenpairs_is_attained_for_every_choice(choice):
+    """max(1, |s| / |s - t|), s chosen and t not, as the chapter on the gauge proves it."""
+    settings, chosen = CHOICES[choice]
+    others = [t for t in VALUES if t not in chosen]
+    c = max(1.0, *(abs(s) / abs(s - t) for s in chosen for t in others))
+    F = continuity.invariant(nm.Eigh(2, **settings))
+    assert float(continuity.steepness(F, hermitian(VALUES), hermitian=True)) == pytest.approx(c, rel=1e-6)
+
+
+def test_the_constant_of_the_table_is_that_of_the_values_of_largest_modulus():
+    """Where the last that is kept and the first that is left have the same sign; else it is less."""
+    *_, c = continuity.CONSTANTS["`Eigh(k)`: $V \\Lambda V^H$"]
+    F = continuity.invariant(nm.Eigh(continuity.RANK))
+    for last, attained in ((1.9, True), (-1.9, False)):
+        values = (2.5, last, 1.5, 0.5, 0.2)
+        limit = float(c(torch.tensor(values, dtype=torch.float64).abs()))
+        share = float(continuity.steepness(F, hermitian(values), hermitian=True)) / limit
+        assert share == pytest.approx(1, rel=1e-6) if attained else share < 0.9
+
+
+def test_coloured_noise_has_the_constant_of_its_smallest_eigenvalue():
+    """One over it, times R^{-1/2} on both sides; two of the three matrices come near it."""
+    R = hermitian((0.1, 0.4, 1.0, 2.0))
+    generator, shares = torch.Generator().manual_seed(1), []
+    least = float(torch.linalg.eigvalsh(R)[0])
+    for gain in (0.0, 0.02, 1.0):
+        H = torch.randn(4, 3, dtype=torch.complex128, generator=generator) * gain
+
+        def exact(A):
+            return torch.linalg.solve(A @ A.mH + R, A).mH
+
+        shares.append(float(continuity.steepness(exact, H, hermitian=False)) * least)
+    assert max(shares) < 1 + 1e-6 and min(shares[:2]) > 0.95
+    problem = nm.Problem(nm.ParametricMatrix(lambda p: p[:, :, None] * H, 0.5, 1.5, dtype=torch.float64), nm.LMMSE(R))
+    one = problem.exact(torch.ones(1, 1, dtype=torch.float64)).value[0]
+    torch.testing.assert_close(one, exact(H[None])[0])
+
+
 @pytest.mark.parametrize("gap", [0.0, 0.25])
 def test_the_least_gap_is_where_it_was_planted(gap):
     family = continuity.Cones(0, "cpu").line(gap, where=0.4)
@@ -123,6 +182,19 @@ def test_the_least_gap_is_where_it_was_planted(gap):
     gaps = S[:, 0] - S[:, 1]
     assert abs(gaps[1] - gap) < 1e-12
     assert gaps[1] < gaps[[0, 2]].min()
+
+
+def test_a_batch_by_numpy_is_judged_where_it_was_timed_and_told_from_elsewhere_where_not():
+    own, limit = [0.5] * 3, {"NumPy batched": [0.6] * 3, "SciPy batched": [1.0] * 3}
+    fixed = [{"d": d, "time": own, "over_batched": [0.4] * 3} for d in (2, 3)]
+    elsewhere = provenance.Record("to_the_limit", "cpu", "cpu", 0, numbers={"cdl_c": {"relative_time": limit}})
+    said = several_parameters.beside_batched(fixed, elsewhere)
+    assert "NumPy's was not timed here" in said and "map of two and three parameters would gain little" in said
+    timed = [f | {"over_numpy": x} for f, x in zip(fixed, ([0.5, 0.6, 0.7], [0.8, 1.1, 1.2]))]
+    said = several_parameters.beside_batched(timed, elsewhere)
+    assert said.endswith(
+        "NumPy's it is faster with two (0.6 (0.5 to 0.7) times), about as fast with three (1.1 (0.8 to 1.2) times)."
+    )
 
 
 def test_solves_between_two_rungs():

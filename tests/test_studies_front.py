@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from studies import figures, front, provenance, registry, texts
+from studies import anisotropic, figures, front, provenance, registry, texts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "book").glob("*.md") if path.stem != "glossary"]
@@ -113,6 +113,26 @@ def test_what_was_not_timed_or_misses_the_tolerance_of_the_map_is_no_pick(found)
     assert front.peers(x) == []
 
 
+def test_a_rival_of_a_higher_median_that_decides_nothing_is_named_beside_the_pick(found):
+    """One bad quartile makes no other way the faster one."""
+    changed = with_spline(found, [0.7, 1.9, 1.95])
+    (x,) = (x for x in changed["speed"]["inverse"] if "interpolation" in x)
+    x["Cholesky: with the fit"] = [1.5, 1.6, 1.7]
+    decision = row(changed, "Inverses, 32 x 32", "3 swings")
+    start = "Not decided: the time of a cubic spline varied too much."
+    assert decision.pick == f"{start} Of what was timed steadily: **The map in pieces**"
+    assert decision.speed == (
+        "1.6 (1.5 to 1.7) times as fast as batched Cholesky; a cubic spline: 1.9 (0.7 to 1.9) times"
+    )
+    x["interpolation"]["cubic spline"]["Cholesky: with the fit"] = [0.7, 1.5, 1.95]
+    assert row(changed, "Inverses, 32 x 32", "3 swings").pick == "**The map in pieces**"
+
+
+def test_a_quartile_that_is_shown_as_one_decides_nothing(found):
+    decision = row(with_spline(found, [1.01, 1.3, 1.5]), "Inverses, 32 x 32", "3 swings")
+    assert decision.pick == "**A cubic spline** through 90 exact results or **batched Cholesky**"
+
+
 def test_a_rival_that_is_asked_for_a_tolerance_is_picked_without_a_number(found):
     changed = with_spline(found, [1.1, 1.2, 1.3])
     (x,) = (x for x in changed["speed"]["inverse"] if "interpolation" in x)
@@ -163,7 +183,8 @@ def test_a_pick_that_is_extrapolated_says_so(found, pays, pick):
 def test_a_row_whose_rival_was_refused_is_not_decided(found):
     changed = with_spline(found, [math.nan] * 3)
     decision = row(changed, "Inverses, 32 x 32", "3 swings")
-    assert decision.pick == "Not decided: the time of a spline varied too much. Of what was timed: **Batched Cholesky**"
+    start = "Not decided: the time of a cubic spline varied too much."
+    assert decision.pick == f"{start} Of what was timed: **Batched Cholesky**"
     (x,) = (x for x in changed["speed"]["inverse"] if "interpolation" in x)
     x["interpolation"]["cubic spline"]["error"] = 2 * x["tol"]
     assert row(changed, "Inverses, 32 x 32", "3 swings").pick == "**Batched Cholesky**"
@@ -184,6 +205,46 @@ def test_the_limit_of_wrong_reports_is_that_of_the_new_families(found):
     new = next(x for x in changed["families"]["new"]["groups"] if x["kind"] == "all")
     new |= {"wrong": new["wrong"] + 5}
     assert float(front.numbers(changed)["wrong_limit"]) > float(numbers["wrong_limit"])
+
+
+def test_a_fit_of_three_parameters_is_counted_where_it_met_and_named_where_it_did_not(found):
+    numbers = front.numbers(found)
+    three = [x for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
+    met = [x["solves"] for x in three if x["met"]]
+    assert numbers["three"] == f"{min(met)} to {max(met)}"
+    assert int(numbers["three_unmet"]) == len(three) - len(met)
+    changed = copy.deepcopy(found)
+    next(x for x in changed["synthetic_experiments"]["dimension"] if x["dimension"] == 3 and x["met"])["met"] = False
+    with pytest.raises(ValueError, match="poles and decades"):
+        front.numbers(changed)
+
+
+def test_a_reduced_basis_pays_where_the_chapter_timed_it(found):
+    ways = {name: {"pays_sparse": [x] * 3} for name, x in (("reduced basis", math.inf), (front.PROJECTED, 50.0))}
+    changed = {"chapters": {"your_own_matrices": {"membrane": {"ways": ways}}}}
+    said = "it never paid where we timed it; what is projected once paid from 50 values on."
+    assert front.basis(changed).endswith(said)
+    ways["reduced basis"]["pays_sparse"] = [math.nan] * 3
+    assert front.basis(changed) == front.basis({"chapters": {}}) == "Beside sparse solves it was not timed."
+
+
+def test_a_reduced_basis_of_several_parameters_is_told_where_it_was_timed(found):
+    changed = copy.deepcopy(found)
+    case = changed["several_parameters_study"]["anisotropic"]["thermal_constant"]
+    case.pop("times", None)
+    assert row(changed, "Two or more").pick.endswith("(not timed)")
+    assert front.numbers(changed)["reduced_several"].endswith("its times are not.")
+    case["times"] = {"over exact": {anisotropic.REDUCED: [0.7] * 3, anisotropic.ONCE: [0.1] * 3}}
+    assert "not timed" not in row(changed, "Two or more").pick
+    assert front.numbers(changed)["reduced_several"].startswith("With four parameters a value takes 0.7 times")
+
+
+def test_on_a_gpu_inverses_are_beside_the_fastest_exact_method(found):
+    changed = copy.deepcopy(found)
+    for channel in ("cdl_a", "cdl_c"):
+        times = changed["to_the_limit"][channel]["relative_time"]
+        times |= {"closed form": 0.3, "Sionna, Cholesky": 0.1, "torch, Cholesky": 0.2}
+    assert front.numbers(changed)["gpu_inverses"] == "3.0"
 
 
 def test_on_a_gpu_orthonormal_vectors_have_a_number_of_their_own(found):
@@ -236,6 +297,34 @@ def test_several_parameters_have_a_row_with_a_lower_limit(found):
     least, most = row(found, "Two or more").pays.removeprefix("not before ").split(" to ")
     assert float(least.replace(",", "")) == pytest.approx(min(fits), rel=0.05)
     assert float(most.replace(",", "")) == pytest.approx(max(fits), rel=0.05)
+
+
+def test_a_slot_is_told_beside_solving_all_of_it(found):
+    changed = copy.deepcopy(found)
+    rows = [
+        {"count": 45864, "Cholesky": x} for x in ([2.0, 3.0, 4.0], [0.2, 0.5, 0.6], [0.9, 1.1, 1.2], [math.nan] * 3)
+    ]
+    changed["frequency_and_time"]["slot"] = [*rows, {"count": 45864, "Gram": [4.0, 5.0, 6.0]}]
+    told = front.slot(changed)
+    assert (told["slot_wins"], told["slot_problems"], told["slot_ratios"]) == ("2", "5", "0.5 to 5.0")
+    assert (told["slot_count"], told["slot_middle"]) == ("45,864", "3,276")
+    assert "a map in pieces is 0.5 to 5.0 times as fast as solving all" in row(changed, "Two or more").speed
+    changed["frequency_and_time"]["slot"] = rows[1:]
+    with pytest.raises(ValueError, match="maps over a slot win some passes"):
+        front.numbers(changed)
+
+
+@pytest.mark.parametrize("noisy", [0, 1, 2])
+def test_links_are_counted(found, noisy):
+    nan, curve = [math.nan] * 3, {"channel": "C", "modulation": "QPSK", "csi": "perfect"}
+    losses = [{"block": [0, 0, 0], "held per PRB": x} for x in ([0.1, 0.2, 0.3], [-0.1, 0.0, 0.1], nan)]
+    curves = [curve | {"channel": str(i), "loss": loss} for i, loss in enumerate(losses)]
+    curves += [curve | {"csi": "estimated", "channel": str(i), "loss": losses[1]} for i in range(noisy)]
+    changed = found | {"link_level": {"curves": curves, "missing": ["0, QPSK, perfect", "D, QPSK, perfect"]}}
+    some = f"{3 + noisy} of {4 + noisy} settings, {noisy or 'none'} of them with estimated channels"
+    assert front.links(changed) == {"links": f"so far of {some}", "links_held": f"2 of {3 + noisy}"}
+    changed["link_level"]["missing"] = []
+    assert front.links(changed)["links"].startswith(f"of {3 + noisy} settings, ")
 
 
 def test_the_pages_get_the_table_and_the_numbers(found):
@@ -305,8 +394,9 @@ def test_a_spline_through_aligned_triplets_counts_as_one(found):
 def test_the_answer_counts_wins_and_losses(found):
     numbers = front.numbers(found)
     counted = [front.ratios(x)[1] for word in ("inverse", "svd", "lmmse") for x in found["speed"][word]]
-    assert int(numbers["wins"]) == sum(ratio[0] > 1 for ratio in counted)
-    assert int(numbers["losses"]) == sum(ratio[2] < 1 for ratio in counted)
+    shown = [[float(texts.times(x)) for x in ratio] for ratio in counted]
+    assert int(numbers["wins"]) == sum(ratio[0] > 1 for ratio in shown)
+    assert int(numbers["losses"]) == sum(ratio[2] < 1 for ratio in shown)
 
 
 def test_costs_of_training_are_those_of_the_best_trial(found):

@@ -234,27 +234,44 @@ def test_points_tell_what_one_receiver_lost_and_the_other_did_not(tmp_path):
 # Pages
 
 
-def recorded(tmp_path, block_late=0.0):
-    """A record of two curves, whose smoothed receiver is better by one step and whose block is later."""
-    rng, curves = np.random.default_rng(0), []
-    for csi in (KNOWN, ESTIMATED):
-        link, found = Setting("UMi drop", 4, csi), {}
-        threshold = rng.logistic(4.0, 1.0, size=3000 * 4)
-        for level in (2.0, 4.0, 6.0, 8.0):
-            exact, block, smooth = ((threshold + late > level).astype(int) for late in (0, block_late, -1.0))
-            texts = ["".join(map(str, x)) for x in (exact, block, smooth)]
-            found[level] = fake(tmp_path / csi, level, texts[:1], link, block=texts[1], **{SMOOTHED: texts[2]})
-        curves.append(link_level.curve(link, found, count=50))
+def drawn(tmp_path, setting, block_late=0.0, smooth_late=-1.0, held_late=0.0, levels=(2.0, 4.0, 6.0, 8.0)):
+    """A curve whose receivers lose a block below a threshold of its own, each later than the exact one by some dB."""
+    threshold, found = np.random.default_rng(0).logistic(4.0, 1.0, size=3000 * 4), {}
+    for level in levels:
+        late = (0, block_late, smooth_late, held_late)
+        texts = ["".join(map(str, (threshold + x > level).astype(int))) for x in late]
+        others = {SMOOTHED: texts[2], HELD: texts[3]}
+        found[level] = fake(tmp_path / str(setting), level, texts[:1], setting, block=texts[1], **others)
+    return link_level.curve(setting, found, count=50)
+
+
+def recorded(curves, tones=48):
+    """A record of some curves, as `publish` makes it."""
     record = provenance.Record("link_level", profile="smoke", device="cpu", seed=0)
-    sinr = [{"channel": "UMi drop", "snr_db": 8.0, "mean": 1e-4, "largest": 0.02, "above": 0.001, "variance": 0.01}]
-    sizes = {"tones": 48, "slots": 2, "coded": 96, "users": 4, "tol": 0.05, "errors": 100}
-    record.numbers |= {"curves": curves, "missing": ["CDL-C 30 ns"], "sinr": sinr, "sizes": sizes}
+    sinr = {"snr_db": 8.0, "mean": 1e-4, "largest": 0.02, "above": 0.001, "variance": 0.01, "solves": 30}
+    there = {f"{own['channel']}, {own['modulation']}, {own['csi']}" for own in curves}
+    record.numbers |= {
+        "curves": curves,
+        "missing": [str(setting) for setting in link_level.SETTINGS if str(setting) not in there],
+        "sinr": [sinr | {"channel": channel} for channel in link_level.CHANNELS],
+        "sizes": {"tones": tones, "slots": 2, "coded": 96, "users": 4, "tol": 0.05, "errors": 100},
+    }
     return record
 
 
-def test_pages_show_a_record(tmp_path):
+UMI = {csi: Setting("UMi drop", 4, csi) for csi in (KNOWN, ESTIMATED)}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A known and an estimated channel; the smoothed receiver is better by one dB."""
+    place = tmp_path_factory.mktemp("both")
+    return [drawn(place, UMI[csi]) for csi in (KNOWN, ESTIMATED)]
+
+
+def test_pages_show_a_record(both):
     figures.style()
-    record = recorded(tmp_path)
+    record = recorded(both)
     link_pages.check(record)
     rows = link_pages.table(record).rows
     assert [row[0] for row in rows] == [f"UMi drop, 16-QAM, {csi} channel" for csi in (KNOWN, ESTIMATED)]
@@ -264,38 +281,97 @@ def test_pages_show_a_record(tmp_path):
     assert link_pages.resolution(record.numbers["curves"][0]) == pytest.approx(1 / link_level.ERRORS, rel=0.3)
     figure = link_pages.figure(record)
     assert len(figure.axes) == 2 and figures.faults(figure) == []
-    link_pages.glue_all(record)
 
 
-def test_a_record_that_refutes_the_chapter_stops_it(tmp_path):
-    with pytest.raises(AssertionError, match="inside"):
-        link_pages.check(recorded(tmp_path, block_late=1.0))
-    record = recorded(tmp_path / "good")
-    changed = copy.deepcopy(record)
-    changed.numbers["curves"][0]["loss"][BLOCK] = [0.03, 0.04, 0.05]
-    with pytest.raises(AssertionError, match="bar"):
-        link_pages.check(changed)
-    changed = copy.deepcopy(record)
-    changed.numbers["curves"][1]["points"][0]["receivers"][SMOOTHED]["lost"] = 12000
-    with pytest.raises(AssertionError, match="smoothing"):
-        link_pages.check(changed)
-
-
-def test_pages_say_what_is_not_simulated_yet(tmp_path):
-    record = recorded(tmp_path)
-    assert (
-        "decodes" in link_pages.smoothing(record)["finding"] and "better by 1." in link_pages.smoothing(record)["gain"]
-    )
-    assert "2 curves that reach a rate of 0.1, 2 lose at most" in link_pages.loss_sentence(record)
-    record.numbers["curves"].pop()
-    record.numbers["curves"][0]["loss"][BLOCK] = [math.nan] * 3
+@pytest.mark.parametrize("count", [1, 2, 24])
+def test_pages_tell_of_any_number_of_curves(both, count):
+    """One known channel, a known and an estimated one, all 24 settings."""
+    settings = link_level.SETTINGS if count == 24 else [UMI[KNOWN], UMI[ESTIMATED]][:count]
+    curves = []
+    for setting in settings:
+        own = copy.deepcopy(both[setting.csi == ESTIMATED])
+        curves.append(own | {"channel": setting.channel, "modulation": link_level.MODULATIONS[setting.bits]})
+    record = recorded(curves)
     link_pages.check(record)
     link_pages.glue_all(record)
-    assert "not simulated yet" in link_pages.smoothing(record)["finding"]
-    assert "No curve" in link_pages.loss_sentence(record)
-    record.numbers["curves"].pop()
+    noisy = sum(own["csi"] == ESTIMATED for own in curves)
+    assert link_pages.covered(record).startswith(f"This record has curves of {count} of 24 settings, ")
+    assert ("all are complete" in link_pages.covered(record)) == (count == 24)
+    assert f"{noisy or 'none'} of them with estimated" in link_pages.covered(record)
+    assert f"kept on {count} curve" in link_pages.loss_sentence(record)
+    told = link_pages.smoothing(record)
+    assert ("not simulated yet" in told["finding"]) == (noisy == 0)
+    assert noisy == 0 or f"better on {noisy} curve" in told["gain"]
+    assert (link_pages.followed_sentence(record) == "") == (noisy == 0)
+
+
+def test_a_bar_is_kept_missed_or_not_settled_by_the_interval(both):
+    losses = {"kept": [-0.01, 0.0, 0.02], "missed": [0.021, 0.03, 0.04], "not settled": [0.0, 0.01, 0.03]}
+    curves = [copy.deepcopy(both[0]) for _ in losses]
+    for own, loss in zip(curves, losses.values()):
+        own["loss"][BLOCK] = loss
+    curves[1]["channel"] = "CDL-C 300 ns"
+    told = link_pages.loss_sentence(recorded(curves))
+    assert "kept on 1 curve, missed on 1 curve (CDL-C 300 ns, 16-QAM, known channel)".replace("known", KNOWN) in told
+    assert "not settled on 1 curve." in told and "The largest loss is 0.030 (0.021 to 0.040) dB." in told
+    assert "0.000 to 0.030 dB, in the median 0.010" in told
+    for own in curves:
+        own["loss"][BLOCK] = [math.nan] * 3
+    assert "No curve" in link_pages.loss_sentence(recorded(curves))
+    assert link_pages.promise_sentence(recorded(curves)) == ""
+
+
+def test_smoothing_that_is_worse_or_unsettled_is_said(both):
+    curves = [copy.deepcopy(both[1]) for _ in range(3)]
+    for own, loss in zip(curves, ([-2.5, -2.0, -1.5], [0.1, 0.2, 0.3], [-0.1, 0.0, 0.1])):
+        own["loss"][SMOOTHED] = loss
+    told = link_pages.gain_sentence(recorded(curves))
+    assert "better on 1 curve of 3, by 2.00 dB" in told and "not settled on 1 of 3" in told
+    assert "worse on 1 curve: UMi drop, 16-QAM, estimated channel 0.200 (0.100 to 0.300) dB" in told
+    curves[0]["points"][0]["receivers"][SMOOTHED]["lost"] = 12000
+    assert "at 11 of these points" in link_pages.smoothing(recorded(curves))["gain"]
+
+
+def test_held_filters_are_told_by_their_intervals(tmp_path, both):
+    late = drawn(tmp_path, UMI[KNOWN], held_late=1.0)
+    told = link_pages.held_sentence(recorded([both[0], late]))
+    assert "On 1 curve no difference is settled" in told and "On 1 curve it needs more: UMi drop, 16-QAM" in told
+    better = copy.deepcopy(late)
+    better["loss"][HELD] = [-0.3, -0.2, -0.1]
+    assert "it needs less: UMi drop" in link_pages.held_sentence(recorded([better]))
+    never = drawn(tmp_path / "never", UMI[KNOWN], held_late=9.0)
+    assert "does not come to that rate" in link_pages.held_sentence(recorded([never]))
+
+
+def test_solves_stand_beside_those_of_held_filters_and_of_every_tone(both):
+    told = link_pages.solves_sentence(recorded(both, tones=48))
+    assert "UMi drop 9." in told and "CDL-C 30 ns 30 in the one batch" in told
+    assert "block takes 4, and an exact one for each tone 48" in told and "take more" not in told
+    assert "On UMi drop the maps take more" in link_pages.solves_sentence(recorded([_taking(both[0], 100)]))
+    assert "they are 9, beside the 48" in link_pages.followed_sentence(recorded(both))
+
+
+def _taking(own, solves):
+    changed = copy.deepcopy(own)
+    for point in changed["points"]:
+        point["receivers"][BLOCK]["solves"] = solves
+    return changed
+
+
+def test_a_record_that_refutes_the_chapter_stops_it(tmp_path, both):
+    with pytest.raises(AssertionError, match="circles"):
+        link_pages.check(recorded([drawn(tmp_path, UMI[KNOWN], block_late=1.0)]))
     with pytest.raises(AssertionError, match="something"):
-        link_pages.check(record)
+        link_pages.check(recorded([]))
+    for key, value, word in (("sinr", [{"mean": 0.02}], "promise"), ("missing", [], "left out")):
+        record = recorded(both)
+        record.numbers[key] = value
+        with pytest.raises(AssertionError, match=word):
+            link_pages.check(record)
+    few = copy.deepcopy(both[:1])
+    few[0]["points"][0]["receivers"][EXACT]["lost"] = 99
+    with pytest.raises(AssertionError, match="enough"):
+        link_pages.check(recorded(few))
 
 
 def test_the_study_covers_all_links():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import neumatc as nm
-from studies import draws, load, measurements, provenance, speed
+from studies import draws, load, measurements, provenance, speed, swings
 from studies.load import Load
 from studies.provenance import Record
 
@@ -154,3 +154,22 @@ def test_every_study_of_speed_is_taken(project, monkeypatch):
     monkeypatch.setattr(speed, "STUDIES", {"inverse": rows, "many": lambda: rows(a=1)})
     measurements.take("speed")
     assert provenance.load("speed").numbers == {"inverse": rows(), "many": rows(a=1)}
+
+
+def test_swings_are_counted_published_and_said(project):
+    measurements.take("swings", draws=1, subcarriers=240)
+    rows = provenance.load("swings").numbers["counts"]
+    assert {(row["model"], row["spread"]) for row in rows} == {(m, s) for m in swings.MODELS for s in swings.SPREADS}
+    assert all(row["swings"] == pytest.approx(row["spread"] * 239 * 30e3, rel=0.01) for row in rows)
+    said = swings.said(rows)
+    assert said.count("times") == len(swings.MODELS) * len(swings.MATRICES) and "on CDL-C those of H" in said
+
+
+def test_ups_are_those_of_the_typical_entry():
+    """Of three entries with 2, 3 and 5 periods the median has three; a constant one counts for nothing."""
+    x = torch.arange(400, dtype=torch.float64) / 400
+    waves = torch.stack([torch.cos(2 * torch.pi * (k * x + 0.1)) for k in (2, 3, 5)], dim=1)
+    assert swings.ups(torch.cat([waves, torch.ones(400, 4)], dim=1)[:, None]) == 3
+    row = {"model": "C", "spread": 1e-7, "swings": 10.0, "H": 6.0, "Gram": 4.0, "inverse": 4.0}
+    assert swings.look_up([row], 30) == pytest.approx(12)
+    assert swings.shares([row], "C", "H") == [0.6]

@@ -25,13 +25,14 @@ def test_a_map_of_a_slot_keeps_the_rate(name):
     assert omni["omni"] and not directional["omni"]
     for row in (directional, omni):
         assert row["met"] and row["count"] == slots.SLOT * TONES and abs(row["lost"]) < 1e-3
-        assert row["held solves"] == slots.SLOT * TONES // slots.BLOCK
+        assert row["held solves"] == slots.SLOT * TONES // slots.BLOCK and row["still solves"] == TONES
+        assert abs(row["lost, still"]) < 1e-3, "nobody goes far in a slot"
         exact = {"Gram"} if "SVD" in name else {"Cholesky", "Sionna"}
-        assert all(in_order(row[key]) for key in {"held"} | exact)
+        assert all(in_order(row[key]) for key in {"held", "still", "again"} | exact)
 
 
 def test_one_result_for_a_block_loses_more_where_the_channel_is_long():
-    drawn = slots.TASKS["LMMSE 64 x 8"].channel(1e-9, speed=slots.WALKING, symbols=slots.SLOT, subcarriers=TONES)
+    drawn = slots.TASKS["LMMSE 64 x 8"].channel(1e-9, speed=slots.WALKING, symbols=28, subcarriers=TONES)
     lost = []
     for spread in (30e-9, 1000e-9):
         row = slots.slot(slots.TASKS["LMMSE 64 x 8"], slots.spread_over(drawn, spread / 1e-9), "held", rounds=1)
@@ -82,6 +83,34 @@ def test_what_is_held_is_the_exact_result_in_the_middle_of_every_block():
         torch.testing.assert_close(block, exact[:, middle, None].expand_as(block), rtol=1e-3, atol=1e-4)
 
 
+def test_what_is_held_over_a_slot_is_the_exact_result_of_its_middle_symbol():
+    task = slots.TASKS["SVD 16 x 64"]
+    channel = task.channel(100e-9, speed=slots.WALKING, symbols=5, subcarriers=30)
+    t, f = channel.times[:, 0], channel.frequencies[:, 0]
+    own = slots.Slot(task, t, f, slots.on_grid(channel, t, f), 0.1)
+    own.fill_still()
+    exact = task.memory(30, shape=channel.shape)
+    task.exact(own.H[2], exact)
+    for x, y in zip(own.out, exact):
+        torch.testing.assert_close(x, y.expand_as(x), rtol=1e-3, atol=1e-4)
+
+
+def test_filters_that_are_linear_in_time():
+    task = slots.TASKS["LMMSE 64 x 8"]
+    channel = task.channel(100e-9, speed=slots.DRIVING, symbols=13, subcarriers=TONES)
+    own = slots.Frame(task, channel, 0.1, slots.SLOT)
+    wide, narrow = own.between(4), own.between(2)
+    assert 0 < narrow["linear error"] < wide["linear error"] / 2 < 1e-3 and abs(wide["linear lost"]) < 1e-5
+    H, ends = slots.on_grid(channel, own.t[::4], own.f), [torch.zeros_like(own.out[0][0]) for _ in range(2)]
+    task.exact(H[0], [ends[0]])
+    own.fill_between(H[:2], 4, ends)
+    exact = task.memory(5, TONES, shape=channel.shape)[0]
+    task.exact(slots.on_grid(channel, own.t[:5], own.f).flatten(0, 1), [exact])
+    torch.testing.assert_close(own.out[0][0], exact[0])
+    torch.testing.assert_close(own.out[0][2], (exact[0] + exact[4]) / 2)
+    assert torch.linalg.vector_norm(own.out[0][2] - exact[2]) < 1e-2 * torch.linalg.vector_norm(exact[2])
+
+
 def test_a_frame_is_fitted_slot_by_slot_to_its_error():
     for row in slots.frames(tones=TONES, symbols=28, rounds=1, looped=64):
         assert row["met"] and row["count"] == 28 * TONES and row["fits"] in (1, 2)
@@ -89,6 +118,8 @@ def test_a_frame_is_fitted_slot_by_slot_to_its_error():
         assert math.isnan(row["memory"]) or row["memory"] < 1.5
         exact = "Gram" if "SVD" in row["task"] else "Cholesky"
         assert all(in_order(row[key]) for key in (exact, "NumPy loop", "over a copy", "fit share"))
+        if exact == "Cholesky":
+            assert row["linear step"] in slots.STEPS and row["linear error"] <= 1e-3 and in_order(row["linear"])
 
 
 def test_memory_that_is_taken_and_given_back_counts():

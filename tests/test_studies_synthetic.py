@@ -1,5 +1,6 @@
 """The study of synthetic families: what they are, what the numbers mean, and a record that its page agrees with."""
 
+import copy
 import json
 import math
 
@@ -10,7 +11,7 @@ import torch
 from skfem.models.poisson import laplace
 
 import neumatc as nm
-from studies import benchmark, provenance, synthetic_experiments, synthetic_pages
+from studies import benchmark, provenance, synthetic_experiments, synthetic_pages, texts
 from studies.synthetic_experiments import KINDS, exponent, family
 
 GRID = torch.linspace(0, 1, 41, dtype=torch.float64)
@@ -301,9 +302,33 @@ def test_times_are_a_record_of_their_own(record, elsewhere, monkeypatch):
     rows = synthetic_pages.times_table(times, record).rows
     names, errors = zip(*(row[:2] for row in rows))
     assert list(names) == ["smooth, 32", "smooth, 8", "smooth, 32, again", "SVD, trained (3 steps), 8"]
-    assert "strongest exact method" in synthetic_pages.times_text(times)
+    assert "the quicker of the exact methods" in synthetic_pages.times_text(times)
     smooth = next(x for x in record.numbers["difficulty"] if (x["kind"], x["seed"]) == ("smooth", 0))
     assert errors == (f"{smooth['error']:.0e}", "not known", f"{smooth['error']:.0e}", "not known")
+
+
+def test_a_row_of_times_is_beside_the_faster_exact_method(record):
+    times = provenance.load(synthetic_experiments.TIMINGS)
+    rows = [*times.numbers["difficulty"], *times.numbers["size"], times.numbers["svd"]]
+    for x, shown in zip(rows, synthetic_pages.times_table(times, record).rows, strict=True):
+        ways = [x[name] for name in ("NumPy loop", "strongest exact")]
+        if not any(math.isnan(way["after"][1]) for way in ways):
+            least = min(ways, key=lambda way: way["after"][1])
+            assert list(shown[-2:]) == [texts.spread(least[key]) for key in ("with the fit", "pays")]
+
+
+def test_where_the_loop_is_no_slower_than_the_strongest_method_the_page_says_so(record):
+    def row(kind, loop, exact):
+        return {"kind": kind, "size": 32, "NumPy loop": {"after": loop}, "strongest exact": {"after": exact}}
+
+    slow, quick, wide = (8.0, 9.0, 10.0), (2.0, 3.0, 4.0), (3.5, 5.0, 6.0)
+    times = copy.copy(record)
+    times.numbers = {"difficulty": [row("smooth", slow, quick)], "size": [], "svd": row("smooth", slow, quick)}
+    assert synthetic_pages.exceptions(times) == "It was so in all rows."
+    times.numbers["difficulty"].append(row("poles", quick, wide))
+    assert synthetic_pages.exceptions(times) == "The loop was as fast for near poles (32), as the quartiles overlap."
+    times.numbers["svd"] = row("smooth", quick, slow)
+    assert synthetic_pages.exceptions(times).startswith("The loop was faster for the trained SVD; the loop was as")
 
 
 def test_the_trained_map_that_is_timed_has_its_error_beside_the_ratio(record):

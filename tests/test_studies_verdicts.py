@@ -7,6 +7,7 @@ import pytest
 
 from studies import (
     anisotropic,
+    problems,
     provenance,
     several_parameters,
     synthetic_pages,
@@ -228,3 +229,17 @@ def test_synthetic_experiments_that_refute_the_chapter_stop_it(synthetic, part, 
         row.update(values)
     with pytest.raises(AssertionError):
         synthetic_pages.check(synthetic)
+
+
+def test_a_thermal_block_projected_once_is_exact_and_its_times_are_told_where_they_were_taken():
+    case = problems.thermal_block("constant")
+    once = anisotropic.projected(case.problem, 27)
+    error = case.problem.error(case.parameters[:20], once(case.parameters[:20]))
+    assert float(error.max()) < 1e-6, "all temperatures lie in a space of 27 dimensions"
+    bare = {"thermal_constant": {"rows": {}}}
+    assert anisotropic.thermal_times(bare) == "How long its values take was not timed."
+    times = {name: [0.1 * k] * 3 for k, name in enumerate(anisotropic.TIMED, 1)}
+    told = {"over exact": times, "conditions": {"refused": "busy", "date": "2026-11-29"}}
+    timed = {"thermal_constant": {"rows": {anisotropic.ONCE: {"error": 1e-9}}, "times": told}}
+    said = anisotropic.thermal_times(timed)
+    assert "reduced basis takes 0.1; of one that is projected once, at an error of 1e-09, 0.2; of the sparse" in said

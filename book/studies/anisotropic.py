@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import neumatc as nm
-from studies import figures, problems, provenance
+from studies import benchmark, figures, problems, provenance, texts
 from studies.provenance import Record, Table
 from studies.several_parameters import PIECES, Map, Setting, solves, terms
 
@@ -32,6 +33,9 @@ PERIODIC, GLOBAL = "fit to a tolerance, periodic axes", "global map"
 FEWEST, STRETCHED, WAVES = "fewest Chebyshev nodes", "fewest Chebyshev nodes, stretched", "fewest trigonometric nodes"
 RADIAL = "radial functions, tuned"
 REDUCED, TANGENTS = "reduced basis", "reduced basis, with derivatives"
+ONCE, EXACT = "reduced basis, projected once", "exact"
+# Of a thermal block, in the order of the sentence.
+TIMED = (REDUCED, ONCE, PIECES, GLOBAL)
 
 
 def seen(case: problems.Case, setting: Setting) -> problems.Case:
@@ -212,7 +216,41 @@ def thermal(record: Record, source: str) -> dict:
     }
     rows = {name: quality(case, m, tol) for name, m in maps.items()}
     found = {"name": f"thermal block, {source} source", "tol": tol, "rows": rows, "shape": shape(pieces)}
-    return found | {"span": dimensions(problem.exact(case.parameters).value)}
+    found["span"] = dimensions(problem.exact(case.parameters).value)
+    once = projected(problem, found["span"])
+    rows[ONCE] = {"solves": found["span"], "terms": found["span"]} | measured(case, once(case.parameters), tol)
+    ways = {name: maps[name] for name in TIMED if name in maps} | {ONCE: once, EXACT: problem.exact}
+    timings = benchmark.compare({name: lambda m=m: m(case.parameters) for name, m in ways.items()}, rounds=5)
+    times = {name: timings.ratio(name, EXACT) for name in TIMED}
+    return found | {"times": {"conditions": timings.conditions, "over exact": times}}
+
+
+def projected(problem: nm.Problem, count: int) -> Callable[[Tensor], Tensor]:
+    """Return the temperatures of a thermal block in the span V of so many exact ones, its four matrices projected once.
+
+    A value solves ``count`` equations and multiplies by V; no matrix of full size is formed.
+    """
+    p = problem.family.box.parameters(nm.sampling.design(count, 4)[0])
+    V = torch.linalg.qr(problem.exact(p).value[:, :, 0].T)[0].numpy()
+    small, load = V.T @ problems.thermal_blocks() @ V, V.T @ problem.family(p[:1])[0, :, -1:].numpy()
+    return lambda q: torch.from_numpy(V @ np.linalg.solve(np.einsum("bk,kij->bij", q.numpy(), small), load))
+
+
+def thermal_times(found: dict) -> str:
+    """Return in sentences how long a value of a thermal block takes beside an exact one.
+
+    Args:
+        found: The study of uneven problems; in records of before its times were taken, they are missing.
+    """
+    case = found["thermal_constant"]
+    if "times" not in case or math.isnan(case["times"]["over exact"][ONCE][1]):
+        return "How long its values take was not timed."
+    reduced, once, pieces, whole = (texts.spread(case["times"]["over exact"][name]) for name in TIMED)
+    return (
+        f"In dense exact solutions a value of the reduced basis takes {reduced}; of one that is projected once, at an "
+        f"error of {case['rows'][ONCE]['error']:.0e}, {once}; of the sparse polynomial {pieces}, of the global map "
+        f"{whole}. {texts.conditions(case['times']['conditions'])}"
+    )
 
 
 def dimensions(X: Tensor) -> int:
@@ -332,6 +370,8 @@ def glue(record: Record) -> None:
         provenance.glue(f"{label}-tol", own["tol"])
         provenance.glue(f"{label}-count", own["shape"]["pieces"])
         provenance.glue(f"{label}-met", "yes" if own["shape"]["met"] else "no")
+        if key == "thermal_constant":
+            provenance.glue("sp-thermal-times", thermal_times(found))
         if "span" in own:
             provenance.glue(f"{label}-span", own["span"])
         if "whole" in own:
@@ -366,7 +406,7 @@ def check_sizes(found: dict) -> None:
         rows = case["rows"]
         own, grid = rows[PIECES], rows.get(FEWEST)
         if TANGENTS in rows:
-            least = min(row["solves"] for name, row in rows.items() if name not in (REDUCED, TANGENTS))
+            least = min(row["solves"] for name, row in rows.items() if name not in (REDUCED, TANGENTS, ONCE))
             assert rows[TANGENTS]["solves"] < rows[REDUCED]["solves"] < least, "derivatives save solves"
             equation = (GLOBAL, REDUCED, TANGENTS)
             assert max(rows[name]["solves"] for name in equation) < 0.5 * own["solves"], "far fewer solves"

@@ -100,6 +100,19 @@ def target_verdict(limit: float, target: float) -> str:
     return f"that is {'below' if limit < target else 'not below'} the target of {100 * target:g} %"
 
 
+def ended(stop_reason: str) -> str:
+    """Return as the start of the finding what kind of training its error is of.
+
+    Example:
+        >>> ended("the estimated failure probability is under the target")
+        'The training of this page stops once its tolerance seems met.'
+        >>> ended("the steps ran out")
+        'The training of this page stops before its tolerance seems met.'
+    """
+    met = stop_reason == nm.StopReason.TOLERANCE.value
+    return f"The training of this page stops {'once' if met else 'before'} its tolerance seems met."
+
+
 def local(record: Record, problem: nm.Problem, surrogate: nm.Surrogate) -> None:
     """Record the functions and the error of a map in pieces of one parameter in [0, 1]; arguments as of `quality`."""
     p = torch.linspace(0, 1, 501, device=problem.family.device)[:, None]
@@ -152,6 +165,7 @@ def glue_quality(record: Record, search: Record) -> None:
         "arch-zero-limit": f"{at_least(100 * benchmark.upper_limit(0, checked['uniform'])):g} %",
         "arch-rounds": len(numbers["report"]["rounds"]),
         "arch-added": len(record.arrays["added"]),
+        "arch-ended": ended(numbers["report"]["stop_reason"]),
         "arch-stop": numbers["report"]["stop_reason"],
         "arch-search-error": best_trial["error"],
         "arch-search-gap": best_trial["error"] / search.numbers["trigonometric_limit"],

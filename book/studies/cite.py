@@ -216,7 +216,7 @@ def _claimed(claim: Claim, record: Record) -> dict:
     source = {key: record.provenance[key] for key in ("date", "commit", "dirty")}
     values = provenance.plain(claim.values(record), claim.id)
     # As Sphinx does with the pages.
-    words = {"if_so": claim.if_so, "verdict": claim.verdict(record)}
+    words = {"ours": claim.ours, "if_so": claim.if_so, "verdict": claim.verdict(record)}
     for name, text in words.items():
         words[name] = FRONT.sub(lambda found: front.numbers(front.records())[found[1]], text)
     return asdict(claim) | words | {"values": values, "profile": record.profile, **source}

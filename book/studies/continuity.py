@@ -32,6 +32,11 @@ def steepness(F: Callable[[Tensor], Tensor], A: Tensor, hermitian: bool) -> Tens
     """Return the largest change of F(A) per change of A in the Frobenius norm.
 
     It is the 2-norm of the Jacobian, by differences; of Hermitian matrices among these.
+
+    Args:
+        F: Of a batch of matrices, (B, m, n).
+        A: The matrix, (m, n).
+        hermitian: Whether A is changed by Hermitian matrices only.
     """
     E = torch.view_as_complex(torch.eye(2 * A.numel(), dtype=torch.float64, device=A.device).view(-1, *A.shape, 2))
     E = 1e-6 * ((E + E.mH) / 2 if hermitian else E)
@@ -49,7 +54,7 @@ def invariant(operation: nm.Operation) -> Callable[[Tensor], Tensor]:
     return lambda A: operation.invariant(operation.exact(A)[0])
 
 
-SHAPES = {"any": (6, 4), "square": (5, 5), "positive": (5, 5)}
+SHAPES = {"any": (6, 4), "square": (5, 5), "positive": (5, 5), "Hermitian": (5, 5)}
 # Operation: the matrices, the condition, F, its constant as a text and as a function of the singular values.
 CONSTANTS = {
     "values of `SVD`; of `Eigh` without a rank": ("any", "all matrices", part(nm.SVD(), 1), "$1$", lambda S: 1),
@@ -140,6 +145,21 @@ CONSTANTS = {
         r"$\sqrt2\, (\sigma_k^2 + \sigma_{k+1}^2)^{1/2} / (\sigma_k^2 - \sigma_{k+1}^2)$",
         lambda S: (2 * (S[RANK - 1] ** 2 + S[RANK] ** 2)).sqrt() / (S[RANK - 1] ** 2 - S[RANK] ** 2),
     ),
+    # At the end, so that the rows above keep their random matrices.
+    "`Eigh(k)`: $V \\Lambda V^H$": (
+        "Hermitian",
+        r"Hermitian, $\sigma_k > \sigma_{k+1}$",
+        invariant(nm.Eigh(RANK)),
+        r"$\sigma_k / (\sigma_k - \sigma_{k+1})$",
+        lambda S: S[RANK - 1] / (S[RANK - 1] - S[RANK]),
+    ),
+    '`MatrixFunction("inverse_sqrt")`': (
+        "positive",
+        "here: positive definite",
+        part(nm.MatrixFunction("inverse_sqrt"), 0),
+        r"$\tfrac12\, \sigma_n^{-3/2}$",
+        lambda S: S[-1] ** -1.5 / 2,
+    ),
 }
 
 
@@ -149,12 +169,13 @@ def lipschitz(record: Record) -> None:
     generator = torch.Generator().manual_seed(record.seed)
     shares = {}
     for name, (kind, _, F, _, c) in CONSTANTS.items():
-        ratios, hermitian = [], kind == "positive"
+        ratios, hermitian = [], kind in ("positive", "Hermitian")
         for _ in range(2 if small else 12):
             Z = torch.randn(SHAPES[kind], dtype=torch.complex128, generator=generator).to(record.device)
             U, _, Vh = torch.linalg.svd(Z, full_matrices=False)
             S = 10 ** (2 * torch.rand(len(Vh), dtype=torch.float64, generator=generator) - 1.5).to(record.device)
-            A = (U * S) @ (U.mH if hermitian else Vh)
+            signs = (-1.0) ** torch.arange(len(S), device=S.device) if kind == "Hermitian" else 1.0
+            A = (U * (S * signs)) @ (U.mH if hermitian else Vh)
             A = (A + A.mH) / 2 if hermitian else A
             ratios.append(float(steepness(F, A, hermitian) / c(S.sort(descending=True).values)))
         shares[name] = max(ratios)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 import neumatc as nm
-from studies import speed
+from studies import speed, texts
 
 Row = dict[str, object]
 DRAWS = 20
@@ -78,14 +78,34 @@ def span(values: Sequence[float], form: str = ",.0f") -> str:
 
 
 def spreads(found: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """Return of each problem the least and the largest number of solves over that of the draw that is timed."""
+    """Return of each problem the least and the largest number of solves over that of the first draw."""
     solves = {x["name"]: [row["solves"] for row in x["draws"]] for x in found}
     return {name: (min(own) / own[0], max(own) / own[0]) for name, own in solves.items()}
 
 
 def cheapest(found: Sequence[Row]) -> list[str]:
-    """Return the problems of which no draw takes fewer solves than the timed one, and some take more."""
+    """Return the problems of which no draw takes fewer solves than the first, and some take more."""
     return [name for name, (least, most) in spreads(found).items() if least == 1 < most]
+
+
+def moved(found: Sequence[Row], timed: Mapping[str, int]) -> str:
+    """Return in words for which problems the first draw took other solves where it is timed: records differ in commit.
+
+    Args:
+        found: The record of draws.
+        timed: Exact solves of each problem in the record of speed, by its name.
+
+    Example:
+        >>> moved([{"name": "a", "draws": [{"solves": 80}]}], {"a": 81})
+        'In the table of speed, of another commit, the first draw takes 81 solves instead of 80 (a).'
+        >>> moved([{"name": "a", "draws": [{"solves": 80}]}], {"a": 80})
+        'In the table of speed the first draw takes the same solves.'
+    """
+    pairs = [(x["name"], x["draws"][0]["solves"]) for x in found]
+    other = [f"{timed[name]} solves instead of {own} ({name})" for name, own in pairs if timed.get(name, own) != own]
+    if not other:
+        return "In the table of speed the first draw takes the same solves."
+    return f"In the table of speed, of another commit, the first draw takes {texts.listed(other)}."
 
 
 def above(found: Sequence[Row], share: float) -> int:

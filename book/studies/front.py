@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass
 from matplotlib.figure import Figure
 
 from studies import (
+    anisotropic,
     draws,
     figures,
     last_good,
@@ -27,6 +28,7 @@ from studies import (
     synthetic_experiments,
     texts,
 )
+from studies import swings as ups_and_downs
 from studies.texts import listed, times, two_digits
 from studies.texts import ratios_between as between
 
@@ -42,15 +44,26 @@ RECORDS = (
     "synthetic_timings",
     "several_parameters_study",
     "draws",
+    "frequency_and_time",
+    "link_level",
+    "swings",
 )
 # Chapters of whose own runs the pages quote a number.
-SHOWN = ("wireless_inversion", "beyond_the_inverse")
+SHOWN = ("wireless_inversion", "beyond_the_inverse", "your_own_matrices")
 CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
+# The row of so many swings is the example of how to find a row.
+TEN = 10
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
+# Symbols of a slot.
+SLOT = 14
+# What a cell says where the times of a rival decide nothing.
+VARIED = "Not decided: the time of {} varied too much."
 # What the table says of the three possible verdicts of the quartiles.
 FASTER, SLOWER, EVEN = "faster", "slower", "about as fast"
+# Exact inverses that were timed on the GPU.
+EXACT_INVERSES = ("NumPy loop", "NumPy batched", "SciPy batched", "torch, Cholesky", "Sionna, Cholesky")
 Numbers = dict[str, object]
 Ratio = Sequence[float]
 
@@ -145,12 +158,13 @@ def middle(value: float | Ratio) -> float:
 def verdict(ratio: Ratio) -> str:
     """Return what quartiles say of a ratio of times; where they lie on both sides of one, that neither is faster.
 
+    A quartile counts with the digits that the page shows, as in all chapters (:func:`studies.texts.side`).
+
     Example:
-        >>> verdict([1.2, 1.5, 1.6]), verdict([0.5, 0.6, 0.9]), verdict([0.9, 1.2, 1.3])
-        ('faster', 'slower', 'about as fast')
+        >>> verdict([1.2, 1.5, 1.6]), verdict([0.5, 0.6, 0.9]), verdict([0.9, 1.2, 1.3]), verdict([1.01, 1.3, 1.4])
+        ('faster', 'slower', 'about as fast', 'about as fast')
     """
-    low, _, high = ratio
-    return FASTER if low > 1 else SLOWER if high < 1 else EVEN
+    return texts.side(ratio, FASTER, SLOWER, EVEN)
 
 
 def counts(values: Iterable[float]) -> str:
@@ -250,6 +264,20 @@ def chosen(ways: Sequence[Way]) -> Way | str:
     return SLOWER if all(verdict(way.counted) == SLOWER for way in ways) else EVEN
 
 
+def contested(ways: Sequence[Way]) -> list[Way]:
+    """Return the ways of a higher median than the pick whose quartiles are too far apart for a verdict.
+
+    Example:
+        >>> steady, wild = (Way(name, 0.0, 1, ratio, 1.0) for name, ratio in ((MAP, (2, 2, 2)), (SPLINE, (1, 3, 4))))
+        >>> [way.name for way in contested([steady, wild])], contested([steady]), contested([wild])
+        (['a cubic spline'], [], [])
+    """
+    pick = chosen(ways)
+    if not isinstance(pick, Way):
+        return []
+    return [way for way in ways if verdict(way.counted) == EVEN and way.counted[1] > pick.counted[1]]
+
+
 def swings(found: dict[str, Numbers], row: Numbers) -> float:
     """Return how often the phase of a typical echo turns over the band: delay spread times bandwidth, in one digit."""
     named = re.search(r"(\d+) ns", row["name"])
@@ -264,31 +292,44 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     picks = [chosen(ways) for ways in every]
     exact = listed(sorted({EXACT[strongest(row)] for row in rows}))
     splines = [way for rivals in others for way in rivals if way.name == SPLINE]
-    if all(isinstance(pick, Way) for pick in picks):
-        names = sorted({pick.name for pick in picks}, key=(MAP, *PEERS.values()).index)
-        best = [way for ways in every for way in ways if way.name in names]
-        number = [] if set(names) & set(ASKED) else [whole(way.solves for way in best)]
-        pick = f"**{capital(' or '.join(names))}**" + "".join(f" through {n} exact results" for n in number)
-        over, least = [way for way in maps if MAP not in names], power(way.error for way in best)
-        speed, error = against(exact, best, over), f"{least} (tolerance {tolerances(rows)})"
-    elif set(picks) == {SLOWER}:
-        ways = {name: [way for ways in every for way in ways if way.name == name] for name in (MAP, SPLINE)}
+    if all(pick == SLOWER for pick in picks):
         over = (
-            f"{between(1 / x.counted[1] for x in own)} times as fast as {name}" for name, own in ways.items() if own
+            f"{between(1 / x.counted[1] for x in own)} times as fast as {name}"
+            for name in (MAP, SPLINE)
+            if (own := named(every, [name]))
         )
         pick, speed, error = f"**{capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
     else:
-        pick, error = f"**{capital(MAP)} or {exact}**", f"{power(x.error for x in maps)} (tolerance {tolerances(rows)})"
-        speed = f"{ratio(maps)} times as fast as {exact}"
+        even = not all(isinstance(pick, Way) for pick in picks)
+        good = [way.name for ways in every for way in ways if verdict(way.counted) != SLOWER]
+        good = good if even else [pick.name for pick in picks]
+        names = sorted(set(good), key=(MAP, *PEERS.values()).index)
+        best = named(every, names)
+        pick = capital(" or ".join(names))
+        if not set(names) & set(ASKED):
+            pick = f"**{pick}** through {whole(way.solves for way in best)} exact results" + f" or **{exact}**" * even
+        else:
+            pick = f"**{pick}{f' or {exact}' * even}**"
+        speed = against(exact, best, [] if MAP in names else maps)
+        error = f"{power(way.error for way in best)} (tolerance {tolerances(rows)})"
     pays = [f"map {counts(x.pays for x in maps)}"]
     if texts.without_nan(x.pays for x in splines):
         pays.append(f"spline {counts(x.pays for x in splines)}")
+    wild = [way for ways in every for way in contested(ways)]
     if any(map(unsteady, rows)):
-        pick = f"Not decided: the time of a spline varied too much. Of what was timed: {pick}"
+        pick = f"{VARIED.format(SPLINE)} Of what was timed: {pick}"
+    elif wild:
+        pick = f"{VARIED.format(wild[0].name)} Of what was timed steadily: {pick}"
+        speed += f"; {wild[0].name}: {ratio(wild)} times"
     elif not splines:
         speed += "; no spline of that tolerance was timed"
     changes = f"{whole(int(swings(found, row)) for row in rows)} swings; {whole(x.solves for x in maps)} solves"
     return Decision(f"[{situation}, CPU]({CHAPTERS}{page}.ipynb)", changes, pick, speed, error, "; ".join(pays))
+
+
+def named(every: Sequence[Sequence[Way]], names: Sequence[str]) -> list[Way]:
+    """Return the ways of all problems that have one of the names."""
+    return [way for ways in every for way in ways if way.name in names]
 
 
 def capital(text: str) -> str:
@@ -342,6 +383,16 @@ def gpu_orthonormal(found: dict[str, Numbers]) -> str:
     return between(1 / middle(x["faster"]["Gram matrix"]["map, orthonormal"]) for x in entries)
 
 
+def gpu_inverses(found: dict[str, Numbers]) -> str:
+    """Return the same for inverses by a map of fixed rank, beside the fastest exact method of each channel."""
+    shown = []
+    for channel in ("cdl_a", "cdl_c"):
+        entry = found["to_the_limit"][channel]
+        exact = min(middle(entry["relative_time"][name]) for name in EXACT_INVERSES)
+        shown.append(middle(entry["relative_time"]["closed form"]) / exact)
+    return between(shown)
+
+
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
     maps, splined = zip(*(own for _, *own in on_a_gpu(found).values()))
@@ -350,7 +401,8 @@ def gpu(found: dict[str, Numbers]) -> Decision:
         f"[Singular vectors and equalisers, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
         "**Solve exactly**, in a batch, by eigenvectors of the Gram matrix and by Cholesky factors",
-        f"{over_maps} times as fast as a map, {over_splines} times as fast as a spline where one was timed",
+        f"{over_maps} times as fast as a map with its fit, {over_splines} times as fast as SciPy's spline, which is "
+        "built on the host (no spline written for a GPU was timed; a fit of singular vectors takes general SVDs there)",
         "rounding",
         f"not recorded; once fitted, a map takes {gpu_after(found)} times as long as solving (orthonormal singular "
         f"vectors {gpu_orthonormal(found)} times)",
@@ -360,6 +412,8 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 # Problems that users brought
 
 
+# What the chapter on users' matrices calls a reduced basis of matrices that are projected once.
+PROJECTED = "reduced basis, projected once"
 SEVERAL = ("slot at", "Green's function", "thermal block")
 
 
@@ -377,7 +431,7 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     """
     rows = [x for x in found["synthetic_timings"][part] if x["kind"] in kinds and x["size"] in sizes]
     drawn = [x for x in found["synthetic_experiments"][part] if x["kind"] in kinds and x.get("size", 32) in sizes]
-    beside, near = [x["strongest exact"] for x in rows], kinds == POLES
+    beside, near = [synthetic_experiments.quickest(x) for x in rows], kinds == POLES
     other = f"; splines through as many results err by {between(poles(found))}"
     other = other if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
     number = found["to_the_limit"]["cdl_c"]["count"]
@@ -401,18 +455,21 @@ def short_passes(rows: Sequence[Numbers]) -> str:
     """Return in words which of the passes of synthetic families that were timed the map wins, its fit counted.
 
     Example:
-        >>> row = {"kind": "poles", "size": 32, "count": 400, "strongest exact": {"with the fit": (0.6, 0.7, 0.8)}}
+        >>> def beside(*ratio):
+        ...     slow, quick = {"after": (9, 9, 9)}, {"after": (3, 3, 3), "with the fit": ratio}
+        ...     return {"NumPy loop": slow, "strongest exact": quick}
+        >>> row = {"kind": "poles", "size": 32, "count": 400} | beside(0.6, 0.7, 0.8)
         >>> short_passes([row])
         'of the passes that were timed, of 400 matrices, the map with its fit wins none'
         >>> ratios = (1.9, 2.0, 2.1), (0.9, 1.1, 1.2), (math.nan,) * 3
-        >>> won, even, refused = ({"strongest exact": {"with the fit": ratio}} for ratio in ratios)
+        >>> won, even, refused = (beside(*ratio) for ratio in ratios)
         >>> short_passes([row, row | {"size": 64, "count": 99} | won, row | {"size": 65} | even, row | refused])
         'of the passes that were timed, of 99 to 400 matrices, the map with its fit wins n = 64; about even is n = 65'
     """
     titles, many = synthetic_experiments.TITLES, len({x["size"] for x in rows}) > 1
     ways: dict[str, list[str]] = {FASTER: [], EVEN: [], SLOWER: []}
     for x in rows:
-        if not math.isnan((ratio := x["strongest exact"]["with the fit"])[1]):
+        if not math.isnan((ratio := synthetic_experiments.quickest(x)["with the fit"])[1]):
             ways[verdict(ratio)].append(f"n = {x['size']}" if many else titles[x["kind"]])
     passes = f"of the passes that were timed, of {whole(x['count'] for x in rows)} matrices"
     even = f"; about even is {listed(ways[EVEN])}" if ways[EVEN] else ""
@@ -429,17 +486,95 @@ def several(found: dict[str, Numbers]) -> Decision:
     brought = [x for x in found["cases"]["cases"] if x["name"].startswith(SEVERAL)]
     passed = found["several_parameters_study"]["wireless"]
     number = passed["subcarriers"] * passed["levels"]
-    eigen = passed["break_even"]["eigendecomposition per frequency"]
+    eigen, slots = passed["break_even"]["eigendecomposition per frequency"], slot(found)
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**; a reduced basis where the matrix is a sum of few fixed ones",
+        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for few solves "
+        "a reduced basis, where the matrix is a sum of few fixed ones" + " (not timed)" * (timed_basis(found) is None),
         f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
-        f"eigendecompositions, it pays from {count(eigen[1])}",
+        f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
+        f"{slots['slot_count']} matrices, a map in pieces is {slots['slot_ratios']} times as fast as solving all",
         "rounding",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
+
+
+def slot(found: dict[str, Numbers]) -> dict[str, str]:
+    """Return what maps over frequency and time of one slot win beside the strongest exact method, fits counted."""
+    rows = found["frequency_and_time"]["slot"]
+    ratios = [ratio for row in rows for ratio in [row.get("Cholesky", row.get("Gram"))] if not math.isnan(ratio[1])]
+    size = max(row["count"] for row in rows)
+    return {
+        "slot_count": f"{size:,}",
+        "slot_middle": f"{size // SLOT:,}",
+        "slot_problems": str(len(rows)),
+        "slot_wins": str([verdict(ratio) for ratio in ratios].count(FASTER)),
+        "slot_ratios": between(ratio[1] for ratio in ratios),
+    }
+
+
+def links(found: dict[str, Numbers]) -> dict[str, str]:
+    """Return of how many links there are block error rates, and where one filter for each resource block is worse."""
+    curves, missing = found["link_level"]["curves"], found["link_level"]["missing"]
+    there = {f"{own['channel']}, {own['modulation']}, {own['csi']}" for own in curves}
+    number, noisy = len(there | set(missing)), sum(own["csi"] == "estimated" for own in curves)
+    some = f"so far of {len(there)} of {number} settings" if missing else f"of {number} settings"
+    held = [(own["loss"]["held per PRB"][0], own["loss"]["block"][0]) for own in curves]
+    # Where it does not come to the rate at which receivers are compared, and the block does, it is worse as well.
+    worse = sum(own > 0 or (math.isnan(own) and not math.isnan(block)) for own, block in held)
+    return {
+        "links": f"{some}, {noisy or 'none'} of them with estimated channels",
+        "links_held": f"{worse} of {len(there)}",
+    }
+
+
+def reduced(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
+    """Return from how many values on a reduced basis pays beside sparse solves: our peer, and one projected once.
+
+    None where the chapter that times them has no times.
+    """
+    shown = found["chapters"].get("your_own_matrices")
+    if not shown:
+        return None
+    ways = shown["membrane"]["ways"]
+    return tuple(ways[name]["pays_sparse"] for name in ("reduced basis", PROJECTED))
+
+
+def basis(found: dict[str, Numbers]) -> str:
+    """Return the sentences on when a reduced basis of a finite-element model pays, of one parameter.
+
+    Example:
+        >>> basis({"chapters": {}})
+        'Beside sparse solves it was not timed.'
+    """
+    shown = reduced(found)
+    if shown is None or math.isnan(shown[0][1]) or math.isnan(shown[1][1]):
+        return "Beside sparse solves it was not timed."
+    peer, once = (f"paid from {count(x[1])} values on" if math.isfinite(x[1]) else "never paid" for x in shown)
+    beside = "Beside sparse solves of one parameter"
+    return f"{beside} it {peer} where we timed it; what is projected once {once}."
+
+
+def timed_basis(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
+    """Return how long a value of a reduced basis of four parameters takes in dense exact ones, and projected once.
+
+    None where the record has no such times.
+    """
+    times = found["several_parameters_study"]["anisotropic"]["thermal_constant"].get("times")
+    if times is None or math.isnan(times["over exact"][anisotropic.ONCE][1]):
+        return None
+    return tuple(times["over exact"][name] for name in (anisotropic.REDUCED, anisotropic.ONCE))
+
+
+def basis_of_several(found: dict[str, Numbers]) -> str:
+    """Return the sentence on the time of a reduced basis of several parameters."""
+    timed = timed_basis(found)
+    if timed is None:
+        return "With several parameters its errors are measured, its times are not."
+    peer, once = map(texts.spread, timed)
+    return f"With four parameters a value takes {peer} times as long as a dense exact one, projected once {once} times."
 
 
 def trained(found: dict[str, Numbers]) -> Numbers:
@@ -492,7 +627,7 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "on a CPU the map is faster after its fit", {verdict(x) for x in after} == {FASTER}
     yield "on a CPU the map wins some passes and loses some", {FASTER, SLOWER} <= set(verdicts)
     yield "on a GPU the exact methods are faster", {verdict(x) for _, x, _ in on_gpu.values()} == {SLOWER}
-    yield "on a GPU splines are slower, too", {verdict(x) for *_, x in on_gpu.values() if x} == {SLOWER}
+    yield "on a GPU SciPy's splines are slower, too", {verdict(x) for *_, x in on_gpu.values() if x} == {SLOWER}
     both = [(own, in_pieces(row)) for row in rows if (own := spline(row))]
     quicker = sum(own.counted[1] > pieces.counted[1] for own, pieces in both)
     yield "for one pass a spline is often faster than the map in pieces", 2 * quicker >= len(both)
@@ -506,6 +641,18 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
     yield "fits of slow solves cost few of them, of quick ones many", slow > 1e-3 and quick < 1e-4
+    wins = [row.get("Cholesky", row.get("Gram")) for row in found["frequency_and_time"]["slot"]]
+    yield "maps over a slot win some passes", FASTER in {verdict(x) for x in wins if not math.isnan(x[1])}
+    three = [x for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
+    hard = ("poles", "decades")
+    yield "in three parameters it is poles and decades that stop", all(x["met"] != (x["kind"] in hard) for x in three)
+    least = 0.9 * synthetic_experiments.MOST_SOLVES
+    yield "what stops does so near its limit", all(x["solves"] > least for x in three if not x["met"])
+    counts_of = found["swings"]["counts"]
+    fewer = (
+        share < 1 for key in ups_and_downs.MATRICES for x in "AC" for share in ups_and_downs.shares(counts_of, x, key)
+    )
+    yield "entries go up and down less often than swings say", all(fewer)
     yield "a step is met nowhere", all(x["met"] == 0 for x in found["families"]["groups"] if x["kind"] == "steps")
     exact = {(row["name"].split()[0], strongest(row)) for row in rows}
     yield (
@@ -523,7 +670,7 @@ def numbers(found: dict[str, Numbers]) -> dict[str, str]:
     for claim, holds in claims(found):
         if not holds:
             raise ValueError(f"`records`: expected that {claim}, as the introduction says; rewrite its sentence.")
-    return _speeds(found) | _checks(found) | _training(found)
+    return _speeds(found) | _checks(found) | _training(found) | slot(found) | links(found)
 
 
 def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
@@ -562,6 +709,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
         "gpu_after": gpu_after(found),
         "gpu_orthonormal": gpu_orthonormal(found),
+        "gpu_inverses": gpu_inverses(found),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
         "gpu_name": found["machines"]["beyond_the_inverse"]["gpu"],
         "rounding": power(_exact_errors(found)),
@@ -608,7 +756,7 @@ def precoders(found: dict[str, Numbers]) -> str:
 def _checks(found: dict[str, Numbers]) -> dict[str, str]:
     every, new = (measurements.every(x) for x in (found["families"]["groups"], found["families"]["new"]["groups"]))
     cases = found["cases"]["cases"]
-    three = [x["solves"] for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
+    three = [x for x in found["synthetic_experiments"]["dimension"] if x["dimension"] == 3]
     several = [x["multiple"] for x in cases if x["name"].startswith(SEVERAL)]
     drawn = found["draws"]["draws"]
     shares = [share for pair in draws.spreads(drawn).values() for share in pair]
@@ -636,7 +784,14 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_least": count(min(x["multiple"] for x in cases)),
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
-        "three": whole(three),
+        "swings": ups_and_downs.said(found["swings"]["counts"]),
+        "swings_of": str(TEN),
+        "swings_seen": f"{ups_and_downs.look_up(found['swings']['counts'], TEN):.0f}",
+        "three": whole(x["solves"] for x in three if x["met"]),
+        "three_unmet": str(sum(not x["met"] for x in three)),
+        "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",
+        "reduced_basis": basis(found),
+        "reduced_several": basis_of_several(found),
         "resonances": str(min(x["solves"] for x in cases if x["name"].startswith("resonances"))),
     }
 

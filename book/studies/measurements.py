@@ -1,8 +1,8 @@
 """The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws|...]`.
 
 Several words take several. Each is taken once and kept as a published record. The chapter *Measured* reads the first
-four, *Frequency and time* that of its name. A machine that has other work to do takes no times: the record that was
-published before stays.
+four, *Frequency and time* that of its name, page one these four and that of `swings`. A machine that has other work to
+do takes no times: the record that was published before stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,20 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from studies import benchmark, cases, draws, figures, last_good, load, provenance, random_families, slots, speed, texts
+from studies import (
+    benchmark,
+    cases,
+    draws,
+    figures,
+    last_good,
+    load,
+    provenance,
+    random_families,
+    slots,
+    speed,
+    swings,
+    texts,
+)
 from studies.provenance import Record, Table, glue
 
 WHEN = ("after", "with the fit")
@@ -100,12 +113,18 @@ def take_slots(record: Record, words: list[str] | None = None) -> None:
     record.numbers |= {word: slots.STUDIES[word]() for word in words or slots.STUDIES}
 
 
+def take_swings(record: Record, **settings: int) -> None:
+    """How often entries of radio matrices go up and down."""
+    record.numbers["counts"] = swings.run(**settings)
+
+
 TAKEN: dict[str, Callable[..., None]] = {
     "cases": take_cases,
     "families": take_families,
     "speed": take_speed,
     "draws": take_draws,
     "frequency_and_time": take_slots,
+    "swings": take_swings,
 }
 # The records of the chapter *Measured*.
 SHOWN = ("cases", "families", "speed", "draws")
@@ -183,8 +202,8 @@ def draws_table(record: Record) -> Table:
     return Table(head, rows)
 
 
-def glue_draws(record: Record) -> None:
-    """Numbers of the text on many draws."""
+def glue_draws(record: Record, timed: Record) -> None:
+    """Numbers of the text on many draws; ``timed`` is the record of speed."""
     found = record.numbers["draws"]
     ranges = draws.spreads(found)
     least, most = (pick(ranges, key=lambda name: ranges[name][i]) for i, pick in enumerate((min, max)))
@@ -197,6 +216,7 @@ def glue_draws(record: Record) -> None:
     glue("ms-draws-finer", texts.ratios_between(draws.finer(found)))
     glue("ms-draws-over", draws.above(found, random_families.TARGET))
     glue("ms-draws-cheapest", "; ".join(draws.cheapest(found)) or "none")
+    glue("ms-draws-moved", draws.moved(found, {row["name"]: row["solves"] for row in compared(timed)}))
     glue("ms-draws-beside", beside)
     glue("ms-draws", len(found[0]["draws"]))
     glue("ms-draws-fits", sum(len(x["draws"]) for x in found))

@@ -38,7 +38,7 @@ def by_gram(H: Tensor, rank: int, solves: int | None = None) -> Filters:
 
 
 def held(H: Tensor, rank: int, solves: int | None = None) -> Filters:
-    """Hold the precoder of a group's middle, as 5G does: `studies.practice.group_precoders`.
+    """Hold the precoder of a group's middle: `studies.practice.group_precoders`.
 
     Args:
         H, rank: As for `by_gram`.
@@ -51,6 +51,27 @@ def held(H: Tensor, rank: int, solves: int | None = None) -> Filters:
         ValueError: For a rank or groups out of range, NaN or Inf.
     """
     return _in_groups(H, rank, solves, interpolated=False)
+
+
+def of_mean_gram(H: Tensor, rank: int) -> Tensor:
+    """Return one precoder for all tones, the leading eigenvectors of the mean of their Gram matrices.
+
+    Of all precoders that are the same at every tone this one sends most power to the user.
+
+    Args:
+        H: Channels on the grid of tones, shape (N, m, n), all of which are read.
+        rank: k, at most n.
+
+    Returns:
+        V, shape (N, n, k), a view that is the same at every tone, of the dtype of H, with orthonormal columns.
+
+    Raises:
+        ValueError: For a rank out of range, NaN or Inf.
+    """
+    tones.budget(H, None)
+    rank, A = checks.integer("rank", rank, 1, H.shape[2]), tones.read(H, slice(None)).flatten(0, 1)
+    # Eigenvectors are those of the sum, too.
+    return torch.linalg.eigh(A.mH @ A)[1][:, -rank:].flip(-1).expand(len(H), -1, -1)
 
 
 def aligned(H: Tensor, rank: int, solves: int | None = None) -> Filters:

@@ -433,8 +433,7 @@ def thermal_block(source: str = "constant", side: int = 12) -> Case:
         source: ``"constant"`` or ``"random"``.
         side: Unknowns along a side, an even number.
     """
-    blocks = np.stack([_stiffness(side, a, b) for a in (0, 1) for b in (0, 1)])
-    n = side**2
+    blocks, n = thermal_blocks(side), side**2
     f = np.ones(n) if source == "constant" else np.random.default_rng(0).normal(size=n)
     bounds = ([0.1] * 4, [1.0] * 4)
     matrices = nm.ParametricMatrix(
@@ -452,6 +451,11 @@ def thermal_block(source: str = "constant", side: int = 12) -> Case:
         1e-3,
         solves=80,
     )
+
+
+def thermal_blocks(side: int = 12) -> np.ndarray:
+    """Return the four fixed matrices of a thermal block, (4, n, n), of which A(p) is the sum with the weights p."""
+    return np.stack([_stiffness(side, a, b) for a in (0, 1) for b in (0, 1)])
 
 
 def _stiffness(side: int, a: int, b: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import neumatc as nm
 from neumatc import nodes as nested
 from studies import figures, low_rankness, provenance
 from studies.provenance import Record, Table
-from studies.texts import at_least, listed
+from studies.texts import at_least, listed, two_digits
 
 # The error at which numbers of terms are compared, the second of `low_rankness.summary`.
 TOLERANCE = 1e-3
@@ -288,13 +288,13 @@ def bounds_table(record: Record) -> Table:
         for what in ("local", "everywhere", "polynomial"):
             provenance.glue(f"rb-{key}-{what}", hardest[what])
         provenance.glue(f"rb-{key}-least", min(row["local"] / row["polynomial"] for row in own))
-        provenance.glue(f"rb-{key}-most", at_least(max(row["local"] / row["polynomial"] for row in own)))
+        provenance.glue(f"rb-{key}-most", two_digits(max(row["local"] / row["polynomial"] for row in own)))
         provenance.glue(f"rb-{key}-rank-least", min(row["rank"] / row["polynomial"] for row in own))
     poles = [row for row in rows if row["family"] != "waves"]
     for key in ("local", "everywhere"):
         beside = [row[key] / row["polynomial"] for row in poles]
         provenance.glue(f"rb-{key}-least", min(beside))
-        provenance.glue(f"rb-{key}-most", at_least(max(beside)))
+        provenance.glue(f"rb-{key}-most", two_digits(max(beside)))
     for key, digits in (("condition", ".0f"), ("proved", "d"), ("rank", "d")):
         provenance.glue(f"rb-least-{key}", listed([f"{entry[key]:{digits}}" for entry in n["least"]]))
     header = ["family", "height or shift", "condition number", "distance", "bound, least value only"]

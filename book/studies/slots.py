@@ -34,6 +34,8 @@ BLOCK = 12
 # Symbols on which exact methods are timed, and every how many a rate is judged: their cost is the same on each.
 TIMED, JUDGED = 2, 5
 SLOT, FRAME = 14, 280
+# Symbols from one exact filter to the next between which filters may be linear in time, and the error they may have.
+STEPS, _ERROR = (12, 8, 6, 4, 3, 2), 1e-3
 # Matrices on which the NumPy loop is timed, and at which the error over a frame is measured.
 LOOPED = 2_000
 WALKING, DRIVING = 3 / 3.6, 30 / 3.6  # m/s
@@ -153,14 +155,14 @@ class Slot:
         self.middle = self.H[:, middles.clamp_max(len(self.f) - 1)].flatten(0, 1).contiguous()
         self.held = self.task.memory(len(self.H), len(middles), shape=self.H.shape[2:])
 
-    def fit(self) -> nm.Surrogate:
-        """Fit one map from the channel on the grid."""
+    def fit(self, start: nm.Surrogate | None = None) -> nm.Surrogate:
+        """Fit one map from the channel on the grid, perhaps from the pieces of the slot before."""
         family = nm.families.from_grid([self.t, self.f], self.H, names=("time", "frequency"), units=("s", "Hz"))
-        return nm.fit(nm.Problem(family, self.task.operation), tol=self.tol, progress=False)
+        return nm.fit(nm.Problem(family, self.task.operation), tol=self.tol, start=start, progress=False)
 
-    def mapped(self) -> nm.Surrogate:
+    def mapped(self, start: nm.Surrogate | None = None) -> nm.Surrogate:
         """Fit one map, and evaluate it at all symbols and tones."""
-        surrogate = self.fit()
+        surrogate = self.fit(start)
         surrogate.grid(self.t, self.f, out=self.out[0] if self.task.receives else tuple(self.out))
         return surrogate
 
@@ -168,6 +170,14 @@ class Slot:
         """Solve for the middle tone of every block and symbol, and write each result to all tones of its block."""
         self.task.exact(self.middle, [x.flatten(0, 1) for x in self.held])
         spread_out(self.held, self.out)
+
+    def fill_still(self) -> None:
+        """Solve for every tone of the middle symbol, and write each result to all symbols."""
+        at = len(self.H) // 2
+        self.task.exact(self.H[at], [x[at] for x in self.out])
+        for x in self.out:
+            x[:at] = x[at]
+            x[at + 1 :] = x[at]
 
     def solve(self, symbols: int) -> None:
         """Solve every tone of the first symbols exactly."""
@@ -202,19 +212,29 @@ def slot(
     tones: int | None = None,
     timed: int = TIMED,
 ) -> Row:
-    """Time a fit and its evaluation over a slot beside exact methods and one solve for each block and symbol."""
-    t, f = channel.times[:, 0], channel.frequencies[:tones, 0]
-    own, found = Slot(task, t, f, on_grid(channel, t, f), tol), []
-    lost, lost_held = own.lost(lambda: found.append(own.mapped()), own.fill_held)
+    """Time a fit and its evaluation over a slot beside exact methods, and beside what is held.
+
+    That is one solve for each block and symbol, or one for each tone and the slot. The channel has two slots: the
+    second is timed, by itself and from the pieces of the first, where time counts from the first symbol of each.
+    """
+    t, f, found = channel.times[:SLOT, 0], channel.frequencies[:tones, 0], []
+    before, own = (Slot(task, t, f, on_grid(channel, own, f), tol) for own in channel.times[:, 0].split(SLOT))
+    start = before.fit()
+    del before
+    lost, lost_held, lost_still = own.lost(lambda: found.append(own.mapped()), own.fill_held, own.fill_still)
     exact = "Cholesky" if task.receives else "Gram"
-    candidates = {"map": own.mapped, exact: lambda: own.solve(timed), "held": own.fill_held}
+    candidates = {"map": own.mapped, exact: lambda: own.solve(timed), "held": own.fill_held, "still": own.fill_still}
+    candidates["again"] = lambda: found.append(own.mapped(start))
     if task.receives:
         candidates["Sionna"] = lambda: own.solve_by_sionna(timed)
     timings = compare(candidates, rounds=rounds)
     row = counts(name, found[0], len(t) * len(f)) | {"conditions": timings.conditions}
     row |= {"lost": lost, "lost, held": lost_held, "held solves": len(own.middle)}
-    for key in candidates.keys() - {"map"}:
-        row[key] = timings.ratio(key, "map").times(1 if key == "held" else len(t) / timed)
+    row |= {"lost, still": lost_still, "still solves": len(f), "solves again": found[-1].report.exact_solves}
+    row["holds time"] = all(len(piece.nodes[0]) == 1 for piece in found[0].pieces)
+    for key in candidates.keys() - {"map", "again"}:
+        row[key] = timings.ratio(key, "map").times(1 if key in ("held", "still") else len(t) / timed)
+    row["again"] = timings.ratio(exact, "again").times(len(t) / timed)
     return row
 
 
@@ -237,7 +257,7 @@ def slots(tasks: Sequence[str] = tuple(TASKS), spreads: Sequence[float] = SPREAD
     """A slot at walking pace, for every task, delay spread and pattern of the users' antennas."""
     rows, tones = [], setting.get("tones") or 3276
     for task, omni in itertools.product((TASKS[name] for name in tasks), (False, True)):
-        drawn = task.channel(1e-9, omni, speed=WALKING, symbols=SLOT, subcarriers=tones)
+        drawn = task.channel(1e-9, omni, speed=WALKING, symbols=2 * SLOT, subcarriers=tones)
         for spread in spreads:
             name = f"{task.name}, {spread * 1e9:g} ns, {'omni' if omni else 'directional'}"
             row = slot(task, spread_over(drawn, spread / 1e-9), name, **setting)
@@ -343,6 +363,41 @@ class Frame:
                 surrogate.grid(moments, self.f, out=out[0] if self.task.receives else out)
         return surrogates
 
+    def between(self, step: int, tones: int = 64) -> Row:
+        """Return the error of filters that are linear in time between exact ones, and the share of the rate lost.
+
+        Args:
+            step: Symbols from one exact filter to the next.
+            tones: At how many tones, evenly; at all symbols.
+        """
+        f = self.f[:: max(1, len(self.f) // tones)]
+        H = on_grid(self.channel, self.t[: (len(self.t) - 1) // step * step + 1], f)
+        (exact,) = self.task.memory(*H.shape[:2], shape=self.shape)
+        self.task.exact(H.flatten(0, 1), [exact.flatten(0, 1)])
+        found = exact.clone()
+        for start in range(0, len(H) - 1, step):
+            for k in range(1, step):
+                found[start + k] = torch.lerp(exact[start], exact[start + step], k / step)
+        error = torch.linalg.matrix_norm(found - exact) / torch.linalg.matrix_norm(exact)
+        own, best = (self.task.rate(H.flatten(0, 1), [x.flatten(0, 1)]) for x in (found, exact))
+        error = float(error.double().square().mean().sqrt())
+        return {"linear step": step, "linear error": error, "linear lost": 1 - own / best}
+
+    def fill_between(self, H: Sequence[Tensor], step: int, ends: Sequence[Tensor]) -> None:
+        """Solve for symbols H, all but the first of them, and write what is linear in time between each and the next.
+
+        Args:
+            H: One symbol for each ``step``, and one more.
+            step: Symbols from one to the next.
+            ends: Memory for the filters of two of them.
+        """
+        for x in H[1:]:
+            self.task.exact(x, [ends[1]])
+            real = [torch.view_as_real(end) for end in ends]
+            out = [(k / step, torch.view_as_real(self.out[0][k])) for k in range(step)]
+            threads.each(lambda part, real=real: torch.lerp(*real, part[0], out=part[1]), out)
+            ends = ends[::-1]
+
     def judged(self, surrogates: Sequence[nm.Surrogate], sample: int) -> Row:
         """Return errors and the share of the rate lost, beside exact results at random symbols and tones."""
         generator, errors, rates = torch.Generator().manual_seed(1), [], []
@@ -376,7 +431,8 @@ def frame(
 
     Fits are timed for the first spans, exact methods on some symbols, the NumPy loop on some matrices, and a copy of
     the output on one slot; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
-    nodes and its checks.
+    nodes and its checks. Filters that are linear in time between exact ones have as many symbols from one to the next
+    as leave the error below `_ERROR`.
     """
     t, f, task, exact = own.t, own.f, own.task, "Cholesky" if own.task.receives else "Gram"
     with peak() as grown:
@@ -391,9 +447,17 @@ def frame(
         "NumPy loop": lambda: task.loop(alone),
         "copy": lambda: [x.copy_(y) for x, y in zip(own.out, source)],
     }
+    tried = (own.between(step) for step in STEPS if task.receives)
+    linear = next((found for found in tried if found["linear error"] <= _ERROR), {})
+    if linear:
+        step, ends = linear["linear step"], [torch.zeros_like(own.out[0][0]) for _ in range(2)]
+        symbols = on_grid(own.channel, t[: timed * step + 1 : step], f)
+        candidates["linear"] = lambda: own.fill_between(symbols, step, ends)
     timings = compare(candidates, rounds=rounds, warm_up=0)
     part = len(own.starts[:fits]) / len(own.starts)
-    row = counts(name, surrogates[0], len(t) * len(f)) | own.judged(surrogates, looped)
+    row = counts(name, surrogates[0], len(t) * len(f)) | own.judged(surrogates, looped) | linear
+    if linear:
+        row["linear"] = timings.ratio("linear", "map").times(part * len(t) / (step * timed))
     return row | {
         "solves": sum(x.report.exact_solves for x in surrogates),
         "met": all(x.report.met for x in surrogates),

@@ -20,7 +20,7 @@ from neumatc import linalg
 from studies import figures, practice, precoders, provenance, receivers, tones
 from studies.provenance import Record, Table
 from studies.solvers import svd_by_gram
-from studies.texts import at_least, between, spread
+from studies.texts import at_least, between, listed, side, spread
 
 Row = dict[str, object]
 
@@ -28,6 +28,8 @@ Row = dict[str, object]
 ROUNDING = 1e-6
 # The record that the chapter shows, and the residual of its maps.
 SURVEY, TOL = "wireless_precoders", 1e-2
+# How many times as fast as NumPy the paper reports its decomposition to be.
+PAPER = 10
 # Noise power per receive antenna over the total transmit power.
 NOISE = 0.1
 STREAMS, USERS = 4, 8
@@ -35,7 +37,7 @@ STREAMS, USERS = 4, 8
 PANEL = {"user_antennas": (2, 4, 2), "direction": "downlink"}
 MODELS, DELAYS = ("A", "C", "D"), (30e-9, 100e-9, 300e-9, 1000e-9)
 PATTERNS = {"directional": "38.901", "omni": "omni"}
-# Solves of 5G practice: one for each resource block of 12 tones.
+# Tones of a resource block. One precoder for each is finer than 5G allows: `studies.precoding_groups`.
 BLOCK = 12
 # Every so many tones are judged by their rate; steps are taken between all.
 EVERY = 4
@@ -408,13 +410,43 @@ def paper_table(closed: Record, pieces: Record, trained: Record, timed: Record) 
     return Table(["leading vectors", "error", *over], rows)
 
 
+def paper_sentences(closed: Record, pieces: Record) -> str:
+    """Say whether the paper's factor over NumPy is reached, by quartiles, after the fit and with it, for each channel.
+
+    Args:
+        closed, pieces: As for `paper_table`.
+    """
+    words = "reached", "not reached", "not decided"
+    own = {f"{1e9 * delay:.0f} ns": f"C{1e9 * delay:.0f}" for delay in (30e-9, 100e-9)}
+    over = {at: closed.numbers["svd"][key]["faster"]["NumPy loop"] for at, key in own.items()}
+    ways = {
+        ("In closed form", "after the fit"): {at: x["map, orthonormal"] for at, x in over.items()},
+        ("In closed form", "with the fit counted"): {at: x["fit and map, orthonormal"] for at, x in over.items()},
+    }
+    found = {e["name"].removeprefix("SVD CDL-C, "): e for e in pieces.numbers["svd"] if "CDL-C" in e["name"]}
+    for when, key in (("after the fit", "after"), ("with the fit counted", "with the fit")):
+        ways["In pieces", when] = {at: e[f"NumPy loop: {key}"] for at, e in found.items()}
+    told: dict[str, list[str]] = {}
+    for (way, when), ratios in ways.items():
+        told.setdefault(way, []).append(f"{when} it is {_reached(ratios, words)}")
+    return " ".join(f"{way} {', and '.join(parts)}." for way, parts in told.items())
+
+
+def _reached(ratios: dict[str, Sequence[float]], words: Sequence[str]) -> str:
+    """Say where ratios are above the paper's, by `texts.side`; one that was refused is not decided."""
+    by_word: dict[str, list[str]] = {}
+    for at, ratio in ratios.items():
+        by_word.setdefault(side([x / PAPER for x in ratio], *words), []).append(at)
+    return ", ".join(f"{word} at {listed(places)}" for word, places in by_word.items())
+
+
 def glue(record: Record) -> None:
     """Glue what the text says of the channels, the streams and the users."""
     rows, numbers = record.numbers["channels"], record.numbers
     good, short = met(rows), [row for row in rows if row["delay"] <= 3e-7]
 
     def most(some: Sequence[Row], way: str, key: str = "linear") -> str:
-        return f"{at_least(max(row[key][way] for row in some), 1):.0e}"
+        return lost_text(max(row[key][way] for row in some))
 
     for key, value in {
         "channels": len(rows),
@@ -426,12 +458,13 @@ def glue(record: Record) -> None:
         "unmet-lost": most(rows, MAP),
         "spans": percents(row["linear"][way] for row in good for way in SPANS),
         "spans-all": percents(row["linear"][way] for row in rows for way in SPANS),
-        "joint-spans": max((most(short, way, "joint") for way in SPANS), key=float),
+        "joint-spans": lost_text(max(row["joint"][way] for row in short for way in SPANS)),
         "map": most(good, MAP),
         "spline": most(good, SPLINE),
         "held": most(good, HELD),
         "blocks-short": most(short, BLOCKS),
         "blocks-long": most(rows, BLOCKS),
+        "blocks-wins": blocks_sentence(rows),
         "turned": most(good, TURNED),
         "spline-wins": sum(row["linear"][SPLINE] <= max(row["linear"][MAP], ROUNDING) for row in rows),
         "steps": steps_sentence(rows),
@@ -468,11 +501,18 @@ def steps_sentence(rows: Sequence[Row]) -> str:
     )
 
 
+def blocks_sentence(rows: Sequence[Row]) -> str:
+    """Say on which channels one precoder for each resource block loses less than a map that met its tolerance."""
+    wins = [name(row) for row in met(rows) if row["linear"][BLOCKS] < max(row["linear"][MAP], ROUNDING)]
+    where = f"on {listed(wins)}" if wins else "on none"
+    return f"One for each block loses less than the map {where} of the {len(met(rows))} channels."
+
+
 def single_sentence(rows: Sequence[Row]) -> str:
     """Say what maps of one stream lose, and from how many solves."""
     solves = [row["solves"] for row in rows]
-    lost = at_least(max(row["lost"][MAP] for row in rows), 1)
-    return f"The map takes {min(solves)} to {max(solves)} decompositions and loses at most {lost:.0e}."
+    lost = lost_text(max(row["lost"][MAP] for row in rows))
+    return f"The map takes {min(solves)} to {max(solves)} decompositions and loses at most about {lost}."
 
 
 def sphere_sentence(rows: Sequence[Row]) -> str:
@@ -518,12 +558,12 @@ def check_paper(closed: Record, pieces: Record, trained: Record) -> None:
         closed, pieces, trained: As for `paper_table`.
     """
     assert trained.numbers["timed_svd"][0]["error"] > 0.1, "the trained map is of no use"
-    faster = closed.numbers["svd"]["C30"]["faster"]
-    assert not faster["NumPy loop"]["map, orthonormal"][1] <= 10, "reached in closed form after the fit"
-    assert not faster["Gram matrix"]["map, orthonormal"][1] >= faster["NumPy loop"]["map, orthonormal"][1], "less left"
+    for channel in ("C30", "C100"):
+        faster = closed.numbers["svd"][channel]["faster"]
+        for way in ("map, orthonormal", "fit and map, orthonormal"):
+            assert not faster["Gram matrix"][way][1] >= faster["NumPy loop"][way][1], "less is left"
     for entry in pieces.numbers["svd"]:
         if "CDL-C" in entry["name"]:
-            assert not entry["NumPy loop: after"][1] <= 10, "reached in pieces after the fit"
             assert not entry["Gram: with the fit"][1] >= entry["NumPy loop: with the fit"][1], "less is left"
             if SPLINE in entry["interpolation"]:
                 other = entry["interpolation"][SPLINE]["Gram: with the fit"][1]
@@ -538,7 +578,7 @@ def check_channels(rows: Sequence[Row]) -> None:
         assert abs(row["rate"] / row["linear_rate"] - 1) < ROUNDING, "singular vectors: both receivers agree"
         assert all(joint[way] < joint[HELD] for way in (SPLINE, LINEAR, GEODESIC, *good)), "less than holding"
         assert min(linear[way] for way in SPANS) > linear[HELD], "the order turns round"
-        assert all(linear[way] < linear[HELD] for way in (SPLINE, *good)), "map and spline lose less than what is held"
+        assert all(linear[way] < linear[HELD] for way in (SPLINE, *good)), "less than holding, equally many"
         assert linear[SPLINE] <= max(linear[MAP], ROUNDING), "the spline is the better one, or as good, if told"
         assert abs(linear[TURNED] - joint[LINEAR]) < 0.5 * joint[LINEAR] + ROUNDING, "turned, as with the joint one"
         assert min(step[way] for way in (RETURNED, HELD, GEODESIC)) > 0.9, "they jump"

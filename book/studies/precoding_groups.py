@@ -1,0 +1,180 @@
+"""Precoders that 5G allows: constant within a group of two or four resource blocks, or over the whole allocation.
+
+TS 38.214, 5.1.2.3: the receiver may assume one precoder within a *precoding resource block group*. How a base station
+finds it is left open. Here it is that of the group's middle tone; of the whole band also that of the mean Gram matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from studies import practice, precoders, receivers, tones
+from studies import wireless_precoding as study
+from studies.provenance import Record, Table, glue
+from studies.texts import between
+
+# Resource blocks of a group: the first is finer than 5G allows, None is the whole band.
+SIZES = {"one block": 1, "two blocks": 2, "four blocks": 4, "whole band": None}
+MEAN = "whole band, mean Gram matrix"
+FINE, FINEST, COARSE, WHOLE = SIZES
+# The normal cyclic prefix at 30 kHz, in seconds: 144 of 2,048 samples of a symbol.
+PREFIX = 144 / 2048 / 30e3
+# The longest delay spread of which the text says that it is no stress test.
+MODERATE = 3e-7
+
+
+def size_of(name: str, count: int) -> int:
+    """Return the tones of a group, in a band of so many tones.
+
+    Example:
+        >>> size_of("two blocks", 3276), size_of("whole band", 3276)
+        (24, 3276)
+    """
+    blocks = SIZES[name]
+    return count if blocks is None else min(blocks * study.BLOCK, count)
+
+
+def lost(judged: Tensor, best: Tensor, groups: dict[str, Tensor], rate: Callable[..., Tensor]) -> dict[str, float]:
+    """Return the part of the rate that precoders of groups lose.
+
+    Args:
+        judged: Channels of every `EVERY`-th tone, in double precision.
+        best: Their exact precoders.
+        groups: Precoders (N, n, k) of all tones, by name.
+        rate: Channels, precoders -> (B,).
+    """
+    most = rate(judged, best).mean()
+    return {name: float(1 - rate(judged, V[:: study.EVERY]).mean() / most) for name, V in groups.items()}
+
+
+def streams(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.Row:
+    """Return what groups lose on one channel with four streams to one user, as ``joint`` and ``linear``.
+
+    Besides ``latest``: the delay of the last path, in seconds.
+    """
+    channel = study.drawn(*case, subcarriers, seed)
+    H = channel(channel.frequencies)
+    judged = H[:: study.EVERY].to(torch.complex128)
+    groups = {name: practice.group_precoders(H, study.STREAMS, size_of(name, len(H))) for name in SIZES}
+    groups[MEAN] = precoders.of_mean_gram(H, study.STREAMS)
+    best = precoders.by_gram(judged, study.STREAMS).value
+    rates = {"joint": practice.precoded_rate, "linear": study.linear_rate}
+    found = {
+        key: lost(judged, best, groups, lambda A, V, rate=rate: rate(A, V, study.NOISE)) for key, rate in rates.items()
+    }
+    return study.placed(case) | found | {"latest": float(channel.delays.max())}
+
+
+def users(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.Row:
+    """Return what groups lose on one channel with regularised zero forcing for eight users, as ``lost``."""
+    channel = study.drawn(*case, subcarriers, seed, user_antennas=1, users=study.USERS)
+    H, loading = channel(channel.frequencies), study.USERS * study.NOISE
+    judged = H[:: study.EVERY].to(torch.complex128)
+    counts = {name: -(-len(H) // size_of(name, len(H))) for name in SIZES}
+    groups = {name: precoders.regularised(receivers.held(H, loading, count).value) for name, count in counts.items()}
+    best = precoders.regularised(tones.lmmse(judged, loading))
+    return study.placed(case) | {"lost": lost(judged, best, groups, lambda A, V: study.users_rate(A, V.to(A)))}
+
+
+def fill(record: Record, delays: Sequence[float], *, subcarriers: int) -> None:
+    """Record ``groups``: ``channels`` and ``users``, a row for each channel of the survey, and ``counts`` of groups."""
+    rows = {
+        key: [of(case, subcarriers, record.seed) for case in study.cases(models, delays)]
+        for key, (of, models) in {"channels": (streams, study.MODELS), "users": (users, "C")}.items()
+    }
+    counts = {name: -(-subcarriers // size_of(name, subcarriers)) for name in SIZES}
+    record.numbers["groups"] = rows | {"counts": counts}
+
+
+def lines(record: Record) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the name of each channel, and what groups lose there with a linear receiver."""
+    for row in record.numbers["groups"]["channels"]:
+        yield study.name(row), row["linear"]
+    for row in record.numbers["groups"]["users"]:
+        yield f"eight users, {study.name(row)}", row["lost"]
+
+
+def table(record: Record) -> Table:
+    """Tabulate the part of the rate that groups lose, a line for each channel."""
+    heads = [f"{name} ({count:,})" for name, count in record.numbers["groups"]["counts"].items()]
+    shown = (*SIZES, MEAN)
+    rows = [[name, *(study.lost_text(own[x]) if x in own else "" for x in shown)] for name, own in lines(record)]
+    return Table(["channel", *heads, MEAN], rows)
+
+
+def most(record: Record, name: str, longest: float = MODERATE, part: str = "channels") -> str:
+    """Return the largest part of the rate that groups of a size lose with a linear receiver, as the table has it."""
+    rows = (row for row in record.numbers["groups"][part] if row["delay"] <= longest)
+    values = [row["lost" if part == "users" else "linear"][name] for row in rows]
+    return study.lost_text(max(values))
+
+
+def times_more(record: Record) -> str:
+    """Return how many times what one precoder for each block loses is lost by groups of two, up to `MODERATE`."""
+    rows = [row["linear"] for row in record.numbers["groups"]["channels"] if row["delay"] <= MODERATE]
+    ratios = [row[FINEST] / row[FINE] for row in rows if row[FINE] > study.ROUNDING]
+    return f"{between(min(ratios), max(ratios), '.2g')} times" if ratios else "no more than rounding"
+
+
+def late(record: Record) -> str:
+    """Say which delay spreads have paths that come after the normal cyclic prefix."""
+    found = record.numbers["groups"]["channels"]
+    late = sorted({row["delay"] for row in found if row["latest"] > PREFIX})
+    if not late:
+        return "No path comes after the normal cyclic prefix of 5G at 30 kHz."
+    first = [row["latest"] for row in found if row["delay"] == late[0]]
+    last = [row["latest"] for row in found if row["delay"] == late[-1]]
+    ends = " and ".join(
+        f"{between(1e6 * min(x), 1e6 * max(x), '.2g')} µs at {1e9 * d:,.0f} ns"
+        for d, x in dict(zip((late[0], late[-1]), (first, last))).items()
+    )
+    return (
+        f"From a delay spread of {1e9 * late[0]:,.0f} ns on the latest paths come after the normal cyclic prefix of 5G "
+        f"at 30 kHz, which is {1e6 * PREFIX:.2f} µs: they come {ends}, by the model."
+    )
+
+
+def glue_all(record: Record) -> None:
+    """Glue what the text says of groups."""
+    counts, longest = record.numbers["groups"]["counts"], max(study.DELAYS)
+    for key, name in {"fine": FINE, "two": FINEST, "four": COARSE, "whole": WHOLE, "mean": MEAN}.items():
+        if name in counts:
+            glue(f"wp-groups-{key}", counts[name])
+            glue(f"wp-groups-users-{key}-long", most(record, name, longest, "users"))
+            glue(f"wp-groups-users-{key}-short", most(record, name, part="users"))
+        glue(f"wp-groups-{key}-short", most(record, name))
+        glue(f"wp-groups-{key}-long", most(record, name, longest))
+    glue("wp-groups-times", times_more(record))
+    glue("wp-late", late(record))
+
+
+def check(record: Record) -> None:
+    """Assert what the text says of groups in words; a band of the smoke profile has too few of them."""
+    found = record.numbers["groups"]
+    if record.profile == "smoke":
+        return
+    for row in found["channels"]:
+        own = row["linear"]
+        assert own[FINE] <= max(own[FINEST], study.ROUNDING), "a finer group loses less"
+        assert own[FINEST] <= max(1.05 * own[COARSE], study.ROUNDING), "a finer group loses less"
+        assert own[MEAN] < 1.1 * own[WHOLE], "of the whole band the mean Gram matrix is the better choice, or as good"
+        assert row["joint"][COARSE] < max(own[COARSE], study.ROUNDING), "a joint receiver loses less"
+        if row["delay"] < MODERATE:
+            assert own[FINEST] < 0.005, "over short delays groups cost little"
+        if row["delay"] > MODERATE:
+            assert own[COARSE] > 0.01, "over long ones per cents"
+        if row["delay"] <= MODERATE:
+            assert own[WHOLE] > own[COARSE], "the whole band loses most"
+            assert (row["latest"] > PREFIX) == (row["delay"] == MODERATE), "late paths begin there"
+    moderate = [row for row in found["channels"] if row["delay"] <= MODERATE]
+    assert max(moderate, key=lambda row: row["linear"][FINEST])["model"] == "D", "the larger ones have a line of sight"
+    assert max(moderate, key=lambda row: row["linear"][COARSE])["model"] == "D", "the larger ones have a line of sight"
+    one = {study.name(row): row["linear"] for row in found["channels"]}
+    for row in found["users"]:
+        own, alone = row["lost"], one[study.name(row)]
+        assert own[FINEST] > alone[FINEST] and own[COARSE] > alone[COARSE], "several users lose more"
+        assert row["delay"] <= MODERATE or own[FINEST] > 0.01, "several users lose per cents over long delays"
+        assert own[FINE] < own[FINEST] < own[COARSE] < own[WHOLE], "several users: the finer the better"
