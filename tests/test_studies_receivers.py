@@ -569,3 +569,20 @@ def test_a_peer_that_refuses_says_why():
     assert "`solves`: expected at least 4" in rows[0].refused and math.isnan(rows[0].loss)
     assert rows[1].refused == "" and rows[1].solves == 3
     assert_raises(ValueError, ["`noise`", "above 0"], lambda: receivers.compared(H, 0.0, 3))
+    assert_raises(ValueError, ["`calls`"], lambda: receivers.compared(H, NOISE, 3, calls=0))
+    assert_raises(ValueError, ["`every`"], lambda: receivers.compared(H, NOISE, 3, every=0))
+
+
+@pytest.mark.parametrize("calls", [1, 4])
+def test_peers_are_called_as_often_as_asked_and_judged_at_some_tones(calls):
+    H, called = band(), []
+
+    def peer(*arguments):
+        called.append(arguments)
+        return receivers.held(*arguments)
+
+    (row,) = receivers.compared(H, NOISE, 8, {"held": peer}, calls=calls, every=5)
+    assert len(called) == calls and all(len(H) == N for H, *_ in called), "a peer sees the whole band"
+    W = receivers.held(H, NOISE, 8)
+    assert row.error == pytest.approx(error(tones.Filters(W.value[::5], 8), H[::5]), rel=1e-10)
+    assert row.error != pytest.approx(error(W, H), rel=1e-3)

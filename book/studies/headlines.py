@@ -216,6 +216,20 @@ HEADLINES = (
         "timing",
     ),
     Headline(
+        "wireless-inversion-solves",
+        "exact solves of the map of filters, eight streams, 30 ns",
+        "wireless_inversion/bands/0/solves",
+        "count",
+        SOLVES,
+    ),
+    Headline(
+        "wireless-inversion-blocks",
+        "rate that one filter for each block loses, eight streams, 30 ns",
+        "wireless_inversion/bands/0/ways/one for each block/loss",
+        within=SINGLE,
+        floor=ROUNDING,
+    ),
+    Headline(
         "wireless-precoding-solves",
         "exact solves of the map of vectors, CDL-C at 100 ns",
         "wireless_precoding/ladder/solves/0",

@@ -26,8 +26,6 @@ from studies.tones import Filters
 
 # Part of the delays whose energy decides where the window of `dft` lies.
 _CORE = 0.75
-# How often `compared` calls each peer.
-_CALLS = 3
 
 
 def cholesky(H: Tensor, noise: float, solves: int | None = None) -> Filters:
@@ -260,7 +258,7 @@ class Row(NamedTuple):
         error: Relative error in the Frobenius norm over the band, against exact receivers in double precision.
         worst: That of the worst tone.
         loss: Part of the mean sum rate that is lost.
-        seconds: The shortest of a few calls. Ratios to show come from `studies.benchmark.compare`.
+        seconds: The shortest call. Ratios to show come from `studies.benchmark.compare`.
         refused: Why there are no numbers, or nothing.
     """
 
@@ -274,7 +272,13 @@ class Row(NamedTuple):
 
 
 def compared(
-    H: Tensor, noise: float, solves: int, peers: dict[str, Callable[[Tensor, float, int], Filters]] = PEERS
+    H: Tensor,
+    noise: float,
+    solves: int,
+    peers: dict[str, Callable[[Tensor, float, int], Filters]] = PEERS,
+    *,
+    calls: int = 3,
+    every: int = 1,
 ) -> list[Row]:
     """Run peers with the same number of exact solves, or at most that, on one band.
 
@@ -285,36 +289,40 @@ def compared(
         noise: s, the power of the noise, above zero.
         solves: Exact solves that each may take.
         peers: By name. Default: all receivers.
+        calls: How often each is called, at least once; one is enough for errors.
+        every: Only every so many tones are judged, the first among them. Take a number that has no divisor in common
+            with the size of groups of tones: what is held errs most at their edges.
 
     Returns:
         One row for each peer, in their order. A peer that cannot work with this channel or so few solves, or that is
         not installed, has NaN and its message.
 
     Raises:
-        ValueError: For NaN or Inf in H, or a noise that is not above zero.
+        ValueError: For NaN or Inf in H, a noise that is not above zero, or ``calls`` or ``every`` below 1.
     """
     solves, noise = tones.budget(H, solves), checks.number("noise", noise, above=0)
-    wide = tones.read(H, slice(None)).to(torch.complex128)
+    calls, every = checks.integer("calls", calls, 1), checks.integer("every", every, 1)
+    wide = tones.read(H, slice(None))[::every].to(torch.complex128)
     exact = tones.lmmse(wide, noise)
     best = float(nm.wireless.sum_rate(wide, exact, noise).mean())
     rows = []
     for name, peer in peers.items():
         try:
-            value, count, seconds = _timed(peer, H, noise, solves)
+            value, count, seconds = _timed(calls, peer, H, noise, solves)
         except (ValueError, ImportError) as refusal:
             rows.append(Row(name, 0, *4 * [math.nan], str(refusal)))
             continue
-        W = value.to(torch.complex128)
+        W = value[::every].to(torch.complex128)
         errors, sizes = (torch.linalg.vector_norm(x.flatten(1), dim=1) for x in (W - exact, exact))
         loss = 1 - float(nm.wireless.sum_rate(wide, W, noise).mean()) / best
         rows.append(Row(name, count, float(errors.norm() / sizes.norm()), float((errors / sizes).max()), loss, seconds))
     return rows
 
 
-def _timed(peer: Callable[..., Filters], *arguments: object) -> tuple[Tensor, int, float]:
-    """Return what a peer returns, and the shortest time of a few calls."""
+def _timed(calls: int, peer: Callable[..., Filters], *arguments: object) -> tuple[Tensor, int, float]:
+    """Return what a peer returns, and the shortest time of some calls."""
     times = []
-    for _ in range(_CALLS):
+    for _ in range(calls):
         start = time.perf_counter()
         result = peer(*arguments)
         times.append(time.perf_counter() - start)

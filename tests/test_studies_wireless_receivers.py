@@ -1,0 +1,289 @@
+"""Maps of receivers beside their peers: counts of solves, errors, times, and words that follow from records."""
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import gaussian
+
+from studies import figures, receivers, tones
+from studies import wireless_receivers as study
+from studies.provenance import Record, plain
+from studies.texts import UNTOLD
+
+FAST, EVEN, SLOW, UNKNOWN = [3.0, 4.0, 5.0], [0.9, 1.0, 1.1], [0.4, 0.5, 0.6], [math.nan] * 3
+TONES = 96
+CONDITIONS = {"refused": "", "date": "2026-11-29", "rounds": 5, "threads": 1, "attempts": 1, "processor": "x"}
+CONDITIONS |= {"load_before": 0.1, "load_during": 0.01}
+
+
+def way(error, solves=100, refused=""):
+    return {"solves": solves, "error": error, "worst": error, "loss": error**2, "refused": refused}
+
+
+def ways_of(band, everything):
+    """What a map and its peers do on a band: the map loses a little, blocks the more the longer the delays."""
+    eight = band.task == study.EIGHT
+    found = {
+        study.MAP: 1e-2,
+        study.BLOCKS: (0.05 if band.omni else 0.04) * (band.spread / study.NOMINAL) ** 1.1,
+        study.HELD: 0.2,
+    }
+    found |= {study.LINEAR: 0.05, study.CUBIC: 5e-3, study.DFT: 0.1, study.NEIGHBOUR: 1e-3 if eight else 0.1}
+    if everything:
+        found |= dict.fromkeys(study.BLIND, 0.3) | {study.CHOLESKY: 1e-6, study.SIONNA: 1e-6, study.WINDOW: 6e-3}
+        found |= {study.LAURENT: 0.2, study.QR: math.nan, study.GRAM: 0.1}
+    rows = {name: way(error) for name, error in found.items()}
+    rows[study.BLOCKS]["solves"] = 273
+    if everything:
+        rows[study.QR]["refused"] = "`H`: no determinants above zero"
+    return rows
+
+
+@pytest.fixture
+def record():
+    """A record of the form and the size of the chapter's, in which all is as its text says."""
+    rows, times = [], []
+    for band in study.bands():
+        everything = not band.omni and math.isclose(band.spread, study.ALL)
+        solves = {0: 100, 1: 200, 2: 500, 3: 2000}[study.SPREADS.index(band.spread)]
+        own = {"solves": solves, "met": True, "count": 3276, "ways": ways_of(band, everything)}
+        rows.append(band.entry | own)
+        over = dict.fromkeys((study.CHOLESKY, study.SIONNA, study.BLOCKS, study.CUBIC), SLOW)
+        over |= {study.CHOLESKY: FAST if band.task == study.MANY else SLOW}
+        times.append(band.entry | {"over": over, "conditions": CONDITIONS})
+    numbers = {"bands": rows, "band_times": times, "tols": list(study.TOLS), "rungs": list(study.RUNGS)}
+    found = Record("wireless_inversion", profile="cpu", device="cpu", seed=0, numbers=numbers)
+    steps = {name: way(0.1 / 2**i) for i, name in enumerate(study.ways_up(found, study.MAP))}
+    for i, peer in enumerate(study.STEPPED):
+        base = {study.DFT: 0.9, study.CUBIC: 0.01}.get(peer, 0.1 + 0.01 * i)
+        falls = [0.9, 0.4, 0.5, 0.6, 0.7] if peer == study.DFT else [base / 3**k for k in range(5)]
+        steps |= {name: way(error) for name, error in zip(study.ways_up(found, peer), falls)}
+    over = dict.fromkeys((*steps, study.CHOLESKY, study.SIONNA), EVEN)
+    beside = {name: SLOW if name.startswith((study.CUBIC, study.HELD)) else FAST for name in over}
+    numbers["ladder"] = {task: copy.deepcopy(steps) for task in study.TASKS}
+    numbers["ladder_times"] = {
+        task: {"over": dict(over), "over the map": dict(beside), "conditions": CONDITIONS} for task in study.TASKS
+    }
+    return found
+
+
+def untimed(record):
+    changed = copy.deepcopy(record)
+    refused = CONDITIONS | {"refused": "other work"}
+    for row in [*changed.numbers["band_times"], *changed.numbers["ladder_times"].values()]:
+        row["conditions"] = refused
+        for key in ("over", "over the map"):
+            row[key] = dict.fromkeys(row.get(key, ()), UNKNOWN)
+    return changed
+
+
+# What is computed
+
+
+@pytest.fixture(scope="module")
+def channel():
+    """A smooth channel for two streams: three taps on the grid of a band that is a circle."""
+    t = torch.arange(TONES, dtype=torch.float64)[:, None, None]
+    taps = gaussian(3, 4, 2, dtype=torch.complex128, seed=0)
+    return sum(torch.exp(-2j * math.pi * k * t / TONES) * tap for k, tap in enumerate(taps)).to(torch.complex64)
+
+
+def test_a_map_meets_its_tolerance_and_counts_its_solves(channel):
+    exact = tones.lmmse(channel.to(torch.complex128), study.NOISE)
+    for tol in (0.3, 1e-2):
+        found, met = study.fitted(channel, study.NOISE, tol=tol)
+        error = torch.linalg.vector_norm(found.value - exact) / torch.linalg.vector_norm(exact)
+        assert met and error < tol and 0 < found.solves <= TONES
+
+
+def test_blocks_take_one_solve_for_twelve_tones_whatever_is_asked(channel):
+    found = study.blocks(channel, study.NOISE, 3)
+    assert found.solves == TONES // 12
+    assert torch.equal(found.value, receivers.held(channel, study.NOISE, TONES // 12).value)
+
+
+def test_a_window_that_is_too_large_is_refused_and_its_row_says_so(channel, monkeypatch):
+    monkeypatch.setattr(study, "WIDEST", 20)
+    assert study.window(channel, study.NOISE, 20).solves == 20
+    rows = study.judged_rows(channel, 21, {study.WINDOW: study.peer(study.WINDOW)})
+    assert "at most 20" in rows[study.WINDOW]["refused"] and math.isnan(rows[study.WINDOW]["error"])
+    assert study.both(rows[study.WINDOW]) == "refused"
+
+
+def test_peers_get_the_solves_of_the_map(channel):
+    band = study.Band(study.EIGHT, study.ALL, False)
+    row = study.line(band, channel, every_peer=False)
+    ways = row["ways"]
+    assert row["met"] and row["count"] == TONES and list(ways) == [study.MAP, study.BLOCKS, *study.BESIDE]
+    assert ways[study.MAP]["solves"] == row["solves"] == ways[study.HELD]["solves"] == ways[study.CUBIC]["solves"]
+    assert ways[study.DFT]["solves"] <= row["solves"] and ways[study.BLOCKS]["solves"] == TONES // 12
+    exact = tones.lmmse(channel.to(torch.complex128), study.NOISE)[:: study.EVERY]
+    W = receivers.held(channel, study.NOISE, row["solves"]).value[:: study.EVERY]
+    error = torch.linalg.vector_norm(W - exact) / torch.linalg.vector_norm(exact)
+    assert ways[study.HELD]["error"] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_all_peers_are_run_where_asked(channel):
+    ways = study.line(study.Band(study.EIGHT, study.ALL, False), channel, every_peer=True)["ways"]
+    assert set(ways) == {study.MAP, study.BLOCKS, *receivers.PEERS}
+
+
+def test_steps_of_the_ladder_have_their_solves(channel):
+    steps = study.steps(channel, (0.1,), (24, 12))
+    assert len(steps) == 1 + 2 * len(study.STEPPED)
+    assert steps[study.stepped(study.HELD, 12)](channel, study.NOISE, TONES).solves == TONES // 12
+    assert steps[study.stepped(study.CUBIC, 24)](channel, study.NOISE, TONES).solves == TONES // 24
+    assert steps[study.stepped(study.MAP, 0.1)](channel, study.NOISE, TONES).solves <= TONES
+
+
+def test_the_chapter_at_a_small_size_has_all_that_it_shows():
+    record = Record("wireless_inversion", profile="smoke", device="cpu", seed=0)
+    study.lines(record, (study.SHORT, study.ALL), subcarriers=48)
+    study.ladder(record, subcarriers=48, tols=(0.1,), rungs=(12,))
+    study.line_times(record, subcarriers=48, rounds=1)
+    study.ladder_times(record, subcarriers=48, rounds=1)
+    record.numbers = plain(record.numbers, "numbers")
+    assert len(record.numbers["bands"]) == len(record.numbers["band_times"]) == 8
+    assert all("1 round" in row["conditions"]["refused"] for row in record.numbers["band_times"])
+
+
+# What is shown
+
+
+def test_tables_have_a_line_for_each_band(record):
+    for task in study.TASKS:
+        rows = study.bands_table(record, task).rows
+        assert [row[0] for row in rows[:2]] == ["directional, 30 ns", "directional, 100 ns"] and len(rows) == 8
+        assert rows[0][2] == "1e-02 / 1e-04"
+    assert len(study.times_table(record).rows) == 16
+    assert study.times_table(record).rows[0][2] == "0.5 (0.4 to 0.6)"
+    assert study.times_table(untimed(record)).rows[0][2] == "not timed"
+    rows = {row[0]: row[1:] for row in study.peers_table(record).rows}
+    assert list(rows) == list(study.every_peer(record, study.EIGHT)["ways"])
+    assert rows[study.QR] == ["", "refused"] * 2 and rows[study.BLOCKS][0] == "273"
+
+
+def test_a_map_that_misses_its_tolerance_is_named(record):
+    record.numbers["bands"][0]["met"] = False
+    assert study.bands_table(record, study.EIGHT).rows[0][1] == "100, not met"
+
+
+def test_in_equal_time_a_peer_has_its_best_step_that_is_no_slower(record):
+    over = record.numbers["ladder_times"][study.EIGHT]["over the map"]
+    names = study.ways_up(record, study.CUBIC)
+    over[names[-1]] = [0.9, 1.0, 1.1]  # perhaps slower: does not count
+    steps = record.numbers["ladder"][study.EIGHT]
+    assert study.within(record, study.EIGHT, study.CUBIC) == steps[names[-2]]
+    assert study.within(record, study.EIGHT, study.LINEAR) is None
+    rows = {row[0]: row[1:] for row in study.equal_time_table(record).rows}
+    assert rows[study.LINEAR] == ["", "slower"] * 2 and rows[study.CUBIC][1] == study.both(steps[names[-2]])
+    assert {row[1] for row in study.equal_time_table(untimed(record)).rows[1:]} == {""}
+    assert {row[2] for row in study.equal_time_table(untimed(record)).rows[1:]} == {"not timed"}
+
+
+@pytest.mark.parametrize("name", ["headline_figure", "rate_figure", "solves_figure", "equal_time_figure"])
+def test_figures_can_be_read(record, name):
+    figures.style()
+    assert figures.faults(getattr(study, name)(record)) == []
+
+
+@pytest.mark.parametrize("name", ["headline_figure", "equal_time_figure"])
+def test_figures_of_refused_times_are_not_drawn(record, name, capsys):
+    getattr(study, name)(untimed(record))
+    assert figures.UNDRAWN in capsys.readouterr().out
+
+
+def test_words_follow_from_the_record(record):
+    found, unknown = dict(study.said(record)), dict(study.said(untimed(record)))
+    assert found["wi-tally-cholesky"].startswith("faster in 8 of 16 problems and slower in 8")
+    assert found["wi-tally-blocks"].startswith("slower in 16 of 16")
+    assert "0.5 (0.4 to 0.6) times as fast on 30 ns" in found["wi-eight-cholesky"]
+    assert found["wi-finer"] == 16 and found["wi-map-lost"] == "1e-04" and found["wi-blocks"] == 273
+    assert found["wi-eight-in-time"].endswith("2 of 6 peers lose less than it: held and cubic spline.")
+    assert unknown["wi-tally-cholesky"] == "not timed" and unknown["wi-eight-in-time"] == UNTOLD
+    assert set(found) == set(unknown)
+    clocks = {key for key in found if found[key] != unknown[key]}
+    assert {"wi-finer", "wi-map-lost", "wi-blocks-long", "wi-eight-blind"}.isdisjoint(clocks)
+
+
+def test_where_no_peer_is_better_in_the_time_of_the_map_it_says_so(record):
+    slow = record.numbers["ladder_times"][study.MANY]["over the map"]
+    slow |= dict.fromkeys(slow, FAST)
+    assert dict(study.said(record))["wi-many-in-time"] == "No peer loses less than the map in its time."
+
+
+# What is asserted
+
+
+def test_a_record_that_is_as_the_text_says_passes(record):
+    study.check(record)
+    study.check(untimed(record))
+
+
+@pytest.mark.parametrize(
+    ("at", "way", "change"),
+    [
+        (0, None, {"met": False}),
+        (0, study.MAP, {"loss": 2e-3}),
+        (0, study.BLOCKS, {"loss": 2e-3}),
+        (2, study.BLOCKS, {"loss": 1e-5}),
+        (3, study.BLOCKS, {"loss": 1e-5}),
+        (0, None, {"solves": 300}),
+        (3, None, {"solves": 900}),
+        (5, study.CUBIC, {"error": 0.06}),
+        (5, study.LINEAR, {"error": 0.3}),
+        (1, study.NEIGHBOUR, {"error": 0.01}),
+        (9, study.NEIGHBOUR, {"error": 1e-3}),
+        (2, study.CHOLESKY, {"error": 1e-2}),
+        (2, study.LAURENT, {"error": 6e-3}),
+        (2, study.QR, {"refused": "", "loss": 0.1}),
+        (2, study.GRAM, {"loss": 1e-9}),
+        (2, study.BLIND[0], {"loss": 1e-3}),
+        (2, study.WINDOW, {"error": 0.1}),
+        (0, study.DFT, {"solves": 3000}),
+        (0, study.DFT, {"refused": "no"}),
+    ],
+)
+def test_a_record_that_refutes_the_text_stops_the_page(record, at, way, change):
+    row = record.numbers["bands"][at]
+    (row if way is None else row["ways"][way]).update(change)
+    with pytest.raises(AssertionError):
+        study.check(record)
+
+
+def test_blocks_that_lose_less_with_omnidirectional_users_stop_the_page(record):
+    first, other = (record.numbers["bands"][i]["ways"][study.BLOCKS] for i in (0, 4))
+    first["loss"], other["loss"] = other["loss"], first["loss"]
+    with pytest.raises(AssertionError, match="directional"):
+        study.check(record)
+
+
+def test_a_map_that_is_faster_than_cholesky_at_long_delays_stops_the_page(record):
+    record.numbers["band_times"][2]["over"][study.CHOLESKY] = FAST
+    with pytest.raises(AssertionError, match="few streams"):
+        study.check(record)
+
+
+def test_a_spline_that_is_seldom_better_stops_the_page(record):
+    for row in record.numbers["bands"][:3]:
+        row["ways"][study.MAP]["error"] = 1e-3
+    with pytest.raises(AssertionError, match="most bands"):
+        study.check(record)
+
+
+@pytest.mark.parametrize(
+    ("peer", "step", "error"), [(study.HELD, 2, 1.0), (study.DFT, -1, 0.3), (study.CUBIC, -1, 0.009)]
+)
+def test_a_ladder_that_refutes_the_text_stops_the_page(record, peer, step, error):
+    name = study.ways_up(record, peer)[step]
+    record.numbers["ladder"][study.MANY][name]["error"] = error
+    with pytest.raises(AssertionError):
+        study.check(record)
+
+
+def test_a_small_record_is_not_judged_by_words_about_a_whole_band(record):
+    small = Record("wireless_inversion", profile="smoke", device="cpu", seed=0, numbers=record.numbers)
+    small.numbers["bands"][0]["ways"][study.MAP]["loss"] = 0.5
+    study.check(small)
