@@ -46,7 +46,7 @@ def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector, still: Seq
     unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubles) else StopReason.STALLED
     report.stop_reason = StopReason.TOLERANCE if report.met else unmet
     _say_what_is_linear(links, inspector.task)
-    _hint_at_periods(snapshots)
+    _hint_at_periods(snapshots, still)
     if not report.met:
         advice.note_pole(inspector.task, snapshots.x, [torch.from_numpy(snapshots.sketch().view(float)).flatten(1)])
     if still:
@@ -121,7 +121,7 @@ def _say_what_is_linear(links: Sequence[Piece], task: Task) -> None:
         task.note(f"the grid does not resolve X near {low:.6g} to {high:.6g}{more} and X is linear between points")
 
 
-def _hint_at_periods(snapshots: Snapshots) -> None:
+def _hint_at_periods(snapshots: Snapshots, still: Sequence[int]) -> None:
     """Say where X is the same at both ends of an axis that was not said to be periodic, and not between them.
 
     At corners alone X may not depend on an axis at all: all pairs of solutions on opposite faces are compared.
@@ -131,7 +131,7 @@ def _hint_at_periods(snapshots: Snapshots) -> None:
         return
     sketch, x = snapshots.sketch(), snapshots.x
     places, varies = {tuple(row): k for k, row in enumerate(x.tolist())}, np.linalg.norm(sketch - sketch[0])
-    for i in np.flatnonzero(~np.array(box.periodic)):
+    for i in set(np.flatnonzero(~np.array(box.periodic)).tolist()) - set(still):
         faced = [(places.get((*at[:i], 1.0, *at[i + 1 :])), k) for at, k in places.items() if at[i] == -1]
         pairs = np.array([pair for pair in faced if pair[0] is not None], int).reshape(-1, 2)
         high, low = sketch[pairs[:, 0]], sketch[pairs[:, 1]]

@@ -91,6 +91,16 @@ def sampled(dtype):
     return nm.fit(nm.Problem(family, nm.Inverse()), tol=1e-3, progress=False)
 
 
+def held(dtype):
+    """A map of two parameters that holds one of them."""
+    family = nm.ParametricMatrix(
+        lambda p: ((4 + 1e-5 * p[:, 1:, None]) * torch.eye(2) + p[:, :1, None].sin()).to(dtype), [0.0] * 2, [1.0] * 2
+    )
+    surrogate = nm.fit(nm.Problem(family, nm.Inverse()), tol=1e-3, progress=False)
+    assert len(surrogate.pieces[0].nodes[1]) == 1
+    return surrogate
+
+
 def unsorted(operation, dtype, extra=0):
     """A random map, whose values are in any order and of any sign, with columns beyond those wanted."""
     k = (operation.rank or 4) + extra
@@ -140,6 +150,7 @@ MAKERS = {
     "log axis": lambda dtype: axes(dtype, tol=1e-2),
     "periodic axis": lambda dtype: axes(dtype, rank=9),
     "samples": sampled,
+    "held axis": held,
     "closed form": fitted(nm.Inverse(), tol=None, rank=6),
     "two layers": lambda dtype: random_surrogate(nm.Inverse(), 3, 3, dtype, d=2),
     "trained": lambda dtype: trained(easy(nm.Inverse(), dtype)),
