@@ -24,7 +24,8 @@ def raised(tasks: Sequence[Task]) -> list[Task]:
 
     What noise does to X is measured, not bounded: X is solved exactly from A + E at a few random parameters, E one draw
     of the error that smoothing leaves in A (``family.floor``), and the residual of that X against A is what a map to
-    the tolerance would have to undercut. The median of these is the floor.
+    the tolerance would have to undercut. The median of these is the floor. Where the noise spares some columns or rows
+    more than others (users near and far), E is as small, over their size, for all.
     """
     goals = [max(task.tol, _floor(task)) for task in tasks]
     return [replace(task, tol=min(goals)) for task in tasks]

@@ -188,6 +188,25 @@ def test_hermitian_and_symmetric_samples_stay_so(kind, shape):
     assert np.abs(found - other).max() <= 1e-13 * np.abs(found).max()
 
 
+@pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_map_serves_strong_users_as_well_as_their_samples_do_beside_one_in_noise(turned):
+    """The fit stops at the floor of those whom the noise spares most: a user in noise does not end it at once."""
+    v = 0.1
+    H = users(0, [300e-9, 100e-9, 100e-9], [30.0, 1.0, 1e-3])
+    A, operation = noisy(H, v), nm.RZF(noise=v) if turned else nm.LMMSE(noise=v)
+    H, A = (np.swapaxes(X, 1, 2) if turned else X for X in (H, A))
+    family = nm.families.from_samples(F, A, noise=v)
+    problem = nm.Problem(family, operation)
+    surrogate = nm.fit(problem, tol=1e-6, progress=False)
+    assert surrogate.report.stop_reason in (nm.StopReason.NOISE, nm.StopReason.TABLE)
+    exact, true = (nm.Problem(one, operation).exact(F).value for one in (family, nm.families.from_samples(F, H)))
+    mapped, exact, true = (np.swapaxes(X, 1, 2) if turned else X for X in (surrogate(F), exact, true))
+    for user in range(2):
+        missed, left = (np.linalg.norm((a - exact)[:, user]) for a in (mapped, true))
+        assert missed < left < 0.3 * np.linalg.norm(true[:, user])
+
+
 # Noise that differs
 
 
