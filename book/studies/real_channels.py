@@ -559,7 +559,9 @@ def check_sizes(record: Record) -> None:
     assert middle(point["rate"][MAP]) > middle(point["rate"][MISMATCHED]), "better than the covariance of any delay"
     check_users(record.numbers["drops"], record.numbers["munich"])
     equal = max(max(point["solves"]) for point in record.numbers["noisy"][SMALL])
-    assert max(row["solves"] for row in record.numbers["drops"]) > equal, "more than with users of equal power"
+    most = max(row["solves"] for row in record.numbers["drops"])
+    assert most > equal, "more than with users of equal power"
+    assert most > tones(record) // 2, "in some drops at all pilots"
     found = record.numbers["irregular"]
     assert all(own["found"] < own["made"] for kind, own in found.items() if kind.endswith("small")), "some are missed"
 
@@ -571,6 +573,8 @@ def check_users(drops: Sequence[dict], munich: Sequence[dict]) -> None:
     assert least[OWN] > 1.5 * max(least[way] for way in _DROPPED.values() if way != OWN), "only the true covariance"
     for row in drops:
         assert row["powers"][int(np.argmin(row["users"][PER_TONE]))] < -10, "pilots far below the noise"
+    near = [middle([middle(row["users"][way]) for row in drops]) for way in (MAP, BY_USER)]
+    assert abs(near[0] - near[1]) < 0.03, "close for the user in the middle"
     for row in (*drops, *munich):
         assert row["sum"][MISMATCHED] < row["sum"][MAP], "better than the covariance of any delay"
         assert "by column" in row["samples"], "users are shrunk apart"
