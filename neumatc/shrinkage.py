@@ -13,6 +13,8 @@ from scipy.sparse import csr_array
 
 from neumatc.segments import knots, numbers
 
+# The least factor of the smoothest block: a column of zeros, a user without a channel, would have no equaliser.
+_LEAST = 0.1
 # Entries that are shrunk together, as axes of an m x n matrix.
 TOGETHER = {"": (-2, -1), "column": (-2,), "row": (-1,), "entry": ()}
 
@@ -81,7 +83,8 @@ def shrunk(Z: np.ndarray, noise: np.ndarray, kinds: tuple[str, ...] = tuple(TOGE
 
     for n > 2 the estimate of James and Stein, whose mean squared error is below that of z itself, whatever is measured.
     Stein's estimate of that error, :math:`n - (n - 2)^2 / \|z\|^2` or, where nothing is left,
-    :math:`\|z\|^2 - n`, is unbiased; the entries that are shrunk together are those for which its sum is least.
+    :math:`\|z\|^2 - n`, is unbiased; the entries that are shrunk together are those for which its sum is least. Of the
+    smoothest block a tenth is left at least.
 
     Args:
         Z: Coordinates, shape (t_1, ..., t_d, m, n, parts): parts are 1 for real entries, 2 for complex ones.
@@ -98,7 +101,10 @@ def shrunk(Z: np.ndarray, noise: np.ndarray, kinds: tuple[str, ...] = tuple(TOGE
     for i, own in enumerate(lengths):
         energy = np.add.reduceat(energy, own.cumsum() - own, axis=i)
     sizes = np.broadcast_to(Z.shape[-1] * reduce(np.multiply.outer, lengths)[..., None, None], energy.shape)
-    tried = {kind: _stein(*(a.sum(axis=TOGETHER[kind], keepdims=True) for a in (energy, sizes))) for kind in kinds}
+    least = np.zeros((*energy.shape[:-2], 1, 1))
+    least.flat[0] = _LEAST
+    sums = {kind: [a.sum(axis=TOGETHER[kind], keepdims=True) for a in (energy, sizes)] for kind in kinds}
+    tried = {kind: _stein(*own, least) for kind, own in sums.items()}
     best = min(kinds, key=lambda kind: tried[kind][1].sum())
     factors, risk = tried[best]
     for i, own in enumerate(lengths):
@@ -107,9 +113,10 @@ def shrunk(Z: np.ndarray, noise: np.ndarray, kinds: tuple[str, ...] = tuple(TOGE
     return Shrunk(factors, np.broadcast_to(risk * risk.size / noise.size, noise.shape), best)
 
 
-def _stein(energy: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the factors of blocks with so much energy, and the estimated risks."""
-    least = np.maximum(sizes - 2, 0)
-    kept = energy > least
-    share = least / np.where(kept, energy, 1)
-    return np.where(kept, 1 - share, 0), np.where(kept, sizes - least * share, energy - sizes)
+def _stein(energy: np.ndarray, sizes: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factors of blocks with so much energy, at least some, and the estimated risks."""
+    taken = np.maximum(sizes - 2, 0)
+    kept = energy * (1 - least) > taken
+    share = taken / np.where(kept, energy, 1)
+    fixed = (1 - least) ** 2 * np.where(kept, 0, energy) - (1 - 2 * least) * sizes
+    return np.where(kept, 1 - share, least), np.where(kept, sizes - taken * share, fixed)

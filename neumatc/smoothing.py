@@ -230,7 +230,8 @@ def level(noise: object, counts: Sequence[int], shape: Sequence[int]) -> float |
         enough, remedy = max(counts) >= FEWEST, "give the variance"
         checks.require(enough, "noise", f"a variance for fewer than {FEWEST} samples", "'estimate'", remedy)
         return None
-    if np.ndim(noise) == 0:
+    noise = noise.numpy(force=True) if isinstance(noise, torch.Tensor) else noise
+    if not isinstance(noise, (list, tuple)) and getattr(noise, "ndim", 0) == 0:
         return checks.number("noise", noise, at_least=0.0)
     found = checks.numbers("noise", noise, torch.device("cpu")).double().numpy()
     good, remedy = _broadcasts(found.shape, shape), "give one for each column, (n,), each row, (m, 1), or each entry"

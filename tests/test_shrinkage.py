@@ -89,8 +89,16 @@ def test_single_entries_are_shrunk_alone_where_only_they_are_strong():
 def test_one_complex_number_is_not_shrunk_and_nothing_stays_nothing():
     assert (shrunk(np.full((1, 1, 1, 2), 0.1), np.ones((1, 1))).factors == 1).all()
     for noise in (0.0, 1.0):
-        assert (shrunk(np.zeros((9, 2, 2, 2)), np.full((2, 2), noise)).factors == 0).all()
+        factors = shrunk(np.zeros((9, 2, 2, 2)), np.full((2, 2), noise)).factors
+        assert (factors[0] == 0.1).all() and (factors[1:] == 0).all()
     assert (shrunk(np.ones((9, 2, 2, 2)), np.zeros((2, 2))).factors == 1).all()
+
+
+def test_a_user_in_noise_keeps_something_so_that_there_is_an_equaliser():
+    A = noisy(users(0, [100e-9] * 2, [1.0, 1e-9]), 1.0)
+    family = nm.families.from_samples(F, A, noise=1.0)
+    solution = nm.Problem(family, nm.Equaliser(noise=1.0)).exact(F)
+    assert not solution.failed.any() and (np.abs(family(F)).max(axis=(0, 1)) > 0).all()
 
 
 # The splines
