@@ -423,7 +423,7 @@ def from_samples(
     A: Tensor | ArrayLike,
     *,
     missing: str = "raise",
-    noise: float | str | None = None,
+    noise: float | str | ArrayLike | None = None,
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
 ) -> ParametricMatrix:
@@ -436,11 +436,13 @@ def from_samples(
     what is found at each sample from all others: ``family.measured.left_out``, which reports and certificates quote.
 
     With ``noise`` the samples of one parameter are smoothed (`neumatc.smoothing`): cubic splines by least squares, with
-    as many terms as the noise lets them have, in pieces where values jump (the phases of blocks of a band, the gain of
-    a receiver), no matter how irregular the samples are. ``family.measured`` says how much noise there was, how many
-    terms, what is left, and where jumps and gaps are; reports and certificates quote it. Averaging divides the variance
-    by the samples per term, so the family, and a map of it, may be nearer to what was measured than the samples are. No
-    bound knows by how much. A fit to a tolerance stops where the noise that is left does.
+    as many terms as the noise lets them have, whose coefficients are then shrunk, each entry's as far as it pays: weak
+    columns (users far away), rows or entries keep fewer terms than strong ones. It is done in pieces where values jump
+    (the phases of blocks of a band, the gain of a receiver), no matter how irregular the samples are.
+    ``family.measured`` says how much noise there was, how many terms, what is left, and where jumps and gaps are;
+    reports and certificates quote it. Averaging divides the variance by the samples per term, so the family, and a map
+    of it, may be nearer to what was measured than the samples are. No bound knows by how much. A fit to a tolerance
+    stops where the noise that is left does. Samples on a grid of several parameters: `from_grid`.
 
     Args:
         p: Parameters of the samples, shape (N, d), or (N,) for one parameter, N >= 2 distinct rows; the box is their
@@ -453,9 +455,10 @@ def from_samples(
         missing: What to do with samples that hold NaN, Inf or masked entries, or zeros only: ``"raise"``, ``"drop"``
             them, or ``"keep"`` zero matrices as data.
         noise: Variance of the errors of an entry of A, independent and of mean zero (of complex entries that of real
-            and imaginary part together; of a least-squares estimate at pilots that of the noise over their power); or
-            ``"estimate"``, from differences of neighbouring samples, at least ten. Default, and for 0: none, the
-            samples are interpolated.
+            and imaginary part together; of a least-squares estimate at pilots that of the noise over their power). A
+            number, or an array that broadcasts to (m, n) where it differs: (n,) for the columns, (m, 1) for the rows.
+            Or ``"estimate"``: one number, from differences of neighbouring samples, at least ten. Default, and for 0:
+            none, the samples are interpolated.
         names: One name per parameter.
         units: One unit per parameter.
 
@@ -496,10 +499,13 @@ def from_samples(
         return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()
 
     x, values = scaled(p), A.cpu().numpy().reshape(count, -1)
-    level, lost, curve = smoothing.level(noise, count, d), int((~good).sum()), None
+    level, lost, curve = smoothing.level(noise, (count,), A.shape[1:]), int((~good).sum()), None
+    smooth = not np.isscalar(level) or level > 0
+    remedy = "give a grid to `nm.families.from_grid`, fix the others, or leave the noise out to interpolate"
+    checks.require(not smooth or d == 1, "noise", "None, or samples of one parameter", f"{d} parameters", remedy)
     if len(np.unique(x, axis=0)) == count:
-        places = p[:, 0].numpy(force=True)
-        curve = _through(x, values, lost) if level == 0 else Smoothing(x, values, level, places, lost)
+        samples = A.numpy(force=True)
+        curve = Smoothing(x.T, samples, level, p.T.numpy(force=True), lost) if smooth else _through(x, values, lost)
     if curve is None:
         got = "some that are equal or too close to each other, or to a line or plane, for double precision"
         checks.require(False, "p", "distinct samples", got, "average or drop them, or add others")
@@ -510,9 +516,7 @@ def from_samples(
 
     family = ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)
     family.measured, family.densified = curve, measured.sparse(given)
-    if isinstance(curve, Smoothing):
-        family.floor = torch.full(shape, curve.left, dtype=checks.real_dtype(dtype), device=family.device)
-    return family
+    return _with_floor(family) if smooth else family
 
 
 @checks.explained
@@ -520,6 +524,7 @@ def from_grid(
     axes: Sequence[Tensor | ArrayLike] | Tensor | ArrayLike,
     A: Tensor | ArrayLike,
     *,
+    noise: float | str | ArrayLike | None = None,
     scale: str | Sequence[str] = "linear",
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
@@ -529,20 +534,28 @@ def from_grid(
     Nodes of a fit and the parameters at which it is checked are points of the grid, so nothing is interpolated but the
     result. Then ``surrogate.grid(*axes)`` gives all of them at once.
 
+    With ``noise`` the matrices are smoothed along all axes, as `from_samples` smooths those of one parameter, by
+    products of splines: pilots at a few symbols of a slot and at many tones. Then the family is defined between the
+    points too. Along an axis with few points, such as two symbols, it is a line or nearly constant, as their noise has
+    it. Jumps and gaps are looked for along each axis; one with fewer than 12 points may jump unseen.
+
     Args:
         axes: Values of each parameter, rising, shape (N_i,) each, at least two; for one parameter its values alone. A
             tensor, an array or lists.
         A: Matrices, shape (N_1, ..., N_d, m, n). Those with NaN or Inf count as missing: the family is not defined
-            there.
+            there. With noise there may be none.
+        noise: As of `from_samples`: variance of the errors of an entry, an array of them, or ``"estimate"``, from an
+            axis of at least ten points. Default, and for 0: none.
         scale: ``"linear"`` or ``"log"``, for all parameters or for each, as of `ParametricMatrix`.
         names: One name per parameter.
         units: One unit per parameter.
 
     Returns:
-        A family of shape (m, n) on the device of A. Between points of the grid it raises `FamilyError`.
+        A family of shape (m, n) on the device of A. Between points of the grid it raises `FamilyError`, but not with
+        noise.
 
     Raises:
-        ValueError: For axes that do not rise, or matrices of another number.
+        ValueError: For axes that do not rise, matrices of another number, or missing ones with noise.
         FamilyError: (a ValueError) If none of some matrices at random is finite.
         TypeError: For other data than numbers.
 
@@ -552,6 +565,10 @@ def from_grid(
         >>> H = torch.ones(14, 52, 4, 2) + 0.01 * times[:, None, None, None]
         >>> nm.families.from_grid([times, tones], H).shape
         (4, 2)
+        >>> E = 0.1 * torch.randn(H.shape, generator=torch.Generator().manual_seed(0))
+        >>> family = nm.families.from_grid([times, tones], H + E, noise=0.01)
+        >>> bool((family(family.grid) - H.view(-1, 4, 2)).square().mean() < 0.03 * E.square().mean())
+        True
     """
     A = measured.tensor("A", A)
     several = isinstance(axes, (list, tuple)) and not np.isscalar(axes[0]) and getattr(axes[0], "ndim", 1) == 1
@@ -561,6 +578,11 @@ def from_grid(
     good, expected = A.ndim == len(ticks) + 2 and A.shape[:-2] == counts, f"shape {(*counts, 'm', 'n')}"
     checks.require(good, "A", expected, tuple(A.shape), "give one matrix for each point of the grid")
     checks.matrix_dtype("A", A.dtype)
+    low, high = (torch.stack([axis[k] for axis in ticks]) for k in (0, -1))
+    labels = {"scale": scale, "names": names, "units": units}
+    level = smoothing.level(noise, counts, A.shape[-2:])
+    if level is None or np.any(level):
+        return _smoothed(A, level, Box(low, high, **labels), ticks)
 
     known = [(axis, Nearest(axis), _OFF * axis.diff().min()) for axis in ticks]
 
@@ -572,8 +594,30 @@ def from_grid(
             checks.require(not off.any(), "p", "points of the grid", own[off][:1].tolist(), "take those", FamilyError)
         return A[tuple(at)]
 
-    low, high = (torch.stack([axis[k] for axis in ticks]) for k in (0, -1))
-    return ParametricMatrix(fn, low, high, grid=ticks, scale=scale, names=names, units=units)
+    return ParametricMatrix(fn, low, high, grid=ticks, **labels)
+
+
+def _smoothed(A: Tensor, level: float | np.ndarray | None, box: Box, ticks: Sequence[Tensor]) -> ParametricMatrix:
+    """Return the family of noisy matrices on a grid, smoothed."""
+    missing, remedy = int((~checks.finite(A.flatten(0, -3))).sum()), "leave out whole rows of the grid, or fill them in"
+    checks.require(not missing, "A", "finite matrices at all points of a grid with noise", f"{missing} others", remedy)
+    axes = [own.cube(axis[:, None])[:, 0] for own, axis in zip(box.axes, ticks)]
+    axes, places = ([own.numpy(force=True) for own in x] for x in (axes, ticks))
+    curve, dtype = Smoothing(axes, A.numpy(force=True), level, places), A.dtype
+
+    def fn(p: Tensor) -> Tensor:
+        return torch.from_numpy(curve(box.cube(p).numpy(force=True))).to(p.device, dtype)
+
+    grid = torch.cartesian_prod(*ticks).view(-1, len(ticks))
+    family = ParametricMatrix(fn, box.lower, box.upper, grid=grid, **box.settings())
+    family.measured = curve
+    return _with_floor(family)
+
+
+def _with_floor(family: ParametricMatrix) -> ParametricMatrix:
+    """Add the error that is left in smoothed samples."""
+    family.floor = torch.from_numpy(family.measured.floor).to(family.device, checks.real_dtype(family.dtype))
+    return family
 
 
 def _ticks(name: str, axis: Tensor | ArrayLike, device: torch.device) -> Tensor:

@@ -24,7 +24,8 @@ def raised(tasks: Sequence[Task]) -> list[Task]:
 
     What noise does to X is measured, not bounded: X is solved exactly from A + E at a few random parameters, E one draw
     of the error that smoothing leaves in A (``family.floor``), and the residual of that X against A is what a map to
-    the tolerance would have to undercut. The median of these is the floor.
+    the tolerance would have to undercut. The median of these is the floor. Where the noise spares some columns or rows
+    more than others (users near and far), E is as small, over their size, for all.
     """
     goals = [max(task.tol, _floor(task)) for task in tasks]
     return [replace(task, tol=min(goals)) for task in tasks]
@@ -58,8 +59,17 @@ def _floor(task: Task) -> float:
 
 
 def _drawn(A: Tensor, floor: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one draw of the noise in matrices A: Hermitian where they are."""
-    E = gaussian(A.shape, A.dtype, generator).to(A.device, A.dtype) * floor
+    """Return one draw of the noise in matrices A: Hermitian where they are.
+
+    Every column has as much of it, over its size, as the one that has least, or every row, whichever is less: the
+    results of a user near by are to be as good as its own samples, however noisy those of others are.
+    """
+    power, own = A.abs().square().mean(dim=0).double(), floor.square().double()
+    parts = [own.sum(dim=i, keepdim=True) / power.sum(dim=i, keepdim=True) for i in (0, 1)]
+    least = [float(part[part > 0].min()) if (part > 0).any() else 1.0 for part in parts]
+    i = int(least[1] < least[0])
+    spread = floor * torch.where(parts[i] > 0, least[i] / parts[i], 0).sqrt().to(floor)
+    E = gaussian(A.shape, A.dtype, generator).to(A.device, A.dtype) * spread
     units = 8 * torch.finfo(checks.real_dtype(A.dtype)).eps
     same = A.shape[1] == A.shape[2] and bool((A - A.mH).abs().max() <= units * A.abs().max())
     return (E + E.mH) / 2**0.5 if same else E

@@ -33,7 +33,7 @@ STUDIES = tomllib.loads((ROOT / "book" / "pyproject.toml").read_text("utf-8"))["
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
-    "checks threads files nodes plotting box report linalg lowrank sampling failure measured "
+    "checks threads files nodes plotting box report linalg lowrank sampling failure measured segments shrinkage "
     "smoothing families embeddings local polynomials rational gauge twofold operations receivers factorizations "
     "spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "

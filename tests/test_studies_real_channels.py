@@ -21,6 +21,7 @@ def record():
     study.sionna_itself(found)
     study.drops(found)
     study.traced(found)
+    study.slots(found)
     study.irregular(found)
     return found
 
@@ -48,6 +49,9 @@ def test_the_text_holds_of_a_small_record(record):
         (("noisy", study.SMALL, 2, "rate", MAP), 0, 0.01),
         (("drops", 0, "sum"), study.BY_USER, 0.1),
         (("munich", 1, "sum"), study.OWN, 0.1),
+        (("drops", 1, "sum"), study.ONE, 0.999),
+        (("slots", 0, "grid", 0), 1, 0.9),
+        (("slots", 3, "rate", 0), study.GRID, 0.1),
         (("irregular", "blocks of 20 MHz"), "found", 2),
         (("irregular", "nulls and guards"), "gaps", 5),
         (("irregular", "steps of the gain, small"), "wrong", 1),
@@ -70,7 +74,8 @@ def test_tables_and_figures_show_the_record(record):
     assert [row[0] for row in ways.rows] == [*study.KNOWS]
     assert len(large.rows) == 2 and large.rows[0][0] == "30 ns, 0 dB"
     assert [row[0] for row in study.irregular_table(record).rows] == [*study.PLANTED]
-    assert len(study.drops_table(record).rows) == 5
+    assert len(study.drops_table(record).rows) == 6
+    assert [row[0] for row in study.slots_table(record).rows][:2] == ["3 km/h, 2", "3 km/h, 4"]
     figures.style()
     for draw in (study.error_figure, study.terms_figure):
         assert figures.faults(draw(record)) == []
@@ -108,9 +113,10 @@ def test_users_have_covariances_of_their_own(far):
 
 
 def test_a_user_alone_gets_the_terms_it_deserves(far):
-    found, terms = study.smoothed_alone(far)
-    assert found.shape == far.H.shape and terms[0] < len(far.pilots)
-    assert (np.abs(found - far.H) ** 2).mean() < 0.5 * far.v
+    (one, common), (found, terms) = (study.splines(far, alone) for alone in (False, True))
+    assert found.shape == one.shape == far.H.shape and len(terms) == 2 and len(common) == 1
+    errors = [(np.abs(own - far.H) ** 2).mean() for own in (found, one)]
+    assert errors[0] < errors[1] < 0.5 * far.v and terms[0] <= common[0]
 
 
 def test_rates_sum_to_the_sum_rate(far):

@@ -399,7 +399,7 @@ HEADLINES = (
         "real_channels/noisy/16 x 4/1/error/map of smoothed samples/0",
         within=PIECES,
     ),
-    Headline("real-channels-terms", "its terms", "real_channels/noisy/16 x 4/1/terms/0", "count"),
+    Headline("real-channels-terms", "terms that an entry keeps", "real_channels/noisy/16 x 4/1/terms/0", within=PIECES),
     Headline(
         "real-channels-lmmse",
         "error with Sionna's LMMSE estimator, true covariance",
@@ -408,14 +408,20 @@ HEADLINES = (
     ),
     Headline(
         "real-channels-drop",
-        "part of the sum rate of a UMi drop, users smoothed alone",
-        "real_channels/drops/0/sum/each user smoothed alone, then exact",
+        "part of the sum rate of a UMi drop, map of all users",
+        "real_channels/drops/0/sum/map of smoothed samples",
         within=PIECES,
     ),
     Headline(
         "real-channels-munich",
         "part of the sum rate in Munich, map of all users",
         "real_channels/munich/0/sum/map of smoothed samples",
+        within=PIECES,
+    ),
+    Headline(
+        "real-channels-slot",
+        "part of the sum rate over a slot, map of the smoothed grid, 3 km/h",
+        "real_channels/slots/0/rate/0/map of the smoothed grid",
         within=PIECES,
     ),
     Headline(

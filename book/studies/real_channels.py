@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.interpolate import make_lsq_spline
 
 import neumatc as nm
+from neumatc.segments import Segment, knots
 from studies import estimated, figures, munich, provenance
 from studies.estimated import BLIND, LINEAR, LMMSE, MAP, MISMATCHED, PER_TONE
 from studies.provenance import Record, Table
@@ -25,7 +28,11 @@ SNRS = (0, 10, 20, 30, 40)
 SPREAD, SNR = 100e-9, 10
 # Power of the noise of a tone over the transmitted power in it, see `wireless.drop`.
 DROP_NOISE = 6e-12
-BY_USER, OWN = "each user smoothed alone, then exact", "LMMSE, true covariance of each user"
+ONE, BY_USER = "splines, one number of terms for all, then exact", "splines, each user's number of terms, then exact"
+OWN = "LMMSE, true covariance of each user"
+# Users who move, in km/h; symbols of a slot with pilots, by their number.
+SPEEDS, PILOTS, SYMBOLS = (3, 30, 120), {2: (2, 11), 4: (2, 5, 8, 11)}, 14
+HELD, ALONE, GRID = "tone by tone, held", "each symbol smoothed alone, held", "map of the smoothed grid"
 # Part of the jumps of `estimated.irregular` that is planted: all, and a tenth.
 PARTS = {"large": 1.0, "small": 0.1}
 KNOWS = {
@@ -223,8 +230,9 @@ def dropped(channel: nm.wireless.Channel, noise: float = DROP_NOISE, seed: int =
     own = estimated.at_pilots(channel, noise, seed)
     values, surrogate, family = estimated.mapped(own)
     found = {PER_TONE: estimated.filters(estimated.linear(own), noise), MAP: values}
-    alone, terms = smoothed_alone(own)
-    for way, H in {BY_USER: alone, MISMATCHED: by_covariances(own, False), OWN: by_covariances(own, True)}.items():
+    (one, terms), (alone, terms_alone) = splines(own, False), splines(own, True)
+    others = {ONE: one, BY_USER: alone, MISMATCHED: by_covariances(own, False), OWN: by_covariances(own, True)}
+    for way, H in others.items():
         found[way] = estimated.filters(H, noise)
     full = rates(own.H, estimated.filters(own.H, noise), noise)
     parts = {way: rates(own.H, X, noise) / full for way, X in found.items()}
@@ -234,20 +242,27 @@ def dropped(channel: nm.wireless.Channel, noise: float = DROP_NOISE, seed: int =
         "rates": full.tolist(),
         "users": {way: part.tolist() for way, part in parts.items()},
         "sum": {way: float(part @ full / full.sum()) for way, part in parts.items()},
-        "terms": family.measured.terms,
-        "terms_alone": terms,
+        "terms": terms[0],
+        "terms_alone": terms_alone,
+        "kept": family.measured.kept.mean(axis=0).tolist(),
+        "samples": str(family.measured),
         "solves": surrogate.report.exact_solves,
     }
 
 
-def smoothed_alone(own: estimated.Estimate) -> tuple[NDArray, list[int]]:
-    """Return the channel (N, m, n) from smoothing the columns of each user by themselves, and the terms of each."""
-    # Of users of one antenna: a column each.
-    families = [
-        nm.families.from_samples(own.pilots, column, noise=own.v) for column in np.split(own.A, own.H.shape[2], 2)
-    ]
-    inside = np.minimum(own.f, own.pilots[-1])
-    return np.concatenate([family(inside) for family in families], axis=2), [f.measured.terms for f in families]
+def splines(own: estimated.Estimate, alone: bool) -> tuple[NDArray, list[int]]:
+    """Return the channel (N, m, n) by least-squares splines that are not shrunk, and their numbers of terms.
+
+    Each number has the least risk by Mallows' estimate: of all users together, or of each user alone.
+    """
+    x = (own.f - own.f[0]) / (own.pilots[-1] - own.f[0])
+    inside, found, terms = np.minimum(x, 1), [], []
+    for A in np.split(own.A, own.H.shape[2], 2) if alone else [own.A]:
+        Y = np.ascontiguousarray(A).reshape(len(A), -1).view(float)
+        terms.append(Segment(x[::2], Y, own.v / 2, 0.0).terms)
+        spline = make_lsq_spline(x[::2], Y, knots(x[::2], terms[-1]), min(3, terms[-1] - 1))
+        found.append(spline(inside).view(complex).reshape(-1, *A.shape[1:]))
+    return np.concatenate(found, axis=2), terms
 
 
 def by_covariances(own: estimated.Estimate, true: bool) -> NDArray:
@@ -295,6 +310,11 @@ def glue_drops(record: Record) -> None:
             "power-most": max(max(one["powers"]) for one in found),
             "alone-least": min(min(one["terms_alone"]) for one in found),
             "alone-most": max(max(one["terms_alone"]) for one in found),
+            "kept-least": min(min(one["kept"]) for one in found),
+            "kept-most": max(max(one["kept"]) for one in found),
+            "said": found[0]["samples"],
+            "solves-least": min(one["solves"] for one in found),
+            "solves-most": max(one["solves"] for one in found),
             "terms-least": min(one["terms"] for one in found),
             "terms-most": max(one["terms"] for one in found),
         }
@@ -305,7 +325,111 @@ def glue_drops(record: Record) -> None:
             provenance.glue(f"rc-{name}-{key}", value)
 
 
-_DROPPED = {"tone": PER_TONE, "map": MAP, "user": BY_USER, "mismatched": MISMATCHED, "own": OWN}
+_DROPPED = {"tone": PER_TONE, "one": ONE, "user": BY_USER, "map": MAP, "mismatched": MISMATCHED, "own": OWN}
+
+
+# Time and frequency
+
+
+def slots(record: Record) -> None:
+    """Record what a slot of users who move gains from smoothing along time too: ``slots``, over the seeds."""
+    settings = [(speed, count) for speed in SPEEDS for count in PILOTS]
+    rows = [[slot(record, *setting, seed) for seed in seeds(record)] for setting in settings]
+    record.numbers["slots"] = [
+        {"speed": speed, "pilots": count} | {key: [row[key] for row in own] for key in own[0]}
+        for (speed, count), own in zip(settings, rows)
+    ]
+
+
+def slot(record: Record, speed: float, count: int, seed: int) -> dict[str, object]:
+    """Compare ways on a slot of 14 symbols, from estimates at every second tone of some of them.
+
+    Returns:
+        ``alone`` and ``grid``: the part of the variance of the noise that smoothing leaves at each symbol with pilots;
+        ``rate``: the part of the sum rate over the slot, by way; ``terms`` of the grid, and the map's ``solves``.
+    """
+    antennas, users = estimated.SIZES[SMALL]
+    panel = {"base_antennas": antennas, "user_antennas": 1, "users": users, "seed": seed, "dtype": torch.complex128}
+    motion = {"speed": speed / 3.6, "symbols": SYMBOLS, "subcarriers": tones(record) // 2}
+    channel = nm.wireless.cdl("C", delay_spread=SPREAD, **panel, **motion)
+    t, f, at = channel.times[:, 0], channel.frequencies[:, 0], list(PILOTS[count])
+    H = channel(torch.cartesian_prod(t, f)).numpy().reshape(len(t), len(f), *channel.shape)
+    v = float(np.mean(np.abs(H) ** 2)) / 10 ** (SNR / 10)
+    E = np.random.default_rng([seed, 2]).normal(size=(*H[at][:, ::2].shape, 2)) @ [1, 1j]
+    drawn = [estimated.Estimate(channel, f.numpy(), H[i], A, v) for i, A in zip(at, H[at][:, ::2] + (v / 2) ** 0.5 * E)]
+    one = [nm.families.from_samples(own.pilots, own.A, noise=v) for own in drawn]
+    inside = f.clamp(max=f[-2])
+    alone = np.stack([family(inside.numpy()) for family in one])
+    grid = nm.families.from_grid([t[at], f[::2]], np.stack([own.A for own in drawn]), noise=v, names=["t", "f"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", nm.FitWarning)  # that the tolerance is below the floor, which is meant
+        surrogate = nm.fit(nm.Problem(grid, nm.LMMSE(noise=v)), tol=estimated.TOL, progress=False)
+    held = np.abs(np.arange(SYMBOLS)[:, None] - at).argmin(axis=1)
+    # Symbols before the first and after the last with pilots are held too.
+    X = surrogate.grid(t.clamp(t[at[0]], t[at[-1]]), inside).numpy()
+    found = {
+        HELD: estimated.filters(np.stack([estimated.linear(own) for own in drawn]).reshape(-1, *channel.shape), v),
+        ALONE: estimated.filters(alone.reshape(-1, *channel.shape), v),
+    }
+    found = {way: W.reshape(len(at), len(f), *W.shape[1:])[held] for way, W in found.items()} | {GRID: X}
+    smooth = grid(grid.grid).numpy().reshape(len(at), -1, *channel.shape)
+    flat = H.reshape(-1, *channel.shape)
+    full = rates(flat, estimated.filters(flat, v), v).sum()
+    return {
+        "alone": part_left(alone[:, ::2], H[at][:, ::2], v),
+        "grid": part_left(smooth, H[at][:, ::2], v),
+        "rate": {way: float(rates(flat, W.reshape(-1, *W.shape[2:]), v).sum() / full) for way, W in found.items()},
+        "terms": grid.measured.terms,
+        "solves": surrogate.report.exact_solves,
+    }
+
+
+def part_left(X: NDArray, H: NDArray, v: float) -> list[float]:
+    """Return the mean squared error at each symbol, as a part of the variance of the noise."""
+    return (np.mean(np.abs(X - H) ** 2, axis=(1, 2, 3)) / v).tolist()
+
+
+def slots_table(record: Record) -> Table:
+    """Tabulate what is left of the noise, and the parts of the rate over the slot."""
+    rows = []
+    for own in record.numbers["slots"]:
+        left = [percent([statistics.fmean(symbols) for symbols in own[key]]) for key in ("alone", "grid")]
+        kept = [percent([rate[way] for rate in own["rate"]]) for way in (HELD, ALONE, GRID)]
+        rows.append([f"{own['speed']} km/h, {own['pilots']}", *left, *kept])
+    header = ["speed, symbols with pilots", "noise left, %: each alone", "noise left, %: grid"]
+    return Table([*header, *(f"rate, %: {way}" for way in (HELD, ALONE, GRID))], rows)
+
+
+def glue_slots(record: Record) -> None:
+    """Glue what the text says of slots."""
+    for own in record.numbers["slots"]:
+        gains = [statistics.fmean(a) / statistics.fmean(b) for a, b in zip(own["alone"], own["grid"])]
+        provenance.glue(f"rc-slot-gain-{own['speed']}-{own['pilots']}", middle(gains))
+        for key, way in {"held": HELD, "alone": ALONE, "grid": GRID}.items():
+            kept = 100 * middle([rate[way] for rate in own["rate"]])
+            provenance.glue(f"rc-slot-{key}-{own['speed']}-{own['pilots']}", kept)
+
+
+def check_slots(found: Sequence[dict]) -> None:
+    """Assert what the text says of slots."""
+    for own in found:
+        rates_ = {way: [rate[way] for rate in own["rate"]] for way in (HELD, ALONE, GRID)}
+        assert all(a < b < c for a, b, c in zip(*rates_.values())), "the grid keeps most in every draw"
+        pairs = [pair for alone, grid in zip(own["alone"], own["grid"]) for pair in zip(alone, grid)]
+        if own["speed"] == SPEEDS[0]:
+            assert all(grid < alone for alone, grid in pairs), "less noise at each symbol"
+        assert statistics.fmean(g for _, g in pairs) < statistics.fmean(a for a, _ in pairs), (
+            "and on average at any speed"
+        )
+    by = {(own["speed"], own["pilots"]): own for own in found}
+    gain = {
+        k: middle([statistics.fmean(a) / statistics.fmean(g) for a, g in zip(o["alone"], o["grid"])])
+        for k, o in by.items()
+    }
+    for count in PILOTS:
+        line = [gain[speed, count] for speed in SPEEDS]
+        assert line == sorted(line, reverse=True), "the faster, the less"
+    assert all(gain[speed, 4] > gain[speed, 2] for speed in SPEEDS), "more symbols, more to average"
 
 
 # Irregular samples
@@ -397,7 +521,9 @@ def check(record: Record) -> None:
             assert rate[PER_TONE][i] < rate[MAP][i], "and a larger rate than tone by tone"
     for row in (*record.numbers["drops"], *record.numbers["munich"]):
         parts = row["sum"]
-        assert parts[PER_TONE] < parts[MAP] < parts[BY_USER] < parts[OWN], "each user alone is better, LMMSE best"
+        order = [parts[way] for way in (PER_TONE, ONE, BY_USER, MAP, OWN)]
+        assert order == sorted(order), "each user's terms are better, shrunk ones more so, LMMSE best"
+    check_slots(record.numbers["slots"])
     check_irregular(record.numbers["irregular"])
     if record.profile != "smoke":
         check_sizes(record)
@@ -432,6 +558,10 @@ def check_sizes(record: Record) -> None:
     point = at(record)
     assert middle(point["rate"][MAP]) > middle(point["rate"][MISMATCHED]), "better than the covariance of any delay"
     check_users(record.numbers["drops"], record.numbers["munich"])
+    equal = max(max(point["solves"]) for point in record.numbers["noisy"][SMALL])
+    most = max(row["solves"] for row in record.numbers["drops"])
+    assert most > equal, "more than with users of equal power"
+    assert most > tones(record) // 2, "in some drops at all pilots"
     found = record.numbers["irregular"]
     assert all(own["found"] < own["made"] for kind, own in found.items() if kind.endswith("small")), "some are missed"
 
@@ -439,11 +569,15 @@ def check_sizes(record: Record) -> None:
 def check_users(drops: Sequence[dict], munich: Sequence[dict]) -> None:
     """Assert what the text says of near and far users."""
     least = {way: middle([min(row["users"][way]) for row in drops]) for way in _DROPPED.values()}
-    assert least[PER_TONE] < least[MAP] < least[BY_USER] < least[OWN], "of the user who keeps least"
-    assert least[OWN] > 2 * max(least[way] for way in (PER_TONE, MAP, BY_USER, MISMATCHED)), "only the true covariance"
+    assert least[PER_TONE] < least[ONE] < least[BY_USER] < least[MAP] < least[OWN], "of the user who keeps least"
+    assert least[OWN] > 1.5 * max(least[way] for way in _DROPPED.values() if way != OWN), "only the true covariance"
     for row in drops:
         assert row["powers"][int(np.argmin(row["users"][PER_TONE]))] < -10, "pilots far below the noise"
-    assert all(row["sum"][MISMATCHED] > row["sum"][MAP] for row in munich), "any delay is better there"
+    near = [middle([middle(row["users"][way]) for row in drops]) for way in (MAP, BY_USER)]
+    assert abs(near[0] - near[1]) < 0.03, "close for the user in the middle"
+    for row in (*drops, *munich):
+        assert row["sum"][MISMATCHED] < row["sum"][MAP], "better than the covariance of any delay"
+        assert "by column" in row["samples"], "users are shrunk apart"
 
 
 def check_large(points: Sequence[dict]) -> None:
