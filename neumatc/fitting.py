@@ -233,7 +233,6 @@ def _straight(problems: Sequence[Problem], start: Surrogate | None) -> list[Prob
     return [p if f is p.family else Problem(f, p.operation) for p, f in zip(problems, families)]
 
 
-@threads.alone()
 def _finished(
     task: Task, maps: list[FactorMap], begin: float, many: int, price: float | None, *, brief: bool = False
 ) -> Surrogate:
@@ -249,11 +248,12 @@ def _finished(
     turns = family.turns if isinstance(family, Straight) else None
     if turns is not None:
         task.note(told(turns, family.box, family.shape[0]))
-    maps = maps if brief else _guided(task, maps)
-    report.seconds = (time.perf_counter() - begin) / many
-    surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report, turns)
-    if price is None:
-        price = math.nan if brief else advice.seconds_per_value(surrogate)
+    with threads.alone():  # what is done here is small
+        maps = maps if brief else _guided(task, maps)
+        report.seconds = (time.perf_counter() - begin) / many
+        surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report, turns)
+        if price is None:
+            price = math.nan if brief else advice.seconds_per_value(surrogate)
     advice.conclude(task, surrogate, price, stacklevel=6)
     return surrogate
 

@@ -280,13 +280,15 @@ def smoothing(record: Record) -> dict[str, str]:
     saved, more = (sum(row[SMOOTHED][key] for row in rows) for key in ("fewer", "more"))
     told = sum(row[TOLD]["fewer"] - row[TOLD]["more"] for row in rows)
     fewer = sum(row[SMOOTHED]["lost"] < row[EXACT]["lost"] for row in rows)
+    before = record.numbers.get("smoothing", "")  # of a record that is older than the smoothing of today
     return {
         "finding": f"Where the channel is estimated, the same equaliser fitted to smoothed estimates decodes {saved} "
         f"of the {lost} blocks that the exact one of the usual estimates loses; {more} it loses alone.",
         "gain": f"Of the {lost} blocks that the exact receiver lost, at all {len(rows)} points with estimates, it "
         f"decoded {saved}; {more} it lost alone. It lost fewer than the exact one at {fewer} of these points. "
         f"{gain_sentence(record)} Compared is linear interpolation of the estimates, not the best estimator: one that "
-        f"knows the covariance would gain as well; the chapter on real channels has such estimators.",
+        f"knows the covariance would gain as well; the chapter on real channels has such estimators."
+        + (f" Estimates were smoothed {before}." if before else ""),
         "control": f"The control, told the true errors, saves {told} of the {lost}, those that it alone lost taken "
         f"off: so much is due to the variance that Sionna reports, and the rest to the estimates.",
     }
