@@ -233,8 +233,8 @@ def frame_lines(record: Record) -> Iterator[tuple[str, object]]:
     if missed:
         told_of = (
             f"**Of {listed(missed)} some fits miss the tolerance:** the error is {at_least(errors[True])}. In some "
-            "slots the fourth singular value nearly meets the fifth. Then the span of four turns fast, and the fit ends "
-            "by its number of solves; its report names the place. Who needs the triplets there solves exactly."
+            "slots the fourth singular value nearly meets the fifth, and the span of four turns fast. There the fit "
+            "ends by its number of solves, and its report names the place. Who needs those triplets solves exactly."
         )
     yield "ft-frame-svd-told", told_of
     yield "ft-frame-lost", at_least(max(row["lost"] for row in rows), 1)
