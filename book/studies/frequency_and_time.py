@@ -228,7 +228,15 @@ def frame_lines(record: Record) -> Iterator[tuple[str, object]]:
     yield "ft-looped", slots.LOOPED
     errors = {svd: max(row["error"] for row in rows if ("SVD" in row["task"]) == svd) for svd in (False, True)}
     yield "ft-frame-error", at_least(errors[False])
-    yield "ft-frame-svd-error", at_least(errors[True])
+    missed = [row["name"] for row in rows if "SVD" in row["task"] and not row["met"]]
+    told_of = f"Every fit of triplets meets its tolerance, and their errors are at most {at_least(errors[True])}."
+    if missed:
+        told_of = (
+            f"**Of {listed(missed)} some fits miss the tolerance:** the error is {at_least(errors[True])}. In some "
+            "slots the fourth singular value nearly meets the fifth, and the span of four turns fast. There the fit "
+            "ends by its number of solves, and its report names the place. Who needs those triplets solves exactly."
+        )
+    yield "ft-frame-svd-told", told_of
     yield "ft-frame-lost", at_least(max(row["lost"] for row in rows), 1)
     yield "ft-frame-memory", at_least(max(row["memory"] for row in rows))
     for key, task in (("eight", "LMMSE"), ("svd", "SVD")):
@@ -311,4 +319,4 @@ def check_frames(rows: Sequence[Row]) -> None:
     assert all(row["error"] <= ERROR and row["met"] for row in filters)
     assert all(row["linear error"] <= ERROR and abs(row["linear lost"]) < RATE for row in filters)
     assert all(row["lost"] < RATE for row in rows), "the rate does not see it"
-    assert [row["met"] for row in triplets] == [True, False], "at 100 ns some slot ends by its number of solves"
+    assert all(row["error"] <= ERROR for row in triplets if row["met"])

@@ -158,6 +158,7 @@ class Watcher(threading.Thread):
         self.peak, self.killed, self._done = 0, [], threading.Event()
 
     def run(self) -> None:
+        """Look at the workers until the call is done, and kill at the numbers of chunks that were named."""
         while not self._done.wait(LOOK):
             pids = self.crew.pids()
             self.peak = max([self.peak, *map(resident, pids)])

@@ -471,11 +471,10 @@ def frame(
     }
 
 
-# The tolerance of the residual, and symbols for one fit. The filters' errors over the frame are at most 1e-3. Those of
-# triplets are larger: where the fourth value nearly meets the fifth, a fit ends by its number of solves.
+# The tolerance of the residual, with which errors over the frame are at most 1e-3, and symbols for one fit.
 FRAMES = {
-    ("LMMSE 64 x 8", 30e-9): (6e-3, FRAME),
-    ("LMMSE 64 x 8", 100e-9): (6e-3, FRAME),
+    ("LMMSE 64 x 8", 30e-9): (5e-3, FRAME),
+    ("LMMSE 64 x 8", 100e-9): (5e-3, FRAME),
     ("SVD 16 x 64", 30e-9): (2e-3, SLOT),
     ("SVD 16 x 64", 100e-9): (2e-3, SLOT),
 }
