@@ -106,9 +106,9 @@ class Inspector:
 
     def stays(self, root: Piece, still: Sequence[int]) -> bool:
         """Whether the tolerance is met where X is held along some axes, at the price of a check of the box."""
-        embedding, weights, rows = tree.embedded(root, still)
         if self.task.problem.operation.residual_solves:
             return False
+        embedding, weights, rows = tree.embedded(root, still)
         p = self.task.problem.family.box.parameters(torch.from_numpy(self.draws()))
         x, weights = self.task.cube(p), {name: weight.to(p.device) for name, weight in weights.items()}
         r = self.measured(p, lambda value: embedding.contract(x, weights, real_rows(tree.mean(value, rows))))

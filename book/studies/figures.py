@@ -230,6 +230,19 @@ def night_svg(text: str) -> str:
     )
 
 
+def ticks_at(axes: plt.Axes, x: Sequence[float]) -> None:
+    """Put ticks of the horizontal axis at these values alone."""
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.minorticks_off()
+
+
+def times_as_fast(axes: Axes, factors: Sequence[float]) -> None:
+    """Make the vertical axis one of how many times as fast something is, with a line where it wins no more."""
+    axes.axhline(1, color=RED, lw=1.2, ls="--")
+    axes.set_ylabel("times as fast")
+    axes.set_yticks(factors, [f"{value:g}" for value in factors])
+
+
 def stacked(count: int, height: float, **options: object) -> tuple[Figure, np.ndarray]:
     """Return a figure of panels one below the other, as telephones need them, each so many inches high."""
     figure, panels = plt.subplots(count, 1, figsize=(WIDTH, height * count), squeeze=False, **options)

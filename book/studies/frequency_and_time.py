@@ -79,20 +79,14 @@ def slot_figure(record: Record) -> Figure:
             low, middle, high = zip(*(row[exact_of(row)] for row in rows))
             axes.loglog(x, middle, "o-", color=COLOURS[name], ms=4.5, label=name)
             axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.25, lw=0)
-        axes.axhline(1, color=figures.RED, lw=1.2, ls="--")
-        axes.set(title="omnidirectional users" if omni else "directional users", ylabel="times as fast")
-        axes.set_yticks(FACTORS, [f"{value:g}" for value in FACTORS])
-        _spreads(axes, x)
+        axes.set(title="omnidirectional users" if omni else "directional users")
+        figures.times_as_fast(axes, FACTORS)
+        figures.ticks_at(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=figures.SMALLEST
     )
     return figure
-
-
-def _spreads(axes: plt.Axes, x: Sequence[float]) -> None:
-    axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.minorticks_off()
 
 
 def rate_figure(record: Record) -> Figure:
@@ -106,7 +100,7 @@ def rate_figure(record: Record) -> Figure:
                 axes.loglog(x, y, style, color=COLOURS[name], ms=4.5, label=name if key == "lost" else None)
         axes.axhline(RATE, color=figures.RED, lw=1.2, ls="--")
         axes.set(title="omnidirectional users" if omni else "directional users", ylabel="rate lost")
-        _spreads(axes, x)
+        figures.ticks_at(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     lines, names = panels[0].get_legend_handles_labels()
     marks = [plt.Line2D([], [], color=figures.GREY, ls="", marker=mark, ms=4.5) for mark in "os^"]

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -65,23 +65,14 @@ def chunk_of(surrogate: nm.Surrogate) -> int:
 def serial(surrogate: nm.Surrogate, recipe: Recipe, chunk: int) -> list[int]:
     """Return the checksums of the chunks, by a loop on one core, without Dask and Zarr."""
     from neumatc.distributed.points import points
+    from neumatc.distributed.workers import one_core
 
     asked, found = points(recipe, surrogate.box), []
-    for start in range(0, recipe[2], chunk):
-        p = torch.from_numpy(asked.rows(start, min(recipe[2], start + chunk)))
-        found.append(2**32 + zlib.crc32(surrogate(p).numpy().reshape(-1).view(np.uint8)))
+    with one_core():
+        for start in range(0, recipe[2], chunk):
+            p = torch.from_numpy(asked.rows(start, min(recipe[2], start + chunk)))
+            found.append(2**32 + zlib.crc32(surrogate(p).numpy().reshape(-1).view(np.uint8)))
     return found
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let this process compute on one core, as a worker does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Crew:
@@ -230,8 +221,7 @@ def killed(surrogate: nm.Surrogate, recipe: Recipe, store: Path, *, values: bool
             print(f"  call {calls}: {'done' if done else 'the connection was lost'} after {watcher.killed}", flush=True)
         peak, kills, ended = max(peak, watcher.peak), watcher.kills, ended + watcher.killed
     seconds, damaged = time.perf_counter() - begin, []
-    with one_thread():
-        sums = serial(surrogate, recipe, chunk)
+    sums = serial(surrogate, recipe, chunk)
     if values and done:
         with Crew(1) as crew:
             damaged = distributed.verify(store, client=crew.address, timeout=PATIENCE, progress=False)
@@ -285,8 +275,7 @@ def timed(surrogate: nm.Surrogate, recipe: Recipe, folder: Path, rounds: int) ->
         shutil.rmtree(place)
 
     def loop() -> None:
-        with one_thread():
-            serial(surrogate, recipe, chunk)
+        serial(surrogate, recipe, chunk)
 
     def store(crew: Crew) -> None:
         place = next(places)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -349,20 +348,14 @@ def headline_figure(record: Record) -> Figure:
             label = f"{task.removeprefix('LMMSE ')}: as {'Cholesky' if way == CHOLESKY else way}"
             axes.loglog(x, middle, style, color=colour, ms=4.5, label=label)
             axes.fill_between(x, low, high, color=colour, alpha=0.25, lw=0)
-        axes.axhline(1, color=figures.RED, lw=1.2, ls="--")
-        axes.set(title="omnidirectional users" if omni else "directional users", ylabel="times as fast")
-        axes.set_yticks(FACTORS, [f"{value:g}" for value in FACTORS])
-        _spreads(axes, x)
+        axes.set(title="omnidirectional users" if omni else "directional users")
+        figures.times_as_fast(axes, FACTORS)
+        figures.ticks_at(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=figures.SMALLEST
     )
     return figure
-
-
-def _spreads(axes: plt.Axes, x: Sequence[float]) -> None:
-    axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.minorticks_off()
 
 
 def rate_figure(record: Record) -> Figure:
@@ -377,7 +370,7 @@ def rate_figure(record: Record) -> Figure:
             axes.loglog(x, y, mark[0], ls=line, color=colour, ms=4.5, label=way if task == EIGHT else None)
         axes.axhline(RATE, color=figures.RED, lw=1.2, ls=":")
         axes.set(title="omnidirectional users" if omni else "directional users", ylabel="rate lost")
-        _spreads(axes, x)
+        figures.ticks_at(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=figures.SMALLEST)
