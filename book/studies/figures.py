@@ -230,7 +230,7 @@ def night_svg(text: str) -> str:
     )
 
 
-def ticks_at(axes: plt.Axes, x: Sequence[float]) -> None:
+def ticks_at(axes: Axes, x: Sequence[float]) -> None:
     """Put ticks of the horizontal axis at these values alone."""
     axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.minorticks_off()
