@@ -184,7 +184,7 @@ def test_the_same_record_gives_the_same_files(project):
 def test_make_figure_takes_a_table_too(project):
     path, reference = runs.figure("tab-tiny")
     assert path.read_text("utf-8") == "a,b\n1,x | y\n"
-    assert reference.read_text("utf-8").startswith("@misc{neumatc-companion-tab-tiny,")
+    assert reference.read_text("utf-8").startswith("@misc{neumatc-companion-tab-tiny-")
 
 
 def test_what_it_takes_is_said_before_anything_is_set_up(project):
@@ -439,6 +439,13 @@ def test_the_page_shows_the_number_of_the_record_and_its_verdict():
     assert table.endswith("| holds |")
 
 
+def test_a_limit_that_can_be_read_in_two_ways_is_told_in_words():
+    claims = {claim.id: claim for claim in registry.claims()}
+    pairs = [(claims[id], provenance.load("beyond_the_inverse")) for id in ("paper-svd", "open-gpu-fit")]
+    told = cite.comparison(pairs, {"beyond_the_inverse": "B"})
+    assert "; asked: about 10 (" in told and "; asked: more than 1 (" in told
+
+
 def test_the_registry_has_the_words_of_a_claim_with_their_numbers(monkeypatch):
     claim = next(claim for claim in registry.claims() if "{{ front.wins }}" in claim.if_so)
     monkeypatch.setattr(registry.Claim, "values", lambda *_: [20.0])
@@ -476,7 +483,7 @@ def test_a_time_that_was_refused_gives_way_to_the_last_good_one_with_its_own_ori
 def test_bibtex_names_version_commit_and_authors_of_the_citation_file(project):
     text = cite.figure_bibtex(registry.find("fig-tiny"), [provenance.load("tiny", "cpu")])
     meta = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    assert text.startswith("@misc{neumatc-companion-fig-tiny,") and text.count("{") == text.count("}")
+    assert text.startswith("@misc{neumatc-companion-fig-tiny-") and text.count("{") == text.count("}")
     assert "author = {{NeuMatC companion authors}}" in text and f"version = {{{meta['version']}}}" in text
     assert "commit " in text and "doi" not in text.lower()
     assert "note = {What it shows. Version " in text, "the first sentence of the caption"

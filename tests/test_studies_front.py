@@ -52,7 +52,7 @@ def row(found, start, changes=""):
     return next(x for x in front.decisions(found) if x.situation.startswith(f"[{start}") and changes in x.changes)
 
 
-SPLINE = {"solves": 90, "error": 2e-5}
+SPLINE = {"solves": 90, "error": 2e-5, "Cholesky: after": [9.0, 9.5, 9.9]}
 
 
 def with_spline(found, counted, pays=700.0):
@@ -147,47 +147,147 @@ def test_a_rival_that_is_asked_for_a_tolerance_is_picked_without_a_number(found)
 
 def test_synthetic_families_have_rows_of_their_own(found):
     poles = row(found, "Inverses, 32 x 32, poles")
-    assert poles.pick.startswith("**The map in pieces**; splines through as many results err by 0.")
+    assert "splines err by 0." in poles.pick and "**AAA** (`nm.peers.aaa`; error at most 1e-04 through" in poles.pick
     assert "after the fit; " in poles.speed and poles.speed.endswith("times with it, in those passes")
     assert poles.pays.startswith("map ")
     assert "Chebyshev" in row(found, "Inverses, 64 x 64 to 512 x 512").pick
-    changed = copy.deepcopy(found)
-    for x in changed["synthetic_experiments"]["difficulty"]:
-        x["peers"]["spline"] = 1e-3
-    with pytest.raises(ValueError, match="beside poles a spline"):
-        front.numbers(changed)
+    for peer, error, said in (("spline", 1e-3, "beside poles a spline"), ("aaa", 0.1, "beside poles AAA")):
+        changed = copy.deepcopy(found)
+        for x in changed["synthetic_experiments"]["difficulty"]:
+            x["peers"][peer] = error
+        with pytest.raises(ValueError, match=said):
+            front.numbers(changed)
 
 
 @pytest.mark.parametrize(
-    ("pays", "pick"),
+    ("pays", "later"),
     [
-        ((100.0, 200.0), "**The map in pieces**; splines"),
-        ((9e3, 1e4), "**Solve exactly**"),
-        ((100.0, 1e4), "**The map in pieces or solve exactly**"),
-        ((100.0, math.nan), "**The map in pieces**; splines"),
+        ((100.0, 200.0), " From 100 to 200 on, by extrapolation: **the map in pieces**"),
+        ((100.0, math.nan), " From 100 on, by extrapolation: **the map in pieces**"),
+        ((math.inf, math.inf), ""),
+        ((math.nan, math.nan), ""),
     ],
 )
-def test_a_pick_that_is_extrapolated_says_so(found, pays, pick):
+def test_a_pick_that_is_extrapolated_says_so(found, pays, later):
     """For a pass of 3,276 matrices, of which 400 were timed."""
     changed = copy.deepcopy(found)
     rows = [x for x in changed["synthetic_timings"]["difficulty"] if x["kind"] in front.POLES]
     for x, paid in zip(rows, pays, strict=True):
         x["strongest exact"] |= {"pays": [paid] * 3, "with the fit": [0.6, 0.7, 0.8]}
-    said = row(changed, "Inverses, 32 x 32, poles").pick
-    assert said.startswith(pick)
-    assert said.endswith("the passes that were timed, of 400 matrices, the map with its fit wins none")
+    timed, _, extrapolated = row(changed, "Inverses, 32 x 32, poles").pick.partition(".")
+    assert timed == "In passes of 400 matrices, as timed: **solve exactly**"
+    assert extrapolated.startswith(later) and bool(extrapolated) == bool(later)
     rows[0]["strongest exact"]["with the fit"] = [1.1, 1.2, 1.3]
-    assert row(changed, "Inverses, 32 x 32, poles").pick.endswith("the map with its fit wins near poles")
+    assert ", but for near poles (the map wins)" in row(changed, "Inverses, 32 x 32, poles").pick
 
 
 def test_a_row_whose_rival_was_refused_is_not_decided(found):
     changed = with_spline(found, [math.nan] * 3)
     decision = row(changed, "Inverses, 32 x 32", "3 swings")
     start = "Not decided: the time of a cubic spline varied too much."
-    assert decision.pick == f"{start} Of what was timed: **Batched Cholesky**"
+    assert decision.pick == f"{start} Of what was timed steadily: **Batched Cholesky**"
     (x,) = (x for x in changed["speed"]["inverse"] if "interpolation" in x)
-    x["interpolation"]["cubic spline"]["error"] = 2 * x["tol"]
-    assert row(changed, "Inverses, 32 x 32", "3 swings").pick == "**Batched Cholesky**"
+    slow = {"Cholesky: after": [0.7, 0.8, 0.9]}
+    for other in ({"error": 2 * x["tol"]}, slow):
+        own = SPLINE | {
+            key: x["interpolation"]["cubic spline"][key] for key in ("Cholesky: with the fit", "Cholesky: pays")
+        }
+        x["interpolation"]["cubic spline"] = own | other
+        assert row(changed, "Inverses, 32 x 32", "3 swings").pick == "**Batched Cholesky**"
+
+
+def with_both(found, counted, name="inverse 32 x 32, 30 ns"):
+    """Records in which a cubic and a linear spline were timed for one problem, so many times as fast as Cholesky."""
+    changed = with_spline(found, counted[0])
+    (donor,) = (x for x in changed["speed"]["inverse"] if "interpolation" in x)
+    linear = donor["interpolation"]["cubic spline"] | {
+        "solves": 400,
+        "error": 9e-5,
+        "Cholesky: with the fit": counted[1],
+    }
+    ways = donor.pop("interpolation") | {"linear spline": linear}
+    (x,) = (x for x in front.timed(changed) if x["name"] == name)
+    x["interpolation"], x["Cholesky: with the fit"] = ways, [0.7, 0.8, 0.9]
+    return changed
+
+
+def test_linear_interpolation_is_a_rival_like_the_cubic_spline(found):
+    changed = with_both(found, ([1.9, 2.0, 2.1], [3.9, 4.0, 4.1]))
+    decision = row(changed, "Inverses, 32 x 32", "3 swings")
+    assert decision.pick == "**Linear interpolation** through 400 exact results"
+    assert decision.speed.startswith("4.0 (3.9 to 4.1) times as fast as batched Cholesky; the map in pieces: ")
+    assert decision.error.startswith("9e-05 ") and decision.pays.endswith("spline 700")
+    assert front.splines(changed).startswith("for one pass it is 4.0 times as fast")
+    changed = with_both(found, ([0.4, 0.5, 0.6], [0.7, 0.8, 0.9]))
+    decision = row(changed, "Inverses, 32 x 32", "3 swings")
+    assert decision.pick == "**Batched Cholesky**"
+    assert decision.speed.endswith("; 2.0 times as fast as a cubic spline; 1.2 times as fast as linear interpolation")
+
+
+def test_what_to_try_first_follows_from_the_faster_spline(found):
+    quick, slow = [1.9, 2.0, 2.1], [0.9, 1.0, 1.1]
+    assert front.numbers(with_both(found, (quick, slow)))["first"] == "a cubic spline"
+    changed = with_both(found, (slow, quick), "LMMSE 64 x 8")
+    assert front.numbers(changed)["first"] == "linear interpolation"
+    fine = with_both(found, (quick, slow))["speed"]["inverse"]
+    changed["speed"]["inverse"] = fine
+    assert (
+        front.numbers(changed)["first"]
+        == "linear interpolation for a tolerance of 0.01, a cubic spline for a finer one"
+    )
+    assert row(changed, "Equalisers, 64 antennas, 8").pick == "**Linear interpolation** through 400 exact results"
+
+
+def test_of_several_problems_that_which_is_not_decided_is_named(found):
+    changed = with_both(found, ([1.9, 2.0, 2.1], [math.nan] * 3), "inverse 64 x 64, 30 ns")
+    said = row(changed, "Inverses, 64 x 64, 128 x 128").pick
+    assert said.startswith(
+        "Not decided for inverse 64 x 64, 30 ns: the time of linear interpolation varied too much. Of "
+    )
+    (x,) = (x for x in changed["speed"]["inverse"] if "interpolation" in x)
+    x["interpolation"]["linear spline"]["Cholesky: after"] = [1.5, 1.6, 1.7]
+    assert "Not decided" not in row(changed, "Inverses, 64 x 64, 128 x 128").pick, (
+        "it is slower by its evaluation alone"
+    )
+
+
+def test_interpolation_in_pieces_is_counted_beside_the_map(found):
+    own = {"error": 1e-5, "with the fit": [0.4, 0.5, 0.6]}
+    rows = [
+        {"error": error, "interpolation": {"piecewise Chebyshev": own | {"with the fit": ratio}}}
+        for error, ratio in ((2e-5, [0.4, 0.5, 0.6]), (3e-5, [1.4, 1.5, 1.6]), (4e-5, [math.nan] * 3))
+    ]
+    told = front.tolerant({"speed": {"svd": [{"error": 1}], "lmmse": rows, "inverse": []}})
+    assert told == "which is faster than the map in 1 of 2 problems, at errors 2.0 to 4.0 times smaller"
+    assert front.tolerant({"speed": {"svd": [], "lmmse": [], "inverse": []}}) == "which was not timed here"
+
+
+def test_a_sum_of_few_fixed_matrices_has_a_row_of_its_own(found):
+    way = {"solves": 12, "error": 2e-6, "time": [0.1, 0.2, 0.3], "pays": [28.0, 29.0, 30.0], "pays_sparse": [140.0] * 3}
+    ways = dict.fromkeys(("this map", front.PROJECTED, "sparse solves"), way)
+    own = {"shape": [171, 172], "tol": 1e-4, "ways": ways}
+    decision = front.few_fixed({"your_own_matrices_timings": {"membrane": own}})
+    assert decision.pick.startswith("**A reduced basis**") and "171 unknowns" in decision.changes
+    assert decision.pays.startswith("projected 29, beside sparse solves 140; map 29")
+    assert row(found, "Solves, matrices that are a sum")
+
+
+def test_bands_of_equalisers_are_counted(found):
+    ratio = {"Cholesky, every tone": [1.1, 1.2, 1.3], "one for each block": [0.1, 0.2, 0.3]}
+    times = [{"over": ratio}, {"over": ratio | {"Cholesky, every tone": [0.4, 0.5, 0.6]}}]
+    told = front.bands({"chapters": {"wireless_inversion": {"band_times": times}}})
+    assert "on 1 of 2 bands (0.5 to 1.2 times as fast)" in told and "0.2 times as fast as one exact" in told
+    times.append({"over": ratio | {"one for each block": [math.nan] * 3}})
+    assert front.bands({"chapters": {"wireless_inversion": {"band_times": times}}}) == told
+    assert front.bands({"chapters": {}}) == "were not timed"
+
+
+def test_interpolated_precoders_name_what_they_lose_at_which_delay_spread(found):
+    entry = {"faster": {"Gram matrix": {"aligned 48": [4.0, 5.0, 6.0]}}, "losses": {"aligned 48": 1e-7}}
+    svd = {"A30": entry | {"streams": {"aligned 48": 2e-7}}, "C100": entry | {"streams": {"aligned 48": 8e-6}}}
+    told = front.precoders({"chapters": {"beyond_the_inverse": {"svd": svd}}})
+    assert told.startswith("is 5.0 times as fast") and "at most 2e-07 at 30 ns and 8e-06 at 100 ns of the rate" in told
+    assert front.precoders({"chapters": {}}) == "was not timed here"
 
 
 def test_the_pass_of_two_parameters_names_its_size_its_method_and_its_rivals(found):
@@ -232,10 +332,8 @@ def test_a_reduced_basis_of_several_parameters_is_told_where_it_was_timed(found)
     changed = copy.deepcopy(found)
     case = changed["several_parameters_study"]["anisotropic"]["thermal_constant"]
     case.pop("times", None)
-    assert row(changed, "Two or more").pick.endswith("(not timed)")
     assert front.numbers(changed)["reduced_several"].endswith("its times are not.")
     case["times"] = {"over exact": {anisotropic.REDUCED: [0.7] * 3, anisotropic.ONCE: [0.1] * 3}}
-    assert "not timed" not in row(changed, "Two or more").pick
     assert front.numbers(changed)["reduced_several"].startswith("With four parameters a value takes 0.7 times")
 
 
@@ -301,12 +399,12 @@ def test_several_parameters_have_a_row_with_a_lower_limit(found):
 
 def test_a_slot_is_told_beside_solving_all_of_it(found):
     changed = copy.deepcopy(found)
-    rows = [
-        {"count": 45864, "Cholesky": x} for x in ([2.0, 3.0, 4.0], [0.2, 0.5, 0.6], [0.9, 1.1, 1.2], [math.nan] * 3)
-    ]
-    changed["frequency_and_time"]["slot"] = [*rows, {"count": 45864, "Gram": [4.0, 5.0, 6.0]}]
+    held = {"count": 45864, "lost, still": 1e-5, "still": [0.4, 0.5, 0.6]}
+    rows = [held | {"Cholesky": x} for x in ([2.0, 3.0, 4.0], [0.2, 0.5, 0.6], [0.9, 1.1, 1.2], [math.nan] * 3)]
+    changed["frequency_and_time"]["slot"] = [*rows, held | {"Gram": [4.0, 5.0, 6.0], "lost, still": 3e-5}]
     told = front.slot(changed)
     assert (told["slot_wins"], told["slot_problems"], told["slot_ratios"]) == ("2", "5", "0.5 to 5.0")
+    assert (told["slot_lost"], told["slot_held"]) == ("3e-05", "2.0")
     assert (told["slot_count"], told["slot_middle"]) == ("45,864", "3,276")
     assert "a map in pieces is 0.5 to 5.0 times as fast as solving all" in row(changed, "Two or more").speed
     changed["frequency_and_time"]["slot"] = rows[1:]

@@ -96,7 +96,8 @@ def figure_bibtex(entry: Entry, records: Sequence[Record]) -> str:
     made = f"Version {software()['version']}, {computed}, {LICENCE}"
     note = f"{tex(first(entry.caption))} {made}"
     title = f"{entry.kind.title()} {entry.id} of {{{software()['title']}}}"
-    return bibtex(f"neumatc-companion-{entry.id}", title, note, source["date"][:4])
+    key = f"neumatc-companion-{entry.id}-{source['commit'][:7]}"
+    return bibtex(key, title, note, source["date"][:4])
 
 
 def sources(entry: Entry, profile: str) -> list[Record]:
@@ -331,6 +332,8 @@ def comparison(claims: Sequence[tuple[Claim, Record]], titles: Mapping[str, str]
 
 
 def _asked(claim: Claim) -> str:
+    if claim.asked:
+        return claim.asked
     return f"more than {claim.above:g}" if claim.above is not None else f"less than {claim.below:.7g}"
 
 

@@ -47,19 +47,18 @@ RECORDS = (
     "frequency_and_time",
     "link_level",
     "swings",
+    "your_own_matrices_timings",
 )
 # Chapters of whose own runs the pages quote a number.
 SHOWN = ("wireless_inversion", "beyond_the_inverse", "your_own_matrices")
 CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
-# The row of so many swings is the example of how to find a row.
-TEN = 10
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # Symbols of a slot.
 SLOT = 14
 # What a cell says where the times of a rival decide nothing.
-VARIED = "Not decided: the time of {} varied too much."
+VARIED = "Not decided{}: the time of {} varied too much."
 # What the table says of the three possible verdicts of the quartiles.
 FASTER, SLOWER, EVEN = "faster", "slower", "about as fast"
 # Exact inverses that were timed on the GPU.
@@ -111,11 +110,15 @@ class Way:
     pays: float
 
 
-MAP, SPLINE = "the map in pieces", "a cubic spline"
+MAP, SPLINE, LINEAR = "the map in pieces", "a cubic spline", "linear interpolation"
+# Splines of degree three and one.
+SPLINES = (SPLINE, LINEAR)
 # What interpolates in the study of speed, as the page calls it.
 PEERS = {
     "aligned spline": SPLINE,
     "cubic spline": SPLINE,
+    "aligned linear spline": LINEAR,
+    "linear spline": LINEAR,
     "Chebyshev": "Chebyshev interpolation",
     measurements.PIECES: "Chebyshev interpolation in pieces",
 }
@@ -246,14 +249,20 @@ def peers(row: Numbers) -> list[Way]:
 
 
 def spline(row: Numbers) -> Way | None:
-    """Return the cubic spline of a problem of the study of speed; None where it was not timed."""
-    return next((way for way in peers(row) if way.name == SPLINE), None)
+    """Return the faster spline of a problem of the study of speed, cubic or linear; None where none was timed."""
+    found = [way for way in peers(row) if way.name in SPLINES]
+    return max(found, key=lambda way: way.counted[1], default=None)
 
 
-def unsteady(row: Numbers) -> bool:
-    """Return whether a spline keeps the tolerance of the map, and the time of its pass was refused."""
-    own = (x for key, x in row.get("interpolation", {}).items() if PEERS[key] == SPLINE and x["error"] <= row["tol"])
-    return any(math.isnan(x[f"{strongest(row)}: with the fit"][1]) for x in own)
+def unsteady(row: Numbers, ways: Sequence[Way]) -> list[str]:
+    """Return what keeps the tolerance of the map, whose time was refused, and which may be faster than all ways.
+
+    A pass takes no less time than its evaluation: what is slower by that alone decides nothing.
+    """
+    best, exact = max(way.counted[1] for way in ways), strongest(row)
+    own = [(PEERS[key], x) for key, x in row.get("interpolation", {}).items() if x["error"] <= row["tol"]]
+    refused = [(name, x) for name, x in own if math.isnan(x[f"{exact}: with the fit"][1])]
+    return [name for name, x in refused if not x[f"{exact}: after"][1] < max(best, 1)]
 
 
 def chosen(ways: Sequence[Way]) -> Way | str:
@@ -291,11 +300,11 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     every = [[own, *rivals] for own, rivals in zip(maps, others)]
     picks = [chosen(ways) for ways in every]
     exact = listed(sorted({EXACT[strongest(row)] for row in rows}))
-    splines = [way for rivals in others for way in rivals if way.name == SPLINE]
+    splines = [way for row in rows if (way := spline(row))]
     if all(pick == SLOWER for pick in picks):
         over = (
             f"{between(1 / x.counted[1] for x in own)} times as fast as {name}"
-            for name in (MAP, SPLINE)
+            for name in (MAP, *SPLINES)
             if (own := named(every, [name]))
         )
         pick, speed, error = f"**{capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
@@ -315,16 +324,23 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     pays = [f"map {counts(x.pays for x in maps)}"]
     if texts.without_nan(x.pays for x in splines):
         pays.append(f"spline {counts(x.pays for x in splines)}")
-    wild = [way for ways in every for way in contested(ways)]
-    if any(map(unsteady, rows)):
-        pick = f"{VARIED.format(SPLINE)} Of what was timed: {pick}"
-    elif wild:
-        pick = f"{VARIED.format(wild[0].name)} Of what was timed steadily: {pick}"
-        speed += f"; {wild[0].name}: {ratio(wild)} times"
+    doubts = list(doubtful(rows, every))
+    if doubts:
+        pick = " ".join([*(doubt for doubt, _ in doubts), f"Of what was timed steadily: {pick}"])
+        speed += "".join(f"; {way.name}: {ratio([way])} times" for _, wild in doubts for way in wild)
     elif not splines:
         speed += "; no spline of that tolerance was timed"
     changes = f"{whole(int(swings(found, row)) for row in rows)} swings; {whole(x.solves for x in maps)} solves"
     return Decision(f"[{situation}, CPU]({CHAPTERS}{page}.ipynb)", changes, pick, speed, error, "; ".join(pays))
+
+
+def doubtful(rows: Sequence[Numbers], every: Sequence[Sequence[Way]]) -> Iterator[tuple[str, list[Way]]]:
+    """Yield for each problem that is not decided a sentence that says so, and the ways whose times spread too far."""
+    for row, ways in zip(rows, every):
+        wild = contested(ways)
+        names = list(dict.fromkeys([*unsteady(row, ways), *(way.name for way in wild)]))
+        if names:
+            yield VARIED.format(f" for {row['name']}" * (len(rows) > 1), listed(names)), wild
 
 
 def named(every: Sequence[Sequence[Way]], names: Sequence[str]) -> list[Way]:
@@ -385,12 +401,18 @@ def gpu_orthonormal(found: dict[str, Numbers]) -> str:
 
 def gpu_inverses(found: dict[str, Numbers]) -> str:
     """Return the same for inverses by a map of fixed rank, beside the fastest exact method of each channel."""
-    shown = []
-    for channel in ("cdl_a", "cdl_c"):
-        entry = found["to_the_limit"][channel]
-        exact = min(middle(entry["relative_time"][name]) for name in EXACT_INVERSES)
-        shown.append(middle(entry["relative_time"]["closed form"]) / exact)
-    return between(shown)
+    times_of = [found["to_the_limit"][channel]["relative_time"] for channel in ("cdl_a", "cdl_c")]
+    return between(middle(own["closed form"]) / middle(own[fastest(own)]) for own in times_of)
+
+
+def gpu_fastest(found: dict[str, Numbers]) -> str:
+    """Return the fastest exact methods for inverses on the GPU."""
+    return listed(sorted({fastest(found["to_the_limit"][channel]["relative_time"]) for channel in ("cdl_a", "cdl_c")}))
+
+
+def fastest(own: Numbers) -> str:
+    """Return the exact method of the least time for inverses."""
+    return min(EXACT_INVERSES, key=lambda name: middle(own[name]))
 
 
 def gpu(found: dict[str, Numbers]) -> Decision:
@@ -432,27 +454,23 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     rows = [x for x in found["synthetic_timings"][part] if x["kind"] in kinds and x["size"] in sizes]
     drawn = [x for x in found["synthetic_experiments"][part] if x["kind"] in kinds and x.get("size", 32) in sizes]
     beside, near = [synthetic_experiments.quickest(x) for x in rows], kinds == POLES
-    other = f"; splines through as many results err by {between(poles(found))}"
-    other = other if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
-    number = found["to_the_limit"]["cdl_c"]["count"]
-    paid = {x["pays"][1] <= number for x in beside if not math.isnan(x["pays"][1])}
-    pick = {(True,): f"**{capital(MAP)}**{other}", (False,): "**Solve exactly**, in a batch"}.get(
-        tuple(paid), f"**{capital(MAP)} or solve exactly**, by the size; *Pays from* has where"
-    )
+    other = rational(found) if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
+    pays = [x["pays"][1] for x in beside]
+    later = f". From {counts(pays)} on, by extrapolation: **{MAP}**{other}" if any(map(math.isfinite, pays)) else ""
     situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
     return Decision(
         f"[Inverses, {min(sizes)} x {min(sizes)}{situation}, CPU]({CHAPTERS}synthetic_experiments.ipynb)",
         f"{'poles' if near else 'below 1 swing'}; {whole(x['solves'] for x in drawn)} solves",
-        f"{pick}. By extrapolation: {short_passes(rows)}",
+        f"{short_passes(rows)}{later}",
         f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit; "
         f"{between(x['with the fit'][1] for x in beside)} times with it, in those passes",
         f"{power(x['error'] for x in drawn)} (tolerance {synthetic_experiments.TOL:.0e})",
-        f"map {counts(x['pays'][1] for x in beside)}",
+        f"map {counts(pays)}",
     )
 
 
 def short_passes(rows: Sequence[Numbers]) -> str:
-    """Return in words which of the passes of synthetic families that were timed the map wins, its fit counted.
+    """Return in words what to pick for the passes of synthetic families that were timed, the fit of the map counted.
 
     Example:
         >>> def beside(*ratio):
@@ -460,25 +478,60 @@ def short_passes(rows: Sequence[Numbers]) -> str:
         ...     return {"NumPy loop": slow, "strongest exact": quick}
         >>> row = {"kind": "poles", "size": 32, "count": 400} | beside(0.6, 0.7, 0.8)
         >>> short_passes([row])
-        'of the passes that were timed, of 400 matrices, the map with its fit wins none'
+        'In passes of 400 matrices, as timed: **solve exactly**'
         >>> ratios = (1.9, 2.0, 2.1), (0.9, 1.1, 1.2), (math.nan,) * 3
         >>> won, even, refused = (beside(*ratio) for ratio in ratios)
         >>> short_passes([row, row | {"size": 64, "count": 99} | won, row | {"size": 65} | even, row | refused])
-        'of the passes that were timed, of 99 to 400 matrices, the map with its fit wins n = 64; about even is n = 65'
+        'In passes of 99 to 400 matrices, as timed: **solve exactly**, but for n = 64 (the map wins) and n = 65 (even)'
     """
     titles, many = synthetic_experiments.TITLES, len({x["size"] for x in rows}) > 1
     ways: dict[str, list[str]] = {FASTER: [], EVEN: [], SLOWER: []}
     for x in rows:
         if not math.isnan((ratio := synthetic_experiments.quickest(x)["with the fit"])[1]):
             ways[verdict(ratio)].append(f"n = {x['size']}" if many else titles[x["kind"]])
-    passes = f"of the passes that were timed, of {whole(x['count'] for x in rows)} matrices"
-    even = f"; about even is {listed(ways[EVEN])}" if ways[EVEN] else ""
-    return f"{passes}, the map with its fit wins {listed(ways[FASTER]) if ways[FASTER] else 'none'}{even}"
+    apart = [f"{name} ({how})" for word, how in ((FASTER, "the map wins"), (EVEN, "even")) for name in ways[word]]
+    but = f", but for {listed(apart)}" if apart else ""
+    return f"In passes of {whole(x['count'] for x in rows)} matrices, as timed: **solve exactly**{but}"
+
+
+def rational(found: dict[str, Numbers]) -> str:
+    """Return in words what does as well as the map near poles, from as many exact results, and what does not."""
+    aaa, basis = (power(near_poles(found, name)) for name in ("aaa", "reduced basis"))
+    return (
+        f", **AAA** (`nm.peers.aaa`; error at most {aaa} through at most as many exact results) or a **reduced basis** "
+        f"({basis}), neither timed; splines err by {between(poles(found))}"
+    )
 
 
 def poles(found: dict[str, Numbers]) -> list[float]:
     """Return the errors of splines through as many exact results as the map has, where there are poles."""
-    return [x["peers"]["spline"] for x in found["synthetic_experiments"]["difficulty"] if x["kind"] in POLES]
+    return near_poles(found, "spline")
+
+
+def near_poles(found: dict[str, Numbers], peer: str) -> list[float]:
+    """Return the errors of a peer with at most as many exact results as the map has, where there are poles."""
+    return [x["peers"][peer] for x in found["synthetic_experiments"]["difficulty"] if x["kind"] in POLES]
+
+
+def few_fixed(found: dict[str, Numbers]) -> Decision:
+    """Return the decision for a sum of few fixed matrices: the finite-element model of *Your own matrices*."""
+    shown = found["your_own_matrices_timings"]["membrane"]
+    own, once, sparse = (shown["ways"][name] for name in ("this map", PROJECTED, "sparse solves"))
+    unknowns = shown["shape"][0]
+    return Decision(
+        f"[Solves, matrices that are a sum of few fixed ones, CPU]({CHAPTERS}your_own_matrices.ipynb)",
+        f"finite elements, {unknowns} unknowns, resonances; {own['solves']} solves, projected {once['solves']}",
+        "**A reduced basis**, the fixed matrices projected once (`studies.own_matrices.projected`)",
+        texts.told(
+            "a value takes {} times as long as a dense solve, one of the map {}, a sparse solve {}",
+            *(x["time"] for x in (once, own, sparse)),
+        ),
+        f"{power([once['error']])}; map {power([own['error']])} (tolerance {shown['tol']:.0e})",
+        "; ".join(
+            f"{name} {counts([x['pays'][1]])}, beside sparse solves {counts([x['pays_sparse'][1]])}"
+            for name, x in (("projected", once), ("map", own))
+        ),
+    )
 
 
 def several(found: dict[str, Numbers]) -> Decision:
@@ -490,8 +543,7 @@ def several(found: dict[str, Numbers]) -> Decision:
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for few solves "
-        "a reduced basis, where the matrix is a sum of few fixed ones" + " (not timed)" * (timed_basis(found) is None),
+        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little",
         f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
         f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
@@ -512,6 +564,8 @@ def slot(found: dict[str, Numbers]) -> dict[str, str]:
         "slot_problems": str(len(rows)),
         "slot_wins": str([verdict(ratio) for ratio in ratios].count(FASTER)),
         "slot_ratios": between(ratio[1] for ratio in ratios),
+        "slot_lost": power(row["lost, still"] for row in rows),
+        "slot_held": between(1 / row["still"][1] for row in rows),
     }
 
 
@@ -596,14 +650,14 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
     return [
         one_parameter(found, singular, "measured", rows("svd", " 30 ns")),
         one_parameter(found, singular, "measured", rows("svd", "100 ns")),
-        one_parameter(found, "Inverses, 128 x 128", "measured", rows("inverse", "128 x 128")),
-        one_parameter(found, "Inverses, 64 x 64", "measured", rows("inverse", "64 x 64")),
+        one_parameter(found, "Inverses, 64 x 64, 128 x 128", "measured", rows("inverse", "64 x 64", "128 x 128")),
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 30 ns")),
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 300 ns")),
-        one_parameter(found, f"{filters} 32 streams", "measured", rows("lmmse", "x 32")),
-        one_parameter(found, f"{filters} 8 streams", "measured", rows("lmmse", "x 8")),
+        one_parameter(found, f"{filters} 32 streams, directional users", "measured", rows("lmmse", "x 32")),
+        one_parameter(found, f"{filters} 8 streams, omnidirectional users", "measured", rows("lmmse", "x 8")),
         synthetic(found, "size", ("smooth",), LARGE),
         synthetic(found, "difficulty", POLES, (32,)),
+        few_fixed(found),
         gpu(found),
         several(found),
     ]
@@ -634,6 +688,9 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     vectors = [(way, in_pieces(row)) for row in rows if "SVD" in row["name"] and (way := spline(row))]
     faster = all(way.counted[1] > pieces.counted[1] for way, pieces in vectors)
     yield "beside poles a spline through as many results is useless", min(poles(found)) > 0.1
+    tol = synthetic_experiments.TOL
+    yield "beside poles AAA is accurate enough", max(near_poles(found, "aaa")) < tol
+    yield "beside poles a reduced basis is accurate enough", max(near_poles(found, "reduced basis")) < tol
     smooth = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "smooth"]
     yield "of smooth families Chebyshev is as accurate", all(x["peers"]["chebyshev"] < 2 * x["error"] for x in smooth)
     yield "the trained decomposition is useless", found["synthetic_experiments"]["timed_svd"][0]["error"] > 0.1
@@ -694,12 +751,17 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "conditions": texts.conditions(*(row["conditions"] for row in rows)),
         "gpu_day": found["days"]["beyond_the_inverse"],
         "search_day": found["days"]["training_search"],
+        "first": first(found),
+        "tolerant": tolerant(found),
+        "aaa": power(near_poles(found, "aaa")),
+        "basis_at_poles": power(near_poles(found, "reduced basis")),
+        "bands": bands(found),
         "precoders": precoders(found),
         "spline_after": between(
             own[f"{strongest(row)}: after"][1]
             for row in rows
             for key, own in row.get("interpolation", {}).items()
-            if PEERS[key] == SPLINE
+            if PEERS[key] in SPLINES
         ),
         "pole_splines": between(poles(found)),
         "short_passes": whole(x["count"] for part in ("difficulty", "size") for x in found["synthetic_timings"][part]),
@@ -710,6 +772,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "gpu_after": gpu_after(found),
         "gpu_orthonormal": gpu_orthonormal(found),
         "gpu_inverses": gpu_inverses(found),
+        "gpu_fastest": gpu_fastest(found),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
         "gpu_name": found["machines"]["beyond_the_inverse"]["gpu"],
         "rounding": power(_exact_errors(found)),
@@ -745,12 +808,78 @@ def splines(found: dict[str, Numbers]) -> str:
     )
 
 
+def first(found: dict[str, Numbers]) -> str:
+    """Return what to try first with one parameter, by which spline is the faster in which problems of the study.
+
+    Example:
+        >>> def row(tol, **ways):
+        ...     way = {"error": 0.0, "solves": 9, "a: pays": [1, 1, 1]}
+        ...     own = {name: way | {"a: with the fit": [x] * 3} for name, x in ways.items()}
+        ...     return {"tol": tol, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": own}
+        >>> def told(*rows):
+        ...     return first({"speed": {"svd": [], "lmmse": [], "inverse": rows}})
+        >>> fine, coarse = row(1e-4, **{"cubic spline": 2}), row(1e-2, **{"cubic spline": 2, "linear spline": 3})
+        >>> told(fine)
+        'a cubic spline'
+        >>> told(fine, coarse)
+        'linear interpolation for a tolerance of 0.01, a cubic spline for a finer one'
+        >>> told(coarse), told(fine, coarse, row(1e-2, **{"cubic spline": 2}))
+        ('linear interpolation', 'a cubic spline or linear interpolation (the table says which)')
+    """
+    tols = {name: {row["tol"] for row in timed(found) if (way := spline(row)) and way.name == name} for name in SPLINES}
+    if not all(tols.values()):
+        return LINEAR if tols[LINEAR] else SPLINE
+    least = min(tols[LINEAR])
+    if max(tols[SPLINE]) < least:
+        return f"{LINEAR} for a tolerance of {least:g}, {SPLINE} for a finer one"
+    return f"{SPLINE} or {LINEAR} (the table says which)"
+
+
+def tolerant(found: dict[str, Numbers]) -> str:
+    """Return how the map is beside Chebyshev interpolation in pieces, which takes a tolerance as well."""
+    rows = [row for row in timed(found) if measurements.PIECES in row.get("interpolation", {})]
+    own = [row["interpolation"][measurements.PIECES] for row in rows]
+    known = [x["with the fit"] for x in own if not math.isnan(x["with the fit"][1])]
+    if not known:
+        return "which was not timed here"
+    slower = [verdict(x) for x in known].count(SLOWER)
+    finer = between(row["error"] / x["error"] for row, x in zip(rows, own))
+    return f"which is faster than the map in {slower} of {len(known)} problems, at errors {finer} times smaller"
+
+
+def bands(found: dict[str, Numbers]) -> str:
+    """Return how the map of equalisers is beside exact ones on the bands of the chapter on inversion, fits counted."""
+    rows = found["chapters"].get("wireless_inversion", {}).get("band_times", [])
+    ways = ("Cholesky, every tone", "one for each block")
+    pairs = [[row["over"][way] for way in ways] for row in rows]
+    pairs = [pair for pair in pairs if not any(math.isnan(x[1]) for x in pair)]
+    if not pairs:
+        return "were not timed"
+    exact, blocks = zip(*pairs)
+    wins = [verdict(x) for x in exact].count(FASTER)
+    return (
+        f"have a map in pieces that is faster than batched Cholesky on {wins} of {len(pairs)} bands "
+        f"({between(x[1] for x in exact)} times as fast), and {between(x[1] for x in blocks)} times as fast as one "
+        "exact result held for each resource block"
+    )
+
+
 def precoders(found: dict[str, Numbers]) -> str:
-    """Return how many times as fast as Gram's way interpolated vectors are, with their exact results."""
+    """Return how fast interpolated vectors are beside Gram's way, with their exact results, and what rate they lose."""
     by_channel = found["chapters"].get("beyond_the_inverse", {}).get("svd", {})
-    # Records that were published before vectors were interpolated have no such time.
-    ratios = [entry["faster"]["Gram matrix"].get("aligned 48", [math.nan] * 3) for entry in by_channel.values()]
-    return between(x[1] for x in map(known, ratios)) if ratios else "not timed here"
+    if not by_channel:
+        return "was not timed here"
+    ratios = between(x["faster"]["Gram matrix"]["aligned 48"][1] for x in by_channel.values())
+    lost = {
+        spread: power(
+            max(x[key]["aligned 48"] for key in ("losses", "streams"))
+            for name, x in by_channel.items()
+            if name[1:] == spread
+        )
+        for spread in sorted({name[1:] for name in by_channel}, key=int)
+    }
+    told = listed([f"{loss} at {spread} ns" for spread, loss in lost.items()])
+    return f"is {ratios} times as fast as the eigenvectors of the Gram matrix and loses at most {told} of the rate"
 
 
 def _checks(found: dict[str, Numbers]) -> dict[str, str]:
@@ -785,8 +914,6 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "swings": ups_and_downs.said(found["swings"]["counts"]),
-        "swings_of": str(TEN),
-        "swings_seen": f"{ups_and_downs.look_up(found['swings']['counts'], TEN):.0f}",
         "three": whole(x["solves"] for x in three if x["met"]),
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",

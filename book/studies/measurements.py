@@ -152,6 +152,7 @@ def glue_cases(record: Record) -> None:
     glue("ms-cases-right", sum(x["right"] for x in found))
     glue("ms-cases-limited", sum(x["most_solves"] is not None for x in found))
     glue("ms-cases-at-limit", sum(x["most_solves"] == x["solves"] for x in found))
+    glue("ms-cases-tables", sum(x["note"].startswith("table") for x in found))
     glue("ms-cases-slower", sum(x["multiple"] > cases.SOLVES for x in found))
 
 

@@ -69,8 +69,10 @@ def sionna_lmmse(H: Tensor, noise: float) -> Tensor:
     return linalg.in_threads(lambda h: solve(scale * h, precision=precision) * scale, H)
 
 
-def aligned_spline(family: nm.ParametricMatrix, rank: int, budget: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return a cubic spline (SciPy, not-a-knot) through leading singular triplets, as an engineer would align them.
+def aligned_spline(
+    family: nm.ParametricMatrix, rank: int, budget: int, degree: int = 3
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return a spline (SciPy, not-a-knot) through leading singular triplets, as an engineer would align them.
 
     Each triplet is turned by the phase that brings both of its vectors closest to those before it. They keep the order
     of their values, so a crossing is not followed.
@@ -78,25 +80,27 @@ def aligned_spline(family: nm.ParametricMatrix, rank: int, budget: int) -> Calla
     Args:
         family: Of one parameter.
         rank: k.
-        budget: Equally spaced parameters, at least 4, at which triplets are computed from the Gram matrix.
+        budget: Equally spaced parameters, at least ``degree + 1``, at which triplets are computed from the Gram matrix.
+        degree: 3, or 1 for linear interpolation.
 
     Returns:
         p (B, 1) -> U (B, m, k), S (B, k), Vh (B, k, n); its ``exact_solves`` is the budget.
 
     Raises:
-        ValueError: If budget or rank is out of range.
+        ValueError: If budget, rank or degree is out of range.
     """
-    x = torch.linspace(-1, 1, checks.integer("budget", budget, 4), dtype=torch.float64)
+    degree = checks.choice("degree", degree, (1, 3))
+    x = torch.linspace(-1, 1, checks.integer("budget", budget, degree + 1), dtype=torch.float64)
     U, S, Vh = svd_by_gram(family(family.box.parameters(x[:, None])), rank)
     overlap = (U[1:].conj() * U[:-1]).sum(dim=1) + (Vh[1:] * Vh[:-1].conj()).sum(dim=2)
     turns = torch.cat([torch.ones_like(overlap[:1]), overlap / overlap.abs()]).cumprod(dim=0)
     factors = U * turns[:, None], S, Vh * turns.conj()[..., None]
     rows = np.concatenate([factor.flatten(1).numpy().view(S.numpy().dtype) for factor in factors], axis=1)
-    through = make_interp_spline(x.numpy(), rows, k=3)
+    through = make_interp_spline(x.numpy(), rows, k=degree)
     ends = np.cumsum([0, *(factor[0].numel() * (2 if factor.is_complex() else 1) for factor in factors)])
 
     def evaluate(p: Tensor) -> tuple[Tensor, ...]:
-        basis = BSpline.design_matrix(family.box.cube(p)[:, 0].numpy(), through.t, 3, extrapolate=True)
+        basis = BSpline.design_matrix(family.box.cube(p)[:, 0].numpy(), through.t, degree, extrapolate=True)
         values, basis = [], basis.astype(rows.dtype)
         for factor, start, end in zip(factors, ends, ends[1:]):
             value = basis @ coefficients[:, start:end]

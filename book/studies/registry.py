@@ -29,7 +29,7 @@ FRONT = {
         "table",
         (
             *("speed", "to_the_limit", "beyond_the_inverse", "synthetic_timings", "synthetic_experiments", "cases"),
-            *("several_parameters_study", "frequency_and_time"),
+            *("several_parameters_study", "frequency_and_time", "your_own_matrices_timings"),
         ),
         "What to pick for one pass over all matrices, by what you have and how fast it changes.",
     ),
@@ -89,6 +89,7 @@ class Claim:
         inverse: Whether one divided by it is meant.
         above: What it says is true where the number is larger.
         below: What it says is true where the number is smaller.
+        asked: The limit in words, where what the paper says can be read in two ways.
         stated: Whether the paper claims it; else it is a question of ours.
         published: Whether the number is that of the published record, since a page's run does not compute it.
         if_so: What is said where the number bears it out, in the place of *holds* and *yes*: what it does not test.
@@ -109,6 +110,7 @@ class Claim:
     published: bool = False
     against: tuple[str | int, ...] = ()
     if_so: str = ""
+    asked: str = ""
 
     def __post_init__(self) -> None:
         if self.above is not None and self.below is not None:

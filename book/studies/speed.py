@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -110,13 +111,17 @@ def rivals(problem: nm.Problem, p: Tensor, tol: float) -> dict[str, Callable]:
 
     The one in pieces is asked for the tolerance. Those that are asked for a number of solves get the smallest of a
     ladder that keeps what the map promises: at most 1 % of the parameters exceed the tolerance. Where none does, they
-    are left out. Nobody tells a user that number. Singular vectors are aligned first.
+    are left out. Nobody tells a user that number. Singular vectors are aligned first. Splines are cubic and linear.
     """
     found: dict[str, Callable] = {}
-    asked: dict[str, Callable] = {"aligned spline": lambda _, n: practice.aligned_spline(problem.family, 4, n)}
+    asked: dict[str, Callable] = {
+        "aligned spline": lambda _, n: practice.aligned_spline(problem.family, 4, n),
+        "aligned linear spline": lambda _, n: practice.aligned_spline(problem.family, 4, n, degree=1),
+    }
     if len(problem.factors) == 1:
         found["piecewise Chebyshev"] = lambda: nm.peers.piecewise_chebyshev(problem, tol)
-        asked = {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline}
+        linear = partial(nm.peers.spline, degree=1)
+        asked = {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline, "linear spline": linear}
     q, rungs = p[::_JUDGED], int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
 
     def keeps(peer: Callable) -> bool:

@@ -6,7 +6,7 @@ Nothing is timed. `python -m studies.measurements swings` publishes the record, 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from studies import texts
 
 Row = dict[str, object]
 MODELS, SPREADS, DRAWS, NOISE = ("A", "C"), (30e-9, 100e-9, 300e-9), 3, 0.1
-# Matrices, and what the page calls them.
-MATRICES = {"H": "those of H", "Gram": "those of the Gram matrix", "inverse": "those of its inverse"}
+# Matrices whose entries are counted.
+MATRICES = ("H", "Gram", "inverse")
 
 
 def ups(values: Tensor) -> float:
@@ -59,22 +59,13 @@ def shares(rows: Sequence[Row], model: str, matrix: str) -> list[float]:
 
 
 def said(rows: Sequence[Row]) -> str:
-    """Return in a sentence how often entries go up and down, in swings: the range over the delay spreads.
+    """Return in words by what to multiply the ups and downs of one's Gram matrix: the range over the delay spreads.
 
     Example:
         >>> row = {"model": "C", "spread": 3e-8, "swings": 3.0, "H": 2.0, "Gram": 1.0, "inverse": 1.0}
-        >>> said([row])
-        'on CDL-C those of H 0.67 times, those of the Gram matrix 0.33 times, those of its inverse 0.33 times as often'
+        >>> said([row, row | {"model": "A", "Gram": 0.5}])
+        '3.0 on CDL-C and 6.0 on CDL-A'
     """
-    return "; ".join(_told(rows))
-
-
-def _told(rows: Sequence[Row]) -> Iterator[str]:
-    for model in sorted({row["model"] for row in rows}, reverse=True):
-        parts = [f"{name} {texts.ratios_between(shares(rows, model, key))} times" for key, name in MATRICES.items()]
-        yield f"on CDL-{model} {', '.join(parts)} as often"
-
-
-def look_up(rows: Sequence[Row], swings: float) -> float:
-    """Return how many ups and downs of one's own Gram matrix belong to a row of so many swings, as on CDL-C."""
-    return swings * statistics.median(shares(rows, "C", "Gram"))
+    models = sorted({row["model"] for row in rows}, reverse=True)
+    factors = {model: texts.ratios_between(1 / x for x in shares(rows, model, "Gram")) for model in models}
+    return texts.listed([f"{factor} on CDL-{model}" for model, factor in factors.items()])

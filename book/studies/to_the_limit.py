@@ -716,6 +716,7 @@ def glue_many(record: Record, on_gpu: Record) -> None:
         "map": spread(measured(on_c["closed form"])),
         "map-with": spread(measured(on_c["closed form with its fit"])),
         "cholesky": spread(measured(on_c["torch, Cholesky"])),
+        "sionna": spread(measured(on_c["Sionna, Cholesky"])),
     }.items():
         provenance.glue(f"tl-gpu-{key}", value)
 
