@@ -407,7 +407,8 @@ def gpu_inverses(found: dict[str, Numbers]) -> str:
 
 def gpu_fastest(found: dict[str, Numbers]) -> str:
     """Return the fastest exact methods for inverses on the GPU."""
-    return listed(sorted({fastest(found["to_the_limit"][channel]["relative_time"]) for channel in ("cdl_a", "cdl_c")}))
+    names = {fastest(found["to_the_limit"][channel]["relative_time"]) for channel in ("cdl_a", "cdl_c")}
+    return listed(sorted(name.replace(", ", "'s ") for name in names))
 
 
 def fastest(own: Numbers) -> str:
