@@ -24,7 +24,9 @@ MISSING = (
     "The runtime, onnxruntime-web, could not be fetched when this book was built, so nothing runs here. "
     "In a clone with a network connection, make book fetches it and builds this page anew."
 )
-WITHOUT = "Nothing runs here without JavaScript. The picture shows the surrogate in the middle of its box."
+WITHOUT = (
+    "Nothing runs here without JavaScript, nor on paper. The picture shows the surrogate in the middle of its box."
+)
 
 
 def element(runs: in_browser.Runs, there: bool) -> str:
@@ -69,6 +71,7 @@ class InBrowser(Directive):
             raise self.error(str(error)) from error
         script = in_browser.runtime()
         html = element(runs, script is not None)
+        env.note_dependency(in_browser.__file__)
         if script is None:
             env.note_reread()
         elif not env.temp_data.get("in_browser"):  # once on a page
