@@ -304,8 +304,8 @@ def frame_lines(record: Record) -> Iterator[tuple[str, object]]:
         yield f"ft-frame-{key}-solves", listed([f"{row['solves']:,}" for row in own])
         yield f"ft-frame-{key}-linear", linear_told(own)
         lost, error = (at_least(max(abs(row[what]) for row in own), 1) for what in ("held lost", "held error"))
-        held = judged("Beside them the map is {}.", {name: row["held"] for name, row in zip(names, own)})
-        yield f"ft-frame-{key}-held", f"They lose at most {lost} of the rate, and err by at most {error}. {held}"
+        held = judged("Beside it the map is {}.", {name: row["held"] for name, row in zip(names, own)})
+        yield f"ft-frame-{key}-held", f"It loses at most {lost} of the rate, and errs by at most {error}. {held}"
 
 
 def linear_told(rows: Sequence[Row]) -> str:
