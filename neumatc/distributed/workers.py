@@ -64,6 +64,11 @@ def same(parcel: Parcel) -> Parcel:
     return parcel
 
 
+def at(home: str | None) -> dict[str, object]:
+    """Return the options of Dask by which a task goes to the worker at an address, or to another if that is gone."""
+    return {} if home is None else {"workers": [home], "allow_other_workers": True}
+
+
 @contextmanager
 def one_core() -> Iterator[None]:
     """Compute on one core, whatever the worker has: products in parts of other sizes round otherwise."""
@@ -180,6 +185,7 @@ def drive(
     take: Callable[[int, object], None],
     note: Callable[[], None],
     timeout: float,
+    home: Callable[[int], str | None] = lambda i: None,
 ) -> None:
     """Do tasks, a few at a time for each thread of the workers; what a lost worker had is done again by another.
 
@@ -191,6 +197,7 @@ def drive(
         take: Gets the number and the result of each, in the order in which they end.
         note: Called every few seconds, and at the end, whatever that is.
         timeout: Seconds without a result and without a worker after which it is given up.
+        home: Returns the address of the worker that takes a task, as long as it is there; None: any.
 
     Raises:
         ConnectionError: If the connection is lost, the client closed, or there is no worker.
@@ -206,7 +213,7 @@ def drive(
                     last, ahead = time.monotonic(), max(_FEWEST, _AHEAD * sum(client.nthreads().values()))
                     note()
                 for i in itertools.islice(left, ahead - len(running)):
-                    future = _submitted(client, (f"{name}-{run}", i), send(i))
+                    future = _submitted(client, (f"{name}-{run}", i), send(i), home(i))
                     running[future] = i
                     waiting.add(future)
             if not running:
@@ -221,10 +228,10 @@ def drive(
                 client.cancel(list(running))
 
 
-def _submitted(client: Client, key: tuple[str, int], task: tuple) -> Future:
+def _submitted(client: Client, key: tuple[str, int], task: tuple, home: str | None) -> Future:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # a parcel, once
-        return client.submit(task[0], *task[1:], key=key, pure=False)
+        return client.submit(task[0], *task[1:], key=key, pure=False, **at(home))
 
 
 def _done(waiting: as_completed, client: Client, timeout: float) -> list[tuple[Future, object]]:
