@@ -296,7 +296,10 @@ def test_what_cannot_be_split_by_rows_is_refused(client, surrogate, tmp_path):
     for words, given in cases.items():
         with pytest.raises((ValueError, TypeError), match=words):
             nd.evaluate_rows(**{"surrogate": surrogate, "p": LINE, "client": client} | QUIET | given)
-    with pytest.raises(ValueError, match="scalar|as it is"):
+    nd.evaluate_rows(surrogate, LINE, tmp_path / "rows", parts=3, client=client, chunk=100, **QUIET)
+    with pytest.raises(ValueError, match=r"`store`: expected one with the arrays of this call.* with .*1, 3\]"):
+        nd.evaluate_rows(surrogate, LINE, tmp_path / "rows", parts=1, client=client, chunk=100, **QUIET)
+    with pytest.raises(ValueError, match="as it is, a matrix or a vector, got one of LogDet"):
         nd.evaluate_rows(random_surrogate(nm.LogDet(), 3, 3, torch.float64), LINE, client=client, **QUIET)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 import zlib
 
 import numpy as np
@@ -39,6 +40,7 @@ def ran(**others):
         {"what": what, "seconds": 2.0 + i, "worker": 0 if what == "worker" else None} for i, what in enumerate(KILLS)
     ]
     own |= {"step": 0.5, "memory": [{"first": 2, "MB": [100, 400, 700]}], "kills": kills, "seconds of starts": 10.0}
+    own |= {"seconds with kills": 10.0}
     return own | {"peak bytes of a worker": 7.1e8} | others
 
 
@@ -111,7 +113,11 @@ def test_tables_show_what_the_record_holds():
         ({"split": {"rows": {"idle bytes": 3e8, "peak bytes": [8e8], "workers of a part": [1, 1]}}}, "more memory"),
         ({"split": {"rows": {"idle bytes": 3e8, "peak bytes": [4e8], "workers of a part": [1, 2]}}}, "several workers"),
         ({"fit": {"met": False}}, "tolerance"),
-        ({"fit": {"matrices asked for": 9}}, "check of the large fit"),
+        ({"fit": {"matrices asked for": 18}}, "check of the large fit takes less"),
+        ({"fit": {"peak bytes of the fit": 3.7e8}}, "little memory"),
+        ({"streamed": {"peak bytes of a worker": 1.2e9}}, "grows"),
+        ({"streamed": {"parameters": 10**6}}, "grows"),
+        ({"stored": {"seconds of starts": 0.6}}, "some chunks"),
     ],
 )
 def test_what_is_not_as_promised_is_refused(changed, words):
@@ -147,7 +153,7 @@ def test_figures_can_be_read_and_mark_what_was_killed():
     drawn = [getattr(scaling_pages, f"{name}_figure")(record) for name in ("memory", "speed", "paper")]
     assert [figures.faults(figure) for figure in drawn] == [[], [], []]
     marks = [line for line in drawn[0].axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
-    assert [float(line.get_xdata()[0]) for line in marks] == [2.0, 3.0, 5.0]
+    assert [float(line.get_xdata()[0]) for line in marks] == [0.2, 0.3, 0.5]
 
 
 def test_the_published_record_holds_what_its_page_says():
@@ -187,11 +193,12 @@ def test_the_time_of_the_full_sizes_grows_with_parameters_and_not_with_starts():
 def test_parts_alone_are_taken_anew_and_said_to_be(monkeypatch):
     asked = []
     published = recorded()
-    published.numbers["sizes"] = vars(scaling.Sizes())
+    published.numbers["sizes"], published.provenance["wall_seconds"] = vars(scaling.Sizes()), 1000.0
     monkeypatch.setattr(provenance, "load", lambda *name: asked.append(name) or published)
     record = scaling.begun(scaling.Sizes(), ["timed"], ["timed"], "cpu")
     assert record.provenance["anew"]["timed"]["command"] == "python -m studies.scaling timed"
     assert record.numbers["stored"]["parameters"] == 10**6
+    assert time.perf_counter() - record._start > 1000
     whole = scaling.begun(scaling.Sizes(), scaling.PARTS, [], "smoke")
     assert list(whole.numbers) == ["sizes"] and "anew" not in whole.provenance
     with pytest.raises(ValueError, match="`sizes`: expected those of the record"):
@@ -229,6 +236,7 @@ def test_a_fit_of_large_matrices_is_measured():
     assert own["met"] and own["error"] < 10 * own["tol"] and own["residual"] < own["tol"]
     assert own["matrices asked for"] > own["solves"] and own["error of Cholesky"] < 1e-4
     assert own["bytes of the latent tensor"] == own["terms"] * own["bytes of a value"]
+    assert 0 < own["bytes before the fit"] <= own["peak bytes of the fit"]
 
 
 def test_some_rows_and_columns_are_kept_to_be_compared():

@@ -123,17 +123,17 @@ def killed(
     chunk, there = chunk or chunk_of(surrogate), (lambda: written(store)) if values else (lambda: noted(store))
     chunks = -(-recipe[2] // chunk)
     left = [(round(x * chunks), what) for x, what in kills]
-    done, watchers, begin = None, [], time.perf_counter()
+    done, damaged, watchers, begin = None, [], [], time.perf_counter()
     while done is None and len(watchers) < 3:  # two calls, unless a machine does something on its own
-        with Crew(2) as crew, Watcher(crew, there, left, begin) as watcher:
-            watchers.append(watcher)
-            done = attempt(surrogate, recipe, store, chunk, crew.address, values=values)
-        left = watcher.kills
-    seconds, damaged = time.perf_counter() - begin, []
-    sums = serial(surrogate, recipe, chunk)
-    if values and done:
         with Crew(2) as crew:
-            damaged = distributed.verify(store, client=crew.address, timeout=PATIENCE, progress=False)
+            with Watcher(crew, there, left, begin) as watcher:
+                watchers.append(watcher)
+                done = attempt(surrogate, recipe, store, chunk, crew.address, values=values)
+                seconds = time.perf_counter() - begin
+            if values and done:
+                damaged = distributed.verify(store, client=crew.address, timeout=PATIENCE, progress=False)
+        left = watcher.kills
+    sums = serial(surrogate, recipe, chunk)
     ended = [kill["what"] for watcher in watchers for kill in watcher.killed]
     return {
         "parameters": recipe[2],
@@ -427,9 +427,9 @@ def begun(sizes: Sizes, parts: Sequence[str], arguments: Sequence[str], profile:
             f"got {record.numbers['sizes']}; take all parts anew."
         )
     anew = {part: dict(record.provenance) for part in parts}
-    record.numbers = before.numbers
-    record.provenance = before.provenance | {"anew": before.provenance.get("anew", {}) | anew}
-    return record
+    before.provenance["anew"] = before.provenance.get("anew", {}) | anew
+    before._start -= before.provenance["wall_seconds"]  # its time is that of all parts
+    return before
 
 
 def missing(profile: str) -> list[str]:

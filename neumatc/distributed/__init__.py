@@ -43,7 +43,7 @@ try:
 
     from neumatc.distributed import stores
     from neumatc.distributed.stores import Field, Place, Store
-    from neumatc.distributed.workers import Parcel, at, connected, drive, one_core, same
+    from neumatc.distributed.workers import Parcel, connected, delivered, drive, one_core
 except ImportError as error:
     raise ImportError(
         f'`neumatc.distributed`: expected Dask and Zarr, got none ({error}); run `pip install "neumatc[distributed]"`.'
@@ -665,10 +665,7 @@ def _driven(
     parts, total = len(streams), sum(own.count for own in streams)
     homes = [addresses[k % len(addresses)] if addresses else None for k in range(parts)]
     todo = sorted(i * parts + k for k, own in enumerate(streams) for i in own.todo)
-    roots = [
-        workers.submit(same, own.parcel(), pure=False, **at(home)) if own.todo else None
-        for own, home in zip(streams, homes)
-    ]
+    roots = [delivered(workers, own.parcel(), at) if own.todo else None for own, at in zip(streams, homes)]
 
     def send(j: int) -> tuple:
         return streams[j % parts].sent(roots[j % parts], j // parts)

@@ -59,12 +59,17 @@ class Parcel:
         return cloudpickle.loads(self.content)
 
 
-def same(parcel: Parcel) -> Parcel:
-    """Return what is given: the task by which every worker gets a parcel, again where one was lost."""
+def delivered(client: Client, parcel: Parcel, home: str | None) -> Future:
+    """Return the task by which every worker gets a parcel, again where one was lost, or the one at an address."""
+    with _quiet():
+        return client.submit(_same, parcel, pure=False, **_at(home))
+
+
+def _same(parcel: Parcel) -> Parcel:
     return parcel
 
 
-def at(home: str | None) -> dict[str, object]:
+def _at(home: str | None) -> dict[str, object]:
     """Return the options of Dask by which a task goes to the worker at an address, or to another if that is gone."""
     return {} if home is None else {"workers": [home], "allow_other_workers": True}
 
@@ -229,9 +234,16 @@ def drive(
 
 
 def _submitted(client: Client, key: tuple[str, int], task: tuple, home: str | None) -> Future:
+    with _quiet():
+        return client.submit(task[0], *task[1:], key=key, pure=False, **_at(home))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Dask says of parcels, which go once."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sending large graph")  # a parcel, once
-        return client.submit(task[0], *task[1:], key=key, pure=False, **at(home))
+        warnings.filterwarnings("ignore", "Sending large graph")
+        yield
 
 
 def _done(waiting: as_completed, client: Client, timeout: float) -> list[tuple[Future, object]]:
