@@ -134,6 +134,14 @@ def test_a_time_that_was_refused_refutes_nothing_and_is_not_shown():
     assert {row[1] for row in scaling_pages.speed_table(record).rows} == {"not timed"}
 
 
+def test_times_that_spread_are_left_out_alone():
+    record = recorded(loop=30e3)
+    record.numbers["timed"]["conditions"]["unsteady"] = ["loop"]
+    scaling_pages.check(record)
+    assert scaling_pages.sides(record)["sc-bottleneck"] == texts.UNTOLD
+    assert not scaling_pages.speed_figure(record).axes[0].texts and scaling_pages.paper_figure(record).axes[0].texts
+
+
 def test_sentences_follow_the_times():
     found = scaling_pages.sides(recorded())
     assert "the second one pays" in found["sc-second"] and "one is as good as the other" in found["sc-threads"]

@@ -136,15 +136,16 @@ class Watcher(threading.Thread):
         while not self._done.wait(LOOK):
             if self.started is None and self.there() > before:
                 self.started = time.perf_counter() - own_begin
-            seconds, sizes = time.perf_counter() - self.begin, {pid: resident(pid) for pid in self.crew.pids()}
+            seconds, found = time.perf_counter() - self.begin, {pid: resident(pid) for pid in self.crew.pids()}
+            sizes = {pid: size for pid, size in found.items() if size}
             for pid, size in sizes.items():
                 own, step = self.memory.setdefault(pid, {}), int(seconds / NOTED)
                 own[step] = max(own.get(step, 0), size)
-            # What has not imported torch has no chunk that could be lost.
-            busy = [pid for pid, size in sizes.items() if size > IMPORTED]
-            if self.kills and busy and self.there() >= self.kills[0][0]:
+            # The worker that has the most memory computes; what has not imported torch has no chunk to lose.
+            largest = max(sizes, key=sizes.get, default=None)
+            if self.kills and sizes.get(largest, 0) > IMPORTED and self.there() >= self.kills[0][0]:
                 _, what = self.kills.pop(0)
-                pid = busy[len(self.killed) % len(busy)] if what == "worker" else self.crew.scheduler.pid
+                pid = largest if what == "worker" else self.crew.scheduler.pid
                 os.kill(pid, signal.SIGKILL)
                 self.killed.append({"what": what, "seconds": seconds, "pid": pid})
 

@@ -20,6 +20,8 @@ ROUNDING = 1e-5
 GROWN, MANY = 1.5, 10
 # Arithmetic, disk and scheduler in the two ways of the model.
 MODEL = ("overlapping", "one after the other")
+# What its parts are measured by.
+PARTS = ("loop", "disk", "tasks")
 # What is compared with the disk: its name in the record, and in the figure.
 SHARES = {
     "one worker": "one worker, stored",
@@ -29,9 +31,10 @@ SHARES = {
 }
 
 
-def refused(record: Record) -> bool:
-    """Return whether the times of the runs were refused."""
-    return bool(record.numbers["timed"]["conditions"]["refused"])
+def refused(record: Record, *works: str) -> bool:
+    """Return whether the times of the runs were refused, or those of some works spread too much."""
+    told = record.numbers["timed"]["conditions"]
+    return bool(told["refused"] or set(works) & set(told["unsteady"]))
 
 
 def ratio(record: Record, name: str) -> Sequence[float]:
@@ -51,8 +54,9 @@ def check(record: Record) -> None:
     assert stored["files"] == stored["chunks"] and not stored["damaged chunks on disk"], "a chunk is missing or damaged"
     grown = streamed["peak bytes of a worker"] / stored["peak bytes of a worker"]
     assert streamed["parameters"] > stored["parameters"] and grown < GROWN, "memory grows with the parameters"
-    if not refused(record):
+    if not refused(record, *PARTS):
         assert numbers["paper"]["bottleneck"] != "arithmetic", "on paper the bottleneck is arithmetic"
+    if not refused(record, "loop"):
         chunk = stored["chunk"] * numbers["timed"]["seconds"]["loop"] / numbers["timed"]["parameters"]
         assert stored["seconds of starts"] > MANY * stored["calls"] * chunk, "a start takes no longer than some chunks"
     check_large(numbers["large"], numbers["rows"])
@@ -135,7 +139,7 @@ def memory_figure(record: Record) -> Figure:
 
 def speed_figure(record: Record) -> Figure:
     """Draw throughputs as shares of what the disk takes alone."""
-    if refused(record):
+    if refused(record, "disk"):
         return figures.undrawn()
     drawn, (axes,) = figures.stacked(1, 2.6)
     for i, name in enumerate(SHARES):
@@ -161,7 +165,7 @@ def speed_table(record: Record) -> Table:
 
 def paper_figure(record: Record) -> Figure:
     """Draw the hours of each part of the run on paper."""
-    if refused(record):
+    if refused(record, *PARTS):
         return figures.undrawn()
     own = record.numbers["paper"]
     parts = own["hours"] | {"scheduler, chunks as here": own["hours of the scheduler with chunks as here"]}
@@ -261,7 +265,9 @@ def sides(record: Record) -> dict[str, str]:
             task,
         ),
     }
-    return found | {"sc-model": model_sentence(record), "sc-bottleneck": bottleneck_sentence(record)}
+    found |= {"sc-model": model_sentence(record), "sc-bottleneck": bottleneck_sentence(record)}
+    # Of two times that were refused, one word is enough.
+    return found | {"sc-finding": " ".join(dict.fromkeys([found["sc-second"], found["sc-bottleneck"]]))}
 
 
 def told(sentence: str, own: Sequence[float], above: str, below: str, even: str) -> str:
@@ -299,7 +305,7 @@ def model_sentence(record: Record) -> str:
 
 def bottleneck_sentence(record: Record) -> str:
     """Name the bottleneck of the run on paper."""
-    if refused(record):
+    if refused(record, *PARTS):
         return texts.UNTOLD
     own = record.numbers["paper"]
     hours, second = own["hours"], sorted(own["hours"].values())[-2]
