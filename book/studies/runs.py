@@ -45,6 +45,7 @@ UNTIMED = (
     "measured",
     "rank_bounds",
     "real_channels",
+    "scaling_out",
     "synthetic_experiments",
     "training_search",
     "wireless_precoding",
