@@ -353,7 +353,7 @@ def test_pages_show_a_record(both):
     assert [row[0] for row in rows] == [f"UMi drop, 16-QAM, {csi} channel" for csi in (KNOWN, ESTIMATED)]
     low, high = link_level.exact_ends(record.numbers["curves"][0]["points"], BLOCK)
     assert rows[0][2:5] == ["4 of 4", "0 / 0", link_pages.decibels([low, 0.0, high])] and low < 0 < high
-    assert "On 2 curves of 2 fewer than 5 blocks" in link_pages.exact_sentence(record)
+    assert "On 2 curves of 2, fewer than 5 blocks" in link_pages.exact_sentence(record)
     assert rows[0][-1] == "" and rows[1][-1].startswith("-1.")
     # A logistic law of scale one: its logarithm falls by nearly one for each dB where few are lost.
     assert link_pages.resolution(record.numbers["curves"][0]) == pytest.approx(1 / link_level.ERRORS, rel=0.3)
@@ -420,7 +420,7 @@ def test_a_control_that_helps_on_some_curves_and_harms_on_others_is_said(both):
         own["channel"], own["loss"][TOLD] = channel, [loss - 0.1, loss, loss + 0.1]
         own["points"][0]["receivers"][TOLD] |= {"more": more, "fewer": fewer}
     told = link_pages.control_sentence(recorded(curves))
-    assert "loses 30 blocks fewer (CDL-C 100 ns, 16-QAM, estimated channel) and 9 blocks more (UMi drop" in told
+    assert "loses 30 fewer blocks (CDL-C 100 ns, 16-QAM, estimated channel) and 9 more blocks (UMi drop" in told
     assert "On 1 curve it needs more, its interval wholly above zero: UMi drop, 16-QAM" in told
     assert "On 1 curve it needs less, its interval wholly below: CDL-C 100 ns" in told
     assert "not what an equaliser should be told everywhere" in told

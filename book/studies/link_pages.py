@@ -187,11 +187,11 @@ def exact_sentence(record: Record) -> str:
     if not exact:
         return ""
     return (
-        f"On {several(exact)} of {len(found)} fewer than {link_level.FEW} blocks were lost by one of the two receivers "
-        f"alone, at the two points beside that rate. Resampling cannot find what is not there, and where there is no "
-        f"such block, its interval has no width. So the interval is exact there: for the share of blocks that one "
-        f"receiver alone lost, after Clopper and Pearson, carried through the slope of the curve. Lost blocks are "
-        f"taken as independent for that."
+        f"On {several(exact)} of {len(found)}, fewer than {link_level.FEW} blocks were lost by one of the two "
+        f"receivers alone, at the two points beside that rate. Resampling cannot find what is not there, and where "
+        f"there is no such block, its interval has no width. So the interval is exact there: for the share of blocks "
+        f"that one receiver alone lost, after Clopper and Pearson, carried through the slope of the curve. Lost blocks "
+        f"are taken as independent for that."
     )
 
 
@@ -319,7 +319,7 @@ def control_sentence(record: Record) -> str:
     for word, sign in (("fewer", 1), ("more", -1)):
         own = [(curve, sign * count) for curve, count in net if sign * count > 0]
         if own:
-            parts.append(f"{sum(count for _, count in own)} blocks {word}{named([curve for curve, _ in own])}")
+            parts.append(f"{sum(count for _, count in own)} {word} blocks{named([curve for curve, _ in own])}")
     shifts = known(record, TOLD, ESTIMATED)
     told = f"The control, told the true errors, loses {' and '.join(parts) or 'as many blocks'}."
     for side, word in ((_above, "more, its interval wholly above zero"), (_below, "less, its interval wholly below")):
