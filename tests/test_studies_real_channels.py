@@ -190,3 +190,40 @@ def test_a_larger_array_that_refutes_the_chapter_stops_it(large, key, way, value
     large[0][key][way] = [value] * len(large[0][key][way])
     with pytest.raises(AssertionError):
         study.check_large(large)
+
+
+@pytest.fixture
+def full():
+    """A record of all settings, in which a fitted profile is nearer everywhere, and keeps less with little noise."""
+    found = provenance.Record("real_channels", profile="smoke", device="cpu", seed=0)
+    error = {PER_TONE: 0.4, MISMATCHED: 0.2, MAP: 0.1, PROFILED: 0.08}
+    found.numbers["noisy"] = {
+        study.SMALL: [
+            {
+                "spread": spread,
+                "snr": snr,
+                "error": {way: [x, x] for way, x in error.items()},
+                "rate": {MAP: [0.95, 0.95], PROFILED: [0.97 if snr < 30 else 0.94] * 2},
+            }
+            for spread in study.SPREADS
+            for snr in study.SNRS
+        ]
+    }
+    return found
+
+
+@pytest.mark.parametrize(
+    ("at", "key", "way", "value"),
+    [
+        (4, "error", PROFILED, 0.11),
+        (4, "error", MISMATCHED, 0.09),
+        (4, "error", MISMATCHED, 0.5),
+        (2, "rate", PROFILED, 0.9),
+        (6, "rate", PROFILED, 0.9),  # the setting of the tables
+    ],
+)
+def test_a_profile_that_refutes_the_chapter_stops_it(full, at, key, way, value):
+    study.check_estimators(full)
+    full.numbers["noisy"][study.SMALL][at][key][way] = [value, value]
+    with pytest.raises(AssertionError):
+        study.check_estimators(full)
