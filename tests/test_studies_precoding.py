@@ -214,7 +214,7 @@ def test_finer_groups_lose_less_and_have_the_solves_that_they_say(grouped):
     for _, own in groups.lines(grouped):
         assert own[groups.FINE] < own[groups.FINEST] < own[groups.COARSE] < own[groups.WHOLE]
     for row in found["channels"]:
-        assert set(row["joint"]) == set(row["linear"]) == {*groups.SIZES, groups.MEAN}
+        assert set(row["joint"]) == set(row["linear"]) == {*groups.SIZES, *groups.MEANS.values()}
         assert row["joint"][groups.COARSE] < row["linear"][groups.COARSE]
     rows = groups.table(grouped).rows
     assert len(rows) == 8 and rows[-1][0] == "eight users, CDL-C, omni, 300 ns" and rows[-1][-1] == ""
@@ -228,13 +228,29 @@ def test_one_precoder_for_all_tones_is_that_of_the_mean_gram_matrix(bands):
     held = practice.group_precoders(H, 4, len(H))
     assert all(torch.linalg.vector_norm(H @ X, dim=(1, 2)).square().sum() < sent for X in (Q, held))
     assert torch.allclose(V.mH @ V, torch.eye(4, dtype=V.dtype).expand(len(V), 4, 4))
-    with pytest.raises(ValueError, match="`rank`"):
-        precoders.of_mean_gram(H, 65)
+    for bad, setting in (("`rank`", {"rank": 65}), ("`size`", {"rank": 4, "size": 0})):
+        with pytest.raises(ValueError, match=bad):
+            precoders.of_mean_gram(H, **setting)
+
+
+def test_each_group_has_the_precoder_of_its_own_mean_gram_matrix(bands):
+    H, _ = bands
+    V = precoders.of_mean_gram(H[:40], 4, 16)  # the last group has eight tones
+    for start in (0, 16, 32):
+        own = slice(start, min(start + 16, 40))
+        alone = precoders.of_mean_gram(H[own], 4)
+        assert torch.allclose(V[own] @ V[own].mH, alone @ alone.mH, atol=1e-8)
 
 
 def test_sentences_on_groups_follow_from_the_record(grouped):
-    assert groups.most(grouped, groups.COARSE) == study.lost_text(
-        max(row["linear"][groups.COARSE] for row in grouped.numbers["groups"]["channels"])
+    rows = [row["linear"] for row in grouped.numbers["groups"]["channels"]]
+    mean = groups.MEANS[groups.COARSE]
+    assert groups.most(grouped, groups.COARSE) == study.lost_text(max(min(x[groups.COARSE], x[mean]) for x in rows))
+    assert groups.by_middles(grouped, groups.COARSE) == study.lost_text(max(x[groups.COARSE] for x in rows))
+    counts = [sum(x[groups.MEANS[name]] < x[name] for x in rows) for name in (groups.FINEST, groups.COARSE)]
+    assert groups.means_sentence(grouped) == (
+        f"The mean Gram matrix is the better one up to 300 ns on {counts[0]} of 4 channels with two blocks and on "
+        f"{counts[1]} with four blocks."
     )
     assert groups.late(grouped).startswith("From a delay spread of 300 ns on the latest paths come after")
     assert "2.6 µs at 300 ns" in groups.late(grouped)
@@ -257,7 +273,7 @@ def test_sentences_on_groups_follow_from_the_record(grouped):
     ],
 )
 def test_groups_that_refute_the_chapter_stop_it(part, way, value):
-    sizes, own = (*groups.SIZES, groups.MEAN), [1e-4, 3e-4, 2e-3, 0.05, 0.04]
+    sizes, own = (*groups.SIZES, *groups.MEANS.values()), [1e-4, 3e-4, 2e-3, 0.05, 3e-4, 3e-3, 0.04]
     joint, linear = dict(zip(sizes, [x / 2 for x in own])), dict(zip(sizes, own))
     place = {"model": "D", "pattern": "omni", "delay": 300e-9}
     users = place | {"lost": dict(zip(sizes, [1.1 * x for x in own]))}

@@ -1,4 +1,8 @@
-"""Studies of the chapter on wireless singular vectors and precoding: precoders of a band from few exact solves."""
+"""Studies of the chapter on wireless singular vectors and precoding: precoders of a band from few exact solves.
+
+All tones are judged. A part of them, equally spaced, has a divisor in common with the groups or nodes of some peer: it
+then sees their middles or edges alone.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +43,6 @@ MODELS, DELAYS = ("A", "C", "D"), (30e-9, 100e-9, 300e-9, 1000e-9)
 PATTERNS = {"directional": "38.901", "omni": "omni"}
 # Tones of a resource block. One precoder for each is finer than 5G allows: `studies.precoding_groups`.
 BLOCK = 12
-# Every so many tones are judged by their rate; steps are taken between all.
-EVERY = 4
 MAP, BASES, SPLINE = "map of vectors", "map of bases", "aligned spline"
 HELD, BLOCKS, LINEAR, GEODESIC = "held", "held, each block", "linear, aligned", "geodesic"
 CUBIC, ENTRIES = "cubic spline", "linear"
@@ -167,7 +169,7 @@ def compared(channel: nm.wireless.Channel, streams: int, tol: float, seed: int) 
         ``linear``, parts of the rate that are lost, and ``step``.
     """
     H = channel(channel.frequencies)
-    judged = H[::EVERY].to(torch.complex128)
+    judged = H.to(torch.complex128)
     U, _, Vh = svd_by_gram(H, streams)
     best = precoders.by_gram(judged, streams).value
     rates = {"joint": practice.precoded_rate, "linear": linear_rate}
@@ -179,7 +181,7 @@ def compared(channel: nm.wireless.Channel, streams: int, tol: float, seed: int) 
     def keep(name: str, V: Tensor, solves: int) -> None:
         found["solves"][name], found["step"][name] = solves, largest_step(V)
         for key, rate in rates.items():
-            found[key][name] = 1 - rate(judged, V[::EVERY], NOISE).mean() / reached[key]
+            found[key][name] = 1 - rate(judged, V, NOISE).mean() / reached[key]
 
     V, surrogate = mapped(channel, nm.SVD(rank=streams), tol, seed)
     solves = surrogate.report.exact_solves
@@ -225,13 +227,13 @@ def single(case: tuple[str, float, str], subcarriers: int, tol: float, seed: int
     """
     channel = drawn(*case, subcarriers, seed)
     H = channel(channel.frequencies)
-    judged = H[::EVERY].to(torch.complex128)
+    judged = H.to(torch.complex128)
     best = practice.precoded_rate(judged, precoders.by_gram(judged, 1).value, NOISE).mean()
     V, surrogate = mapped(channel, nm.SVD(rank=1), tol, seed)
     solves = surrogate.report.exact_solves
     found = {MAP: V, SPHERE: precoders.spherical(H, 1, solves).value}
     found |= {way: V for way, V, _ in ways(channel, H, 1, solves) if way != TURNED}
-    lost = {way: 1 - practice.precoded_rate(judged, V[::EVERY], NOISE).mean() / best for way, V in found.items()}
+    lost = {way: 1 - practice.precoded_rate(judged, V, NOISE).mean() / best for way, V in found.items()}
     return placed(case) | {"solves": solves, "met": bool(surrogate.report.met), "lost": lost}
 
 
@@ -242,7 +244,7 @@ def several(case: tuple[str, float, str], subcarriers: int, tol: float, seed: in
     """
     channel = drawn(*case, subcarriers, seed, user_antennas=1, users=USERS)
     H, loading = channel(channel.frequencies), USERS * NOISE
-    judged = H[::EVERY].to(torch.complex128)
+    judged = H.to(torch.complex128)
     best = users_rate(judged, precoders.regularised(tones.lmmse(judged, loading))).mean()
     surrogate = nm.fit(nm.Problem(channel, nm.RZF(noise=loading)), tol=tol, seed=seed, progress=False)
     solves = min(surrogate.report.exact_solves, len(H))
@@ -252,7 +254,7 @@ def several(case: tuple[str, float, str], subcarriers: int, tol: float, seed: in
     found[BLOCKS] = receivers.held(H, loading, -(-len(H) // BLOCK)).value
     lost = {}
     for way, W in found.items():
-        lost[way] = 1 - users_rate(judged, precoders.regularised(W[::EVERY].to(judged))).mean() / best
+        lost[way] = 1 - users_rate(judged, precoders.regularised(W.to(judged))).mean() / best
     return placed(case) | {"solves": solves, "met": bool(surrogate.report.met), "rate": best, "lost": lost}
 
 
