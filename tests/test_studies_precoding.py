@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,6 +132,46 @@ def test_tables_name_every_channel(published):
     rows = published.numbers["channels"]
     assert len(study.losses_table(published, "linear").rows) == len(study.steps_table(published).rows) == len(rows)
     assert study.sphere_sentence(published.numbers["single"]).count(str(len(published.numbers["single"])))
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4, 5, 6, 12, 24])
+def test_a_precoder_that_is_exact_at_equally_spaced_tones_alone_is_seen_to_lose(bands, stride):
+    H, V = bands
+    wrong = V.roll(TONES // 2, 0)
+    wrong[::stride] = V[::stride]
+    lost = groups.lost(H, V, {"wrong": wrong, "right": V}, study.linear_rate)
+    part = 1 - study.linear_rate(H, wrong).mean() / study.linear_rate(H, V).mean()
+    assert lost["wrong"] == pytest.approx(float(part), rel=1e-9) and part > 1e-3
+    assert abs(lost["right"]) < 1e-12
+
+
+@pytest.mark.parametrize("tone", [1, 2, 3, 5, 7])
+def test_channels_are_judged_at_every_tone(channel, bands, monkeypatch, tone):
+    def one_wrong(*_):
+        V = bands[1].clone()
+        V[tone] = V[TONES - 1 - tone]
+        yield study.HELD, V, 1
+
+    monkeypatch.setattr(study, "ways", one_wrong)
+    report = SimpleNamespace(exact_solves=1, met=True, events=())
+    monkeypatch.setattr(study, "mapped", lambda *_: (bands[1], SimpleNamespace(report=report)))
+    found = study.compared(channel, 4, 1e-2, 0)
+    assert found["linear"][study.HELD] > 1e-4 > 1e-9 > abs(found["linear"][study.MAP])
+
+
+def test_bases_that_do_not_step_least_are_counted_and_only_a_spline_may_step_less(published):
+    rows = copy.deepcopy(published.numbers["channels"])
+    assert study.bases_sentence([]) == "aligned ones on 0 of 0 channels, as a map on 0."
+    for row in rows:
+        row["step"] |= {study.LINEAR: 1e-9, study.BASES: 2.0}
+    count = len(rows)
+    assert study.bases_sentence(rows).startswith(f"aligned ones on {count} of {count} channels, as a map on 0. On")
+    with pytest.raises(AssertionError, match="mostly"):
+        study.check_channels(rows)
+    rows = copy.deepcopy(published.numbers["channels"])
+    rows[0]["step"] |= {study.LINEAR: 0.5, study.FOLLOWED: 0.4, study.PAIRS: 0.4, study.MAP: 0.4, study.SPLINE: 0.45}
+    with pytest.raises(AssertionError, match="passes over"):
+        study.check_channels(rows)
 
 
 def test_steps_of_maps_that_met_their_tolerance_stand_alone():

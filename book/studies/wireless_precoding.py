@@ -50,6 +50,8 @@ SPHERE, TURNED = "phase chosen", "linear, aligned, turned"
 RETURNED, FOLLOWED, PAIRS = "exact, as returned", "exact, followed", "exact, pairs followed"
 # Those that interpolate or hold bases of subspaces, whose columns are no singular vectors.
 SPANS = (LINEAR, GEODESIC, BASES)
+# Singular vectors without jumps.
+VECTORS = (FOLLOWED, PAIRS, MAP, SPLINE)
 
 
 def linear_rate(H: Tensor, V: Tensor, noise: float = NOISE) -> Tensor:
@@ -383,7 +385,7 @@ def paper_table(closed: Record, pieces: Record, trained: Record, timed: Record) 
     """Tabulate what the paper reports of the decomposition beside trained maps, closed forms and pieces.
 
     Args:
-        closed: ``beyond_the_inverse_timings``.
+        closed: Of the chapter ``beyond_the_inverse``, as `last_good.shown` returns it.
         pieces: ``speed``.
         trained: ``synthetic_experiments``, with the error of the trained map.
         timed: ``synthetic_timings``, with its times.
@@ -470,6 +472,7 @@ def glue(record: Record) -> None:
         "turned": most(good, TURNED),
         "spline-wins": sum(row["linear"][SPLINE] <= max(row["linear"][MAP], ROUNDING) for row in rows),
         "steps": steps_sentence(rows),
+        "bases-steps": bases_sentence(rows),
         "single-sentence": single_sentence(numbers["single"]),
         "sphere-sentence": sphere_sentence(numbers["single"]),
         "least-solves": min(row["solves"][MAP] for row in good),
@@ -501,6 +504,18 @@ def steps_sentence(rows: Sequence[Row]) -> str:
         f"On the {len(good)} channels where the map meets its tolerance its largest step is at most {most(good)} times "
         f"that of exact pairs.{rest}"
     )
+
+
+def steps_least(row: Row, way: str) -> bool:
+    """Say whether the largest step of bases is no larger than that of any singular vectors."""
+    return row["step"][way] <= min(row["step"][other] for other in VECTORS)
+
+
+def bases_sentence(rows: Sequence[Row]) -> str:
+    """Say on how many channels bases have smaller steps than singular vectors."""
+    held, fitted = (sum(steps_least(row, way) for row in rows) for way in (LINEAR, BASES))
+    rest = "" if held == fitted == len(rows) else " On the others the spline steps less."
+    return f"aligned ones on {held} of {len(rows)} channels, as a map on {fitted}.{rest}"
 
 
 def blocks_sentence(rows: Sequence[Row]) -> str:
@@ -574,6 +589,8 @@ def check_paper(closed: Record, pieces: Record, trained: Record) -> None:
 
 def check_channels(rows: Sequence[Row]) -> None:
     """Assert what the text says of all channels."""
+    for way in (LINEAR, BASES):
+        assert 2 * sum(steps_least(row, way) for row in rows) > len(rows), "bases mostly step least"
     for row in rows:
         joint, linear, step = row["joint"], row["linear"], row["step"]
         good = [MAP] if row["met"] else []
@@ -584,8 +601,11 @@ def check_channels(rows: Sequence[Row]) -> None:
         assert linear[SPLINE] <= max(linear[MAP], ROUNDING), "the spline is the better one, or as good, if told"
         assert abs(linear[TURNED] - joint[LINEAR]) < 0.5 * joint[LINEAR] + ROUNDING, "turned, as with the joint one"
         assert min(step[way] for way in (RETURNED, HELD, GEODESIC)) > 0.9, "they jump"
+        for way in (LINEAR, BASES):
+            passes = step[SPLINE] == min(step[x] for x in VECTORS) and step[SPLINE] < step[PAIRS]
+            assert steps_least(row, way) or passes, "where bases do not step least, the spline passes over a turn"
         if row["met"]:
-            assert max(step[LINEAR], step[BASES]) < 1.1 * min(step[FOLLOWED], step[MAP]), "bases step least"
+            assert max(step[LINEAR], step[BASES]) < 1.1 * min(step[FOLLOWED], step[MAP]), "less than map or exact"
             assert step[MAP] < 1.5 * step[PAIRS], "close to exact transport"
 
 
