@@ -17,6 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, os.environ.get("NEUMATC_VENV", ".venv"))
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, ".complete")
+RUNTIME = os.path.join(ROOT, ".ci", "browser_runtime.py")
 INPUTS = [
     "pyproject.toml",
     os.path.join("book", "pyproject.toml"),
@@ -140,11 +141,8 @@ def install():
         fail(*diagnose("".join(errors)))
 
 
-def main():
-    wanted = digest()
-    stamp = read_stamp()
-    if stamp == wanted:
-        return
+def set_up(stamp, wanted):
+    """Make .venv, or bring the one with this stamp up to date."""
     check_prerequisites()
     if stamp is not None:
         print("Set-up: the pinned packages changed, updating .venv", flush=True)
@@ -159,6 +157,15 @@ def main():
     with open(STAMP, "w") as file:
         file.write(wanted)
     print("Set-up: done", flush=True)
+
+
+def main():
+    wanted = digest()
+    stamp = read_stamp()
+    if stamp != wanted:
+        set_up(stamp, wanted)
+    # What the book can do without has its own script, which says so where it fails, and is tried again.
+    subprocess.call([PYTHON, RUNTIME])
 
 
 if __name__ == "__main__":

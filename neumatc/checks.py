@@ -339,9 +339,17 @@ def matrices(name: str, A: object, p: Tensor, *, anything: bool = False) -> Tens
     return A.resolve_conj().resolve_neg()
 
 
+def entries(A: Tensor) -> Tensor:
+    """Return the entries (B, N) of a batch (B, ...), or their conjugates, in the order that takes no copy."""
+    A = (A.conj() if A.is_conj() else A).resolve_neg()
+    if A.ndim < 2:
+        return A[:, None]
+    return (A.mT if A.ndim > 2 and not A.is_contiguous() and A.mT.is_contiguous() else A).flatten(1)
+
+
 def finite(A: Tensor) -> Tensor:
     """Return the mask (B,) of those entries of a batch (B, ...) that hold neither NaN nor Inf."""
-    A = A.reshape(len(A), -1)
+    A = entries(A)
     # A sum is finite only if every entry is (it can overflow, too: then look closer); it is much faster than a mask.
     good = torch.isfinite(A.sum(dim=1))
     return good if good.all() else torch.isfinite(A).all(dim=1)

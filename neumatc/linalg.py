@@ -83,7 +83,8 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         lambda a: np.linalg.solve(a[:, :, :n], a[:, :, n:]),
         lambda a: _unless(*torch.linalg.solve_ex(a[:, :, :n], a[:, :, n:])),
     )
-    return masked(_ill_conditioned(A, X, B), X)
+    ill = False if _surely_regular(norm(A), X, B).all() else _ill_conditioned(A, X, B)
+    return masked(ill, X)
 
 
 @checks.explained
@@ -98,13 +99,16 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         X, shape (B, n, k), and a mask of failures, shape (B,), True where A is not positive definite to working
         precision, or where `solve` would say so. Failed entries are NaN.
     """
-    A, B, n = *_system(A, B), A.shape[1]
+    A, B = _system(A, B)
 
-    def solve(joint: Tensor) -> tuple[Tensor, Tensor]:
-        L, info = torch.linalg.cholesky_ex(joint[:, :, :n])
-        return torch.cholesky_solve(joint[:, :, n:], L), info != 0
+    def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        L, info = torch.linalg.cholesky_ex(A)
+        return torch.cholesky_solve(B, L), info != 0
 
-    X, failed = in_threads(solve, torch.cat([A, B], dim=2))
+    X, failed = in_threads(solve, A, B)
+    # ||A||_2 is at most the trace, where A is positive definite.
+    if _surely_regular(A.diagonal(dim1=1, dim2=2).real.sum(dim=1), X, B).logical_or(failed).all():
+        return masked(failed, X)
     lower = A.tril()
     return masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)
 
@@ -362,7 +366,8 @@ def norm(A: Tensor) -> Tensor:
     Returns:
         Shape (B,), real, of the precision of A.
     """
-    A = (torch.view_as_real(A.resolve_conj()) if A.is_complex() else A).flatten(1)
+    A = checks.entries(A)
+    A = torch.view_as_real(A).flatten(1) if A.is_complex() else A
     size, (least, most) = torch.linalg.vector_norm(A, dim=1), _SAFE[A.dtype]
     if (outside := ~((size > least) & (size < most))).any():
         rows = A[outside]
@@ -564,7 +569,7 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
     return torch.where(least > 0, error / least, torch.where(error == 0, error, torch.inf))
 
 
-def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Tensor) -> Tensor | tuple[Tensor, ...]:
+def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, *more: Tensor) -> Tensor | tuple:
     """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
 
     NumPy, SciPy and torch work through a batch of small factorisations on one core.
@@ -572,14 +577,16 @@ def in_threads(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], A: Ten
     Args:
         function: Takes a part of the batch and returns a tensor, or a tuple of tensors, with the batch first.
         A: Shape (B, m, n). On CUDA it is one part.
+        more: Other arguments, shape (B, ...).
 
     Returns:
         What the function returns for the whole.
     """
-    parts = min(threads.count(), len(A), A.numel() * min(A.shape[1:]) // _LEAST_PER_THREAD)
+    work = sum(x.numel() for x in (A, *more)) * min(A.shape[1:])
+    parts = min(threads.count(), len(A), work // _LEAST_PER_THREAD)
     if parts < 2 or A.device.type != "cpu":
-        return function(A)
-    results = threads.each(function, A.tensor_split(parts))
+        return function(A, *more)
+    results = threads.each(lambda part: function(*part), [*zip(*(x.tensor_split(parts) for x in (A, *more)))])
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 
@@ -667,6 +674,16 @@ def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:
     """Mask of solutions of A X = B whose size proves that A is singular to working precision, or not finite."""
     right = _one_norm(B)
     return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < right) & ~((right == 0) & checks.finite(X))
+
+
+def _surely_regular(size: Tensor, X: Tensor, B: Tensor) -> Tensor:
+    """Mask of solutions of A X = B that `_ill_conditioned` would not refuse, by norms that are quick to compute.
+
+    With ``size`` of at least ||A||_2: ||A||_1 ||X||_1 is at most n ``size`` ||X||_F, and ||B||_1 at least ||B||_F
+    over the root of the number of its columns.
+    """
+    n, k = B.shape[1:]
+    return n * size * norm(X) * torch.finfo(X.dtype).eps < norm(B) / k**0.5
 
 
 def _one_norm(A: Tensor) -> Tensor:

@@ -242,6 +242,67 @@ def test_warnings_of_fits_come_to_the_caller(client):
         nd.fit_many([easy(nm.Inverse())], tol=1e-9, budget=3, client=client, **QUIET)
 
 
+# A latent tensor that is split by rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
+def test_rows_on_workers_of_their_own_are_those_of_the_whole_map(client, tmp_path, dtype):
+    own, p = random_surrogate(nm.Inverse(), 5, 5, dtype), np.linspace(-1, 2, 60)
+    runs = nd.evaluate_rows(own, p, tmp_path / "rows", client=client, chunk=7, **QUIET)
+    found = np.concatenate([nd.read(run.store)["X"][:] for run in runs], axis=1)
+    whole = own(p)
+    assert found.dtype == whole.dtype and [path.name for path in sorted((tmp_path / "rows").iterdir())] == [
+        "rows-0",
+        "rows-2",
+    ]
+    np.testing.assert_allclose(found, whole, rtol=0, atol=8 * np.finfo(whole.dtype).eps * np.abs(whole).max())
+    assert [(run.found, len(run.checksums)) for run in runs] == [(0, 9)] * 2
+    again = nd.evaluate_rows(own, p, tmp_path / "rows", client=client, chunk=7, **QUIET)
+    assert [(run.found, run.checksum) for run in again] == [(9, run.checksum) for run in runs]
+    alone = nd.evaluate_rows(own, p, parts=1, client=client, chunk=7, **QUIET)
+    assert alone[0].checksum == nd.evaluate(own, p, client=client, chunk=7, **QUIET).checksum
+
+
+def test_each_part_stays_with_its_worker(client, surrogate):
+    runs = nd.evaluate_rows(surrogate, LINE, _where, client=client, chunk=20, **QUIET)
+    pids = [{pid for pid, _ in run.results} for run in runs]
+    assert [len(own) for own in pids] == [1, 1] and pids[0] != pids[1]
+    assert [{shape for _, shape in run.results} for run in runs] == [{(20, 1, 3)}, {(20, 2, 3)}]
+
+
+def _where(p, X):
+    return os.getpid(), X.shape
+
+
+def test_a_part_goes_to_another_worker_where_its_own_is_killed(client, surrogate, tmp_path):
+    victim, p = client.run(os.getpid)[min(client.nthreads())], np.linspace(-1, 2, 1000)
+    with once(lambda: files_of(tmp_path / "rows" / "rows-0") > 10, lambda: os.kill(victim, 9)):
+        runs = nd.evaluate_rows(surrogate, p, tmp_path / "rows", client=client, chunk=5, parts=2, **QUIET)
+    assert [nd.verify(run.store, client=client, **QUIET) for run in runs] == [[], []]
+    found = np.concatenate([nd.read(run.store)["X"][:] for run in runs], axis=1)
+    np.testing.assert_allclose(found, surrogate(p), rtol=0, atol=1e-5)
+
+
+def test_what_cannot_be_split_by_rows_is_refused(client, surrogate, tmp_path):
+    cases = {
+        "`surrogate`: expected one whose map gives its one factor as it is": {
+            "surrogate": random_surrogate(nm.SVD(rank=2), 3, 3, torch.float64)
+        },
+        "`parts`: expected at most 3": {"parts": 4},
+        "`parts`: expected at least 1": {"parts": 0},
+        "`store`: expected a path, or a function": {"store": 3},
+        r"`p\[0\]`: expected parameters in the box": {"p": (0.0, 3.0, 10)},
+    }
+    for words, given in cases.items():
+        with pytest.raises((ValueError, TypeError), match=words):
+            nd.evaluate_rows(**{"surrogate": surrogate, "p": LINE, "client": client} | QUIET | given)
+    nd.evaluate_rows(surrogate, LINE, tmp_path / "rows", parts=3, client=client, chunk=100, **QUIET)
+    with pytest.raises(ValueError, match=r"`store`: expected one with the arrays of this call.* with .*1, 3\]"):
+        nd.evaluate_rows(surrogate, LINE, tmp_path / "rows", parts=1, client=client, chunk=100, **QUIET)
+    with pytest.raises(ValueError, match="as it is, a matrix or a vector, got one of LogDet"):
+        nd.evaluate_rows(random_surrogate(nm.LogDet(), 3, 3, torch.float64), LINE, client=client, **QUIET)
+
+
 # What dies on the way
 
 

@@ -570,9 +570,25 @@ def test_the_page_runs(tmp_path, monkeypatch):
         exec(source, space)
     assert np.allclose(space["X"], space["surrogate"](np.array([0.25, 0.5])))
     assert (space["names"], space["units"]) == (["p"], [""])
-    if compiler := shutil.which("gcc") or shutil.which("cc"):
+    if shutil.which("gcc") or shutil.which("cc"):
         (source,) = blocks("c")
-        (tmp_path / "a.c").write_text(source)
-        subprocess.run([compiler, "-std=c99", "a.c", "-o", "a", "-lm"], check=True)
-        result = subprocess.run([tmp_path / "a"], capture_output=True, text=True, check=True)
-        assert np.allclose([float(x) for x in result.stdout.split()], space["X"][0].ravel(), rtol=1e-4)
+        assert np.allclose(printed(tmp_path, source), space["X"][0].ravel(), rtol=1e-4)
+
+
+def printed(folder, source):
+    """Compile a program by the command that the page tells, run it, and return the numbers that it prints."""
+    (command,) = re.findall(r"`cc (-[^`]*)`", PAGE.read_text("utf-8"))
+    (folder / "main.c").write_text(source)
+    subprocess.run([shutil.which("gcc") or shutil.which("cc"), *command.split()], cwd=folder, check=True)
+    result = subprocess.run([folder / "main"], capture_output=True, text=True, check=True)
+    return [float(x) for x in result.stdout.split()]
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="needs a C compiler: gcc or cc")
+def test_the_command_of_the_page_links_a_logarithmic_axis(tmp_path):
+    family = nm.ParametricMatrix(lambda x: np.diag([1.0, 2 + np.log(x)]) + 0.1, 1.0, 1e3, scale="log", batched=False)
+    surrogate = nm.fit(nm.Problem(family, nm.Inverse()), tol=1e-6, progress=False)
+    nm.save_c(surrogate, tmp_path / "inverse.h", name="inverse")
+    assert "log(" in (tmp_path / "inverse.h").read_text()
+    (source,) = blocks("c")
+    assert np.allclose(printed(tmp_path, source.replace("p = 0.25", "p = 40.0")), surrogate(40.0).ravel(), rtol=1e-4)

@@ -10,7 +10,7 @@ import torch
 from conftest import DTYPES, assert_close, assert_raises, conditioned, eps, gaussian, real, state_of_the_process
 
 import neumatc as nm
-from neumatc import linalg
+from neumatc import checks, linalg
 
 SHAPES = [(1, 1), (4, 4), (7, 3), (3, 7), (1, 5)]
 
@@ -706,3 +706,30 @@ def test_the_search_for_lu_finds_it(source, found):
 def test_only_the_trusted_room_factorises(path):
     found = lu_calls(path.read_text(encoding="utf-8"))
     assert path.name == "linalg.py" or not found, f"{path.name}, lines {found}: go through neumatc.linalg"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_entries_are_a_view_in_whatever_order_they_lie(dtype):
+    A = torch.randn(3, 4, 5, dtype=dtype)
+    for B in (A, A.mT, A.mH, A.conj()):
+        found = checks.entries(B)
+        assert found.data_ptr() == A.data_ptr()
+        assert torch.equal(found.abs().sort().values, A.flatten(1).abs().sort().values)
+    assert checks.entries(A[:, 0, 0]).shape == (3, 1)
+    assert checks.entries(A[:0]).shape == (0, 20)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("solver", [linalg.solve, linalg.solve_positive])
+def test_what_quick_norms_let_pass_is_what_the_exact_ones_do(solver, dtype):
+    eps = torch.finfo(dtype).eps
+    sizes = torch.tensor([1.0, 1e-3, eps**0.5, 100 * eps, eps / 100, 0.0], dtype=torch.float64).to(dtype)
+    for scale in (1.0, eps**4, eps**-4):  # squares of some leave single precision
+        A = torch.diag_embed(torch.stack([torch.ones_like(sizes), sizes], dim=1)) * scale
+        B = torch.eye(2, dtype=dtype).expand(len(sizes), 2, 2)
+        together, failed = solver(A, B)
+        alone = [solver(A[i : i + 1], B[i : i + 1]) for i in range(len(sizes))]
+        assert failed.tolist() == [bool(one[1]) for one in alone]
+        assert failed.tolist() == [False] * 4 + [True] * 2
+        X = torch.cat([one[0] for one in alone])
+        torch.testing.assert_close(together[:4], X[:4], rtol=4 * eps, atol=0)

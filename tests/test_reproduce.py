@@ -12,7 +12,7 @@ from studies.headlines import HEADLINES, Headline
 
 PROFILES = ("smoke", "cpu")
 # Chapters that show records of their own, taken elsewhere.
-SHOWING = {"frequency_and_time", "link_level", "measured", "training_search"}
+SHOWING = {"frequency_and_time", "link_level", "measured", "scaling_out", "training_search"}
 
 
 def headline(**settings):

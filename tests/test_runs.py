@@ -262,6 +262,43 @@ def test_the_book_runs_a_chapter_only_when_its_key_changes(project, pretend, cap
     assert len(pretend.runs) == 5
 
 
+def test_a_chapter_that_shows_the_run_of_another_runs_after_it_and_again_with_it(project, pretend, monkeypatch):
+    (project / "notebooks" / "later.ipynb").write_bytes((project / "notebooks" / "tiny.ipynb").read_bytes())
+    monkeypatch.setattr(runs, "book_chapters", lambda: ["later", "tiny"])
+    monkeypatch.setattr(runs, "SHOWING", {"later": ("tiny",)})
+
+    def start(command, env):
+        runs.run(command[-1], device="cpu")
+        return SimpleNamespace(poll=lambda: 0)
+
+    runs.subprocess.Popen = start
+    runs.book()
+    runs.book()
+    assert pretend.runs == [("tiny", "cpu"), ("later", "cpu")]
+    provenance.run_path("tiny", "cpu").with_suffix(".json").unlink()
+    runs.book()
+    assert pretend.runs[2:] == [("tiny", "cpu"), ("later", "cpu")]
+    # One that was run alone since then would leave the other page behind it.
+    runs.run("tiny", profile="cpu")
+    runs.book()
+    assert pretend.runs[-1] == ("later", "cpu")
+
+
+def test_no_page_is_built_of_records_that_changed_since_it_ran(project, pretend, monkeypatch):
+    calls = []
+
+    def changed(*_):  # before the chapters that are timed, and after them
+        folder = project / "notebooks" / "records"
+        folder.mkdir(exist_ok=True)
+        calls.append(1)
+        (folder / "other_timings.json").write_text(str(len(calls)))
+
+    monkeypatch.setattr(runs, "_side_by_side", changed)
+    with pytest.raises(RuntimeError, match="^tiny: expected what the pages show to stay"):
+        runs.book()
+    assert pretend.runs == [("tiny", "cpu")] and not pretend.builds
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_chapters_without_times_run_side_by_side_on_one_thread(project, pretend, monkeypatch, status):
     started = []

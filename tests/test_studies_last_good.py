@@ -68,6 +68,18 @@ def test_without_published_timings_the_page_says_that_there_are_none():
     assert row[0] == "the map" and "No timing could be taken here on 2026-11-01 (other work took 50%)" in row[1]
 
 
+def test_another_page_shows_the_times_of_the_chapters_own_page():
+    saved([1.0, 2.0, 3.0], error=0.5)
+    last_good.keep("chapter")
+    later = saved([4.0, 5.0, 6.0], error=0.5, day="2026-11-28")
+    assert last_good.shown("chapter", "cpu").numbers == later.numbers
+    assert last_good.shown("chapter", "smoke").numbers["speed"]["faster"]["loop"] == [1.0, 2.0, 3.0]
+    saved(NAN, error=0.25, refused="other work")
+    assert last_good.shown("chapter", "cpu").numbers["races"][0]["ratio"] == [1.0, 2.0, 3.0]
+    provenance.run_path("chapter", "cpu").with_suffix(".json").unlink()
+    assert last_good.shown("chapter", "cpu").numbers["speed"]["faster"]["loop"] == [1.0, 2.0, 3.0]
+
+
 def test_refused_timings_are_not_kept():
     saved(NAN, error=0.25, refused="other work took 50%")
     with pytest.raises(ValueError, match="chapter: expected a timing that is good.*idle machine"):

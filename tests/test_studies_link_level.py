@@ -203,6 +203,82 @@ def test_a_shifted_curve_is_lost_by_its_shift():
     assert all(map(math.isnan, link_level.losses(levels[:2], exact[:2], other[:2], 50)))
 
 
+def beside(rows, receiver=BLOCK):
+    """Points two decibels apart, of what the exact receiver lost, of how many, and what one of two alone lost."""
+    keys = ("lost", "more", "fewer")
+    return [
+        {
+            "snr_db": 4.0 + 2 * i,
+            "blocks": blocks,
+            "receivers": {EXACT: {"lost": lost}, receiver: dict(zip(keys, (lost + more - fewer, more, fewer)))},
+        }
+        for i, (lost, blocks, more, fewer) in enumerate(rows)
+    ]
+
+
+def test_where_no_block_tells_receivers_apart_the_interval_has_its_exact_width():
+    """With none of N the limit of Clopper and Pearson is 1 - 0.025 ** (1 / N)."""
+    low, high = link_level.exact_ends(beside([(103, 512, 0, 0), (100, 3328, 0, 0)]), BLOCK)
+    slope = math.log((103 / 512) / (100 / 3328)) / 2
+    assert -low == pytest.approx(high, rel=1e-12) == pytest.approx(-math.log(0.025) / 203 / slope, rel=1e-9)
+    assert link_level.settled(beside([(103, 512, 0, 0), (100, 3328, 0, 0)]), BLOCK, [0.0] * 3) == [low, 0.0, high]
+
+
+def test_both_directions_have_their_own_limit():
+    found = beside([(120, 400, 1, 0), (100, 1100, 2, 1)])
+    slope = math.log((120 / 400) / (100 / 1100)) / 2
+    more, fewer = (binomtest(count, 223).proportion_ci(0.95, "exact").high for count in (3, 1))
+    assert link_level.exact_ends(found, BLOCK) == pytest.approx(
+        (math.log(1 - fewer) / slope, -math.log(1 - more) / slope), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(120, 400, 3, 0), (100, 1100, 1, 1)],  # enough of them for a bootstrap
+        [(120, 400, 0, 0), (115, 1100, 0, 0)],  # the curve does not come to the level
+        [(10, 400, 0, 0), (9, 1100, 0, 0)],  # it begins below it
+    ],
+)
+def test_other_intervals_are_left_as_they_are(rows):
+    assert link_level.exact_ends(beside(rows), BLOCK) is None
+    assert link_level.settled(beside(rows), BLOCK, (-0.1, 0.0, 0.1)) == [-0.1, 0.0, 0.1]
+
+
+def test_blocks_at_other_points_do_not_count_and_an_unknown_loss_stays_unknown():
+    ends = beside([(300, 400, 9, 9), (120, 400, 0, 0), (100, 1100, 0, 0), (100, 9000, 9, 9)])
+    assert link_level.exact_ends(ends, BLOCK) == pytest.approx(link_level.exact_ends(ends[1:3], BLOCK), rel=1e-12)
+    assert all(map(math.isnan, link_level.settled(ends, BLOCK, [math.nan] * 3)))
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.015])
+def test_exact_ends_miss_the_truth_as_rarely_as_they_say(share):
+    """Of N lost blocks a true share is lost by the other receiver alone; its upper end may lie below in 2.5 %."""
+    lost, draws = 200, 4000
+    found = [beside([(100, 400, m, 0), (lost - 100 - m, 1100, 0, 0)]) for m in range(link_level.FEW)]
+    truth = -math.log1p(-share)
+    slopes = [math.log((100 / 400) / (own[1]["receivers"][EXACT]["lost"] / 1100)) / 2 for own in found]
+    ends = [link_level.exact_ends(own, BLOCK)[1] * slope for own, slope in zip(found, slopes)]
+    counts = np.random.default_rng(0).binomial(lost, share, draws)
+    missed = sum(m < link_level.FEW and ends[m] < truth for m in counts) / draws
+    assert missed < 0.025 + 4 * (0.025 / draws) ** 0.5
+
+
+def test_a_published_record_gets_exact_intervals_by_its_counts_alone(both, monkeypatch):
+    record = recorded(copy.deepcopy(both))
+    before = copy.deepcopy([own["loss"] for own in record.numbers["curves"]])
+    for own in record.numbers["curves"]:
+        own["loss"][BLOCK] = [0.0, 0.0, 0.0]
+    monkeypatch.setattr(provenance, "load", lambda chapter: record)
+    monkeypatch.setattr(provenance, "keep", lambda kept: Path(kept.chapter))
+    for _ in range(2):
+        assert link_level.renew_intervals() == Path("link_level")
+        assert [own["loss"] for own in record.numbers["curves"]] == before
+    (source,) = record.provenance["anew"].values()
+    assert source["command"].endswith("--intervals") and source["date"]
+
+
 def test_levels_go_on_until_all_curves_are_crossed(tmp_path):
     link, most, some, few = Setting("UMi drop", 2, ESTIMATED), "1" * 8, "1" + "0" * 7, "0" * 8
 
@@ -275,7 +351,9 @@ def test_pages_show_a_record(both):
     link_pages.check(record)
     rows = link_pages.table(record).rows
     assert [row[0] for row in rows] == [f"UMi drop, 16-QAM, {csi} channel" for csi in (KNOWN, ESTIMATED)]
-    assert rows[0][2:5] == ["4 of 4", "0 / 0", "0.000 (0.000 to 0.000)"]
+    low, high = link_level.exact_ends(record.numbers["curves"][0]["points"], BLOCK)
+    assert rows[0][2:5] == ["4 of 4", "0 / 0", link_pages.decibels([low, 0.0, high])] and low < 0 < high
+    assert "On 2 curves of 2, fewer than 5 blocks" in link_pages.exact_sentence(record)
     assert rows[0][-1] == "" and rows[1][-1].startswith("-1.")
     # A logistic law of scale one: its logarithm falls by nearly one for each dB where few are lost.
     assert link_pages.resolution(record.numbers["curves"][0]) == pytest.approx(1 / link_level.ERRORS, rel=0.3)
@@ -313,7 +391,9 @@ def test_a_bar_is_kept_missed_or_not_settled_by_the_interval(both):
     curves[1]["channel"] = "CDL-C 300 ns"
     told = link_pages.loss_sentence(recorded(curves))
     assert "kept on 1 curve, missed on 1 curve (CDL-C 300 ns, 16-QAM, known channel)".replace("known", KNOWN) in told
-    assert "not settled on 1 curve." in told and "The largest loss is 0.030 (0.021 to 0.040) dB." in told
+    assert (
+        "not settled on 1 curve: some 100 errors" in told and "The largest loss is 0.030 (0.021 to 0.040) dB." in told
+    )
     assert "0.000 to 0.030 dB, in the median 0.010" in told
     for own in curves:
         own["loss"][BLOCK] = [math.nan] * 3
@@ -330,6 +410,22 @@ def test_smoothing_that_is_worse_or_unsettled_is_said(both):
     assert "worse on 1 curve: UMi drop, 16-QAM, estimated channel 0.200 (0.100 to 0.300) dB" in told
     curves[0]["points"][0]["receivers"][SMOOTHED]["lost"] = 12000
     assert "at 11 of these points" in link_pages.smoothing(recorded(curves))["gain"]
+
+
+def test_a_control_that_helps_on_some_curves_and_harms_on_others_is_said(both):
+    curves = [copy.deepcopy(both[1]) for _ in range(3)]
+    for own, channel, loss, more, fewer in zip(
+        curves, ("UMi drop", "CDL-C 100 ns", "CDL-C 30 ns"), (0.2, -0.2, 0.0), (9, 1, 2), (1, 31, 1)
+    ):
+        own["channel"], own["loss"][TOLD] = channel, [loss - 0.1, loss, loss + 0.1]
+        own["points"][0]["receivers"][TOLD] |= {"more": more, "fewer": fewer}
+    told = link_pages.control_sentence(recorded(curves))
+    assert "loses 30 fewer blocks (CDL-C 100 ns, 16-QAM, estimated channel) and 9 more blocks (UMi drop" in told
+    assert "On 1 curve it needs more, its interval wholly above zero: UMi drop, 16-QAM" in told
+    assert "On 1 curve it needs less, its interval wholly below: CDL-C 100 ns" in told
+    assert "not what an equaliser should be told everywhere" in told
+    assert "loses as many blocks" in link_pages.control_sentence(recorded(both))
+    assert "everywhere" not in link_pages.control_sentence(recorded(curves[1:2]))
 
 
 def test_held_filters_are_told_by_their_intervals(tmp_path, both):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,6 +134,46 @@ def test_tables_name_every_channel(published):
     assert study.sphere_sentence(published.numbers["single"]).count(str(len(published.numbers["single"])))
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4, 5, 6, 12, 24])
+def test_a_precoder_that_is_exact_at_equally_spaced_tones_alone_is_seen_to_lose(bands, stride):
+    H, V = bands
+    wrong = V.roll(TONES // 2, 0)
+    wrong[::stride] = V[::stride]
+    lost = groups.lost(H, V, {"wrong": wrong, "right": V}, study.linear_rate)
+    part = 1 - study.linear_rate(H, wrong).mean() / study.linear_rate(H, V).mean()
+    assert lost["wrong"] == pytest.approx(float(part), rel=1e-9) and part > 1e-3
+    assert abs(lost["right"]) < 1e-12
+
+
+@pytest.mark.parametrize("tone", [1, 2, 3, 5, 7])
+def test_channels_are_judged_at_every_tone(channel, bands, monkeypatch, tone):
+    def one_wrong(*_):
+        V = bands[1].clone()
+        V[tone] = V[TONES - 1 - tone]
+        yield study.HELD, V, 1
+
+    monkeypatch.setattr(study, "ways", one_wrong)
+    report = SimpleNamespace(exact_solves=1, met=True, events=())
+    monkeypatch.setattr(study, "mapped", lambda *_: (bands[1], SimpleNamespace(report=report)))
+    found = study.compared(channel, 4, 1e-2, 0)
+    assert found["linear"][study.HELD] > 1e-4 > 1e-9 > abs(found["linear"][study.MAP])
+
+
+def test_bases_that_do_not_step_least_are_counted_and_only_a_spline_may_step_less(published):
+    rows = copy.deepcopy(published.numbers["channels"])
+    assert study.bases_sentence([]) == "aligned ones on 0 of 0 channels, as a map on 0."
+    for row in rows:
+        row["step"] |= {study.LINEAR: 1e-9, study.BASES: 2.0}
+    count = len(rows)
+    assert study.bases_sentence(rows).startswith(f"aligned ones on {count} of {count} channels, as a map on 0. On")
+    with pytest.raises(AssertionError, match="mostly"):
+        study.check_channels(rows)
+    rows = copy.deepcopy(published.numbers["channels"])
+    rows[0]["step"] |= {study.LINEAR: 0.5, study.FOLLOWED: 0.4, study.PAIRS: 0.4, study.MAP: 0.4, study.SPLINE: 0.45}
+    with pytest.raises(AssertionError, match="passes over"):
+        study.check_channels(rows)
+
+
 def test_steps_of_maps_that_met_their_tolerance_stand_alone():
     good, bad = ({"met": met, "step": {study.MAP: x, study.PAIRS: 0.1}} for met, x in ((True, 0.11), (False, 0.5)))
     assert "at most 1.1 times that of exact pairs." in study.steps_sentence([good])
@@ -214,7 +255,7 @@ def test_finer_groups_lose_less_and_have_the_solves_that_they_say(grouped):
     for _, own in groups.lines(grouped):
         assert own[groups.FINE] < own[groups.FINEST] < own[groups.COARSE] < own[groups.WHOLE]
     for row in found["channels"]:
-        assert set(row["joint"]) == set(row["linear"]) == {*groups.SIZES, groups.MEAN}
+        assert set(row["joint"]) == set(row["linear"]) == {*groups.SIZES, *groups.MEANS.values()}
         assert row["joint"][groups.COARSE] < row["linear"][groups.COARSE]
     rows = groups.table(grouped).rows
     assert len(rows) == 8 and rows[-1][0] == "eight users, CDL-C, omni, 300 ns" and rows[-1][-1] == ""
@@ -228,13 +269,29 @@ def test_one_precoder_for_all_tones_is_that_of_the_mean_gram_matrix(bands):
     held = practice.group_precoders(H, 4, len(H))
     assert all(torch.linalg.vector_norm(H @ X, dim=(1, 2)).square().sum() < sent for X in (Q, held))
     assert torch.allclose(V.mH @ V, torch.eye(4, dtype=V.dtype).expand(len(V), 4, 4))
-    with pytest.raises(ValueError, match="`rank`"):
-        precoders.of_mean_gram(H, 65)
+    for bad, setting in (("`rank`", {"rank": 65}), ("`size`", {"rank": 4, "size": 0})):
+        with pytest.raises(ValueError, match=bad):
+            precoders.of_mean_gram(H, **setting)
+
+
+def test_each_group_has_the_precoder_of_its_own_mean_gram_matrix(bands):
+    H, _ = bands
+    V = precoders.of_mean_gram(H[:40], 4, 16)  # the last group has eight tones
+    for start in (0, 16, 32):
+        own = slice(start, min(start + 16, 40))
+        alone = precoders.of_mean_gram(H[own], 4)
+        assert torch.allclose(V[own] @ V[own].mH, alone @ alone.mH, atol=1e-8)
 
 
 def test_sentences_on_groups_follow_from_the_record(grouped):
-    assert groups.most(grouped, groups.COARSE) == study.lost_text(
-        max(row["linear"][groups.COARSE] for row in grouped.numbers["groups"]["channels"])
+    rows = [row["linear"] for row in grouped.numbers["groups"]["channels"]]
+    mean = groups.MEANS[groups.COARSE]
+    assert groups.most(grouped, groups.COARSE) == study.lost_text(max(min(x[groups.COARSE], x[mean]) for x in rows))
+    assert groups.by_middles(grouped, groups.COARSE) == study.lost_text(max(x[groups.COARSE] for x in rows))
+    counts = [sum(x[groups.MEANS[name]] < x[name] for x in rows) for name in (groups.FINEST, groups.COARSE)]
+    assert groups.means_sentence(grouped) == (
+        f"The mean Gram matrix is the better one up to 300 ns on {counts[0]} of 4 channels with two blocks and on "
+        f"{counts[1]} with four blocks."
     )
     assert groups.late(grouped).startswith("From a delay spread of 300 ns on the latest paths come after")
     assert "2.6 µs at 300 ns" in groups.late(grouped)
@@ -257,7 +314,7 @@ def test_sentences_on_groups_follow_from_the_record(grouped):
     ],
 )
 def test_groups_that_refute_the_chapter_stop_it(part, way, value):
-    sizes, own = (*groups.SIZES, groups.MEAN), [1e-4, 3e-4, 2e-3, 0.05, 0.04]
+    sizes, own = (*groups.SIZES, *groups.MEANS.values()), [1e-4, 3e-4, 2e-3, 0.05, 3e-4, 3e-3, 0.04]
     joint, linear = dict(zip(sizes, [x / 2 for x in own])), dict(zip(sizes, own))
     place = {"model": "D", "pattern": "omni", "delay": 300e-9}
     users = place | {"lost": dict(zip(sizes, [1.1 * x for x in own]))}

@@ -1,6 +1,7 @@
 """The chapter on real channels, at smoke size: what it compares, and that records that refute it stop it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import neumatc as nm
 from studies import estimated, figures, provenance
 from studies import real_channels as study
-from studies.estimated import BLIND, LMMSE, MAP, MISMATCHED, PER_TONE
+from studies.estimated import BLIND, LMMSE, MAP, MISMATCHED, PER_TONE, PROFILED, SMOOTH
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,8 @@ def test_the_text_holds_of_a_small_record(record):
         (("noisy", study.SMALL, 0, "error", MAP), 0, 9.0),
         (("noisy", study.SMALL, 0, "error", LMMSE), 1, 9.0),
         (("noisy", study.SMALL, 2, "rate", MAP), 0, 0.01),
+        (("noisy", study.SMALL, 1, "error", SMOOTH), 0, 9.0),
+        (("munich", 0, "sum"), SMOOTH, 0.1),
         (("drops", 0, "sum"), study.BY_USER, 0.1),
         (("munich", 1, "sum"), study.OWN, 0.1),
         (("drops", 1, "sum"), study.ONE, 0.999),
@@ -74,7 +77,7 @@ def test_tables_and_figures_show_the_record(record):
     assert [row[0] for row in ways.rows] == [*study.KNOWS]
     assert len(large.rows) == 2 and large.rows[0][0] == "30 ns, 0 dB"
     assert [row[0] for row in study.irregular_table(record).rows] == [*study.PLANTED]
-    assert len(study.drops_table(record).rows) == 6
+    assert len(study.drops_table(record).rows) == 8
     assert [row[0] for row in study.slots_table(record).rows][:2] == ["3 km/h, 2", "3 km/h, 4"]
     figures.style()
     for draw in (study.error_figure, study.terms_figure):
@@ -85,6 +88,33 @@ def test_settings_in_which_the_map_is_beaten_are_named(record):
     assert study.beaten(record, MISMATCHED) == []
     lost = changed(record, ("noisy", study.SMALL, 0, "rate"), MISMATCHED, [1.0, 1.0])
     assert study.beaten(lost, MISMATCHED) == ["30 ns with 0 dB"]
+
+
+def test_a_fitted_profile_is_told_by_the_settings_it_wins_and_loses(record):
+    place = ("noisy", study.SMALL)
+    points = copy.deepcopy(record.numbers["noisy"][study.SMALL])
+    for i, point in enumerate(points):
+        point["error"][PROFILED] = [x * (0.5 if i else 2) for x in point["error"][MAP]]
+        point["rate"][PROFILED] = [x + (0.01 if i > 1 else -0.01) for x in point["rate"][MAP]]
+    told = study.profile_sentence(changed(record, place[:1], place[1], points))
+    assert told == (
+        f"has less error than the map in {len(points) - 1} of {len(points)} settings, and keeps more of the rate in "
+        f"{len(points) - 2}; it keeps less of it at 30 ns with 0 dB and 30 ns with 20 dB"
+    )
+    for point in points:
+        point["rate"][PROFILED] = [x + 0.01 for x in point["rate"][MAP]]
+    told = study.profile_sentence(changed(record, place[:1], place[1], points))
+    assert told.endswith(f"more of the rate in {len(points)}")
+
+
+def test_how_far_a_map_is_from_its_samples_is_told(record):
+    points = copy.deepcopy(record.numbers["noisy"][study.SMALL])
+    for point, more in zip(points, (0.012, -0.02, *[0.0] * len(points))):
+        point["error"][SMOOTH] = [1.0, 1.0]
+        point["error"][MAP] = [1.0, 1 + more]
+    assert study.apart_sentence(points) == "differ by at most 2 %"
+    points[1]["error"][MAP][0] = 1.16
+    assert study.apart_sentence(points) == "differ by at most 1.2 %, but at 30 ns with 20 dB by up to 16 %"
 
 
 def test_jumps_are_counted_in_their_place():
@@ -112,6 +142,17 @@ def test_users_have_covariances_of_their_own(far):
     assert errors[True].mean() < errors[False].mean() < far.v
 
 
+def test_users_have_profiles_of_their_own(far):
+    """The weaker user of one late path needs another decay than the stronger one of one early path."""
+    both = study.by_profiles(far)
+    for k in range(2):
+        alone = replace(far, H=far.H[:, :, [k]], A=far.A[:, :, [k]])
+        assert np.array_equal(both[:, :, [k]], estimated.by_profile(alone))
+    assert estimated.fitted_decay(replace(far, A=far.A[:, :, [0]]))[0] == estimated.DECAYS[0]
+    assert estimated.fitted_decay(replace(far, A=far.A[:, :, [1]]))[0] > estimated.DECAYS[0]
+    assert (np.abs(both - far.H) ** 2).mean() < far.v
+
+
 def test_a_user_alone_gets_the_terms_it_deserves(far):
     (one, common), (found, terms) = (study.splines(far, alone) for alone in (False, True))
     assert found.shape == one.shape == far.H.shape and len(terms) == 2 and len(common) == 1
@@ -136,9 +177,53 @@ def test_the_larger_array_is_as_the_chapter_says(large):
 
 
 @pytest.mark.parametrize(
-    ("key", "way", "value"), [("error", MAP, 9.0), ("error", LMMSE, 9.0), ("rate", PER_TONE, 1.0), ("rate", MAP, 1.0)]
+    ("key", "way", "value"),
+    [
+        ("error", MAP, 9.0),
+        ("error", LMMSE, 9.0),
+        ("error", SMOOTH, 9.0),
+        ("rate", PER_TONE, 1.0),
+        ("rate", MAP, 1.0),
+    ],
 )
 def test_a_larger_array_that_refutes_the_chapter_stops_it(large, key, way, value):
     large[0][key][way] = [value] * len(large[0][key][way])
     with pytest.raises(AssertionError):
         study.check_large(large)
+
+
+@pytest.fixture
+def full():
+    """A record of all settings, in which a fitted profile is nearer everywhere, and keeps less with little noise."""
+    found = provenance.Record("real_channels", profile="smoke", device="cpu", seed=0)
+    error = {PER_TONE: 0.4, MISMATCHED: 0.2, MAP: 0.1, PROFILED: 0.08}
+    found.numbers["noisy"] = {
+        study.SMALL: [
+            {
+                "spread": spread,
+                "snr": snr,
+                "error": {way: [x, x] for way, x in error.items()},
+                "rate": {MAP: [0.95, 0.95], PROFILED: [0.97 if snr < 30 else 0.94] * 2},
+            }
+            for spread in study.SPREADS
+            for snr in study.SNRS
+        ]
+    }
+    return found
+
+
+@pytest.mark.parametrize(
+    ("at", "key", "way", "value"),
+    [
+        (4, "error", PROFILED, 0.11),
+        (4, "error", MISMATCHED, 0.09),
+        (4, "error", MISMATCHED, 0.5),
+        (2, "rate", PROFILED, 0.9),
+        (6, "rate", PROFILED, 0.9),  # the setting of the tables
+    ],
+)
+def test_a_profile_that_refutes_the_chapter_stops_it(full, at, key, way, value):
+    study.check_estimators(full)
+    full.numbers["noisy"][study.SMALL][at][key][way] = [value, value]
+    with pytest.raises(AssertionError):
+        study.check_estimators(full)

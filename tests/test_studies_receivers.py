@@ -573,6 +573,27 @@ def test_a_peer_that_refuses_says_why():
     assert_raises(ValueError, ["`every`"], lambda: receivers.compared(H, NOISE, 3, every=0))
 
 
+@pytest.mark.parametrize("N", [96, 240, 3276])
+@pytest.mark.parametrize("least", [1, 2, 5, 12])
+def test_a_stride_shares_no_divisor_with_the_spacing_of_any_number_of_solves(N, least):
+    for count in range(1, N + 1, 1 + N // 300):
+        stride, step = tones.coprime(N, count, least), -(-N // count)
+        middles, ends = tones.grouped(N, count)[1], tones.spaced(N, count)
+        spacings = {step, *middles.diff().tolist()[1:-1], *ends.diff().tolist()} if count > 2 else {step}
+        assert stride >= least
+        assert all(math.gcd(stride, spacing) == 1 for spacing in spacings) or least == 1
+
+
+# At these numbers of solves the tones of some peer are three, four, five, six, or twelve apart.
+@pytest.mark.parametrize("solves", [20, 40, 48, 60, 80])
+@pytest.mark.parametrize("name", ["held", "linear", "cubic spline", "DFT", "Neumann, neighbour", "Gram, linear"])
+def test_no_peer_is_judged_at_its_own_tones_alone(name, solves):
+    H, peer = band(5, 3, taps=8, period=240, count=240), {name: receivers.PEERS[name]}
+    whole, some = (receivers.compared(H, NOISE, solves, peer, calls=1, every=every)[0] for every in (1, 5))
+    assert whole.error > 1e-12
+    assert some.error == pytest.approx(whole.error, rel=0.3) and some.worst <= whole.worst * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("calls", [1, 4])
 def test_peers_are_called_as_often_as_asked_and_judged_at_some_tones(calls):
     H, called = band(), []

@@ -41,6 +41,12 @@ def ways_of(band, everything):
     return rows
 
 
+def linear_steps(error):
+    """Linear interpolation on the ladder, its error at the step of one solve in 48 tones and at finer ones."""
+    solves = {rung: -(-3276 // rung) for rung in study.RUNGS}
+    return {study.stepped(study.LINEAR, rung): way(0.5 if rung > 48 else error, n) for rung, n in solves.items()}
+
+
 @pytest.fixture
 def record():
     """A record of the form and the size of the chapter's, in which all is as its text says."""
@@ -49,6 +55,7 @@ def record():
         everything = not band.omni and math.isclose(band.spread, study.ALL)
         solves = {0: 100, 1: 200, 2: 500, 3: 2000}[study.SPREADS.index(band.spread)]
         own = {"solves": solves, "met": True, "count": 3276, "ways": ways_of(band, everything)}
+        own["steps"] = linear_steps(0.1 if band.spread > study.ALL else 1e-2)
         rows.append(band.entry | own)
         over = dict.fromkeys((study.CHOLESKY, study.SIONNA, study.BLOCKS, study.CUBIC), SLOW)
         over |= {study.CHOLESKY: FAST if band.task == study.MANY else SLOW}
@@ -61,6 +68,7 @@ def record():
         falls = [0.9, 0.4, 0.5, 0.6, 0.7] if peer == study.DFT else [base / 3**k for k in range(5)]
         steps |= {name: way(error) for name, error in zip(study.ways_up(found, peer), falls)}
     over = dict.fromkeys((*steps, study.CHOLESKY, study.SIONNA), EVEN)
+    over |= {name: [0.1, 0.2, 0.3] for name in study.ways_up(found, study.LINEAR)}
     beside = {name: SLOW if name.startswith((study.CUBIC, study.HELD)) else FAST for name in over}
     numbers["ladder"] = {task: copy.deepcopy(steps) for task in study.TASKS}
     numbers["ladder_times"] = {
@@ -119,8 +127,9 @@ def test_peers_get_the_solves_of_the_map(channel):
     assert row["met"] and row["count"] == TONES and list(ways) == [study.MAP, study.BLOCKS, *study.BESIDE]
     assert ways[study.MAP]["solves"] == row["solves"] == ways[study.HELD]["solves"] == ways[study.CUBIC]["solves"]
     assert ways[study.DFT]["solves"] <= row["solves"] and ways[study.BLOCKS]["solves"] == TONES // 12
-    exact = tones.lmmse(channel.to(torch.complex128), study.NOISE)[:: study.EVERY]
-    W = receivers.held(channel, study.NOISE, row["solves"]).value[:: study.EVERY]
+    every = tones.coprime(TONES, row["solves"], study.EVERY)
+    exact = tones.lmmse(channel.to(torch.complex128), study.NOISE)[::every]
+    W = receivers.held(channel, study.NOISE, row["solves"]).value[::every]
     error = torch.linalg.vector_norm(W - exact) / torch.linalg.vector_norm(exact)
     assert ways[study.HELD]["error"] == pytest.approx(float(error), rel=1e-4)
 
@@ -140,8 +149,9 @@ def test_steps_of_the_ladder_have_their_solves(channel):
 
 def test_the_chapter_at_a_small_size_has_all_that_it_shows():
     record = Record("wireless_inversion", profile="smoke", device="cpu", seed=0)
-    study.lines(record, (study.SHORT, study.ALL), subcarriers=48)
+    study.lines(record, (study.SHORT, study.ALL), subcarriers=48, rungs=(12,))
     study.ladder(record, subcarriers=48, tols=(0.1,), rungs=(12,))
+    assert all(list(row["steps"]) == study.ways_up(record, study.LINEAR) for row in record.numbers["bands"])
     study.line_times(record, subcarriers=48, rounds=1)
     study.ladder_times(record, subcarriers=48, rounds=1)
     record.numbers = plain(record.numbers, "numbers")
@@ -263,6 +273,44 @@ def test_blocks_that_lose_less_with_omnidirectional_users_stop_the_page(record):
 def test_a_map_that_is_faster_than_cholesky_at_long_delays_stops_the_page(record):
     record.numbers["band_times"][2]["over"][study.CHOLESKY] = FAST
     with pytest.raises(AssertionError, match="few streams"):
+        study.check(record)
+
+
+def test_the_fewest_filters_that_are_enough_follow_from_the_record(record):
+    rows = study.enough_table(record).rows
+    assert rows[0] == ["LMMSE 64 x 8", "directional, 30 ns", "69", "1e-04", "0.2 (0.1 to 0.3)", "1e-04"]
+    assert rows[3][2:5] == ["more than tried", "", ""] and len(rows) == 16
+    assert study.enough_table(untimed(record)).rows[0][4] == "not timed"
+    record.numbers["bands"][1]["steps"] = {
+        name: own if own["solves"] > 500 else own | {"loss": 0.5}
+        for name, own in record.numbers["bands"][1]["steps"].items()
+    }
+    for row in record.numbers["bands"][4:8]:
+        row["steps"] = linear_steps(0.5)
+    assert study.take_sentence(record, study.EIGHT) == (
+        "Eight streams: with directional users 69 to 546 exact filters are enough, but none of them at 1,000 ns; "
+        "with omnidirectional users no number that was tried is."
+    )
+
+
+@pytest.mark.parametrize(("at", "error"), [(2, 0.5), (3, 1e-2), (7, 1e-2)])
+def test_linear_interpolation_that_is_enough_elsewhere_stops_the_page(record, at, error):
+    record.numbers["bands"][at]["steps"] = linear_steps(error)
+    with pytest.raises(AssertionError, match="few streams: linear"):
+        study.check(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio"),
+    [
+        (study.stepped(study.LINEAR, 6), SLOW),
+        (study.stepped(study.CUBIC, 96), [0.1, 0.1, 0.1]),
+        (study.stepped(study.MAP, study.TOL), [0.1, 0.1, 0.1]),
+    ],
+)
+def test_linear_interpolation_that_is_slow_stops_the_page(record, name, ratio):
+    record.numbers["ladder_times"][study.MANY]["over"][name] = ratio
+    with pytest.raises(AssertionError, match="time|spline|map"):
         study.check(record)
 
 

@@ -51,7 +51,7 @@
   }
 
   // Axes in a box of the width that there is. Returns functions that draw into it.
-  function axes(parent, { x, y, logx, logy, xlabel, ylabel, height = 250, title }) {
+  function axes(parent, { x, y, logx, logy, xticks, xlabel, ylabel, height = 250, title }) {
     const width = Math.max(240, parent.clientWidth);
     const svg = element(parent, "svg:svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": title });
     const scale = (value, [low, high], log) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
@@ -62,7 +62,7 @@
       element(svg, "svg:line", { class: "grid", x1: MARGIN.left, x2: right, y1: py(value), y2: py(value) });
       element(svg, "svg:text", { x: MARGIN.left - 6, y: py(value) + 4, "text-anchor": "end" }, text);
     }
-    for (const [value, text] of ticks(x, logx, width < 420 ? 4 : 7)) {
+    for (const [value, text] of ticks(x, logx, xticks || (width < 420 ? 4 : 7))) {
       element(svg, "svg:line", { class: "grid", x1: px(value), x2: px(value), y1: MARGIN.top, y2: bottom });
       element(svg, "svg:text", { x: px(value), y: bottom + 16, "text-anchor": "middle" }, text);
     }
@@ -212,7 +212,10 @@
 
   const DRAW = { slider: drawSlider, pieces: drawPieces, "break-even": drawBreakEven, track: drawTrack };
 
-  for (const root of document.querySelectorAll(".interactive")) {
+  // For in_browser.js, which draws with the same means.
+  window.interactive = { element, slider, axes, clamp, norm };
+
+  for (const root of document.querySelectorAll(".interactive:not([data-surrogate])")) {
     const draw = DRAW[root.id](root, JSON.parse(root.querySelector("script").textContent));
     let width = 0;
     root.addEventListener("input", draw);

@@ -324,7 +324,12 @@ class Timings:
 
 
 def compare(
-    callables: Mapping[str, Callable[[], object]], *, rounds: int = 5, warm_up: int = 1, judged: bool = True
+    callables: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 5,
+    warm_up: int = 1,
+    judged: bool = True,
+    more: Callable[[], float] = lambda: 0.0,
 ) -> Timings:
     """Time several callables against each other, fairly.
 
@@ -341,6 +346,7 @@ def compare(
         rounds: Timed rounds.
         warm_up: Rounds before them.
         judged: Whether times may be refused; not where a study makes the load itself.
+        more: As for `load.Watch`: what other processes of the study have computed.
 
     Returns:
         The times of all attempts that count; of the last one, if none does.
@@ -348,7 +354,7 @@ def compare(
     rounds, warm_up = checks.integer("rounds", rounds, 1), checks.integer("warm_up", warm_up, 0)
     begin, calm, last = time.perf_counter(), {}, {}
     for attempt in range(1, ATTEMPTS + 1):
-        watch = load.Watch()
+        watch = load.Watch(more)
         seconds = _alternate(callables, rounds, warm_up if attempt == 1 else 0, last)
         found = watch.load()
         if not (judged and too_much(found)):

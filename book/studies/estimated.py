@@ -2,10 +2,13 @@
 
 Every way gets the same samples H + E at every second tone, E white with the noise of the receiver, and is judged at all
 tones by the true H: the error of its LMMSE filters against those of H, and the part of their sum rate that it keeps.
+Two peers tell what a map adds: exact filters of the very samples that it is fitted to, and an LMMSE estimator that
+knows no more than it does (`by_profile`).
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +32,11 @@ PER_TONE, AWARE, MAP = "tone by tone", "tone by tone, error known", "map of smoo
 BLIND = "map of smoothed samples, noise estimated"
 NEAREST, LINEAR = "Sionna, nearest pilot", "Sionna, linear"
 LMMSE, MISMATCHED = "Sionna, LMMSE, true covariance", "Sionna, LMMSE, covariance of any delay"
+# The samples of the map, with an exact filter at every tone: what it shares with the map is the smoothing.
+SMOOTH = "smoothed samples, exact at every tone"
+PROFILED = "LMMSE, delay profile fitted to the samples"
+# Decays in seconds of which the likeliest is taken, from 8 ns to 2.6 us.
+DECAYS = tuple(8e-9 * 1.3**k for k in range(23))
 # Largest batch of pairs of antennas for Sionna's LMMSE, which makes a filter of its own for each.
 _PAIRS = 16
 
@@ -140,6 +148,49 @@ def smoothed_by(R: NDArray, share: float, A: NDArray) -> NDArray:
     return (R[:, ::2] @ np.linalg.solve(pilots, A.reshape(len(A), -1))).reshape(len(R), *A.shape[1:])
 
 
+def exponential(lag: NDArray, decay: float) -> NDArray:
+    """Return the covariance along frequency where power falls with the delay as exp(-delay / decay), from zero on.
+
+    Args:
+        lag: Differences of frequencies in Hz.
+        decay: In seconds.
+    """
+    return 1 / (1 + 2j * np.pi * lag * decay)
+
+
+@functools.lru_cache(maxsize=2)
+def _spectra(count: int, step: float) -> list[tuple[float, NDArray, NDArray]]:
+    """Return each of `DECAYS` with the eigenvalues and eigenvectors of its covariance at equally spaced pilots."""
+    number = step * np.arange(count)
+    found = ((decay, *np.linalg.eigh(exponential(number[:, None] - number, decay))) for decay in DECAYS)
+    return [(decay, np.maximum(values, 0), vectors) for decay, values, vectors in found]
+
+
+def fitted_decay(estimate: Estimate) -> tuple[float, float]:
+    """Return the decay in seconds, of `DECAYS`, under which the samples are likeliest, and the power of an entry.
+
+    Entries are taken as independent circular Gaussians with the covariance power * `exponential` + v. The power is what
+    the samples have above v. No more is known than that, and that the first path comes at zero.
+    """
+    Y, v = estimate.A.reshape(len(estimate.A), -1), estimate.v
+    power = max(float(np.mean(np.abs(Y) ** 2)) - v, 1e-3 * v)
+
+    def surprise(values: NDArray, vectors: NDArray) -> float:
+        """Return the negative logarithm of the likelihood for each entry, but for a constant."""
+        expected = power * values + v
+        found = np.mean(np.abs(vectors.conj().T @ Y) ** 2, axis=1)
+        return float(np.sum(np.log(expected) + found / expected))
+
+    spectra = _spectra(len(Y), float(estimate.pilots[1] - estimate.pilots[0]))
+    return min(spectra, key=lambda own: surprise(*own[1:]))[0], power
+
+
+def by_profile(estimate: Estimate, way: str = PROFILED) -> NDArray:
+    """Return the LMMSE estimate (N, m, n) with the delay profile of `fitted_decay`, for `ESTIMATORS`."""
+    decay, power = fitted_decay(estimate)
+    return smoothed_by(exponential(estimate.f[:, None] - estimate.f, decay), estimate.v / power, estimate.A)
+
+
 def agreement(estimate: Estimate, way: str, antennas: int = 1) -> float:
     """Return how far Sionna's own LMMSE is from `by_covariance`, relative, for all users at a few antennas."""
     part = replace(estimate, H=estimate.H[:, :antennas], A=estimate.A[:, :antennas])
@@ -154,8 +205,14 @@ def linear(estimate: Estimate) -> NDArray:
     return found.reshape(estimate.H.shape)
 
 
-# What estimates the channel at all tones in each of Sionna's ways.
-ESTIMATORS = {NEAREST: by_sionna, LINEAR: by_sionna, LMMSE: by_covariance, MISMATCHED: by_covariance}
+# What estimates the channel at all tones in each of Sionna's ways, and in that of a fitted profile.
+ESTIMATORS = {
+    NEAREST: by_sionna,
+    LINEAR: by_sionna,
+    LMMSE: by_covariance,
+    MISMATCHED: by_covariance,
+    PROFILED: by_profile,
+}
 
 
 def filters(H: NDArray, noise: float) -> NDArray:
@@ -176,12 +233,21 @@ def mapped(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nm.FitWarning)  # that the tolerance is below the floor, which is meant
         surrogate = nm.fit(nm.Problem(family, nm.LMMSE(noise=family.measured.noise)), tol=tol, progress=False)
-    # The last tone lies beyond the last pilot, and is held as everywhere here.
-    return surrogate(np.minimum(estimate.f, estimate.pilots[-1])), surrogate, family
+    return surrogate(inside(estimate)), surrogate, family
+
+
+def inside(estimate: Estimate) -> NDArray:
+    """Return the tones, the last one, which lies beyond the last pilot, held there as everywhere here."""
+    return np.minimum(estimate.f, estimate.pilots[-1])
+
+
+def smooth(estimate: Estimate, family: nm.ParametricMatrix) -> NDArray:
+    """Return exact filters at every tone of the smoothed samples, those that the map is fitted to."""
+    return filters(family(inside(estimate)), estimate.v)
 
 
 def ways(estimate: Estimate, sionna: bool = True) -> dict[str, NDArray]:
-    """Return the filters (N, n, m) of every way but the map, at all tones.
+    """Return the filters (N, n, m) of every way that does not smooth as the map does, at all tones.
 
     `AWARE` knows that the estimate has an error: it adds its power, of all users, to the noise.
     """
@@ -202,7 +268,8 @@ def row(estimate: Estimate, sionna: bool = True) -> dict[str, object]:
     """
     H, W = torch.from_numpy(estimate.H), filters(estimate.H, estimate.v)
     values, surrogate, family = mapped(estimate)
-    found = ways(estimate, sionna) | {MAP: values, BLIND: mapped(estimate, blind=True)[0]}
+    found = ways(estimate, sionna) | {MAP: values, SMOOTH: smooth(estimate, family)}
+    found[BLIND] = mapped(estimate, blind=True)[0]
 
     def rate(X: NDArray) -> float:
         return float(nm.wireless.sum_rate(H, torch.from_numpy(X), estimate.v).mean())
@@ -230,7 +297,7 @@ def rows(
 ) -> list[dict[str, object]]:
     """Compare all ways over sizes, delay spreads in seconds, noise in dB, and seeds; see `row`.
 
-    LMMSE makes matrices of tones x tones: ``sionna=False`` for a whole carrier.
+    LMMSE makes matrices of tones x tones: ``sionna=False`` leaves it out, for a whole carrier.
     """
     grid = [(size, spread, snr, seed) for size in sizes for spread in spreads for snr in snrs for seed in seeds]
     names = ("size", "spread", "snr", "seed")

@@ -9,6 +9,7 @@ timings are a published record of their own, ``notebooks/records/CHAPTER_timings
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,18 @@ def fill(record: Record) -> Record:
     except FileNotFoundError:
         return record
     return replace(record, numbers=_filled(record.numbers, good.numbers))
+
+
+def shown(chapter: str, profile: str) -> Record:
+    """Return the times of a chapter for the page of another one, which then shows what the chapter's own page shows.
+
+    At cpu these are the times of its run, with the last good ones in the place of those that were refused. Without such
+    a run, and at other profiles, they are the last good ones. `studies.runs.SHOWING` names the pages that do so.
+    """
+    if profile == "cpu":
+        with contextlib.suppress(FileNotFoundError):
+            return fill(provenance.load(chapter, profile))
+    return provenance.load(kept_as(chapter))
 
 
 def keep(chapter: str) -> Path:

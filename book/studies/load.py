@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +37,15 @@ class Load:
 
 
 class Watch:
-    """Watches the machine from its creation on."""
+    """Watches the machine from its creation on.
 
-    def __init__(self) -> None:
-        self._before = _average()
-        self._start, self._ticks = time.monotonic(), _ticks()
+    Args:
+        more: Returns the seconds that processes have computed which belong to this one, and live all the while.
+    """
+
+    def __init__(self, more: Callable[[], float] = lambda: 0.0) -> None:
+        self._before, self._more = _average(), more
+        self._start, self._ticks = time.monotonic(), _ticks(more)
 
     def load(self, *, wait: bool = True) -> Load:
         """Return the load since the creation.
@@ -53,7 +58,7 @@ class Watch:
             return Load(self._before, None)
         time.sleep(max(0.0, rest))
         span = (time.monotonic() - self._start) * (os.cpu_count() or 1)
-        return Load(self._before, share(self._ticks, _ticks(), span))
+        return Load(self._before, share(self._ticks, _ticks(self._more), span))
 
 
 def share(first: tuple[float, float], last: tuple[float, float], span: float) -> float:
@@ -117,9 +122,9 @@ def _average() -> float | None:
         return None
 
 
-def _ticks() -> tuple[float, float] | None:
+def _ticks(more: Callable[[], float]) -> tuple[float, float] | None:
     try:
         everybody = parse(Path("/proc/stat").read_text("utf-8"), os.sysconf("SC_CLK_TCK"))
     except (AttributeError, OSError, ValueError):  # not Linux
         return None
-    return everybody, sum(os.times()[:4])
+    return everybody, sum(os.times()[:4]) + more()

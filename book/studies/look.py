@@ -4,9 +4,10 @@
 
 Reads from files and needs no network. Of every page it checks: no error in the console, no request to another host, no
 broken link or anchor, nothing wider than the page, nothing cut, a cue and the keyboard for what scrolls, figures whose
-text is large enough on a telephone, every control within reach of the keyboard, and the rules of axe-core. What depends
-on the width is checked at each width, all else once, but for colours: of all texts at each width and in each theme,
-axe-core judges each pair of text and ground once, on the first page that has it.
+text is large enough on a telephone, every control within reach of the keyboard, and the rules of axe-core. Surrogates
+that run on a page are moved: what they show must change, and no error be above its bound. What depends on the width is
+checked at each width, all else once, but for colours: of all texts at each width and in each theme, axe-core judges
+each pair of text and ground once, on the first page that has it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -60,6 +62,13 @@ PICTURES = """() => {
     e.onload = e.onerror = done;
   }))).then(() => true);
 }"""
+
+# Surrogates that run on a page have done all that they do by themselves, and what the slider asked for.
+RUNS = "e => e.dataset.curve || ['missing', 'failed'].includes(e.dataset.state)"
+MOVED = "e => e.dataset.place === e.querySelector('input').value || e.dataset.state === 'failed'"
+# To the ends of the slider and between them.
+MOVES = ("Home", "ArrowRight", "PageUp", "End", "ArrowLeft")
+SCIENTIFIC = re.compile(r"\d\.\d+e[-−]?\d+")
 
 # A frame for the new layout, one for what scrolling.js does then, one for what follows.
 SETTLED = (
@@ -322,6 +331,31 @@ def _colours(page: Page, known: set[str]) -> list[tuple[str, str]]:
     return _axe(page, COLOURS, "[data-look]") if fresh else []
 
 
+def _surrogates(page: Page) -> Iterator[tuple[str, str]]:
+    """Move the surrogates that run on a page, by keyboard, and yield what is wrong with what they show."""
+    for root in page.locator("[data-surrogate]").all():
+        name = root.get_attribute("data-surrogate")
+        page.wait_for_function(RUNS, arg=root.element_handle())
+        if root.get_attribute("data-state") == "missing":
+            print(f"{name}: not run, onnxruntime-web is not there", flush=True)
+            continue
+        if root.get_attribute("data-state") == "failed":
+            yield "a surrogate does not run", f"{name}: {root.locator('.note').inner_text()}"
+            continue
+        shown = set()
+        for key in MOVES:
+            root.locator("input").press(key)
+            page.wait_for_function(MOVED, arg=root.element_handle())
+            text = root.locator(".said").inner_text()
+            shown.add((text, root.locator("canvas").first.evaluate("e => e.toDataURL()")))
+            numbers = [float(number.replace("−", "-")) for number in SCIENTIFIC.findall(text)]
+            # The error, and what the page knows of it: less than all.
+            if len(numbers) != 2 or not numbers[0] <= numbers[1] < 1:
+                yield "an error is not below its bound", f"{name}: {text}"
+        if any(len(set(kind)) < len(MOVES) for kind in zip(*shown)):
+            yield "a surrogate does not follow its slider", name
+
+
 def _show(page: Page, width: int, theme: str) -> str:
     """Change width and theme, wait for the page to follow, and return the two in words."""
     page.set_viewport_size({"width": width, "height": HEIGHT})
@@ -373,7 +407,7 @@ def _walk(
             page.wait_for_function(READY)
             facts[name] = page.evaluate(FACTS)
             page.evaluate(axe)
-            for kind, what in _inspect(page, known):
+            for kind, what in chain(_surrogates(page), _inspect(page, known)):
                 findings.add(name, kind, what)
             print(f"{name}: {time.perf_counter() - start:.1f} s", *findings.lines(name), sep="\n  ", flush=True)
         browser.close()

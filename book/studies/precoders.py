@@ -53,25 +53,28 @@ def held(H: Tensor, rank: int, solves: int | None = None) -> Filters:
     return _in_groups(H, rank, solves, interpolated=False)
 
 
-def of_mean_gram(H: Tensor, rank: int) -> Tensor:
-    """Return one precoder for all tones, the leading eigenvectors of the mean of their Gram matrices.
+def of_mean_gram(H: Tensor, rank: int, size: int | None = None) -> Tensor:
+    """Return one precoder for each group of tones, the leading eigenvectors of the mean of its Gram matrices.
 
-    Of all precoders that are the same at every tone this one sends most power to the user.
+    Of all precoders that are the same at every tone of a group this one sends most power to the user.
 
     Args:
         H: Channels on the grid of tones, shape (N, m, n), all of which are read.
         rank: k, at most n.
+        size: Tones in a group, at least 1; the last group may be smaller. Default: all tones are one group.
 
     Returns:
-        V, shape (N, n, k), a view that is the same at every tone, of the dtype of H, with orthonormal columns.
+        V, shape (N, n, k), the same at every tone of a group, of the dtype of H, with orthonormal columns.
 
     Raises:
-        ValueError: For a rank out of range, NaN or Inf.
+        ValueError: For a rank or size out of range, NaN or Inf.
     """
     tones.budget(H, None)
-    rank, A = checks.integer("rank", rank, 1, H.shape[2]), tones.read(H, slice(None)).flatten(0, 1)
-    # Eigenvectors are those of the sum, too.
-    return torch.linalg.eigh(A.mH @ A)[1][:, -rank:].flip(-1).expand(len(H), -1, -1)
+    N, rank, A = len(H), checks.integer("rank", rank, 1, H.shape[2]), tones.read(H, slice(None))
+    size = N if size is None else checks.integer("size", size, 1)
+    # Tones of zeros fill the last group; eigenvectors are those of the sum, too.
+    A = torch.cat([A, A.new_zeros(-N % size, *A.shape[1:])]).view(-1, size * H.shape[1], H.shape[2])
+    return torch.linalg.eigh(A.mH @ A)[1][:, :, -rank:].flip(-1)[torch.arange(N) // size]
 
 
 def aligned(H: Tensor, rank: int, solves: int | None = None) -> Filters:

@@ -1,7 +1,8 @@
 """Precoders that 5G allows: constant within a group of two or four resource blocks, or over the whole allocation.
 
 TS 38.214, 5.1.2.3: the receiver may assume one precoder within a *precoding resource block group*. How a base station
-finds it is left open. Here it is that of the group's middle tone; of the whole band also that of the mean Gram matrix.
+finds it is left open. Here it is that of the group's middle tone, or that of the group's mean Gram matrix. The better
+of both is what text and sentences call the loss of a group.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from studies.texts import between
 
 # Resource blocks of a group: the first is finer than 5G allows, None is the whole band.
 SIZES = {"one block": 1, "two blocks": 2, "four blocks": 4, "whole band": None}
-MEAN = "whole band, mean Gram matrix"
 FINE, FINEST, COARSE, WHOLE = SIZES
+# The other precoder of those groups that 5G allows.
+MEANS = {name: f"{name}, mean Gram matrix" for name in (FINEST, COARSE, WHOLE)}
 # The normal cyclic prefix at 30 kHz, in seconds: 144 of 2,048 samples of a symbol.
 PREFIX = 144 / 2048 / 30e3
 # The longest delay spread of which the text says that it is no stress test.
@@ -41,13 +43,13 @@ def lost(judged: Tensor, best: Tensor, groups: dict[str, Tensor], rate: Callable
     """Return the part of the rate that precoders of groups lose.
 
     Args:
-        judged: Channels of every `EVERY`-th tone, in double precision.
+        judged: Channels of all tones, in double precision.
         best: Their exact precoders.
         groups: Precoders (N, n, k) of all tones, by name.
         rate: Channels, precoders -> (B,).
     """
     most = rate(judged, best).mean()
-    return {name: float(1 - rate(judged, V[:: study.EVERY]).mean() / most) for name, V in groups.items()}
+    return {name: float(1 - rate(judged, V).mean() / most) for name, V in groups.items()}
 
 
 def streams(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.Row:
@@ -57,9 +59,9 @@ def streams(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.
     """
     channel = study.drawn(*case, subcarriers, seed)
     H = channel(channel.frequencies)
-    judged = H[:: study.EVERY].to(torch.complex128)
+    judged = H.to(torch.complex128)
     groups = {name: practice.group_precoders(H, study.STREAMS, size_of(name, len(H))) for name in SIZES}
-    groups[MEAN] = precoders.of_mean_gram(H, study.STREAMS)
+    groups |= {mean: precoders.of_mean_gram(H, study.STREAMS, size_of(name, len(H))) for name, mean in MEANS.items()}
     best = precoders.by_gram(judged, study.STREAMS).value
     rates = {"joint": practice.precoded_rate, "linear": study.linear_rate}
     found = {
@@ -72,7 +74,7 @@ def users(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.Ro
     """Return what groups lose on one channel with regularised zero forcing for eight users, as ``lost``."""
     channel = study.drawn(*case, subcarriers, seed, user_antennas=1, users=study.USERS)
     H, loading = channel(channel.frequencies), study.USERS * study.NOISE
-    judged = H[:: study.EVERY].to(torch.complex128)
+    judged = H.to(torch.complex128)
     counts = {name: -(-len(H) // size_of(name, len(H))) for name in SIZES}
     groups = {name: precoders.regularised(receivers.held(H, loading, count).value) for name, count in counts.items()}
     best = precoders.regularised(tones.lmmse(judged, loading))
@@ -100,20 +102,50 @@ def lines(record: Record) -> Iterator[tuple[str, dict[str, float]]]:
 def table(record: Record) -> Table:
     """Tabulate the part of the rate that groups lose, a line for each channel."""
     heads = [f"{name} ({count:,})" for name, count in record.numbers["groups"]["counts"].items()]
-    shown = (*SIZES, MEAN)
+    shown = (*SIZES, *MEANS.values())
     rows = [[name, *(study.lost_text(own[x]) if x in own else "" for x in shown)] for name, own in lines(record)]
-    return Table(["channel", *heads, MEAN], rows)
+    return Table(["channel", *heads, *MEANS.values()], rows)
+
+
+def better(own: dict[str, float], name: str) -> float:
+    """Return what groups of a size lose with the better one of their precoders: middle tone, or mean Gram matrix.
+
+    Example:
+        >>> better({"one block": 0.3, "two blocks": 0.2, "two blocks, mean Gram matrix": 0.1}, "two blocks")
+        0.1
+    """
+    return min(own[x] for x in (name, MEANS.get(name)) if x in own)
 
 
 def most(record: Record, name: str, longest: float = MODERATE, part: str = "channels") -> str:
-    """Return the largest part of the rate that groups of a size lose with a linear receiver, as the table has it."""
+    """Return the largest part of the rate that groups of a size lose with a linear receiver, by their better one."""
     rows = (row for row in record.numbers["groups"][part] if row["delay"] <= longest)
-    values = [row["lost" if part == "users" else "linear"][name] for row in rows]
-    return study.lost_text(max(values))
+    return study.lost_text(max(better(row["lost" if part == "users" else "linear"], name) for row in rows))
+
+
+def by_middles(record: Record, name: str) -> str:
+    """Return the largest part of the rate that groups of a size lose with the precoder of their middle tone."""
+    return study.lost_text(max(row["linear"][name] for row in record.numbers["groups"]["channels"]))
+
+
+def means_sentence(record: Record) -> str:
+    """Say on how many channels the mean Gram matrix is the better one for groups, up to `MODERATE` and beyond."""
+    found = record.numbers["groups"]["channels"]
+    parts = []
+    for when, rows in (
+        (f"up to {1e9 * MODERATE:.0f} ns", [row["linear"] for row in found if row["delay"] <= MODERATE]),
+        ("beyond", [row["linear"] for row in found if row["delay"] > MODERATE]),
+    ):
+        counts = [sum(own[MEANS[name]] < own[name] for own in rows) for name in (FINEST, COARSE)]
+        if rows:
+            parts.append(
+                f"{when} on {counts[0]} of {len(rows)} channels with {FINEST} and on {counts[1]} with {COARSE}"
+            )
+    return f"The mean Gram matrix is the better one {', '.join(parts)}."
 
 
 def times_more(record: Record) -> str:
-    """Return how many times what one precoder for each block loses is lost by groups of two, up to `MODERATE`."""
+    """Return how many times what one for each block loses is lost by groups of two, of middle tones, to `MODERATE`."""
     rows = [row["linear"] for row in record.numbers["groups"]["channels"] if row["delay"] <= MODERATE]
     ratios = [row[FINEST] / row[FINE] for row in rows if row[FINE] > study.ROUNDING]
     return f"{between(min(ratios), max(ratios), '.2g')} times" if ratios else "no more than rounding"
@@ -140,14 +172,15 @@ def late(record: Record) -> str:
 def glue_all(record: Record) -> None:
     """Glue what the text says of groups."""
     counts, longest = record.numbers["groups"]["counts"], max(study.DELAYS)
-    for key, name in {"fine": FINE, "two": FINEST, "four": COARSE, "whole": WHOLE, "mean": MEAN}.items():
-        if name in counts:
-            glue(f"wp-groups-{key}", counts[name])
-            glue(f"wp-groups-users-{key}-long", most(record, name, longest, "users"))
-            glue(f"wp-groups-users-{key}-short", most(record, name, part="users"))
+    for key, name in {"fine": FINE, "two": FINEST, "four": COARSE, "whole": WHOLE}.items():
+        glue(f"wp-groups-{key}", counts[name])
+        glue(f"wp-groups-users-{key}-long", most(record, name, longest, "users"))
+        glue(f"wp-groups-users-{key}-short", most(record, name, part="users"))
         glue(f"wp-groups-{key}-short", most(record, name))
         glue(f"wp-groups-{key}-long", most(record, name, longest))
+        glue(f"wp-groups-{key}-middles", by_middles(record, name))
     glue("wp-groups-times", times_more(record))
+    glue("wp-groups-means", means_sentence(record))
     glue("wp-late", late(record))
 
 
@@ -157,11 +190,11 @@ def check(record: Record) -> None:
     if record.profile == "smoke":
         return
     for row in found["channels"]:
-        own = row["linear"]
+        own = {name: better(row["linear"], name) for name in SIZES}
         assert own[FINE] <= max(own[FINEST], study.ROUNDING), "a finer group loses less"
         assert own[FINEST] <= max(1.05 * own[COARSE], study.ROUNDING), "a finer group loses less"
-        assert own[MEAN] < 1.1 * own[WHOLE], "of the whole band the mean Gram matrix is the better choice, or as good"
-        assert row["joint"][COARSE] < max(own[COARSE], study.ROUNDING), "a joint receiver loses less"
+        assert row["linear"][MEANS[WHOLE]] < 1.1 * row["linear"][WHOLE], "of the whole band: better, or as good"
+        assert row["joint"][COARSE] < max(row["linear"][COARSE], study.ROUNDING), "a joint receiver loses less"
         if row["delay"] < MODERATE:
             assert own[FINEST] < 0.005, "over short delays groups cost little"
         if row["delay"] > MODERATE:
@@ -170,8 +203,9 @@ def check(record: Record) -> None:
             assert own[WHOLE] > own[COARSE], "the whole band loses most"
             assert (row["latest"] > PREFIX) == (row["delay"] == MODERATE), "late paths begin there"
     moderate = [row for row in found["channels"] if row["delay"] <= MODERATE]
-    assert max(moderate, key=lambda row: row["linear"][FINEST])["model"] == "D", "the larger ones have a line of sight"
-    assert max(moderate, key=lambda row: row["linear"][COARSE])["model"] == "D", "the larger ones have a line of sight"
+    for name in (FINEST, COARSE):
+        largest = max(moderate, key=lambda row, name=name: better(row["linear"], name))
+        assert largest["model"] == "D", "the larger ones have a line of sight"
     one = {study.name(row): row["linear"] for row in found["channels"]}
     for row in found["users"]:
         own, alone = row["lost"], one[study.name(row)]

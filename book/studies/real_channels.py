@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from scipy.interpolate import make_lsq_spline
 import neumatc as nm
 from neumatc.segments import Segment, knots
 from studies import estimated, figures, munich, provenance
-from studies.estimated import BLIND, LINEAR, LMMSE, MAP, MISMATCHED, PER_TONE
+from studies.estimated import BLIND, LINEAR, LMMSE, MAP, MISMATCHED, PER_TONE, PROFILED, SMOOTH
 from studies.provenance import Record, Table
-from studies.texts import listed
+from studies.texts import at_least, listed
 
 SMALL, LARGE = "16 x 4", "64 x 8"
 # The delay spreads of the chapter in seconds, and the one beyond them; signal over noise at the pilots in dB.
@@ -33,15 +34,19 @@ OWN = "LMMSE, true covariance of each user"
 # Users who move, in km/h; symbols of a slot with pilots, by their number.
 SPEEDS, PILOTS, SYMBOLS = (3, 30, 120), {2: (2, 11), 4: (2, 5, 8, 11)}, 14
 HELD, ALONE, GRID = "tone by tone, held", "each symbol smoothed alone, held", "map of the smoothed grid"
+# How far the map may be from exact filters of its samples, relatively, where the text says that it is as good.
+NEAR = 0.05
 # Part of the jumps of `estimated.irregular` that is planted: all, and a tenth.
 PARTS = {"large": 1.0, "small": 0.1}
 KNOWS = {
     PER_TONE: "noise variance, for the filter",
     LINEAR: "noise variance, for the filter",
     MAP: "noise variance",
+    SMOOTH: "noise variance",
     BLIND: "nothing: the variance is estimated",
-    MISMATCHED: "noise variance, mean power; the cyclic prefix as the longest delay",
-    LMMSE: "noise variance, mean power, and the powers of all delays",
+    PROFILED: "noise variance; the first path comes at zero",
+    MISMATCHED: "noise variance; the cyclic prefix as the longest delay",
+    LMMSE: "noise variance, and the powers of all delays",
 }
 
 
@@ -104,7 +109,9 @@ def error_figure(record: Record) -> Figure:
         PER_TONE: (figures.BLACK, "-"),
         MISMATCHED: (figures.ORANGE, "--"),
         MAP: (figures.BLUE, "-"),
-        LMMSE: (figures.GREEN, "-."),
+        SMOOTH: (figures.BLUE, "o"),
+        PROFILED: (figures.RED, "-."),
+        LMMSE: (figures.GREEN, "v"),
     }
     for axes, spread in zip(panels, SPREADS):
         points = [point for point in record.numbers["noisy"][SMALL] if point["spread"] == spread]
@@ -132,8 +139,9 @@ def terms_figure(record: Record) -> Figure:
 def _banded(
     axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], colour: str, line: str, label: str
 ) -> None:
-    """Draw medians over the draws, and from their least to their largest."""
-    axes.plot(x, [middle(own) for own in values], color=colour, ls=line, label=label)
+    """Draw medians over the draws as a line or as marks, and from their least to their largest."""
+    style = {"ls": line} if line.startswith("-") else {"ls": "None", "marker": line, "mfc": "none", "ms": 7}
+    axes.plot(x, [middle(own) for own in values], color=colour, label=label, **style)
     axes.fill_between(x, [min(own) for own in values], [max(own) for own in values], color=colour, alpha=0.2, lw=0)
 
 
@@ -146,7 +154,7 @@ def ways_table(record: Record) -> Table:
 
 def large_table(record: Record) -> Table:
     """Tabulate the larger array, with the longest delay spread."""
-    names = (PER_TONE, MISMATCHED, MAP, LMMSE)
+    names = (PER_TONE, MISMATCHED, MAP, SMOOTH, PROFILED, LMMSE)
     rows = [
         [f"{point['spread'] * 1e9:,.0f} ns, {point['snr']} dB", shown(point["terms"], ".0f")]
         + [percent(point["rate"][way]) for way in names]
@@ -157,11 +165,44 @@ def large_table(record: Record) -> Table:
 
 def beaten(record: Record, way: str, size: str = SMALL) -> list[str]:
     """Return the settings in which a way keeps more of the rate than the map, by the medians, in words."""
-    return [
-        f"{point['spread'] * 1e9:,.0f} ns with {point['snr']} dB"
-        for point in record.numbers["noisy"][size]
-        if middle(point["rate"][way]) > middle(point["rate"][MAP])
-    ]
+    points = record.numbers["noisy"][size]
+    return [_setting(point) for point in points if middle(point["rate"][way]) > middle(point["rate"][MAP])]
+
+
+def _setting(point: dict) -> str:
+    return f"{point['spread'] * 1e9:,.0f} ns with {point['snr']} dB"
+
+
+def nearer(points: Sequence[dict], way: str) -> list[dict]:
+    """Return the points in which a way has less error than the map, by the medians."""
+    return [point for point in points if middle(point["error"][way]) < middle(point["error"][MAP])]
+
+
+def profile_sentence(record: Record, size: str = SMALL) -> str:
+    """Say in how many settings the fitted delay profile has less error than the map, and where it keeps less rate."""
+    points = record.numbers["noisy"][size]
+    behind = [_setting(point) for point in points if _setting(point) not in beaten(record, PROFILED, size)]
+    rest = f"; it keeps less of it at {listed(behind)}" if behind else ""
+    return (
+        f"has less error than the map in {len(nearer(points, PROFILED))} of {len(points)} settings, and keeps more of "
+        f"the rate in {len(points) - len(behind)}{rest}"
+    )
+
+
+def apart(points: Sequence[dict]) -> float:
+    """Return how far the error of the map is at most from that of exact filters of its samples, in any draw."""
+    return max((abs(a / b - 1) for p in points for a, b in zip(p["error"][MAP], p["error"][SMOOTH])), default=0.0)
+
+
+def apart_sentence(points: Sequence[dict]) -> str:
+    """Say how far the errors of the map are from those of exact filters of its samples, and where by `NEAR` or more."""
+    far = [point for point in points if apart([point]) >= NEAR]
+    rest = f", but at {listed([_setting(p) for p in far])} by up to {_percent_up(apart(far))}" if far else ""
+    return f"differ by at most {_percent_up(apart([p for p in points if p not in far]))}{rest}"
+
+
+def _percent_up(part: float) -> str:
+    return f"{at_least(100 * part):g} %"
 
 
 def glue_noisy(record: Record) -> None:
@@ -181,6 +222,11 @@ def glue_noisy(record: Record) -> None:
         "kept-tone": 100 * middle(point["rate"][PER_TONE]),
         "kept-lmmse": 100 * middle(point["rate"][LMMSE]),
         "kept-mismatched": 100 * middle(point["rate"][MISMATCHED]),
+        "kept-smooth": 100 * middle(point["rate"][SMOOTH]),
+        "kept-profile": 100 * middle(point["rate"][PROFILED]),
+        "apart": _percent_up(apart(points)),
+        "nearer": len(nearer(points, PROFILED)),
+        "profile": profile_sentence(record),
         "beaten": listed(beaten(record, MISMATCHED)) or "none",
         "terms-least": min(min(p["terms"]) for p in points),
         "terms-most": max(max(p["terms"]) for p in points),
@@ -198,6 +244,8 @@ def glue_large(record: Record) -> None:
     """Glue what the text says of the larger array."""
     provenance.glue("rc-large-beaten", listed(beaten(record, MISMATCHED, LARGE)) or "none")
     provenance.glue("rc-large-tone", listed(beaten(record, PER_TONE, LARGE)) or "none")
+    provenance.glue("rc-large-profile", profile_sentence(record, LARGE))
+    provenance.glue("rc-large-apart", apart_sentence(record.numbers["noisy"][LARGE]))
     provenance.glue("rc-large-terms", max(middle(point["terms"]) for point in record.numbers["noisy"][LARGE]))
     provenance.glue("rc-large-pilots", tones(record) // 2)
 
@@ -230,8 +278,10 @@ def dropped(channel: nm.wireless.Channel, noise: float = DROP_NOISE, seed: int =
     own = estimated.at_pilots(channel, noise, seed)
     values, surrogate, family = estimated.mapped(own)
     found = {PER_TONE: estimated.filters(estimated.linear(own), noise), MAP: values}
+    found[SMOOTH] = estimated.smooth(own, family)
     (one, terms), (alone, terms_alone) = splines(own, False), splines(own, True)
-    others = {ONE: one, BY_USER: alone, MISMATCHED: by_covariances(own, False), OWN: by_covariances(own, True)}
+    others = {ONE: one, BY_USER: alone, PROFILED: by_profiles(own)}
+    others |= {MISMATCHED: by_covariances(own, False), OWN: by_covariances(own, True)}
     for way, H in others.items():
         found[way] = estimated.filters(H, noise)
     full = rates(own.H, estimated.filters(own.H, noise), noise)
@@ -279,6 +329,12 @@ def by_covariances(own: estimated.Estimate, true: bool) -> NDArray:
     return np.concatenate(found, axis=2)
 
 
+def by_profiles(own: estimated.Estimate) -> NDArray:
+    """Return the LMMSE estimate (N, m, n) with a decay and a power for each user, fitted to its samples."""
+    alone = (replace(own, H=own.H[:, :, [k]], A=own.A[:, :, [k]]) for k in range(own.H.shape[2]))
+    return np.concatenate([estimated.by_profile(user) for user in alone], axis=2)
+
+
 def rates(H: NDArray, W: NDArray, noise: float) -> NDArray:
     """Return the mean rate of each user over the tones, in bit/s/Hz."""
     left = nm.wireless.post_equalisation_noise(torch.from_numpy(H), torch.from_numpy(W), noise)
@@ -313,6 +369,7 @@ def glue_drops(record: Record) -> None:
             "kept-least": min(min(one["kept"]) for one in found),
             "kept-most": max(max(one["kept"]) for one in found),
             "said": found[0]["samples"],
+            "ahead": sum(one["sum"][PROFILED] > one["sum"][MAP] for one in found),
             "solves-least": min(one["solves"] for one in found),
             "solves-most": max(one["solves"] for one in found),
             "terms-least": min(one["terms"] for one in found),
@@ -325,7 +382,16 @@ def glue_drops(record: Record) -> None:
             provenance.glue(f"rc-{name}-{key}", value)
 
 
-_DROPPED = {"tone": PER_TONE, "one": ONE, "user": BY_USER, "map": MAP, "mismatched": MISMATCHED, "own": OWN}
+_DROPPED = {
+    "tone": PER_TONE,
+    "one": ONE,
+    "user": BY_USER,
+    "map": MAP,
+    "smooth": SMOOTH,
+    "profile": PROFILED,
+    "mismatched": MISMATCHED,
+    "own": OWN,
+}
 
 
 # Time and frequency
@@ -500,6 +566,7 @@ def paper_table(record: Record) -> Table:
         ["knowledge of the channel", "not known to us", "least-squares estimates with noise"],
         ["error of the map", "called acceptable", shown(point["error"][MAP])],
         ["error of exact results from the same estimates", "not known to us", shown(point["error"][PER_TONE])],
+        ["error of exact results from the same smoothed samples", "not known to us", shown(point["error"][SMOOTH])],
         ["rate kept by the map, %: users of equal power", "not known to us", percent(point["rate"][MAP])],
         ["UMi drops", "not known to us", kept["drops"]],
         ["Munich", "not known to us", kept["munich"]],
@@ -519,8 +586,10 @@ def check(record: Record) -> None:
         for i in range(len(point["terms"])):
             assert error[LMMSE][i] < error[MAP][i] < error[PER_TONE][i], "between the two in every draw"
             assert rate[PER_TONE][i] < rate[MAP][i], "and a larger rate than tone by tone"
+    assert apart(points) < NEAR, "the map has the error of its samples"
     for row in (*record.numbers["drops"], *record.numbers["munich"]):
         parts = row["sum"]
+        assert abs(parts[MAP] / parts[SMOOTH] - 1) < NEAR, "nor here"
         order = [parts[way] for way in (PER_TONE, ONE, BY_USER, MAP, OWN)]
         assert order == sorted(order), "each user's terms are better, shrunk ones more so, LMMSE best"
     check_slots(record.numbers["slots"])
@@ -557,6 +626,7 @@ def check_sizes(record: Record) -> None:
     assert max(blind) < 1.25, "the variance need not be given"
     point = at(record)
     assert middle(point["rate"][MAP]) > middle(point["rate"][MISMATCHED]), "better than the covariance of any delay"
+    check_estimators(record)
     check_users(record.numbers["drops"], record.numbers["munich"])
     equal = max(max(point["solves"]) for point in record.numbers["noisy"][SMALL])
     most = max(row["solves"] for row in record.numbers["drops"])
@@ -566,11 +636,24 @@ def check_sizes(record: Record) -> None:
     assert all(own["found"] < own["made"] for kind, own in found.items() if kind.endswith("small")), "some are missed"
 
 
+def check_estimators(record: Record) -> None:
+    """Assert what the text says of the fitted profile, and of the covariance of any delay."""
+    points, point = record.numbers["noisy"][SMALL], at(record)
+    assert middle(point["rate"][PROFILED]) > middle(point["rate"][MAP]), "worth naming"
+    assert len(nearer(points, PROFILED)) == len(points), "a fitted profile is nearer"
+    ahead = beaten(record, PROFILED)
+    assert len(ahead) > len(points) / 2, "and mostly keeps more"
+    assert all(own["snr"] >= 30 for own in points if _setting(own) not in ahead), "but with little noise"
+    for own in points:
+        error = {way: middle(own["error"][way]) for way in (MAP, MISMATCHED, PER_TONE)}
+        assert error[MAP] < error[MISMATCHED] < error[PER_TONE], "its line lies between"
+
+
 def check_users(drops: Sequence[dict], munich: Sequence[dict]) -> None:
     """Assert what the text says of near and far users."""
     least = {way: middle([min(row["users"][way]) for row in drops]) for way in _DROPPED.values()}
     assert least[PER_TONE] < least[ONE] < least[BY_USER] < least[MAP] < least[OWN], "of the user who keeps least"
-    assert least[OWN] > 1.5 * max(least[way] for way in _DROPPED.values() if way != OWN), "only the true covariance"
+    assert least[OWN] > max(least[way] for way in _DROPPED.values() if way != OWN), "most with the true covariance"
     for row in drops:
         assert row["powers"][int(np.argmin(row["users"][PER_TONE]))] < -10, "pilots far below the noise"
     near = [middle([middle(row["users"][way]) for row in drops]) for way in (MAP, BY_USER)]
@@ -583,7 +666,9 @@ def check_users(drops: Sequence[dict], munich: Sequence[dict]) -> None:
 def check_large(points: Sequence[dict]) -> None:
     """Assert what the text says of the larger array."""
     for point in points:
+        assert apart([point]) < NEAR or point["spread"] == LONG, "the map has the error of its samples"
         error, rate = ({way: middle(point[key][way]) for way in KNOWS} for key in ("error", "rate"))
+        assert error[MAP] > (1 - NEAR) * error[SMOOTH], "and nowhere less"
         assert error[LMMSE] < error[MAP] < error[PER_TONE], "between the two"
         assert rate[MAP] < rate[LMMSE], "the true covariance wins"
         assert rate[MAP] > rate[PER_TONE] or point["spread"] == LONG, "tone by tone wins with the longest delays alone"

@@ -67,7 +67,7 @@ def sionna(H: Tensor, noise: float, solves: int | None = None) -> Filters:
 
 
 def held(H: Tensor, noise: float, solves: int | None = None) -> Filters:
-    """Hold the matrix of a group's middle tone over the group, as 5G does with resource block groups (3GPP TS 38.214).
+    """Hold the matrix of a group's middle tone over the group, much as 5G does with precoders (3GPP TS 38.214).
 
     Args:
         H: Channels on the grid of tones, shape (N, m, n). Only the middles of the groups are read.
@@ -290,8 +290,8 @@ def compared(
         solves: Exact solves that each may take.
         peers: By name. Default: all receivers.
         calls: How often each is called, at least once; one is enough for errors.
-        every: Only every so many tones are judged, the first among them. Take a number that has no divisor in common
-            with the size of groups of tones: what is held errs most at their edges.
+        every: Above 1 only every so many tones are judged, the first among them, or few more apart: as far as it takes
+            to have no divisor in common with the spacing of a peer's exact solves (`tones.coprime`).
 
     Returns:
         One row for each peer, in their order. A peer that cannot work with this channel or so few solves, or that is
@@ -302,20 +302,22 @@ def compared(
     """
     solves, noise = tones.budget(H, solves), checks.number("noise", noise, above=0)
     calls, every = checks.integer("calls", calls, 1), checks.integer("every", every, 1)
-    wide = tones.read(H, slice(None))[::every].to(torch.complex128)
-    exact = tones.lmmse(wide, noise)
-    best = float(nm.wireless.sum_rate(wide, exact, noise).mean())
-    rows = []
+    wide = tones.read(H, slice(None)).to(torch.complex128)
+    exact, rows = tones.lmmse(wide, noise), []
+    sizes = torch.linalg.vector_norm(exact.flatten(1), dim=1)
+    best = nm.wireless.sum_rate(wide, exact, noise)
     for name, peer in peers.items():
         try:
             value, count, seconds = _timed(calls, peer, H, noise, solves)
         except (ValueError, ImportError) as refusal:
             rows.append(Row(name, 0, *4 * [math.nan], str(refusal)))
             continue
-        W = value[::every].to(torch.complex128)
-        errors, sizes = (torch.linalg.vector_norm(x.flatten(1), dim=1) for x in (W - exact, exact))
-        loss = 1 - float(nm.wireless.sum_rate(wide, W, noise).mean()) / best
-        rows.append(Row(name, count, float(errors.norm() / sizes.norm()), float((errors / sizes).max()), loss, seconds))
+        judged = slice(None, None, tones.coprime(len(H), count, every))
+        W = value[judged].to(torch.complex128)
+        errors = torch.linalg.vector_norm((W - exact[judged]).flatten(1), dim=1)
+        loss = 1 - float(nm.wireless.sum_rate(wide[judged], W, noise).mean() / best[judged].mean())
+        error, worst = errors.norm() / sizes[judged].norm(), (errors / sizes[judged]).max()
+        rows.append(Row(name, count, float(error), float(worst), loss, seconds))
     return rows
 
 

@@ -45,10 +45,13 @@ UNTIMED = (
     "measured",
     "rank_bounds",
     "real_channels",
+    "scaling_out",
     "synthetic_experiments",
     "training_search",
     "wireless_precoding",
 )
+# Chapters that show runs of others (`last_good.shown`): they run after those, and again whenever those did.
+SHOWING = {"wireless_precoding": ("beyond_the_inverse",)}
 # Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes
 # minutes, on an idle one two seconds.
 PATIENCE = 1800
@@ -132,7 +135,7 @@ def run_key(chapter: str, parameters: dict) -> str:
     """Return a hash of all that the outputs of a run depend on.
 
     That is: the code of the notebook, the modules of library and studies, the pinned versions and the running Python,
-    the published records, and the parameters.
+    the published records, the runs of other chapters that it shows, and the parameters.
     """
     root = provenance.root()
     code = [cell.source for cell in read_notebook(chapter).cells if cell.cell_type == "code"]
@@ -141,6 +144,7 @@ def run_key(chapter: str, parameters: dict) -> str:
         *sorted((root / "book" / "studies").rglob("*.py")),
         root / "constraints.txt",
         *sorted((root / "notebooks" / "records").glob("*")),
+        *(provenance.run_path(other, parameters["profile"]).with_suffix(".json") for other in SHOWING.get(chapter, ())),
     ]
     digest = hashlib.sha256(json.dumps([code, parameters, sys.version], sort_keys=True).encode())
     for path in files:
@@ -306,27 +310,30 @@ def book() -> Path:
     The terminal shows what has passed since the start, and for each chapter what is expected and what it took.
 
     Raises:
-        RuntimeError: If a chapter fails, or Sphinx reports a warning.
+        RuntimeError: If a chapter fails, something that it shows changes meanwhile, or Sphinx reports a warning.
     """
     root = provenance.root()
-    names, stale = book_chapters(), []
+    names = book_chapters()
     parameters = {"profile": "cpu", "device": "cpu", "seed": 0}
-    for chapter in names:
-        path = provenance.run_path(chapter, "cpu")
-        key = path.with_suffix(".key")
-        complete = path.with_suffix(".ipynb").is_file() and path.with_suffix(".json").is_file() and key.is_file()
-        if complete and key.read_text("utf-8") == run_key(chapter, parameters):
-            print(f"{chapter}: unchanged since its last run", flush=True)
-        else:
-            stale.append(chapter)
+    stale = _stale(names, parameters)
+    for chapter in (chapter for chapter in names if chapter not in stale):
+        print(f"{chapter}: unchanged since its last run", flush=True)
     clock = _Clock(stale)
     whole = status.duration(sum(filter(None, clock.expected.values())))
     print(f"{len(stale)} of {len(names)} chapters are run, expected {whole} on a machine that computes nothing else")
-    _side_by_side([chapter for chapter in stale if chapter in UNTIMED], clock)
-    for chapter in (chapter for chapter in stale if chapter not in UNTIMED):
+    first = [chapter for chapter in stale if chapter not in SHOWING]
+    _side_by_side([chapter for chapter in first if chapter in UNTIMED], clock)
+    for chapter in (chapter for chapter in first if chapter not in UNTIMED):
         clock.start(chapter)
         run(chapter, **parameters)
         clock.end(chapter)
+    _side_by_side([chapter for chapter in stale if chapter in SHOWING], clock)
+    changed = _stale(names, parameters)
+    if changed:
+        raise RuntimeError(
+            f"{' and '.join(changed)}: expected what the pages show to stay as it was while the book was built, got "
+            "records or code that have changed since; run `make book` again."
+        )
     stage = _stage(names)
     # Sphinx names a warning only once: after a failure, start from nothing, or the next build would pass.
     failed = root / "_build" / "failed"
@@ -338,6 +345,18 @@ def book() -> Path:
         raise RuntimeError("the book was not built: Sphinx reported the warnings or errors above.")
     failed.unlink()
     return root / "_build" / "html" / "index.html"
+
+
+def _stale(names: Sequence[str], parameters: dict) -> list[str]:
+    """Return the chapters whose run is not there, or not of what is there now, and those that show the run of such."""
+    stale = []
+    for chapter in sorted(names, key=SHOWING.__contains__):
+        path = provenance.run_path(chapter, parameters["profile"])
+        whole = all(path.with_suffix(suffix).is_file() for suffix in (".ipynb", ".json", ".key"))
+        same = whole and path.with_suffix(".key").read_text("utf-8") == run_key(chapter, parameters)
+        if not same or not set(stale).isdisjoint(SHOWING.get(chapter, ())):
+            stale.append(chapter)
+    return stale
 
 
 def _side_by_side(names: Sequence[str], clock: _Clock) -> None:

@@ -1,29 +1,28 @@
 """Scaling out: a million values into Zarr through killed workers and a killed scheduler, and ten million streamed.
 
-`python -m studies.scaling` takes the measurements and publishes the record, on an idle machine; ``--stored`` and
-``--streamed`` make them smaller, and then nothing is published. It writes up to 8 GB below ``--folder`` and removes
-them again.
+`python -m studies.scaling` takes the measurements and publishes the record, on an idle machine; ``--stored``,
+``--streamed`` and ``--sizes`` make them smaller, and then ``--publish`` says that the record is published all the same.
+It writes up to 8 GB below ``--folder`` and removes them again. Each part is kept as it ends. With words (``stored``,
+``streamed``, ``timed``, ``large``, ``rows``) it takes these parts alone, and the others from the published record; with
+``--resume`` it takes those that an interrupted run has left.
 
-All runs evaluate one map, of the inverse of a complex 32 x 32 Gram matrix over a band, at evenly spaced frequencies.
-The serial run that decides what is right is a plain loop in this process, without Dask and Zarr.
+All runs but those of large matrices evaluate one map, of the inverse of a complex 32 x 32 Gram matrix over a band, at
+evenly spaced frequencies. The serial run that decides what is right is a plain loop in this process, without Dask and
+Zarr.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -31,21 +30,28 @@ import numpy as np
 import torch
 
 import neumatc as nm
-from studies import benchmark, provenance, speed, texts
-from studies.provenance import Record, Table
+from studies import benchmark, large_matrices, load, provenance, speed
+from studies.benchmark import Timings
+from studies.crews import MEMORY, Crew, Watcher, computed, kernel, told
+from studies.provenance import Record
 
 Numbers = dict[str, object]
 # Start, stop and count.
 Recipe = tuple[float, float, int]
+COMMAND = "python -m studies.scaling"
 # Parameters of the stored and of the streamed run; the part of the stored ones that is timed, and in how many rounds.
-STORED, STREAMED, TIMED, ROUNDS = 10**6, 10**7, 5, 3
+STORED, STREAMED, TIMED, ROUNDS = 10**6, 10**7, 10, 5
+# Rows of the matrix whose fit is measured, and of the one whose map is split.
+SIZES = (1024, 2048)
 TOL = 1e-4
-# Bytes of the values of a chunk, of the memory that a worker may have, and of one that has imported torch.
-CHUNK_BYTES, MEMORY, IMPORTED = 2**25, 2 * 10**9, 2 * 10**8
-# Parts of a run after which a worker is killed, and after which the scheduler is.
-WORKERS_END, SCHEDULER_ENDS = (0.15, 0.35, 0.8), 0.55
-# Seconds between two looks at a run, and that a scheduler and workers get to start.
-LOOK, PATIENCE = 0.05, 120.0
+# Bytes of the values of a chunk.
+CHUNK_BYTES = 2**25
+# Parts of the chunks after which something is killed.
+KILLS = ((0.15, "worker"), (0.35, "worker"), (0.55, "scheduler"), (0.8, "worker"))
+# Seconds that a scheduler and workers get to start.
+PATIENCE = 120.0
+# Tasks that compute nearly nothing, by which those are timed.
+TASKS = 400
 # The run on paper.
 PAPER_COUNT, PAPER_WORKERS, PAPER_CHUNK = 10**12, 1000, 2**30
 
@@ -75,110 +81,6 @@ def serial(surrogate: nm.Surrogate, recipe: Recipe, chunk: int) -> list[int]:
     return found
 
 
-class Crew:
-    """A scheduler and workers of one thread each, in processes of their own that can be killed.
-
-    Args:
-        workers: How many.
-        memory: Bytes that each may have.
-
-    Attributes:
-        address: Of the scheduler.
-    """
-
-    def __init__(self, workers: int, memory: int = MEMORY):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
-        plain = ["--no-dashboard"]
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), *plain)
-        sizes = ["--nworkers", str(workers), "--nthreads", "1", "--memory-limit", str(memory)]
-        self.workers = self._start("worker", self.address, "--host", "127.0.0.1", *sizes, *plain)
-
-    @staticmethod
-    def _start(kind: str, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
-
-    def pids(self) -> list[int]:
-        """Return the processes that compute, which a nanny starts anew when they die."""
-        import psutil
-
-        try:
-            children = psutil.Process(self.workers.pid).children(recursive=True)
-            return [own.pid for own in children if "resource_tracker" not in " ".join(own.cmdline())]
-        except psutil.Error:  # one ended meanwhile
-            return []
-
-    def close(self) -> None:
-        """End what was started here, children included: each process began a group of its own."""
-        for process in (self.workers, self.scheduler):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class Watcher(threading.Thread):
-    """Looks at a run: notes the memory of the workers, and kills where so many chunks are there.
-
-    Args:
-        crew: Whose workers.
-        there: Returns how many chunks are there.
-        kills: Numbers of chunks, rising, each with what is killed then, ``"worker"`` or ``"scheduler"``.
-
-    Attributes:
-        peak: The most memory of a worker, in bytes.
-        killed: What was killed, in order.
-    """
-
-    def __init__(self, crew: Crew, there: Callable[[], int], kills: Sequence[tuple[int, str]]):
-        super().__init__(daemon=True)
-        self.crew, self.there, self.kills = crew, there, list(kills)
-        self.peak, self.killed, self._done = 0, [], threading.Event()
-
-    def run(self) -> None:
-        """Look at the workers until the call is done, and kill at the numbers of chunks that were named."""
-        while not self._done.wait(LOOK):
-            pids = self.crew.pids()
-            self.peak = max([self.peak, *map(resident, pids)])
-            # What has not imported torch has no chunk that could be lost.
-            busy = [pid for pid in pids if resident(pid) > IMPORTED]
-            if self.kills and busy and self.there() >= self.kills[0][0]:
-                _, what = self.kills.pop(0)
-                os.kill(busy[len(self.killed) % len(busy)] if what == "worker" else self.crew.scheduler.pid, 9)
-                self.killed.append(what)
-
-    def __enter__(self) -> Watcher:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self.join()
-
-
-def resident(pid: int) -> int:
-    """Return the bytes of memory that a process has, 0 if it has ended."""
-    import psutil
-
-    try:
-        return psutil.Process(pid).memory_info().rss
-    except psutil.Error:
-        return 0
-
-
 def written(store: Path) -> int:
     """Return how many chunks of values are there."""
     try:
@@ -197,34 +99,42 @@ def noted(store: Path) -> int:
         return 0
 
 
-def killed(surrogate: nm.Surrogate, recipe: Recipe, store: Path, *, values: bool) -> Numbers:
-    """Evaluate by two workers through three killed workers and a killed scheduler, and compare with the serial run.
+def killed(
+    surrogate: nm.Surrogate,
+    recipe: Recipe,
+    store: Path,
+    *,
+    values: bool = True,
+    kills: Sequence[tuple[float, str]] = KILLS,
+    chunk: int | None = None,
+) -> Numbers:
+    """Evaluate by two workers through kills, and compare with the serial run.
 
     Args:
         surrogate: The map.
         recipe: Its parameters.
         store: Where its values go.
         values: Whether they are written, or checksums alone.
+        kills: Parts of the chunks after which something is killed, each with what.
+        chunk: Parameters in each chunk. Default: that of `chunk_of`.
     """
     from neumatc import distributed
 
-    chunk, there = chunk_of(surrogate), (lambda: written(store)) if values else (lambda: noted(store))
+    chunk, there = chunk or chunk_of(surrogate), (lambda: written(store)) if values else (lambda: noted(store))
     chunks = -(-recipe[2] // chunk)
-    kills = sorted(
-        [(round(x * chunks), "worker") for x in WORKERS_END] + [(round(SCHEDULER_ENDS * chunks), "scheduler")]
-    )
-    done, calls, peak, ended, begin = None, 0, 0, [], time.perf_counter()
-    while done is None and calls < 3:  # two, unless a machine does something on its own
-        calls += 1
-        with Crew(2) as crew, Watcher(crew, there, kills) as watcher:
-            done = attempt(surrogate, recipe, store, chunk, crew.address, values=values)
-            print(f"  call {calls}: {'done' if done else 'the connection was lost'} after {watcher.killed}", flush=True)
-        peak, kills, ended = max(peak, watcher.peak), watcher.kills, ended + watcher.killed
-    seconds, damaged = time.perf_counter() - begin, []
+    left = [(round(x * chunks), what) for x, what in kills]
+    done, damaged, watchers, begin = None, [], [], time.perf_counter()
+    while done is None and len(watchers) < 3:  # two calls, unless a machine does something on its own
+        with Crew(2) as crew:
+            with Watcher(crew, there, left, begin) as watcher:
+                watchers.append(watcher)
+                done = attempt(surrogate, recipe, store, chunk, crew.address, values=values)
+                seconds = time.perf_counter() - begin
+            if values and done:
+                damaged = distributed.verify(store, client=crew.address, timeout=PATIENCE, progress=False)
+        left = watcher.kills
     sums = serial(surrogate, recipe, chunk)
-    if values and done:
-        with Crew(1) as crew:
-            damaged = distributed.verify(store, client=crew.address, timeout=PATIENCE, progress=False)
+    ended = [kill["what"] for watcher in watchers for kill in watcher.killed]
     return {
         "parameters": recipe[2],
         "chunk": chunk,
@@ -232,12 +142,14 @@ def killed(surrogate: nm.Surrogate, recipe: Recipe, store: Path, *, values: bool
         "bytes": recipe[2] * surrogate.value_bytes,
         "files": written(store),
         "killed": ended,
-        "calls": calls,
+        "calls": len(watchers),
         "found by the last call": done.found if done else None,
         "equal to the serial run": bool(done) and done.checksums.tolist() == sums,
         "damaged chunks on disk": damaged,
-        "peak bytes of a worker": peak,
+        "peak bytes of a worker": max(watcher.peak for watcher in watchers),
+        "seconds of starts": sum(watcher.started or 0.0 for watcher in watchers),
         "seconds with kills": seconds,
+        **told(watchers),
     }
 
 
@@ -253,91 +165,166 @@ def attempt(surrogate: nm.Surrogate, recipe: Recipe, store: object, chunk: int, 
         return None
 
 
+def files(folder: Path) -> list[Path]:
+    """Return all files below a folder."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def flush(folder: Path, forget: bool = False) -> None:
+    """Wait until the disk has all files below a folder; on request let the memory forget them."""
+    for path in files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            if forget:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def to_disk(folder: Path, size: int, writers: int = 2) -> None:
     """Write files of the size of a chunk, as many at a time as there are workers, and wait until the disk has them."""
-    block = np.random.default_rng(0).bytes(CHUNK_BYTES)
+    block = np.random.default_rng(0).bytes(min(size, CHUNK_BYTES))
     folder.mkdir()
     with ThreadPoolExecutor(writers) as pool:
         list(pool.map(lambda i: (folder / str(i)).write_bytes(block), range(max(1, size // CHUNK_BYTES))))
-    os.sync()
+    flush(folder)
 
 
-def timed(surrogate: nm.Surrogate, recipe: Recipe, folder: Path, rounds: int) -> Numbers:
-    """Time a store by one worker and by two, the loop without a disk, and the disk alone, all in alternation.
+def from_disk(folder: Path) -> int:
+    """Read all files below a folder, which memory has forgotten, and return a checksum."""
+    flush(folder, forget=True)
+    found = 0
+    for path in files(folder):
+        found = zlib.crc32(path.read_bytes(), found)
+    return found
 
-    What others take of the processor is not judged, since the workers are others: the record has the load before.
+
+@dataclass(frozen=True)
+class Model:
+    """What a run takes: arithmetic on as many cores as workers, bytes to a disk that they share, and tasks.
+
+    Attributes:
+        arithmetic: Seconds of one core for a value.
+        disk: Seconds of the disk for a value.
+        task: Seconds of scheduler and connection for a task.
+    """
+
+    arithmetic: float
+    disk: float
+    task: float
+
+    def parts(self, values: int, chunk: int, workers: int, disks: float = 1) -> dict[str, float]:
+        """Return the seconds of each part of a run.
+
+        Example:
+            >>> Model(2e-5, 3e-5, 1e-3).parts(10**6, 10**4, 2)
+            {'arithmetic': 10.0, 'disk': 30.0, 'scheduler': 0.1}
+        """
+        arithmetic, disk = values * self.arithmetic / workers, values * self.disk / disks
+        return {"arithmetic": arithmetic, "disk": disk, "scheduler": self.task * -(-values // chunk)}
+
+
+def timed(surrogate: nm.Surrogate, recipe: Recipe, whole: int, folder: Path, rounds: int) -> Numbers:
+    """Time stores by one worker and by two, the loop without a disk, and the disk alone, all in alternation.
+
+    Then a run of the whole size, once and without kills, beside what the model predicts from these times.
+
+    Args:
+        surrogate: The map.
+        recipe: The parameters that are timed.
+        whole: Parameters of the run that is predicted.
+        folder: Where files go.
+        rounds: How often each is timed.
     """
     chunk, size, places = chunk_of(surrogate), recipe[2] * surrogate.value_bytes, (folder / str(i) for i in count())
+    few = (*recipe[:2], TASKS)
 
     def disk() -> None:
         place = next(places)
         to_disk(place, size)
         shutil.rmtree(place)
 
-    def loop() -> None:
-        serial(surrogate, recipe, chunk)
-
-    def store(crew: Crew) -> None:
+    def store(crew: Crew, asked: Recipe = recipe, keep: bool = False) -> Path:
         place = next(places)
-        assert attempt(surrogate, recipe, place, chunk, crew.address), "the connection was lost"
-        os.sync()
-        shutil.rmtree(place)
+        assert attempt(surrogate, asked, place, chunk, crew.address), "the connection was lost"
+        flush(place)
+        if not keep:
+            shutil.rmtree(place)
+        return place
 
-    with Crew(1) as one, Crew(2) as two:
-        works = {"one worker": lambda: store(one), "two workers": lambda: store(two), "disk": disk, "loop": loop}
-        timings = benchmark.compare(works, rounds=rounds, warm_up=1, judged=False)
-        task = overhead(surrogate, two.address)
-    ratios = {
-        "two workers over one": ("one worker", "two workers"),
-        "one worker, share of the disk": ("disk", "one worker"),
-        "two workers, share of the disk": ("disk", "two workers"),
-        "two workers over the loop": ("loop", "two workers"),
-    }
-    median = {name: float(np.median(own)) for name, own in timings.seconds.items()}
+    with Crew(1) as one, Crew(2) as two, Crew(1, threads=2) as threads:
+        crews, system = (one, two, threads), kernel()
+        kept = store(two, keep=True)
+        works = {
+            "one worker": lambda: store(one),
+            "two workers": lambda: store(two),
+            "two threads": lambda: store(threads),
+            "disk": disk,
+            "loop": lambda: serial(surrogate, recipe, chunk),
+            "read": lambda: from_disk(kept),
+            "tasks": lambda: attempt(surrogate, few, None, 1, two.address),
+        }
+
+        def more() -> float:
+            return sum(crew.seconds() for crew in crews) + computed(system)
+
+        timings = benchmark.compare(works, rounds=rounds, warm_up=1, more=more)
+        shutil.rmtree(kept)
+        watch, begin = load.Watch(more), time.perf_counter()
+        store(two, (*recipe[:2], whole))
+        seconds = time.perf_counter() - begin
+        found = watch.load()
+    refused = benchmark.too_much(found)
     return {
         "parameters": recipe[2],
+        "chunk": chunk,
         "bytes": size,
-        "seconds": median,
-        "seconds of a task": task,
-        "ratios": {name: timings.ratio(*own) for name, own in ratios.items()},
+        "seconds": {name: float(np.median(own)) for name, own in timings.seconds.items()},
+        "ratios": ratios(timings),
         "conditions": timings.conditions,
-        "model": model(median["loop"], median["disk"], task * -(-recipe[2] // chunk), 2, median["two workers"]),
+        "parameters of a task's worth": timings.ratio("tasks", "loop").times(recipe[2] / TASKS),
+        "whole": {
+            "parameters": whole,
+            "bytes": whole * surrogate.value_bytes,
+            "conditions": benchmark.conditions(refused, found, rounds=1),
+            **predicted(timings, recipe[2], whole, chunk, benchmark.UNKNOWN[0] if refused else seconds),
+        },
     }
 
 
-def overhead(surrogate: nm.Surrogate, address: str, tasks: int = 400) -> float:
-    """Return the seconds that scheduler and connection take for a task, by tasks that compute nearly nothing."""
-    recipe, begin = (float(surrogate.box.lower), float(surrogate.box.upper), tasks), time.perf_counter()
-    assert attempt(surrogate, recipe, None, 1, address), "the connection was lost"
-    return (time.perf_counter() - begin) / tasks
+def ratios(timings: Timings) -> dict[str, object]:
+    """Return what the text compares: throughputs in that of the disk, and of each other."""
+    shares = {f"{name}, share of the disk": ("disk", name) for name in ("one worker", "two workers", "two threads")}
+    shares |= {
+        "loop, share of the disk": ("disk", "loop"),
+        "two workers over one": ("one worker", "two workers"),
+        "two threads over two workers": ("two workers", "two threads"),
+        "one worker over the loop": ("loop", "one worker"),
+        "computing over reading": ("read", "loop"),
+    }
+    return {name: timings.ratio(*own) for name, own in shares.items()}
 
 
-def model(loop: float, disk: float, tasks: float, workers: int, measured: float) -> Numbers:
-    """Return a run beside what a model says of it: if its parts overlap the largest of them, if they do not their sum.
+def predicted(timings: Timings, timed: int, whole: int, chunk: int, seconds: float) -> Numbers:
+    """Return what the model says of a run of two workers, beside its time: as one number, and round by round.
 
-    Args:
-        loop: Seconds of one core for all values.
-        disk: Seconds of the disk for all bytes.
-        tasks: Seconds of the scheduler for all tasks.
-        workers: How many, on that disk.
-        measured: Seconds of the run.
-
-    Example:
-        >>> found = model(8.0, 3.0, 1.0, 2, 5.0)
-        >>> found["measured over the largest part"], found["measured over the sum"]
-        (1.25, 0.625)
+    If arithmetic, disk and scheduler overlap, a run takes as long as the largest part of them; if they do not, their
+    sum.
     """
-    parts = {"arithmetic": loop / workers, "disk": disk, "scheduler": tasks}
-    least, most = max(parts.values()), sum(parts.values())
+
+    def parts(loop: float, disk: float, tasks: float) -> list[float]:
+        return [*Model(loop / timed, disk / timed, tasks / TASKS).parts(whole, chunk, 2).values()]
+
+    works = ("loop", "disk", "tasks")
+    medians = [float(np.median(timings.seconds[name])) for name in works]
     return {
-        "parts": parts,
-        "measured over the largest part": measured / least,
-        "measured over the sum": measured / most,
+        "predicted seconds": {"overlapping": max(parts(*medians)), "one after the other": sum(parts(*medians))},
+        "measured seconds": seconds,
+        "measured over overlapping": timings.by_round(lambda *own: seconds / max(parts(*own)), *works),
+        "measured over one after the other": timings.by_round(lambda *own: seconds / sum(parts(*own)), *works),
     }
 
 
 def paper(found: Numbers) -> Numbers:
-    """Return what 10^12 parameters on 1,000 workers take on paper, each part of `model`, and the bottleneck.
+    """Return what 10^12 parameters on 1,000 workers take on paper, each part of `Model`, and the bottleneck.
 
     As here, two workers share a disk like ours, and the scheduler takes as long for a task. A chunk has 1 GiB: with
     ours of 32 MiB the scheduler would have 32 times as many tasks, which is told too.
@@ -345,28 +332,42 @@ def paper(found: Numbers) -> Numbers:
     Args:
         found: What `timed` returned.
     """
-    scale, seconds = PAPER_COUNT / found["parameters"], found["seconds"]
-    size = scale * found["bytes"]
-    parts = {
-        "arithmetic": scale * seconds["loop"] / PAPER_WORKERS,
-        "disks": scale * seconds["disk"] / (PAPER_WORKERS / 2),
-        "scheduler": size / PAPER_CHUNK * found["seconds of a task"],
-    }
+    seconds, values = found["seconds"], found["parameters"]
+    model = Model(seconds["loop"] / values, seconds["disk"] / values, seconds["tasks"] / TASKS)
+    each = found["bytes"] // values
+    parts = model.parts(PAPER_COUNT, PAPER_CHUNK // each, PAPER_WORKERS, PAPER_WORKERS / 2)
+    finer = model.parts(PAPER_COUNT, found["chunk"], PAPER_WORKERS, PAPER_WORKERS / 2)
     return {
         "parameters": PAPER_COUNT,
         "workers": PAPER_WORKERS,
-        "bytes": size,
+        "bytes": PAPER_COUNT * each,
         "chunk bytes": PAPER_CHUNK,
         "hours": {name: own / 3600 for name, own in parts.items()},
-        "hours of the scheduler with chunks as here": parts["scheduler"] * PAPER_CHUNK / CHUNK_BYTES / 3600,
+        "hours of the scheduler with chunks as here": finer["scheduler"] / 3600,
         "bottleneck": max(parts, key=parts.get),
     }
 
 
-def take(record: Record, folder: Path, stored: int = STORED, streamed: int = STREAMED, rounds: int = ROUNDS) -> None:
-    """Fill a record: the stored run, the streamed run, the timed runs, and the estimate on paper."""
-    surrogate, ends = posed()
-    record.numbers["map"] = {
+@dataclass(frozen=True)
+class Sizes:
+    """How large the runs are: parameters stored and streamed, rounds, and the rows of two large matrices."""
+
+    stored: int = STORED
+    streamed: int = STREAMED
+    rounds: int = ROUNDS
+    fitted: int = SIZES[0]
+    split: int = SIZES[1]
+
+    @property
+    def full(self) -> bool:
+        """Whether they are those of the book."""
+        return replace(self, rounds=ROUNDS) == Sizes() and self.rounds >= ROUNDS
+
+
+def take(record: Record, folder: Path, sizes: Sizes, parts: Sequence[str]) -> None:
+    """Fill parts of a record, and save it after each."""
+    numbers, (surrogate, ends) = record.numbers, posed()
+    numbers["map"] = {
         "shape": list(surrogate.shape),
         "terms": surrogate.rank,
         "pieces": len(surrogate.pieces),
@@ -374,73 +375,115 @@ def take(record: Record, folder: Path, stored: int = STORED, streamed: int = STR
         "bytes of a value": surrogate.value_bytes,
         "memory of a worker": MEMORY,
     }
-    for name, size, values in (("stored", stored, True), ("streamed", streamed, False)):
-        print(f"{name}: {size:,} parameters", flush=True)
-        record.numbers[name] = killed(surrogate, (*ends, size), folder / name, values=values)
-        shutil.rmtree(folder / name)
-    print(f"timed: {rounds} rounds", flush=True)
-    record.numbers["timed"] = timed(surrogate, (*ends, max(1, stored // TIMED)), folder, rounds)
-    record.numbers["paper"] = paper(record.numbers["timed"])
+    some = (*ends, max(1, sizes.stored // TIMED))
+
+    def kills(size: int, *, values: bool) -> Numbers:
+        return killed(surrogate, (*ends, size), folder / "store", values=values)
+
+    works = {
+        "stored": lambda: kills(sizes.stored, values=True),
+        "streamed": lambda: kills(sizes.streamed, values=False),
+        "timed": lambda: timed(surrogate, some, sizes.stored, folder, sizes.rounds),
+        "large": lambda: large_matrices.apart(sizes.fitted, sizes.rounds),
+        "rows": lambda: large_matrices.split(sizes.split),
+    }
+    for part in parts:
+        begin = time.perf_counter()
+        print(f"{part} ...", end=" ", flush=True)
+        numbers[part] = works[part]()
+        numbers.setdefault("seconds of parts", {})[part] = time.perf_counter() - begin
+        if part == "timed":
+            numbers["paper"] = paper(numbers["timed"])
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        record.save()
+        print(f"{time.perf_counter() - begin:.0f} s", flush=True)
 
 
-def check(record: Record) -> None:
-    """Assert what is promised of the runs."""
-    for name in ("stored", "streamed"):
-        own = record.numbers[name]
-        assert sorted(own["killed"]) == ["scheduler"] + ["worker"] * len(WORKERS_END), f"{name}: killed {own['killed']}"
-        assert own["equal to the serial run"], f"{name}: the checksums are not those of the serial run"
-        assert own["peak bytes of a worker"] <= MEMORY, f"{name}: more memory than promised"
-    own = record.numbers["stored"]
-    assert own["files"] == own["chunks"] and not own["damaged chunks on disk"], "a chunk is missing or damaged"
-    assert record.numbers["paper"]["bottleneck"] != "arithmetic", "the bottleneck is arithmetic"
+PARTS = ("stored", "streamed", "timed", "large", "rows")
 
 
-def runs_table(record: Record) -> Table:
-    """Both runs: what was computed, what was killed, and whether the checksums are those of the serial run."""
-    rows = []
-    for name in ("stored", "streamed"):
-        own = record.numbers[name]
-        ended = ", ".join(f"{own['killed'].count(x)} {x}" for x in ("worker", "scheduler") if x in own["killed"])
-        size, peak = f"{own['bytes'] / 1e9:.1f} GB", f"{own['peak bytes of a worker'] / 1e9:.2f} GB"
-        equal = "yes" if own["equal to the serial run"] else "no"
-        rows.append((name, f"{own['parameters']:,}", size, f"{own['chunks']:,}", ended or "nothing", equal, peak))
-    head = ("run", "parameters", "values", "chunks", "killed", "checksums of the serial run", "peak of a worker")
-    return Table(head, rows)
+def begun(sizes: Sizes, parts: Sequence[str], arguments: Sequence[str], profile: str, resume: bool = False) -> Record:
+    """Return a record to be filled: a new one, or a copy of one that has the other parts.
+
+    Args:
+        sizes: Of the runs.
+        parts: What is to be taken.
+        arguments: Of the command.
+        profile: Of the record.
+        resume: Whether the other parts come from the run that was interrupted; else from the published record.
+
+    Raises:
+        ValueError: If that record is of other sizes.
+    """
+    record = Record("scaling", profile=profile, device="cpu", seed=0)
+    record.provenance["command"] = " ".join([COMMAND, *arguments])
+    record.numbers["sizes"] = asdict(sizes)
+    if set(parts) == set(PARTS):
+        return record
+    before = provenance.load("scaling", profile if resume else None)
+    if before.numbers["sizes"] != record.numbers["sizes"]:
+        raise ValueError(
+            f"`sizes`: expected those of the record that has the other parts, {before.numbers['sizes']}, "
+            f"got {record.numbers['sizes']}; take all parts anew."
+        )
+    anew = {part: dict(record.provenance) for part in parts}
+    before.provenance["anew"] = before.provenance.get("anew", {}) | anew
+    before._start -= before.provenance["wall_seconds"]  # its time is that of all parts
+    return before
 
 
-def speed_table(record: Record) -> Table:
-    """Ratios of the timed runs, and of two workers to the model."""
-    own = record.numbers["timed"]
-    rows = [(name, texts.spread(ratio)) for name, ratio in own["ratios"].items()]
-    rows += [(name, f"{ratio:.2g}") for name, ratio in own["model"].items() if name != "parts"]
-    return Table(("what", "ratio"), rows)
-
-
-def paper_table(record: Record) -> Table:
-    """Hours of each part of the run on paper."""
-    own = record.numbers["paper"]
-    rows = [(name, f"{hours:,.2g}") for name, hours in own["hours"].items()]
-    return Table((f"{own['parameters']:.0e} parameters, {own['workers']:,} workers", "hours"), rows)
+def missing(profile: str) -> list[str]:
+    """Return the parts that a run which was interrupted has not taken."""
+    try:
+        found = provenance.load("scaling", profile).numbers
+    except FileNotFoundError:
+        found = {}
+    return [part for part in PARTS if part not in found]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and publish what was measured at full size."""
-    parser = argparse.ArgumentParser(prog="python -m studies.scaling", description=__doc__.partition("\n")[0])
+    """Measure, and publish what was measured at full size, or what is to be published all the same."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--stored", type=int, default=STORED, help="parameters of the run that is stored")
     parser.add_argument("--streamed", type=int, default=STREAMED, help="parameters of the run that is streamed")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of the timed runs")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of what is timed")
+    parser.add_argument("--sizes", type=int, nargs=2, default=SIZES, help="rows of the two large matrices")
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's folder for such files")
+    parser.add_argument("--resume", action="store_true", help="take the parts that an interrupted run has left")
+    parser.add_argument("--publish", action="store_true", help="publish the record though it is smaller")
     given = parser.parse_args(arguments)
-    full = (given.stored, given.streamed) == (STORED, STREAMED) and given.rounds >= ROUNDS
-    record = Record("scaling", profile="cpu" if full else "smoke", device="cpu", seed=0)
-    record.provenance["command"] = "python -m studies.scaling"
+    sizes = Sizes(given.stored, given.streamed, given.rounds, *given.sizes)
+    publish = sizes.full or given.publish
+    profile = "cpu" if publish else "smoke"
+    parts = given.parts or (missing(profile) if given.resume else list(PARTS))
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"expected parts of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    record = begun(sizes, parts, arguments, profile, given.resume)
     with tempfile.TemporaryDirectory(prefix="scaling-", dir=given.folder) as folder:
-        take(record, Path(folder), given.stored, given.streamed, given.rounds)
-    print(f"written: {record.save().relative_to(provenance.root())}")
-    print("\n\n".join(repr(build(record)) for build in (runs_table, speed_table, paper_table)))
-    check(record)
-    if full:
+        take(record, Path(folder), sizes, parts)
+    if publish:
+        from studies import scaling_pages
+
+        scaling_pages.check(record)
         print(f"published: {provenance.publish('scaling', 'cpu').relative_to(provenance.root())}")
+    print(f"the full sizes take about {full_minutes(record.numbers):.0f} minutes on a machine as busy as this")
+
+
+def full_minutes(numbers: Numbers) -> float:
+    """Return what a run of the full sizes takes, from what the parts of a smaller one took: the starts of processes as
+    they are, all else as many times as long as it has more parameters. The large matrices are taken as they are.
+
+    Args:
+        numbers: Of a record with all parts.
+    """
+    took, found = numbers["seconds of parts"], 0.0
+    start = numbers["streamed"]["seconds of starts"]
+    for part, size in (("stored", STORED), ("streamed", STREAMED), ("timed", STORED // TIMED)):
+        starts = min(took[part], numbers[part].get("seconds of starts", start))
+        found += starts + (took[part] - starts) * size / numbers[part]["parameters"]
+    return (found + took["large"] + took["rows"]) / 60
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ BLOCK = 12
 # Symbols on which exact methods are timed, and every how many a rate is judged: their cost is the same on each.
 TIMED, JUDGED = 2, 5
 SLOT, FRAME = 14, 280
-# Symbols from one exact filter to the next between which filters may be linear in time, and the error they may have.
-STEPS, _ERROR = (12, 8, 6, 4, 3, 2), 1e-3
+# Symbols from one exact result to the next between which results may be linear in time, and the error they may have.
+STEPS, _ERROR = (12, 10, 8, 7, 6, 5, 4, 3, 2), 1e-3
 # Matrices on which the NumPy loop is timed, and at which the error over a frame is measured.
 LOOPED = 2_000
 WALKING, DRIVING = 3 / 3.6, 30 / 3.6  # m/s
@@ -139,6 +139,34 @@ def spread_out(held: Sequence[Tensor], out: Sequence[Tensor]) -> None:
             place.copy_(x[:, : place.shape[1]])
 
 
+def repeat(out: Sequence[Tensor], at: int) -> None:
+    """Write what one symbol of ``out`` (T, F, ...) holds to all others."""
+    for x in out:
+        x[:at] = x[at]
+        x[at + 1 :] = x[at]
+
+
+def align(near: Sequence[Tensor], far: Sequence[Tensor]) -> None:
+    """Turn the phases of triplets ``far`` to those of their neighbours, u and v of each together.
+
+    Args:
+        near: U (..., m, k), S (..., k) and Vh (..., k, n); of filters, which have no phase to choose, one factor.
+        far: The same of the neighbour, changed in place.
+    """
+    if len(near) == 1:
+        return
+    (U, _, Vh), (own, _, rows) = near, far
+    common = (own.conj() * U).sum(dim=-2) + (rows * Vh.conj()).sum(dim=-1)
+    turn = torch.where(common == 0, 1, common.sgn())
+    own *= turn[..., None, :]
+    rows *= turn.conj()[..., None]
+
+
+def real(x: Tensor) -> Tensor:
+    """Return a view of x as real numbers."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
 @dataclass
 class Slot:
     """A slot of one task: its channel on the grid, and memory for what is computed from it."""
@@ -175,9 +203,15 @@ class Slot:
         """Solve for every tone of the middle symbol, and write each result to all symbols."""
         at = len(self.H) // 2
         self.task.exact(self.H[at], [x[at] for x in self.out])
-        for x in self.out:
-            x[:at] = x[at]
-            x[at + 1 :] = x[at]
+        repeat(self.out, at)
+
+    def fill_both(self) -> None:
+        """Solve for the middle tone of every block of the middle symbol, and write it to the block and all symbols."""
+        at = len(self.H) // 2
+        own = slice(at, at + 1)
+        self.task.exact(self.middle.unflatten(0, (len(self.H), -1))[at], [x[at] for x in self.held])
+        spread_out([x[own] for x in self.held], [x[own] for x in self.out])
+        repeat(self.out, at)
 
     def solve(self, symbols: int) -> None:
         """Solve every tone of the first symbols exactly."""
@@ -214,26 +248,31 @@ def slot(
 ) -> Row:
     """Time a fit and its evaluation over a slot beside exact methods, and beside what is held.
 
-    That is one solve for each block and symbol, or one for each tone and the slot. The channel has two slots: the
-    second is timed, by itself and from the pieces of the first, where time counts from the first symbol of each.
+    That is one solve for each block and symbol, one for each tone and the slot, or one for each block and the slot.
+    The channel has two slots: the second is timed, by itself and from the pieces of the first, where time counts from
+    the first symbol of each.
     """
     t, f, found = channel.times[:SLOT, 0], channel.frequencies[:tones, 0], []
     before, own = (Slot(task, t, f, on_grid(channel, own, f), tol) for own in channel.times[:, 0].split(SLOT))
     start = before.fit()
     del before
-    lost, lost_held, lost_still = own.lost(lambda: found.append(own.mapped()), own.fill_held, own.fill_still)
+    held = {"held": own.fill_held, "still": own.fill_still, "both": own.fill_both}
+    lost, *others = own.lost(lambda: found.append(own.mapped()), *held.values())
     exact = "Cholesky" if task.receives else "Gram"
-    candidates = {"map": own.mapped, exact: lambda: own.solve(timed), "held": own.fill_held, "still": own.fill_still}
+    candidates = {"map": own.mapped, exact: lambda: own.solve(timed)} | held
     candidates["again"] = lambda: found.append(own.mapped(start))
     if task.receives:
         candidates["Sionna"] = lambda: own.solve_by_sionna(timed)
     timings = compare(candidates, rounds=rounds)
     row = counts(name, found[0], len(t) * len(f)) | {"conditions": timings.conditions}
-    row |= {"lost": lost, "lost, held": lost_held, "held solves": len(own.middle)}
-    row |= {"lost, still": lost_still, "still solves": len(f), "solves again": found[-1].report.exact_solves}
+    row |= {"lost": lost} | {f"lost, {key}": share for key, share in zip(held, others)}
+    row |= {"held solves": len(own.middle), "still solves": len(f), "both solves": len(own.middle) // len(t)}
+    row["solves again"] = found[-1].report.exact_solves
     row["holds time"] = all(len(piece.nodes[0]) == 1 for piece in found[0].pieces)
     for key in candidates.keys() - {"map", "again"}:
-        row[key] = timings.ratio(key, "map").times(1 if key in ("held", "still") else len(t) / timed)
+        row[key] = timings.ratio(key, "map").times(1 if key in held else len(t) / timed)
+    # How many times as fast one is as the other.
+    row |= {"still beside held": timings.ratio("held", "still"), "both beside still": timings.ratio("still", "both")}
     row["again"] = timings.ratio(exact, "again").times(len(t) / timed)
     return row
 
@@ -363,40 +402,68 @@ class Frame:
                 surrogate.grid(moments, self.f, out=out[0] if self.task.receives else out)
         return surrogates
 
-    def between(self, step: int, tones: int = 64) -> Row:
-        """Return the error of filters that are linear in time between exact ones, and the share of the rate lost.
+    def sample(self, tones: int = 64) -> tuple[Tensor, list[Tensor]]:
+        """Return H (T, F, m, n) at all symbols and some tones, evenly, and the exact results, (T, F, ...) each."""
+        H = on_grid(self.channel, self.t, self.f[:: max(1, len(self.f) // tones)])
+        exact = self.task.memory(*H.shape[:2], shape=self.shape)
+        self.task.exact(H.flatten(0, 1), [x.flatten(0, 1) for x in exact])
+        return H, exact
+
+    def between(self, sample: tuple[Tensor, list[Tensor]], step: int) -> Row:
+        """Judge results that are linear in time between exact ones, in triplets with their phases aligned.
 
         Args:
-            step: Symbols from one exact filter to the next.
-            tones: At how many tones, evenly; at all symbols.
+            sample: What `sample` returns.
+            step: Symbols from one exact result to the next.
         """
-        f = self.f[:: max(1, len(self.f) // tones)]
-        H = on_grid(self.channel, self.t[: (len(self.t) - 1) // step * step + 1], f)
-        (exact,) = self.task.memory(*H.shape[:2], shape=self.shape)
-        self.task.exact(H.flatten(0, 1), [exact.flatten(0, 1)])
-        found = exact.clone()
-        for start in range(0, len(H) - 1, step):
-            for k in range(1, step):
-                found[start + k] = torch.lerp(exact[start], exact[start + step], k / step)
-        error = torch.linalg.matrix_norm(found - exact) / torch.linalg.matrix_norm(exact)
-        own, best = (self.task.rate(H.flatten(0, 1), [x.flatten(0, 1)]) for x in (found, exact))
-        error = float(error.double().square().mean().sqrt())
-        return {"linear step": step, "linear error": error, "linear lost": 1 - own / best}
+        count = (len(self.t) - 1) // step * step + 1
+        H, *exact = (x[:count] for x in (sample[0], *sample[1]))
+        found = [x.clone() for x in exact]
+        for start in range(0, count - 1, step):
+            near, far = ([x[at] for x in found] for at in (start, start + step))
+            align(near, far)
+            for k, x in itertools.product(range(1, step), range(len(found))):
+                found[x][start + k] = torch.lerp(near[x], far[x], k / step)
+        return {"linear step": step} | self.beside_exact("linear", H, found, exact)
 
-    def fill_between(self, H: Sequence[Tensor], step: int, ends: Sequence[Tensor]) -> None:
+    def held(self, sample: tuple[Tensor, list[Tensor]]) -> Row:
+        """Judge the exact results of the middle symbol of every slot, held for the slot."""
+        H, exact = sample
+        symbols = torch.arange(len(H))
+        middle = (symbols // SLOT * SLOT + SLOT // 2).clamp_max(len(H) - 1)
+        return self.beside_exact("held", H, [x[middle] for x in exact], exact)
+
+    def beside_exact(self, name: str, H: Tensor, found: Sequence[Tensor], exact: Sequence[Tensor]) -> Row:
+        """Return the error, in the operation's measure, and the share of the rate lost, of results (T, F, ...)."""
+        H, *both = (x.flatten(0, 1) for x in (H, *found, *exact))
+        found, exact = both[: len(found)], both[len(found) :]
+        error = self.task.operation.error(found, exact).double().square().mean().sqrt()
+        own, best = (self.task.rate(H, x) for x in (found, exact))
+        return {f"{name} error": float(error), f"{name} lost": 1 - own / best}
+
+    def fill_between(self, H: Sequence[Tensor], step: int, ends: Sequence[Sequence[Tensor]]) -> None:
         """Solve for symbols H, all but the first of them, and write what is linear in time between each and the next.
 
         Args:
             H: One symbol for each ``step``, and one more.
             step: Symbols from one to the next.
-            ends: Memory for the filters of two of them.
+            ends: Memory for the results of two of them.
         """
         for x in H[1:]:
-            self.task.exact(x, [ends[1]])
-            real = [torch.view_as_real(end) for end in ends]
-            out = [(k / step, torch.view_as_real(self.out[0][k])) for k in range(step)]
-            threads.each(lambda part, real=real: torch.lerp(*real, part[0], out=part[1]), out)
+            self.task.exact(x, ends[1])
+            align(*ends)
+            parts = [
+                (k / step, [real(end) for end in own], real(out[k]))
+                for *own, out in zip(*ends, self.out)
+                for k in range(step)
+            ]
+            threads.each(lambda part: torch.lerp(*part[1], part[0], out=part[2]), parts)
             ends = ends[::-1]
+
+    def fill_held(self, H: Tensor) -> None:
+        """Solve for every tone of one symbol H (F, m, n), and write each result to all symbols of a slot."""
+        self.task.exact(H, [x[0] for x in self.out])
+        repeat(self.out, 0)
 
     def judged(self, surrogates: Sequence[nm.Surrogate], sample: int) -> Row:
         """Return errors and the share of the rate lost, beside exact results at random symbols and tones."""
@@ -431,8 +498,8 @@ def frame(
 
     Fits are timed for the first spans, exact methods on some symbols, the NumPy loop on some matrices, and a copy of
     the output on one slot; their times are scaled to the frame. Nobody is charged for forming H but the map, at its
-    nodes and its checks. Filters that are linear in time between exact ones have as many symbols from one to the next
-    as leave the error below `_ERROR`.
+    nodes and its checks. Results that are linear in time between exact ones have as many symbols from one to the next
+    as leave the error below `_ERROR`. *Held* are the exact results of the middle symbol, for a slot.
     """
     t, f, task, exact = own.t, own.f, own.task, "Cholesky" if own.task.receives else "Gram"
     with peak() as grown:
@@ -447,15 +514,19 @@ def frame(
         "NumPy loop": lambda: task.loop(alone),
         "copy": lambda: [x.copy_(y) for x, y in zip(own.out, source)],
     }
-    tried = (own.between(step) for step in STEPS if task.receives)
+    sample = own.sample()
+    tried = (own.between(sample, step) for step in STEPS)
     linear = next((found for found in tried if found["linear error"] <= _ERROR), {})
     if linear:
-        step, ends = linear["linear step"], [torch.zeros_like(own.out[0][0]) for _ in range(2)]
+        step, ends = linear["linear step"], [[torch.zeros_like(x[0]) for x in own.out] for _ in range(2)]
         symbols = on_grid(own.channel, t[: timed * step + 1 : step], f)
+        task.exact(symbols[0], ends[0])
         candidates["linear"] = lambda: own.fill_between(symbols, step, ends)
+    candidates["held"] = lambda: own.fill_held(H[0])
     timings = compare(candidates, rounds=rounds, warm_up=0)
     part = len(own.starts[:fits]) / len(own.starts)
     row = counts(name, surrogates[0], len(t) * len(f)) | own.judged(surrogates, looped) | linear
+    row |= own.held(sample)
     if linear:
         row["linear"] = timings.ratio("linear", "map").times(part * len(t) / (step * timed))
     return row | {
@@ -467,6 +538,7 @@ def frame(
         "fit share": timings.ratio("fit", "map"),
         exact: timings.ratio(exact, "map").times(part * len(t) / len(H)),
         "NumPy loop": timings.ratio("NumPy loop", "map").times(part * len(t) * len(f) / len(alone)),
+        "held": timings.ratio("held", "map").times(part * len(t) / len(own.out[0])),
         "over a copy": timings.ratio("map", "copy").times(len(own.out[0]) / (part * len(t))),
     }
 

@@ -22,6 +22,7 @@ SHOWN = BEGUN | {
     "frequency_and_time": ("frequency_and_time",),
     "link_level": ("link_level",),
     "measured": ("cases", "families", "speed", "draws"),
+    "scaling_out": ("scaling",),
     "synthetic_experiments": ("synthetic_experiments",),
     "training_search": ("training_search", "training_around"),
     "wireless_precoding": ("wireless_precoders",),

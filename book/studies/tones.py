@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -134,6 +136,21 @@ def defined(good: Tensor, noise: float) -> None:
 def spaced(N: int, count: int) -> Tensor:
     """Return so many tones of N, the first, the last, and others between them, as equally spaced as the grid allows."""
     return torch.linspace(0, N - 1, count, dtype=torch.float64).round().long()
+
+
+def coprime(N: int, count: int, least: int) -> int:
+    """Return the least stride, from a number on, at which a way that has so many of N tones can be judged.
+
+    It shares no divisor with the spacing of these tones, be they middles of groups, on a grid, or `spaced`. One that
+    does sees some of the places between them and never the others; in the worst case it sees solved tones alone.
+
+    Example:
+        >>> coprime(3276, 656, 5), coprime(3276, 273, 5), coprime(3276, 3276, 5)
+        (7, 5, 5)
+    """
+    exact = [N / max(count, 1), (N - 1) / max(count - 1, 1)]
+    steps = {step for x in exact for step in (math.floor(x), math.ceil(x))} if 0 < count < N else {1}
+    return next(k for k in itertools.count(least) if least == 1 or all(math.gcd(k, step) == 1 for step in steps))
 
 
 def grouped(N: int, count: int) -> tuple[Tensor, Tensor]:

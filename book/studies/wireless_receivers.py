@@ -39,7 +39,7 @@ SPREADS = slots.SPREADS
 SHORT, LONGEST = min(SPREADS), max(SPREADS)
 # One solve in so many tones, on the ladder.
 RUNGS = (96, 48, 24, 12, 6)
-# One tone in so many is judged. It shares no divisor with a block of twelve, so each place in a block has its turn.
+# One tone in so many is judged, or fewer: `studies.receivers.compared` keeps clear of the spacing of each way's solves.
 EVERY = 5
 # Solves from which on the window of delays is left out: it factorises a matrix of that size.
 WIDEST = 600
@@ -119,7 +119,10 @@ def fitted(H: Tensor, noise: float, *, tol: float = TOL) -> tuple[Filters, bool]
 
 
 def blocks(H: Tensor, noise: float, solves: int | None = None) -> Filters:
-    """Solve for the middle of each block of twelve tones, whatever ``solves`` says, as 5G does with precoders."""
+    """Solve for the middle of each block of twelve tones, whatever ``solves`` says.
+
+    5G does much the same with precoders, over two or four blocks or the whole allocation.
+    """
     return receivers.held(H, noise, -(-len(H) // GROUP))
 
 
@@ -136,49 +139,53 @@ def peer(name: str) -> Peer:
 
 
 def judged_rows(H: Tensor, solves: int, peers: Mapping[str, Peer]) -> dict[str, Row]:
-    """Run peers once each, and return by name their solves, error and lost rate over every fifth tone."""
+    """Run peers once each, and return by name their solves, error and lost rate over every fifth tone or so."""
     rows = receivers.compared(H, NOISE, solves, dict(peers), calls=1, every=EVERY)
     keys = ("solves", "error", "worst", "loss", "refused")
     return {row.name: {key: getattr(row, key) for key in keys} for row in rows}
 
 
-def line(band: Band, H: Tensor, *, every_peer: bool = False) -> Row:
+def line(band: Band, H: Tensor, *, every_peer: bool = False, rungs: Sequence[int] = RUNGS) -> Row:
     """Compare the map of one band with peers that get the number of exact solves that it has found.
 
     Args:
         band: Which one.
         H: Its channels.
         every_peer: All of `receivers.PEERS`; else those that interpolate, and one iteration.
+        rungs: Of the ladder: linear interpolation gets one solve in so many tones.
 
     Returns:
-        Place of the band, ``solves``, ``met``, ``count``, and ``ways``: by name what `judged_rows` returns.
+        Place of the band, ``solves``, ``met``, ``count``, and ``ways``: by name what `judged_rows` returns. So are
+        ``steps``, linear interpolation with the numbers of solves of the ladder.
     """
     own, met = fitted(H, NOISE)
     names = [*receivers.PEERS] if every_peer else list(BESIDE)
     peers = {MAP: lambda *_: own, BLOCKS: blocks} | {name: peer(name) for name in names}
     ways = judged_rows(H, own.solves, peers)
-    return band.entry | {"solves": own.solves, "met": met, "count": len(H), "ways": ways}
+    found = judged_rows(H, len(H), steps(H, (), rungs, (LINEAR,)))
+    return band.entry | {"solves": own.solves, "met": met, "count": len(H), "ways": ways, "steps": found}
 
 
-def lines(record: Record, spreads: Sequence[float], *, subcarriers: int) -> None:
+def lines(record: Record, spreads: Sequence[float], *, subcarriers: int, rungs: Sequence[int] = RUNGS) -> None:
     """Record ``bands``, a row for each task, pattern and delay spread; all peers run where that is `ALL`."""
     record.numbers["bands"] = [
         line(
             band,
             band.channels(subcarriers, record.seed),
             every_peer=math.isclose(band.spread, ALL) and not band.omni,
+            rungs=rungs,
         )
         for band in bands(spreads)
     ]
 
 
-def steps(H: Tensor, tols: Sequence[float], rungs: Sequence[int]) -> dict[str, Peer]:
+def steps(H: Tensor, tols: Sequence[float], rungs: Sequence[int], ways: Sequence[str] = STEPPED) -> dict[str, Peer]:
     """Return what runs on the ladder: maps of several tolerances, and peers with one solve in so many tones.
 
     Their names are those of `stepped`.
     """
     found: dict[str, Peer] = {stepped(MAP, tol): lambda H, s, _, tol=tol: fitted(H, s, tol=tol)[0] for tol in tols}
-    for name, rung in product(STEPPED, rungs):
+    for name, rung in product(ways, rungs):
         solves = max(4, -(-len(H) // rung))  # a cubic spline needs four
         found[stepped(name, rung)] = lambda H, s, _, name=name, solves=solves: peer(name)(H, s, solves)
     return found
@@ -480,12 +487,14 @@ def said(record: Record) -> Iterator[tuple[str, object]]:
     yield "wi-tones", rows[0]["count"]
     yield "wi-blocks", blocks_of(record)
     yield "wi-map-tol", TOL
+    yield "wi-most-tried", f"{max(row['solves'] for row in rows[0]['steps'].values()):,}"
     yield "wi-finer", sum(len(finer(record, CUBIC, task)) for task in TASKS)
     yield "wi-map-lost", f"{at_least(max(lost(record, MAP)), 1):.0e}"
     for key, task in (("eight", EIGHT), ("many", MANY)):
         for pattern, omni in (("", False), ("-omni", True)):
             own = [row["solves"] for row in chosen(record, task, omni=omni)]
             yield f"wi-{key}-solves{pattern}", f"{own[0]:,} to {own[-1]:,}"
+        yield f"wi-{key}-take", take_sentence(record, task)
         yield f"wi-{key}-finer", len(finer(record, CUBIC, task))
         yield f"wi-{key}-bands", len(chosen(record, task))
         ways = every_peer(record, task)["ways"]
@@ -496,6 +505,39 @@ def said(record: Record) -> Iterator[tuple[str, object]]:
         found = lost(record, BLOCKS, at)
         yield f"wi-blocks-{short}", percents(found) if found else "not computed"  # at the sizes of a test
     yield from said_of_times(record)
+
+
+def enough(record: Record, row: Row) -> str | None:
+    """Return the coarsest step at which linear interpolation loses less than `RATE` on a band, None if none does."""
+    return next((name for name in ways_up(record, LINEAR) if row["steps"][name]["loss"] < RATE), None)
+
+
+def enough_table(record: Record) -> Table:
+    """Tabulate the fewest solves between which linear interpolation loses less than `RATE`, and its time."""
+    rows = []
+    for row in record.numbers["bands"]:
+        name = enough(record, row)
+        cells = ["more than tried", "", ""]
+        if name is not None:
+            own, ratio = row["steps"][name], record.numbers["ladder_times"][row["task"]]["over"][name]
+            cells = [f"{own['solves']:,}", share(own["loss"]), spread(ratio)]
+        rows.append([row["task"], name_of(row), *cells, share(row["ways"][BLOCKS]["loss"])])
+    head = ["linear: solves", "rate lost", f"time over {CHOLESKY}", f"{BLOCKS}: rate lost"]
+    return Table(["filters", "users, delay spread", *head], rows)
+
+
+def take_sentence(record: Record, task: str) -> str:
+    """Say up to which delays linear interpolation on the ladder loses less than `RATE`."""
+    parts = []
+    for omni, users in ((False, "directional"), (True, "omnidirectional")):
+        rows = chosen(record, task, omni=omni)
+        names = [enough(record, row) for row in rows]
+        good = [row["steps"][name]["solves"] for row, name in zip(rows, names) if name is not None]
+        short = [f"{1e9 * row['spread']:,.0f} ns" for row, name in zip(rows, names) if name is None]
+        found = f"{min(good):,} to {max(good):,} exact filters are enough" if good else "no number that was tried is"
+        rest = f", but none of them at {listed(short)}" if good and short else ""
+        parts.append(f"with {users} users {found}{rest}")
+    return f"{'Eight streams' if task == EIGHT else '32 streams'}: {'; '.join(parts)}."
 
 
 def percents(parts: Sequence[float]) -> str:
@@ -570,6 +612,9 @@ def check_bands(record: Record) -> None:
     assert max(lost(record, BLOCKS, SHORT)) < RATE < min(lost(record, BLOCKS, ALL)), "blocks: at 30 ns, from 300 ns on"
     for task, omni in product(TASKS, (False, True)):
         rows = chosen(record, task, omni=omni)
+        if task == EIGHT:
+            found = [enough(record, row) is not None for row in rows]
+            assert found == [row["spread"] < 1.1 * ALL for row in rows], "few streams: linear is enough up to 300 ns"
         held = [row["ways"][BLOCKS]["loss"] for row in rows]
         assert held == sorted(held), "one for each block loses more, the longer the delays"
         assert rows[0]["solves"] < blocks_of(record), "at 30 ns the map takes fewer solves than blocks"
@@ -594,7 +639,13 @@ def check_times(record: Record) -> None:
     """Assert the advice that hangs on times; a time that was refused refutes nothing."""
     for row in chosen(record, EIGHT):
         if row["spread"] > 0.9 * ALL:
-            assert not times_of(record, row)[CHOLESKY][1] >= 1, "few streams, long delays: every tone by Cholesky"
+            assert not times_of(record, row)[CHOLESKY][1] >= 1, "few streams, long delays: Cholesky before the map"
+    for task in TASKS:
+        over = record.numbers["ladder_times"][task]["over"]
+        for straight, spline in zip(ways_up(record, LINEAR), ways_up(record, CUBIC)):
+            assert not over[straight][1] >= 0.5, "linear interpolation takes far less time than every tone"
+            assert not over[spline][1] <= over[straight][1], "and less than the cubic spline with as many solves"
+            assert not over[stepped(MAP, TOL)][1] <= over[straight][1], "and less than the map"
 
 
 def check_peers(record: Record) -> None:

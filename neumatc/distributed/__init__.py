@@ -13,7 +13,9 @@ tasks have the name of the call there. Workers need this library, and of a store
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,24 +30,26 @@ from tqdm import tqdm
 
 from neumatc import checks, fitting, sampling, storage
 from neumatc.advice import FitWarning
+from neumatc.box import Box
 from neumatc.certification import certify as certified
 from neumatc.distributed.points import Grid, Listed, points
 from neumatc.families import FamilyError
-from neumatc.model import Surrogate
+from neumatc.model import FactorMap, Surrogate
 from neumatc.problem import Problem
 
 try:
     import zarr
+    from distributed import Client
 
     from neumatc.distributed import stores
     from neumatc.distributed.stores import Field, Place, Store
-    from neumatc.distributed.workers import Parcel, connected, drive, one_core, same
+    from neumatc.distributed.workers import Parcel, connected, delivered, drive, one_core
 except ImportError as error:
     raise ImportError(
         f'`neumatc.distributed`: expected Dask and Zarr, got none ({error}); run `pip install "neumatc[distributed]"`.'
     ) from error
 
-__all__ = ["Streamed", "certify", "evaluate", "exact", "fit_many", "measure", "read", "verify"]
+__all__ = ["Streamed", "certify", "evaluate", "evaluate_rows", "exact", "fit_many", "measure", "read", "verify"]
 
 # Bytes of a chunk by default, its parameters included: a file that disks like, and a worker holds a few times.
 _CHUNK_BYTES = 2**25
@@ -126,6 +130,29 @@ class _Evaluate(_Job):
 
     def __call__(self, p: np.ndarray, start: int) -> list[np.ndarray]:
         return _arrays(self.surrogate(p, orthonormal=self.orthonormal))
+
+
+@dataclass(frozen=True)
+class _Rows(_Job):
+    """Some rows of the value of a surrogate: a map with these rows of the latent tensor."""
+
+    map: FactorMap
+    box: Box
+    whole: str
+    first: int
+    name = "rows"
+
+    @property
+    def fields(self) -> list[Field]:
+        return [Field(self.map.name, self.map.shape, str(self.map.core.dtype).removeprefix("torch."))]
+
+    @property
+    def identity(self) -> dict[str, object]:
+        return {"surrogate": self.whole, "rows": [self.first, self.first + self.map.shape[0]]}
+
+    def __call__(self, p: np.ndarray, start: int) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [self.map(self.box.cube(self.box.points(p))).numpy()]
 
 
 @dataclass(frozen=True)
@@ -244,6 +271,67 @@ def evaluate(
     checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
     job = _Evaluate(surrogate, checks.flag("orthonormal", orthonormal))
     return _streamed(job, points(p, surrogate.box), store, client, chunk, values, progress, timeout)
+
+
+def evaluate_rows(
+    surrogate: Surrogate,
+    p: ArrayLike | Tensor | Sequence,
+    store: Sink = None,
+    *,
+    parts: int | None = None,
+    client: Workers = None,
+    chunk: int | None = None,
+    progress: bool = True,
+    timeout: float = 30.0,
+) -> list[Streamed]:
+    """Evaluate a surrogate whose latent tensor is split by rows of the value, so that no worker holds all of it.
+
+    Every part has a worker, where there are as many, which takes all of its chunks: it holds these rows of the latent
+    tensor twice, packed and unpacked, beside the values of a few chunks. Where that worker dies, another one takes the
+    part over. This process has the whole tensor, and the scheduler keeps each part packed.
+
+    Args:
+        surrogate: What to evaluate. Of one factor, which its map gives as it is: an inverse, say, or solutions.
+        p, client, chunk, progress, timeout: As for `evaluate`; the chunk is by default of 32 MiB of rows.
+        store: As for `evaluate`; a path gets a store for each part below it, ``rows-0`` with the first rows and so on,
+            which `read` opens, one by one. A function gets the parameters and the rows.
+        parts: How many, of as many rows as possible. Default: one for each worker.
+
+    Returns:
+        For each part in order what `evaluate` returns; all of them have the time of the call.
+
+    Raises:
+        ValueError: If the value has another form, or fewer rows than parts; and as `evaluate` does.
+        TypeError, OSError, RuntimeError: As `evaluate` does.
+    """
+    begin = time.perf_counter()
+    checks.instance("surrogate", surrogate, Surrogate, "an nm.Surrogate")
+    expected, remedy = "one whose map gives its one factor as it is, a matrix or a vector", "take `evaluate`"
+    plain = len(surrogate.maps) == 1 and not surrogate.operation.finishes and surrogate.turns is None
+    checks.require(plain and surrogate.maps[0].shape, "surrogate", expected, f"one of {surrogate.operation}", remedy)
+    asked, timeout, progress = points(p, surrogate.box), _seconds(timeout), checks.flag("progress", progress)
+    checks.require(
+        store is None or callable(store) or isinstance(store, (str, os.PathLike)),
+        "store",
+        "a path, or a function",
+        checks.describe(store),
+        "give one",
+        TypeError,
+    )
+    (map,), digest = surrogate.maps, _digest(surrogate)
+    with connected(client, timeout) as workers:
+        addresses = sorted(workers.nthreads())
+        parts = checks.integer("parts", len(addresses) if parts is None else parts, 1)
+        rows = map.shape[0]
+        checks.require(parts <= rows, "parts", f"at most {rows}, one for each row", parts, "take fewer")
+        ends = [rows * k // parts for k in range(parts + 1)]
+        streams = []
+        for low, high in itertools.pairwise(ends):
+            job = _Rows(map.with_(core=map.core[:, low:high]), surrogate.box, digest, low)
+            place = store if store is None or callable(store) else os.path.join(store, f"rows-{low}")
+            streams.append(_Stream(job, asked, place, chunk, True))
+        _driven("rows", streams, workers, progress, timeout, addresses)
+    return [stream.done(begin) for stream in streams]
 
 
 def exact(
@@ -485,6 +573,67 @@ class _Task:
         return stores.checksum(values), None if self.function is None else self.function(p, *values)
 
 
+class _Stream:
+    """A job over all chunks of its parameters: those that are missing, how each is sent, and what has come.
+
+    Args:
+        job, asked, store, chunk, values: As `_streamed` takes them.
+
+    Attributes:
+        todo: Numbers of the chunks that are missing.
+    """
+
+    def __init__(self, job: _Job, asked: Listed | Grid, store: Sink, chunk: int | None, values: bool):
+        self.job, self.asked, self.store, fields = job, asked, store, job.fields
+        self.count, values = math.prod(asked.shape), checks.flag("values", values)
+        self.size = sum(own.bytes for own in fields)
+        default = _CHUNK_BYTES // max(self.size, 8 * len(asked.shape), 1)
+        self.chunk = min(self.count, max(1, default) if chunk is None else checks.integer("chunk", chunk, 1))
+        self.function, self.kept = store if callable(store) else None, None
+        if store is not None and self.function is None:
+            identity = {"job": job.name, "parameters": asked.digest, **job.identity}
+            self.kept = Store(Place.of(store), fields if values else [], identity, self.count, self.chunk)
+        self.sums = np.zeros(-(-self.count // self.chunk), np.uint64) if self.kept is None else self.kept.sums
+        self.todo, self.results = np.flatnonzero(self.sums == 0).tolist(), [None] * len(self.sums)
+        self.missing = sum(stop - start for start, stop in map(self.span, self.todo))
+        self.place = self.kept.place if self.kept and values else None
+
+    def span(self, i: int) -> tuple[int, int]:
+        """Return the first parameter of a chunk and the first after it."""
+        return _span(i, self.count, self.chunk)
+
+    def parcel(self) -> Parcel:
+        """Return what a worker needs for all chunks."""
+        grid = self.asked if isinstance(self.asked, Grid) else None
+        return Parcel.of(_Task(self.job, grid, self.place, self.function))
+
+    def sent(self, root: object, i: int) -> tuple:
+        """Return the task of a chunk: a function and its arguments, the first of them the parcel."""
+        return _run, root, self.asked.part(*self.span(i)), *self.span(i)
+
+    def take(self, i: int, result: tuple[int, object]) -> int:
+        """Keep what a task has returned, and return the number of its parameters."""
+        self.sums[i], self.results[i] = result
+        if self.kept:
+            self.kept.note(i, result[0])
+        start, stop = self.span(i)
+        return stop - start
+
+    def note(self) -> None:
+        """Write the checksums that have come."""
+        if self.kept:
+            self.kept.flush()
+
+    def done(self, begin: float) -> Streamed:
+        """Return what was done since a time of `time.perf_counter`."""
+        if self.kept and self.todo:
+            self.kept.sweep()
+        names, found = tuple(own.name for own in self.job.fields), len(self.sums) - len(self.todo)
+        given, place = (self.results, None) if self.function else ([], self.store)
+        seconds, size = time.perf_counter() - begin, self.size * self.missing
+        return Streamed(names, self.asked.shape, self.chunk, self.sums, found, size, seconds, given, place)
+
+
 def _streamed(
     job: _Job,
     asked: Listed | Grid,
@@ -496,45 +645,40 @@ def _streamed(
     timeout: float,
 ) -> Streamed:
     """Do a job chunk by chunk; see `evaluate`."""
-    begin, fields, count = time.perf_counter(), job.fields, math.prod(asked.shape)
-    timeout, progress, values = _seconds(timeout), checks.flag("progress", progress), checks.flag("values", values)
-    size = sum(own.bytes for own in fields)
-    default = _CHUNK_BYTES // max(size, 8 * len(asked.shape), 1)
-    chunk = min(count, max(1, default) if chunk is None else checks.integer("chunk", chunk, 1))
-    function = store if callable(store) else None
-    kept = None
-    if store is not None and function is None:
-        identity = {"job": job.name, "parameters": asked.digest, **job.identity}
-        kept = Store(Place.of(store), fields if values else [], identity, count, chunk)
-    sums = np.zeros(-(-count // chunk), np.uint64) if kept is None else kept.sums
-    todo, results = np.flatnonzero(sums == 0).tolist(), [None] * len(sums)
-    spans = [_span(i, count, chunk) for i in todo]
-    missing = sum(stop - start for start, stop in spans)
-    place = kept.place if kept and values else None
-    task = _Task(job, asked if isinstance(asked, Grid) else None, place, function)
+    begin, timeout, progress = time.perf_counter(), _seconds(timeout), checks.flag("progress", progress)
+    stream = _Stream(job, asked, store, chunk, values)
+    if stream.todo:
+        with connected(client, timeout) as workers:
+            _driven(job.name, [stream], workers, progress, timeout)
+    return stream.done(begin)
 
-    def take(i: int, result: tuple[int, object]) -> None:
-        start, stop = _span(i, count, chunk)
-        sums[i], results[i] = result
-        bar.update(stop - start)
-        if kept:
-            kept.note(i, result[0])
 
-    if todo:
-        with connected(client, timeout) as workers, _bar(job.name, count, count - missing, progress) as bar:
-            root = workers.submit(same, Parcel.of(task), pure=False)
+def _driven(
+    name: str,
+    streams: Sequence[_Stream],
+    workers: Client,
+    progress: bool,
+    timeout: float,
+    addresses: Sequence[str] = (),
+) -> None:
+    """Do what is missing of all streams, in turn; with addresses each at one of them, as long as that is there."""
+    parts, total = len(streams), sum(own.count for own in streams)
+    homes = [addresses[k % len(addresses)] if addresses else None for k in range(parts)]
+    todo = sorted(i * parts + k for k, own in enumerate(streams) for i in own.todo)
+    roots = [delivered(workers, own.parcel(), at) if own.todo else None for own, at in zip(streams, homes)]
 
-            def send(i: int) -> tuple:
-                start, stop = _span(i, count, chunk)
-                return _run, root, asked.part(start, stop), start, stop
+    def send(j: int) -> tuple:
+        return streams[j % parts].sent(roots[j % parts], j // parts)
 
-            drive(workers, job.name, todo, send, take, kept.flush if kept else lambda: None, timeout)
-        if kept:
-            kept.sweep()
-    names, seconds = tuple(own.name for own in fields), time.perf_counter() - begin
-    given = results if function else []
-    found = len(sums) - len(todo)
-    return Streamed(names, asked.shape, chunk, sums, found, size * missing, seconds, given, None if function else store)
+    def take(j: int, result: tuple[int, object]) -> None:
+        bar.update(streams[j % parts].take(j // parts, result))
+
+    def note() -> None:
+        for own in streams:
+            own.note()
+
+    with _bar(name, total, total - sum(own.missing for own in streams), progress) as bar:
+        drive(workers, name, todo, send, take, note, timeout, lambda j: homes[j % parts])
 
 
 def _run(parcel: Parcel, *arguments: object) -> tuple[int, object]:

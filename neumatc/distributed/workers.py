@@ -59,9 +59,19 @@ class Parcel:
         return cloudpickle.loads(self.content)
 
 
-def same(parcel: Parcel) -> Parcel:
-    """Return what is given: the task by which every worker gets a parcel, again where one was lost."""
+def delivered(client: Client, parcel: Parcel, home: str | None) -> Future:
+    """Return the task by which every worker gets a parcel, again where one was lost, or the one at an address."""
+    with _quiet():
+        return client.submit(_same, parcel, pure=False, **_at(home))
+
+
+def _same(parcel: Parcel) -> Parcel:
     return parcel
+
+
+def _at(home: str | None) -> dict[str, object]:
+    """Return the options of Dask by which a task goes to the worker at an address, or to another if that is gone."""
+    return {} if home is None else {"workers": [home], "allow_other_workers": True}
 
 
 @contextmanager
@@ -180,6 +190,7 @@ def drive(
     take: Callable[[int, object], None],
     note: Callable[[], None],
     timeout: float,
+    home: Callable[[int], str | None] = lambda i: None,
 ) -> None:
     """Do tasks, a few at a time for each thread of the workers; what a lost worker had is done again by another.
 
@@ -191,6 +202,7 @@ def drive(
         take: Gets the number and the result of each, in the order in which they end.
         note: Called every few seconds, and at the end, whatever that is.
         timeout: Seconds without a result and without a worker after which it is given up.
+        home: Returns the address of the worker that takes a task, as long as it is there; None: any.
 
     Raises:
         ConnectionError: If the connection is lost, the client closed, or there is no worker.
@@ -206,7 +218,7 @@ def drive(
                     last, ahead = time.monotonic(), max(_FEWEST, _AHEAD * sum(client.nthreads().values()))
                     note()
                 for i in itertools.islice(left, ahead - len(running)):
-                    future = _submitted(client, (f"{name}-{run}", i), send(i))
+                    future = _submitted(client, (f"{name}-{run}", i), send(i), home(i))
                     running[future] = i
                     waiting.add(future)
             if not running:
@@ -221,10 +233,17 @@ def drive(
                 client.cancel(list(running))
 
 
-def _submitted(client: Client, key: tuple[str, int], task: tuple) -> Future:
+def _submitted(client: Client, key: tuple[str, int], task: tuple, home: str | None) -> Future:
+    with _quiet():
+        return client.submit(task[0], *task[1:], key=key, pure=False, **_at(home))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Dask says of parcels, which go once."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sending large graph")  # a parcel, once
-        return client.submit(task[0], *task[1:], key=key, pure=False)
+        warnings.filterwarnings("ignore", "Sending large graph")
+        yield
 
 
 def _done(waiting: as_completed, client: Client, timeout: float) -> list[tuple[Future, object]]:

@@ -24,6 +24,8 @@ _LINE = 6
 def save_c(surrogate: Surrogate, path: str | os.PathLike, name: str = "surrogate") -> None:
     """Write a surrogate as a header for C99 (and C++), with its arrays and an evaluator of some 60 lines.
 
+    It includes ``math.h``: link with ``-lm`` where the linker asks for it, as on Linux.
+
     It defines ``static inline int NAME(const double *p, NAME_real *X)``, with an output for each factor, such as ``U``,
     ``S`` and ``Vh``. It takes one parameter, d numbers, and writes the value row by row, complex numbers as pairs, as
     ``double complex`` has them. ``NAME_real`` is float or double, as the surrogate; functions Phi are computed in
