@@ -106,15 +106,11 @@ class Box:
         low, high = self._given
         return [Box(low[i], high[i], device=self.device, **{n: own[i] for n, own in settings.items()}) for i in one]
 
-    @property
+    @cached_property
     def here(self) -> Box:
         """The box on the CPU, with its ticks."""
-        return self if self.device.type == "cpu" else self._copy
-
-    @cached_property
-    def _copy(self) -> Box:
-        ticks = None if self.ticks is None else [x.cpu() for x in self.ticks]
-        return Box(*self._given, ticks=ticks, **self.settings())
+        ticks = self.ticks and [x.cpu() for x in self.ticks]
+        return self if self.device.type == "cpu" else Box(*self._given, ticks=ticks, **self.settings())
 
     def points(self, p: object, *, extrapolate: bool = False, name: str = "p") -> Tensor:
         """Return parameters as a real tensor of shape (B, d), B >= 1, finite and inside the box.
@@ -215,14 +211,8 @@ class Box:
     __hash__ = None
 
     def __repr__(self) -> str:
-        return ", ".join(
-            f"{name} in [{low:g}, {up:g}]{' ' + unit if unit else ''}"
-            + (" (log)" if s == "log" else "")
-            + (" (periodic)" if turn else "")
-            for name, unit, s, turn, low, up in zip(
-                self.names, self.units, self.scale, self.periodic, *map(Tensor.tolist, self._given)
-            )
-        )
+        bounds = map(Tensor.tolist, self._given)
+        return ", ".join(map(_shown, self.names, self.units, self.scale, self.periodic, *bounds))
 
 
 class Nearest:
@@ -235,6 +225,12 @@ class Nearest:
     @checks.explained
     def __call__(self, x: Tensor) -> Tensor:
         return torch.bucketize(x.contiguous(), self.between)
+
+
+def _shown(name: str, unit: str, scale: str, turn: bool, low: float, up: float) -> str:
+    """Write one axis with its bounds."""
+    kind = (" (log)" if scale == "log" else "") + (" (periodic)" if turn else "")
+    return f"{name} in [{low:g}, {up:g}]{' ' + unit if unit else ''}{kind}"
 
 
 def _each(name: str, value: object, kind: type, d: int) -> tuple:

@@ -22,7 +22,8 @@ from neumatc.embeddings import Embedding, Piece
 _CHUNKS = 4
 # Numbers that one batched product holds at least, its tables and its result.
 _HELD = 2**20
-# Numbers of a result, for each piece, from which on a product of its own takes longer than its launch.
+# Numbers of a result, for each piece, from which on a product of its own takes longer than its launch on CUDA. Where x
+# comes in the order of the pieces it writes its result where that belongs; batched ones are moved there.
 _OWN = 2**20
 
 
@@ -101,11 +102,7 @@ class PiecewisePolynomials(_Nodal):
         return x.new_zeros(len(x), total, dtype=phi.dtype).scatter_add(1, rows, phi)
 
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece.
-
-        On CUDA, too, where x comes in the order of the pieces and each has much to compute: these products write their
-        results where they belong, while batched ones are moved there, which takes twice as long as they do.
-        """
+        """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece."""
         piece, pieces, size = self.locate(x, weights), len(weights["low"]), len(x) * columns.shape[1]
         # Of a chain, whose pieces have two nodes each, a product for every piece would take longer.
         chain = weights["nodes"].shape[1:] == (1, 2) and size < _HELD
@@ -164,12 +161,12 @@ class PiecewisePolynomials(_Nodal):
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
-        found = [lengths[:, None], weights["first"][which][:, None], weights["counts"][which]]
-        if len(phi) > 1:
-            found = [*found, (x == x[:1]).all(dim=0).expand(len(which), -1)]
-        jobs, start, d = [], 0, len(phi)
-        for length, row, *rest in torch.cat(found, dim=1).tolist():  # in one piece, as a device is waited for
-            count, same = rest[:d], rest[d:]
+        first, counts, jobs, start = weights["first"][which], weights["counts"][which], [], 0
+        if x.is_cuda:  # in one piece, as it is waited for
+            found = torch.cat([lengths[:, None], first[:, None], counts], dim=1).cpu()
+            lengths, first, counts = found[:, 0], found[:, 1], found[:, 2:]
+        same = (x == x[:1]).all(dim=0).tolist() if len(phi) > 1 else [False]
+        for row, count, length in zip(first.tolist(), counts.tolist(), lengths.tolist()):
             part = slice(start, start := start + length)
             table, local = columns[row : row + math.prod(count)], [own[part, :n] for own, n in zip(phi, count)]
             fixed = [] if all(same) else [i for i, n in enumerate(count) if same[i] and table.shape[1] < n * length]
@@ -203,12 +200,8 @@ class PiecewisePolynomials(_Nodal):
             value = self.grid([x[:, None] for x in rising], weights, columns)
             whole[torch.meshgrid(*places, indexing="ij")] = value.view_as(whole)
             return out
-        found, d = [weights["first"][:, None], weights["counts"]], len(axes)
-        for x, low, high in zip(axes, weights["low"].mT.contiguous(), weights["high"].mT.contiguous()):
-            begin, end = (torch.searchsorted(x[:, 0].contiguous(), bound) for bound in (low, high))
-            found += [torch.where(low == -1, 0, begin)[:, None], torch.where(high == 1, len(x), end)[:, None]]
-        pieces, most = [], threads.CACHED // columns.shape[1]
-        for k, (row, *rest) in enumerate(torch.cat(found, dim=1).tolist()):
+        pieces, most, d = [], threads.CACHED // columns.shape[1], len(axes)
+        for k, (row, *rest) in enumerate(_spans(axes, weights)):
             counts, at = rest[:d], [slice(*ends) for ends in zip(rest[d::2], rest[d + 1 :: 2])]
             if any(part.stop <= part.start for part in at):
                 continue
@@ -246,14 +239,7 @@ class PiecewisePolynomials(_Nodal):
         return len(weights["first"])
 
     def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
-        weights, box = {name: weight.cpu() for name, weight in weights.items()}, box.here
-        low, high = (box.parameters(weights[name]).tolist() for name in ("low", "high"))
-        a, b, bend = (weights[name][..., None] for name in ("low", "high", "bend"))
-        at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"], bend)) / 2), []
-        p = box.parameters(at.mT.flatten(0, 1)).view_as(at.mT).mT.tolist()
-        for k, counts in enumerate(weights["counts"].tolist()):
-            found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p[k], counts)], math.prod(counts)))
-        return found
+        return _listed(box.here, {name: weight.cpu() for name, weight in weights.items()})
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 8 * rank + 20 * dimension
@@ -365,6 +351,29 @@ class SparsePolynomials(_Nodal):
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 6 * rank
+
+
+def _listed(box: Box, weights: dict[str, Tensor]) -> list[Piece]:
+    """Return the pieces of a box, all on the CPU."""
+    low, high = (box.parameters(weights[name]).tolist() for name in ("low", "high"))
+    a, b, bend = (weights[name][..., None] for name in ("low", "high", "bend"))
+    at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"], bend)) / 2), []
+    p = box.parameters(at.mT.flatten(0, 1)).view_as(at.mT).mT.tolist()
+    for k, counts in enumerate(weights["counts"].tolist()):
+        found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p[k], counts)], math.prod(counts)))
+    return found
+
+
+def _spans(axes: list[Tensor], weights: dict[str, Tensor]) -> list[list[int]]:
+    """Return of each piece its first row, its functions per axis, and per axis the first and last of its rising points.
+
+    They are asked for in one piece, as a device is waited for.
+    """
+    found = [weights["first"][:, None], weights["counts"]]
+    for x, low, high in zip(axes, weights["low"].mT.contiguous(), weights["high"].mT.contiguous()):
+        begin, end = (torch.searchsorted(x[:, 0].contiguous(), bound) for bound in (low, high))
+        found += [torch.where(low == -1, 0, begin)[:, None], torch.where(high == 1, len(x), end)[:, None]]
+    return torch.cat(found, dim=1).tolist()
 
 
 def _chunks(piece: Tensor, count: int) -> Tensor:

@@ -1,6 +1,10 @@
-"""The study of a GPU: it runs at the size of a test on a CPU, keeps what it measured, and judges goals by quartiles."""
+"""The study of a GPU runs at the size of a test on a CPU and judges by quartiles; the profile gpu of the chapters."""
 
+import ast
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ import neumatc as nm
 from studies import device, provenance
 from studies.benchmark import Ratio
 
+ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore::neumatc.FitWarning")
 
 
@@ -72,3 +77,58 @@ def test_a_machine_without_cuda_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="needs the CUDA device cuda"):
         device.main([])
+
+
+# The profile gpu of the chapters
+
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+
+
+def code(chapter):
+    """Return the code of a notebook, and of the studies that it imports by name, but for the modules that all share."""
+    cells = json.loads(NOTEBOOKS[chapter].read_text("utf-8"))["cells"]
+    own = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    names = {
+        name.name
+        for node in ast.walk(ast.parse(re.sub(r"^[%!].*", "", own, flags=re.M)))
+        if isinstance(node, ast.ImportFrom) and node.module == "studies"
+        for name in node.names
+    } - {"figures", "provenance", "last_good", "low_rankness" if chapter != "low_rankness" else ""}
+    return own, "\n".join((ROOT / "book" / "studies" / f"{name}.py").read_text("utf-8") for name in sorted(names))
+
+
+def linked(text):
+    return set(re.findall(r"notebooks/(\w+)`", text))
+
+
+def test_every_chapter_has_the_profile_gpu_and_its_record_the_device():
+    assert len(NOTEBOOKS) > 10
+    for chapter in NOTEBOOKS:
+        own, _ = code(chapter)
+        assert f'provenance.Record("{chapter}", profile=profile, device=device, seed=seed)' in own
+        assert "device = provenance.resolve_device(device, profile)" in own, chapter
+
+
+def test_the_page_names_the_chapters_that_compute_on_the_processor():
+    page = (ROOT / "book" / "reproduce.md").read_text("utf-8")
+    named = linked(page.partition("at every profile")[2].partition("Records of a GPU")[0])
+    found = set()
+    for chapter in NOTEBOOKS:
+        own, studied = code(chapter)
+        rest = own.replace("device=device, seed=seed)", "", 1).replace("resolve_device(device, profile)", "")
+        placed = re.search(r"\bdevice\b(?!\s*=)", re.sub(r"#.*", "", rest)) or "record.device" in studied
+        found |= set() if placed else {chapter}
+    assert named == found
+
+
+def test_the_page_names_the_chapters_that_have_a_record_of_a_gpu():
+    page = (ROOT / "book" / "reproduce.md").read_text("utf-8")
+    named = linked(page.partition("Records of a GPU")[2].partition("For the other chapters")[0])
+    records = {
+        path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "notebooks" / "records").glob("*.json")
+    }
+    kept = {name: x for name, x in records.items() if x.get("parameters", {}).get("device", "").startswith("cuda")}
+    assert named == {name for name in kept if not name.startswith("device_")}
+    assert all(x["provenance"]["machine"]["gpu"] for x in kept.values())
+    measured = any(name.startswith("device_") for name in kept)
+    assert measured == ("no record of it is" not in page)
