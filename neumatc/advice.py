@@ -73,7 +73,8 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
     """Complete the report of a fit, and warn where it ended without its tolerance, or with a map of no use."""
     report, family = task.report, task.problem.family
     report.problem = f"{surrogate.operation} of {' x '.join(map(str, family.shape))} matrices, {family.box}"
-    report.pieces, report.points = len(surrogate.pieces), 0 if family.count == math.inf else family.count
+    first, report.points = surrogate.maps[0], 0 if family.count == math.inf else family.count
+    report.pieces = first.embedding.parts(first.weights)
     report.evaluation_seconds, report.samples = evaluation_seconds, str(family.measured or "")
     good, head, known = _judged(report, family.box)
     if not good:

@@ -66,14 +66,16 @@ class Box:
         device: torch.device | str | None = None,
         ticks: Sequence[Tensor] | None = None,
     ):
-        self.lower, self.upper = checks.box(lower, upper, dtype, device)
+        # What is said and checked of bounds is said of those on the CPU: a GPU would be waited for each time.
+        *self._given, device = checks.box(lower, upper, dtype, device)
+        self.lower, self.upper = (bound.to(device) for bound in self._given)
         d = self.lower.numel()
         self.scale = tuple(checks.choice("scale", s, SCALES) for s in _each("scale", scale, str, d))
         self.periodic = _each("periodic", periodic, bool, d)
         default = ["p"] if d == 1 else [f"p{i + 1}" for i in range(d)]
         self.names = _each("names", default if names is None else names, str, d)
         self.units = _each("units", [""] * d if units is None else units, str, d)
-        for name, s, low in zip(self.names, self.scale, self.lower.tolist()):
+        for name, s, low in zip(self.names, self.scale, self._given[0].tolist()):
             expected = f"'linear' for {name}, whose lower bound {low:g} is not above zero"
             checks.require(s != "log" or low > 0, "scale", expected, "'log'", "raise the bound, or leave it linear")
         self._logs = torch.tensor([s == "log" for s in self.scale], device=self.lower.device)
@@ -101,7 +103,14 @@ class Box:
     def axes(self) -> list[Box]:
         """The box of each axis, of one parameter."""
         settings, one = self.settings(), [slice(i, i + 1) for i in range(self.dimension)]
-        return [Box(self.lower[i], self.upper[i], **{name: own[i] for name, own in settings.items()}) for i in one]
+        low, high = self._given
+        return [Box(low[i], high[i], device=self.device, **{n: own[i] for n, own in settings.items()}) for i in one]
+
+    @cached_property
+    def here(self) -> Box:
+        """The box on the CPU, with its ticks."""
+        ticks = self.ticks and [x.cpu() for x in self.ticks]
+        return self if self.device.type == "cpu" else Box(*self._given, ticks=ticks, **self.settings())
 
     def points(self, p: object, *, extrapolate: bool = False, name: str = "p") -> Tensor:
         """Return parameters as a real tensor of shape (B, d), B >= 1, finite and inside the box.
@@ -152,6 +161,8 @@ class Box:
     @checks.explained
     def parameters(self, x: Tensor) -> Tensor:
         """Scale points of the cube (B, d) to parameters, in its precision, on its device and ticks."""
+        if self.here is not self and x.device.type == "cpu":
+            return self.here.parameters(x).to(self.device)
         if self.ticks is not None:
             columns = zip(x.to(self.device).double().T, self._nearest, self.ticks)
             return torch.stack([ticks[nearest(own)] for own, nearest, ticks in columns], dim=1)
@@ -165,7 +176,7 @@ class Box:
     @checks.explained
     def rounded(self, x: Tensor) -> Tensor:
         """Move points of the cube (N, d) to where their parameters are after rounding; float64 on the CPU."""
-        return self.cube(self.parameters(x)).cpu()
+        return self.here.cube(self.here.parameters(x.cpu()))
 
     @checks.explained
     def uniform(self, count: int, generator: torch.Generator) -> Tensor:
@@ -178,7 +189,7 @@ class Box:
 
     def to(self, device: torch.device | str | None) -> Box:
         """Return the box on another device, without its ticks."""
-        return Box(self.lower, self.upper, device=device, **self.settings())
+        return Box(*self._given, device=self.device if device is None else device, **self.settings())
 
     @checks.explained
     def named(self, p: Sequence[float]) -> str:
@@ -189,25 +200,19 @@ class Box:
         """Say where a logarithmic scale would suit: positive bounds over two decades and more."""
         return [
             f"{name} spans {np.log10(up / low):.0f} decades and is sampled uniformly, scale='log' weighs all alike"
-            for name, s, low, up in zip(self.names, self.scale, self.lower.tolist(), self.upper.tolist())
+            for name, s, low, up in zip(self.names, self.scale, *map(Tensor.tolist, self._given))
             if s == "linear" and low > 0 and up / low >= 100
         ]
 
     def __eq__(self, other: object) -> bool:
         same = isinstance(other, Box) and self.settings() == other.settings()
-        return same and all(torch.equal(getattr(self, n).cpu(), getattr(other, n).cpu()) for n in ("lower", "upper"))
+        return same and all(map(torch.equal, self._given, other._given))
 
     __hash__ = None
 
     def __repr__(self) -> str:
-        return ", ".join(
-            f"{name} in [{low:g}, {up:g}]{' ' + unit if unit else ''}"
-            + (" (log)" if s == "log" else "")
-            + (" (periodic)" if turn else "")
-            for name, unit, s, turn, low, up in zip(
-                self.names, self.units, self.scale, self.periodic, self.lower.tolist(), self.upper.tolist()
-            )
-        )
+        bounds = map(Tensor.tolist, self._given)
+        return ", ".join(map(_shown, self.names, self.units, self.scale, self.periodic, *bounds))
 
 
 class Nearest:
@@ -220,6 +225,12 @@ class Nearest:
     @checks.explained
     def __call__(self, x: Tensor) -> Tensor:
         return torch.bucketize(x.contiguous(), self.between)
+
+
+def _shown(name: str, unit: str, scale: str, turn: bool, low: float, up: float) -> str:
+    """Write one axis with its bounds."""
+    kind = (" (log)" if scale == "log" else "") + (" (periodic)" if turn else "")
+    return f"{name} in [{low:g}, {up:g}]{' ' + unit if unit else ''}{kind}"
 
 
 def _each(name: str, value: object, kind: type, d: int) -> tuple:

@@ -24,6 +24,8 @@ _LEAST_NUMBERS = 1000
 # How NumPy treats floating-point errors by itself, and a caller's default device and settings, where they differ.
 _ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 _OUTSIDE: ContextVar[tuple[torch.device, dict[str, str]] | None] = ContextVar("outside", default=None)
+# Torch's setting for products of single precision on CUDA, and whether there is one.
+_MATMUL, _CUDA = torch.backends.cuda.matmul, torch.backends.cuda.is_built()
 # Most numbers of a parameter, and characters of what a caller's function says, that a message shows; characters of all
 # parts of a message, and of what was expected and what came in one that is longer; and the largest integer argument.
 _SHOWN, _QUOTED, _LONGEST, _CUT, _LARGEST = 3, 80, 275, 100, 2**63 - 1
@@ -33,19 +35,24 @@ _LIMITS = {"above": operator.gt, "at_least": operator.ge, "at_most": operator.le
 def full_precision(function: Callable) -> Callable:
     """Decorate what computes, so that a caller's `torch.autocast`, default device and `np.errstate` change nothing.
 
-    A caller's own function still runs under the last two; see `outside`.
+    Nor does that products of single precision are to be of a lower one on CUDA (`torch.set_float32_matmul_precision`).
+    A caller's own function still runs under the default device and `np.errstate`; see `outside`.
     """
 
     @functools.wraps(function)
     def wrapper(*arguments: object, **options: object) -> object:
         device, errors = torch.empty(0).device, np.geterr()
         cast = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
-        if not cast and device.type == "cpu" and errors == _ERRORS:  # the contexts take longer than a small evaluation
+        fast = _CUDA and _MATMUL.fp32_precision not in ("none", "ieee")
+        # The contexts take longer than a small evaluation.
+        if not (cast or fast) and device.type == "cpu" and errors == _ERRORS:
             return function(*arguments, **options)
         # A wrapper inside ours sees what we set: what the caller has is what the outermost found.
         found = _OUTSIDE.get() or _OUTSIDE.set((device, errors))
         try:
-            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False), _under("cpu", _ERRORS):
+            off = [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+            full = products("ieee") if fast else contextlib.nullcontext()
+            with off[0], off[1], full, _under("cpu", _ERRORS):
                 return function(*arguments, **options)
         finally:
             if isinstance(found, Token):
@@ -80,6 +87,16 @@ def explained(function: Callable) -> Callable:
             ) from error
 
     return wrapper
+
+
+@contextlib.contextmanager
+def products(kind: str) -> Iterator[None]:
+    """Let products of single precision on CUDA be "ieee" or "tf32"; torch's setting is that of the process."""
+    before, _MATMUL.fp32_precision = _MATMUL.fp32_precision, kind
+    try:
+        yield
+    finally:
+        _MATMUL.fp32_precision = before
 
 
 @contextlib.contextmanager
@@ -207,16 +224,16 @@ def number(name: str, value: object, **limits: float) -> float:
     return result
 
 
-def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor]:
-    """Return the bounds of a box as two real tensors of shape (d,) of their own, with lower < upper in every direction.
+def box(lower: object, upper: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, Tensor, torch.device]:
+    """Return the bounds of a box, two real tensors (d,) of their own on the CPU, lower < upper, and the box's device.
 
     The box must hold a thousand numbers of its precision in every direction, and its width must be one.
     Floating tensors keep their dtype unless ``dtype`` is given; anything else is rounded once, to ``dtype``.
     """
     good = dtype is None or (isinstance(dtype, torch.dtype) and dtype in REAL)
     require(good, "dtype", "torch.float32 or torch.float64 for parameters", shown(dtype), "take one", TypeError)
-    low = _bound("lower", lower, dtype, device)
-    high = _bound("upper", upper, dtype, device).to(low)
+    low, device = _bound("lower", lower, dtype, device)
+    high = _bound("upper", upper, dtype, device)[0].to(low)
     remedy = "give one bound for each parameter"
     require(low.shape == high.shape, "upper", f"shape {tuple(low.shape)} like `lower`", tuple(high.shape), remedy)
     remedy = "swap them, or pass `dtype=torch.float64` if float32 cannot tell them apart"
@@ -226,10 +243,10 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     expected = f"a box that is wide against the spacing of {low.dtype} numbers there, and finite"
     remedy = "give it in double precision, or shift or scale the parameters"
     require((width.isfinite() & wide).all(), "upper", expected, f"{row(low)} to {row(high)}", remedy)
-    return low, high
+    return low, high, device
 
 
-def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> Tensor:
+def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) -> tuple[Tensor, torch.device]:
     if isinstance(bound, Tensor):
         require(not bound.is_complex(), name, "real bounds", bound.dtype, "take the real part", TypeError)
         own = place(name, bound.device)
@@ -240,11 +257,12 @@ def _bound(name: str, bound: object, dtype: torch.dtype | None, device: object) 
         bound = numbers(name, bound, "cpu")
         dtype = dtype or (None if kept else default_dtype())
     dtype = dtype or (bound.dtype if bound.dtype in REAL else default_dtype())
-    tensor = torch.atleast_1d(bound.detach().to(place("device", device), dtype, copy=True))
+    device = place("device", device)
+    tensor = torch.atleast_1d(bound.detach().to("cpu", dtype, copy=True))
     shape, remedy = f"shape {tuple(tensor.shape)}", "give a number, or a list of them"
     require(tensor.ndim == 1 and tensor.numel(), name, "one bound per parameter, shape (d,)", shape, remedy)
     require(tensor.isfinite().all(), name, "finite bounds", row(tensor), "give the ends of what is used")
-    return tensor
+    return tensor, device
 
 
 def numbers(name: str, value: object, device: torch.device) -> Tensor:
@@ -350,9 +368,16 @@ def entries(A: Tensor) -> Tensor:
 def finite(A: Tensor) -> Tensor:
     """Return the mask (B,) of those entries of a batch (B, ...) that hold neither NaN nor Inf."""
     A = entries(A)
+    if A.is_cuda:
+        return (A * 0).sum(dim=1) == 0  # NaN where an entry is not; of the others no sum overflows
     # A sum is finite only if every entry is (it can overflow, too: then look closer); it is much faster than a mask.
     good = torch.isfinite(A.sum(dim=1))
     return good if good.all() else torch.isfinite(A).all(dim=1)
+
+
+def sure(mask: Tensor) -> bool:
+    """Return whether all of a mask is known to be true; of one on a GPU, which would be waited for, nothing is."""
+    return not mask.is_cuda and bool(mask.all())
 
 
 class _Short(reprlib.Repr):

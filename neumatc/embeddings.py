@@ -87,9 +87,13 @@ class Embedding(ABC):
         """Return the most terms that one value sums, of ``rank`` rows of the latent tensor."""
         return rank
 
+    def parts(self, weights: dict[str, Tensor]) -> int:
+        """Return the number of pieces of the box."""
+        return 1
+
     def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
         """Return the pieces of the box; by default one."""
-        return [Piece(box.lower.tolist(), box.upper.tolist(), [], rank)]
+        return [Piece(box.here.lower.tolist(), box.here.upper.tolist(), [], rank)]
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         """Real numbers of working memory that one parameter needs at the peak of an evaluation, Phi included."""

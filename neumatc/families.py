@@ -175,9 +175,15 @@ class ParametricMatrix:
         Raises:
             ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
         """
-        given, p = p, self.box.points(p, extrapolate=extrapolate)
+        return checks.like(p, defined(self.anything(self.box.points(p, extrapolate=extrapolate))))
+
+    def anything(self, p: Tensor) -> Tensor:
+        """Return A(p), shape (B, m, n), at parameters as `Box.points` gives them, whatever is in it.
+
+        It is NaN where ``fn`` raises for one of at most 64 parameters, and as `evaluate` raises for more.
+        """
         try:
-            A = self._values(p, anything=True)
+            return self._values(p, anything=True)
         except FamilyError:
             if len(p) > ALONE:
                 raise
@@ -185,8 +191,7 @@ class ParametricMatrix:
             for i in range(len(p)):
                 with contextlib.suppress(FamilyError):
                     A[i] = self._values(p[i : i + 1], anything=True)[0]
-        good = checks.finite(A.detach())
-        return checks.like(given, (A if good.all() else torch.where(good[:, None, None], A, 0), good))
+            return A
 
     def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
         """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
@@ -231,6 +236,12 @@ class ParametricMatrix:
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
         return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
+
+
+def defined(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrices (B, m, n) with zeros in the place of those with NaN or Inf, and the mask (B,) of the others."""
+    good = checks.finite(A.detach())
+    return (A if checks.sure(good) else torch.where(good[:, None, None], A, 0)), good
 
 
 @checks.full_precision
@@ -493,7 +504,8 @@ def from_samples(
     rank = int(torch.linalg.matrix_rank(offsets / torch.where(width > 0, width, 1))) if len(p) else 0
     expected, got = f"at least {d + 1} samples that vary in {d} direction(s)", f"{count} that vary in {rank}"
     checks.require(rank == d, "p", expected, got, "add others, or leave a parameter that is constant out")
-    lower, upper = checks.box(lower, upper, None, None)
+    *bounds, device = checks.box(lower, upper, None, None)
+    lower, upper = (bound.to(device) for bound in bounds)
 
     def scaled(q: Tensor) -> np.ndarray:
         return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()

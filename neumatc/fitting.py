@@ -338,7 +338,7 @@ def _guided(task: Task, maps: list[FactorMap]) -> list[FactorMap]:
     family, m = task.problem.family, maps[0]
     if task.problem.operation.order == "sorted" and "crossing" in {e.kind for e in task.report.events}:
         task.note(_CHANGING)
-    if family.dimension > 1:
+    if family.dimension > 1 or not task.problem.operation.finishes:
         return maps
     pieces = m.embedding.pieces(family.box, m.weights, m.rank)
     ends = family.box.cube(torch.tensor([p.lower for p in pieces] + [pieces[-1].upper], device=family.device))[:, 0]

@@ -344,12 +344,13 @@ def orthonormalized(U: Tensor) -> Tensor:
     while worst**3 > torch.finfo(U.dtype).eps:
         E = gram(U, -1.0)
         defect = torch.linalg.vector_norm(E.flatten(1), dim=1)
-        if (far := defect >= _FAR).any():
+        worst = float(defect.nan_to_num(0).max())
+        if worst >= _FAR:
+            far = defect >= _FAR
             left, _, right, _ = svd(U[far])
             U = U.clone()
             U[far] = left @ right  # the Jacobi iteration on CUDA leaves some twenty units of rounding
         else:
-            worst = float(defect.nan_to_num(0).max())
             U = U - U @ (E / 2 - 3 / 8 * (E @ E))
     return U
 
@@ -368,6 +369,8 @@ def norm(A: Tensor) -> Tensor:
     """
     A = checks.entries(A)
     A = torch.view_as_real(A).flatten(1) if A.is_complex() else A
+    if A.is_cuda and A.dtype == torch.float32:  # nothing is to be asked of the numbers, which would take a wait
+        return torch.linalg.vector_norm(A, dim=1, dtype=torch.float64).float()
     size, (least, most) = torch.linalg.vector_norm(A, dim=1), _SAFE[A.dtype]
     if (outside := ~((size > least) & (size < most))).any():
         rows = A[outside]
@@ -632,7 +635,7 @@ def masked(failed: Tensor | bool, *factors: Tensor) -> tuple[Tensor, ...]:
     """
     for x in factors:
         failed = failed | ~checks.finite(x)
-    if failed.any():
+    if not checks.sure(~failed):
         factors = tuple(torch.where(failed.view(-1, *(1,) * (x.ndim - 1)), torch.nan, x) for x in factors)
     return (*factors, failed)
 

@@ -22,6 +22,9 @@ from neumatc.embeddings import Embedding, Piece
 _CHUNKS = 4
 # Numbers that one batched product holds at least, its tables and its result.
 _HELD = 2**20
+# Numbers of a result, for each piece, from which on a product of its own takes longer than its launch on CUDA. Where x
+# comes in the order of the pieces it writes its result where that belongs; batched ones are moved there.
+_OWN = 2**20
 
 
 class _Nodal(Embedding):
@@ -100,16 +103,18 @@ class PiecewisePolynomials(_Nodal):
 
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece."""
-        piece = self.locate(x, weights)
+        piece, pieces, size = self.locate(x, weights), len(weights["low"]), len(x) * columns.shape[1]
         # Of a chain, whose pieces have two nodes each, a product for every piece would take longer.
-        chain = weights["nodes"].shape[1:] == (1, 2) and len(x) * columns.shape[1] < _HELD
+        chain = weights["nodes"].shape[1:] == (1, 2) and size < _HELD
         if checks.followed(x) or (chain and out is None and not x.is_cuda):
             return self.gathered(x, piece, weights, columns)
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
+        if x.is_cuda and size < _OWN * pieces:
+            return self.batched(x, piece, weights, columns, out)
+        if pieces < 2 or bool((piece[1:] >= piece[:-1]).all()):
+            return self.summed(x, piece, weights, columns, out)
         if x.is_cuda:
             return self.batched(x, piece, weights, columns, out)
-        if len(weights["low"]) < 2 or bool((piece[1:] >= piece[:-1]).all()):
-            return self.summed(x, piece, weights, columns, out)
         piece, order = piece.sort(stable=True)
         if out.numel() <= threads.CACHED:
             return out.index_copy_(0, order, self.summed(x[order], piece, weights, columns))
@@ -123,10 +128,10 @@ class PiecewisePolynomials(_Nodal):
     def batched(self, x: Tensor, piece: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor) -> Tensor:
         """Return Phi(x) @ columns in ``out``, for x (B, d) in any pieces, by few products of chunks of equal size.
 
-        A device is waited for once, whatever the number of pieces. A product holds no more numbers than the result, or
-        8 MiB: small batches and uneven ones take several.
+        A device is waited for once, whatever the number of pieces, of one parameter never. A product holds no more
+        numbers than the result, or 8 MiB: small batches and uneven ones take several.
         """
-        most = weights["counts"].amax(dim=0).tolist()
+        most = [weights["nodes"].shape[2]] if x.shape[1] == 1 else weights["counts"].amax(dim=0).tolist()
         piece, order = piece.sort(stable=True)
         chunks = _chunks(piece, len(weights["low"]))
         size = chunks.shape[1]
@@ -134,7 +139,7 @@ class PiecewisePolynomials(_Nodal):
             which, at = piece[rows[:, 0]], order[rows].flatten()
             own = self.basis(x[at], weights, which.repeat_interleave(size))
             phi = reduce(_outer, [f[:, :n] for f, n in zip(own, most)]).to(columns.dtype)
-            value = torch.bmm(phi.view(len(rows), size, -1), columns[_rows(weights, which, most)])
+            value = threads.product(phi.view(len(rows), size, -1), columns[_rows(weights, which, most)])
             out.index_copy_(0, at, value.flatten(0, 1))
         return out
 
@@ -156,10 +161,12 @@ class PiecewisePolynomials(_Nodal):
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out
         phi = [own.to(columns.dtype) for own in self.basis(x, weights, piece)]
         which, lengths = torch.unique_consecutive(piece, return_counts=True)
+        first, counts, jobs, start = weights["first"][which], weights["counts"][which], [], 0
+        if x.is_cuda:  # in one piece, as it is waited for
+            found = torch.cat([lengths[:, None], first[:, None], counts], dim=1).cpu()
+            lengths, first, counts = found[:, 0], found[:, 1], found[:, 2:]
         same = (x == x[:1]).all(dim=0).tolist() if len(phi) > 1 else [False]
-        first, counts, start = weights["first"][which].tolist(), weights["counts"][which].tolist(), 0
-        jobs = []
-        for row, count, length in zip(first, counts, lengths.tolist()):
+        for row, count, length in zip(first.tolist(), counts.tolist(), lengths.tolist()):
             part = slice(start, start := start + length)
             table, local = columns[row : row + math.prod(count)], [own[part, :n] for own, n in zip(phi, count)]
             fixed = [] if all(same) else [i for i, n in enumerate(count) if same[i] and table.shape[1] < n * length]
@@ -188,23 +195,21 @@ class PiecewisePolynomials(_Nodal):
         """
         out = columns.new_empty(math.prod(map(len, axes)), columns.shape[1]) if out is None else out
         whole = out.view(*map(len, axes), -1)
-        if any(bool((x[1:] < x[:-1]).any()) for x in axes):
+        if torch.stack([(x[1:] < x[:-1]).any() for x in axes]).any():
             rising, places = zip(*(x[:, 0].sort() for x in axes))
             value = self.grid([x[:, None] for x in rising], weights, columns)
             whole[torch.meshgrid(*places, indexing="ij")] = value.view_as(whole)
             return out
-        ends = zip(axes, weights["low"].T, weights["high"].T)
-        inside = [((x >= low) | (low == -1)) & ((x < high) | (high == 1)) for x, low, high in ends]
-        pieces, most = [], threads.CACHED // columns.shape[1]
-        for k, (counts, row) in enumerate(zip(weights["counts"].tolist(), weights["first"].tolist())):
-            at = [within[:, k].nonzero()[:, 0] for within in inside]
-            if not all(map(len, at)):
+        pieces, most, d = [], threads.CACHED // columns.shape[1], len(axes)
+        for k, (row, *rest) in enumerate(_spans(axes, weights)):
+            counts, at = rest[:d], [slice(*ends) for ends in zip(rest[d::2], rest[d + 1 :: 2])]
+            if any(part.stop <= part.start for part in at):
                 continue
             own = {name: weight[k : k + 1] for name, weight in weights.items()}
             phi = [self.along(i, axes[i][x], own)[:, :n].to(columns.dtype) for i, (x, n) in enumerate(zip(at, counts))]
             table = columns[row : row + math.prod(counts)].view(*counts, -1)
-            order = sorted(range(len(axes)), key=lambda i: 1 / counts[i] - 1 / len(at[i]))
-            pieces.append(_Patch(phi, table, whole[tuple(slice(int(x[0]), int(x[-1]) + 1) for x in at)], order))
+            order = sorted(range(d), key=lambda i: 1 / counts[i] - 1 / len(phi[i]))
+            pieces.append(_Patch(phi, table, whole[tuple(at)], order))
         threads.run(_Patch.begin, pieces, out.numel())
         threads.run(_Patch.end, [part for piece in pieces for part in piece.parts(most)], out.numel())
         return out
@@ -230,14 +235,11 @@ class PiecewisePolynomials(_Nodal):
     def terms(self, rank: int, weights: dict[str, Tensor]) -> int:
         return int(weights["counts"].prod(dim=1).max())
 
+    def parts(self, weights: dict[str, Tensor]) -> int:
+        return len(weights["first"])
+
     def pieces(self, box: Box, weights: dict[str, Tensor], rank: int) -> list[Piece]:
-        low, high = (box.parameters(weights[name].cpu()).tolist() for name in ("low", "high"))
-        a, b, bend = (weights[name].cpu()[..., None] for name in ("low", "high", "bend"))
-        at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"].cpu(), bend)) / 2), []
-        p = box.parameters(at.mT.flatten(0, 1)).view_as(at.mT).mT.tolist()
-        for k, counts in enumerate(weights["counts"].tolist()):
-            found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p[k], counts)], math.prod(counts)))
-        return found
+        return _listed(box.here, {name: weight.cpu() for name, weight in weights.items()})
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 8 * rank + 20 * dimension
@@ -282,7 +284,8 @@ class _Patch:
         *order, last = self.order
         for i in order:
             self._contract(i)
-        if self.table.shape[last] == 2:  # both functions add up to one; a product of two terms takes twice as long
+        if self.table.shape[last] == 2 and not self.out.is_cuda:
+            # Both functions add up to one; a product of two terms takes twice as long.
             ends = self.table.unbind(last)
             for weight, out in zip(self.phi[last][:, 1].tolist(), self.out.unbind(last)):
                 torch.lerp(*ends, weight, out=out)
@@ -348,6 +351,29 @@ class SparsePolynomials(_Nodal):
 
     def working_numbers(self, dimension: int, rank: int) -> int:
         return 6 * rank
+
+
+def _listed(box: Box, weights: dict[str, Tensor]) -> list[Piece]:
+    """Return the pieces of a box, all on the CPU."""
+    low, high = (box.parameters(weights[name]).tolist() for name in ("low", "high"))
+    a, b, bend = (weights[name][..., None] for name in ("low", "high", "bend"))
+    at, found = torch.lerp(a, b, (1 + nodes.straight(weights["nodes"], bend)) / 2), []
+    p = box.parameters(at.mT.flatten(0, 1)).view_as(at.mT).mT.tolist()
+    for k, counts in enumerate(weights["counts"].tolist()):
+        found.append(Piece(low[k], high[k], [axis[:n] for axis, n in zip(p[k], counts)], math.prod(counts)))
+    return found
+
+
+def _spans(axes: list[Tensor], weights: dict[str, Tensor]) -> list[list[int]]:
+    """Return of each piece its first row, its functions per axis, and per axis the first and last of its rising points.
+
+    They are asked for in one piece, as a device is waited for.
+    """
+    found = [weights["first"][:, None], weights["counts"]]
+    for x, low, high in zip(axes, weights["low"].mT.contiguous(), weights["high"].mT.contiguous()):
+        begin, end = (torch.searchsorted(x[:, 0].contiguous(), bound) for bound in (low, high))
+        found += [torch.where(low == -1, 0, begin)[:, None], torch.where(high == 1, len(x), end)[:, None]]
+    return torch.cat(found, dim=1).tolist()
 
 
 def _chunks(piece: Tensor, count: int) -> Tensor:

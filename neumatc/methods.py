@@ -180,9 +180,9 @@ class Task:
 
     def judge(self, p: Tensor, residuals: Tensor, **known: object) -> None:
         """Report a round: residuals (B,) at fresh parameters p (B, d), and what else is `known` of it (see `Round`)."""
-        known = {"draws": len(p)} | known
+        known, residuals = {"draws": len(p)} | known, residuals.cpu()
         known |= {"residual_median": float(residuals.median()), "residual_max": float(residuals.max())}
-        known |= {"worst": p[residuals.argmax()].tolist(), "exact_solves": self.report.exact_solves}
+        known |= {"worst": p[int(residuals.argmax())].tolist(), "exact_solves": self.report.exact_solves}
         self.report.rounds.append(Round(**known))
 
 

@@ -174,14 +174,7 @@ class Surrogate(Shown, nn.Module):
     @cached_property
     def _bytes(self) -> tuple[int, int]:
         """Bytes per parameter of the output, and of the working memory at its peak."""
-        sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in self.maps]
-        working = 8 * max(m.embedding.working_numbers(self.box.dimension, m.rank) for m in self.maps)
-        # Parameters take up to 24 bytes each while they are scaled. An operation that finishes its factors may need
-        # three times their memory, but not with the embedding. Of an unsorted batch each thread holds a block.
-        final = 3 * sum(sizes) if self.operation.finishes else max(sizes)
-        held = sum(size for size, m, factor in zip(sizes, self.maps, self._factors) if m.shape != factor.shape)
-        turning = _TURNING * sum(self.shape) * (self.turns is not None)
-        return self.value_bytes, held + max(working, final) + 24 * self.box.dimension + turning
+        return self.value_bytes, _working(self)
 
     @property
     def device(self) -> torch.device:
@@ -196,8 +189,9 @@ class Surrogate(Shown, nn.Module):
         extrapolate: bool = False,
         memory_budget: int | None = None,
         orthonormal: bool = False,
+        precision: str | None = None,
     ) -> Tensor | np.ndarray | tuple[Tensor | np.ndarray, ...]:
-        """Evaluate at a batch of parameters.
+        r"""Evaluate at a batch of parameters.
 
         Args:
             p: Shape (B, d), on the surrogate's device, a tensor, an array or lists; for d = 1 also (B,) or a number.
@@ -210,6 +204,11 @@ class Surrogate(Shown, nn.Module):
                 output plus 64 MiB.
             orthonormal: Replace factors that are orthonormal in the exact solution (U and V of the SVD, Q, ...) by the
                 nearest that are, to rounding. Ours are so up to the error of the map.
+            precision: Of the product alone, for a surrogate of single precision: ``"bf16"``, or on CUDA ``"tf32"``.
+                Phi and C are rounded by at most u, :math:`2^{-8}` or :math:`2^{-11}` relative, so an entry of a factor
+                moves by at most :math:`(2 u + u^2) \sum_k |\Phi_k| |C_k|` and what single precision rounds; on a CPU
+                "bf16" rounds the result by u, too. No report has this error; `certify` and ``problem.residual`` see it
+                in the values. While "tf32" is launched, so are products of other threads: torch has one setting.
 
         Returns:
             What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD,
@@ -221,14 +220,14 @@ class Surrogate(Shown, nn.Module):
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds
                 ``memory_budget`` (use `batches`); if ``out`` has another shape or device, is not contiguous, or
                 overlaps with p, the surrogate or itself; if ``orthonormal`` makes no sense for the operation; if
-                something follows p, with ``out`` or ``orthonormal``.
+                something follows p, with ``out``, ``orthonormal`` or ``precision``; for a ``precision`` it cannot have.
             TypeError: If p is not made of real floating numbers, or ``out`` of another dtype.
         """
         if isinstance(p, Tensor) and checks.followed(p):
-            _detached("p", out is not None or orthonormal, "`out` and `orthonormal`")
+            _detached("p", out is not None or orthonormal or precision, "`out`, `orthonormal` and `precision`")
             return _through(self, p)
         given, p = p, self.box.points(p, extrapolate=extrapolate)
-        row, working = self._bytes
+        row, working = self._bytes if precision is None else _lowered(self, precision)
         if out is not None:
             outputs, row = _checked_out(self, out, (len(p),), [p]), 0
         if memory_budget is None:
@@ -239,7 +238,8 @@ class Surrogate(Shown, nn.Module):
             expected = f"at least {len(p) * row + working} bytes for the output of {len(p)} parameters"
             remedy = f"iterate over `surrogate.batches(p, memory_budget={budget})` instead"
             checks.require(rows > 0, "memory_budget", expected, budget, remedy)
-        value = _evaluated(self, p, max(1, rows), None if out is None else outputs, orthonormal)
+        with nullcontext() if precision is None else threads.lowered(precision):
+            value = _evaluated(self, p, max(1, rows), None if out is None else outputs, orthonormal)
         return checks.like(given if out is None else None, value)
 
     def grid(
@@ -307,6 +307,29 @@ class Surrogate(Shown, nn.Module):
     def __repr__(self) -> str:
         factors = ", ".join(f"{m.name} {tuple(m.latent.shape)}" for m in self.maps)
         return f"Surrogate({self.operation!r}, {factors}, {self.dtype}, {self.device})"
+
+
+def _working(surrogate: Surrogate) -> int:
+    """Return the bytes per parameter of the working memory at its peak."""
+    sizes = [m.numbers[0].numel() * m.numbers.element_size() for m in surrogate.maps]
+    working = 8 * max(m.embedding.working_numbers(surrogate.box.dimension, m.rank) for m in surrogate.maps)
+    # Parameters take up to 24 bytes each while they are scaled. An operation that finishes its factors may need
+    # three times their memory, but not with the embedding. Of an unsorted batch each thread holds a block.
+    final = 3 * sum(sizes) if surrogate.operation.finishes else max(sizes)
+    held = sum(size for size, m, factor in zip(sizes, surrogate.maps, surrogate._factors) if m.shape != factor.shape)
+    turning = _TURNING * sum(surrogate.shape) * (surrogate.turns is not None)
+    return held + max(working, final) + 24 * surrogate.box.dimension + turning
+
+
+def _lowered(surrogate: Surrogate, precision: str) -> tuple[int, int]:
+    """Return bytes as `_bytes`, where products are of a lower precision, after checking that they may be."""
+    checks.choice("precision", precision, ("tf32", "bf16"))
+    got, remedy = f"{precision!r} for one of {surrogate.dtype}", "leave it out, or convert with `.to(torch.float32)`"
+    single = surrogate.maps[0].numbers.dtype == torch.float32
+    checks.require(single, "precision", "None, or a surrogate of single precision", got, remedy)
+    good, remedy = precision == "bf16" or surrogate.device.type == "cuda", "move the surrogate to a GPU for 'tf32'"
+    checks.require(good, "precision", "'bf16' or None on a CPU", precision, remedy)
+    return surrogate.value_bytes, surrogate._bytes[1] + surrogate.value_bytes
 
 
 def _real(value: object) -> object:

@@ -104,18 +104,22 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     operation, count, begin = tasks[0].problem.operation, len(points), time.perf_counter()
     p = [task.box(points.x) for task in tasks]
     A, defined = map(torch.cat, zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)]))
+    for task, own, good in zip(tasks, p, defined.view(len(tasks), -1).any(dim=1).tolist()):
+        if not good:
+            task.problem.family(own)  # it says why
     factors, failed = checked(operation.snapshots, A)
-    succeeded = ~failed & defined
+    succeeded = (~failed & defined).cpu()
     result = []
     for i, (task, own) in enumerate(zip(tasks, p)):
         part = slice(i * count, (i + 1) * count)
         task.count(own, succeeded[part], begin, len(tasks))
-        good = succeeded[part].cpu()
+        good = succeeded[part]
         if len(tasks) > 1 and not good.any():  # an operation that suits none of these matrices says why
             checked(operation.snapshots, A[part])
         if not good.all():
             task.note(f"{int((~good).sum())} of {count} exact solves failed")
-        samples = replace(points, x=task.place(own), factors=tuple(x[part] for x in factors))[good]
+        x = task.problem.family.box.rounded(points.x)
+        samples = replace(points, x=x, factors=tuple(value[part] for value in factors))[good]
         result.append(samples.distinct())
         if lost := len(samples) - len(result[-1]):
             where = f"the precision of the box, {task.problem.family.box.dtype}, give it in double precision"
@@ -126,7 +130,7 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
 def _defined(family: ParametricMatrix, p: Tensor) -> tuple[Tensor, Tensor]:
     """Return copies of A(p), as a family may give the same memory again, and where they are defined."""
     A, defined = family.evaluate(p)
-    return (A if defined.any() else family(p)).clone(), defined
+    return A.clone(), defined
 
 
 def compressed(samples: Sequence[Samples], index: int, rank: int) -> list[Subspace]:
@@ -138,7 +142,7 @@ def compressed(samples: Sequence[Samples], index: int, rank: int) -> list[Subspa
     weights = samples[0].weights
     Y, C, S = lowrank.pod(rows, weights.to(rows.device), min(rank, len(weights)))
     kept = (2 * torch.finfo(rows.dtype).eps * S[:, :1] < S).sum(dim=1).clamp(1, Y.shape[2]).tolist()
-    Y, tails = Y.cpu(), S.square()
+    Y, tails = Y.cpu(), S.square().cpu()
     return [
         Subspace(replace(s, factors=(Y[g, :, :k],)), C[g, :k], float(tails[g, k:].sum()))
         for g, (s, k) in enumerate(zip(samples, kept))

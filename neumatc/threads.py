@@ -10,13 +10,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
+
+from neumatc import checks
 
 # Multiplications from which threads pay, and parts that each takes: one that lost its core takes fewer.
 _LEAST, _PARTS = 2**22, 4
@@ -72,6 +74,29 @@ def each(function: Callable[[object], object], parts: Sequence[object]) -> list[
 Product = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
+@contextmanager
+def lowered(precision: str | None) -> Iterator[None]:
+    """Let products that this thread asks for be of a lower precision, "tf32" or "bf16"; None leaves them."""
+    before, _given.precision = getattr(_given, "precision", None), precision
+    try:
+        yield
+    finally:
+        _given.precision = before
+
+
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the product of matrices, or of batches of them, by torch, in the precision that `lowered` asks for."""
+    multiply, precision = torch.bmm if a.ndim == 3 else torch.mm, getattr(_given, "precision", None)
+    if precision == "bf16":
+        a, b = a.bfloat16(), b.bfloat16()
+        if a.is_cuda:
+            return multiply(a, b, out_dtype=torch.float32, out=out)
+        value = multiply(a, b)  # on a CPU torch rounds the result, too
+        return value.float() if out is None else out.copy_(value)
+    with checks.products("tf32") if precision else nullcontext():
+        return multiply(a, b, out=out)
+
+
 def products(jobs: Sequence[Product]) -> None:
     """Compute products; on a CPU in parts of rows, in threads where that pays.
 
@@ -79,9 +104,9 @@ def products(jobs: Sequence[Product]) -> None:
     processor of the family Zen 5, and as fast on one of Zen 1. Intel's were not at hand.
     """
     work = sum(a.numel() * b.shape[1] for a, b, _, _ in jobs)
-    if jobs and jobs[0][0].device.type != "cpu":
+    if jobs and (jobs[0][0].device.type != "cpu" or getattr(_given, "precision", None)):
         for a, b, out, rows in jobs:
-            torch.mm(a, b, out=out) if rows is None else out.index_copy_(0, rows, a @ b)
+            product(a, b, out) if rows is None else out.index_copy_(0, rows, product(a, b))
     elif work < _SPLIT:
         _compute(jobs)
     else:

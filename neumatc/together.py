@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neumatc import nodes
+from neumatc.families import defined
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
@@ -54,8 +55,9 @@ class Together(Task):
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the matrices at p (B, d), problem by problem within each parameter, and where all are defined."""
         self.check()
-        A, good = zip(*(task.problem.family.evaluate(p) for task in self.tasks))
-        return torch.stack(A, dim=1).flatten(0, 1), torch.stack(good).all(dim=0)
+        p = self.problem.family.box.points(p)  # all are of one box
+        A, good = defined(torch.stack([task.problem.family.anything(p) for task in self.tasks], dim=1).flatten(0, 1))
+        return A, good.view(len(p), -1).all(dim=1)
 
     def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
         begin, (A, defined) = time.perf_counter(), self.evaluate(p)
@@ -87,11 +89,11 @@ class Together(Task):
 
     def own(self, k: int, maps: Sequence[FactorMap]) -> list[FactorMap]:
         """Return the maps of one problem, and write its report."""
-        report = self.tasks[k].report
+        report, self.last[:] = self.tasks[k].report, [x.cpu() for x in self.last]  # from a device once for all
         own = {name: value for name, value in vars(self.report).items() if name not in ("settings", "seconds")}
         vars(report).update(copy.deepcopy(own))
         for entry in report.rounds[-1:]:
-            report.rounds[-1] = entry.measured(self.last[0][:, k].double().cpu().numpy(), self.tol)
+            report.rounds[-1] = entry.measured(self.last[0][:, k].double().numpy(), self.tol)
         return [FactorMap(m.name, m.core[:, k], m.embedding, m.weights) for m in maps]
 
 

@@ -111,8 +111,8 @@ def _samples(family: ParametricMatrix, axis: int) -> tuple[Tensor, Tensor]:
         x[:, :, axis] = _neighbours(family.box.places[axis].cpu(), x[:, :, axis])
     elif family.grid is not None and family.dimension == 1:
         x = _neighbours(family.box.cube(family.grid).cpu()[:, 0].unique(), x[:, :, 0])[:, :, None]
-    p = family.box.parameters(x.flatten(0, 1))
-    A, x = family.evaluate(p)[0].cpu(), family.box.cube(p).cpu()[:, axis]
+    p = family.box.here.parameters(x.flatten(0, 1))
+    A, x = family.evaluate(p.to(family.device))[0].cpu(), family.box.here.cube(p)[:, axis]
     A = A / A.abs().amax().clamp_min(torch.finfo(A.dtype).tiny)
     return A.unflatten(0, (-1, places)), x.view(-1, places)
 

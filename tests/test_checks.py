@@ -65,7 +65,7 @@ def test_a_half_default_dtype_does_not_count(default):
     torch.set_default_dtype(default)
     try:
         assert checks.matrix_dtype("dtype", None) == torch.float32
-        lower, upper = checks.box([0.1], [0.7], None, None)
+        lower, upper, _ = checks.box([0.1], [0.7], None, None)
     finally:
         torch.set_default_dtype(before)
     assert (lower.dtype, upper.tolist()) == (torch.float32, torch.tensor([0.7]).tolist())
