@@ -13,6 +13,8 @@ from neumatc import checks, linalg
 
 # Tones of a resource block of 5G, for which one matrix is computed unless more or fewer are asked for.
 GROUP = 12
+# Steps of a grid beyond the least that are looked at, where its number of tones allows several.
+_CLOSE = 4
 
 
 class Filters(NamedTuple):
@@ -148,9 +150,12 @@ def coprime(N: int, count: int, least: int) -> int:
         >>> coprime(3276, 656, 5), coprime(3276, 273, 5), coprime(3276, 3276, 5)
         (7, 5, 5)
     """
-    exact = [N / max(count, 1), (N - 1) / max(count - 1, 1)]
-    steps = {step for x in exact for step in (math.floor(x), math.ceil(x))} if 0 < count < N else {1}
-    return next(k for k in itertools.count(least) if least == 1 or all(math.gcd(k, step) == 1 for step in steps))
+    if least == 1 or not 0 < count < N:
+        return least
+    # On a grid from the first tone on so many have any of these steps. Of steps that are wide apart one hit is rare.
+    low, high = N // count, -(-(N - 1) // max(count - 1, 1))
+    steps = range(low, min(high, low + _CLOSE) + 1)
+    return next(k for k in itertools.count(least) if all(math.gcd(k, step) == 1 for step in steps))
 
 
 def grouped(N: int, count: int) -> tuple[Tensor, Tensor]:
