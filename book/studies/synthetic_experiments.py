@@ -54,6 +54,9 @@ POLE = 0.02
 PART = 0.6
 # Steps of a training: short ones, so that five seeds and two ways of sampling fit; longer ones are in another chapter.
 TRAINED = 500
+# Steps of longer trainings, of which families, and the width and the frequency scale of their network: what the search
+# of another chapter found for another family. Everything else is the library's default.
+LONGER = {"steps": 6000, "kinds": ("oscillating", "poles", "jumps"), "width": 128, "frequency": 80.0}
 # Size and steps of the trained singular value decomposition that is timed.
 TIMED_SVD = {"size": 64, "steps": 600}
 TITLES = {
@@ -320,8 +323,18 @@ def one_training(
     sampling: str = "informed",
     steps: int = TRAINED,
     size: int = 16,
+    longer: bool = False,
 ) -> dict[str, object]:
     """Train as the paper does, beside the closed form and the limit of the same rank.
+
+    Args:
+        kind: Of the family.
+        seed: Of family and training.
+        operation: ``"inverse"`` or ``"SVD"``.
+        sampling: A key of `SAMPLINGS`.
+        steps: Of the training.
+        size: n.
+        longer: The network of `LONGER` and the library's own settings, instead of a small network and few points.
 
     Returns:
         ``error`` of the trained map, ``worst`` of one parameter, ``failing``, the share of fresh parameters with a
@@ -333,16 +346,15 @@ def one_training(
     else:
         problem, rank = nm.Problem(spread(kind, size, seed=seed), nm.SVD(rank=4)), RANK // 2
     # No early end, few points to start from: all variants take the same steps, and additions matter.
-    method = nm.ResidualTraining(
-        nm.SinusoidalMLP(1, 64, 20.0),
-        steps=steps,
-        batch=32,
-        collocation=2 * rank,
-        rounds=5,
-        added=rank // 2,
-        failure_probability=0.0,
-        sampling=SAMPLINGS[sampling](candidates=100, samples=200, stages=3),
-    )
+    few = {
+        "batch": 32,
+        "collocation": 2 * rank,
+        "rounds": 5,
+        "added": rank // 2,
+        "sampling": SAMPLINGS[sampling](candidates=100, samples=200, stages=3),
+    }
+    network = nm.SinusoidalMLP(1, *((LONGER["width"], LONGER["frequency"]) if longer else (64, 20.0)))
+    method = nm.ResidualTraining(network, steps=steps, failure_probability=0.0, **({} if longer else few))
     p = fresh(problem.family, 200, seed)
     exact = product(problem.exact(p).value)
     trained = quietly(problem, rank=rank, method=method, seed=seed)
@@ -450,6 +462,11 @@ def take_training(seed: int, operation: str, sampling: str) -> list[dict]:
     return [_said(one_training(kind, seed, operation=operation, sampling=sampling)) for kind in kinds]
 
 
+def take_longer(seed: int, kinds: Sequence[str] = LONGER["kinds"], steps: int = LONGER["steps"]) -> list[dict]:
+    """Longer trainings of some inverses, of the first seed alone."""
+    return [_said(one_training(kind, seed, steps=steps, longer=True)) for kind in kinds if seed == 0]
+
+
 def _said(row: dict) -> dict:
     print({key: value for key, value in row.items() if not isinstance(value, dict)}, flush=True)
     return row
@@ -460,6 +477,7 @@ PARTS: dict[str, Callable[[int], list[dict]]] = {
     "condition": take_condition,
     **{name: partial(take_growth, name=name) for name in STEPS},
     "training": partial(take_training, operation="inverse", sampling="informed"),
+    "longer": take_longer,
     "ablation": partial(take_training, operation="inverse", sampling="uniform"),
     "training_svd": partial(take_training, operation="SVD", sampling="informed"),
     "ablation_svd": partial(take_training, operation="SVD", sampling="uniform"),
