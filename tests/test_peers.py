@@ -539,3 +539,16 @@ def test_peers_of_a_family_that_reuses_its_memory_under_autocast():
         expected = build(nm.Problem(base, nm.Inverse()))(p)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(build(nm.Problem(reusing, nm.Inverse()))(p), expected)
+
+
+def test_the_studies_stretch_chebyshev_interpolation_as_the_closed_form_does():
+    def waves(p):
+        return (3 + torch.cos(60 * p))[:, :, None] * torch.eye(2, dtype=torch.float64)
+
+    problem = inverse_of(waves)
+    own = interpolants.chebyshev(problem, 48)
+    p = uniform(problem.family, 40)
+    a = nm.sampling.widest_stretch(48, 4 * eps(torch.float64))
+    assert_close(own(p), peers.chebyshev(problem, 48, stretch=a)(p))
+    plain, stretched = (benchmark.relative_error(x(p), waves(p)) for x in (peers.chebyshev(problem, 48), own))
+    assert stretched < plain / 2

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import practice, random_families, solvers
+from studies import interpolants, practice, random_families, solvers
 from studies.benchmark import Timings, compare, relative_error
 
 Row = dict[str, object]
@@ -116,7 +116,7 @@ def rivals(problem: nm.Problem, p: Tensor, tol: float) -> dict[str, Callable]:
     asked: dict[str, Callable] = {"aligned spline": lambda _, n: practice.aligned_spline(problem.family, 4, n)}
     if len(problem.factors) == 1:
         found["piecewise Chebyshev"] = lambda: nm.peers.piecewise_chebyshev(problem, tol)
-        asked = {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline}
+        asked = {"Chebyshev": interpolants.chebyshev, "cubic spline": nm.peers.spline}
     q, rungs = p[::_JUDGED], int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
 
     def keeps(peer: Callable) -> bool:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc.failure import FailureEstimate
-from studies import provenance, solvers
+from studies import interpolants, provenance, solvers
 from studies.benchmark import compare, eckart_young, relative_error
 from studies.provenance import Record
 
@@ -229,7 +229,7 @@ def peer(problem: nm.Problem, name: str, budget: int) -> Callable[[Tensor], Tens
     """Build a peer with at most so many exact solves."""
     build = {
         "spline": nm.peers.spline,
-        "chebyshev": nm.peers.chebyshev,
+        "chebyshev": interpolants.chebyshev,
         "aaa": nm.peers.aaa,
         "reduced basis": nm.peers.reduced_basis,
     }[name]

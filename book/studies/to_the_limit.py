@@ -46,7 +46,7 @@ def builders(problem: nm.Problem, *, rank: int, solves: int, network: nm.ClosedF
         "closed form": lambda: nm.fit(problem, **options),
         "closed form, sine network": lambda: nm.fit(problem, method=network, **options),
         "POD and spline": lambda: interpolants.pod_spline(problem, solves, rank),
-        "Chebyshev": lambda: nm.peers.chebyshev(problem, solves),
+        "Chebyshev": lambda: interpolants.chebyshev(problem, solves),
         "cubic spline": lambda: nm.peers.spline(problem, solves),
         "AAA": lambda: nm.peers.aaa(problem, solves),
     }
@@ -344,7 +344,7 @@ def sweep(
     by_solves = {
         "closed form": lambda n: nm.fit(task, rank=rank, budget=n, method=nm.ClosedForm(snapshots=n), **options),
         "POD and spline": lambda n: interpolants.pod_spline(task, n, rank),
-        "Chebyshev": lambda n: nm.peers.chebyshev(task, n),
+        "Chebyshev": lambda n: interpolants.chebyshev(task, n),
         "cubic spline": lambda n: nm.peers.spline(task, n),
         "AAA": lambda n: nm.peers.aaa(task, n, terms=64),
     }
