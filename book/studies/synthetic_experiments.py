@@ -14,8 +14,11 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -485,18 +488,25 @@ PARTS: dict[str, Callable[[int], list[dict]]] = {
 }
 
 
-def study(parts: Sequence[str] = tuple(PARTS)) -> Path:
+def _rows(part: str, seed: int) -> list[dict]:
+    return PARTS[part](seed)
+
+
+def study(parts: Sequence[str] = tuple(PARTS), workers: int = 1) -> Path:
     """Take parts of the study, seed by seed, and write the record of all that were taken.
 
-    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own. Parts that
-    are taken later than the record have their own provenance there, under ``anew``.
+    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own. So may seeds,
+    in ``workers`` processes. Parts that are taken later than the record have their own provenance there, under ``anew``.
     """
     record = Record(CHAPTER, profile="cpu", device="cpu", seed=0)
     record.provenance["command"] = COMMAND
     taken: dict[str, list[dict]] = {part: [] for part in parts}
-    for seed in range(SEEDS):  # all parts of a seed first: what is stopped early has few seeds, and no part without
-        for part in parts:
-            taken[part] += PARTS[part](seed)
+    # All parts of a seed first: what is stopped early has few seeds, and no part without.
+    tasks = [(part, seed) for seed in range(SEEDS) for part in parts]
+    with ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"))) if workers > 1 else None
+        for (part, _), rows in zip(tasks, (pool.map if pool else map)(_rows, *zip(*tasks))):
+            taken[part] += rows
             path = _part_path(part)
             path.parent.mkdir(parents=True, exist_ok=True)
             source = record.provenance | {"command": f"{COMMAND} {part}"}
@@ -600,11 +610,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Take the study of synthetic families.")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--workers", type=int, default=1, help="processes that take seeds side by side")
     parser.add_argument("--timings", action="store_true", help="ratios of times instead; needs an idle machine")
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-    print((timings() if given.timings else study(given.parts or tuple(PARTS))).name)
+    print((timings() if given.timings else study(given.parts or tuple(PARTS), given.workers)).name)
 
 
 if __name__ == "__main__":
