@@ -495,8 +495,8 @@ def _rows(part: str, seed: int) -> list[dict]:
 def study(parts: Sequence[str] = tuple(PARTS), workers: int = 1) -> Path:
     """Take parts of the study, seed by seed, and write the record of all that were taken.
 
-    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own. So may seeds,
-    in ``workers`` processes. Parts that are taken later than the record have their own provenance there, under ``anew``.
+    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own; and so may
+    seeds, in ``workers`` processes. Parts that are taken later than the record have their own provenance, ``anew``.
     """
     record = Record(CHAPTER, profile="cpu", device="cpu", seed=0)
     record.provenance["command"] = COMMAND
