@@ -203,7 +203,5 @@ def _own(x: Tensor, box: Box) -> np.ndarray:
 
 def _paired(X: Tensor) -> bool:
     """Whether the poles come in conjugate pairs, since X (N, m, n) is real or, to rounding, Hermitian."""
-    if not X.is_complex():
-        return True
     square = X.ndim == 3 and X.shape[1] == X.shape[2]
-    return square and bool((X - X.mH).norm() <= 1e3 * torch.finfo(X.dtype).eps * X.norm())
+    return not X.is_complex() or (square and bool((X - X.mH).norm() <= 1e3 * torch.finfo(X.dtype).eps * X.norm()))
