@@ -604,6 +604,9 @@ def _glue_training(record: Record) -> None:
         noun = "inverses" if operation == "inverse" else "decompositions"
         glue(f"sx-{key}-sampling", sampling_text(record, operation, noun))
     glue("sx-longer", longer_text(record))
+    near = [TITLES[row["kind"]] for row in record.numbers["longer"] if row["error"] <= ALIKE * row["closed"]]
+    glue("sx-longer-near", some(near))
+    glue("sx-longer-steps", study.LONGER["steps"])
     glue("sx-svd-families", len(SVD_KINDS))
     glue("sx-svd-failing", failing_text(record.numbers["training_svd"]))
     timed = record.numbers["timed_svd"][0]
