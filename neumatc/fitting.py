@@ -80,7 +80,8 @@ def fit(
         residuals above 0.1, or every exact solve fails, `FitWarning` names cause, place and remedy. A numerical failure
         on the way (divergence, singular matrices, a family that fails at a new parameter, fewer directions than the
         rank) ends or degrades the fit and is told there; it does not raise. A tolerance that was met means small
-        residuals, no more than that; see the operation for what its residual does not see.
+        residuals at random parameters, no more than that (see `FitReport` for how many, and what that says of the
+        others); see the operation for what its residual does not see.
 
     Raises:
         ValueError: Without rank and tolerance, for a rank that is larger than possible, for a family that fails at the

@@ -83,7 +83,7 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         lambda a: np.linalg.solve(a[:, :, :n], a[:, :, n:]),
         lambda a: _unless(*torch.linalg.solve_ex(a[:, :, :n], a[:, :, n:])),
     )
-    ill = False if _surely_regular(norm(A), X, B).all() else _ill_conditioned(A, X, B)
+    ill = False if checks.sure(_surely_regular(norm(A), X, B)) else _ill_conditioned(A, X, B)
     return masked(ill, X)
 
 
@@ -107,7 +107,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     X, failed = in_threads(solve, A, B)
     # ||A||_2 is at most the trace, where A is positive definite.
-    if _surely_regular(A.diagonal(dim1=1, dim2=2).real.sum(dim=1), X, B).logical_or(failed).all():
+    if checks.sure(_surely_regular(A.diagonal(dim1=1, dim2=2).real.sum(dim=1), X, B).logical_or(failed)):
         return masked(failed, X)
     lower = A.tril()
     return masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)

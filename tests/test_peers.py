@@ -149,7 +149,7 @@ def test_chebyshev_reproduces_polynomials(d, budget, m):
     assert_close(peer(beyond, extrapolate=True), fn(beyond), units=1e5)
 
 
-@pytest.mark.parametrize("build", [peers.chebyshev, peers.spline, peers.aaa])
+@pytest.mark.parametrize("build", [peers.chebyshev, peers.spline])
 def test_a_logarithmic_axis_is_that_of_the_interpolation(build):
     def family(p):
         return torch.eye(2, dtype=torch.float64) / (2 + p[:, :, None].log() ** 2 / 100)
@@ -315,6 +315,58 @@ def test_aaa_of_a_scalar_is_that_of_scipy(terms):
     p = uniform(problem.family, 60)
     assert peer.terms == terms == len(theirs.support_points)
     assert_close(peer(p)[:, 0, 0], torch.from_numpy(theirs(p[:, 0].double().numpy())), units=1e6)
+
+
+def resolvent(lower, upper, *, shifts, scale="linear"):
+    """The inverse of diag(p - shifts): poles of residue one in the shifts."""
+    shifts = torch.as_tensor(shifts)
+
+    def family(p):
+        return torch.diag_embed(p - shifts)
+
+    return nm.Problem(nm.ParametricMatrix(family, lower, upper, scale=scale, dtype=torch.float64), nm.Inverse())
+
+
+def test_aaa_of_a_logarithmic_axis_is_rational_in_the_parameter():
+    """Six decades with a pole beyond each: type (6, 7), exact in p from eight samples on, and in no way in log p."""
+    shifts = -np.logspace(-4, 2, 7)
+    problem = resolvent(1e-4, 1e2, shifts=shifts, scale="log")
+    peer = peers.aaa(problem, 17)
+    assert peer.terms == 8
+    p = torch.logspace(-4, 2, 97, dtype=torch.float64)[:, None]
+    exact = problem.exact(p).value
+    # What the weights do at the small end, the samples at the large one see by 1e-6 only.
+    assert benchmark.relative_error(peer(p), exact) < 1e6 * 1e3 * eps(torch.float64)
+    found = np.sort(peer.details["poles"].real)
+    np.testing.assert_allclose(found[:4], np.sort(shifts)[:4], rtol=1e-3)
+
+
+def test_aaa_of_complex_results_has_poles_on_one_side():
+    """Four damped poles in the lower half plane: five support points, where a real denominator has their images too."""
+    shifts = [0.1 - 0.05j, 0.4 - 0.02j, 0.6 - 0.03j, 0.9 - 0.04j]
+    problem = resolvent(0.0, 1.0, shifts=shifts)
+    peer = peers.aaa(problem, 11)
+    assert peer.terms == 5
+    p = uniform(problem.family, 50)
+    assert_close(peer(p), problem.exact(p).value, units=1e6)
+    np.testing.assert_allclose(np.sort_complex(peer.details["poles"]), np.sort_complex(shifts), atol=1e-8)
+
+
+def test_aaa_of_hermitian_results_has_real_weights():
+    """Their poles come in conjugate pairs, so a real denominator has no others, and the result stays Hermitian."""
+    shift = torch.tensor([[0.5, 0.3j], [-0.3j, 0.2]], dtype=torch.complex128)
+
+    def family(p):
+        return torch.eye(2, dtype=torch.complex128) * (p[:, :, None] ** 2 + 0.1) + shift * p[:, :, None] / 4
+
+    problem = nm.Problem(nm.ParametricMatrix(family, 0.0, 1.0, dtype=torch.float64), nm.Inverse())
+    peer = peers.aaa(problem, 20)
+    p = uniform(problem.family, 40)
+    X = peer(p)
+    assert_close(X, problem.exact(p).value, units=1e6)
+    assert_close(X, X.mH)
+    poles = sorted(peer.details["poles"], key=lambda z: z.imag)
+    np.testing.assert_allclose(poles, np.conj(poles[::-1]), atol=1e-9)
 
 
 def test_aaa_keeps_poles_off_the_interval():
@@ -487,3 +539,16 @@ def test_peers_of_a_family_that_reuses_its_memory_under_autocast():
         expected = build(nm.Problem(base, nm.Inverse()))(p)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(build(nm.Problem(reusing, nm.Inverse()))(p), expected)
+
+
+def test_the_studies_stretch_chebyshev_interpolation_as_the_closed_form_does():
+    def waves(p):
+        return (3 + torch.cos(60 * p))[:, :, None] * torch.eye(2, dtype=torch.float64)
+
+    problem = inverse_of(waves)
+    own = interpolants.chebyshev(problem, 48)
+    p = uniform(problem.family, 40)
+    a = nm.sampling.widest_stretch(48, 4 * eps(torch.float64))
+    assert_close(own(p), peers.chebyshev(problem, 48, stretch=a)(p))
+    plain, stretched = (benchmark.relative_error(x(p), waves(p)) for x in (peers.chebyshev(problem, 48), own))
+    assert stretched < plain / 2

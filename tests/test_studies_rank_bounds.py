@@ -233,6 +233,22 @@ def test_nodes_of_pieces_are_nested():
     assert (len(few), len(more)) == (9, 17)
 
 
+@pytest.mark.parametrize("count", rank_bounds.BETWEEN)
+def test_numbers_of_nodes_between_are_grown_from_nine_at_once(count):
+    assert len(rank_bounds.grown(count)) == count
+    assert set(rank_bounds.grown(9)) < set(rank_bounds.grown(count))
+
+
+def test_nodes_of_pieces_are_those_of_their_polynomials():
+    """Between the first and the last node of a piece lies all of it, and none comes twice."""
+    fitted = nm.fit(nm.Problem(nm.families.trigonometric(size=8, shift=3.0), nm.Inverse()), tol=1e-3, progress=False)
+    found = rank_bounds.of_pieces(fitted)
+    assert len(found) == len(fitted.pieces) and max(map(len, found)) == fitted.rank
+    for nodes in found:
+        assert (min(nodes), max(nodes)) == pytest.approx((-1, 1))
+        assert len(set(nodes)) == len(nodes)
+
+
 def test_quadrature_of_two_nodes_by_hand():
     # Nodes +-1 / sqrt 2 of weight 1/2: a^2 + b^2 / 2 for a + b x, whose mean square is a^2 + b^2 / 3.
     assert rank_bounds.quadrature_factors(2) == pytest.approx((2 / 3, 1))

@@ -370,6 +370,26 @@ def test_the_record_has_every_family_and_seed(record):
     assert set(record.numbers) == set(synthetic_experiments.PARTS)
 
 
+def test_a_longer_training_stands_beside_the_short_one_and_the_closed_form():
+    def row(kind, error, closed, steps):
+        return {"kind": kind, "seed": 0, "error": error, "closed": closed, "steps": steps}
+
+    record = provenance.Record("synthetic_experiments", profile="cpu", device="cpu", seed=0)
+    record.numbers["training"] = [row(kind, 0.5, 0.01, 500) for kind in ("jumps", "oscillating", "poles")]
+    pairs = (("jumps", 0.004), ("oscillating", 0.015), ("poles", 0.9))
+    record.numbers["longer"] = [row(kind, error, 0.01, 6000) for kind, error in pairs]
+    text = synthetic_pages.longer_text(record)
+    assert "jumps ends below it (4.0e-03 after 5.0e-01, closed form 1.0e-02)" in text
+    assert "oscillating ends within a factor of two" in text and "near poles ends far above it" in text
+
+
+@pytest.mark.slow
+def test_a_longer_training_is_of_the_first_seed_alone():
+    (found,) = synthetic_experiments.take_longer(0, kinds=("smooth",), steps=3)
+    assert (found["steps"], found["points"] >= 256) == (3, True)
+    assert synthetic_experiments.take_longer(1, kinds=("smooth",), steps=3) == []
+
+
 @pytest.mark.parametrize("kind", ["smooth", "poles"])
 def test_the_record_is_what_the_study_finds(record, kind):
     (kept,) = [row for row in record.numbers["difficulty"] if (row["kind"], row["seed"]) == (kind, 0)]

@@ -17,6 +17,8 @@ from studies import speed, texts
 
 Row = dict[str, object]
 DRAWS = 20
+# When the last check of a fit was made stricter.
+STRICTER = "2026-11-29T17:44"
 # One parameter in so many judges a map: exact results at all of them would take longer than all fits.
 JUDGED = 4
 # What is timed in `studies.speed`, with its tolerance: the problem of a draw, by its seed.
@@ -86,6 +88,39 @@ def spreads(found: Sequence[Row]) -> dict[str, tuple[float, float]]:
 def cheapest(found: Sequence[Row]) -> list[str]:
     """Return the problems of which no draw takes fewer solves than the first, and some take more."""
     return [name for name, (least, most) in spreads(found).items() if least == 1 < most]
+
+
+def cheap(found: Sequence[Row], share: float = 0.8) -> list[str]:
+    """Return the problems of which the first draw takes at most a share of the solves of the median draw, in words.
+
+    Example:
+        >>> cheap([{"name": "a", "draws": [{"solves": s} for s in (70, 100, 110)]}])
+        ['a (70 solves, median 100)']
+    """
+    solves = {x["name"]: [row["solves"] for row in x["draws"]] for x in found}
+    middles = {name: statistics.median(own) for name, own in solves.items()}
+    return [
+        f"{name} ({own[0]} solves, median {middles[name]:.0f})"
+        for name, own in solves.items()
+        if own[0] <= share * middles[name]
+    ]
+
+
+def older(date: str) -> str:
+    """Return a sentence where a record of this date (UTC, ISO 8601) is from before the last check became stricter.
+
+    Example:
+        >>> older("2026-11-29T12:00:00+00:00")[:44]
+        'This record is from before the last check of'
+        >>> older("2026-11-30T12:00:00+00:00")
+        ''
+    """
+    if date >= STRICTER:
+        return ""
+    return (
+        "This record is from before the last check of a fit was made stricter (from 64 to 149 random parameters, on "
+        "the same day), so it says nothing of how many there would be now."
+    )
 
 
 def moved(found: Sequence[Row], timed: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""More interpolation of exact solutions: proper orthogonal decompositions, and radial functions of scattered ones."""
+"""More interpolation of exact solutions: with a stretch, proper orthogonal decompositions, and radial functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from scipy.interpolate import RBFInterpolator, make_interp_spline
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from neumatc import checks, lowrank, sampling
+from neumatc import checks, lowrank, polynomials, sampling
+from neumatc import peers as of_library
 from neumatc.peers import Peer
 from neumatc.peers.base import Solved, builder, solve
 from neumatc.peers.interpolation import equispaced
@@ -21,6 +22,23 @@ from neumatc.problem import Problem
 # box, which is judged by so many random combinations of the entries.
 _KERNELS = {"linear": 0, "thin_plate_spline": 1, "cubic": 1, "quintic": 2, "multiquadric": 0}
 _SHAPES, _JUDGED = tuple(2 ** (k / 2) for k in range(-2, 8)), 64
+
+
+def chebyshev(problem: Problem, budget: int) -> Peer:
+    """Interpolate at Chebyshev points, with the stretch that the closed form chooses for as many solves.
+
+    Args:
+        problem: An operation with one factor, of one parameter.
+        budget: N, the exact solves.
+
+    Returns:
+        The peer, of N terms.
+
+    Raises:
+        ValueError: As `nm.peers.chebyshev`.
+    """
+    stretch = sampling.widest_stretch(budget, polynomials.penalty(problem.family.dtype))
+    return of_library.chebyshev(problem, budget, stretch=stretch)
 
 
 @builder(axis=True)

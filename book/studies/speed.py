@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from studies import practice, random_families, solvers
+from studies import interpolants, practice, random_families, solvers
 from studies.benchmark import Timings, compare, relative_error
 
 Row = dict[str, object]
@@ -121,7 +121,7 @@ def rivals(problem: nm.Problem, p: Tensor, tol: float) -> dict[str, Callable]:
     if len(problem.factors) == 1:
         found["piecewise Chebyshev"] = lambda: nm.peers.piecewise_chebyshev(problem, tol)
         linear = partial(nm.peers.spline, degree=1)
-        asked = {"Chebyshev": nm.peers.chebyshev, "cubic spline": nm.peers.spline, "linear spline": linear}
+        asked = {"Chebyshev": interpolants.chebyshev, "cubic spline": nm.peers.spline, "linear spline": linear}
     q, rungs = p[::_JUDGED], int(math.log(max(_MOST * len(p) / _FEWEST, 1), _STEP))
 
     def keeps(peer: Callable) -> bool:

@@ -14,8 +14,11 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,7 @@ from torch import Tensor
 
 import neumatc as nm
 from neumatc.failure import FailureEstimate
-from studies import provenance, solvers
+from studies import interpolants, provenance, solvers
 from studies.benchmark import compare, eckart_young, relative_error
 from studies.provenance import Record
 
@@ -54,6 +57,9 @@ POLE = 0.02
 PART = 0.6
 # Steps of a training: short ones, so that five seeds and two ways of sampling fit; longer ones are in another chapter.
 TRAINED = 500
+# Steps of longer trainings, of which families, and the width and the frequency scale of their network: what the search
+# of another chapter found for another family. Everything else is the library's default.
+LONGER = {"steps": 6000, "kinds": ("oscillating", "poles", "jumps"), "width": 128, "frequency": 80.0}
 # Size and steps of the trained singular value decomposition that is timed.
 TIMED_SVD = {"size": 64, "steps": 600}
 TITLES = {
@@ -226,7 +232,7 @@ def peer(problem: nm.Problem, name: str, budget: int) -> Callable[[Tensor], Tens
     """Build a peer with at most so many exact solves."""
     build = {
         "spline": nm.peers.spline,
-        "chebyshev": nm.peers.chebyshev,
+        "chebyshev": interpolants.chebyshev,
         "aaa": nm.peers.aaa,
         "reduced basis": nm.peers.reduced_basis,
     }[name]
@@ -320,8 +326,18 @@ def one_training(
     sampling: str = "informed",
     steps: int = TRAINED,
     size: int = 16,
+    longer: bool = False,
 ) -> dict[str, object]:
     """Train as the paper does, beside the closed form and the limit of the same rank.
+
+    Args:
+        kind: Of the family.
+        seed: Of family and training.
+        operation: ``"inverse"`` or ``"SVD"``.
+        sampling: A key of `SAMPLINGS`.
+        steps: Of the training.
+        size: n.
+        longer: The network of `LONGER` and the library's own settings, instead of a small network and few points.
 
     Returns:
         ``error`` of the trained map, ``worst`` of one parameter, ``failing``, the share of fresh parameters with a
@@ -333,16 +349,15 @@ def one_training(
     else:
         problem, rank = nm.Problem(spread(kind, size, seed=seed), nm.SVD(rank=4)), RANK // 2
     # No early end, few points to start from: all variants take the same steps, and additions matter.
-    method = nm.ResidualTraining(
-        nm.SinusoidalMLP(1, 64, 20.0),
-        steps=steps,
-        batch=32,
-        collocation=2 * rank,
-        rounds=5,
-        added=rank // 2,
-        failure_probability=0.0,
-        sampling=SAMPLINGS[sampling](candidates=100, samples=200, stages=3),
-    )
+    few = {
+        "batch": 32,
+        "collocation": 2 * rank,
+        "rounds": 5,
+        "added": rank // 2,
+        "sampling": SAMPLINGS[sampling](candidates=100, samples=200, stages=3),
+    }
+    network = nm.SinusoidalMLP(1, *((LONGER["width"], LONGER["frequency"]) if longer else (64, 20.0)))
+    method = nm.ResidualTraining(network, steps=steps, failure_probability=0.0, **({} if longer else few))
     p = fresh(problem.family, 200, seed)
     exact = product(problem.exact(p).value)
     trained = quietly(problem, rank=rank, method=method, seed=seed)
@@ -450,6 +465,11 @@ def take_training(seed: int, operation: str, sampling: str) -> list[dict]:
     return [_said(one_training(kind, seed, operation=operation, sampling=sampling)) for kind in kinds]
 
 
+def take_longer(seed: int, kinds: Sequence[str] = LONGER["kinds"], steps: int = LONGER["steps"]) -> list[dict]:
+    """Longer trainings of some inverses, of the first seed alone."""
+    return [_said(one_training(kind, seed, steps=steps, longer=True)) for kind in kinds if seed == 0]
+
+
 def _said(row: dict) -> dict:
     print({key: value for key, value in row.items() if not isinstance(value, dict)}, flush=True)
     return row
@@ -460,6 +480,7 @@ PARTS: dict[str, Callable[[int], list[dict]]] = {
     "condition": take_condition,
     **{name: partial(take_growth, name=name) for name in STEPS},
     "training": partial(take_training, operation="inverse", sampling="informed"),
+    "longer": take_longer,
     "ablation": partial(take_training, operation="inverse", sampling="uniform"),
     "training_svd": partial(take_training, operation="SVD", sampling="informed"),
     "ablation_svd": partial(take_training, operation="SVD", sampling="uniform"),
@@ -467,18 +488,25 @@ PARTS: dict[str, Callable[[int], list[dict]]] = {
 }
 
 
-def study(parts: Sequence[str] = tuple(PARTS)) -> Path:
+def _rows(part: str, seed: int) -> list[dict]:
+    return PARTS[part](seed)
+
+
+def study(parts: Sequence[str] = tuple(PARTS), workers: int = 1) -> Path:
     """Take parts of the study, seed by seed, and write the record of all that were taken.
 
-    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own. Parts that
-    are taken later than the record have their own provenance there, under ``anew``.
+    Parts may run in processes of their own at the same time: each keeps what it has in a file of its own; and so may
+    seeds, in ``workers`` processes. Parts that are taken later than the record have their own provenance, ``anew``.
     """
     record = Record(CHAPTER, profile="cpu", device="cpu", seed=0)
     record.provenance["command"] = COMMAND
     taken: dict[str, list[dict]] = {part: [] for part in parts}
-    for seed in range(SEEDS):  # all parts of a seed first: what is stopped early has few seeds, and no part without
-        for part in parts:
-            taken[part] += PARTS[part](seed)
+    # All parts of a seed first: what is stopped early has few seeds, and no part without.
+    tasks = [(part, seed) for seed in range(SEEDS) for part in parts]
+    with ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"))) if workers > 1 else None
+        for (part, _), rows in zip(tasks, (pool.map if pool else map)(_rows, *zip(*tasks))):
+            taken[part] += rows
             path = _part_path(part)
             path.parent.mkdir(parents=True, exist_ok=True)
             source = record.provenance | {"command": f"{COMMAND} {part}"}
@@ -582,11 +610,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Take the study of synthetic families.")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--workers", type=int, default=1, help="processes that take seeds side by side")
     parser.add_argument("--timings", action="store_true", help="ratios of times instead; needs an idle machine")
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-    print((timings() if given.timings else study(given.parts or tuple(PARTS))).name)
+    print((timings() if given.timings else study(given.parts or tuple(PARTS), given.workers)).name)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def with_size(record: Record) -> str:
 def seeds_text(record: Record) -> str:
     """Return in words how many seeds the parts of the study have, and which points have fewer."""
     numbers = record.numbers
-    most = {part: len({row["seed"] for row in rows}) for part, rows in numbers.items()}
+    most = {part: len({row["seed"] for row in rows}) for part, rows in numbers.items() if part != "longer"}
     text = f"{listed(sorted({str(x) for x in most.values()}))} seeds"
     fewer = [
         f"{study.AXES[name]} = {value} has {count}"
@@ -457,6 +457,22 @@ def training_text(record: Record) -> str:
     return " and ".join(counts)
 
 
+def longer_text(record: Record) -> str:
+    """Return in a sentence how longer trainings of some families end beside the closed form, and the short ones."""
+    rows = record.numbers["longer"]
+    parts = []
+    for row in rows:
+        (short,) = (x for x in of(record.numbers["training"], row["kind"]) if x["seed"] == row["seed"])
+        ratio = row["error"] / row["closed"]
+        where = "below it" if ratio < 1 else "within a factor of two" if ratio <= ALIKE else "far above it"
+        errors = f"{row['error']:.1e} after {short['error']:.1e}, closed form {row['closed']:.1e}"
+        parts.append(f"{TITLES[row['kind']]} ends {where} ({errors})")
+    return (
+        f"With {rows[0]['steps']:,} steps, at the settings that the search found for another family, one seed, "
+        f"{listed(parts)}."
+    )
+
+
 def training_gaps(rows: Sequence[dict]) -> dict[str, float]:
     """Return by family the median over seeds of a training's error over that of the closed form."""
     kinds = dict.fromkeys(row["kind"] for row in rows)
@@ -587,6 +603,10 @@ def _glue_training(record: Record) -> None:
         glue(f"sx-{key}-alike", some([TITLES[k] for k in gaps if gaps[k] <= ALIKE]))
         noun = "inverses" if operation == "inverse" else "decompositions"
         glue(f"sx-{key}-sampling", sampling_text(record, operation, noun))
+    glue("sx-longer", longer_text(record))
+    near = [TITLES[row["kind"]] for row in record.numbers["longer"] if row["error"] <= ALIKE * row["closed"]]
+    glue("sx-longer-near", some(near))
+    glue("sx-longer-steps", study.LONGER["steps"])
     glue("sx-svd-families", len(SVD_KINDS))
     glue("sx-svd-failing", failing_text(record.numbers["training_svd"]))
     timed = record.numbers["timed_svd"][0]

@@ -103,9 +103,9 @@ class Solved:
     failed: int
 
     def map(self, name: str, basis: Callable[[Tensor], Tensor | np.ndarray | csr_array], values: Tensor, **details):
-        """Return the peer phi(x) @ values, rows like those of the solutions; phi: a tensor, or a (sparse) array."""
+        """Return the peer phi(x) @ values, phi a tensor or a (sparse) array; values: real rows, or complex ones."""
         box, X, failed = self.problem.family.box, self.X, self.failed
-        values = values.to(X.device, checks.real_dtype(X.dtype)).contiguous()
+        values = values.to(X.device, X.dtype if values.is_complex() else checks.real_dtype(X.dtype)).contiguous()
 
         def evaluate(p: Tensor) -> Tensor:
             phi = basis(box.cube(p))
@@ -115,7 +115,7 @@ class Solved:
                 phi = torch.as_tensor(phi.toarray() if issparse(phi) else phi).to(values)
                 flat = values.new_empty(len(phi), values.shape[1])
                 threads.products([(phi, values, flat, None)])
-            return from_rows(flat, X)
+            return flat.reshape(len(flat), *X.shape[1:]) if flat.is_complex() else from_rows(flat, X)
 
         return Peer(name, len(X) + failed, len(values), box, evaluate, details)
 

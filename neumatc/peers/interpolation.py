@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from neumatc import checks, linalg, rational, sampling
+from neumatc.box import Box
 from neumatc.peers.base import Peer, builder, solve
 from neumatc.problem import Problem
 
@@ -114,15 +115,16 @@ def spline(problem: Problem, budget: int, degree: int = 3, grid: Tensor | None =
 def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None = None) -> Peer:
     r"""Rational interpolation by the set-valued AAA algorithm: one denominator for all entries.
 
-    .. math:: X(p) = \sum_{j=1}^m \frac{w_j}{x - x_j} X(p_j) \Big/ \sum_{j=1}^m \frac{w_j}{x - x_j},
+    .. math:: X(p) = \sum_{j=1}^m \frac{w_j}{z - z_j} X(p_j) \Big/ \sum_{j=1}^m \frac{w_j}{z - z_j},
 
-    from exact solutions at equally spaced parameters. Support points x_j are added where the error at the samples is
-    largest; the weights w minimise the linearised error at the others (the last right singular vector of the Loewner
-    matrix, which is formed from the samples in an orthonormal basis, where it is small). Weights are real: the
-    product then costs half, and complex ones gained little or (Hermitian families) nothing. Of all m, the one with
+    z the parameter itself in units of its upper bound on a logarithmic axis, where samples are equally spaced in log p,
+    and otherwise p scaled to [-1, 1]: a resolvent is rational in p and not in log p. Support points p_j are added where
+    the error at the samples is largest; the weights w minimise the linearised error at the others (the last right
+    singular vector of the Loewner matrix, which is formed from the samples in an orthonormal basis, where it is small).
+    Weights are complex for complex results, whose poles need not come in conjugate pairs. For real results, and for
+    Hermitian ones, whose poles do come in such pairs, they are real, and the product costs half. Of all m, the one with
     the smallest error at the samples is taken among those without a pole on the interval, where a spurious one would
-    ruin the result between the samples. A family that is itself singular in the interval is thus not approximated
-    well.
+    ruin the result between the samples. A family that is itself singular in the interval is thus not approximated well.
 
     Sources: Lietaert, Meerbergen, Perez, Vandereycken, IMA J. Numer. Anal. 42 (2022), doi 10.1093/imanum/draa098;
     Nakatsukasa, Sete, Trefethen, SIAM J. Sci. Comput. 40 (2018), doi 10.1137/16M1106122.
@@ -144,30 +146,32 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
     terms = checks.integer("terms", terms, 1)
     rtol = torch.finfo(problem.family.dtype).eps ** 0.75 if rtol is None else checks.number("rtol", rtol, at_least=0)
     solved = solve(problem, equispaced(problem, budget, 2), 2)
-    U, S, _ = torch.linalg.svd(solved.rows.double(), full_matrices=False)
-    x, F = solved.x[:, 0].cpu().numpy(), (U * S)[:, 0.1 * rtol * S.norm() < S].cpu().numpy()
+    box, rows = problem.family.box, solved.rows if _paired(solved.X) else solved.X.flatten(1)
+    U, S, _ = torch.linalg.svd(rows.to(torch.promote_types(rows.dtype, torch.float64)), full_matrices=False)
+    ends = _own(torch.tensor([[-1.0], [1.0]]), box)
+    z, F = _own(solved.x, box), (U * S)[:, 0.1 * rtol * S.norm() < S].cpu().numpy()
     # The Loewner matrix needs as many rows, (N - m) per column of F, as it has columns, m.
-    most = max(1, len(x) * F.shape[1] // (F.shape[1] + 1))
+    most = max(1, len(z) * F.shape[1] // (F.shape[1] + 1))
     scale, support, fit, models = np.linalg.norm(F, axis=1).max(), [], F.mean(axis=0), []
     for _ in range(min(most, terms)):
         support.append(int(np.linalg.norm(F - fit, axis=1).argmax()))
-        w = rational.weighted(x, F, support, np.ones(len(x)))
-        fit = _barycentric(x, x[support], w) @ F[support]
-        error, poles = float(np.linalg.norm(F - fit, axis=1).max() / scale), rational.zeros(x[support], w)
-        on_interval = bool(((abs(poles.imag) < 1e-12) & (abs(poles.real) <= 1)).any())
+        w = rational.weighted(z, F, support, np.ones(len(z)))
+        fit = _barycentric(z, z[support], w) @ F[support]
+        error, poles = float(np.linalg.norm(F - fit, axis=1).max() / scale), rational.zeros(z[support], w)
+        near = abs(poles.imag) < 1e-12 * (abs(poles) if "log" in box.scale else 1)
+        on_interval = bool((near & (ends[0] <= poles.real) & (poles.real <= ends[1])).any())
         models.append((on_interval, error, list(support), w, poles))
         if error <= rtol:
             break
     _, error, support, w, poles = min(models, key=lambda model: model[:2])
-    nodes, box, place = x[support], problem.family.box, (1 + poles) / 2
-    low, high = box.lower.item(), box.upper.item()
-    poles = low * (high / low) ** place if "log" in box.scale else low + (high - low) * place
+    nodes, low, high = z[support], box.lower.item(), box.upper.item()
+    poles = high * poles if "log" in box.scale else low + (high - low) * (1 + poles) / 2
     details = {"sample_error": error, "poles": poles, "rejected": sum(model[0] for model in models)}
 
     def basis(x: Tensor) -> np.ndarray:
-        return _barycentric(x[:, 0].cpu().numpy(), nodes, w)
+        return _barycentric(_own(x, box), nodes, w)
 
-    return solved.map("aaa", basis, solved.rows[support], **details)
+    return solved.map("aaa", basis, rows[support], **details)
 
 
 def polynomials(y: Tensor, count: int) -> Tensor:
@@ -188,3 +192,16 @@ def _barycentric(x: np.ndarray, nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
     hit = difference == 0
     phi = w / np.where(hit, 1, difference)
     return np.where(hit.any(axis=1, keepdims=True), hit, phi / phi.sum(axis=1, keepdims=True))
+
+
+def _own(x: Tensor, box: Box) -> np.ndarray:
+    """Return the variable in which results are rational, for x (B, 1) of the cube: on a logarithmic axis p over its
+    upper bound, else x itself; shape (B,)."""
+    x = x[:, 0].double().cpu().numpy()
+    return (box.lower.item() / box.upper.item()) ** ((1 - x) / 2) if "log" in box.scale else x
+
+
+def _paired(X: Tensor) -> bool:
+    """Whether the poles come in conjugate pairs, since X (N, m, n) is real or, to rounding, Hermitian."""
+    square = X.ndim == 3 and X.shape[1] == X.shape[2]
+    return not X.is_complex() or (square and bool((X - X.mH).norm() <= 1e3 * torch.finfo(X.dtype).eps * X.norm()))
