@@ -57,6 +57,8 @@ SPACING, DELAY = 30e3, 30
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # Symbols of a slot.
 SLOT = 14
+# The delay spread, in s, at which it may also be held over a resource block.
+SHORT = 30e-9
 # What a cell says where the times of a rival decide nothing.
 VARIED = "Not decided{}: the time of {} varied too much."
 # What the table says of the three possible verdicts of the quartiles.
@@ -566,6 +568,8 @@ def slot(found: dict[str, Numbers]) -> dict[str, str]:
         "slot_wins": str([verdict(ratio) for ratio in ratios].count(FASTER)),
         "slot_ratios": between(ratio[1] for ratio in ratios),
         "slot_lost": power(row["lost, still"] for row in rows),
+        "slot_blocks": str(max(row["both solves"] for row in rows)),
+        "slot_blocks_lost": power(row["lost, both"] for row in rows if math.isclose(row["spread"], SHORT)),
         "slot_held": between(1 / row["still"][1] for row in rows),
     }
 
