@@ -147,7 +147,9 @@ def test_a_rival_that_is_asked_for_a_tolerance_is_picked_without_a_number(found)
 
 def test_synthetic_families_have_rows_of_their_own(found):
     poles = row(found, "Inverses, 32 x 32, poles")
-    assert "splines err by 0." in poles.pick and re.search(r"\*\*AAA\*\* \(`nm.peers.aaa`; error at most \de-\d\d through", poles.pick)
+    assert "splines err by 0." in poles.pick and re.search(
+        r"\*\*AAA\*\* \(`nm.peers.aaa`; error at most \de-\d\d through", poles.pick
+    )
     assert "after the fit; " in poles.speed and poles.speed.endswith("times with it, in those passes")
     assert poles.pays.startswith("map ")
     assert "Chebyshev" in row(found, "Inverses, 64 x 64 to 512 x 512").pick
