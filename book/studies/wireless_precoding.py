@@ -51,10 +51,10 @@ RETURNED, FOLLOWED, PAIRS = "exact, as returned", "exact, followed", "exact, pai
 # Those that interpolate or hold bases of subspaces, whose columns are no singular vectors.
 SPANS = (LINEAR, GEODESIC, BASES)
 # Singular vectors without jumps.
-# Largest step of the map over that of exact pairs: about as large, and where all of a phase that pairs share between two
-# sides is on one of them.
-CLOSE, TWICE = 1.5, 2.1
 VECTORS = (FOLLOWED, PAIRS, MAP, SPLINE)
+# Largest step of the map over that of exact pairs: about as large, and where a phase that pairs share between two sides
+# is on one of them.
+CLOSE, TWICE = 1.5, 2.1
 
 
 def linear_rate(H: Tensor, V: Tensor, noise: float = NOISE) -> Tensor:
@@ -503,7 +503,9 @@ def steps_sentence(rows: Sequence[Row]) -> str:
 
     good, others = met(rows), [row for row in rows if not row["met"]]
     far = sum(row["step"][MAP] > CLOSE * row["step"][PAIRS] for row in good)
-    rest = f" On {far} of them the fit took a delay that all antennas share out of the channel: its phase comes back in "
+    rest = (
+        f" On {far} of them the fit took a delay that all antennas share out of the channel: its phase comes back in "
+    )
     rest = rest + "these vectors alone, where exact pairs share it between both sides." if far else ""
     rest += f" On the other {len(others)} it is up to {most(others)} times theirs." if others else ""
     return (
@@ -604,7 +606,7 @@ def check_channels(rows: Sequence[Row]) -> None:
         assert all(joint[way] < joint[HELD] for way in (SPLINE, LINEAR, GEODESIC, *good)), "less than holding"
         assert min(linear[way] for way in SPANS) > linear[HELD], "the order turns round"
         assert all(linear[way] < linear[HELD] for way in (SPLINE, *good)), "less than holding, equally many"
-        assert linear[SPLINE] <= max(linear[MAP], ROUNDING), "the spline is the better one, or as good, if told"
+        assert linear[SPLINE] <= linear[MAP] + ROUNDING, "the spline is the better one, or as good, if told"
         assert abs(linear[TURNED] - joint[LINEAR]) < 0.5 * joint[LINEAR] + ROUNDING, "turned, as with the joint one"
         assert min(step[way] for way in (RETURNED, HELD, GEODESIC)) > 0.9, "they jump"
         for way in (LINEAR, BASES):
