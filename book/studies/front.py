@@ -524,7 +524,7 @@ def few_fixed(found: dict[str, Numbers]) -> Decision:
     return Decision(
         f"[Solves, matrices that are a sum of few fixed ones, CPU]({CHAPTERS}your_own_matrices.ipynb)",
         f"finite elements, {unknowns} unknowns, resonances; {own['solves']} solves, projected {once['solves']}",
-        "**A reduced basis**, the fixed matrices projected once (`studies.own_matrices.projected`)",
+        "**A reduced basis**, the fixed matrices projected once",
         texts.told(
             "a value takes {} times as long as a dense solve, one of the map {}, a sparse solve {}",
             *(x["time"] for x in (once, own, sparse)),
