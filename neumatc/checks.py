@@ -380,6 +380,12 @@ def sure(mask: Tensor) -> bool:
     return not mask.is_cuda and bool(mask.all())
 
 
+def defined(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrices (B, m, n) with zeros in the place of those with NaN or Inf, and the mask (B,) of the others."""
+    good = finite(A.detach())
+    return (A if sure(good) else torch.where(good[:, None, None], A, 0)), good
+
+
 class _Short(reprlib.Repr):
     """A part of what `repr` gives, and of tensors and arrays, however deep, the shape and the dtype."""
 

@@ -175,9 +175,9 @@ class ParametricMatrix:
         Raises:
             ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
         """
-        return checks.like(p, defined(self.anything(self.box.points(p, extrapolate=extrapolate))))
+        return checks.like(p, checks.defined(self._anything(self.box.points(p, extrapolate=extrapolate))))
 
-    def anything(self, p: Tensor) -> Tensor:
+    def _anything(self, p: Tensor) -> Tensor:
         """Return A(p), shape (B, m, n), at parameters as `Box.points` gives them, whatever is in it.
 
         It is NaN where ``fn`` raises for one of at most 64 parameters, and as `evaluate` raises for more.
@@ -236,12 +236,6 @@ class ParametricMatrix:
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
         return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
-
-
-def defined(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Return matrices (B, m, n) with zeros in the place of those with NaN or Inf, and the mask (B,) of the others."""
-    good = checks.finite(A.detach())
-    return (A if checks.sure(good) else torch.where(good[:, None, None], A, 0)), good
 
 
 @checks.full_precision

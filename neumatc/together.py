@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neumatc import nodes
-from neumatc.families import defined
+from neumatc import checks, nodes
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
@@ -56,7 +55,9 @@ class Together(Task):
         """Return the matrices at p (B, d), problem by problem within each parameter, and where all are defined."""
         self.check()
         p = self.problem.family.box.points(p)  # all are of one box
-        A, good = defined(torch.stack([task.problem.family.anything(p) for task in self.tasks], dim=1).flatten(0, 1))
+        A, good = checks.defined(
+            torch.stack([task.problem.family._anything(p) for task in self.tasks], dim=1).flatten(0, 1)
+        )
         return A, good.view(len(p), -1).all(dim=1)
 
     def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
