@@ -73,11 +73,16 @@ def test_the_exact_methods_of_the_study_solve_what_the_operation_defines(name):
     assert len(task.loop(H)) == 24
 
 
+def walked(task, symbols):
+    """Return a short slot of a user who walks; the last of its blocks is half a one."""
+    channel = task.channel(100e-9, speed=slots.WALKING, symbols=symbols, subcarriers=30)
+    t, f = channel.times[:, 0], channel.frequencies[:, 0]
+    return slots.Slot(task, t, f, slots.on_grid(channel, t, f), 0.1)
+
+
 def test_what_is_held_is_the_exact_result_in_the_middle_of_every_block():
     task = slots.TASKS["LMMSE 64 x 8"]
-    channel = task.channel(100e-9, speed=slots.WALKING, symbols=2, subcarriers=30)  # the last block is half a one
-    t, f = channel.times[:, 0], channel.frequencies[:, 0]
-    own = slots.Slot(task, t, f, slots.on_grid(channel, t, f), 0.1)
+    own = walked(task, 2)
     own.fill_held()
     exact = nm.peers.torch_lmmse(own.H.flatten(0, 1), slots.NOISE).unflatten(0, own.H.shape[:2])
     for start, middle in ((0, 6), (12, 18), (24, 29)):
@@ -87,11 +92,9 @@ def test_what_is_held_is_the_exact_result_in_the_middle_of_every_block():
 
 def test_what_is_held_over_a_slot_is_the_exact_result_of_its_middle_symbol():
     task = slots.TASKS["SVD 16 x 64"]
-    channel = task.channel(100e-9, speed=slots.WALKING, symbols=5, subcarriers=30)
-    t, f = channel.times[:, 0], channel.frequencies[:, 0]
-    own = slots.Slot(task, t, f, slots.on_grid(channel, t, f), 0.1)
+    own = walked(task, 5)
     own.fill_still()
-    exact = task.memory(30, shape=channel.shape)
+    exact = task.memory(30, shape=own.H.shape[2:])
     task.exact(own.H[2], exact)
     for x, y in zip(own.out, exact):
         torch.testing.assert_close(x, y.expand_as(x), rtol=1e-3, atol=1e-4)
@@ -99,11 +102,9 @@ def test_what_is_held_over_a_slot_is_the_exact_result_of_its_middle_symbol():
 
 def test_what_is_held_over_both_is_the_exact_result_in_the_middle_of_a_block_and_the_slot():
     task = slots.TASKS["SVD 16 x 64"]
-    channel = task.channel(100e-9, speed=slots.WALKING, symbols=5, subcarriers=30)  # the last block is half a one
-    t, f = channel.times[:, 0], channel.frequencies[:, 0]
-    own = slots.Slot(task, t, f, slots.on_grid(channel, t, f), 0.1)
+    own = walked(task, 5)
     own.fill_both()
-    exact = task.memory(3, shape=channel.shape)
+    exact = task.memory(3, shape=own.H.shape[2:])
     task.exact(own.H[2, [6, 18, 29]], exact)
     for x, y in zip(own.out, exact):
         assert torch.equal(x, y[torch.arange(30) // slots.BLOCK].expand_as(x))
