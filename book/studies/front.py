@@ -29,6 +29,8 @@ from studies import (
     texts,
 )
 from studies import swings as ups_and_downs
+from studies.frequency_and_time import SHORT
+from studies.slots import SLOT
 from studies.texts import listed, times, two_digits
 from studies.texts import ratios_between as between
 
@@ -55,10 +57,6 @@ CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
-# Symbols of a slot.
-SLOT = 14
-# The delay spread, in s, at which it may also be held over a resource block.
-SHORT = 30e-9
 # What a cell says where the times of a rival decide nothing.
 VARIED = "Not decided{}: the time of {} varied too much."
 # What the table says of the three possible verdicts of the quartiles.
