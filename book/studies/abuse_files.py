@@ -10,9 +10,13 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
+import itertools
 import json
+import math
 import multiprocessing
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -25,8 +29,9 @@ import torch
 import neumatc as nm
 from neumatc import storage
 
-# The longest that a refusal may take, in seconds of this process, so that a busy machine does not count.
-PATIENCE = 1.0
+# The most calls that a load may take, of Python's functions and of C's, on any machine; and the longest that it may
+# take, in seconds of this process, where the whole is run.
+CALLS, PATIENCE = 300_000, 3.0
 # What a setting is changed to.
 ABSURD = (2**40, 10**400, -1, 0, 0.5, 1e308, "x" * 1000, "", None, True, [], {}, [0] * 10_000, [[[[[]]]]])
 
@@ -173,9 +178,10 @@ BYTES = (flipped, cut, longer, wiped, spliced)
 ABSURDITIES = (many_axes, many_maps, deep)
 
 
-def opened(path: Path, original: nm.Surrogate, harmless: Callable[[nm.Surrogate], bool]) -> str:
+def opened(path: Path, original: nm.Surrogate, harmless: Callable[[nm.Surrogate], bool], patience: float) -> str:
     """Return what becomes of a damaged file: ``"refused"``, ``"loaded"``, or what is wrong."""
-    start = time.process_time()
+    calls, start = itertools.count(), time.process_time()
+    sys.setprofile(lambda *_: next(calls))
     try:
         loaded = nm.load(path)
         outcome = "loaded" if harmless(loaded) else "loaded, but another"
@@ -183,7 +189,10 @@ def opened(path: Path, original: nm.Surrogate, harmless: Callable[[nm.Surrogate]
         outcome = "refused" if "`path`" in str(error) else f"unclear message: {error}"
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"[:100]
-    return outcome if time.process_time() - start < PATIENCE else f"slow: {outcome}"
+    finally:
+        sys.setprofile(None)
+    slow = next(calls) > CALLS or time.process_time() - start > patience
+    return f"slow: {outcome}" if slow else outcome
 
 
 def usable(surrogate: nm.Surrogate) -> bool:
@@ -194,8 +203,11 @@ def usable(surrogate: nm.Surrogate) -> bool:
     return all(len(x) == 1 for x in factors)
 
 
-def damaged(count: int, folder: Path, seed: int = 0) -> collections.Counter:
-    """Damage files and load them; returns how many were refused, how many loaded, and what else happened."""
+def damaged(count: int, folder: Path, seed: int = 0, patience: float = math.inf) -> collections.Counter:
+    """Damage files and load them; returns how many were refused, how many loaded, and what else happened.
+
+    A load is slow where it takes more than ``CALLS`` calls, or more than ``patience`` seconds of this process.
+    """
     draw, found, outcomes = random.Random(seed), originals(), collections.Counter()
     path = folder / "damaged.safetensors"
     files = []
@@ -209,11 +221,11 @@ def damaged(count: int, folder: Path, seed: int = 0) -> collections.Counter:
         if i % 3:
             kind = draw.choice(BYTES)
             path.write_bytes(kind(files[which], draw))
-            outcome = opened(path, found[which], lambda loaded, which=which: same(loaded, found[which]))
+            outcome = opened(path, found[which], lambda loaded, which=which: same(loaded, found[which]), patience)
         else:
             kind = draw.choice((setting, setting, setting, tensor, tensor, *ABSURDITIES))
             resigned(path, kind if kind in ABSURDITIES else kind(draw))
-            outcome = opened(path, found[which], usable)
+            outcome = opened(path, found[which], usable, patience)
         outcomes[outcome if outcome == "refused" else f"{kind.__name__}: {outcome}"] += 1
     return outcomes
 
@@ -295,10 +307,11 @@ def main(arguments: list[str] | None = None) -> int:
     counts, wrong = vars(parser.parse_args(arguments)), 0
     torch.set_num_threads(1)  # forked processes cannot use the threads of this one
     good = ("refused", "loaded", "whole", "left something behind", "read meanwhile", "saved")
-    for run in (damaged, kills, saves):
+    runs = {"damaged": functools.partial(damaged, patience=PATIENCE), "kills": kills, "saves": saves}
+    for name, run in runs.items():
         with tempfile.TemporaryDirectory() as folder:
-            outcomes = run(counts[run.__name__], Path(folder), counts["seed"])
-        print(f"{run.__name__}:")
+            outcomes = run(counts[name], Path(folder), counts["seed"])
+        print(f"{name}:")
         for outcome, number in sorted(outcomes.items()):
             bad = outcome.split(": ", 1)[-1] not in good and number > 0
             wrong += number * bad

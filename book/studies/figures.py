@@ -639,8 +639,14 @@ def speed_ups(
         rows: Problem, other method, and both ratios as quartile, median and quartile.
         xlabel: The label of the axis.
     """
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.27 * len(rows)))
-    _speeds(axes, [(f"{problem}: {method}", ratios) for problem, method, *ratios in rows])
+    lines = []
+    for i, (problem, method, *ratios) in enumerate(rows):
+        lines += [] if i and problem == rows[i - 1][0] else [(problem, [])]
+        lines.append((method, ratios))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.25 * len(lines)))
+    _speeds(axes, lines)
+    for label, (_, ratios) in zip(axes.get_yticklabels(), lines):
+        label.set_weight("normal" if ratios else "bold")
     axes.set(xlabel=xlabel)
     _speed_legend(figure, ["after the fit", "with the fit counted"], 2)
     return figure
