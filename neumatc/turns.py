@@ -35,6 +35,8 @@ _RELATED, _LEFT, _OFF = 0.5, 0.7, 1.0
 _LEAST, _CLEAR, _FAR, _NOISE = 8 * math.pi, 10.0, 8.0, 0.05
 # Points of a grid below which all of them are solved anyway, and the part of a slope by which common ones may differ.
 _FEW, _COMMON = 32, 0.2
+# What is left of a slope by rounding.
+_EQUAL = 1e-9
 # Numbers of a factor that a thread turns at a time.
 _PART = 2**20
 
@@ -85,7 +87,15 @@ def straightened(family: ParametricMatrix, operation: Operation) -> ParametricMa
             own = turns[m:, axis] if side == "columns" else turns[:m, axis]
             own[:count] = slopes
             A = _sided(_sided(A, side) * _unit(-x[:, :, None, None] * own).to(A), side)
+    if not operation.unique and sides == {"rows": m, "columns": n}:
+        # A phase that all of A shares may be told of either side: half of it on each is the smallest step of factors.
+        turns = _moved(turns, m, (turns[m:].mean(dim=0) - turns[:m].mean(dim=0)) / 2)
     return Straight(family, turns) if turns.any() else family
+
+
+def _moved(turns: Tensor, m: int, slopes: Tensor) -> Tensor:
+    """Return turns of the same A with slopes (d,) more on each of the m rows, and less on each column."""
+    return torch.cat([turns[:m] + slopes, turns[m:] - slopes])
 
 
 def _sided(A: Tensor, side: str) -> Tensor:
@@ -249,9 +259,19 @@ def turn_(
         list(map(work, parts)) if factor.is_cuda else threads.each(work, parts)
 
 
+def _alike(slopes: Tensor) -> Tensor:
+    """Return along which axes slopes (k, d) are the same up to rounding."""
+    return slopes.amax(dim=0) - slopes.amin(dim=0) <= _EQUAL * slopes.abs().amax(dim=0)
+
+
 def told(turns: Tensor, box: Box, m: int) -> str:
     """Say what was taken out of a family with m rows, in the units of its parameters."""
     said, width = [], (box.upper - box.lower).double().cpu()
+    # What all of A shares is said once, of the side whose slopes differ, or of the columns.
+    rows, columns = turns[:m], turns[m:]
+    shift = torch.where(_alike(columns) & ~_alike(rows), columns.mean(dim=0), -rows.mean(dim=0))
+    turns = _moved(turns, m, torch.where(rows.any(dim=0) & columns.any(dim=0), shift, 0))
+    turns = torch.where(turns.abs() > _EQUAL * turns.abs().amax(dim=0), turns, 0)
     for side, own in (("column", turns[m:].cpu()), ("row", turns[:m].cpu())):
         for slopes, name, unit, w in zip(own.T, box.names, box.units, width):
             if not slopes.any():
