@@ -15,7 +15,8 @@ from neumatc.snapshots import Snapshots
 
 # Nodes on an axis that resolve it for most tolerances; where so many more seem to be needed, the piece is halved.
 USUAL = 16
-# Nodes that are added at once, unless four times as many seem to be needed: decay gets faster as X is resolved.
+# Nodes that are added at once where solves are dear, twice as many if four times as many seem to be needed: decay gets
+# faster as X is resolved.
 STEP = 2
 # A coefficient that falls by less than this (natural logarithm) to the next does not decay.
 _LEAST_RATE = 0.1
@@ -37,9 +38,9 @@ class Outlook:
     wanted: np.ndarray
 
     @classmethod
-    def of(cls, piece: Piece, allowed: float) -> Outlook:
+    def of(cls, piece: Piece, allowed: float, step: int) -> Outlook:
         """Read off tails and wanted nodes from the decay along each axis, if tails may be of a size."""
-        return cls(*map(np.array, zip(*(_read(envelope, allowed) for envelope in piece.envelopes))))
+        return cls(*map(np.array, zip(*(_read(envelope, allowed, step) for envelope in piece.envelopes))))
 
     @property
     def tail(self) -> float:
@@ -103,7 +104,7 @@ def _along(snapshots: Snapshots, piece: Piece, axis: int) -> tuple[np.ndarray, n
     return piece.axes[axis][order], values, np.linalg.norm(np.diff(values, axis=0), axis=1)
 
 
-def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
+def _read(envelope: np.ndarray, allowed: float, step: int) -> tuple[float, float]:
     """Return the size of the first coefficient left out, and the nodes that the decay asks for (Inf: no decay)."""
     n = len(envelope)
     if n < 3:
@@ -120,4 +121,4 @@ def _read(envelope: np.ndarray, allowed: float) -> tuple[float, float]:
     further = math.log(tail / allowed) / rate if rate >= _LEAST_RATE else math.inf
     if further >= USUAL:
         return tail, math.inf
-    return tail, n + min(2 * STEP if further > 4 * STEP else STEP, math.ceil(further))
+    return tail, n + min(2 * step if further > 4 * step else step, math.ceil(further))

@@ -13,7 +13,7 @@ from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.piece import Piece
 from neumatc.snapshots import Snapshots
-from neumatc.steps import FAILS, Steps
+from neumatc.steps import FAILS, ROUND, Steps
 from neumatc.watch import UNFINISHED
 
 # Nodes per axis with which a fit begins, for one, two and more parameters.
@@ -28,9 +28,8 @@ _DEAR = 0.5
 # One over the part of the pieces that are refined at once when solves run short: smaller parts take more rounds, larger
 # ones waste solves where the residual is not the worst.
 _PART = 3
-# Points of a grid: it is solved as a whole where a map has come to this part of them, or where that takes fewer
-# operations than a round of refinement has in overhead.
-_SHARE, _ROUND = 0.7, 1e8
+# Part of the points of a grid from which on it is solved as a whole.
+_SHARE = 0.7
 
 
 class Refinement:
@@ -60,7 +59,7 @@ class Refinement:
 
     def run(self) -> list[FactorMap]:
         """Refine until nothing fails, and return the maps; none where many problems part."""
-        trial, active = poles.Trial(self.inspector), self._afforded(tree.leaves(self.root))
+        trial, active, still = poles.Trial(self.inspector), self._afforded(tree.leaves(self.root)), []
         while active and not self._dear(active):
             if self._whole(active):
                 return ending.table(self.inspector)
@@ -69,14 +68,17 @@ class Refinement:
                 return []
             if active and trial.due() and (maps := trial.maps()) is not None:
                 return maps
-            active = self._afforded(active) or self._afforded(self._failing_in_box())
-        return ending.pieces(self.root, self.steps.links, self.inspector, self._still())
+            active = self._afforded(active)
+            if not active and not (still := self._still()):
+                active = self._afforded(self._failing_in_box())
+        return ending.pieces(self.root, self.steps.links, self.inspector, still)
 
     def _still(self) -> list[int]:
-        """Return the axes along which X stays, to the tolerance, what it is in their middle.
+        """Return the axes along which X stays, to the tolerance, what it is in their middle; uniform parameters say so.
 
         Values on a grid are then computed once for all of the axis.
         """
+        tree.collapse(self.root)
         found = tree.leaves(self.root)
         if self.d == 1 or self.task.many > 1 or any(piece.trouble or not piece.envelopes for piece in found):
             return []
@@ -123,7 +125,7 @@ class Refinement:
         if grid is None or self.share < 1 or len(grid) > (self.task.budget or len(grid)):
             return False
         most = self.snapshots.solved + self.budget.missing(active) > _SHARE * len(grid)
-        return most or (len(grid) * problem.work <= _ROUND and not smoothed)
+        return most or (len(grid) * problem.work <= ROUND and not smoothed)
 
     def _round(self, active: list[Piece]) -> list[Piece]:
         """Solve at the nodes of the active pieces, keep what passes, and return what is to be refined further."""

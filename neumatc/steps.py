@@ -29,6 +29,8 @@ _MARGIN = 0.8
 _SURE = 3
 # Spacings of floating-point numbers in the least side of a piece.
 _LEAST_NUMBERS = 256
+# Operations that a round of refinement takes in overhead, at least.
+ROUND = 1e8
 # Why a piece ends where nothing is solved.
 FAILS = "exact solutions fail here"
 
@@ -45,6 +47,8 @@ class Steps:
     Attributes:
         goal: The residual that a piece may have at its fresh parameters.
         terms: Most nodes of a piece.
+        cheap: Whether all nodes that an axis of a piece may have are solved sooner than a round of refinement ends: on
+            a grid of several parameters, whose matrices cost nothing. They are taken at once then.
         links: Pieces between whose points of a grid nothing is known.
 
     What refines a piece returns the pieces that are to be solved at their nodes.
@@ -58,6 +62,9 @@ class Steps:
         self.terms = min(task.rank or self.terms, self.terms, _MOST_TERMS)
         self.smallest = max(smallest, _LEAST_NUMBERS * torch.finfo(task.problem.family.box.dtype).eps)
         self.links: list[Piece] = []
+        family, work = task.problem.family, task.many * task.problem.work
+        self.cheap = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
+        self.cheap = self.cheap and 2 * self.nodes * work <= ROUND
 
     def allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
@@ -65,7 +72,8 @@ class Steps:
 
     def outlook(self, piece: Piece) -> Outlook:
         """Return what the coefficients of a piece say; all nodes that an axis has leave nothing out."""
-        look, most = Outlook.of(piece, self.allowed(piece)), self._available(piece)
+        step, most = self.nodes if self.cheap else STEP, self._available(piece)
+        look = Outlook.of(piece, self.allowed(piece), step)
         return Outlook(np.where(piece.counts < most, look.tails, 0.0), np.minimum(look.wanted, most))
 
     def _available(self, piece: Piece) -> np.ndarray:
@@ -106,8 +114,7 @@ class Steps:
     def refined(self, piece: Piece, look: Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
         if self.d == 1 and look.wanted[0] > piece.counts[0] and (bend := self._turn(piece, 0)):
-            how = (0, [min(self.nodes, _TELLING)], bend)
-            return [quarter for half in self.halved(piece, *how) for quarter in self.halved(half, *how)]
+            return self._quartered(piece, 0, [min(self.nodes, _TELLING)], bend)
         counts, endless = np.array(piece.counts), np.isinf(look.wanted)
         need = np.where(endless, counts, np.maximum(look.wanted, 2))
         # The most nodes per axis that the terms of a piece allow beside what the other axes need.
@@ -131,13 +138,15 @@ class Steps:
         need = np.where(over | ~over.any(), wanted / piece.counts * (tails > 0), 0)
         axis = max(range(self.d), key=lambda i: (need[i], tails[i], sides[i]))
         piece.tail, start = float(tails.max()), np.minimum(np.maximum(2, wanted), piece.counts)
-        half = min(caps[axis], max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
+        half = min(caps[axis], np.inf if self.cheap else max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
         start[axis] = telling[axis] if np.isinf(wanted[axis]) else half
         start = start.astype(int)
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
         if self.d > 1:
-            return self.halved(piece, axis, start.tolist(), self._turn(piece, axis))
+            bend = self._turn(piece, axis)
+            far = self.cheap and bend and piece.counts[axis] >= _TELLING
+            return (self._quartered if far else self.halved)(piece, axis, start.tolist(), bend)
         jump = outlook.jump(self.snapshots, piece)
         return self._towards(jump, piece, start.tolist()) if jump else self.halved(piece, 0, start.tolist())
 
@@ -183,6 +192,10 @@ class Steps:
             return self.grown(piece, piece.counts)
         offered = self.snapshots.along(low, high) if self.d == 1 else piece.axes[axis]
         return piece.split(axis, cut, counts, offered, self.snapshots.rounded, bend)
+
+    def _quartered(self, piece: Piece, axis: int, counts: Sequence[int], bend: float) -> list[Piece]:
+        """Halve a piece along an axis on which X oscillates, and its halves."""
+        return [one for half in self.halved(piece, axis, counts, bend) for one in self.halved(half, axis, counts, bend)]
 
     def _towards(self, jump: tuple[float, float], piece: Piece, counts: list[int]) -> list[Piece]:
         """Halve a piece; where X seems to jump between two neighbouring nodes, on until a cut comes between them."""

@@ -11,7 +11,7 @@ import torch
 from conftest import assert_close, assert_raises, gaussian, tensors_of
 
 import neumatc as nm
-from neumatc import nodes, pieces
+from neumatc import nodes, pieces, refinement
 from neumatc.report import StopReason
 
 F64, C128 = torch.float64, torch.complex128
@@ -215,6 +215,21 @@ def test_rough_matrices_are_all_solved(axes):
     report = (surrogate := pieced(problem)).report
     assert report.met and report.exact_solves <= len(family.grid)
     assert problem.residual(family.grid, surrogate(family.grid)).max() <= 1e-4
+
+
+def test_cheap_solves_on_a_grid_are_taken_at_once(monkeypatch):
+    counts, axes = {}, [torch.linspace(0, 1, 14, dtype=F64), torch.linspace(0, 40, 3000, dtype=F64)]
+    own = refinement.Refinement._round
+    found = []
+    monkeypatch.setattr(refinement.Refinement, "_round", lambda self, active: found.append(1) or own(self, active))
+    problem = nm.Problem(nm.families.from_grid(axes, waves(*axes, speed=1.0)), nm.Inverse())
+    for name, budget in (("cheap", None), ("counted", 10_000)):
+        found.clear()
+        surrogate = pieced(problem, tol=1e-3, budget=budget)
+        assert surrogate.report.met
+        counts[name] = len(found), surrogate.report.exact_solves
+    assert counts["cheap"][0] < counts["counted"][0], "fewer rounds"
+    assert counts["counted"][1] < counts["cheap"][1] < 2000, "more solves, and few of the grid"
 
 
 @pytest.mark.parametrize("many", [1, 3])

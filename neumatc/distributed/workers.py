@@ -62,16 +62,12 @@ class Parcel:
 def delivered(client: Client, parcel: Parcel, home: str | None) -> Future:
     """Return the task by which every worker gets a parcel, again where one was lost, or the one at an address."""
     with _quiet():
-        return client.submit(_same, parcel, pure=False, **_at(home))
+        at = {} if home is None else {"workers": [home], "allow_other_workers": True}
+        return client.submit(_same, parcel, pure=False, **at)
 
 
 def _same(parcel: Parcel) -> Parcel:
     return parcel
-
-
-def _at(home: str | None) -> dict[str, object]:
-    """Return the options of Dask by which a task goes to the worker at an address, or to another if that is gone."""
-    return {} if home is None else {"workers": [home], "allow_other_workers": True}
 
 
 @contextmanager
@@ -210,22 +206,33 @@ def drive(
         Exception: What a task raises.
     """
     run, running, waiting = uuid.uuid4().hex, {}, as_completed(loop=client.loop, with_results=True, raise_errors=False)
-    left, last, ahead = iter(todo), -math.inf, 0
+    left, last, came, alive = iter(todo), -math.inf, time.monotonic(), {}
+
+    def submit(i: int, at: str | None) -> None:
+        future = _submitted(client, (f"{name}-{run}", i, at or ""), send(i), at)
+        running[future] = i, at
+        waiting.add(future)
+
     try:
         while True:
             with _lost(client):
                 if time.monotonic() - last > _NOTE:
-                    last, ahead = time.monotonic(), max(_FEWEST, _AHEAD * sum(client.nthreads().values()))
+                    last, alive = time.monotonic(), client.nthreads()
                     note()
-                for i in itertools.islice(left, ahead - len(running)):
-                    future = _submitted(client, (f"{name}-{run}", i), send(i), home(i))
-                    running[future] = i
-                    waiting.add(future)
+                    for future, (i, at) in list(running.items()):
+                        if at not in (None, *alive):
+                            client.cancel([future])
+                            del running[future]
+                            submit(i, None)
+                for i in itertools.islice(left, max(_FEWEST, _AHEAD * sum(alive.values())) - len(running)):
+                    submit(i, at if (at := home(i)) in alive else None)
             if not running:
                 return
-            for future, result in _done(waiting, client, timeout):
-                i = running.pop(future)
-                take(i, _checked(client, future, result, i))
+            for future, result in _done(waiting, client, came, timeout):
+                came = time.monotonic()
+                if future in running:  # and not one that was to wait for a worker that is gone
+                    i, _ = running.pop(future)
+                    take(i, _checked(client, future, result, i))
     finally:
         note()
         with contextlib.suppress(Exception):  # of a connection that is gone
@@ -233,9 +240,10 @@ def drive(
                 client.cancel(list(running))
 
 
-def _submitted(client: Client, key: tuple[str, int], task: tuple, home: str | None) -> Future:
+def _submitted(client: Client, key: tuple[str, int, str], task: tuple, home: str | None) -> Future:
     with _quiet():
-        return client.submit(task[0], *task[1:], key=key, pure=False, **_at(home))
+        # Of tasks that may go to others the idle ones take some, even where that worker is there (2026.8.0).
+        return client.submit(task[0], *task[1:], key=key, pure=False, workers=home and [home])
 
 
 @contextmanager
@@ -246,18 +254,19 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _done(waiting: as_completed, client: Client, timeout: float) -> list[tuple[Future, object]]:
-    """Return what has ended, after waiting for it; ConnectionError where nothing can come any more."""
-    since = time.monotonic()
+def _done(waiting: as_completed, client: Client, came: float, timeout: float) -> list[tuple[Future, object]]:
+    """Return what has ended, after waiting a little for it; ConnectionError where nothing can come any more."""
+    until = time.monotonic() + min(_NOTE, timeout)
     while not waiting.has_ready():
         with waiting.thread_condition:
             waiting.thread_condition.wait(_LOOK)
-        with _lost(client):
-            alive = client.status == "running"
-            if alive and time.monotonic() - since > timeout:
-                alive, since = bool(client.nthreads()), time.monotonic()
-        if not (alive or waiting.has_ready()):
+        if not (client.status == "running" or waiting.has_ready()):
             raise _gone(client)
+        if time.monotonic() > until:
+            with _lost(client):
+                if time.monotonic() - came > timeout and not client.nthreads():
+                    raise _gone(client)
+            return []
     return waiting.next_batch(block=False)
 
 
