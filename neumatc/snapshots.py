@@ -150,7 +150,7 @@ class Snapshots:
 def _grid(task: Task) -> np.ndarray | None:
     """Return the family's grid of one parameter, distinct points of the cube (N, 1), rising, if it has one."""
     family = task.problem.family
-    if family.grid is None or family.dimension > 1:
+    if family.dimension > 1 or family.grid is None:
         return None
     return np.unique(family.box.cube(family.grid).cpu().numpy(), axis=0)
 
