@@ -30,7 +30,8 @@ def record():
                 own |= {"again": FAST, "solves again": 60}
                 own |= {"still": SLOW, "lost, still": 1e-4, "still solves": 3276, "holds time": spread < 1e-7}
                 own |= {"both": SLOW, "lost, both": spread * 5e3, "both solves": 273}
-                own |= {"still beside held": FAST, "both beside still": FAST}
+                own |= {"linear": SLOW, "lost, linear": spread * 4e3, "linear solves": 274}
+                own |= {f"{a} beside {b}": FAST for a, b in (("still", "held"), ("both", "still"), ("linear", "still"))}
                 name = f"{task}, {1e9 * spread:g} ns, {'omni' if omni else 'directional'}"
                 numbers["slot"].append(fitted(name, task=task, spread=spread, omni=omni, **own))
     for spread in slots.SPREADS[:3]:
@@ -122,7 +123,7 @@ def test_what_to_hold_follows_from_the_rows(record):
     rows[0]["lost, both"] = 2e-4  # the omnidirectional users of this task still lose too much
     assert "or more, at every delay spread" in study.to_hold(record)
     rows[2]["lost, both"] = 2e-4
-    assert "at 30 ns for LMMSE 64 x 8. There it is enough" in study.to_hold(record)
+    assert "at 30 ns for LMMSE 64 x 8, with directional users and" in study.to_hold(record)
 
 
 def test_the_peers_of_a_frame_are_told_or_their_lack(record):

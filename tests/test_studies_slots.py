@@ -110,6 +110,26 @@ def test_what_is_held_over_both_is_the_exact_result_in_the_middle_of_a_block_and
         assert torch.equal(x, y[torch.arange(30) // slots.BLOCK].expand_as(x))
 
 
+@pytest.mark.parametrize("name", ["SVD 16 x 64", "LMMSE 64 x 8"])
+def test_what_is_linear_in_frequency_passes_through_exact_results(name):
+    task = slots.TASKS[name]
+    own = walked(task, 5)
+    own.fill_linear()
+    found = [x[2].clone() for x in own.out]
+    assert all(torch.equal(x, x[2:3].expand_as(x)) for x in own.out)
+    exact = task.memory(4, shape=own.H.shape[2:])
+    task.exact(own.H[2, [0, 12, 24, 29]], exact)
+    ends = [x[[0, 12, 24, 29]] for x in found]
+    assert task.operation.error(ends, exact).max() < 1e-3
+    for x in found:
+        for low, high in ((0, 12), (12, 24), (24, 29)):
+            torch.testing.assert_close(x[low + 1], torch.lerp(x[low], x[high], 1 / (high - low)))
+    if "SVD" in name:
+        U, _, Vh = ends
+        common = (U[1:].conj() * U[:-1]).sum(dim=-2) + (Vh[1:] * Vh[:-1].conj()).sum(dim=-1)
+        assert common.imag.abs().max() < 1e-3 and common.real.min() > 0
+
+
 def test_triplets_that_are_linear_in_time_have_their_phases_aligned():
     task = slots.TASKS["SVD 16 x 64"]
     channel = task.channel(30e-9, speed=slots.DRIVING, symbols=15, subcarriers=TONES)

@@ -43,7 +43,7 @@ def ways_of(band, everything):
 
 def linear_steps(error):
     """Linear interpolation on the ladder, its error at the step of one solve in 48 tones and at finer ones."""
-    solves = {rung: -(-3276 // rung) for rung in study.RUNGS}
+    solves = {rung: -(-3276 // rung) for rung in (*study.RUNGS, *study.FINER)}
     return {study.stepped(study.LINEAR, rung): way(0.5 if rung > 48 else error, n) for rung, n in solves.items()}
 
 
@@ -68,7 +68,7 @@ def record():
         falls = [0.9, 0.4, 0.5, 0.6, 0.7] if peer == study.DFT else [base / 3**k for k in range(5)]
         steps |= {name: way(error) for name, error in zip(study.ways_up(found, peer), falls)}
     over = dict.fromkeys((*steps, study.CHOLESKY, study.SIONNA), EVEN)
-    over |= {name: [0.1, 0.2, 0.3] for name in study.ways_up(found, study.LINEAR)}
+    over |= {name: [0.1, 0.2, 0.3] for name in study.tried(found)}
     beside = {name: SLOW if name.startswith((study.CUBIC, study.HELD)) else FAST for name in over}
     numbers["ladder"] = {task: copy.deepcopy(steps) for task in study.TASKS}
     numbers["ladder_times"] = {
@@ -151,7 +151,7 @@ def test_the_chapter_at_a_small_size_has_all_that_it_shows():
     record = Record("wireless_inversion", profile="smoke", device="cpu", seed=0)
     study.lines(record, (study.SHORT, study.ALL), subcarriers=48, rungs=(12,))
     study.ladder(record, subcarriers=48, tols=(0.1,), rungs=(12,))
-    assert all(list(row["steps"]) == study.ways_up(record, study.LINEAR) for row in record.numbers["bands"])
+    assert all(list(row["steps"]) == study.tried(record) for row in record.numbers["bands"])
     study.line_times(record, subcarriers=48, rounds=1)
     study.ladder_times(record, subcarriers=48, rounds=1)
     record.numbers = plain(record.numbers, "numbers")
@@ -293,9 +293,17 @@ def test_the_fewest_filters_that_are_enough_follow_from_the_record(record):
     )
 
 
-@pytest.mark.parametrize(("at", "error"), [(2, 0.5), (3, 1e-2), (7, 1e-2)])
-def test_linear_interpolation_that_is_enough_elsewhere_stops_the_page(record, at, error):
-    record.numbers["bands"][at]["steps"] = linear_steps(error)
+def test_what_is_left_to_exact_filters_follows_from_the_record(record):
+    left = [f"{n} streams ({users}, 1,000 ns)" for n in ("eight", "32") for users in ("directional", "omni")]
+    assert study.left_sentence(record).startswith(f"That leaves {', '.join(left[:3])} and {left[3]}: there take")
+    for row in record.numbers["bands"]:
+        row["steps"] = linear_steps(1e-2)
+    assert study.left_sentence(record) == "It is, in less time than batched Cholesky, on every band."
+
+
+@pytest.mark.parametrize("at", [2, 6])
+def test_linear_interpolation_that_is_not_enough_stops_the_page(record, at):
+    record.numbers["bands"][at]["steps"] = linear_steps(0.5)
     with pytest.raises(AssertionError, match="few streams: linear"):
         study.check(record)
 

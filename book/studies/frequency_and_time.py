@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from studies import figures, slots
 from studies.measurements import tally
 from studies.provenance import Record, Table, glue, load, study_of
-from studies.texts import UNTIMED, at_least, judged, listed, matrices, spread, times, told
+from studies.texts import UNTIMED, at_least, capital, judged, listed, matrices, spread, times, told
 
 Row = dict
 SHORT, LONG = 30e-9, 300e-9
@@ -20,6 +20,7 @@ HELD = {
     "held": ("one for each block and symbol", "s:"),
     "still": ("one for each tone and slot", "^--"),
     "both": ("one for each block and slot", "D-."),
+    "linear": ("one for each block and slot, linear between", "v-"),
 }
 COLOURS = dict(zip(slots.TASKS, (figures.BLUE, figures.ORANGE, figures.GREEN)))
 # Ticks of how many times as fast one is as another.
@@ -121,7 +122,7 @@ def rate_figure(record: Record) -> Figure:
         figures.ticks_at(axes, x)
     panels[-1].set_xlabel("delay spread (ns)")
     lines, names = panels[0].get_legend_handles_labels()
-    marks = [plt.Line2D([], [], color=figures.GREY, ls="", marker=mark, ms=4.5) for mark in "os^D"]
+    marks = [plt.Line2D([], [], color=figures.GREY, ls="", marker=mark, ms=4.5) for mark in "os^Dv"]
     names += ["map", *(name for name, _ in HELD.values())]
     figure.legend([*lines, *marks], names, loc="outside lower center", ncols=2, fontsize=9)
     return figure
@@ -231,7 +232,10 @@ def lines(record: Record) -> Iterator[tuple[str, object]]:
     yield "ft-slots", len(rows)
     yield "ft-holding", sum(row["holds time"] for row in rows)
     yield "ft-tally", counted([row[exact_of(row)] for row in rows])
-    for key in ("still", "both"):
+    yield "ft-linear-solves", rows[0]["linear solves"]
+    yield "ft-linear-short", at_least(max(row["lost, linear"] for row in rows if math.isclose(row["spread"], SHORT)), 1)
+    yield "ft-linear-most", share(max(row["lost, linear"] for row in rows))
+    for key in ("still", "both", "linear"):
         yield f"ft-{key}-tally", counted([row[key] for row in rows])
     yield from frame_lines(record)
     yield from other_lines(record)
@@ -250,21 +254,27 @@ def to_hold(record: Record) -> str:
         f"One result for each tone and slot loses less than one for each block and symbol in {less} of {len(rows)} "
         f"slots. Beside it, it is {counted([row['still beside held'] for row in rows])}."
     )
-    where, enough = {}, []
+    return " ".join([first, *(enough(rows, key) for key in ("both", "linear"))])
+
+
+def enough(rows: Sequence[Row], key: str) -> str:
+    """Return in which slots few held results lose less than a thousandth of the rate, and how fast they are."""
+    where, good = {}, []
     for value in slots.SPREADS:
         for task in slots.TASKS:
             own = [row for row in rows if row["task"] == task and math.isclose(row["spread"], value)]
-            if max(row["lost, both"] for row in own) < RATE:
+            if max(row[f"lost, {key}"] for row in own) < RATE:
                 where.setdefault(f"{1e9 * value:g} ns", []).append(task)
-                enough += own
-    solves = f"One for each block and slot, {rows[0]['both solves']:,} solves,"
-    if not enough:
-        return f"{first} {solves} loses a thousandth of the rate, or more, at every delay spread."
+                good += own
+    name = f"{capital(HELD[key][0])}, {rows[0][f'{key} solves']:,} solves,"
+    if not good:
+        return f"{name} loses a thousandth of the rate, or more, at every delay spread."
     tasks = {at: "every task" if len(own) == len(slots.TASKS) else listed(own) for at, own in where.items()}
     names = "; ".join(f"at {at} for {own}" for at, own in tasks.items())
     return (
-        f"{first} {solves} loses less than a thousandth of the rate {names}. There it is enough. Beside one "
-        f"for each tone and slot it is, there, {counted([row['both beside still'] for row in enough])}."
+        f"{name} loses less than a thousandth of the rate {names}, with directional users and with omnidirectional "
+        f"ones. There it is enough. Beside one for each tone and slot it is, there, "
+        f"{counted([row[f'{key} beside still'] for row in good])}."
     )
 
 
@@ -362,6 +372,8 @@ def check(record: Record) -> None:
     assert all(row["met"] for row in record.numbers["slot"]), "every tolerance is met"
     assert all(row["lost"] < RATE and row["lost, held"] < RATE for row in short), "at 30 ns both keep the rate"
     assert all(row["lost, both"] < RATE for row in short), "at 30 ns one for each block and slot is enough"
+    nearer = [row["lost, linear"] < row["lost, both"] for row in record.numbers["slot"]]
+    assert all(nearer), "linear between blocks is better than held over them"
     more = [row["lost, still"] < row["lost, held"] for row in record.numbers["slot"]]
     assert sum(more) > len(more) / 2, "over the slot is held, not over a block"
     long = [row for row in record.numbers["slot"] if row["spread"] > LONG / 2 and "LMMSE" in row["task"]]

@@ -210,6 +210,16 @@ def power(values: Iterable[float]) -> str:
     return f"{max(values):.0e}"
 
 
+def most(values: Iterable[float]) -> str:
+    """Return the largest value as it stands after *at most*, so that this stays true.
+
+    Example:
+        >>> most([2.7e-4, 4.1e-4])
+        '5e-04'
+    """
+    return f"{texts.at_least(max(values), 1):.0e}"
+
+
 # Problems of the study of speed
 
 
@@ -307,14 +317,15 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
             for name in (MAP, *SPLINES)
             if (own := named(every, [name]))
         )
-        pick, speed, error = f"**{capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
+        pick, speed, error = f"**{texts.capital(exact)}**", "; ".join(over), f"rounding (tolerance {tolerances(rows)})"
+        names = []
     else:
         even = not all(isinstance(pick, Way) for pick in picks)
         good = [way.name for ways in every for way in ways if verdict(way.counted) != SLOWER]
         good = good if even else [pick.name for pick in picks]
         names = sorted(set(good), key=(MAP, *PEERS.values()).index)
         best = named(every, names)
-        pick = capital(" or ".join(names))
+        pick = texts.capital(" or ".join(names))
         if not set(names) & set(ASKED):
             pick = f"**{pick}** through {whole(way.solves for way in best)} exact results" + f" or **{exact}**" * even
         else:
@@ -324,6 +335,9 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
     pays = [f"map {counts(x.pays for x in maps)}"]
     if texts.without_nan(x.pays for x in splines):
         pays.append(f"spline {counts(x.pays for x in splines)}")
+    for name in names:
+        if name not in (MAP, *SPLINES):
+            pays.append(f"{name.replace(' interpolation', '')} {counts(x.pays for x in named(every, [name]))}")
     doubts = list(doubtful(rows, every))
     if doubts:
         pick = " ".join([*(doubt for doubt, _ in doubts), f"Of what was timed steadily: {pick}"])
@@ -346,11 +360,6 @@ def doubtful(rows: Sequence[Numbers], every: Sequence[Sequence[Way]]) -> Iterato
 def named(every: Sequence[Sequence[Way]], names: Sequence[str]) -> list[Way]:
     """Return the ways of all problems that have one of the names."""
     return [way for ways in every for way in ways if way.name in names]
-
-
-def capital(text: str) -> str:
-    """Return a text with its first letter as a capital."""
-    return text[0].upper() + text[1:]
 
 
 def against(exact: str, picked: Sequence[Way], others: Sequence[Way]) -> str:
@@ -497,7 +506,7 @@ def short_passes(rows: Sequence[Numbers]) -> str:
 
 def rational(found: dict[str, Numbers]) -> str:
     """Return in words what does as well as the map near poles, from as many exact results, and what does not."""
-    aaa, basis = (power(near_poles(found, name)) for name in ("aaa", "reduced basis"))
+    aaa, basis = (most(near_poles(found, name)) for name in ("aaa", "reduced basis"))
     return (
         f", **AAA** (`nm.peers.aaa`; error at most {aaa} through at most as many exact results) or a **reduced basis** "
         f"({basis}), neither timed; splines err by {between(poles(found))}"
@@ -565,9 +574,9 @@ def slot(found: dict[str, Numbers]) -> dict[str, str]:
         "slot_problems": str(len(rows)),
         "slot_wins": str([verdict(ratio) for ratio in ratios].count(FASTER)),
         "slot_ratios": between(ratio[1] for ratio in ratios),
-        "slot_lost": power(row["lost, still"] for row in rows),
+        "slot_lost": most(row["lost, still"] for row in rows),
         "slot_blocks": str(max(row["both solves"] for row in rows)),
-        "slot_blocks_lost": power(row["lost, both"] for row in rows if math.isclose(row["spread"], SHORT)),
+        "slot_blocks_lost": most(row["lost, both"] for row in rows if math.isclose(row["spread"], SHORT)),
         "slot_held": between(1 / row["still"][1] for row in rows),
     }
 
@@ -756,8 +765,8 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "search_day": found["days"]["training_search"],
         "first": first(found),
         "tolerant": tolerant(found),
-        "aaa": power(near_poles(found, "aaa")),
-        "basis_at_poles": power(near_poles(found, "reduced basis")),
+        "aaa": most(near_poles(found, "aaa")),
+        "basis_at_poles": most(near_poles(found, "reduced basis")),
         "bands": bands(found),
         "precoders": precoders(found),
         "spline_after": between(
@@ -769,6 +778,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "pole_splines": between(poles(found)),
         "short_passes": whole(x["count"] for part in ("difficulty", "size") for x in found["synthetic_timings"][part]),
         "spline_pays": counts(own.pays for row in rows if (own := spline(row))),
+        "chebyshev_pays": counts(own.pays for row in rows for own in peers(row) if own.name == PEERS["Chebyshev"]),
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
@@ -778,7 +788,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "gpu_fastest": gpu_fastest(found),
         "gpu_spread": " Those of the GPU were not recorded." * unrecorded,
         "gpu_name": found["machines"]["beyond_the_inverse"]["gpu"],
-        "rounding": power(_exact_errors(found)),
+        "rounding": most(_exact_errors(found)),
         "cores": str(found["machines"]["speed"]["cores"]),
         "loop": between(loops),
         "many": times(found["speed"]["many"][0]["separate fits over fit_many"][1]),
@@ -812,33 +822,45 @@ def splines(found: dict[str, Numbers]) -> str:
 
 
 def first(found: dict[str, Numbers]) -> str:
-    """Return what to try first with one parameter: the faster spline by the tolerance, where it beats exact methods.
+    """Return what to try first with one parameter: what interpolates fastest, where it beats exact methods.
 
     Example:
-        >>> def row(tol, **ways):
+        >>> def row(tol, name="inverse", **ways):
         ...     way = {"error": 0.0, "solves": 9, "a: pays": [1, 1, 1]}
-        ...     own = {name: way | {"a: with the fit": [x] * 3} for name, x in ways.items()}
-        ...     return {"tol": tol, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": own}
+        ...     own = {key.replace("_", " "): way | {"a: with the fit": [x] * 3} for key, x in ways.items()}
+        ...     row = {"tol": tol, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": own}
+        ...     return row | {"name": name}
         >>> def told(*rows):
         ...     return first({"speed": {"svd": [], "lmmse": [], "inverse": rows}})
-        >>> fine, coarse = row(1e-4, **{"cubic spline": 2}), row(1e-2, **{"cubic spline": 2, "linear spline": 3})
+        >>> fine, coarse = row(1e-4, Chebyshev=3, cubic_spline=2), row(1e-2, cubic_spline=2, linear_spline=3)
         >>> told(fine)
-        'a cubic spline'
+        'Chebyshev interpolation'
         >>> told(fine, coarse)
-        'linear interpolation for a tolerance of 0.01, a cubic spline for a finer one'
-        >>> told(fine, coarse, row(1e-2, **{"cubic spline": 0.5})) == told(fine, coarse)
-        True
-        >>> told(coarse), told(fine, coarse, row(1e-2, **{"cubic spline": 2}))
-        ('linear interpolation', 'a cubic spline or linear interpolation (the table says which)')
+        'linear interpolation for a tolerance of 0.01, Chebyshev interpolation for a finer one'
+        >>> told(coarse, row(1e-3, "SVD", aligned_spline=5))
+        'linear interpolation, for singular vectors a cubic spline through aligned ones'
+        >>> told(coarse, fine, row(1e-2, Chebyshev=5), row(1e-3, Chebyshev=0.5))
+        'Chebyshev interpolation or linear interpolation (the table says which)'
     """
-    good = [(row["tol"], way) for row in timed(found) if (way := spline(row)) and verdict(way.counted) == FASTER]
-    tols = {name: {tol for tol, way in good if way.name == name} for name in SPLINES}
-    if not all(tols.values()):
-        return LINEAR if tols[LINEAR] else SPLINE
-    least = min(tols[LINEAR])
-    if max(tols[SPLINE]) < least:
-        return f"{LINEAR} for a tolerance of {least:g}, {SPLINE} for a finer one"
-    return f"{SPLINE} or {LINEAR} (the table says which)"
+    vectors = [row for row in timed(found) if row["name"].startswith("SVD")]
+    others = [row for row in timed(found) if row not in vectors]
+    told = [_quickest(others)] + [
+        f"for singular vectors {own} through aligned ones" for own in [_quickest(vectors)] if own
+    ]
+    return ", ".join(filter(None, told)) or "exact solves"
+
+
+def _quickest(rows: Sequence[Numbers]) -> str:
+    """Return what interpolates fastest, by the tolerance; nothing where exact methods are faster."""
+    names: dict[float, set[str]] = {}
+    for row in rows:
+        if isinstance(pick := chosen(peers(row)), Way):
+            names.setdefault(row["tol"], set()).add(pick.name)
+    every = sorted(set().union(*names.values()))
+    if len(names) == len(every) == 2 and all(len(own) == 1 for own in names.values()):
+        (coarse,), (fine,) = (names[tol] for tol in sorted(names, reverse=True))
+        return f"{coarse} for a tolerance of {max(names):g}, {fine} for a finer one"
+    return " or ".join(every) + " (the table says which)" * (len(every) > 1)
 
 
 def tolerant(found: dict[str, Numbers]) -> str:
@@ -877,7 +899,7 @@ def precoders(found: dict[str, Numbers]) -> str:
         return "was not timed here"
     ratios = between(x["faster"]["Gram matrix"]["aligned 48"][1] for x in by_channel.values())
     lost = {
-        spread: power(
+        spread: most(
             max(x[key]["aligned 48"] for key in ("losses", "streams"))
             for name, x in by_channel.items()
             if name[1:] == spread

@@ -162,6 +162,17 @@ def align(near: Sequence[Tensor], far: Sequence[Tensor]) -> None:
     rows *= turn.conj()[..., None]
 
 
+def align_all(ends: Sequence[Tensor]) -> None:
+    """Turn the phases of triplets (N, ...) to those of the one before, from the first to the last; see `align`."""
+    if len(ends) == 1:
+        return
+    U, _, Vh = ends
+    common = (U[1:].conj() * U[:-1]).sum(dim=-2) + (Vh[1:] * Vh[:-1].conj()).sum(dim=-1)
+    turn = torch.where(common == 0, 1, common.sgn()).cumprod(dim=0)
+    U[1:] *= turn[:, None, :]
+    Vh[1:] *= turn.conj()[..., None]
+
+
 def real(x: Tensor) -> Tensor:
     """Return a view of x as real numbers."""
     return torch.view_as_real(x) if x.is_complex() else x
@@ -182,6 +193,9 @@ class Slot:
         middles = torch.arange(0, len(self.f), BLOCK) + BLOCK // 2
         self.middle = self.H[:, middles.clamp_max(len(self.f) - 1)].flatten(0, 1).contiguous()
         self.held = self.task.memory(len(self.H), len(middles), shape=self.H.shape[2:])
+        self.places = torch.cat([torch.arange(0, len(self.f) - 1, BLOCK), torch.tensor([len(self.f) - 1])])
+        self.first = self.H[len(self.H) // 2, self.places].contiguous()
+        self.ends = self.task.memory(len(self.places), shape=self.H.shape[2:])
 
     def fit(self, start: nm.Surrogate | None = None) -> nm.Surrogate:
         """Fit one map from the channel on the grid, perhaps from the pieces of the slot before."""
@@ -211,6 +225,27 @@ class Slot:
         own = slice(at, at + 1)
         self.task.exact(self.middle.unflatten(0, (len(self.H), -1))[at], [x[at] for x in self.held])
         spread_out([x[own] for x in self.held], [x[own] for x in self.out])
+        repeat(self.out, at)
+
+    def fill_linear(self) -> None:
+        """Solve for the first tone of every block of the middle symbol, and the last of all; linear between, and held.
+
+        Triplets have their phases aligned first.
+        """
+        at, lengths = len(self.H) // 2, self.places.diff()
+        self.task.exact(self.first, self.ends)
+        align_all(self.ends)
+
+        def fill(tone: int) -> None:
+            for x, y in zip(self.ends, self.out):
+                place = real(y[at, tone:-1:BLOCK])
+                weight = (tone / lengths[: len(place)]).to(place.dtype).view(-1, *[1] * (place.ndim - 1))
+                near, far = (real(end)[: len(place)] for end in (x[:-1], x[1:]))
+                torch.lerp(near, far, weight, out=place)
+
+        threads.each(fill, range(BLOCK))
+        for x, y in zip(self.ends, self.out):
+            y[at, -1] = x[-1]
         repeat(self.out, at)
 
     def solve(self, symbols: int) -> None:
@@ -248,7 +283,8 @@ def slot(
 ) -> Row:
     """Time a fit and its evaluation over a slot beside exact methods, and beside what is held.
 
-    That is one solve for each block and symbol, one for each tone and the slot, or one for each block and the slot.
+    That is one solve for each block and symbol, one for each tone and the slot, or one for each block and the slot,
+    written to the block or linear from block to block.
     The channel has two slots: the second is timed, by itself and from the pieces of the first, where time counts from
     the first symbol of each.
     """
@@ -256,7 +292,7 @@ def slot(
     before, own = (Slot(task, t, f, on_grid(channel, own, f), tol) for own in channel.times[:, 0].split(SLOT))
     start = before.fit()
     del before
-    held = {"held": own.fill_held, "still": own.fill_still, "both": own.fill_both}
+    held = {"held": own.fill_held, "still": own.fill_still, "both": own.fill_both, "linear": own.fill_linear}
     lost, *others = own.lost(lambda: found.append(own.mapped()), *held.values())
     exact = "Cholesky" if task.receives else "Gram"
     candidates = {"map": own.mapped, exact: lambda: own.solve(timed)} | held
@@ -267,12 +303,14 @@ def slot(
     row = counts(name, found[0], len(t) * len(f)) | {"conditions": timings.conditions}
     row |= {"lost": lost} | {f"lost, {key}": share for key, share in zip(held, others)}
     row |= {"held solves": len(own.middle), "still solves": len(f), "both solves": len(own.middle) // len(t)}
+    row["linear solves"] = len(own.places)
     row["solves again"] = found[-1].report.exact_solves
     row["holds time"] = all(len(piece.nodes[0]) == 1 for piece in found[0].pieces)
     for key in candidates.keys() - {"map", "again"}:
         row[key] = timings.ratio(key, "map").times(1 if key in held else len(t) / timed)
     # How many times as fast one is as the other.
-    row |= {"still beside held": timings.ratio("held", "still"), "both beside still": timings.ratio("still", "both")}
+    row |= {"still beside held": timings.ratio("held", "still")}
+    row |= {f"{key} beside still": timings.ratio("still", key) for key in ("both", "linear")}
     row["again"] = timings.ratio(exact, "again").times(len(t) / timed)
     return row
 

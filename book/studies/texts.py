@@ -241,6 +241,11 @@ def judged(sentence: str, ratios: Mapping[str, Sequence[float]]) -> str:
     return UNTOLD if found == UNTIMED else sentence.format(found)
 
 
+def capital(text: str) -> str:
+    """Return a text with its first letter as a capital."""
+    return text[0].upper() + text[1:]
+
+
 def listed(words: Sequence[str]) -> str:
     """Return words as a list in a sentence.
 
