@@ -276,6 +276,11 @@ def test_a_sum_of_few_fixed_matrices_has_a_row_of_its_own(found):
     decision = front.few_fixed({"your_own_matrices_timings": {"membrane": own}})
     assert decision.pick.startswith("**A reduced basis**") and "171 unknowns" in decision.changes
     assert decision.pays.startswith("projected 29, beside sparse solves 140; map 29")
+    assert "modes" not in decision.pick, "a record from before they were summed"
+    own["ways"] = ways | {front.MODES: way | {"solves": 0, "error": 2e-13}}
+    said = front.few_fixed({"your_own_matrices_timings": {"membrane": own}}).pick
+    added = "; with proportional damping, as here, the modes of stiffness and mass, which are exact"
+    assert said == decision.pick + added
     assert row(found, "Solves, matrices that are a sum")
 
 

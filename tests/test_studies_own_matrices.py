@@ -1,5 +1,6 @@
 """The chapter *Your own matrices*: files as other programs write them, models against formulas, and ten lines each."""
 
+import math
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import skrf
 import torch
 
 import neumatc as nm
-from studies import benchmark, figures, last_good, own_matrices, provenance, runs
+from studies import benchmark, figures, front, last_good, own_matrices, provenance, runs, texts
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "your_own_matrices.ipynb"
 STARTS = 6
@@ -143,13 +144,120 @@ def test_where_times_are_refused_the_last_good_ones_are_shown(tmp_path, monkeypa
     assert good.rows == refused.rows and good.rows[0][3] == "0.5"
 
 
-def test_what_is_projected_once_gives_the_solution():
-    K, C, M = matrices = own_matrices.membrane(4)
+def vibrating(matrices):
+    """The deflection under a uniform load, and that load."""
+    K, C, M = matrices
     load = np.ones((K.shape[0], 1))
     stiffness = nm.ParametricMatrix(lambda w: K + 1j * w * C - w**2 * M, 2.0, 12.0, batched=False)
-    problem = nm.Problem(nm.families.beside(stiffness, load), nm.Solve())
+    return nm.Problem(nm.families.beside(stiffness, load), nm.Solve()), load
+
+
+def test_what_is_projected_once_gives_the_solution():
+    matrices = own_matrices.membrane(4)
+    problem, load = vibrating(matrices)
     solve = own_matrices.projected(problem, 12, matrices, load)
     p = torch.linspace(2, 12, 40, dtype=torch.float64)[:, None]
     assert solve.exact_solves == 12
     # Seven modes of 21 unknowns lie in the range of frequencies; the others are nearly static there.
     assert problem.error(p, solve(p)).max() < 1e-3
+
+
+def test_modes_are_exact_with_proportional_damping_and_refused_with_other():
+    K, C, M = matrices = own_matrices.membrane(4)
+    problem, load = vibrating(matrices)
+    solve = own_matrices.modes(matrices, load)
+    p = torch.linspace(2, 12, 40, dtype=torch.float64)[:, None]
+    assert solve.exact_solves == 0 and solve.seconds > 0
+    assert problem.error(p, solve(p)).max() < 1e-12
+    C = C.tolil()
+    C[0, 0] += 0.1  # a damper at one place
+    with pytest.raises(ValueError, match="does not couple the modes"):
+        own_matrices.modes((K, C.tocsr(), M), load)
+    other, load = vibrating((K, C.tocsr(), M))
+    projected = own_matrices.projected(other, 12, (K, C.tocsr(), M), load)
+    assert other.error(p, solve(p)).max() > other.error(p, projected(p)).max()
+    assert own_matrices.MODES == front.MODES
+
+
+WAYS = {
+    "numpy": ("Chebyshev interpolation",),
+    "matlab": ("Chebyshev interpolation", "cubic spline"),
+    "touchstone": ("vector fitting, then solving",),
+    "bands": (),
+    "membrane": ("reduced basis", "reduced basis, projected once", "AAA", own_matrices.MODES, "sparse solves"),
+    "kernel": ("cubic spline",),
+}
+
+
+def compared(ratio, refused=""):
+    """Numbers of a record whose ways have the same times, and a spline whose error is above the tolerance."""
+    date = "2026-11-30T00:00:00+00:00"
+    conditions = {"refused": refused, "date": date, "rounds": 5, "threads": 2, "processor": "AMD"}
+    conditions |= {"load_before": 0.1, "load_during": 0.1}
+    times = dict.fromkeys(("time", "over_first", "pays", "pays_sparse"), ratio)
+
+    def ways(names):
+        errors = {name: 3e-3 if name == "cubic spline" else 5e-4 for name in ("this map", *names)}
+        return {name: {"solves": 20, "error": error} | times for name, error in errors.items()}
+
+    sizes = {"shape": [4, 4], "samples": 9, "tol": 1e-3, "conditions": conditions}
+    return {name: sizes | {"ways": ways(names)} for name, names in WAYS.items()}
+
+
+@pytest.fixture
+def glued(monkeypatch):
+    found = {}
+    monkeypatch.setattr(own_matrices, "glue", found.__setitem__)
+    return found
+
+
+def glue_all(numbers):
+    own_matrices.glue_all(provenance.Record("your_own_matrices", "smoke", "cpu", 0, numbers=numbers))
+
+
+def test_ways_pay_and_those_above_the_tolerance_are_named(glued):
+    numbers = compared((20.0, 20.0, 20.0))
+    numbers["matlab"]["ways"]["Chebyshev interpolation"] |= {"error": 4e-4, "pays": (9.0, 9.0, 9.0)}
+    numbers["membrane"]["ways"]["AAA"] |= {"error": 6e-4, "pays_sparse": (30.0, 30.0, 30.0)}
+    glue_all(numbers)
+    missed = " The largest error of a cubic spline is above the tolerance."
+    assert glued["om-matlab-pays"] == (
+        "The map pays from 20 values on, Chebyshev interpolation pays from 9.0 values on, a cubic spline pays from 20 "
+        "values on." + missed
+    )
+    assert glued["om-kernel-pays"].endswith(missed) and "above" not in glued["om-membrane-pays"]
+    assert glued["om-membrane-pays"].endswith(
+        "one that is projected in advance pays from 20 values on, AAA pays from 20 values on, a sum of modes pays from "
+        "20 values on."
+    )
+    assert glued["om-matlab-beside"] == "Here Chebyshev interpolation is more accurate than the map and pays earlier."
+    assert glued["om-membrane-beside"] == "Here AAA is less accurate than the map."
+    assert glued["om-kernel-beside"] == "Here a cubic spline is less accurate than the map."
+    assert glued["om-membrane-sparse"].endswith("AAA pays from 30 values on, a sum of modes from 20 values on.")
+    assert glued["om-membrane-modes-times"] == "A value of the modes takes 20 exact solutions."
+    assert (glued["om-matlab-other"], glued["om-matlab-second"], glued["om-membrane-aaa"]) == (4e-4, 3e-3, 6e-4)
+    assert glued["om-above"] == "nowhere above it"
+
+
+def test_ways_without_times_have_errors_and_no_verdict_on_time(glued):
+    numbers = compared((math.nan,) * 3, "other work took 50%")
+    glue_all(numbers)
+    missed = " The largest error of a cubic spline is above the tolerance."
+    assert glued["om-matlab-pays"] == glued["om-kernel-pays"] == texts.UNTOLD + missed
+    assert glued["om-membrane-sparse"] == glued["om-membrane-modes-times"] == texts.UNTOLD
+    assert glued["om-kernel-beside"] == "Here a cubic spline is less accurate than the map."
+
+
+def test_new_ways_are_untimed_where_those_kept_from_before_have_none(glued):
+    numbers = compared((20.0, 20.0, 20.0))
+    numbers["membrane"]["ways"][own_matrices.MODES] |= dict.fromkeys(("time", "pays", "pays_sparse"), (math.nan,) * 3)
+    glue_all(numbers)
+    assert glued["om-membrane-pays"].endswith(" Times of a sum of modes varied too much.")
+    assert glued["om-membrane-sparse"].startswith("A sparse solve takes 20 of one. Beside it the map pays from 20")
+    assert glued["om-membrane-sparse"].endswith(texts.UNTOLD)
+
+
+def test_the_text_names_what_is_glued(glued):
+    glue_all(compared((20.0, 20.0, 20.0)))
+    text = "\n".join(c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "markdown")
+    assert set(re.findall(r"`(om-[a-z-]+)", text)) <= set(glued)

@@ -446,6 +446,8 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 
 # What the chapter on users' matrices calls a reduced basis of matrices that are projected once.
 PROJECTED = "reduced basis, projected once"
+# What it calls the modes of a stiffness and a mass, exact with the damping of its model.
+MODES = "modes of K and M, damping proportional"
 SEVERAL = ("slot at", "Green's function", "thermal block")
 
 
@@ -524,14 +526,18 @@ def near_poles(found: dict[str, Numbers], peer: str) -> list[float]:
 
 
 def few_fixed(found: dict[str, Numbers]) -> Decision:
-    """Return the decision for a sum of few fixed matrices: the finite-element model of *Your own matrices*."""
+    """Return the decision for a sum of few fixed matrices: the finite-element model of *Your own matrices*.
+
+    Records that were published before its modes were summed have no way of this name.
+    """
     shown = found["your_own_matrices_timings"]["membrane"]
     own, once, sparse = (shown["ways"][name] for name in ("this map", PROJECTED, "sparse solves"))
     unknowns = shown["shape"][0]
+    exact = "; with proportional damping, as here, the modes of stiffness and mass, which are exact"
     return Decision(
         f"[Solves, matrices that are a sum of few fixed ones, CPU]({CHAPTERS}your_own_matrices.ipynb)",
         f"finite elements, {unknowns} unknowns, resonances; {own['solves']} solves, projected {once['solves']}",
-        "**A reduced basis**, the fixed matrices projected once",
+        f"**A reduced basis**, the fixed matrices projected once{exact * (MODES in shown['ways'])}",
         texts.told(
             "a value takes {} times as long as a dense solve, one of the map {}, a sparse solve {}",
             *(x["time"] for x in (once, own, sparse)),
