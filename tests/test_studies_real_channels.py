@@ -55,6 +55,11 @@ def test_the_text_holds_of_a_small_record(record):
         (("drops", 1, "sum"), study.ONE, 0.999),
         (("slots", 0, "grid", 0), 1, 0.9),
         (("slots", 3, "rate", 0), study.GRID, 0.1),
+        (("slots", 0, "rate", 1), study.AVERAGED, 0.9),
+        (("slots", 1, "averaged"), 0, [0.9] * 4),
+        (("slots", 4, "averaged"), 0, [0.01] * 2),
+        (("slots", 5, "rate", 0), study.AVERAGED, 0.99),
+        (("slots", 2, "rate", 1), study.LINE, 0.9),
         (("irregular", "blocks of 20 MHz"), "found", 2),
         (("irregular", "nulls and guards"), "gaps", 5),
         (("irregular", "steps of the gain, small"), "wrong", 1),
@@ -78,7 +83,9 @@ def test_tables_and_figures_show_the_record(record):
     assert len(large.rows) == 2 and large.rows[0][0] == "30 ns, 0 dB"
     assert [row[0] for row in study.irregular_table(record).rows] == [*study.PLANTED]
     assert len(study.drops_table(record).rows) == 8
-    assert [row[0] for row in study.slots_table(record).rows][:2] == ["3 km/h, 2", "3 km/h, 4"]
+    slots = study.slots_table(record)
+    assert [row[0] for row in slots.rows][:2] == ["3 km/h, 2", "3 km/h, 4"]
+    assert slots.header[2] == f"noise left, %: {study.AVERAGED}" and slots.header[-2] == f"rate, %: {study.LINE}"
     figures.style()
     for draw in (study.error_figure, study.terms_figure):
         assert figures.faults(draw(record)) == []
@@ -115,6 +122,54 @@ def test_how_far_a_map_is_from_its_samples_is_told(record):
     assert study.apart_sentence(points) == "differ by at most 2 %"
     points[1]["error"][MAP][0] = 1.16
     assert study.apart_sentence(points) == "differ by at most 1.2 %, but at 30 ns with 20 dB by up to 16 %"
+
+
+@pytest.fixture(scope="module")
+def symbols():
+    """Return the channel (T, N, m, n) along a line of symbols, and its estimates at four of them."""
+    random = np.random.default_rng(0)
+    drawn = estimated.estimate(study.SMALL, 30e-9, 10, 96)
+    t, at, turn = np.arange(14.0), [2, 5, 8, 11], estimated.estimate(study.SMALL, 30e-9, 10, 96, seed=1).H
+    H = drawn.H + 0.1 * (t - 3)[:, None, None, None] * turn
+    E = random.normal(size=(4, *drawn.A.shape, 2)) @ [1, 1j] * (drawn.v / 2) ** 0.5
+    return H, [replace(drawn, H=H[i], A=H[i][::2] + e) for i, e in zip(at, E)], t, at
+
+
+def test_symbols_that_say_the_same_are_averaged(symbols):
+    H, drawn, *_ = symbols
+    still = [replace(own, A=own.A - H[i][::2] + H[3][::2]) for own, i in zip(drawn, (2, 5, 8, 11))]
+    one = nm.families.from_samples(still[0].pilots, still[0].A, noise=still[0].v)(estimated.inside(still[0]))
+    left = [np.mean(np.abs(X - H[3]) ** 2) for X in (study.averaged(still), one)]
+    assert left[0] < left[1] / 2
+
+
+def test_lines_follow_what_changes_at_one_rate(symbols):
+    H, drawn, t, at = symbols
+    found = study.lines_through(drawn, t, at)
+    within = slice(at[0], at[-1] + 1)
+    v = drawn[0].v
+    assert np.mean(np.abs(found - H)[within] ** 2) < v / 4 < np.mean(np.abs(study.averaged(drawn) - H)[within] ** 2)
+    assert np.allclose(np.diff(found[within], 2, axis=0), 0, atol=1e-12)
+    assert np.array_equal(found[0], found[2]) and np.array_equal(found[-1], found[11]), "held at the ends"
+
+
+def test_lines_through_estimates_without_noise_are_exact(symbols):
+    H, drawn, t, at = symbols
+    exact = [replace(own, A=H[i][::2], v=1e-12) for own, i in zip(drawn, at)]
+    found = study.lines_through(exact, t, at)[2:12, :-1:2]
+    assert np.linalg.norm(found - H[2:12, ::2]) < 1e-4 * np.linalg.norm(H[2:12, ::2])
+
+
+def test_ways_over_a_slot_are_told_beside_the_grid():
+    rate = {study.GRID: 0.99, study.LINE: 0.988, study.AVERAGED: 0.95}
+    own = {"speed": 3, "alone": [[0.4, 0.2], [0.3, 0.3]], "line": [[0.1, 0.1], [0.1, 0.1]], "rate": [rate, rate]}
+    assert study.less_noise(own, "line") == pytest.approx(3)
+    assert study.apart_from_grid([own], study.LINE) == pytest.approx(0.002)
+    assert study.at_speed([own, own | {"speed": 30}], 3) == [own]
+
+
+def test_an_array_collects_energy():
+    assert [round(study.array_gain(size), 2) for size in (study.SMALL, study.LARGE)] == [12.04, 18.06]
 
 
 def test_jumps_are_counted_in_their_place():

@@ -65,7 +65,8 @@ def estimate(
     Args:
         size: Of `SIZES`.
         spread: Delay spread in seconds.
-        snr: Of an entry of the estimate, and of the receiver, in dB.
+        snr: At one antenna, in dB: the mean energy of an entry over the variance of its error, and of the noise of the
+            receiver.
         tones: Even.
         seed: Of channel and noise.
         spacing: Of the tones, in Hz.

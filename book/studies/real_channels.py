@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections.abc import Sequence
@@ -34,6 +35,12 @@ OWN = "LMMSE, true covariance of each user"
 # Users who move, in km/h; symbols of a slot with pilots, by their number.
 SPEEDS, PILOTS, SYMBOLS = (3, 30, 120), {2: (2, 11), 4: (2, 5, 8, 11)}, 14
 HELD, ALONE, GRID = "tone by tone, held", "each symbol smoothed alone, held", "map of the smoothed grid"
+AVERAGED, LINE = "averaged over the symbols, smoothed", "a line through the symbols, smoothed"
+SLOT = (HELD, ALONE, AVERAGED, LINE, GRID)
+# The keys of a slot under which stands what is left of the noise.
+LEFT = {"alone": ALONE, "averaged": AVERAGED, "line": LINE, "grid": GRID}
+# How far parts of the rate may be apart, where the text says that they are the same.
+SAME = 0.005
 # How far the map may be from exact filters of its samples, relatively, where the text says that it is as good.
 NEAR = 0.05
 # Part of the jumps of `estimated.irregular` that is planted: all, and a tenth.
@@ -205,6 +212,11 @@ def _percent_up(part: float) -> str:
     return f"{at_least(100 * part):g} %"
 
 
+def array_gain(size: str) -> float:
+    """Return by how many dB the energy at the array as a whole is above that at one antenna."""
+    return 10 * math.log10(math.prod(estimated.SIZES[size][0]))
+
+
 def glue_noisy(record: Record) -> None:
     """Glue what the text says of estimates with noise."""
     points, point = record.numbers["noisy"][SMALL], at(record)
@@ -234,6 +246,8 @@ def glue_noisy(record: Record) -> None:
         "solves-most": max(max(p["solves"]) for p in points),
         "pilots": tones(record) // 2,
         "agreement": max(record.numbers["sionna"].values()),
+        "array-small": array_gain(SMALL),
+        "array-large": array_gain(LARGE),
         "ratio-blind": max(a / b for p in points for a, b in zip(p["error"][BLIND], p["error"][MAP])),
     }
     for key, value in values.items():
@@ -411,8 +425,8 @@ def slot(record: Record, speed: float, count: int, seed: int) -> dict[str, objec
     """Compare ways on a slot of 14 symbols, from estimates at every second tone of some of them.
 
     Returns:
-        ``alone`` and ``grid``: the part of the variance of the noise that smoothing leaves at each symbol with pilots;
-        ``rate``: the part of the sum rate over the slot, by way; ``terms`` of the grid, and the map's ``solves``.
+        The keys of `LEFT`: the part of the variance of the noise that is left at each symbol with pilots; ``rate``: the
+        part of the sum rate over the slot, by way; ``terms`` of the grid, and the map's ``solves``.
     """
     antennas, users = estimated.SIZES[SMALL]
     panel = {"base_antennas": antennas, "user_antennas": 1, "users": users, "seed": seed, "dtype": torch.complex128}
@@ -423,9 +437,9 @@ def slot(record: Record, speed: float, count: int, seed: int) -> dict[str, objec
     v = float(np.mean(np.abs(H) ** 2)) / 10 ** (SNR / 10)
     E = np.random.default_rng([seed, 2]).normal(size=(*H[at][:, ::2].shape, 2)) @ [1, 1j]
     drawn = [estimated.Estimate(channel, f.numpy(), H[i], A, v) for i, A in zip(at, H[at][:, ::2] + (v / 2) ** 0.5 * E)]
-    one = [nm.families.from_samples(own.pilots, own.A, noise=v) for own in drawn]
     inside = f.clamp(max=f[-2])
-    alone = np.stack([family(inside.numpy()) for family in one])
+    alone = np.stack([_along_tones(own, own.A, v) for own in drawn])
+    both = {AVERAGED: np.broadcast_to(averaged(drawn), H.shape), LINE: lines_through(drawn, t.numpy(), at)}
     grid = nm.families.from_grid([t[at], f[::2]], np.stack([own.A for own in drawn]), noise=v, names=["t", "f"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nm.FitWarning)  # that the tolerance is below the floor, which is meant
@@ -437,17 +451,49 @@ def slot(record: Record, speed: float, count: int, seed: int) -> dict[str, objec
         HELD: estimated.filters(np.stack([estimated.linear(own) for own in drawn]).reshape(-1, *channel.shape), v),
         ALONE: estimated.filters(alone.reshape(-1, *channel.shape), v),
     }
-    found = {way: W.reshape(len(at), len(f), *W.shape[1:])[held] for way, W in found.items()} | {GRID: X}
+    found = {way: W.reshape(len(at), len(f), *W.shape[1:])[held] for way, W in found.items()}
+    found |= {way: estimated.filters(own.reshape(-1, *channel.shape), v) for way, own in both.items()} | {GRID: X}
     smooth = grid(grid.grid).numpy().reshape(len(at), -1, *channel.shape)
     flat = H.reshape(-1, *channel.shape)
     full = rates(flat, estimated.filters(flat, v), v).sum()
     return {
         "alone": part_left(alone[:, ::2], H[at][:, ::2], v),
+        "averaged": part_left(both[AVERAGED][at][:, ::2], H[at][:, ::2], v),
+        "line": part_left(both[LINE][at][:, ::2], H[at][:, ::2], v),
         "grid": part_left(smooth, H[at][:, ::2], v),
-        "rate": {way: float(rates(flat, W.reshape(-1, *W.shape[2:]), v).sum() / full) for way, W in found.items()},
+        "rate": {way: float(rates(flat, W.reshape(-1, *W.shape[-2:]), v).sum() / full) for way, W in found.items()},
         "terms": grid.measured.terms,
         "solves": surrogate.report.exact_solves,
     }
+
+
+def averaged(drawn: Sequence[estimated.Estimate]) -> NDArray:
+    """Return the channel (N, m, n) from the mean of the estimates of several symbols, smoothed along the tones."""
+    mean = np.mean([own.A for own in drawn], axis=0)
+    return _along_tones(drawn[0], mean, drawn[0].v / len(drawn))
+
+
+def lines_through(drawn: Sequence[estimated.Estimate], t: NDArray, at: Sequence[int]) -> NDArray:
+    """Return the channel (T, N, m, n) from the line of least squares of each entry, smoothed along the tones.
+
+    A line is the mean of its estimates and a slope, whose errors are independent. Each is smoothed alone, with the
+    noise that is left in it. Before the first and after the last estimate the line is held.
+
+    Args:
+        drawn: Estimates at some symbols.
+        t: Times of all symbols.
+        at: Numbers of the symbols with estimates.
+    """
+    times, centre = t[at], t[at].mean()
+    weights = (times - centre) / np.sum((times - centre) ** 2)
+    slope = np.tensordot(weights, [one.A for one in drawn], 1)
+    smooth = _along_tones(drawn[0], slope, drawn[0].v * float(weights @ weights))
+    return averaged(drawn) + (t.clip(times[0], times[-1]) - centre)[:, None, None, None] * smooth
+
+
+def _along_tones(own: estimated.Estimate, A: NDArray, v: float) -> NDArray:
+    """Return samples A at the pilots of an estimate, with noise of variance v, smoothed, at all tones."""
+    return nm.families.from_samples(own.pilots, A, noise=v)(estimated.inside(own))
 
 
 def part_left(X: NDArray, H: NDArray, v: float) -> list[float]:
@@ -459,28 +505,56 @@ def slots_table(record: Record) -> Table:
     """Tabulate what is left of the noise, and the parts of the rate over the slot."""
     rows = []
     for own in record.numbers["slots"]:
-        left = [percent([statistics.fmean(symbols) for symbols in own[key]]) for key in ("alone", "grid")]
-        kept = [percent([rate[way] for rate in own["rate"]]) for way in (HELD, ALONE, GRID)]
+        left = [percent([statistics.fmean(symbols) for symbols in own[key]]) for key in LEFT]
+        kept = [percent([rate[way] for rate in own["rate"]]) for way in SLOT]
         rows.append([f"{own['speed']} km/h, {own['pilots']}", *left, *kept])
-    header = ["speed, symbols with pilots", "noise left, %: each alone", "noise left, %: grid"]
-    return Table([*header, *(f"rate, %: {way}" for way in (HELD, ALONE, GRID))], rows)
+    header = ["speed, symbols with pilots", *(f"noise left, %: {way.removesuffix(', held')}" for way in LEFT.values())]
+    return Table([*header, *(f"rate, %: {way}" for way in SLOT)], rows)
+
+
+def less_noise(own: dict, key: str) -> float:
+    """Return how many times less noise a way leaves than each symbol smoothed alone, the median over the draws.
+
+    Args:
+        own: A setting of ``slots``.
+        key: Of `LEFT`.
+    """
+    return middle([statistics.fmean(a) / statistics.fmean(b) for a, b in zip(own["alone"], own[key])])
+
+
+def apart_from_grid(found: Sequence[dict], way: str) -> float:
+    """Return how far the part of the rate that a way keeps is at most from that of the grid, in any draw."""
+    return max(abs(rate[way] - rate[GRID]) for own in found for rate in own["rate"])
+
+
+def at_speed(found: Sequence[dict], speed: float) -> list[dict]:
+    """Return the settings of a speed."""
+    return [own for own in found if own["speed"] == speed]
 
 
 def glue_slots(record: Record) -> None:
     """Glue what the text says of slots."""
-    for own in record.numbers["slots"]:
-        gains = [statistics.fmean(a) / statistics.fmean(b) for a, b in zip(own["alone"], own["grid"])]
-        provenance.glue(f"rc-slot-gain-{own['speed']}-{own['pilots']}", middle(gains))
-        for key, way in {"held": HELD, "alone": ALONE, "grid": GRID}.items():
-            kept = 100 * middle([rate[way] for rate in own["rate"]])
-            provenance.glue(f"rc-slot-{key}-{own['speed']}-{own['pilots']}", kept)
+    found = record.numbers["slots"]
+    for own in found:
+        setting = f"{own['speed']}-{own['pilots']}"
+        provenance.glue(f"rc-slot-gain-{setting}", less_noise(own, "grid"))
+        provenance.glue(f"rc-slot-gain-averaged-{setting}", less_noise(own, "averaged"))
+        for key, way in (LEFT | {"held": HELD}).items():
+            provenance.glue(f"rc-slot-{key}-{setting}", 100 * middle([rate[way] for rate in own["rate"]]))
+    walking = apart_from_grid(at_speed(found, SPEEDS[0]), AVERAGED)
+    provenance.glue("rc-slot-apart-averaged", _points(walking))
+    provenance.glue("rc-slot-apart-line", _points(apart_from_grid(found, LINE)))
+
+
+def _points(part: float) -> str:
+    return f"{at_least(100 * part):g}"
 
 
 def check_slots(found: Sequence[dict]) -> None:
     """Assert what the text says of slots."""
     for own in found:
         rates_ = {way: [rate[way] for rate in own["rate"]] for way in (HELD, ALONE, GRID)}
-        assert all(a < b < c for a, b, c in zip(*rates_.values())), "the grid keeps most in every draw"
+        assert all(a < b < c for a, b, c in zip(*rates_.values())), "the grid keeps more than one symbol in every draw"
         pairs = [pair for alone, grid in zip(own["alone"], own["grid"]) for pair in zip(alone, grid)]
         if own["speed"] == SPEEDS[0]:
             assert all(grid < alone for alone, grid in pairs), "less noise at each symbol"
@@ -488,14 +562,25 @@ def check_slots(found: Sequence[dict]) -> None:
             "and on average at any speed"
         )
     by = {(own["speed"], own["pilots"]): own for own in found}
-    gain = {
-        k: middle([statistics.fmean(a) / statistics.fmean(g) for a, g in zip(o["alone"], o["grid"])])
-        for k, o in by.items()
-    }
+    gain = {setting: less_noise(own, "grid") for setting, own in by.items()}
     for count in PILOTS:
-        line = [gain[speed, count] for speed in SPEEDS]
-        assert line == sorted(line, reverse=True), "the faster, the less"
+        ordered = [gain[speed, count] for speed in SPEEDS]
+        assert ordered == sorted(ordered, reverse=True), "the faster, the less"
     assert all(gain[speed, 4] > gain[speed, 2] for speed in SPEEDS), "more symbols, more to average"
+    check_combined(found)
+
+
+def check_combined(found: Sequence[dict]) -> None:
+    """Assert what the text says of pilots that are averaged over the symbols, and of lines through them."""
+    walking = at_speed(found, SPEEDS[0])
+    assert apart_from_grid(walking, AVERAGED) < SAME, "users who walk lose nothing by an average"
+    for own in walking:
+        assert less_noise(own, "averaged") > (1 - NEAR) * less_noise(own, "grid"), "which leaves no more noise"
+    for own in at_speed(found, SPEEDS[-1]):
+        kept = {way: middle([rate[way] for rate in own["rate"]]) for way in SLOT}
+        assert kept[AVERAGED] < kept[ALONE], "the fastest lose more than by one symbol"
+        assert less_noise(own, "averaged") < 1, "and an average leaves more of an error"
+    assert apart_from_grid(found, LINE) < SAME, "a line is as good as the grid at any speed"
 
 
 # Irregular samples
