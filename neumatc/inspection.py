@@ -93,9 +93,9 @@ class Inspector:
         least = _FRESH_IN_BOX[kind] // (2 if self.task.problem.operation.residual_solves else 1)
         return self.generator.uniform(-1, 1, (max(least, int(_SHARE[kind] * self.snapshots.solved)), d))
 
-    def in_box(self, pieces: Sequence[Piece]) -> dict[Piece, float]:
-        """Return the largest residual of those pieces in which uniform parameters of the box lie."""
-        x = self.draws()
+    def in_box(self, pieces: Sequence[Piece], x: np.ndarray | None = None) -> dict[Piece, float]:
+        """Return the largest residual of those pieces in which points x lie, by default uniform ones of the box."""
+        x = self.draws() if x is None else x
         own = tree.located(pieces, x)
         order = np.argsort(own, kind="stable")[(own < 0).sum() :]
         own = own[order]
@@ -104,17 +104,16 @@ class Inspector:
         own, self.uniform = own[~np.isnan(r)], r[~np.isnan(r)]
         return {pieces[k]: float(self.uniform[own == k].max()) for k in np.unique(own)}
 
-    def stays(self, root: Piece, still: Sequence[int]) -> bool:
-        """Whether the tolerance is met where X is held along some axes, at the price of a check of the box."""
-        if self.task.problem.operation.residual_solves:
-            return False
+    def beyond(self, root: Piece, still: Sequence[int]) -> np.ndarray:
+        """Return uniform points (N, d) of the box where the tolerance is missed if X is held along some axes."""
         embedding, weights, rows = tree.embedded(root, still)
-        p = self.task.problem.family.box.parameters(torch.from_numpy(self.draws()))
+        drawn = self.draws()
+        p = self.task.problem.family.box.parameters(torch.from_numpy(drawn))
         x, weights = self.task.cube(p), {name: weight.to(p.device) for name, weight in weights.items()}
         r = self.measured(p, lambda value: embedding.contract(x, weights, real_rows(tree.mean(value, rows))))
-        good = bool((r <= self.task.tol).all())
-        self.uniform = r if good else self.uniform
-        return good
+        good = r <= self.task.tol
+        self.uniform = r if good.all() else self.uniform
+        return drawn[~good]
 
     def undefined(self) -> np.ndarray:
         """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""

@@ -69,23 +69,28 @@ class Refinement:
             if active and trial.due() and (maps := trial.maps()) is not None:
                 return maps
             active = self._afforded(active)
-            if not active and not (still := self._still()):
-                active = self._afforded(self._failing_in_box())
+            if not active:
+                still, active = self._still()
+                active = active if still else self._afforded(active or self._failing_in_box())
         return ending.pieces(self.root, self.steps.links, self.inspector, still)
 
-    def _still(self) -> list[int]:
+    def _still(self) -> tuple[list[int], list[Piece]]:
         """Return the axes along which X stays, to the tolerance, what it is in their middle; uniform parameters say so.
 
-        Values on a grid are then computed once for all of the axis.
+        Values on a grid are then computed once for all of the axis. Where that fails, pieces may be what is to blame:
+        return them, refined.
         """
         tree.collapse(self.root)
         found = tree.leaves(self.root)
         if self.d == 1 or self.task.many > 1 or any(piece.trouble or not piece.envelopes for piece in found):
-            return []
+            return [], []
         whole = [all(piece.high[i] - piece.low[i] == 2 for piece in found) for i in range(self.d)]
         changes = [max(piece.envelopes[i][1] for piece in found) for i in range(self.d)]
         still = [i for i in range(self.d) if whole[i] and changes[i] * self.inspector.ratio() <= self.steps.goal]
-        return still if still and self.inspector.stays(self.root, still) else []
+        if not still or self.task.problem.operation.residual_solves:
+            return [], []
+        beyond = self.inspector.beyond(self.root, still)
+        return ([], self._failing_in_box(beyond)) if len(beyond) else (still, [])
 
     def _starts(self) -> bool:
         """Whether there is a start in pieces, and not a table, whose pieces may have the terms that are asked for."""
@@ -147,7 +152,8 @@ class Refinement:
         failed = {}
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
             piece.passed = worst <= self.steps.goal
-            if piece.passed or not self.steps.blind(piece).any():
+            # Nodes that are taken at once leave hardly a tail: the residual of a blind piece comes from elsewhere.
+            if not self.steps.blind(piece).any() or (piece.passed and not self.steps.cheap):
                 self.inspector.learn(worst, look.tail)
             if not piece.passed:
                 failed[piece] = worst
@@ -209,11 +215,11 @@ class Refinement:
         tails = self.task.problem.operation.residual_solves
         return [self.steps.outlook(piece).tail for piece in pieces] if tails else self.inspector.worst(pieces)
 
-    def _failing_in_box(self) -> list[Piece]:
-        """Check uniform parameters over the box; refine the pieces that fail there."""
+    def _failing_in_box(self, x: np.ndarray | None = None) -> list[Piece]:
+        """Check points x, by default uniform ones of the box; refine the pieces that fail there."""
         tree.collapse(self.root)
         found = [piece for piece in tree.leaves(self.root) if piece.settled is not None]
-        worst = self.inspector.in_box(found) if found else {}
+        worst = self.inspector.in_box(found, x) if found else {}
         failed = {piece: own for piece, own in worst.items() if not piece.trouble and own > self.task.tol}
         for piece in failed:
             piece.passed = False

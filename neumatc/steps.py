@@ -31,6 +31,8 @@ _SURE = 3
 _LEAST_NUMBERS = 256
 # Operations that a round of refinement takes in overhead, at least.
 ROUND = 1e8
+# Part of all solves up to which cheap ones are not counted.
+_ENOUGH = 0.5
 # Why a piece ends where nothing is solved.
 FAILS = "exact solutions fail here"
 
@@ -47,8 +49,6 @@ class Steps:
     Attributes:
         goal: The residual that a piece may have at its fresh parameters.
         terms: Most nodes of a piece.
-        cheap: Whether all nodes that an axis of a piece may have are solved sooner than a round of refinement ends: on
-            a grid of several parameters, whose matrices cost nothing. They are taken at once then.
         links: Pieces between whose points of a grid nothing is known.
 
     What refines a piece returns the pieces that are to be solved at their nodes.
@@ -63,8 +63,17 @@ class Steps:
         self.smallest = max(smallest, _LEAST_NUMBERS * torch.finfo(task.problem.family.box.dtype).eps)
         self.links: list[Piece] = []
         family, work = task.problem.family, task.many * task.problem.work
-        self.cheap = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
-        self.cheap = self.cheap and 2 * self.nodes * work <= ROUND
+        grid = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
+        self._cheap = grid and 2 * self.nodes * work <= ROUND
+
+    @property
+    def cheap(self) -> bool:
+        """Whether all nodes that an axis of a piece may have are solved sooner than a round of refinement ends.
+
+        On a grid of several parameters, whose matrices cost nothing, they are taken at once then, as long as there are
+        solves enough.
+        """
+        return self._cheap and self.snapshots.solved < _ENOUGH * self.budget.most
 
     def allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
