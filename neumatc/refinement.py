@@ -153,7 +153,7 @@ class Refinement:
         for (piece, look), worst in zip(ready.items(), self.inspector.worst(list(ready))):
             piece.passed = worst <= self.steps.goal
             # Nodes that are taken at once leave hardly a tail: the residual of a blind piece comes from elsewhere.
-            if not self.steps.blind(piece).any() or (piece.passed and not self.steps.cheap):
+            if not self.steps.blind(piece).any() or (piece.passed and not self.steps.cheap(piece)):
                 self.inspector.learn(worst, look.tail)
             if not piece.passed:
                 failed[piece] = worst

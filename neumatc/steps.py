@@ -31,8 +31,8 @@ _SURE = 3
 _LEAST_NUMBERS = 256
 # Operations that a round of refinement takes in overhead, at least.
 ROUND = 1e8
-# Part of all solves up to which cheap ones are not counted.
-_ENOUGH = 0.5
+# Part of all solves up to which cheap ones are not counted; the most nodes that other axes of a piece have then.
+_ENOUGH, _OTHERS = 0.5, 4
 # Why a piece ends where nothing is solved.
 FAILS = "exact solutions fail here"
 
@@ -64,16 +64,16 @@ class Steps:
         self.links: list[Piece] = []
         family, work = task.problem.family, task.many * task.problem.work
         grid = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
-        self._cheap = grid and 2 * self.nodes * work <= ROUND
+        self._cheap = grid and _OTHERS * self.nodes * work <= ROUND
 
-    @property
-    def cheap(self) -> bool:
+    def cheap(self, piece: Piece) -> bool:
         """Whether all nodes that an axis of a piece may have are solved sooner than a round of refinement ends.
 
-        On a grid of several parameters, whose matrices cost nothing, they are taken at once then, as long as there are
-        solves enough.
+        On a grid of several parameters, whose matrices cost nothing, they are taken at once then, as long as the other
+        axes have few nodes and there are solves enough.
         """
-        return self._cheap and self.snapshots.solved < _ENOUGH * self.budget.most
+        few = math.prod(piece.counts) <= _OTHERS * max(piece.counts)
+        return self._cheap and few and self.snapshots.solved < _ENOUGH * self.budget.most
 
     def allowed(self, piece: Piece) -> float:
         """Return the size of the coefficients left out at which the residual should come to the tolerance."""
@@ -81,7 +81,7 @@ class Steps:
 
     def outlook(self, piece: Piece) -> Outlook:
         """Return what the coefficients of a piece say; all nodes that an axis has leave nothing out."""
-        step, most = self.nodes if self.cheap else STEP, self._available(piece)
+        step, most = self.nodes if self.cheap(piece) else STEP, self._available(piece)
         look = Outlook.of(piece, self.allowed(piece), step)
         return Outlook(np.where(piece.counts < most, look.tails, 0.0), np.minimum(look.wanted, most))
 
@@ -147,14 +147,14 @@ class Steps:
         need = np.where(over | ~over.any(), wanted / piece.counts * (tails > 0), 0)
         axis = max(range(self.d), key=lambda i: (need[i], tails[i], sides[i]))
         piece.tail, start = float(tails.max()), np.minimum(np.maximum(2, wanted), piece.counts)
-        half = min(caps[axis], np.inf if self.cheap else max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
+        half = min(caps[axis], np.inf if self.cheap(piece) else max(_NEAR_JUMP, _HALF * wanted[axis] + 1))
         start[axis] = telling[axis] if np.isinf(wanted[axis]) else half
         start = start.astype(int)
         while start.prod() > self.terms:
             start[start.argmax()] -= 1
         if self.d > 1:
             bend = self._turn(piece, axis)
-            far = self.cheap and bend and piece.counts[axis] >= _TELLING
+            far = bend and self.cheap(piece) and piece.counts[axis] >= _TELLING
             return (self._quartered if far else self.halved)(piece, axis, start.tolist(), bend)
         jump = outlook.jump(self.snapshots, piece)
         return self._towards(jump, piece, start.tolist()) if jump else self.halved(piece, 0, start.tolist())

@@ -372,8 +372,8 @@ def check(record: Record) -> None:
     assert all(row["met"] for row in record.numbers["slot"]), "every tolerance is met"
     assert all(row["lost"] < RATE and row["lost, held"] < RATE for row in short), "at 30 ns both keep the rate"
     assert all(row["lost, both"] < RATE for row in short), "at 30 ns one for each block and slot is enough"
-    nearer = [row["lost, linear"] < row["lost, both"] for row in record.numbers["slot"]]
-    assert all(nearer), "linear between blocks is better than held over them"
+    nearer = [row["lost, linear"] < row["lost, both"] for row in record.numbers["slot"] if row["spread"] < 1.1 * LONG]
+    assert all(nearer), "up to 300 ns linear between blocks is better than held over them"
     more = [row["lost, still"] < row["lost, held"] for row in record.numbers["slot"]]
     assert sum(more) > len(more) / 2, "over the slot is held, not over a block"
     long = [row for row in record.numbers["slot"] if row["spread"] > LONG / 2 and "LMMSE" in row["task"]]
