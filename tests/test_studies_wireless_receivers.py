@@ -299,7 +299,7 @@ def test_what_is_left_to_exact_filters_follows_from_the_record(record):
     for row in record.numbers["bands"]:
         row["steps"] = linear_steps(1e-2)
     assert study.left_sentence(record) == "It is on every band, in less time than batched Cholesky."
-    assert study.left_sentence(untimed(record)) == "It is on every band; not all of its times are known."
+    assert study.left_sentence(untimed(record)) == "It is on every band; not all its times are known."
 
 
 @pytest.mark.parametrize("at", [2, 6])
