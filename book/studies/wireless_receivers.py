@@ -563,9 +563,7 @@ def left_sentence(record: Record) -> str:
     if left:
         return f"That leaves {listed(left)}: there take all tones by batched Cholesky, which needs no number of solves."
     known = not any(math.isnan(time[1]) for time in times)
-    return (
-        f"It is on every band{', in less time than batched Cholesky' if known else '; not all of its times are known'}."
-    )
+    return f"It is on every band{', in less time than batched Cholesky' if known else '; not all its times are known'}."
 
 
 def percents(parts: Sequence[float]) -> str:
