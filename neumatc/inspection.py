@@ -95,14 +95,15 @@ class Inspector:
 
     def in_box(self, pieces: Sequence[Piece], x: np.ndarray | None = None) -> dict[Piece, float]:
         """Return the largest residual of those pieces in which points x lie, by default uniform ones of the box."""
-        x = self.draws() if x is None else x
+        uniform, x = x is None, self.draws() if x is None else x
         own = tree.located(pieces, x)
         order = np.argsort(own, kind="stable")[(own < 0).sum() :]
         own = own[order]
         r = self._residuals(tree.tables(pieces), x[order], own) if len(own) else np.empty(0)
         self.hollow |= bool(np.isnan(r).any())
-        own, self.uniform = own[~np.isnan(r)], r[~np.isnan(r)]
-        return {pieces[k]: float(self.uniform[own == k].max()) for k in np.unique(own)}
+        own, r = own[~np.isnan(r)], r[~np.isnan(r)]
+        self.uniform = r if uniform else self.uniform
+        return {pieces[k]: float(r[own == k].max()) for k in np.unique(own)}
 
     def beyond(self, root: Piece, still: Sequence[int]) -> np.ndarray:
         """Return uniform points (N, d) of the box where the tolerance is missed if X is held along some axes."""

@@ -497,7 +497,7 @@ def test_a_scheduler_that_cannot_be_reached_is_given_up_in_time(surrogate):
         pytest.raises(ConnectionError, match=r"`client`: expected a worker at .*, got none in 0.5 s; start some"),
     ):
         nd.evaluate(surrogate, LINE, client=cluster, timeout=0.5)
-    assert time.monotonic() - begin < 60  # a connection of Dask takes 30 s each, if not told
+    assert time.monotonic() - begin < 20
 
 
 def test_bad_arguments_are_named(surrogate):

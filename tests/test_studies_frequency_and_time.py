@@ -123,7 +123,10 @@ def test_what_to_hold_follows_from_the_rows(record):
     rows[0]["lost, both"] = 2e-4  # the omnidirectional users of this task still lose too much
     assert "or more, at every delay spread" in study.to_hold(record)
     rows[2]["lost, both"] = 2e-4
-    assert "at 30 ns for LMMSE 64 x 8, with directional users and" in study.to_hold(record)
+    assert (
+        "at 30 ns for LMMSE 64 x 8, with directional users and with omnidirectional ones. There it is enough"
+        in study.to_hold(record)
+    )
 
 
 def test_the_peers_of_a_frame_are_told_or_their_lack(record):

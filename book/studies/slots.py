@@ -153,24 +153,29 @@ def align(near: Sequence[Tensor], far: Sequence[Tensor]) -> None:
         near: U (..., m, k), S (..., k) and Vh (..., k, n); of filters, which have no phase to choose, one factor.
         far: The same of the neighbour, changed in place.
     """
-    if len(near) == 1:
-        return
-    (U, _, Vh), (own, _, rows) = near, far
-    common = (own.conj() * U).sum(dim=-2) + (rows * Vh.conj()).sum(dim=-1)
-    turn = torch.where(common == 0, 1, common.sgn())
-    own *= turn[..., None, :]
-    rows *= turn.conj()[..., None]
+    if len(near) > 1:
+        _turn(far, _phases(near, far))
 
 
 def align_all(ends: Sequence[Tensor]) -> None:
     """Turn the phases of triplets (N, ...) to those of the one before, from the first to the last; see `align`."""
-    if len(ends) == 1:
-        return
-    U, _, Vh = ends
-    common = (U[1:].conj() * U[:-1]).sum(dim=-2) + (Vh[1:] * Vh[:-1].conj()).sum(dim=-1)
-    turn = torch.where(common == 0, 1, common.sgn()).cumprod(dim=0)
-    U[1:] *= turn[:, None, :]
-    Vh[1:] *= turn.conj()[..., None]
+    if len(ends) > 1:
+        near, far = ([x[part] for x in ends] for part in (slice(-1), slice(1, None)))
+        _turn(far, _phases(near, far).cumprod(dim=0))
+
+
+def _phases(near: Sequence[Tensor], far: Sequence[Tensor]) -> Tensor:
+    """Return by which phases (..., k) triplets ``far`` are turned to come closest to ``near``."""
+    (U, _, Vh), (own, _, rows) = near, far
+    common = (own.conj() * U).sum(dim=-2) + (rows * Vh.conj()).sum(dim=-1)
+    return torch.where(common == 0, 1, common.sgn())
+
+
+def _turn(triplets: Sequence[Tensor], phases: Tensor) -> None:
+    """Turn both vectors of triplets by phases, in place."""
+    U, _, Vh = triplets
+    U *= phases[..., None, :]
+    Vh *= phases.conj()[..., None]
 
 
 def real(x: Tensor) -> Tensor:
