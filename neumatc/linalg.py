@@ -19,8 +19,9 @@ from torch import Tensor
 
 from neumatc import checks, threads
 
-# Multiplications (m n min(m, n) for each matrix) that a thread must have for its start to pay.
-_LEAST_PER_THREAD = 2**22
+# Multiplications (m n min(m, n) for each matrix) of a part of a batch, at least: for them the start of a thread pays,
+# and what they work on stays in the cache.
+_LEAST_PER_PART = 2**22
 # Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
 _SQUARINGS = 3
 # Defect of orthonormality from which on a series for the polar factor converges too slowly.
@@ -574,9 +575,9 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
 
 
 def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, *more: Tensor) -> Tensor | tuple:
-    """Apply a function to a batch on the CPU in as many parts as torch has threads, where that pays.
+    """Apply a function to a batch on the CPU in parts that stay in the cache, in as many threads as torch has.
 
-    NumPy, SciPy and torch work through a batch of small factorisations on one core.
+    NumPy, SciPy and torch work through a batch of small factorisations on one core, and leave the cache on the way.
 
     Args:
         function: Takes a part of the batch and returns a tensor, or a tuple of tensors, with the batch first.
@@ -587,8 +588,8 @@ def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, 
         What the function returns for the whole.
     """
     work = sum(x.numel() for x in (A, *more)) * min(A.shape[1:])
-    parts = min(threads.count(), len(A), work // _LEAST_PER_THREAD)
-    if parts < 2 or A.device.type != "cpu":
+    parts = min(len(A), -(-work // (_LEAST_PER_PART * threads.count())) * threads.count())
+    if work < 2 * _LEAST_PER_PART or len(A) < 2 or A.device.type != "cpu":
         return function(A, *more)
     results = threads.each(lambda part: function(*part), [*zip(*(x.tensor_split(parts) for x in (A, *more)))])
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))

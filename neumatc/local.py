@@ -22,6 +22,8 @@ from neumatc.embeddings import Embedding, Piece
 _CHUNKS = 4
 # Numbers that one batched product holds at least, its tables and its result.
 _HELD = 2**20
+# Tables that a part of a piece multiplies by the functions of the last axis: too few, and threads wait for Python.
+_TABLES = 16
 # Numbers of a result, for each piece, from which on a product of its own takes longer than its launch on CUDA. Where x
 # comes in the order of the pieces it writes its result where that belongs; batched ones are moved there.
 _OWN = 2**20
@@ -273,11 +275,18 @@ class _Patch:
             self._contract(self.order.pop(0))
 
     def parts(self, most: int) -> list[_Patch]:
-        """Divide the last axis, so that tables of parts hold at most so many rows: they stay in the cache."""
-        size = most // math.prod(self.table.shape[:-2]) or 1
-        size = -(-len(self.phi[-1]) // -(-len(self.phi[-1]) // size))
-        pairs = zip(self.phi[-1].split(size), self.out.split(size, dim=-2))
-        return [_Patch([*self.phi[:-1], own], self.table, out, self.order) for own, out in pairs]
+        """Divide the last axis, so that tables of parts hold at most so many rows: they stay in the cache.
+
+        Where it is all that is left, its rows meet one small table after the other, and only these need to stay.
+        """
+        last, leading, count = len(self.order) == 1, self.table.shape[:-2], len(self.phi[-1])
+        size = -(-count // -(-count // ((most if last else most // math.prod(leading)) or 1)))
+        some = max(1, _TABLES // math.prod(leading[1:])) if last else max(len(self.table), len(self.out))
+        return [
+            _Patch([*self.phi[:-1], own], table, out, self.order)
+            for own, rows in zip(self.phi[-1].split(size), self.out.split(size, dim=-2))
+            for table, out in zip(self.table.split(some), rows.split(some))
+        ]
 
     def end(self) -> None:
         """Contract what is left, at last into ``out``."""

@@ -416,9 +416,8 @@ def _grid(surrogate: Surrogate, axes: tuple, out: Tensor | tuple | None, extrapo
     elif pieces:
         x = [box.cube(axis) for box, axis in zip(boxes[1:], p[1:])]
         # An operation that finishes values may need three times their memory.
-        finishes, rows = surrogate.operation.finishes, len(p[0])
-        if finishes:
-            rows = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * math.prod(counts[1:])))
+        room = max(1, _DEFAULT_WORKING_BYTES // (4 * surrogate._bytes[0] * math.prod(counts[1:])))
+        rows = room if surrogate.operation.finishes else len(p[0])
         value = _evaluated(
             surrogate, p[0], rows, outputs, cube=lambda first: [boxes[0].cube(first), *x], points=math.prod(counts[1:])
         )

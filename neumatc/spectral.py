@@ -115,7 +115,7 @@ class _Spectral(Product):
         if values.ndim == 3:
             values, P = _diagonalised((values + values.mH) / 2)
             # Of several parameters towards the frames of the maps, which are continuous.
-            guide, *_ = *fitted[len(out) :], _UNSIZED * torch.eye(P.shape[1], k).to(fitted[at]).expand(len(P), -1, -1)
+            guide, *_ = *fitted[len(out) :], _UNSIZED * torch.eye(P.shape[1], k).to(fitted[at])[None]
             order = _nearest(P, values, guide) if self.followed else self._order(values, k)
             P, values = _columns(P, order), values.gather(1, order)  # a few columns, before they meet large factors
             ordered = self._turned(fitted, _towards(P, values, guide).to(fitted[at]), values)
@@ -628,7 +628,7 @@ def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
 def _equal(s: Tensor, guide: Tensor) -> Tensor:
     """Which of the values s (B, k) are one, shape (B, k, k), beside what they are elsewhere, as the guide is long."""
-    size = torch.linalg.vector_norm(guide, dim=1).amax(dim=1, keepdim=True)
+    size = torch.linalg.vector_norm(guide, dim=1).amax(dim=1, keepdim=True).expand(len(s), 1)
     return (s[:, :, None] - s[:, None, :]).abs() <= _rounding(torch.cat([s, size], dim=1))[:, :, None]
 
 

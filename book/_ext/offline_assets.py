@@ -1,5 +1,7 @@
 """Sphinx extension: the pages load MathJax from the book itself, so that they read without a network.
 
+What only developers of the theme need is left out: maps of its scripts, and sources of its translations.
+
 The files come from the PyPI package sphinx-mathjax-offline, which is used as a container only: its own extension
 copies every variant of MathJax, 24 MB, where the pages need one script and its fonts.
 """
@@ -12,6 +14,8 @@ from sphinx.util.fileutil import copy_asset
 
 SCRIPT = "tex-mml-chtml.js"
 FONTS = "output/chtml/fonts/woff-v2"
+# Files of the theme that no page loads: 4 MB.
+UNUSED = ("*.js.map", "*.css.map", "*.po")
 
 
 def copy_mathjax(app: Sphinx, failure: Exception | None) -> None:
@@ -22,6 +26,9 @@ def copy_mathjax(app: Sphinx, failure: Exception | None) -> None:
         target = Path(app.outdir, "_static", "mathjax")
         copy_asset(source / SCRIPT, target)
         copy_asset(source / FONTS, target / FONTS)
+    for pattern in UNUSED:
+        for path in Path(app.outdir, "_static").rglob(pattern):
+            path.unlink()
 
 
 def setup(app: Sphinx) -> dict:

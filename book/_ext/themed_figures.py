@@ -1,5 +1,7 @@
 """Sphinx extension: every figure has a second image for dark pages, redrawn from the first by `studies.figures.night`.
 
+Both have 256 colours: more than a diagram has, and a quarter of the bytes.
+
 style.css shows the one that suits the theme. The theme's own classes for that, only-light and only-dark, would hide the
 captions of figures too.
 """
@@ -23,10 +25,21 @@ def darken(source: Path, target: Path) -> None:
         with Image.open(source) as image:
             pixels = np.asarray(image.convert("RGB"))
         target.parent.mkdir(parents=True, exist_ok=True)
-        # 256 colours are more than a diagram has, and a quarter of the bytes.
-        Image.fromarray(figures.night(pixels)).quantize(256, method=Image.Quantize.MEDIANCUT).save(
-            target, optimize=True
-        )
+        _save(Image.fromarray(figures.night(pixels)), target)
+
+
+def lighten(app: Sphinx, failure: Exception | None) -> None:
+    """Write the images of the pages anew."""
+    if failure is not None or app.builder.format != "html":
+        return
+    for path in Path(app.outdir, "_images").glob("*.png"):
+        with Image.open(path) as image:
+            if image.mode != "P":
+                _save(image.convert("RGB"), path)
+
+
+def _save(image: Image.Image, target: Path) -> None:
+    image.quantize(256, method=Image.Quantize.MEDIANCUT).save(target, optimize=True)
 
 
 def pair(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -54,4 +67,5 @@ def pair(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", pair)
+    app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

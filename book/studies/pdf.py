@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
+import pikepdf
 import yaml
 from bs4 import BeautifulSoup, Tag
 
 from studies import look, provenance
 
 NAME = "neumatc.pdf"
+# Bytes that the whole site may have.
+MOST = 60e6
 # What belongs to the screen: buttons, permalinks, controls, the images of dark pages, code that pages hide with what
 # unfolds it, BibTeX under each figure, and pictures that are in the book twice.
 SCREEN = (
@@ -141,6 +144,9 @@ def make(site: Path, names: Sequence[str] = ()) -> Path:
         page.pdf(path=target, format="A4", outline=True, tagged=True, margin=margin)
         browser.close()
     source.unlink()
+    # Chromium leaves the structure for readers of the screen as plain text: half of the bytes.
+    with pikepdf.open(target, allow_overwriting_input=True) as printed:
+        printed.save(target, object_stream_mode=pikepdf.ObjectStreamMode.generate)
     for path in look.pages_of(site):
         html = path.read_text("utf-8")
         if '<p class="pdf" hidden' in html:
@@ -159,8 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{NAME}: {target.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s")
-    return 0
+    size = sum(path.stat().st_size for path in target.parent.rglob("*") if path.is_file())
+    seconds = time.perf_counter() - start
+    print(f"{NAME}: {target.stat().st_size / 1e6:.1f} MB of the site's {size / 1e6:.1f} MB, {seconds:.0f} s")
+    if size > MOST:
+        print(f"error: the site has {size / 1e6:.1f} MB; at most {MOST / 1e6:.0f} MB may be served.", file=sys.stderr)
+    return int(size > MOST)
 
 
 if __name__ == "__main__":

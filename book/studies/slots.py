@@ -33,6 +33,8 @@ NOISE = 0.1
 BLOCK = 12
 # Symbols on which exact methods are timed, and every how many a rate is judged: their cost is the same on each.
 TIMED, JUDGED = 2, 5
+# Matrices that an exact method solves at once: so many stay in the cache, and take as little time as any number.
+PART = 512
 SLOT, FRAME = 14, 280
 # Symbols from one exact result to the next between which results may be linear in time, and the error they may have.
 STEPS, _ERROR = (12, 10, 8, 7, 6, 5, 4, 3, 2), 1e-3
@@ -82,7 +84,7 @@ class Task:
     def exact(self, H: Tensor, out: Sequence[Tensor]) -> None:
         """Solve every matrix of H (B, m, n) by the strongest exact method that we found, into ``out``."""
         own = [x.flatten(0, -3) if x.ndim > 3 else x for x in out]
-        parts = [own_.tensor_split(threads.count()) for own_ in (H, *own)]
+        parts = [x.split(PART) for x in (H, *own)]
         threads.each(lambda part: self._solve(*part), list(zip(*parts)))
 
     def _solve(self, H: Tensor, *out: Tensor) -> None:

@@ -97,13 +97,12 @@ class Channel(ParametricMatrix):
         if self.times is None:
             return self._sums(self._paths, p[None])[0]
         _, which, counts = torch.unique(p[:, 0].detach(), return_inverse=True, return_counts=True)
-        rows = which.argsort(stable=True).split(counts.tolist())
-        alike = min(counts) == max(counts)
-        step = max(1, _AT_ONCE * len(self.times) // self.coefficients.numel()) if alike else 1
+        rows, first = which.argsort(stable=True), counts.cumsum(0) - counts
+        step = max(1, _AT_ONCE * len(self.times) // self.coefficients.numel())
         H = self.coefficients.new_empty(len(p), *self._shape)
-        for i in range(0, len(rows), step):
-            own = torch.stack(rows[i : i + step])  # (moments, parameters at each)
-            H[own.flatten()] = self._sums(self._at(p[own[:, 0], 0]), p[own][:, :, 1:]).flatten(0, 1)
+        for count in counts.unique().tolist():  # moments that have as many parameters, together
+            for own in rows[first[counts == count, None] + torch.arange(count, device=p.device)].split(step):
+                H[own.flatten()] = self._sums(self._at(p[own[:, 0], 0]), p[own][:, :, 1:]).flatten(0, 1)
         return H
 
     def _sums(self, a: Tensor, f: Tensor) -> Tensor:
