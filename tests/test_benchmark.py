@@ -337,3 +337,11 @@ def test_the_upper_limit_is_the_probability_that_just_so_few_fail(failed, draws)
 
 def test_where_all_fail_nothing_is_refuted():
     assert benchmark.upper_limit(7, 7) == 1.0
+
+
+def test_where_no_times_are_wanted_one_round_is_run_and_refused(monkeypatch):
+    calls = []
+    monkeypatch.setenv("NEUMATC_TIMES", "0")
+    timings = benchmark.compare({"one": lambda: calls.append(1), "two": lambda: calls.append(2)}, rounds=5)
+    assert timings.refused and timings.conditions["rounds"] == 1
+    assert math.isnan(timings.ratio("one", "two").median) and set(calls) == {1, 2}

@@ -319,6 +319,51 @@ def test_chapters_without_times_run_side_by_side_on_one_thread(project, pretend,
     assert pretend.runs == [("tiny", "cpu")]
 
 
+def test_where_no_times_are_wanted_all_chapters_run_side_by_side(project, pretend, monkeypatch):
+    started, parameters = [], {"profile": "cpu", "device": "cpu", "seed": 0}
+
+    def start(command, env):
+        started.append(command[-1])
+        runs.run(command[-1], device="cpu")
+        return SimpleNamespace(poll=lambda: 0)
+
+    runs.subprocess.Popen = start
+    with_times = runs.run_key("tiny", parameters)
+    monkeypatch.setenv("NEUMATC_TIMES", "0")
+    runs.book()
+    assert started == ["tiny"]
+    # A book with times does not take such a run for its own.
+    monkeypatch.delenv("NEUMATC_TIMES")
+    assert runs.run_key("tiny", parameters) == with_times
+    runs.book()
+    assert started == ["tiny"] and pretend.runs == [("tiny", "cpu")] * 2
+
+
+def test_few_chapters_run_at_once_the_longest_first(monkeypatch):
+    alive, most, order = set(), [], []
+
+    def start(command, env):
+        alive.add(command[-1])
+        most.append(len(alive))
+        order.append(command[-1])
+
+        looks = iter([None, None, 0])
+
+        def poll():
+            code = next(looks)
+            if code == 0:
+                alive.discard(command[-1])
+            return code
+
+        return SimpleNamespace(poll=poll)
+
+    monkeypatch.setattr(runs, "subprocess", SimpleNamespace(Popen=start))
+    clock = runs._Clock([])
+    clock.expected = {f"chapter{i}": float(i) for i in range(1, 9)} | {"new": None}
+    runs._side_by_side(list(clock.expected), clock)
+    assert max(most) == runs.AT_ONCE and order == ["new", *(f"chapter{i}" for i in range(8, 0, -1))]
+
+
 def test_the_terminal_shows_what_a_chapter_is_expected_to_take_and_took(project, pretend, monkeypatch, capsys):
 
     def said():

@@ -61,6 +61,11 @@ class Watch:
         return Load(self._before, share(self._ticks, _ticks(self._more), span))
 
 
+def wanted() -> bool:
+    """Return whether times are to be taken; ``NEUMATC_TIMES=0`` says no, as on shared machines that test and build."""
+    return os.environ.get("NEUMATC_TIMES") != "0"
+
+
 def share(first: tuple[float, float], last: tuple[float, float], span: float) -> float:
     """Return the share of the cores' time that other processes took.
 

@@ -16,6 +16,7 @@ import argparse
 import ast
 import hashlib
 import json
+import math
 import os
 import resource
 import subprocess
@@ -31,12 +32,13 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from neumatc import checks
-from studies import cite, launch, provenance, refused, registry, remake, status
+from studies import cite, launch, load, provenance, refused, registry, remake, status
 
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
-# Chapters whose runs take no times, whatever records they show: `book` runs them side by side.
+# Chapters whose runs take no times, whatever records they show: `book` runs them side by side, so many at once.
+AT_ONCE = 4
 UNTIMED = (
     "frequency_and_time",
     "gauge_in_detail",
@@ -135,7 +137,7 @@ def run_key(chapter: str, parameters: dict) -> str:
     """Return a hash of all that the outputs of a run depend on.
 
     That is: the code of the notebook, the modules of library and studies, the pinned versions and the running Python,
-    the published records, the runs of other chapters that it shows, and the parameters.
+    the published records, the runs of other chapters that it shows, the parameters, and whether times are taken.
     """
     root = provenance.root()
     code = [cell.source for cell in read_notebook(chapter).cells if cell.cell_type == "code"]
@@ -146,7 +148,8 @@ def run_key(chapter: str, parameters: dict) -> str:
         *sorted((root / "notebooks" / "records").glob("*")),
         *(provenance.run_path(other, parameters["profile"]).with_suffix(".json") for other in SHOWING.get(chapter, ())),
     ]
-    digest = hashlib.sha256(json.dumps([code, parameters, sys.version], sort_keys=True).encode())
+    own = [code, parameters, sys.version, load.wanted()]
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
     for path in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
         digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
@@ -307,7 +310,8 @@ class _Clock:
 def book() -> Path:
     """Run the chapters that need it at the cpu profile, build the HTML, and return the path of its first page.
 
-    The terminal shows what has passed since the start, and for each chapter what is expected and what it took.
+    The terminal shows what has passed since the start, and for each chapter what is expected and what it took. Chapters
+    that take times run one after the other, unless no times are `load.wanted`.
 
     Raises:
         RuntimeError: If a chapter fails, something that it shows changes meanwhile, or Sphinx reports a warning.
@@ -322,8 +326,9 @@ def book() -> Path:
     whole = status.duration(sum(filter(None, clock.expected.values())))
     print(f"{len(stale)} of {len(names)} chapters are run, expected {whole} on a machine that computes nothing else")
     first = [chapter for chapter in stale if chapter not in SHOWING]
-    _side_by_side([chapter for chapter in first if chapter in UNTIMED], clock)
-    for chapter in (chapter for chapter in first if chapter not in UNTIMED):
+    alone = [chapter for chapter in first if chapter not in UNTIMED and load.wanted()]
+    _side_by_side([chapter for chapter in first if chapter not in alone], clock)
+    for chapter in alone:
         clock.start(chapter)
         run(chapter, **parameters)
         clock.end(chapter)
@@ -360,14 +365,17 @@ def _stale(names: Sequence[str], parameters: dict) -> list[str]:
 
 
 def _side_by_side(names: Sequence[str], clock: _Clock) -> None:
-    """Run chapters at the cpu profile at the same time, each in a process of its own and on one thread."""
+    """Run chapters at the cpu profile at the same time, each in a process of its own and on one thread.
+
+    The longest begin first, so that none is left at the end.
+    """
     command, running = [sys.executable, "-m", "studies.runs", "run", "--device", "cpu"], {}
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    for chapter in names:
-        clock.start(chapter, " on one thread")
-        running[chapter] = subprocess.Popen([*command, chapter], env=os.environ | alone)
-    failed = []
-    while running:
+    waiting, failed = sorted(names, key=lambda chapter: clock.expected[chapter] or math.inf), []
+    while running or waiting:
+        while waiting and len(running) < AT_ONCE:
+            clock.start(chapter := waiting.pop(), " on one thread")
+            running[chapter] = subprocess.Popen([*command, chapter], env=os.environ | alone)
         for chapter, code in [(name, process.poll()) for name, process in running.items()]:
             if code is not None:
                 del running[chapter]
