@@ -217,7 +217,7 @@ def glue_all(numbers):
 
 def test_ways_pay_and_those_above_the_tolerance_are_named(glued):
     numbers = compared((20.0, 20.0, 20.0))
-    numbers["matlab"]["ways"]["Chebyshev interpolation"] |= {"error": 4e-4, "pays": (9.0, 9.0, 9.0)}
+    numbers["matlab"]["ways"]["Chebyshev interpolation"] |= {"error": 4e-4, "pays": (9.0, 9.0, 9.0), "solves": 9}
     numbers["membrane"]["ways"]["AAA"] |= {"error": 6e-4, "pays_sparse": (30.0, 30.0, 30.0)}
     glue_all(numbers)
     missed = " The largest error of a cubic spline is above the tolerance."
@@ -237,6 +237,16 @@ def test_ways_pay_and_those_above_the_tolerance_are_named(glued):
     assert glued["om-membrane-modes-times"] == "A value of the modes takes 20 exact solutions."
     assert (glued["om-matlab-other"], glued["om-matlab-second"], glued["om-membrane-aaa"]) == (4e-4, 3e-3, 6e-4)
     assert glued["om-above"] == "nowhere above it"
+
+
+def test_what_the_clock_does_not_settle_is_a_limit_in_text_and_table(glued):
+    numbers = compared((20.0, 20.0, 20.0))
+    numbers["membrane"]["ways"]["this map"]["pays"] = (190.0, 200.0, 210.0)
+    numbers["membrane"]["ways"]["AAA"] |= {"error": 4e-4, "pays": (18.0, 19.0, 19.5)}
+    glue_all(numbers)
+    assert "AAA pays below 20 values (the clock settles no more), a sum" in glued["om-membrane-pays"]
+    assert glued["om-membrane-beside"] == "Here AAA is more accurate than the map and pays earlier."
+    assert texts.paid(own_matrices.paying_from(numbers["membrane"]["ways"]["AAA"])) == "below 20: not settled"
 
 
 def test_ways_without_times_have_errors_and_no_verdict_on_time(glued):

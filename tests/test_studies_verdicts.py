@@ -3,7 +3,9 @@
 import copy
 import math
 
+import numpy as np
 import pytest
+import scipy.linalg
 
 from studies import (
     anisotropic,
@@ -243,3 +245,43 @@ def test_a_thermal_block_projected_once_is_exact_and_its_times_are_told_where_th
     timed = {"thermal_constant": {"rows": {anisotropic.ONCE: {"error": 1e-9}}, "times": told}}
     said = anisotropic.thermal_times(timed)
     assert "reduced basis takes 0.1; of one that is projected once, at an error of 1e-09, 0.2; of the sparse" in said
+
+
+# What *When to use this* says of one fixed matrix, or two
+
+
+def upwinded(n=32, diffusion=1e-2):
+    """Convection and diffusion in one dimension, upwind differences: real eigenvalues, and vectors far from normal."""
+    h = 1 / (n + 1)
+    A = (2 * diffusion / h**2 + 1 / h) * np.eye(n) - diffusion / h**2 * np.eye(n, k=1)
+    return A - (diffusion / h**2 + 1 / h) * np.eye(n, k=-1)
+
+
+def test_of_a_matrix_far_from_normal_eigenvectors_lose_digits_and_schur_vectors_do_not():
+    A, one = upwinded(), np.eye(32)
+    values, V = np.linalg.eig(A)
+    T, Z = scipy.linalg.schur(A, output="complex")
+    for p in (1.0, 10.0):
+        exact = np.linalg.inv(A + p * one)
+        assert np.linalg.cond(A + p * one) < 50, "the equation is harmless"
+        by_vectors = (V / (values + p)) @ np.linalg.inv(V)
+        by_schur = Z @ scipy.linalg.solve_triangular(T + p * one, Z.conj().T)
+        lost, kept = (np.linalg.norm(found - exact) / np.linalg.norm(exact) for found in (by_vectors, by_schur))
+        assert lost > 1e-10 and kept < 1e-13
+
+
+def test_two_fixed_matrices_are_decomposed_once():
+    rng = np.random.default_rng(0)
+    n, b = 24, rng.normal(size=24)
+    (A_0, A_1), one = (M @ M.T / n for M in rng.normal(size=(2, n, n))), np.eye(n)
+    A_0 = A_0 + one
+    w, V = scipy.linalg.eigh(A_1, A_0)  # V^T A_0 V = I and V^T A_1 V = diag(w)
+    B_0, B_1 = upwinded(n) + one, rng.normal(size=(n, n))
+    S, T, Q, Z = scipy.linalg.qz(B_0, B_1, output="complex")  # B_0 = Q S Z^H and B_1 = Q T Z^H
+    for p in (0.1, 1.0, 7.0):
+        exact = np.linalg.solve(A_0 + p * A_1, b)
+        np.testing.assert_allclose(V @ (V.T @ b / (1 + p * w)), exact, rtol=0, atol=1e-13 * np.linalg.norm(exact))
+        exact = np.linalg.solve(B_0 + p * B_1, b)
+        found = Z @ scipy.linalg.solve_triangular(S + p * T, Q.conj().T @ b)
+        rounding = 1e-14 * np.linalg.cond(B_0 + p * B_1)
+        np.testing.assert_allclose(found, exact, rtol=0, atol=rounding * np.linalg.norm(exact))

@@ -90,19 +90,24 @@ def cheapest(found: Sequence[Row]) -> list[str]:
     return [name for name, (least, most) in spreads(found).items() if least == 1 < most]
 
 
-def cheap(found: Sequence[Row], share: float = 0.8) -> list[str]:
-    """Return the problems of which the first draw takes at most a share of the solves of the median draw, in words.
+def cheap(found: Sequence[Row], timed: Mapping[str, int], share: float = 0.8) -> list[str]:
+    """Return the problems of which the fit that was timed takes at most a share of the solves of the median draw.
+
+    Args:
+        found: The record of draws.
+        timed: Exact solves of each problem in the record of speed, by its name: these fits have the times.
+        share: Of the solves of the median draw.
 
     Example:
-        >>> cheap([{"name": "a", "draws": [{"solves": s} for s in (70, 100, 110)]}])
-        ['a (70 solves, median 100)']
+        >>> found = [{"name": "a", "draws": [{"solves": s} for s in (90, 100, 110)]}]
+        >>> cheap(found, {"a": 75}), cheap(found, {"a": 90})
+        (['a (75 solves timed, median 100)'], [])
     """
-    solves = {x["name"]: [row["solves"] for row in x["draws"]] for x in found}
-    middles = {name: statistics.median(own) for name, own in solves.items()}
+    middles = {x["name"]: statistics.median(row["solves"] for row in x["draws"]) for x in found}
     return [
-        f"{name} ({own[0]} solves, median {middles[name]:.0f})"
-        for name, own in solves.items()
-        if own[0] <= share * middles[name]
+        f"{name} ({timed[name]} solves timed, median {middle:.0f})"
+        for name, middle in middles.items()
+        if name in timed and timed[name] <= share * middle
     ]
 
 

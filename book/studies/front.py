@@ -4,7 +4,8 @@ The pages *Introduction* and *When to use this* write ``{{ decisions }}`` or ``{
 stands; the Sphinx extension ``front_page`` puts it in when the book is built. So a new record changes the pages, and a
 verdict that it no longer supports stops the build.
 
-The records are published ones. Two numbers come from the runs that chapters show, so that page one and they agree.
+The records are published ones. What a chapter shows of its own run is read from that run (`chapter`), its last good
+times in the place of those that were refused, so that page one and the chapter agree.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from matplotlib.figure import Figure
 
@@ -30,9 +31,10 @@ from studies import (
 )
 from studies import swings as ups_and_downs
 from studies.frequency_and_time import SHORT
-from studies.slots import SLOT
+from studies.slots import NOISE, SLOT
 from studies.texts import listed, times, two_digits
 from studies.texts import ratios_between as between
+from studies.wireless_receivers import BLOCKS, EIGHT, HELD, RATE, stepped
 
 RECORDS = (
     "speed",
@@ -49,13 +51,14 @@ RECORDS = (
     "frequency_and_time",
     "link_level",
     "swings",
-    "your_own_matrices_timings",
 )
 # Chapters of whose own runs the pages quote a number.
 SHOWN = ("wireless_inversion", "beyond_the_inverse", "your_own_matrices")
 CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
+# As many results held as there are resource blocks: one for twelve tones.
+HELD_AS_BLOCKS = stepped(HELD, 12)
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # What a cell says where the times of a rival decide nothing.
 VARIED = "Not decided{}: the time of {} varied too much."
@@ -100,7 +103,8 @@ class Way:
         error: Its relative error.
         solves: Exact solves of its fit.
         counted: How many times as fast as the exact method it is for one pass, with its fit counted.
-        pays: Matrices from which on it takes less time; NaN where that was not timed.
+        pays: Matrices from which on it takes less time; NaN where that was not timed, or the clock does not settle it.
+        below: Where it does not, the upper limit that it gives (:func:`studies.texts.settled`).
     """
 
     name: str
@@ -108,6 +112,7 @@ class Way:
     solves: int
     counted: Ratio
     pays: float
+    below: float = math.nan
 
 
 MAP, SPLINE, LINEAR = "the map in pieces", "a cubic spline", "linear interpolation"
@@ -124,6 +129,37 @@ PEERS = {
 }
 # Those that are asked for a tolerance, and find the number of exact results themselves.
 ASKED = (MAP, PEERS[measurements.PIECES])
+
+
+def paying(pays: Ratio, solves: int) -> tuple[float, float]:
+    """Return the median of a break-even and NaN; where the clock does not settle it, NaN and its upper limit.
+
+    Example:
+        >>> paying((71.0, 72.4, 83.7), 23), paying((0.0, 23.0, 412.8), 41)
+        ((72.4, nan), (nan, 412.8))
+    """
+    found = texts.settled(pays, solves)
+    return (math.nan, found[1]) if texts.unsettled(found) else (found[1], math.nan)
+
+
+def paid(ways: Iterable[Way]) -> str:
+    """Return from how many matrices on ways pay, and of those that the clock does not settle the upper limit.
+
+    Example:
+        >>> one, two = Way("a", 0.0, 9, (1, 2, 3), 500.0), Way("b", 0.0, 41, (1, 2, 3), *paying((0.0, 23.0, 412.8), 41))
+        >>> paid([one]), paid([one, two]), paid([two])
+        ('500', '500 (one below 420, not settled)', 'below 420 (not settled)')
+    """
+    ways = list(ways)
+    limits = sorted(texts.without_nan(x.below for x in ways))
+    known = texts.without_nan(x.pays for x in ways)
+    if not limits:
+        return counts(known)
+    said = f"below {texts.at_least(limits[-1]):,.0f}"
+    if not known:
+        return f"{said} (not settled)"
+    number = "one" if len(limits) == 1 else f"{len(limits)}"
+    return f"{counts(known)} ({number} {said}, not settled)"
 
 
 def records() -> dict[str, Numbers]:
@@ -245,7 +281,8 @@ def matrices(found: dict[str, Numbers], row: Numbers) -> int:
 
 def in_pieces(row: Numbers) -> Way:
     """Return the map in pieces of a problem of the study of speed."""
-    return Way(MAP, row["error"], row["solves"], ratios(row)[1], row[f"{strongest(row)}: pays"][1])
+    pays = paying(row[f"{strongest(row)}: pays"], row["solves"])
+    return Way(MAP, row["error"], row["solves"], ratios(row)[1], *pays)
 
 
 def peers(row: Numbers) -> list[Way]:
@@ -254,7 +291,7 @@ def peers(row: Numbers) -> list[Way]:
     for key, own in row.get("interpolation", {}).items():
         counted, pays = (own[f"{strongest(row)}: {what}"] for what in ("with the fit", "pays"))
         if own["error"] <= row["tol"] and not math.isnan(counted[1]):
-            ways.append(Way(PEERS[key], own["error"], own["solves"], counted, pays[1]))
+            ways.append(Way(PEERS[key], own["error"], own["solves"], counted, *paying(pays, own["solves"])))
     return ways
 
 
@@ -262,6 +299,13 @@ def spline(row: Numbers) -> Way | None:
     """Return the faster spline of a problem of the study of speed, cubic or linear; None where none was timed."""
     found = [way for way in peers(row) if way.name in SPLINES]
     return max(found, key=lambda way: way.counted[1], default=None)
+
+
+def spline_after(row: Numbers) -> Ratio:
+    """Return how many times as fast as the strongest exact method the spline of :func:`spline` is, once it is made."""
+    name = spline(row).name
+    (own,) = (x for key, x in row["interpolation"].items() if PEERS[key] == name)
+    return own[f"{strongest(row)}: after"]
 
 
 def unsteady(row: Numbers, ways: Sequence[Way]) -> list[str]:
@@ -332,12 +376,12 @@ def one_parameter(found: dict[str, Numbers], situation: str, page: str, rows: li
             pick = f"**{pick}{f' or {exact}' * even}**"
         speed = against(exact, best, [] if MAP in names else maps)
         error = f"{power(way.error for way in best)} (tolerance {tolerances(rows)})"
-    pays = [f"map {counts(x.pays for x in maps)}"]
-    if texts.without_nan(x.pays for x in splines):
-        pays.append(f"spline {counts(x.pays for x in splines)}")
+    pays = [f"map {paid(maps)}"]
+    if texts.without_nan([*(x.pays for x in splines), *(x.below for x in splines)]):
+        pays.append(f"spline {paid(splines)}")
     for name in names:
         if name not in (MAP, *SPLINES):
-            pays.append(f"{name.replace(' interpolation', '')} {counts(x.pays for x in named(every, [name]))}")
+            pays.append(f"{name.replace(' interpolation', '')} {paid(named(every, [name]))}")
     doubts = list(doubtful(rows, every))
     if doubts:
         pick = " ".join([*(doubt for doubt, _ in doubts), f"Of what was timed steadily: {pick}"])
@@ -446,6 +490,7 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 
 # What the chapter on users' matrices calls a reduced basis of matrices that are projected once.
 PROJECTED = "reduced basis, projected once"
+AAA = "AAA"
 # What it calls the modes of a stiffness and a mass, exact with the damping of its model.
 MODES = "modes of K and M, damping proportional"
 SEVERAL = ("slot at", "Green's function", "thermal block")
@@ -467,7 +512,7 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     drawn = [x for x in found["synthetic_experiments"][part] if x["kind"] in kinds and x.get("size", 32) in sizes]
     beside, near = [synthetic_experiments.quickest(x) for x in rows], kinds == POLES
     other = rational(found) if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
-    pays = [x["pays"][1] for x in beside]
+    pays = [paying(own["pays"], x["solves"])[0] for own, x in zip(beside, rows)]
     later = f". From {counts(pays)} on, by extrapolation: **{MAP}**{other}" if any(map(math.isfinite, pays)) else ""
     situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
     return Decision(
@@ -477,7 +522,7 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
         f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit; "
         f"{between(x['with the fit'][1] for x in beside)} times with it, in those passes",
         f"{power(x['error'] for x in drawn)} (tolerance {synthetic_experiments.TOL:.0e})",
-        f"map {counts(pays)}",
+        f"map {counts(pays)}" + ", by extrapolation" * any(map(math.isfinite, pays)),
     )
 
 
@@ -507,11 +552,18 @@ def short_passes(rows: Sequence[Numbers]) -> str:
 
 
 def rational(found: dict[str, Numbers]) -> str:
-    """Return in words what does as well as the map near poles, from as many exact results, and what does not."""
-    aaa, basis = (most(near_poles(found, name)) for name in ("aaa", "reduced basis"))
+    """Return in words what does as well as the map near poles, from as many exact results, and what does not.
+
+    A reduced basis of inverses adds up whole matrices, as many as it has exact results: so its definition counts it.
+    """
+    aaa, basis = most(near_poles(found, "aaa")), most(near_poles(found, "reduced basis", ("resonances",)))
+    rows = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] in POLES]
+    terms = whole(x["peer_solves"]["reduced basis"] for x in rows)
     return (
-        f", **AAA** (`nm.peers.aaa`; error at most {aaa} through at most as many exact results) or a **reduced basis** "
-        f"({basis}), neither timed; splines err by {between(poles(found))}"
+        f". **AAA** (`nm.peers.aaa`; error at most {aaa} through at most as many exact results) needs only samples; it "
+        f"was not timed here. A reduced basis is the most accurate on resonances ({basis}), but a value of it adds up "
+        f"{terms} whole matrices, which costs of the order of an exact inverse of this size; splines err by "
+        f"{between(poles(found))}"
     )
 
 
@@ -520,33 +572,125 @@ def poles(found: dict[str, Numbers]) -> list[float]:
     return near_poles(found, "spline")
 
 
-def near_poles(found: dict[str, Numbers], peer: str) -> list[float]:
+def near_poles(found: dict[str, Numbers], peer: str, kinds: Sequence[str] = POLES) -> list[float]:
     """Return the errors of a peer with at most as many exact results as the map has, where there are poles."""
-    return [x["peers"][peer] for x in found["synthetic_experiments"]["difficulty"] if x["kind"] in POLES]
+    return [x["peers"][peer] for x in found["synthetic_experiments"]["difficulty"] if x["kind"] in kinds]
+
+
+def membrane(found: dict[str, Numbers]) -> Numbers:
+    """Return what the chapter *Your own matrices* shows of its finite-element model; empty where it has no times."""
+    return found["chapters"].get("your_own_matrices", {}).get("membrane", {})
+
+
+def paid_by(way: Numbers, key: str = "pays") -> Ratio:
+    """Return from how many values on a way of that model pays, as far as the clock settles it."""
+    return texts.settled(way[key], way["solves"])
+
+
+def better(own: Numbers, other: Numbers) -> list[str]:
+    """Return in what a way is better than another one: by its error, and by the quartiles of their times.
+
+    Example:
+        >>> basis = {"solves": 12, "error": 2e-6, "time": (0.0017, 0.0020, 0.0024), "pays": (23.2, 24.6, 26.1)}
+        >>> aaa = {"solves": 23, "error": 8e-8, "time": (0.0010, 0.0011, 0.0011), "pays": (19.7, 20.8, 22.1)}
+        >>> better(aaa, basis), better(basis, aaa)
+        (['a smaller error', 'a cheaper value', 'an earlier break-even'], ['fewer exact solves'])
+        >>> better(aaa | {"time": (math.nan,) * 3}, basis)
+        ['a smaller error', 'an earlier break-even']
+    """
+    found = {
+        "fewer exact solves": own["solves"] < other["solves"],
+        "a smaller error": own["error"] < other["error"],
+        "a cheaper value": own["time"][2] < other["time"][0],
+        "an earlier break-even": paid_by(own)[2] < paid_by(other)[0],
+    }
+    return [what for what, holds in found.items() if holds]
+
+
+def pick_of_few(ways: Numbers) -> str:
+    """Return what to pick for a sum of few fixed matrices: AAA or a reduced basis, in the order of the record.
+
+    Records that were published before AAA ran, or before modes were summed, have no ways of these names.
+    """
+    once, aaa = ways[PROJECTED], ways.get(AAA)
+    exact = "; with proportional damping, as here, the modes of stiffness and mass, which are exact"
+    first_basis, basis = (f"**{word} reduced basis**, the fixed matrices projected once" for word in ("A", "a"))
+    if aaa is None:
+        said = first_basis
+    else:
+        first = len(better(aaa, once)) > len(better(once, aaa))
+        names = (f"**{AAA}**", basis) if first else (first_basis, f"**{AAA}**")
+        reasons = [
+            f"{name} has {listed(found)}" if found else ""
+            for name, found in (("AAA", better(aaa, once)), ("the basis", better(once, aaa)))
+        ]
+        said = f"{names[0]}, or {names[1]} ({'; '.join(filter(None, reasons))}; AAA needs only samples)"
+    return said + exact * (MODES in ways)
 
 
 def few_fixed(found: dict[str, Numbers]) -> Decision:
-    """Return the decision for a sum of few fixed matrices: the finite-element model of *Your own matrices*.
-
-    Records that were published before its modes were summed have no way of this name.
-    """
-    shown = found["your_own_matrices_timings"]["membrane"]
+    """Return the decision for a sum of few fixed matrices: the finite-element model of *Your own matrices*."""
+    shown = membrane(found)
     own, once, sparse = (shown["ways"][name] for name in ("this map", PROJECTED, "sparse solves"))
-    unknowns = shown["shape"][0]
-    exact = "; with proportional damping, as here, the modes of stiffness and mass, which are exact"
+    unknowns, aaa = shown["shape"][0], shown["ways"].get(AAA)
+    named_ways = [("AAA", aaa)] * (aaa is not None) + [("projected", once), ("map", own)]
+    solves = ", ".join(f"{name} {x['solves']}" for name, x in named_ways)
     return Decision(
         f"[Solves, matrices that are a sum of few fixed ones, CPU]({CHAPTERS}your_own_matrices.ipynb)",
-        f"finite elements, {unknowns} unknowns, resonances; {own['solves']} solves, projected {once['solves']}",
-        f"**A reduced basis**, the fixed matrices projected once{exact * (MODES in shown['ways'])}",
-        texts.told(
-            "a value takes {} times as long as a dense solve, one of the map {}, a sparse solve {}",
-            *(x["time"] for x in (once, own, sparse)),
-        ),
-        f"{power([once['error']])}; map {power([own['error']])} (tolerance {shown['tol']:.0e})",
+        f"finite elements, {unknowns} unknowns, resonances; solves: {solves}",
+        pick_of_few(shown["ways"]),
+        "in dense solves a value takes "
+        + ", ".join(f"{texts.spread(x['time'])} ({name})" for name, x in [*named_ways, ("a sparse solve", sparse)]),
+        ", ".join(f"{power([x['error']])} ({name})" for name, x in named_ways) + f"; tolerance {shown['tol']:.0e}",
         "; ".join(
-            f"{name} {counts([x['pays'][1]])}, beside sparse solves {counts([x['pays_sparse'][1]])}"
-            for name, x in (("projected", once), ("map", own))
-        ),
+            f"{name} {paid_short(paid_by(x))}, beside sparse solves {paid_short(paid_by(x, 'pays_sparse'))}"
+            for name, x in named_ways
+        )
+        + "; of one run",
+    )
+
+
+def paid_short(pays: Ratio) -> str:
+    """Return the median of a break-even, or the limit where it is not settled.
+
+    Example:
+        >>> paid_short((71.0, 72.4, 83.7)), paid_short((0.0, 23.0, 23.0)), paid_short((math.nan,) * 3)
+        ('72', 'below 23 (not settled)', 'not timed')
+    """
+    return f"{texts.below(pays)} (not settled)" if texts.unsettled(pays) else counts([pays[1]])
+
+
+def from_where(pays: Ratio) -> str:
+    """Return from how many values on something pays, as a sentence has it behind the verb.
+
+    Example:
+        >>> from_where((71.0, 72.4, 83.7)), from_where((0.0, 23.0, 23.0))
+        ('from 72 values on', 'below 23 values, and the clock settles no more')
+    """
+    return (
+        f"{texts.below(pays)} values, and the clock settles no more"
+        if texts.unsettled(pays)
+        else (f"from {counts([pays[1]])} values on")
+    )
+
+
+def aaa_on_elements(found: dict[str, Numbers]) -> str:
+    """Return the sentence on AAA beside the map on the finite-element model, with its numbers.
+
+    Example:
+        >>> aaa_on_elements({"chapters": {}})
+        'On the finite-element model it was not timed.'
+    """
+    ways = membrane(found).get("ways", {})
+    if AAA not in ways or math.isnan(ways[AAA]["pays"][1]) or math.isnan(ways["this map"]["pays"][1]):
+        return "On the finite-element model it was not timed."
+    own, aaa = ways["this map"], ways[AAA]
+    by = [what for what in better(aaa, own) if what != "fewer exact solves"]
+    beside = f"has {listed(by)} than the map" if by else "has no advantage over the map"
+    errors, starts = [power([x["error"]]) for x in (aaa, own)], [from_where(paid_by(x)) for x in (aaa, own)]
+    return (
+        f"On the finite-element model AAA through {aaa['solves']} solves {beside}, which took {own['solves']}. It errs "
+        f"by {errors[0]}, the map by {errors[1]}; it pays {starts[0]}, the map {starts[1]} (of one run)."
     )
 
 
@@ -559,7 +703,8 @@ def several(found: dict[str, Numbers]) -> Decision:
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little",
+        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; a sum of few "
+        "fixed matrices is projected once, with any number of parameters",
         f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
         f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
@@ -607,11 +752,8 @@ def reduced(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
 
     None where the chapter that times them has no times.
     """
-    shown = found["chapters"].get("your_own_matrices")
-    if not shown:
-        return None
-    ways = shown["membrane"]["ways"]
-    return tuple(ways[name]["pays_sparse"] for name in ("reduced basis", PROJECTED))
+    ways = membrane(found).get("ways")
+    return ways and tuple(paid_by(ways[name], "pays_sparse") for name in ("reduced basis", PROJECTED))
 
 
 def basis(found: dict[str, Numbers]) -> str:
@@ -622,11 +764,11 @@ def basis(found: dict[str, Numbers]) -> str:
         'Beside sparse solves it was not timed.'
     """
     shown = reduced(found)
-    if shown is None or math.isnan(shown[0][1]) or math.isnan(shown[1][1]):
+    if not shown or math.isnan(shown[0][1]) or math.isnan(shown[1][1]):
         return "Beside sparse solves it was not timed."
-    peer, once = (f"paid from {count(x[1])} values on" if math.isfinite(x[1]) else "never paid" for x in shown)
+    peer, once = (f"paid {from_where(x)}" if math.isfinite(x[1]) else "never paid" for x in shown)
     beside = "Beside sparse solves of one parameter"
-    return f"{beside} it {peer} where we timed it; what is projected once {once}."
+    return f"{beside} it {peer} where we timed it; what is projected once {once} (of one run)."
 
 
 def timed_basis(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
@@ -672,7 +814,10 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 30 ns")),
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 300 ns")),
         one_parameter(found, f"{filters} 32 streams, directional users", "measured", rows("lmmse", "x 32")),
-        one_parameter(found, f"{filters} 8 streams, omnidirectional users", "measured", rows("lmmse", "x 8")),
+        with_loss(
+            found,
+            one_parameter(found, f"{filters} 8 streams, omnidirectional users", "measured", rows("lmmse", "x 8")),
+        ),
         synthetic(found, "size", ("smooth",), LARGE),
         synthetic(found, "difficulty", POLES, (32,)),
         few_fixed(found),
@@ -709,6 +854,9 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     tol = synthetic_experiments.TOL
     yield "beside poles AAA is accurate enough", max(near_poles(found, "aaa")) < tol
     yield "beside poles a reduced basis is accurate enough", max(near_poles(found, "reduced basis")) < tol
+    near = [near_poles(found, name, ("resonances",)) for name in ("reduced basis", "aaa")]
+    own = [x["error"] for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "resonances"]
+    yield "on resonances a reduced basis is the most accurate", max(near[0]) < min(max(near[1]), max(own))
     smooth = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "smooth"]
     yield "of smooth families Chebyshev is as accurate", all(x["peers"]["chebyshev"] < 2 * x["error"] for x in smooth)
     yield "the trained decomposition is useless", found["synthetic_experiments"]["timed_svd"][0]["error"] > 0.1
@@ -763,7 +911,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "wins": str(wins.count(FASTER)),
         "losses": str(wins.count(SLOWER)),
         "pass": f"{number:,}",
-        "pays": counts(in_pieces(row).pays for row in rows),
+        "pays": paid(in_pieces(row) for row in rows),
         "copies": between(row["over a copy"][1] for row in rows),
         "unsorted": between(row["unsorted over a copy"][1] for row in rows),
         "conditions": texts.conditions(*(row["conditions"] for row in rows)),
@@ -775,16 +923,13 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "basis_at_poles": most(near_poles(found, "reduced basis")),
         "bands": bands(found),
         "precoders": precoders(found),
-        "spline_after": between(
-            own[f"{strongest(row)}: after"][1]
-            for row in rows
-            for key, own in row.get("interpolation", {}).items()
-            if PEERS[key] in SPLINES
-        ),
+        "spline_after": between(spline_after(row)[1] for row in rows if spline(row)),
         "pole_splines": between(poles(found)),
         "short_passes": whole(x["count"] for part in ("difficulty", "size") for x in found["synthetic_timings"][part]),
-        "spline_pays": counts(own.pays for row in rows if (own := spline(row))),
-        "chebyshev_pays": counts(own.pays for row in rows for own in peers(row) if own.name == PEERS["Chebyshev"]),
+        "spline_pays": paid(own for row in rows if (own := spline(row))),
+        "chebyshev_pays": paid(own for row in rows for own in peers(row) if own.name == PEERS["Chebyshev"]),
+        "snr": f"{-10 * math.log10(NOISE):g} dB",
+        "aaa_on_elements": aaa_on_elements(found),
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
         "gpu": between(1 / middle(x) for _, x, _ in on_gpu.values()),
@@ -875,12 +1020,18 @@ def tolerant(found: dict[str, Numbers]) -> str:
     """Return how the map is beside Chebyshev interpolation in pieces, which takes a tolerance as well."""
     rows = [row for row in timed(found) if measurements.PIECES in row.get("interpolation", {})]
     own = [row["interpolation"][measurements.PIECES] for row in rows]
-    known = [x["with the fit"] for x in own if not math.isnan(x["with the fit"][1])]
+    known, after = ([x[when] for x in own if not math.isnan(x[when][1])] for when in ("with the fit", "after"))
     if not known:
         return "which was not timed here"
     slower = [verdict(x) for x in known].count(SLOWER)
     finer = between(row["error"] / x["error"] for row, x in zip(rows, own))
-    return f"which is faster than the map in {slower} of {len(known)} problems, at errors {finer} times smaller"
+    words = [verdict(x) for x in after]
+    fitted = [f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words]
+    said = f"; once fitted, the map is {listed(fitted)} of {len(words)}" if words else ""
+    return (
+        f"which for one pass is faster than the map in {slower} of {len(known)} problems, at errors {finer} times "
+        f"smaller{said}"
+    )
 
 
 def bands(found: dict[str, Numbers]) -> str:
@@ -898,6 +1049,40 @@ def bands(found: dict[str, Numbers]) -> str:
         f"({between(x[1] for x in exact)} times as fast), and {between(x[1] for x in blocks)} times as fast as one "
         "exact result held for each resource block"
     )
+
+
+def with_loss(found: dict[str, Numbers], decision: Decision) -> Decision:
+    """Return the row of eight streams with what is enough where channels are given and a part of the rate may go.
+
+    That is linear interpolation between the fewest results that keep it, and as many results held as there are resource
+    blocks, both by the chapter on inversion, whose times hang on the shapes and the number of solves alone.
+    """
+    shown = found["chapters"].get("wireless_inversion", {})
+    band = {"task": EIGHT, "omni": True, "spread": SHORT}
+    rows = [row for row in shown.get("bands", []) if band.items() <= row.items()]
+    if not rows:
+        return decision
+    (row,), over = rows, shown["ladder_times"][EIGHT]["over"]
+    good = [(own["solves"], name) for name, own in row["steps"].items() if own["loss"] < RATE]
+    blocks = row["ways"][BLOCKS]
+    told = [f"linear through {solves}, {faster(over[name])}" for solves, name in sorted(good)[:1]]
+    if blocks["loss"] < RATE:
+        told.append(f"or one held for each resource block, {blocks['solves']}, {faster(over[HELD_AS_BLOCKS])}")
+    said = (
+        f"; where the channels are given and {RATE:g} of the rate may be lost at {-10 * math.log10(NOISE):g} dB over "
+    )
+    said += f"the array, {', '.join(told)} ([Wireless inversion]({CHAPTERS}wireless_inversion.ipynb))"
+    return replace(decision, speed=decision.speed + said * bool(told))
+
+
+def faster(over: Ratio) -> str:
+    """Return how many times as fast as what it was divided by something is, from how many times as long it takes.
+
+    Example:
+        >>> faster((0.13, 0.14, 0.17)), faster((math.nan,) * 3)
+        ('7.1 times', 'not timed')
+    """
+    return texts.UNTIMED if math.isnan(over[1]) else f"{times(1 / over[1])} times"
 
 
 def precoders(found: dict[str, Numbers]) -> str:

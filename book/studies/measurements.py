@@ -217,9 +217,10 @@ def glue_draws(record: Record, timed: Record) -> None:
     glue("ms-draws-finer", texts.ratios_between(draws.finer(found)))
     glue("ms-draws-over", draws.above(found, random_families.TARGET))
     glue("ms-draws-cheapest", "; ".join(draws.cheapest(found)) or "none")
-    glue("ms-draws-cheap", "; ".join(draws.cheap(found)) or "none")
+    solves = {row["name"]: row["solves"] for row in compared(timed)}
+    glue("ms-draws-cheap", "; ".join(draws.cheap(found, solves)) or "none")
     glue("ms-draws-older", draws.older(record.provenance["date"]))
-    glue("ms-draws-moved", draws.moved(found, {row["name"]: row["solves"] for row in compared(timed)}))
+    glue("ms-draws-moved", draws.moved(found, solves))
     glue("ms-draws-beside", beside)
     glue("ms-draws", len(found[0]["draws"]))
     glue("ms-draws-fits", sum(len(x["draws"]) for x in found))

@@ -245,9 +245,15 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions}
     shown = last_good.fill(record).numbers[name]["ways"]
     rows = [
-        (way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), spread(x["pays"])) for way, x in shown.items()
+        (way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), texts.paid(paying_from(x)))
+        for way, x in shown.items()
     ]
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
+
+
+def paying_from(way: Mapping[str, object], key: str = "pays") -> Sequence[float]:
+    """Return from how many values on a way pays, as far as the clock settles it (:func:`studies.texts.settled`)."""
+    return texts.settled(way[key], way.get("solves", 0))
 
 
 def energies(record: Record, surrogate: nm.Surrogate, H: Callable[[float], NDArray]) -> None:
@@ -296,7 +302,11 @@ def pays(ratio: Sequence[float]) -> str:
     Example:
         >>> pays((276.0, 281.0, 287.0)), pays((math.inf,) * 3)
         ('from 280 (280 to 290) values on', 'never')
+        >>> pays(texts.settled((19.7, 20.8, 22.1), 23))
+        'below 23 values (the clock settles no more)'
     """
+    if texts.unsettled(ratio):
+        return f"{texts.below(ratio)} values (the clock settles no more)"
     return f"from {spread(ratio)} values on" if math.isfinite(ratio[1]) else "never"
 
 
@@ -312,7 +322,7 @@ def beside(own: Mapping[str, object], other: Mapping[str, object], name: str) ->
         >>> beside(quick, own, "AAA"), beside(own | {"error": 1e-4}, quick, "AAA")[-31:]
         ('Here AAA is less accurate than the map and pays later.', 'than the map, but pays earlier.')
     """
-    (least, _, most), (lower, _, upper) = own["pays"], other["pays"]
+    (least, _, most), (lower, _, upper) = paying_from(own), paying_from(other)
     closer, earlier, later = other["error"] < own["error"], upper < least, lower > most
     pays = f"{' and' if closer == earlier else ', but'} pays {'earlier' if earlier else 'later'}"
     return f"Here {name} is {'more' if closer else 'less'} accurate than the map{pays * (earlier or later)}."
@@ -330,7 +340,7 @@ def glue_all(record: Record) -> None:
     for name in ("numpy", "matlab", "bands", "membrane", "kernel"):
         told_of = {SAID[way]: x for way, x in record.numbers[name]["ways"].items() if way != SPARSE}
         above = [way for way, x in told_of.items() if x["error"] > record.numbers[name]["tol"]]
-        glue(f"om-{name}-pays", paying({way: x["pays"] for way, x in told_of.items()}, above))
+        glue(f"om-{name}-pays", paying({way: paying_from(x) for way, x in told_of.items()}, above))
     for name, way in {"matlab": "Chebyshev interpolation", "membrane": "AAA", "kernel": "cubic spline"}.items():
         glue(f"om-{name}-beside", beside(ways[name][0], record.numbers[name]["ways"][way], SAID[way]))
     for name, sentence in {
@@ -343,11 +353,12 @@ def glue_all(record: Record) -> None:
     glue("om-membrane-aaa", aaa["error"])
     glue("om-membrane-modes", summed["error"])
     glue("om-membrane-modes-times", told("A value of the modes takes {} exact solutions.", summed["time"]))
-    sparse = found[SPARSE]["time"], *(way["pays_sparse"] for way in ways["membrane"][:3])
+    beside_sparse = {way: paying_from(x, "pays_sparse") for way, x in found.items()}
+    sparse = found[SPARSE]["time"], *list(beside_sparse.values())[:3]
     sentences = (
         told("A sparse solve takes {} of one.", sparse[0]),
         told("Beside it the map pays {}, the peer {}, what is projected once {}.", *sparse[1:], how=pays),
-        told("AAA pays {}, a sum of modes {}.", aaa["pays_sparse"], summed["pays_sparse"], how=pays),
+        told("AAA pays {}, a sum of modes {}.", beside_sparse["AAA"], beside_sparse[MODES], how=pays),
     )
     # What no time is known of is said once.
     glue("om-membrane-sparse", " ".join(dict.fromkeys(sentences)))

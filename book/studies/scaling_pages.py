@@ -191,7 +191,7 @@ def large_table(record: Record) -> Table:
         ("memory before the fit, and its peak", " / ".join(gigabytes(own[x]) for x in BYTES)),
         ("time of the fit, in exact solves", texts.spread(own["fit in exact solves"])),
         ("after the fit, times as fast as batched Cholesky", texts.spread(own["times as fast"])),
-        ("pays from", texts.matrices(own["pays"])),
+        ("pays from", texts.matrices(texts.settled(own["pays"], own["solves"]))),
     ]
     return Table((f"{own['size']:,} rows, tolerance {own['tol']:g}", ""), rows)
 
@@ -348,7 +348,7 @@ def glue_all(record: Record) -> None:
         texts.told("After the fit the map is {} times as fast as batched Cholesky.", large["times as fast"]),
     )
     glue("sc-large-fit", texts.told("The fit takes as long as {} exact solves.", large["fit in exact solves"]))
-    pays = large["pays"]
+    pays = texts.settled(large["pays"], large["solves"])
     glue("sc-large-pays", texts.UNTOLD if math.isnan(pays[1]) else f"It pays from {texts.matrices(pays)} on.")
     glue("sc-rows", rows["size"])
     glue("sc-rows-parameters", rows["parameters"])

@@ -12,7 +12,7 @@ from studies import figures
 from studies import synthetic_experiments as study
 from studies.provenance import Record, Table, glue
 from studies.synthetic_experiments import KINDS, PEERS, STEPS, SVD_KINDS, TITLES, exponent, quartiles
-from studies.texts import at_least, between, conditions, listed, side, spread, times
+from studies.texts import at_least, between, conditions, listed, paid, settled, side, spread, times
 
 # Two medians nearer than this factor are called equal: the quartiles of five seeds are often that far apart.
 ALIKE = 2.0
@@ -365,12 +365,12 @@ def times_table(record: Record, errors: Record) -> Table:
     for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
         name = f"SVD, trained ({svd['steps']} steps)" if x is svd else TITLES[x["kind"]]
         least = study.quickest(x)
-        ratios = (*(x[way]["after"] for way in ("NumPy loop", "strongest exact")), least["with the fit"], least["pays"])
+        ratios = (*(x[way]["after"] for way in ("NumPy loop", "strongest exact")), least["with the fit"])
         label = f"{name}, {x['size']}"
         # One size is timed twice, among the families and among the sizes.
         again = ", again" if label in [row[0] for row in rows] else ""
         first = (label + again, timed_error(x, x is svd, errors), f"{x['count']:,}")
-        rows.append((*first, *map(spread, ratios)))
+        rows.append((*first, *map(spread, ratios), paid(settled(least["pays"], x["solves"]))))
     return Table(("family, size", "error", "matrices", "loop", "exact", "with the fit", "pays from"), rows)
 
 

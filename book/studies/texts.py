@@ -87,6 +87,59 @@ def spread(ratio: Sequence[float]) -> str:
     return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
 
 
+def settled(pays: Sequence[float], solves: int) -> Sequence[float]:
+    """Return from how many values on a fit pays as far as the clock settles it: as it is, or 0 and a limit twice.
+
+    A fit that takes so many exact solves can hardly pay before as many values, so a median below that number says that
+    the clock, or a batch of solves, was faster than the one it is compared with; and a lower quartile of zero says
+    that the time of the fit is lost in the noise. The limit is the upper quartile, or the solves where these are more.
+    What takes no exact solve, as a sum of modes, has no such number and is left as it is.
+
+    Args:
+        pays: Lower quartile, median and upper quartile.
+        solves: Exact solves of the fit.
+
+    Example:
+        >>> settled((0.0, 23.0, 412.8), 41), settled((19.7, 20.8, 22.1), 23), settled((71.0, 72.4, 83.7), 23)
+        ((0.0, 412.8, 412.8), (0.0, 23.0, 23.0), (71.0, 72.4, 83.7))
+        >>> settled((0.0, 0.0, 0.0), 0)
+        (0.0, 0.0, 0.0)
+    """
+    if not solves or not (pays[1] < solves or pays[0] <= 0):
+        return pays
+    limit = float(max(pays[2], solves))
+    return 0.0, limit, limit
+
+
+def unsettled(pays: Sequence[float]) -> bool:
+    """Say whether a break-even that :func:`settled` returned is only a limit."""
+    return pays[0] <= 0 < pays[1]
+
+
+def paid(pays: Sequence[float]) -> str:
+    """Return a break-even that :func:`settled` returned, as tables write it.
+
+    Example:
+        >>> paid(settled((0.0, 23.0, 412.8), 41)), paid((71.0, 72.4, 83.7)), paid((math.nan,) * 3)
+        ('below 420: not settled', '72 (71 to 84)', 'not timed')
+        >>> paid(settled((0.0, 23.0, math.inf), 41))
+        'not settled'
+    """
+    if not unsettled(pays):
+        return spread(pays)
+    return f"{below(pays)}: not settled" if math.isfinite(pays[1]) else "not settled"
+
+
+def below(pays: Sequence[float]) -> str:
+    """Return the upper limit of a break-even that is not settled.
+
+    Example:
+        >>> below((0.0, 412.8, 412.8))
+        'below 420'
+    """
+    return f"below {at_least(pays[1]):,.0f}"
+
+
 # What stands in the place of a sentence about times that were refused.
 UNTOLD = "No time is published: it spread too much, or the machine had other work."
 
@@ -264,9 +317,13 @@ def matrices(ratio: Sequence[float]) -> str:
         ('1,200 (1,200 to 1,300) matrices', 'no number of matrices', 'a number that was not timed')
         >>> matrices((90, 100, math.inf))
         '100 (90 to never) matrices'
+        >>> matrices(settled((0.0, 23.0, 412.8), 41))
+        'a number of matrices below 420 (not settled)'
     """
     if math.isnan(ratio[1]):
         return "a number that was not timed"
+    if unsettled(ratio) and math.isfinite(ratio[1]):
+        return f"a number of matrices {below(ratio)} (not settled)"
     return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
 
 
