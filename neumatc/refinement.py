@@ -82,7 +82,7 @@ class Refinement:
         """
         tree.collapse(self.root)
         found = tree.leaves(self.root)
-        if self.d == 1 or self.task.many > 1 or any(piece.trouble or not piece.envelopes for piece in found):
+        if self.d == 1 or any(piece.trouble or not piece.envelopes for piece in found):
             return [], []
         whole = [all(piece.high[i] - piece.low[i] == 2 for piece in found) for i in range(self.d)]
         changes = [max(piece.envelopes[i][1] for piece in found) for i in range(self.d)]

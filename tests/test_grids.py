@@ -543,6 +543,20 @@ def test_what_does_not_change_along_an_axis_is_held_there(axis, operation):
         assert torch.equal(grid, own)
 
 
+@pytest.mark.parametrize("changes", [1e-6, 1e-2])
+def test_many_are_held_where_none_of_them_changes(changes):
+    axes, A = slow(0)
+    problems = [nm.Problem(nm.families.from_grid(axes, x), nm.Inverse()) for x in (A, 2 * A, slow(0, change=changes)[1])]
+    found = nm.fit_many(problems, tol=1e-3, method=nm.Pieces(), progress=False)
+    held = changes < 1e-3
+    for problem, surrogate in zip(problems, found):
+        assert surrogate.report.met and ("does not change" in surrogate.report.message) == held
+        assert all((len(piece.nodes[0]) == 1) == held for piece in surrogate.pieces)
+        p = problem.family.grid
+        assert problem.residual(p, surrogate(p)).max() <= 1e-3
+        assert_close(surrogate.grid(*axes).flatten(0, 1), surrogate(p), 1e4)
+
+
 def test_what_changes_by_more_than_the_tolerance_is_not_held():
     axes, A = slow(0, change=1e-2)
     problem = nm.Problem(nm.families.from_grid(axes, A), nm.Inverse())
