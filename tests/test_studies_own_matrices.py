@@ -179,6 +179,17 @@ def test_modes_are_exact_with_proportional_damping_and_refused_with_other():
     assert own_matrices.MODES == front.MODES
 
 
+@pytest.mark.parametrize("key", ["error", "solves"])
+def test_a_map_that_is_as_good_as_aaa_on_the_membrane_stops_the_page(key):
+    ways = {"this map": {"error": 4e-6, "solves": 23}, "AAA": {"error": 8e-8, "solves": 23}}
+    record = provenance.Record("your_own_matrices", profile="cpu", device="cpu", seed=0)
+    record.numbers["membrane"] = {"ways": ways}
+    own_matrices.check(record)
+    ways["AAA"][key] *= 100
+    with pytest.raises(AssertionError):
+        own_matrices.check(record)
+
+
 def test_complex_modes_are_exact_whatever_damps():
     K, C, M = own_matrices.membrane(6)
     dampers = C.tolil()

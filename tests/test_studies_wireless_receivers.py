@@ -412,8 +412,9 @@ def test_what_less_noise_costs_is_shown_and_said(quieter):
     rows = wireless_noise.table(quieter).rows
     assert rows[0] == [study.BLOCKS, "30 ns", "69", "1e-04", "1e-03", "1e-02", "1e-01"] and len(rows) == 5
     assert wireless_noise.sentence(quieter) == (
-        "With the numbers of exact filters that lose at most 1e-04 of the rate at 10 dB, one for each block and linear "
-        "interpolation lose all 10 % of it at 40 dB. The map, at the same tolerance, loses up to 1e-04 and 1e-01."
+        "With the numbers of exact filters that lose at most 0.01 % of the rate at 10 dB, one for each block and "
+        "linear interpolation lose all 10 % of it at 40 dB. "
+        "The map, at the same tolerance, loses up to 0.01 % and 10 %."
     )
     wireless_noise.check(quieter)
 

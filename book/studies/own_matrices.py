@@ -343,6 +343,14 @@ def beside(own: Mapping[str, object], other: Mapping[str, object], name: str) ->
     return f"Here {name} is {'more' if closer else 'less'} accurate than the map{pays * (earlier or later)}."
 
 
+def check(record: Record) -> None:
+    """Assert what the page of peers says in words."""
+    ways = record.numbers["membrane"]["ways"]
+    if record.profile != "smoke":
+        assert ways["AAA"]["error"] < ways["this map"]["error"], "AAA is more accurate, from as many solves"
+        assert ways["AAA"]["solves"] <= ways["this map"]["solves"], "and takes no more"
+
+
 def glue_all(record: Record) -> None:
     """Numbers and sentences of the text."""
     ways = {name: list(found["ways"].values()) for name, found in record.numbers.items()}

@@ -105,9 +105,11 @@ def sentence(record: Record) -> str:
     first, last = LEVELS[0], LEVELS[-1]
     peers, own = (bands.BLOCKS, bands.LINEAR), (bands.MAP,)
     before, after = max(losses(record, peers, first)), losses(record, peers, last)
-    few = f"With the numbers of exact filters that lose at most {at_least(before, 1):.0e} of the rate at {first} dB, "
+    few = (
+        f"With the numbers of exact filters that lose at most {100 * at_least(before):g} % of the rate at {first} dB, "
+    )
     few += f"one for each block and linear interpolation lose {bands.percents(after)} of it at {last} dB. "
-    grown = (f"{at_least(max(losses(record, own, level)), 1):.0e}" for level in (first, last))
+    grown = (f"{100 * at_least(max(losses(record, own, level))):g} %" for level in (first, last))
     return few + "The map, at the same tolerance, loses up to {} and {}.".format(*grown)
 
 

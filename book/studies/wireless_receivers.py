@@ -22,7 +22,7 @@ from neumatc import checks
 from studies import benchmark, figures, provenance, receivers, slots
 from studies.measurements import tally
 from studies.provenance import Record, Table
-from studies.texts import UNTIMED, UNTOLD, at_least, between, conditions, judged, listed, spread
+from studies.texts import UNTIMED, UNTOLD, at_least, between, conditions, judged, listed, side, spread
 from studies.tones import GROUP, Filters
 
 Row = dict[str, object]
@@ -594,7 +594,7 @@ def beside_spline(record: Record) -> str:
     over = [times_of(record, row)[CHOLESKY] for row in rows]
     if all(math.isnan(ratio[1]) for ratio in over):
         return f"If you know how many solves your channels need: {everywhere}."
-    faster = [row for row, ratio in zip(rows, over) if ratio[0] > 1]
+    faster = [row for row, ratio in zip(rows, over) if side(ratio, "faster", "", "") == "faster"]
     both_ways = sum(any(row is other for other in spline) for row in faster)
     told = f"The map is faster than Cholesky on {len(faster)} bands. If you know how many solves your channels need, "
     return f"{told}{everywhere}, and on {both_ways} of these {len(faster)}."
