@@ -369,8 +369,14 @@ def test_the_verdict_follows_the_number_and_its_quartiles(value, verdict):
 
 def test_a_ratio_of_times_close_to_its_limit_is_said_to_be_so():
     claim = registry.Claim("a", "faster", "ratio", "tiny", ("x",), above=10)
-    far, near, below = (claim.verdict(record(x=x)) for x in ([17.0, 18.0, 19.0], [10.5, 10.7, 20.0], [5.0, 6.0, 7.0]))
+    ratios = [17.0, 18.0, 19.0], [10.5, 10.7, 20.0], [5.0, 6.0, 7.84]
+    far, near, below = (claim.verdict(record(x=x)) for x in ratios)
     assert far == "holds" and near.startswith("holds; close") and below.startswith("does not hold; close")
+    question = registry.Claim("a", "faster", "ratio", "tiny", ("x",), above=1, stated=False)
+    assert question.verdict(record(x=[0.619, 0.633, 0.663])) == "no"  # all a third below
+    assert question.verdict(record(x=[0.619, 0.633, 0.75])).startswith("no; close")
+    assert question.verdict(record(x=[1.25, 1.4, 1.5])).startswith("yes; close")
+    assert question.verdict(record(x=[1.26, 1.4, 1.5])) == "yes"
     loss = registry.Claim("a", "small", "loss", "tiny", ("x",), below=0.02)
     assert loss.verdict(record(x=[0.0, 0.01, 0.019])) == "holds"  # no ratio of times
 

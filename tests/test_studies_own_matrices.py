@@ -171,12 +171,37 @@ def test_modes_are_exact_with_proportional_damping_and_refused_with_other():
     assert problem.error(p, solve(p)).max() < 1e-12
     C = C.tolil()
     C[0, 0] += 0.1  # a damper at one place
-    with pytest.raises(ValueError, match="does not couple the modes"):
+    with pytest.raises(ValueError, match="does not couple the modes.*take `complex_modes`"):
         own_matrices.modes((K, C.tocsr(), M), load)
     other, load = vibrating((K, C.tocsr(), M))
     projected = own_matrices.projected(other, 12, (K, C.tocsr(), M), load)
     assert other.error(p, solve(p)).max() > other.error(p, projected(p)).max()
     assert own_matrices.MODES == front.MODES
+
+
+@pytest.mark.parametrize("key", ["error", "solves"])
+def test_a_map_that_is_as_good_as_aaa_on_the_membrane_stops_the_page(key):
+    ways = {"this map": {"error": 4e-6, "solves": 23}, "AAA": {"error": 8e-8, "solves": 23}}
+    record = provenance.Record("your_own_matrices", profile="cpu", device="cpu", seed=0)
+    record.numbers["membrane"] = {"ways": ways}
+    own_matrices.check(record)
+    ways["AAA"][key] *= 100
+    with pytest.raises(AssertionError):
+        own_matrices.check(record)
+
+
+def test_complex_modes_are_exact_whatever_damps():
+    K, C, M = own_matrices.membrane(6)
+    dampers = C.tolil()
+    for i in range(0, K.shape[0], K.shape[0] // 8):
+        dampers[i, i] += 0.1
+    p = torch.linspace(2, 12, 40, dtype=torch.float64)[:, None]
+    for damping in (C, dampers.tocsr()):
+        matrices = K, damping, M
+        problem, load = vibrating(matrices)
+        solve = own_matrices.complex_modes(matrices, load)
+        assert solve.exact_solves == 0 and solve.seconds > 0
+        assert problem.error(p, solve(p)).max() < 1e-11
 
 
 WAYS = {

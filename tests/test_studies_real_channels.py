@@ -247,6 +247,14 @@ def test_a_larger_array_that_refutes_the_chapter_stops_it(large, key, way, value
         study.check_large(large)
 
 
+@pytest.mark.parametrize(("at", "way"), [(-1, SMOOTH), (0, MAP)])
+def test_a_map_of_the_larger_array_costs_rate_with_the_longest_delays_and_the_least_noise_alone(large, at, way):
+    large[at]["rate"][MAP] = [own - (way == MAP) * 0.1 for own in large[at]["rate"][way]]
+    large[at]["rate"][PER_TONE] = [0.0] * len(large[at]["rate"][PER_TONE])
+    with pytest.raises(AssertionError, match="costs rate"):
+        study.check_large(large)
+
+
 @pytest.fixture
 def full():
     """A record of all settings, in which a fitted profile is nearer everywhere, and keeps less with little noise."""

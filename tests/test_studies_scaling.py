@@ -144,7 +144,7 @@ def test_times_that_spread_are_left_out_alone():
 
 def test_sentences_follow_the_times():
     found = scaling_pages.sides(recorded())
-    assert "the second one pays" in found["sc-second"] and "one is as good as the other" in found["sc-threads"]
+    assert "the second one pays" in found["sc-second"] and "not tell the two apart" in found["sc-threads"]
     assert "2.0 times as fast as to read it back: values are not worth storing" in found["sc-reading"]
     assert "0.91 times" in found["sc-share"] and "something else" in found["sc-share"]
     assert "for 250 values" in found["sc-task"] and "it lies between the two" in found["sc-model"]
@@ -153,6 +153,24 @@ def test_sentences_follow_the_times():
     assert "costs more" in slow["sc-second"] and "misses something" in slow["sc-model"]
     assert "the one scheduler" in slow["sc-bottleneck"]
     assert "not longer than the largest" in scaling_pages.sides(recorded(whole=50.0))["sc-model"]
+    assert "not tell them from the disk" in scaling_pages.sides(recorded(two=10.0))["sc-share"]
+
+
+@pytest.mark.parametrize(
+    ("largest", "total", "said"),
+    [
+        ((1.2, 1.3, 1.4), (1.1, 1.2, 1.3), "misses something"),
+        ((1.2, 1.5, 2.1), (0.9, 1.1, 1.4), "whether than the sum the spread does not say"),
+        ((1.2, 1.3, 1.4), (0.7, 0.8, 0.9), "lies between the two"),
+        ((0.9, 1.1, 1.2), (0.7, 0.8, 0.9), "does not say where it lies"),
+        ((0.7, 0.8, 0.9), (0.5, 0.6, 0.7), "not longer than the largest"),
+    ],
+)
+def test_the_place_of_a_run_beside_the_model_follows_from_both_quartiles(largest, total, said):
+    record = recorded()
+    own = zip(scaling_pages.MODEL, (largest, total))
+    record.numbers["timed"]["whole"] |= {f"measured over {name}": ratio for name, ratio in own}
+    assert said in scaling_pages.model_sentence(record)
 
 
 def test_figures_can_be_read_and_mark_what_was_killed():

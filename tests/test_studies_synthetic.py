@@ -54,6 +54,19 @@ def test_sums_of_random_terms_have_condition_numbers_below_four(kind):
     assert (values.amax(dim=1) / values.amin(dim=1)).max() <= (1 + part) / (1 - part) + 1e-12
 
 
+@pytest.mark.parametrize("kind", ["decades", "diffusion"])
+def test_a_pencil_needs_one_eigendecomposition_and_no_interpolation(kind):
+    matrices = family(kind, 32)
+    p = on(matrices, GRID)
+    A = matrices(p)
+    X = torch.linalg.inv(A)
+    errors = torch.linalg.matrix_norm(synthetic_experiments.by_pencil(matrices)(p) - X) / torch.linalg.matrix_norm(X)
+    assert errors.max() < 1e-11
+    # It is one: A(p) lies on the line through its ends.
+    t = ((p - p[0]) / (p[-1] - p[0]))[:, :, None]
+    assert (A - (1 - t) * A[0] - t * A[-1]).abs().amax() <= 1e-12 * A.abs().amax()
+
+
 def test_the_smallest_eigenvalue_near_poles_is_that_of_the_formula():
     u = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None]
     least = torch.linalg.eigvalsh(family("poles", 8)(u))[:, 0]

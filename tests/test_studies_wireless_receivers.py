@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import gaussian
 
-from studies import figures, receivers, tones
+from studies import figures, receivers, tones, wireless_noise
 from studies import wireless_receivers as study
 from studies.provenance import Record, plain
 from studies.texts import UNTOLD
@@ -302,6 +302,29 @@ def test_what_is_left_to_exact_filters_follows_from_the_record(record):
     assert study.left_sentence(untimed(record)) == "It is on every band; not all its times are known."
 
 
+def test_numbers_of_filters_without_a_time_are_named_with_their_bands(record):
+    assert study.untimed_sentence(record) == "All these numbers were timed."
+    for row in record.numbers["bands"][:2]:
+        row["steps"] = linear_steps(0.5) | {study.stepped(study.LINEAR, 4): way(1e-2, 819)}
+    del record.numbers["ladder_times"][study.EIGHT]["over"][study.stepped(study.LINEAR, 4)]
+    assert study.untimed_sentence(record) == (
+        "On 2 bands it takes 819, one in 4, which was not timed: "
+        "eight streams (directional, 30 ns) and eight streams (directional, 100 ns)."
+    )
+
+
+def test_how_often_the_map_is_faster_and_the_spline_more_accurate_is_counted(record):
+    assert study.beside_spline(record) == (
+        "The map is faster than Cholesky on 8 bands. If you know how many solves your channels need, on 16 of all 16 "
+        "bands a cubic spline through as many has the smaller error, and on 8 of these 8."
+    )
+    record.numbers["bands"][8]["ways"][study.MAP]["error"] = 1e-3
+    record.numbers["band_times"][9]["over"][study.CHOLESKY] = EVEN  # on neither side: not faster
+    said = study.beside_spline(record)
+    assert "on 7 bands" in said and "on 15 of all 16" in said and said.endswith("on 6 of these 7.")
+    assert "faster" not in study.beside_spline(untimed(record))
+
+
 @pytest.mark.parametrize("at", [2, 6])
 def test_linear_interpolation_that_is_not_enough_stops_the_page(record, at):
     record.numbers["bands"][at]["steps"] = linear_steps(0.5)
@@ -344,3 +367,69 @@ def test_a_small_record_is_not_judged_by_words_about_a_whole_band(record):
     small = Record("wireless_inversion", profile="smoke", device="cpu", seed=0, numbers=record.numbers)
     small.numbers["bands"][0]["ways"][study.MAP]["loss"] = 0.5
     study.check(small)
+
+
+# With less noise
+
+
+@pytest.fixture
+def quieter(record):
+    """The record, with what its filters lose at all levels: ten times as much for each 20 dB."""
+    grown = [1e-4, 1e-3, 1e-2, 1e-1]
+    levels = [
+        {"way": way, "spread": at, "levels": [{"solves": 69, "loss": lost, "met": True} for lost in grown]}
+        for way, at in [(study.BLOCKS, 30e-9), *((w, s) for w in (study.LINEAR, study.MAP) for s in (30e-9, 3e-7))]
+    ]
+    record.numbers["levels"] = levels
+    return record
+
+
+def test_at_ten_decibels_a_rate_lost_is_that_of_the_chapter(channel):
+    found = receivers.held(channel, study.NOISE, 12)
+    (row,) = receivers.compared(channel, study.NOISE, 12, {study.HELD: receivers.held}, calls=1, every=study.EVERY)
+    assert wireless_noise.noise(10) == study.NOISE
+    assert wireless_noise.lost(channel, found, study.NOISE) == pytest.approx(row.loss, rel=1e-6)
+    lost = [wireless_noise.lost(channel, receivers.held(channel, s, 12), s) for s in (1e-1, 1e-2, 1e-3, 1e-4)]
+    assert lost == sorted(lost) and lost[0] > 0
+
+
+def test_ways_are_measured_at_all_levels():
+    record = Record("wireless_inversion", profile="smoke", device="cpu", seed=0)
+    study.lines(record, (study.SHORT, study.ALL), subcarriers=48, rungs=(12,))
+    record.numbers["rungs"] = [12]
+    wireless_noise.measure(record, subcarriers=48)
+    found = record.numbers["levels"]
+    assert [(entry["way"], entry["spread"]) for entry in found] == [
+        *((study.BLOCKS, study.SHORT), (study.LINEAR, study.SHORT), (study.LINEAR, study.ALL)),
+        *((study.MAP, study.SHORT), (study.MAP, study.ALL)),
+    ]
+    assert all(len(entry["levels"]) == len(wireless_noise.LEVELS) for entry in found)
+    assert [own["solves"] for own in found[0]["levels"]] == [4] * 4
+    wireless_noise.check(record)
+
+
+def test_what_less_noise_costs_is_shown_and_said(quieter):
+    rows = wireless_noise.table(quieter).rows
+    assert rows[0] == [study.BLOCKS, "30 ns", "69", "1e-04", "1e-03", "1e-02", "1e-01"] and len(rows) == 5
+    assert wireless_noise.sentence(quieter) == (
+        "With the numbers of exact filters that lose at most 0.01 % of the rate at 10 dB, one for each block and "
+        "linear interpolation lose all 10 % of it at 40 dB. "
+        "The map, at the same tolerance, loses up to 0.01 % and 10 %."
+    )
+    wireless_noise.check(quieter)
+
+
+@pytest.mark.parametrize(
+    ("entry", "level", "change"),
+    [
+        (0, 0, {"loss": 2e-3}),
+        (1, 2, {"loss": 2e-5}),
+        (1, 3, {"loss": 9e-4}),
+        (3, 3, {"loss": 9e-4}),
+        (3, 1, {"met": False}),
+    ],
+)
+def test_filters_that_stay_enough_with_less_noise_stop_the_page(quieter, entry, level, change):
+    quieter.numbers["levels"][entry]["levels"][level].update(change)
+    with pytest.raises(AssertionError):
+        wireless_noise.check(quieter)

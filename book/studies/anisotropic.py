@@ -410,6 +410,10 @@ def check_sizes(found: dict) -> None:
             assert rows[TANGENTS]["solves"] < rows[REDUCED]["solves"] < least, "derivatives save solves"
             equation = (GLOBAL, REDUCED, TANGENTS)
             assert max(rows[name]["solves"] for name in equation) < 0.5 * own["solves"], "far fewer solves"
+        suitable = [rows[name]["solves"] for name in (STRETCHED, WAVES) if name in rows]
+        if suitable:
+            assert rows[GLOBAL]["failing"] > 0.01, "the global map misses the tolerance where the axes differ"
+            assert rows[GLOBAL]["solves"] >= min(suitable), "with as many solves as a suitable grid, or more"
         if WAVES in rows:
             assert not grid["solves"] or own["solves"] < grid["solves"], "fewer than a Chebyshev grid"
             assert RADIAL not in rows or rows[RADIAL]["error"] < 1.1 * own["error"], "radial functions as well"

@@ -43,6 +43,8 @@ LEFT = {"alone": ALONE, "averaged": AVERAGED, "line": LINE, "grid": GRID}
 SAME = 0.005
 # How far the map may be from exact filters of its samples, relatively, where the text says that it is as good.
 NEAR = 0.05
+# What of the rate the map may lose beside them where the text says that it costs none; where it does, it loses more.
+COSTS = 0.01
 # Part of the jumps of `estimated.irregular` that is planted: all, and a tenth.
 PARTS = {"large": 1.0, "small": 0.1}
 KNOWS = {
@@ -260,7 +262,11 @@ def glue_large(record: Record) -> None:
     provenance.glue("rc-large-tone", listed(beaten(record, PER_TONE, LARGE)) or "none")
     provenance.glue("rc-large-profile", profile_sentence(record, LARGE))
     provenance.glue("rc-large-apart", apart_sentence(record.numbers["noisy"][LARGE]))
-    provenance.glue("rc-large-terms", max(middle(point["terms"]) for point in record.numbers["noisy"][LARGE]))
+    most = max(record.numbers["noisy"][LARGE], key=lambda point: middle(point["terms"]))
+    provenance.glue("rc-large-terms", middle(most["terms"]))
+    provenance.glue("rc-large-terms-most", max(most["terms"]))
+    for key, way in (("kept", MAP), ("kept-smooth", SMOOTH)):
+        provenance.glue(f"rc-large-{key}", 100 * middle(most["rate"][way]))
     provenance.glue("rc-large-pilots", tones(record) // 2)
 
 
@@ -671,6 +677,7 @@ def check(record: Record) -> None:
         for i in range(len(point["terms"])):
             assert error[LMMSE][i] < error[MAP][i] < error[PER_TONE][i], "between the two in every draw"
             assert rate[PER_TONE][i] < rate[MAP][i], "and a larger rate than tone by tone"
+            assert rate[SMOOTH][i] - rate[MAP][i] < COSTS, "the map costs no rate"
     assert apart(points) < NEAR, "the map has the error of its samples"
     for row in (*record.numbers["drops"], *record.numbers["munich"]):
         parts = row["sum"]
@@ -757,6 +764,11 @@ def check_large(points: Sequence[dict]) -> None:
         assert error[LMMSE] < error[MAP] < error[PER_TONE], "between the two"
         assert rate[MAP] < rate[LMMSE], "the true covariance wins"
         assert rate[MAP] > rate[PER_TONE] or point["spread"] == LONG, "tone by tone wins with the longest delays alone"
+        dear = (point["spread"], point["snr"]) == (LONG, SNRS[-1])
+        assert (rate[SMOOTH] - rate[MAP] > COSTS) == dear, "costs rate with long delays and little noise alone"
+    if points[-1]["spread"] == LONG:
+        most = max(points, key=lambda point: middle(point["terms"]))
+        assert (most["spread"], most["snr"]) == (LONG, SNRS[-1]), "and has the most terms there"
     medians = [{key: {way: middle(p[key][way]) for way in KNOWS} for key in ("error", "rate")} for p in points]
     nearer = [m for m in medians if m["error"][MAP] < m["error"][MISMATCHED]]
     assert any(m["rate"][MAP] < m["rate"][MISMATCHED] for m in nearer), "less error and less of the rate"

@@ -38,9 +38,10 @@ FRONT = {
 }
 # In a path: the entry whose number, or whose median, is the largest.
 LARGEST = "*"
-# A ratio of times within this factor of its limit may lie on the other side on another processor: of two that we had
-# one gave the ratio of a claim as 1.6 times that of the other.
-CLOSE = 1.6
+# A ratio of times is said to be close to its limit if a quartile is within this part of it: on another processor it may
+# lie on the other side. It is a word and no bound: of two processors one gave the ratio of a claim as 1.6 times that of
+# the other.
+CLOSE = 0.25
 # The table of a record's origin stands at the end of each chapter, and is no result.
 ORIGIN = "provenance.table"
 
@@ -146,7 +147,7 @@ class Claim:
         said = self.if_so or words[0] if answers.pop() else words[1]
         # Ratios of times are what has quartiles and a limit from below.
         timed = self.above is not None and len(values) > 1
-        close = timed and any(limit / CLOSE < value < limit * CLOSE for value in values)
+        close = timed and any(abs(value / limit - 1) <= CLOSE for value in values)
         return f"{said}; close to the limit, so on another processor it may be otherwise" if close else said
 
 

@@ -243,7 +243,7 @@ def sides(record: Record) -> dict[str, str]:
             threads,
             "processes do not pay here",
             "processes pay",
-            "one is as good as the other",
+            "the spread does not tell the two apart",
         ),
         "sc-reading": told(
             "To compute a value again is {} times as fast as to read it back: {}.",
@@ -257,7 +257,7 @@ def sides(record: Record) -> dict[str, str]:
             share,
             "the memory of the machine took a part of it",
             "something else than the disk holds them back",
-            "they are as fast as the disk",
+            "the spread does not tell them from the disk",
         ),
         "sc-task": texts.told(
             "A task takes scheduler and connection as long as one core needs for {} values of this "
@@ -290,13 +290,13 @@ def model_sentence(record: Record) -> str:
     least, most = (own[f"measured over {name}"] for name in MODEL)
     if math.isnan(least[1]) or math.isnan(most[1]):
         return texts.UNTOLD
-    longer, shorter = least[0] > 1, most[2] < 1
-    place = {
-        (True, True): "it lies between the two",
-        (True, False): "it is not shorter than the sum of the parts, so that the model misses something",
-        (False, True): "it is not longer than the largest part alone",
-        (False, False): "the spread does not say where it lies",
-    }[longer, shorter]
+    places = {
+        "it is longer than the sum of the parts, so that the model misses something": most[0] > 1,
+        "it lies between the two": least[0] > 1 > most[2],
+        "it is longer than the largest part, and whether than the sum the spread does not say": least[0] > 1,
+        "it is not longer than the largest part alone": least[2] <= 1,
+    }
+    place = next((words for words, true in places.items() if true), "the spread does not say where it lies")
     return (
         f"The run of {own['parameters']:,} parameters took {texts.spread(least)} times what the model says if its "
         f"parts overlap, and {texts.spread(most)} times what it says if they come one after the other: {place}."

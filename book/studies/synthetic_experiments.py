@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import skfem
 import torch
+from scipy.linalg import eigh
 from scipy.stats import t as student
 from skfem.helpers import dot, grad
 from torch import Tensor
@@ -205,6 +206,24 @@ def _diffusion(kind: str, size: int, d: int, rng: np.random.Generator, terms: in
 
 BUILD: dict[str, Callable] = dict.fromkeys(("smooth", "oscillating", "kinks", "jumps"), _sums)
 BUILD |= {"poles": _poles, "resonances": _resonances, "decades": _decades, "diffusion": _diffusion}
+
+
+def by_pencil(matrices: nm.ParametricMatrix) -> Callable[[Tensor], Tensor]:
+    """Return X(p) of a symmetric definite pencil A(p) = A_0 + p A_1, exact at every p, by one eigendecomposition.
+
+    Of the matrices at the two ends of the box: V^T A(lower) V = I and V^T A(upper) V = diag(d) give, where t is the
+    part of the way from lower to upper, X(p) = V diag(1 / (1 - t + t d)) V^T. *Decades* and *diffusion* in one
+    parameter are such pencils.
+    """
+    ends = torch.stack([matrices.box.lower, matrices.box.upper]).to(DOUBLE)
+    first, last = matrices(ends).numpy()
+    d, V = (torch.from_numpy(x) for x in eigh(last, first))
+
+    def solve(p: Tensor) -> Tensor:
+        t = (p - ends[0]) / (ends[1] - ends[0])
+        return (V / (1 - t + t * d)[:, None, :]) @ V.mT
+
+    return solve
 
 
 def spread(kind: str, size: int = 16, *, seed: int = 0) -> nm.ParametricMatrix:

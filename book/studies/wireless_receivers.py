@@ -22,7 +22,7 @@ from neumatc import checks
 from studies import benchmark, figures, provenance, receivers, slots
 from studies.measurements import tally
 from studies.provenance import Record, Table
-from studies.texts import UNTIMED, UNTOLD, at_least, between, conditions, judged, listed, spread
+from studies.texts import UNTIMED, UNTOLD, at_least, between, conditions, judged, listed, side, spread
 from studies.tones import GROUP, Filters
 
 Row = dict[str, object]
@@ -511,6 +511,7 @@ def said(record: Record) -> Iterator[tuple[str, object]]:
         found = lost(record, BLOCKS, at)
         yield f"wi-blocks-{short}", percents(found) if found else "not computed"  # at the sizes of a test
     yield "wi-left", left_sentence(record)
+    yield "wi-untimed", untimed_sentence(record)
     yield from said_of_times(record)
 
 
@@ -559,11 +560,44 @@ def left_sentence(record: Record) -> str:
         name = enough(record, row)
         times.append(over_cholesky(record, row["task"], name) if name is not None else [math.inf] * 3)
         if times[-1][2] >= 1:
-            left.append(f"{'eight' if row['task'] == EIGHT else '32'} streams ({name_of(row)})")
+            left.append(name_of_task(row))
     if left:
         return f"That leaves {listed(left)}: there take all tones by batched Cholesky, which needs no number of solves."
     known = not any(math.isnan(time[1]) for time in times)
     return f"It is on every band{', in less time than batched Cholesky' if known else '; not all its times are known'}."
+
+
+def untimed_sentence(record: Record) -> str:
+    """Say on how many bands linear interpolation keeps the rate with a number of exact filters that has no time."""
+    found: dict[str, list[Row]] = {}
+    for row in record.numbers["bands"]:
+        name = enough(record, row)
+        if name is not None and math.isnan(over_cholesky(record, row["task"], name)[1]):
+            found.setdefault(name, []).append(row)
+    parts = []
+    for name, rows in found.items():
+        where, solves = listed([name_of_task(row) for row in rows]), rows[0]["steps"][name]["solves"]
+        rung, many = name.rpartition(" ")[2], "one band" if len(rows) == 1 else f"{len(rows)} bands"
+        parts.append(f"On {many} it takes {solves:,}, one in {rung}, which was not timed: {where}.")
+    return " ".join(parts) or "All these numbers were timed."
+
+
+def name_of_task(row: Row) -> str:
+    """Return in words which band a row is, with its streams."""
+    return f"{'eight' if row['task'] == EIGHT else '32'} streams ({name_of(row)})"
+
+
+def beside_spline(record: Record) -> str:
+    """Say on how many bands the map is faster than Cholesky, and on how many a spline has the smaller error."""
+    rows, spline = record.numbers["bands"], [row for task in TASKS for row in finer(record, CUBIC, task)]
+    everywhere = f"on {len(spline)} of all {len(rows)} bands a cubic spline through as many has the smaller error"
+    over = [times_of(record, row)[CHOLESKY] for row in rows]
+    if all(math.isnan(ratio[1]) for ratio in over):
+        return f"If you know how many solves your channels need: {everywhere}."
+    faster = [row for row, ratio in zip(rows, over) if side(ratio, "faster", "", "") == "faster"]
+    both_ways = sum(any(row is other for other in spline) for row in faster)
+    told = f"The map is faster than Cholesky on {len(faster)} bands. If you know how many solves your channels need, "
+    return f"{told}{everywhere}, and on {both_ways} of these {len(faster)}."
 
 
 def percents(parts: Sequence[float]) -> str:
@@ -587,6 +621,7 @@ def said_of_times(record: Record) -> Iterator[tuple[str, object]]:
             ):
                 yield f"wi-{key}-{short}{pattern}", judged(text, {where: own[way] for where, own in over.items()})
         yield f"wi-{key}-in-time", in_time(record, task)
+    yield "wi-beside-spline", beside_spline(record)
     for short, way in (("cholesky", CHOLESKY), ("sionna", SIONNA), ("blocks", BLOCKS), ("cubic", CUBIC)):
         found = [times_of(record, row)[way] for row in record.numbers["bands"]]
         yield f"wi-tally-{short}", UNTIMED if all(math.isnan(x[1]) for x in found) else tally(found)
