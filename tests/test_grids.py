@@ -546,7 +546,9 @@ def test_what_does_not_change_along_an_axis_is_held_there(axis, operation):
 @pytest.mark.parametrize("changes", [1e-6, 1e-2])
 def test_many_are_held_where_none_of_them_changes(changes):
     axes, A = slow(0)
-    problems = [nm.Problem(nm.families.from_grid(axes, x), nm.Inverse()) for x in (A, 2 * A, slow(0, change=changes)[1])]
+    problems = [
+        nm.Problem(nm.families.from_grid(axes, x), nm.Inverse()) for x in (A, 2 * A, slow(0, change=changes)[1])
+    ]
     found = nm.fit_many(problems, tol=1e-3, method=nm.Pieces(), progress=False)
     held = changes < 1e-3
     for problem, surrogate in zip(problems, found):
