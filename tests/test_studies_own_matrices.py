@@ -271,7 +271,7 @@ def test_what_the_clock_does_not_settle_is_a_limit_in_text_and_table(glued):
     glue_all(numbers)
     assert "AAA pays below 20 values (the clock settles no more), a sum" in glued["om-membrane-pays"]
     assert glued["om-membrane-beside"] == "Here AAA is more accurate than the map and pays earlier."
-    assert texts.paid(own_matrices.paying_from(numbers["membrane"]["ways"]["AAA"])) == "below 20: not settled"
+    assert texts.paid(texts.settled_of(numbers["membrane"]["ways"]["AAA"])) == "below 20: not settled"
 
 
 def test_ways_without_times_have_errors_and_no_verdict_on_time(glued):

@@ -490,6 +490,7 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 
 # What the chapter on users' matrices calls a reduced basis of matrices that are projected once.
 PROJECTED = "reduced basis, projected once"
+SPARSE = "sparse solves"
 AAA = "AAA"
 # What it calls the modes of a stiffness and a mass, exact with the damping of its model.
 MODES = "modes of K and M, damping proportional"
@@ -582,11 +583,6 @@ def membrane(found: dict[str, Numbers]) -> Numbers:
     return found["chapters"].get("your_own_matrices", {}).get("membrane", {})
 
 
-def paid_by(way: Numbers, key: str = "pays") -> Ratio:
-    """Return from how many values on a way of that model pays, as far as the clock settles it."""
-    return texts.settled(way[key], way["solves"])
-
-
 def better(own: Numbers, other: Numbers) -> list[str]:
     """Return in what a way is better than another one: by its error, and by the quartiles of their times.
 
@@ -602,7 +598,7 @@ def better(own: Numbers, other: Numbers) -> list[str]:
         "fewer exact solves": own["solves"] < other["solves"],
         "a smaller error": own["error"] < other["error"],
         "a cheaper value": own["time"][2] < other["time"][0],
-        "an earlier break-even": paid_by(own)[2] < paid_by(other)[0],
+        "an earlier break-even": texts.settled_of(own)[2] < texts.settled_of(other)[0],
     }
     return [what for what, holds in found.items() if holds]
 
@@ -631,7 +627,7 @@ def pick_of_few(ways: Numbers) -> str:
 def few_fixed(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a sum of few fixed matrices: the finite-element model of *Your own matrices*."""
     shown = membrane(found)
-    own, once, sparse = (shown["ways"][name] for name in ("this map", PROJECTED, "sparse solves"))
+    own, once, sparse = (shown["ways"][name] for name in ("this map", PROJECTED, SPARSE))
     unknowns, aaa = shown["shape"][0], shown["ways"].get(AAA)
     named_ways = [("AAA", aaa)] * (aaa is not None) + [("projected", once), ("map", own)]
     solves = ", ".join(f"{name} {x['solves']}" for name, x in named_ways)
@@ -643,7 +639,7 @@ def few_fixed(found: dict[str, Numbers]) -> Decision:
         + ", ".join(f"{texts.spread(x['time'])} ({name})" for name, x in [*named_ways, ("a sparse solve", sparse)]),
         ", ".join(f"{power([x['error']])} ({name})" for name, x in named_ways) + f"; tolerance {shown['tol']:.0e}",
         "; ".join(
-            f"{name} {paid_short(paid_by(x))}, beside sparse solves {paid_short(paid_by(x, 'pays_sparse'))}"
+            f"{name} {paid_short(texts.settled_of(x))}, beside sparse solves {paid_short(texts.settled_of(x, sparse))}"
             for name, x in named_ways
         )
         + "; of one run",
@@ -687,7 +683,7 @@ def aaa_on_elements(found: dict[str, Numbers]) -> str:
     own, aaa = ways["this map"], ways[AAA]
     by = [what for what in better(aaa, own) if what != "fewer exact solves"]
     beside = f"has {listed(by)} than the map" if by else "has no advantage over the map"
-    errors, starts = [power([x["error"]]) for x in (aaa, own)], [from_where(paid_by(x)) for x in (aaa, own)]
+    errors, starts = [power([x["error"]]) for x in (aaa, own)], [from_where(texts.settled_of(x)) for x in (aaa, own)]
     return (
         f"On the finite-element model AAA through {aaa['solves']} solves {beside}, which took {own['solves']}. It errs "
         f"by {errors[0]}, the map by {errors[1]}; it pays {starts[0]}, the map {starts[1]} (of one run)."
@@ -753,7 +749,7 @@ def reduced(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
     None where the chapter that times them has no times.
     """
     ways = membrane(found).get("ways")
-    return ways and tuple(paid_by(ways[name], "pays_sparse") for name in ("reduced basis", PROJECTED))
+    return ways and tuple(texts.settled_of(ways[name], ways[SPARSE]) for name in ("reduced basis", PROJECTED))
 
 
 def basis(found: dict[str, Numbers]) -> str:
@@ -1080,9 +1076,9 @@ def faster(over: Ratio) -> str:
 
     Example:
         >>> faster((0.13, 0.14, 0.17)), faster((math.nan,) * 3)
-        ('7.1 times', 'not timed')
+        ('7.1 (5.9 to 7.7) times', 'not timed')
     """
-    return texts.UNTIMED if math.isnan(over[1]) else f"{times(1 / over[1])} times"
+    return texts.UNTIMED if math.isnan(over[1]) else f"{texts.spread([1 / x for x in over[::-1]])} times"
 
 
 def precoders(found: dict[str, Numbers]) -> str:

@@ -270,15 +270,10 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions}
     shown = last_good.fill(record).numbers[name]["ways"]
     rows = [
-        (way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), texts.paid(paying_from(x)))
+        (way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), texts.paid(texts.settled_of(x)))
         for way, x in shown.items()
     ]
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
-
-
-def paying_from(way: Mapping[str, object], key: str = "pays") -> Sequence[float]:
-    """Return from how many values on a way pays, as far as the clock settles it (:func:`studies.texts.settled`)."""
-    return texts.settled(way[key], way.get("solves", 0))
 
 
 def energies(record: Record, surrogate: nm.Surrogate, H: Callable[[float], NDArray]) -> None:
@@ -347,7 +342,7 @@ def beside(own: Mapping[str, object], other: Mapping[str, object], name: str) ->
         >>> beside(quick, own, "AAA"), beside(own | {"error": 1e-4}, quick, "AAA")[-31:]
         ('Here AAA is less accurate than the map and pays later.', 'than the map, but pays earlier.')
     """
-    (least, _, most), (lower, _, upper) = paying_from(own), paying_from(other)
+    (least, _, most), (lower, _, upper) = texts.settled_of(own), texts.settled_of(other)
     closer, earlier, later = other["error"] < own["error"], upper < least, lower > most
     pays = f"{' and' if closer == earlier else ', but'} pays {'earlier' if earlier else 'later'}"
     return f"Here {name} is {'more' if closer else 'less'} accurate than the map{pays * (earlier or later)}."
@@ -373,7 +368,7 @@ def glue_all(record: Record) -> None:
     for name in ("numpy", "matlab", "bands", "membrane", "kernel"):
         told_of = {SAID[way]: x for way, x in record.numbers[name]["ways"].items() if way != SPARSE}
         above = [way for way, x in told_of.items() if x["error"] > record.numbers[name]["tol"]]
-        glue(f"om-{name}-pays", paying({way: paying_from(x) for way, x in told_of.items()}, above))
+        glue(f"om-{name}-pays", paying({way: texts.settled_of(x) for way, x in told_of.items()}, above))
     for name, way in {"matlab": "Chebyshev interpolation", "membrane": "AAA", "kernel": "cubic spline"}.items():
         glue(f"om-{name}-beside", beside(ways[name][0], record.numbers[name]["ways"][way], SAID[way]))
     for name, sentence in {
@@ -386,7 +381,7 @@ def glue_all(record: Record) -> None:
     glue("om-membrane-aaa", aaa["error"])
     glue("om-membrane-modes", summed["error"])
     glue("om-membrane-modes-times", told("A value of the modes takes {} exact solutions.", summed["time"]))
-    beside_sparse = {way: paying_from(x, "pays_sparse") for way, x in found.items()}
+    beside_sparse = {way: texts.settled_of(x, found[SPARSE]) for way, x in found.items()}
     sparse = found[SPARSE]["time"], *list(beside_sparse.values())[:3]
     sentences = (
         told("A sparse solve takes {} of one.", sparse[0]),

@@ -246,9 +246,9 @@ def sides(record: Record) -> dict[str, str]:
             "the spread does not tell the two apart",
         ),
         "sc-reading": told(
-            "To compute a value again is {} times as fast as to read it back: {}.",
+            "To compute a value of this map again is {} times as fast as to read it back from this disk: {}.",
             reading,
-            "values are not worth storing for oneself",
+            "values of this map are not worth storing for oneself",
             "stored values are worth their place",
             "the spread does not tell the two apart",
         ),

@@ -337,7 +337,7 @@ def exceptions(record: Record) -> str:
     names: dict[bool, list[str]] = {True: [], False: []}
     for name, x in known:
         loop, exact = x["NumPy loop"]["after"], x["strongest exact"]["after"]
-        if loop[1] < exact[1]:
+        if loop[0] <= exact[2]:
             names[loop[2] < exact[0]].append(name)
     parts = [f"the loop was faster for {listed(names[True])}"] * bool(names[True])
     parts += [f"the loop was as fast for {listed(names[False])}, as the quartiles overlap"] * bool(names[False])

@@ -87,7 +87,7 @@ def spread(ratio: Sequence[float]) -> str:
     return UNTIMED if math.isnan(ratio[1]) else median if lower == upper else f"{median} ({lower} to {upper})"
 
 
-def settled(pays: Sequence[float], solves: int) -> Sequence[float]:
+def settled(pays: Sequence[float], solves: float) -> Sequence[float]:
     """Return from how many values on a fit pays as far as the clock settles it: as it is, or 0 and a limit twice.
 
     A fit that takes so many exact solves can hardly pay before as many values, so a median below that number says that
@@ -97,7 +97,7 @@ def settled(pays: Sequence[float], solves: int) -> Sequence[float]:
 
     Args:
         pays: Lower quartile, median and upper quartile.
-        solves: Exact solves of the fit.
+        solves: Exact solves of the fit, in those of the method that it is compared with.
 
     Example:
         >>> settled((0.0, 23.0, 412.8), 41), settled((19.7, 20.8, 22.1), 23), settled((71.0, 72.4, 83.7), 23)
@@ -109,6 +109,26 @@ def settled(pays: Sequence[float], solves: int) -> Sequence[float]:
         return pays
     limit = float(max(pays[2], solves))
     return 0.0, limit, limit
+
+
+def settled_of(way: Mapping[str, object], beside: Mapping[str, object] | None = None) -> Sequence[float]:
+    """Return from how many values on a way of a record pays, as far as the clock settles it.
+
+    Args:
+        way: Its ``solves``, ``time`` of a value in exact solves, and where it ``pays`` beside these.
+        beside: Another way, of exact solves that are cheaper; then it is asked where ``pays_sparse`` says that this one
+            pays. Each value saves the difference of their times, so the exact solves of the fit take so many more.
+
+    Example:
+        >>> aaa = {"solves": 22, "time": (0.02,) * 3, "pays": (20.0, 21.0, 22.0), "pays_sparse": (69.0, 80.0, 83.0)}
+        >>> settled_of(aaa), settled_of(aaa, {"time": (0.24,) * 3})
+        ((0.0, 22.0, 22.0), (0.0, 100.0, 100.0))
+    """
+    solves = way.get("solves", 0)
+    if beside is None:
+        return settled(way["pays"], solves)
+    saved = beside["time"][1] - way["time"][1]
+    return settled(way["pays_sparse"], solves / saved if saved > 0 else solves)
 
 
 def unsettled(pays: Sequence[float]) -> bool:

@@ -393,7 +393,7 @@ def paper_table(closed: Record, pieces: Record, trained: Record, timed: Record) 
         timed: ``synthetic_timings``, with its times.
     """
     unknown, loop, gram = "not known to us", "NumPy loop", "Gram matrix"
-    rows = [["the paper, trained (its task, its machine)", "called acceptable", "over 10", *3 * [unknown]]]
+    rows = [["the paper, trained (its task, its machine)", "called acceptable", "10, perhaps more", *3 * [unknown]]]
     entry, error = timed.numbers["svd"], trained.numbers["timed_svd"][0]["error"]
     times = (entry[rival][when] for rival in (loop, "strongest exact") for when in ("after", "with the fit"))
     rows.append(["trained, a smooth family, no channel", f"{error:.0e}", *map(spread, times)])
