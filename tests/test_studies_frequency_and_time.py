@@ -124,8 +124,8 @@ def test_what_to_hold_follows_from_the_rows(record):
     assert "or more, at every delay spread" in study.to_hold(record)
     rows[2]["lost, both"] = 2e-4
     assert (
-        "at 30 ns for LMMSE 64 x 8, with directional users and with omnidirectional ones. At 10 dB over the array it is "
-        "enough there" in study.to_hold(record)
+        "at 30 ns for LMMSE 64 x 8, with directional users and with omnidirectional ones. At 10 dB over the array it "
+        "is enough there" in study.to_hold(record)
     )
 
 
