@@ -385,11 +385,12 @@ def quieter(record):
 
 
 def test_at_ten_decibels_a_rate_lost_is_that_of_the_chapter(channel):
-    found = receivers.held(channel, study.NOISE, 12)
-    (row,) = receivers.compared(channel, study.NOISE, 12, {study.HELD: receivers.held}, calls=1, every=study.EVERY)
+    peers = {study.HELD: receivers.held}
+    (row,) = receivers.compared(channel, study.NOISE, 12, peers, calls=1, every=study.EVERY)
     assert wireless_noise.noise(10) == study.NOISE
-    assert wireless_noise.lost(channel, found, study.NOISE) == pytest.approx(row.loss, rel=1e-6)
-    lost = [wireless_noise.lost(channel, receivers.held(channel, s, 12), s) for s in (1e-1, 1e-2, 1e-3, 1e-4)]
+    levels = (1e-1, 1e-2, 1e-3, 1e-4)
+    lost = [study.judged_rows(channel, 12, peers, s)[study.HELD]["loss"] for s in levels]
+    assert lost[0] == study.judged_rows(channel, 12, peers)[study.HELD]["loss"] == pytest.approx(row.loss, rel=1e-6)
     assert lost == sorted(lost) and lost[0] > 0
 
 

@@ -26,6 +26,12 @@ def copy_mathjax(app: Sphinx, failure: Exception | None) -> None:
         target = Path(app.outdir, "_static", "mathjax")
         copy_asset(source / SCRIPT, target)
         copy_asset(source / FONTS, target / FONTS)
+
+
+def leave_out(app: Sphinx, failure: Exception | None) -> None:
+    """Remove what no page loads."""
+    if failure is not None or app.builder.format != "html":
+        return
     for pattern in UNUSED:
         for path in Path(app.outdir, "_static").rglob(pattern):
             path.unlink()
@@ -34,4 +40,5 @@ def copy_mathjax(app: Sphinx, failure: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     app.config.mathjax_path = f"mathjax/{SCRIPT}"
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", leave_out)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

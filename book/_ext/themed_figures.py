@@ -29,7 +29,7 @@ def darken(source: Path, target: Path) -> None:
 
 
 def lighten(app: Sphinx, failure: Exception | None) -> None:
-    """Write the images of the pages anew."""
+    """Write the images that notebooks made anew, in as few colours as the dark ones."""
     if failure is not None or app.builder.format != "html":
         return
     for path in Path(app.outdir, "_images").glob("*.png"):

@@ -331,11 +331,10 @@ def linear_told(rows: Sequence[Row]) -> str:
     steps = listed([f"{row['linear step']} symbols ({name})" for name, row in found.items()])
     error = at_least(max(row["linear error"] for row in found.values()))
     lost = at_least(max(abs(row["linear lost"]) for row in found.values()), 1)
-    first = (
-        f"With a step of {steps} their error is at most {error}, as asked of the map. Their rate differs by at most "
-    )
     beside = judged("Beside them the map is {}.", {name: row["linear"] for name, row in found.items()})
-    return f"{first}{lost} from that of exact ones. {beside} {none}".strip()
+    said = f"With a step of {steps} their error is at most {error}, as asked of the map. "
+    said += f"Their rate differs by at most {lost} from that of exact ones."
+    return f"{said} {beside} {none}".strip()
 
 
 def other_lines(record: Record) -> Iterator[tuple[str, object]]:

@@ -57,6 +57,8 @@ SHOWN = ("wireless_inversion", "beyond_the_inverse", "your_own_matrices")
 CHAPTERS = "../notebooks/"
 # Hertz between two subcarriers of the study's radio band, and nanoseconds of delay spread where a name has none.
 SPACING, DELAY = 30e3, 30
+# Signal over noise after combining over the array, where rates are lost.
+SNR = f"{-10 * math.log10(NOISE):g} dB"
 # As many results held as there are resource blocks: one for twelve tones.
 HELD_AS_BLOCKS = stepped(HELD, 12)
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
@@ -155,7 +157,7 @@ def paid(ways: Iterable[Way]) -> str:
     known = texts.without_nan(x.pays for x in ways)
     if not limits:
         return counts(known)
-    said = f"below {texts.at_least(limits[-1]):,.0f}"
+    said = texts.below(limits[-1])
     if not known:
         return f"{said} (not settled)"
     number = "one" if len(limits) == 1 else f"{len(limits)}"
@@ -490,8 +492,8 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 
 # What the chapter on users' matrices calls a reduced basis of matrices that are projected once.
 PROJECTED = "reduced basis, projected once"
-SPARSE = "sparse solves"
-AAA = "AAA"
+# Other ways of that chapter.
+SPARSE, AAA = "sparse solves", "AAA"
 # What it calls the modes of a stiffness and a mass, exact with the damping of its model.
 MODES = "modes of K and M, damping proportional"
 SEVERAL = ("slot at", "Green's function", "thermal block")
@@ -608,20 +610,15 @@ def pick_of_few(ways: Numbers) -> str:
 
     Records that were published before AAA ran, or before modes were summed, have no ways of these names.
     """
-    once, aaa = ways[PROJECTED], ways.get(AAA)
-    exact = "; with proportional damping, as here, the modes of stiffness and mass, which are exact"
-    first_basis, basis = (f"**{word} reduced basis**, the fixed matrices projected once" for word in ("A", "a"))
+    exact = "; with proportional damping, as here, the modes of stiffness and mass, which are exact" * (MODES in ways)
+    basis, once, aaa = "reduced basis**, the fixed matrices projected once", ways[PROJECTED], ways.get(AAA)
     if aaa is None:
-        said = first_basis
-    else:
-        first = len(better(aaa, once)) > len(better(once, aaa))
-        names = (f"**{AAA}**", basis) if first else (first_basis, f"**{AAA}**")
-        reasons = [
-            f"{name} has {listed(found)}" if found else ""
-            for name, found in (("AAA", better(aaa, once)), ("the basis", better(once, aaa)))
-        ]
-        said = f"{names[0]}, or {names[1]} ({'; '.join(filter(None, reasons))}; AAA needs only samples)"
-    return said + exact * (MODES in ways)
+        return f"**A {basis}{exact}"
+    leads = {AAA: better(aaa, once), "the basis": better(once, aaa)}
+    first = len(leads[AAA]) > len(leads["the basis"])
+    pick = f"**{AAA}**, or **a {basis}" if first else f"**A {basis}, or **{AAA}**"
+    reasons = [f"{name} has {listed(own)}" for name, own in leads.items() if own]
+    return f"{pick} ({'; '.join([*reasons, f'{AAA} needs only samples'])}){exact}"
 
 
 def few_fixed(found: dict[str, Numbers]) -> Decision:
@@ -653,7 +650,7 @@ def paid_short(pays: Ratio) -> str:
         >>> paid_short((71.0, 72.4, 83.7)), paid_short((0.0, 23.0, 23.0)), paid_short((math.nan,) * 3)
         ('72', 'below 23 (not settled)', 'not timed')
     """
-    return f"{texts.below(pays)} (not settled)" if texts.unsettled(pays) else counts([pays[1]])
+    return f"{texts.below(pays[1])} (not settled)" if texts.unsettled(pays) else counts([pays[1]])
 
 
 def from_where(pays: Ratio) -> str:
@@ -663,11 +660,9 @@ def from_where(pays: Ratio) -> str:
         >>> from_where((71.0, 72.4, 83.7)), from_where((0.0, 23.0, 23.0))
         ('from 72 values on', 'below 23 values, and the clock settles no more')
     """
-    return (
-        f"{texts.below(pays)} values, and the clock settles no more"
-        if texts.unsettled(pays)
-        else (f"from {counts([pays[1]])} values on")
-    )
+    if texts.unsettled(pays):
+        return f"{texts.below(pays[1])} values, and the clock settles no more"
+    return f"from {counts([pays[1]])} values on"
 
 
 def aaa_on_elements(found: dict[str, Numbers]) -> str:
@@ -924,7 +919,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "short_passes": whole(x["count"] for part in ("difficulty", "size") for x in found["synthetic_timings"][part]),
         "spline_pays": paid(own for row in rows if (own := spline(row))),
         "chebyshev_pays": paid(own for row in rows for own in peers(row) if own.name == PEERS["Chebyshev"]),
-        "snr": f"{-10 * math.log10(NOISE):g} dB",
+        "snr": SNR,
         "aaa_on_elements": aaa_on_elements(found),
         "stored": whole(row["solves"] for row in rows),
         "splines": splines(found),
@@ -1064,11 +1059,13 @@ def with_loss(found: dict[str, Numbers], decision: Decision) -> Decision:
     told = [f"linear through {solves}, {faster(over[name])}" for solves, name in sorted(good)[:1]]
     if blocks["loss"] < RATE:
         told.append(f"or one held for each resource block, {blocks['solves']}, {faster(over[HELD_AS_BLOCKS])}")
+    if not told:
+        return decision
     said = (
-        f"; where the channels are given and {RATE:g} of the rate may be lost at {-10 * math.log10(NOISE):g} dB over "
+        f"; where the channels are given and {RATE:g} of the rate may be lost at {SNR} over the array, "
+        f"{', '.join(told)} ([Wireless inversion]({CHAPTERS}wireless_inversion.ipynb))"
     )
-    said += f"the array, {', '.join(told)} ([Wireless inversion]({CHAPTERS}wireless_inversion.ipynb))"
-    return replace(decision, speed=decision.speed + said * bool(told))
+    return replace(decision, speed=decision.speed + said)
 
 
 def faster(over: Ratio) -> str:

@@ -326,7 +326,7 @@ def pays(ratio: Sequence[float]) -> str:
         'below 23 values (the clock settles no more)'
     """
     if texts.unsettled(ratio):
-        return f"{texts.below(ratio)} values (the clock settles no more)"
+        return f"{texts.below(ratio[1])} values (the clock settles no more)"
     return f"from {spread(ratio)} values on" if math.isfinite(ratio[1]) else "never"
 
 

@@ -37,8 +37,7 @@ from studies import cite, launch, load, provenance, refused, registry, remake, s
 PARAMETERS = ("profile", "device", "seed")
 # Cells that set up a run, not for the readers of the page.
 HIDDEN_TAGS = {"parameters", "colab"}
-# Chapters whose runs take no times, whatever records they show: `book` runs them side by side, so many at once.
-AT_ONCE = 4
+# Chapters whose runs take no times, whatever records they show: `book` runs them side by side.
 UNTIMED = (
     "frequency_and_time",
     "gauge_in_detail",
@@ -52,6 +51,8 @@ UNTIMED = (
     "training_search",
     "wireless_precoding",
 )
+# Chapters that run side by side at once.
+AT_ONCE = 4
 # Chapters that show runs of others (`last_good.shown`): they run after those, and again whenever those did.
 SHOWING = {"wireless_precoding": ("beyond_the_inverse",)}
 # Seconds for a kernel to start, and to send what a cell wrote: on a machine that computes something else it takes

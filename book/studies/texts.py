@@ -147,17 +147,17 @@ def paid(pays: Sequence[float]) -> str:
     """
     if not unsettled(pays):
         return spread(pays)
-    return f"{below(pays)}: not settled" if math.isfinite(pays[1]) else "not settled"
+    return f"{below(pays[1])}: not settled" if math.isfinite(pays[1]) else "not settled"
 
 
-def below(pays: Sequence[float]) -> str:
-    """Return the upper limit of a break-even that is not settled.
+def below(limit: float) -> str:
+    """Return the upper limit of a break-even that is not settled, in words.
 
     Example:
-        >>> below((0.0, 412.8, 412.8))
+        >>> below(412.8)
         'below 420'
     """
-    return f"below {at_least(pays[1]):,.0f}"
+    return f"below {at_least(limit):,.0f}"
 
 
 # What stands in the place of a sentence about times that were refused.
@@ -343,7 +343,7 @@ def matrices(ratio: Sequence[float]) -> str:
     if math.isnan(ratio[1]):
         return "a number that was not timed"
     if unsettled(ratio) and math.isfinite(ratio[1]):
-        return f"a number of matrices {below(ratio)} (not settled)"
+        return f"a number of matrices {below(ratio[1])} (not settled)"
     return f"{spread(ratio)} matrices" if math.isfinite(ratio[1]) else "no number of matrices"
 
 

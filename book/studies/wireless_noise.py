@@ -8,15 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-import neumatc as nm
-from studies import provenance, tones
+from studies import provenance
 from studies import wireless_receivers as bands
 from studies.provenance import Record, Table
 from studies.texts import at_least
-from studies.tones import Filters
 
 # Signal over noise after combining over the array, in dB. The other bands of the chapter have the first.
 LEVELS = (10, 20, 30, 40)
@@ -35,21 +30,6 @@ def noise(level: float) -> float:
 def rows_of(record: Record) -> list[bands.Row]:
     """Return the rows of the chapter's bands that are looked at: up to 300 ns, where linear interpolation is enough."""
     return [row for row in bands.chosen(record, bands.EIGHT, omni=True) if row["spread"] < 1.1 * bands.ALL]
-
-
-def lost(H: Tensor, filters: Filters, power: float) -> float:
-    """Return the part of the mean sum rate that filters lose, as `studies.receivers.compared` judges it.
-
-    Args:
-        H: Channels on the grid of tones, shape (N, m, n).
-        filters: Of all tones, with their number of exact solves, of which the tones that are judged keep clear.
-        power: Of the noise.
-    """
-    judged = slice(None, None, tones.coprime(len(H), filters.solves, bands.EVERY))
-    wide = H[judged].to(torch.complex128)
-    own, best = filters.value[judged].to(torch.complex128), tones.lmmse(wide, power)
-    rates = [float(nm.wireless.sum_rate(wide, W, power).mean()) for W in (own, best)]
-    return 1 - rates[0] / rates[1]
 
 
 def measure(record: Record, *, subcarriers: int) -> None:
@@ -72,10 +52,11 @@ def measure(record: Record, *, subcarriers: int) -> None:
         entries = {way: [] for way in ways}
         for level in LEVELS:
             fitted, met = bands.fitted(H, noise(level))
+            peers = {way: (lambda *_, own=fitted: own) if way == bands.MAP else bands.peer(way) for way in ways}
+            judged = bands.judged_rows(H, solves, peers, noise(level))
             for way, entry in entries.items():
-                own = fitted if way == bands.MAP else bands.peer(way)(H, noise(level), solves)
                 good = met or way != bands.MAP
-                entry.append({"solves": own.solves, "loss": lost(H, own, noise(level)), "met": good})
+                entry.append({"solves": judged[way]["solves"], "loss": judged[way]["loss"], "met": good})
         found += [{"way": way, "spread": row["spread"], "levels": levels} for way, levels in entries.items()]
     order = (bands.BLOCKS, bands.LINEAR, bands.MAP)
     record.numbers["levels"] = sorted(found, key=lambda entry: (order.index(entry["way"]), entry["spread"]))

@@ -140,9 +140,9 @@ def peer(name: str) -> Peer:
     return {BLOCKS: blocks, WINDOW: window}.get(name) or receivers.PEERS[name]
 
 
-def judged_rows(H: Tensor, solves: int, peers: Mapping[str, Peer]) -> dict[str, Row]:
+def judged_rows(H: Tensor, solves: int, peers: Mapping[str, Peer], noise: float = NOISE) -> dict[str, Row]:
     """Run peers once each, and return by name their solves, error and lost rate over every fifth tone or so."""
-    rows = receivers.compared(H, NOISE, solves, dict(peers), calls=1, every=EVERY)
+    rows = receivers.compared(H, noise, solves, dict(peers), calls=1, every=EVERY)
     keys = ("solves", "error", "worst", "loss", "refused")
     return {row.name: {key: getattr(row, key) for key in keys} for row in rows}
 
