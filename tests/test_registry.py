@@ -19,7 +19,21 @@ import pytest
 import yaml
 from docutils import nodes, utils
 
-from studies import cite, front, headlines, ids, last_good, prose, provenance, registry, remake, runs, slices, status
+from studies import (
+    cite,
+    front,
+    headlines,
+    ids,
+    interactive,
+    last_good,
+    prose,
+    provenance,
+    registry,
+    remake,
+    runs,
+    slices,
+    status,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -197,14 +211,18 @@ def test_what_it_takes_is_said_before_anything_is_set_up(project):
 
 
 def test_ids_are_those_of_the_registry():
-    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in (*registry.front_entries(), *known())}
+    assert set(ids.known(ROOT / "notebooks")) == {entry.id for entry in (*registry.page_entries(), *known())}
 
 
-# Page one
+# Pages that are no notebooks
+
+
+def of_front():
+    return [entry for entry in registry.page_entries() if entry.chapter == ids.FRONT]
 
 
 def test_page_one_names_its_figure_and_its_table():
-    figure, table = sorted(registry.front_entries(), key=lambda entry: entry.id)
+    figure, table = sorted(of_front(), key=lambda entry: entry.id)
     assert (figure.id, table.id) == ("fig-decisions", "tab-decisions") and set(registry.FRONT) == {figure.id, table.id}
     assert figure.page == "book/intro" and registry.find("fig-decisions") == figure
     assert len(figure.alt) > 10 and len(figure.caption) > 10 and "{{" not in figure.caption
@@ -224,7 +242,7 @@ class Reads(dict):
 
 
 def test_page_one_cites_the_records_that_it_reads():
-    for entry in registry.front_entries():
+    for entry in of_front():
         found = Reads(front.records())
         shown = dict.__getitem__(found, "chapters")
         found |= {"chapters": (own := Reads(shown))}
@@ -243,6 +261,26 @@ def test_the_table_of_page_one_is_remade_from_published_records(monkeypatch, tmp
     (path,) = remake.write(entry, "cpu", tmp_path, "")
     assert next(csv.reader(io.StringIO(path.read_text("utf-8")))) == list(front.HEADER)
     assert cite.figure_bibtex(entry, cite.sources(entry, "cpu")).count("commit ") > 1
+
+
+def test_interactive_figures_are_entries_and_keep_the_table_that_stands_for_them(tmp_path):
+    found = [entry for entry in registry.page_entries() if entry.chapter == ids.INTERACTIVE]
+    assert [entry.id for entry in found] == [interactive.PREFIX + name for name in interactive.FIGURES]
+    for entry in found:
+        assert len(entry.caption) > 10 and entry.page == "book/interactive" and registry.find(entry.id) == entry
+        assert "computed anew" in ids.announcement(entry.id, "cpu", ROOT)
+        name = entry.id.removeprefix(interactive.PREFIX)
+        (path,) = remake.write(entry, "cpu", tmp_path, "")
+        assert list(csv.reader(io.StringIO(path.read_text("utf-8")))) == interactive.figure(name).table
+        records = cite.sources(entry, "cpu")
+        assert f"Interactive Figure {entry.id} of" in cite.figure_bibtex(entry, records)
+        # What has no record is computed now, by the command that stands below it.
+        if name == registry.DRAWN:
+            assert [record.chapter for record in records] == ["to_the_limit"]
+        else:
+            assert [record.provenance["command"] for record in records] == [f"make figure ID={entry.id}"]
+            now = provenance.Record(ids.INTERACTIVE, "cpu", "cpu", 0).provenance
+            assert records[0].provenance["commit"] == now["commit"]
 
 
 def publish_numbers(project, values=(), chapters=()):

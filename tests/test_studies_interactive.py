@@ -35,7 +35,7 @@ def test_the_page_and_the_script_have_every_figure():
     page = (ROOT / "book" / "interactive.md").read_text("utf-8")
     script = (ROOT / "book" / "_static" / "interactive.js").read_text("utf-8")
     for name in interactive.FIGURES:
-        assert f"{{interactive}} {name}" in page
+        assert f"{{interactive}} {name}\n:name: {interactive.PREFIX}{name}\n" in page
         assert f'"{name}": draw' in script or f" {name}: draw" in script
     assert "http" not in script.replace("http://www.w3.org/2000/svg", "")
 

@@ -1,23 +1,26 @@
 """Sphinx extension: the directive ``interactive`` puts a figure with controls on a page, from `studies.interactive`.
 
 The data stand in the page as JSON and are drawn by interactive.js, so that the page works from a file. Without scripts
-a table says the same.
+a table says the same. The directive names it and captions it, as that of any figure does.
 """
 
 import json
 from html import escape
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 from studies import interactive
 
 
-class Interactive(Directive):
-    """``{interactive} NAME``: the interactive figure of this name."""
+class Interactive(SphinxDirective):
+    """``{interactive} NAME``: the interactive figure of this name, with an id and a caption."""
 
     required_arguments = 1
+    option_spec = {"name": directives.unchanged_required}
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         try:
@@ -35,7 +38,10 @@ class Interactive(Directive):
             f'<noscript><div class="wide"><table class="table"><thead><tr>{cells}</tr></thead>'
             f"<tbody>{body}</tbody></table></div></noscript></div>"
         )
-        return [nodes.raw("", html, format="html")]
+        words, messages = self.state.inline_text("\n".join(self.content), self.lineno)
+        figure = nodes.figure("", nodes.raw("", html, format="html"), nodes.caption("", "", *words))
+        self.add_name(figure)
+        return [figure, *messages]
 
 
 def setup(app: Sphinx) -> dict:

@@ -103,9 +103,15 @@ def figure_bibtex(entry: Entry, records: Sequence[Record]) -> str:
 def sources(entry: Entry, profile: str) -> list[Record]:
     """Return the records that an entry shows: of the runs of a profile, or published, and of last good timings.
 
+    What an interactive figure shows without one is computed here and now, of which the record says the day.
+
     Raises:
         FileNotFoundError: If one is not there; the message has the command that makes it.
     """
+    if not entry.records:
+        now = Record(entry.chapter, profile="cpu", device="cpu", seed=0).provenance
+        command = {"date": now["date"][:10], "command": f"make figure ID={entry.id}"}
+        return [Record(entry.chapter, profile="cpu", device="cpu", seed=0, provenance=now | command)]
     replaced = remake.absent(entry, profile)[0]
     # A published record in the place of a run is cited as a whole.
     found = [
@@ -184,14 +190,14 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
         profile: Of the runs.
     """
     files, rows = {}, []
-    for entry in registry.front_entries() + registry.entries(list(pages)):
+    for entry in registry.page_entries() + registry.entries(list(pages)):
         if entry.cell:
             # Where times were refused, the page has another caption.
             on_page = registry.labels(next(cell for cell in pages[entry.chapter].cells if cell.id == entry.cell))[1]
             entry = replace(entry, caption=on_page["caption"], alt=on_page.get("alt", ""))
         records = sources(entry, profile)
-        drawn = entry.kind == "figure" or not entry.cell
-        made = _drawn(entry, records, profile) if drawn else _tabulated(entry, pages[entry.chapter])
+        tabulated = entry.kind == "table" and entry.cell
+        made = _tabulated(entry, pages[entry.chapter]) if tabulated else _drawn(entry, records, profile)
         files |= {FOLDER / name: content for name, content in made.items()}
         rows.append(described(entry, records, list(made)))
         if entry.kind == "figure":
@@ -203,7 +209,7 @@ def staged(pages: Mapping[str, NotebookNode], texts: Mapping[Path, bytes], profi
     titles = {chapter: title(page) for chapter, page in pages.items()}
     references = texts[Path("book", "references.bib")].decode()
     values = examples(rows, references) | {
-        "gallery": gallery(rows, {ids.FRONT: "Page one"} | titles),
+        "gallery": gallery(rows, {ids.FRONT: "Page one"} | titles | {ids.INTERACTIVE: "Try it yourself"}),
         "stated": comparison([pair for pair in claims if pair[0].stated], titles),
         "open": comparison([pair for pair in claims if not pair[0].stated], titles),
     }
@@ -286,7 +292,7 @@ def gallery(rows: Sequence[dict], titles: Mapping[str, str]) -> str:
             )
             lines += ['<div class="gallery">', f'<a href="{page}#{row["id"]}">{picture}</a>', "</div>", ""]
             lines += [f'<a href="{page}#{row["id"]}"><code>{row["id"]}</code></a>: {first(row["caption"])}', ""]
-        for row in (row for row in own if row["kind"] == "table"):
+        for row in (row for row in own if row["kind"] != "figure"):
             lines += [f'- <a href="{page}#{row["id"]}"><code>{row["id"]}</code></a>: {first(row["caption"])}']
     return "\n".join(lines).strip()
 

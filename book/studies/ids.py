@@ -1,6 +1,6 @@
 """Ids of figures and tables, read with the standard library alone, before anything is set up or imported.
 
-Those of the chapters stand in the metadata of notebooks, those of page one in its text, as ``:name: ID``.
+Those of the chapters stand in the metadata of notebooks, those of other pages in their text, as ``:name: ID``.
 
 python book/studies/ids.py ID PROFILE      say what `make figure` is going to do; an unknown id fails at once
 """
@@ -15,13 +15,18 @@ from pathlib import Path
 
 # Page one, whose figures and tables come from published records.
 FRONT = "intro"
+# The page of figures that a reader moves, which the library computes when the book is built.
+INTERACTIVE = "interactive"
+PAGES = (FRONT, INTERACTIVE)
 
 
 def known(folder: Path) -> dict[str, str]:
-    """Return the chapter of each figure and table of page one, and of the notebooks in a folder, by id."""
-    page = folder.parent / "book" / f"{FRONT}.md"
-    text = page.read_text("utf-8") if page.is_file() else ""
-    found = dict.fromkeys(re.findall(r"^:name: ((?:fig|tab)-\S+)$", text, re.MULTILINE), FRONT)
+    """Return the chapter or page of each figure and table, of the notebooks in a folder and of the book beside it."""
+    found = {}
+    for name in PAGES:
+        page = folder.parent / "book" / f"{name}.md"
+        text = page.read_text("utf-8") if page.is_file() else ""
+        found |= dict.fromkeys(re.findall(r"^:name: ((?:fig|tab)-\S+)$", text, re.MULTILINE), name)
     for path in sorted(folder.glob("*.ipynb")):
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             labels = cell["metadata"].get("mystnb", {}).get("figure") or cell["metadata"].get("table")
@@ -60,6 +65,8 @@ def announcement(id: str, profile: str, root: Path) -> str:
     set_up = "Set-up: one or two minutes where there is no .venv yet, else seconds"
     if name == FRONT:
         return f"{id}, of page one. {set_up}. Run: seconds; it is drawn from published records."
+    if name == INTERACTIVE:
+        return f"{id}, of the page with figures to move. {set_up}. Run: seconds; it is computed anew."
     path = root / "notebooks" / "expected" / f"{profile}.json"
     chapters = json.loads(path.read_text("utf-8"))["chapters"] if path.is_file() else {}
     # The smaller one: either is too long on a machine that computes something else, or on several processors.

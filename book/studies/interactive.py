@@ -14,9 +14,11 @@ from torch import Tensor
 
 import neumatc as nm
 from studies import provenance
-from studies.provenance import Record
+from studies.provenance import Record, Table
 from studies.texts import measured
 
+# What their ids begin with.
+PREFIX = "fig-try-"
 # Parameters of a track of the sliders: a step is then less than three pixels of the figure.
 STEPS = 121
 # Sizes that a reader can see as coloured squares, and that keep the data small.
@@ -49,6 +51,10 @@ class Shown:
     title: str
     data: dict
     table: list[list[str]]
+
+    def tabulated(self) -> Table:
+        """Return the table that stands for the figure."""
+        return Table(self.table[0], self.table[1:])
 
 
 def rounded(x: Tensor, digits: int = 4) -> list:

@@ -2,7 +2,7 @@
 
 A figure or a table is a code cell that ends with the expression which makes it. Its metadata give it a name and a
 caption: ``mystnb: {figure: {name, caption}, image: {alt}}`` for a figure, ``table: {name, caption}`` for a table.
-What page one shows is made by `studies.front`, and named in its text.
+What page one shows is made by `studies.front`, what a reader moves by `studies.interactive`; their pages name it.
 Nothing is written down twice: chapter, cell, script and records follow from the cell, and parameters, seed, versions,
 commit and time from the record. A claim is a sentence about one number of one record, which only a person can choose.
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from studies import benchmark, ids, provenance, slices
+from studies import benchmark, ids, interactive, provenance, slices
 
 # Page one, by id: what makes it, the records that this reads, and the caption where the page has none.
 FRONT = {
@@ -36,6 +36,8 @@ FRONT = {
         "What to pick for one pass over all matrices, by what you have and how fast it changes.",
     ),
 }
+# The figure that draws a record; the library computes what the others show when the book is built.
+DRAWN = "break-even"
 # In a path: the entry whose number, or whose median, is the largest.
 LARGEST = "*"
 # A ratio of times is said to be close to its limit if a quartile is within this part of it: on another processor it may
@@ -52,13 +54,13 @@ class Entry:
 
     Args:
         id: Its name, and the anchor on its page.
-        kind: ``"figure"`` or ``"table"``.
+        kind: ``"figure"``, ``"table"`` or ``"interactive figure"``, which is kept as the table that stands for it.
         caption: Markdown.
         alt: What a figure shows, in words, for those who do not see it; empty for a table.
-        chapter: Name of the notebook without suffix, or of page one.
-        cell: Identifier of the cell in the notebook; empty on page one.
+        chapter: Name of the notebook without suffix, or of another page.
+        cell: Identifier of the cell in the notebook; empty on another page.
         script: The function that draws or tabulates, for example ``studies.figures.training``.
-        records: What the cell reads.
+        records: What the cell reads; empty where an interactive figure reads none.
     """
 
     id: str
@@ -218,32 +220,36 @@ def entries(chapters: Sequence[str] | None = None) -> list[Entry]:
     return found
 
 
-def front_entries() -> list[Entry]:
-    """Return the figures and tables that page one names, in their order there; none where there is no such page."""
-    folder = provenance.root() / "notebooks"
-    found = [id for id, chapter in ids.known(folder).items() if chapter == ids.FRONT]
-    text = (folder.parent / "book" / f"{ids.FRONT}.md").read_text("utf-8") if found else ""
-    entries = []
-    for id in found:
-        call, records, caption = FRONT[id]
-        kind = "figure" if id.startswith("fig-") else "table"
-        # Of a figure: the rest of its directive, which is options and then the caption.
-        rest = text.partition(f":name: {id}\n")[2].partition("```")[0]
-        alt, _, words = rest.removeprefix(":alt: ").partition("\n\n")
+def page_entries() -> list[Entry]:
+    """Return the figures and tables that pages name which are no notebooks, in their order there."""
+    folder, found = provenance.root() / "notebooks", []
+    for id, page in ids.known(folder).items():
+        if page not in ids.PAGES:
+            continue
+        text = (folder.parent / "book" / f"{page}.md").read_text("utf-8")
+        # The rest of a directive, which is other options and then the caption.
+        options, _, words = text.partition(f":name: {id}\n")[2].partition("```")[0].partition("\n")
+        alt = options.removeprefix(":alt: ")
         words = re.sub(r"\{\{.*?\}\}", "", " ".join(words.split()))
-        entries.append(
-            Entry(
-                id,
-                kind,
-                caption or words,
-                alt if kind == "figure" else "",
-                ids.FRONT,
-                "",
-                f"studies.front.{call}",
-                tuple(slices.Source(name, published=True) for name in records),
-            )
-        )
-    return entries
+        found.append(_of_front(id, alt, words) if page == ids.FRONT else _interactive(id, words))
+    return found
+
+
+def _of_front(id: str, alt: str, words: str) -> Entry:
+    call, names, caption = FRONT[id]
+    kind = "figure" if id.startswith("fig-") else "table"
+    records = tuple(slices.Source(name, published=True) for name in names)
+    alt = alt if kind == "figure" else ""
+    return Entry(id, kind, caption or words, alt, ids.FRONT, "", f"studies.front.{call}", records)
+
+
+def _interactive(id: str, words: str) -> Entry:
+    name, records = id.removeprefix(interactive.PREFIX), ()
+    if name == DRAWN:
+        record = interactive.costs()
+        records = (slices.Source(record.chapter, published=record.profile != "cpu"),)
+    script = f"studies.interactive.{interactive.FIGURES[name].__name__}"
+    return Entry(id, "interactive figure", words, "", ids.INTERACTIVE, "", script, records)
 
 
 def find(id: str) -> Entry:
@@ -253,7 +259,7 @@ def find(id: str) -> Entry:
         ValueError: If there is none; the message has the nearest ids.
     """
     chapter = ids.chapter(id, provenance.root() / "notebooks")
-    return next(entry for entry in (front_entries() if chapter == ids.FRONT else entries([chapter])) if entry.id == id)
+    return next(entry for entry in (page_entries() if chapter in ids.PAGES else entries([chapter])) if entry.id == id)
 
 
 def declared() -> dict:
@@ -289,5 +295,5 @@ def _at(value: object, path: Sequence[str | int]) -> float | list[float] | dict:
 
 
 if __name__ == "__main__":
-    for entry in front_entries() + entries():
+    for entry in page_entries() + entries():
         print(f"{entry.id:32} {entry.chapter}")

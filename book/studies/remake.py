@@ -21,14 +21,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
-from studies import figures, headlines, last_good, provenance, registry, slices
+from studies import figures, headlines, ids, last_good, provenance, registry, slices
 
 FORMATS = {"figure": ("svg", "pdf", "csv"), "table": ("csv",)}
 COLUMNS = ("panel", "series", "kind", "x", "y", "x_end", "y_end", "value")
 
 
 def statements(entry: registry.Entry, profile: str, published: Sequence[str] = ()) -> list[ast.stmt]:
-    """Return the statements of its notebook that an entry hangs on, see :func:`slices.needed`; of page one, its own."""
+    """Return the statements of its notebook that an entry hangs on, see :func:`slices.needed`; of a page, its own."""
+    if entry.chapter == ids.INTERACTIVE:
+        return ast.parse(f"from studies import interactive\n{entry.script.removeprefix('studies.')}().tabulated()").body
     if not entry.cell:
         return ast.parse(f"from studies import front\n{entry.script.removeprefix('studies.')}(front.records())").body
     cells = slices.cells(provenance.root() / "notebooks" / f"{entry.chapter}.ipynb")
@@ -98,8 +100,8 @@ def show(
     exec(_compiled(ast.Module(before, [])), scope)
     plt.close("all")
     value = eval(_compiled(ast.Expression(last.value)), scope)
-    shown = value if entry.kind == "table" else next(map(plt.figure, plt.get_fignums()), value)
-    if not isinstance(shown, provenance.Table if entry.kind == "table" else Figure):
+    shown = next(map(plt.figure, plt.get_fignums()), value) if entry.kind == "figure" else value
+    if not isinstance(shown, Figure if entry.kind == "figure" else provenance.Table):
         raise RuntimeError(f"notebooks/{entry.chapter}.ipynb: expected cell {entry.cell} to end with a {entry.kind}.")
     return shown
 
@@ -109,7 +111,7 @@ def _compiled(tree: ast.Module | ast.Expression) -> object:
 
 
 def write(entry: registry.Entry, profile: str, folder: Path, credit: str) -> list[Path]:
-    """Remake a figure or table and write it as SVG, PDF and CSV (a table: CSV) into a folder; return their paths.
+    """Remake a figure or table and write it as SVG, PDF and CSV (others: CSV) into a folder; return their paths.
 
     Args:
         entry: From the registry.
