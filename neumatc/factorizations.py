@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, gauge, linalg
-from neumatc.linalg import norm, relative, squared_norm, two_norm_above
+from neumatc.linalg import identity_like, norm, relative, squared_norm, two_norm_above
 from neumatc.operations import Factor, Factors, Operation, require_rank, require_square, split
 from neumatc.report import Event
 
@@ -212,9 +212,10 @@ class Cholesky(Operation):
     Matrices that are indefinite or not Hermitian count as failed; where none is Hermitian, solving raises ValueError.
 
     Residual: :math:`(\|A - L L^H\|_F^2 / \|A\|_F^2 + \|L_>\|_F^2 / \|A\|_F)^{1/2}` with the part of L above its
-    diagonal; the signs (phases) of the diagonal it does not see.
+    diagonal; the signs (phases) of the diagonal it does not see. `error_bound` does.
     """
 
+    certainty = "bound"
     powers, work, needs = (0.5,), (0, 1 / 3), "A is Hermitian positive definite"
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
@@ -231,6 +232,40 @@ class Cholesky(Operation):
         (L,) = factors
         size = norm(A).sqrt().clamp_min(torch.finfo(A.dtype).tiny)
         return relative(A - L @ L.mH, A) + squared_norm(L.triu(1) / size[:, None, None])
+
+    def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        r"""Bound the relative error, :math:`\|L - L_*\|_F / \|L_*\|_F` with the factor :math:`L_*` of A.
+
+        Let T be the lower triangle of L with the real part of its diagonal, and :math:`E = T^{-1} (A - T T^H) T^{-H}`.
+        Then :math:`L_* = T (I + \Gamma)` with a lower triangular Gamma, and
+        :math:`\Gamma + \Gamma^H + \Gamma \Gamma^H = E`. So :math:`\Gamma = (E - \Gamma \Gamma^H)_{1/2}`, which
+        stands for the part below the diagonal and half the diagonal, and has at most :math:`1 / \sqrt2` of the norm.
+        For :math:`\epsilon = \|E\|_F < 1/2` this gives
+        :math:`\|\Gamma\|_F \le g = \sqrt2 \, \epsilon / (1 + \sqrt{1 - 2 \epsilon})` (Drmac, Omladic and Veselic,
+        SIAM J. Matrix Anal. Appl. 15, 1994), and
+
+        .. math:: \|L_* - T\|_F \le \|T E_{1/2}\|_F + \|T\|_F \, g^2 / \sqrt2 .
+
+        The rest of L is added; :math:`\|L_*\|_F^2 = \mathrm{tr}\, A`. It is Inf where :math:`\epsilon \ge 1/2`, or
+        the diagonal of L is not positive.
+        """
+        (L,), unit = factors, 8 * (A.shape[1] + 4) * torch.finfo(A.dtype).eps  # four times what is needed
+        diagonal = L.diagonal(dim1=1, dim2=2).real
+        T = L.tril(-1) + torch.diag_embed(torch.where(diagonal > 0, diagonal, 1.0)).to(L.dtype)
+        M = torch.linalg.solve_triangular(T, identity_like(T), upper=False)
+        R = A - T @ T.mH
+        grown, E = norm(M.abs() @ T.abs()), M @ R @ M.mH
+        # M is not quite the inverse, and each product has its rounding.
+        defect = norm(identity_like(T) - M @ T) + unit * grown
+        computed = norm(E) + unit * (grown**2 + norm(M) ** 2 * norm(R))
+        size = computed / (1 - defect) ** 2
+        half = E.tril(-1) + torch.diag_embed(E.diagonal(dim1=1, dim2=2) / 2)
+        turned = 2**0.5 * size / (1 + (1 - 2 * size).sqrt())
+        unsure = size - norm(E) + unit * norm(E) + turned**2 / 2**0.5
+        own = norm(T @ half) + norm(T) * unsure + norm(L - T) * (1 + unit)
+        sure = (diagonal > 0).all(dim=1) & (defect < 1) & (size < 0.5)
+        trace = A.diagonal(dim1=1, dim2=2).real.sum(dim=1)
+        return torch.where(sure, own / trace.sqrt() * (1 + unit), torch.inf)
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         out[0].copy_(fitted[0].tril())

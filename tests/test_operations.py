@@ -639,6 +639,27 @@ def test_bounds_hold_on_a_fit_and_for_matrices_near_singular(case, dtype):
             assert (error <= bound + 1e-14 * condition).all()
 
 
+@two_dtypes
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_the_bound_of_a_cholesky_factor_is_near_an_error_that_is_known(n, dtype):
+    """Factors of small whole numbers, so that A = L L^H is exact."""
+    generator = torch.Generator().manual_seed(n)
+    whole = torch.randint(-3, 4, (20, n, n, 2), generator=generator).double()
+    L = (whole[..., 0] + (1j * whole[..., 1] if dtype.is_complex else 0)).tril(-1)
+    L = L + 20 * torch.diag_embed(torch.randint(1, 9, (20, n), generator=generator)).to(L.dtype)
+    A, size = L @ L.mH, torch.linalg.matrix_norm(L)
+    for small in (1e-6, 1e-3):
+        change = torch.randn(L.shape, generator=generator, dtype=torch.float64).tril() / n
+        off = L + small * size[:, None, None] * change
+        error = torch.linalg.matrix_norm(off - L) / size
+        bound = nm.Cholesky().error_bound(A, (off,))
+        assert (error <= bound).all() and (bound <= 1.3 * error).all()
+        above = off + small * torch.ones(n, n).triu(1)
+        assert (nm.Cholesky().error([above], [L]) <= nm.Cholesky().error_bound(A, [above])).all()
+    # The residual does not see the signs of the diagonal.
+    assert nm.Cholesky().residual(A, (-L,)).max() < 1e-12 and nm.Cholesky().error_bound(A, (-L,)).isinf().all()
+
+
 def in_mpmath(operation, A):
     """The exact solution of one matrix to 40 digits, as a matrix."""
     A = mpmath.matrix(A.tolist())
@@ -669,6 +690,8 @@ def in_mpmath(operation, A):
         return sum((V[:, i] * V[:, i].H for i in chosen), mpmath.zeros(len(w)))
     if isinstance(operation, nm.Inverse):
         return A**-1
+    if isinstance(operation, nm.Cholesky):
+        return mpmath.cholesky(A)
     if isinstance(operation, nm.RegularizedInverse):
         return (A.H * A + operation.noise * mpmath.eye(A.cols)) ** -1
     return (A.H * A) ** -1 * A.H if A.rows >= A.cols else A.H * (A * A.H) ** -1

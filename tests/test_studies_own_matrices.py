@@ -223,9 +223,10 @@ def compared(ratio, refused=""):
 
     def ways(names):
         errors = {name: 3e-3 if name == "cubic spline" else 5e-4 for name in ("this map", *names)}
-        return {name: {"solves": 20, "error": error} | times for name, error in errors.items()}
+        own = {"solves": 20, "above": 0, "kept": 300} | times
+        return {name: own | {"error": error} for name, error in errors.items()}
 
-    sizes = {"shape": [4, 4], "samples": 9, "tol": 1e-3, "conditions": conditions}
+    sizes = {"shape": [4, 4], "samples": 9, "tol": 1e-3, "certainty": "bound", "conditions": conditions}
     return {name: sizes | {"ways": ways(names)} for name, names in WAYS.items()}
 
 
@@ -261,7 +262,31 @@ def test_ways_pay_and_those_above_the_tolerance_are_named(glued):
     assert glued["om-membrane-sparse"].endswith("AAA pays from 30 values on, a sum of modes from 20 values on.")
     assert glued["om-membrane-modes-times"] == "A value of the modes takes 20 exact solutions."
     assert (glued["om-matlab-other"], glued["om-matlab-second"], glued["om-membrane-aaa"]) == (4e-4, 3e-3, 6e-4)
-    assert glued["om-above"] == "nowhere above it"
+    assert glued["om-above"] == "here it is nowhere"
+
+
+def test_it_is_said_where_the_error_is_above_the_tolerance_and_which_values_a_bound_keeps(glued):
+    numbers = compared((20.0, 20.0, 20.0))
+    numbers["kernel"]["ways"]["this map"] |= {"above": 21, "kept": 279}
+    numbers["touchstone"]["ways"]["this map"] |= {"above": 3}
+    glue_all(numbers)
+    assert glued["om-above"] == (
+        "it is for the filter (at 3 of the parameters) and the kernel matrix (at 21 of the parameters)"
+    )
+    assert glued["om-kernel-checked"] == (
+        "The bound can be taken of any values: it is at most the tolerance for 279 of 300 values of the map, and 300 "
+        "of a cubic spline."
+    )
+
+
+def test_what_is_stated_of_values_is_what_certify_states():
+    family = nm.ParametricMatrix(own_matrices.kernel(20), 0.05, 2.0, scale="log", batched=False)
+    problem = nm.Problem(family, nm.Cholesky())
+    surrogate = nm.fit(problem, tol=1e-3, progress=False)
+    p = family.box.uniform(40, torch.Generator().manual_seed(1))
+    stated, certified = own_matrices.stated(problem, p, surrogate(p)), nm.certify(surrogate, problem, p, rtol=1.0)
+    assert certified.accepted.all() and torch.allclose(stated, certified.bound, rtol=1e-9, atol=0)
+    assert (problem.error(p, surrogate(p)) <= stated).all()
 
 
 def test_what_the_clock_does_not_settle_is_a_limit_in_text_and_table(glued):

@@ -273,6 +273,36 @@ def test_of_a_matrix_far_from_normal_eigenvectors_lose_digits_and_schur_vectors_
         assert lost > 1e-10 and kept < 1e-13
 
 
+def test_the_definite_one_of_two_fixed_matrices_has_to_be_well_conditioned():
+    n, rng = 60, np.random.default_rng(0)
+    x = np.linspace(0, 1, n)
+    A_0 = np.exp(-((x[:, None] - x) ** 2) / 0.02) + 1e-10 * np.eye(n)
+    A_1, b = np.diag(1 + x), rng.normal(size=n)
+    w, V = scipy.linalg.eigh(A_1, A_0)
+    own, W = scipy.linalg.eigh(A_0, A_1)
+    for p in (1.0, 10.0):
+        A = A_0 + p * A_1
+        assert np.linalg.cond(A) < 50, "the equation is harmless"
+        exact = scipy.linalg.cho_solve(scipy.linalg.cho_factor(A), b)
+        lost, kept = (
+            np.linalg.norm(found - exact) / np.linalg.norm(exact)
+            for found in (V @ (V.T @ b / (1 + p * w)), W @ (W.T @ b / (own + p)))
+        )
+        assert lost > 1e-8 and kept < 1e-13
+
+
+def test_the_real_form_of_two_real_matrices_is_not_triangular():
+    n, rng = 20, np.random.default_rng(0)
+    A_0, A_1, b = rng.normal(size=(n, n)), rng.normal(size=(n, n)), rng.normal(size=n)
+    exact = np.linalg.solve(A_0 + 0.3 * A_1, b)
+    errors = {}
+    for form in ("real", "complex"):
+        S, T, Q, Z = scipy.linalg.qz(A_0, A_1, output=form)
+        found = Z @ scipy.linalg.solve_triangular(S + 0.3 * T, Q.conj().T @ b)
+        errors[form] = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert errors["real"] > 0.1 and errors["complex"] < 1e-14 * np.linalg.cond(A_0 + 0.3 * A_1) * 10
+
+
 def test_two_fixed_matrices_are_decomposed_once():
     rng = np.random.default_rng(0)
     n, b = 24, rng.normal(size=24)

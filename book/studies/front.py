@@ -909,6 +909,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "gpu_day": found["days"]["beyond_the_inverse"],
         "search_day": found["days"]["training_search"],
         "first": first(found),
+        "longer": longer(found),
         "tolerant": tolerant(found),
         "aaa": most(near_poles(found, "aaa")),
         "basis_at_poles": most(near_poles(found, "reduced basis")),
@@ -1005,6 +1006,37 @@ def _quickest(rows: Sequence[Numbers]) -> str:
         (coarse,), (fine,) = (names[tol] for tol in sorted(names, reverse=True))
         return f"{coarse} for a tolerance of {max(names):g}, {fine} for a finer one"
     return " or ".join(every) + " (the table says which)" * (len(every) > 1)
+
+
+def longer(found: dict[str, Numbers]) -> str:
+    """Return what a cubic spline gives for many passes where Chebyshev interpolation is the pick for one; else nothing.
+
+    Example:
+        >>> def told(**after):
+        ...     ways = {
+        ...         key.replace("_", " "): {"error": 0.0, "solves": 9, "a: pays": [1, 1, 1]}
+        ...         | {"a: with the fit": [x] * 3, "a: after": [y] * 3}
+        ...         for key, (x, y) in after.items()
+        ...     }
+        ...     row = {"tol": 1e-4, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": ways}
+        ...     return longer({"speed": {"svd": [], "lmmse": [], "inverse": [row | {"name": "inverse"}]}})
+        >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8))
+        'For many passes from one fit take a cubic spline: once made it is 8.0 times as fast as the strongest exact method where Chebyshev interpolation, 4.0 times as fast, is the pick for one pass.'
+        >>> told(Chebyshev=(3, 9), cubic_spline=(2, 8))
+        ''
+    """
+    pairs = []
+    for row in timed(found):
+        pick, own = chosen(peers(row)), row.get("interpolation", {})
+        if isinstance(pick, Way) and pick.name == PEERS["Chebyshev"] and "cubic spline" in own:
+            pairs.append([own[key][f"{strongest(row)}: after"] for key in ("cubic spline", "Chebyshev")])
+    if not pairs or not all(one[0] > other[2] for one, other in pairs):
+        return ""
+    spline, chebyshev = (between(x[1] for x in ways) for ways in zip(*pairs))
+    return (
+        f"For many passes from one fit take a cubic spline: once made it is {spline} times as fast as the strongest "
+        f"exact method where Chebyshev interpolation, {chebyshev} times as fast, is the pick for one pass."
+    )
 
 
 def tolerant(found: dict[str, Numbers]) -> str:

@@ -41,6 +41,13 @@ SAID = {
     "AAA": "AAA",
     MODES: "a sum of modes",
 }
+# What stands beside the map where the text says of which values a bound or an estimate is good enough.
+CHECKED = {
+    "numpy": "Chebyshev interpolation",
+    "matlab": "Chebyshev interpolation",
+    "membrane": "AAA",
+    "kernel": "cubic spline",
+}
 # What the text calls the starting points.
 TITLES = {
     "numpy": "the scattering matrix",
@@ -238,8 +245,9 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
 
     Args:
         record: Takes under ``name`` the ``shape`` of A, the number of ``samples`` if it is measured, the ``tol`` of the
-            map, which is the first way, and of each of the ``ways`` a dictionary: ``solves``, ``error``, the largest at
-            fresh random parameters, and with quartiles
+            map, which is the first way, what ``certify`` has (``certainty``), and of each of the ``ways`` a dictionary:
+            ``solves``, ``error``, the largest at fresh random parameters, at how many of them it is ``above`` the
+            tolerance, at how many the bound or estimate is not (``kept``), and with quartiles
             ``time`` of a value in exact solutions, ``over_first`` in those of the first way, and ``pays``, the number
             of values from which on it takes less time than exact solutions, building included, infinite where never;
             ``pays_sparse`` is the same beside the way ``sparse solves``, if there is one.
@@ -250,12 +258,15 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     p = problem.family.box.uniform(FRESH, torch.Generator().manual_seed(record.seed))
     calls = {way: lambda function=function: function(p) for way, function in {"exact": problem.exact, **ways}.items()}
     timings, first = benchmark.compare(calls, rounds=ROUNDS, warm_up=0), next(iter(ways))
-    found = {}
+    found, tol = {}, getattr(getattr(ways[first], "report", None), "tol", None)
     for way, function in ways.items():
-        built = getattr(function, "report", function)
+        built, value = getattr(function, "report", function), function(p)
+        error = problem.error(p, value)
         found[way] = {
             "solves": built.exact_solves,
-            "error": float(problem.error(p, function(p)).max()),
+            "error": float(error.max()),
+            "above": None if tol is None else int((error > tol).sum()),
+            "kept": None if tol is None else int((stated(problem, p, value) <= tol).sum()),
             "time": timings.ratio(way, "exact"),
             "over_first": timings.ratio(way, first),
             "pays": timings.break_even(float(built.seconds), "exact", way, FRESH),
@@ -265,8 +276,7 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     grid = problem.family.grid
     samples = None if grid is None else len(grid)
     shape = list(problem.family.shape)
-    tol = getattr(getattr(ways[first], "report", None), "tol", None)
-    sizes = {"shape": shape, "samples": samples, "tol": tol}
+    sizes = {"shape": shape, "samples": samples, "tol": tol, "certainty": problem.operation.certainty}
     record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions}
     shown = last_good.fill(record).numbers[name]["ways"]
     rows = [
@@ -274,6 +284,29 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
         for way, x in shown.items()
     ]
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
+
+
+def stated(problem: nm.Problem, p: Tensor, value: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the bound or estimate of the relative error that `neumatc.certify` would state, of any values (B,)."""
+    A = problem.family(p)
+    factors = [value] if isinstance(value, Tensor) else list(value)
+    A, *factors = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (A, *factors))
+    return problem.operation.error_bound(A, factors)
+
+
+def checked(found: Mapping[str, object], way: str) -> str:
+    """Return in a sentence where the bound or estimate of the map, and of another way, is at most the tolerance.
+
+    Example:
+        >>> kept = {"this map": {"kept": 295}, "AAA": {"kept": 300}}
+        >>> checked({"certainty": "bound", "ways": kept}, "AAA")
+        'The bound can be taken of any values: it is at most the tolerance for 295 of 300 values of the map, and 300 of AAA.'
+    """
+    own, other = (found["ways"][name]["kept"] for name in ("this map", way))
+    return (
+        f"The {found['certainty']} can be taken of any values: it is at most the tolerance for {own} of {FRESH} values "
+        f"of the map, and {other} of {SAID[way]}."
+    )
 
 
 def energies(record: Record, surrogate: nm.Surrogate, H: Callable[[float], NDArray]) -> None:
@@ -371,6 +404,8 @@ def glue_all(record: Record) -> None:
         glue(f"om-{name}-pays", paying({way: texts.settled_of(x) for way, x in told_of.items()}, above))
     for name, way in {"matlab": "Chebyshev interpolation", "membrane": "AAA", "kernel": "cubic spline"}.items():
         glue(f"om-{name}-beside", beside(ways[name][0], record.numbers[name]["ways"][way], SAID[way]))
+    for name, way in CHECKED.items():
+        glue(f"om-{name}-checked", checked(record.numbers[name], way))
     for name, sentence in {
         "touchstone": "A value of the map takes {} times as long as an exact one, one from vector fitting {} times.",
         "membrane": "In exact solutions a value of the map takes {}, one of the peer {}, one projected once {}.",
@@ -391,8 +426,9 @@ def glue_all(record: Record) -> None:
     # What no time is known of is said once.
     glue("om-membrane-sparse", " ".join(dict.fromkeys(sentences)))
     glue("om-timed", texts.conditions(*(found["conditions"] for found in record.numbers.values())))
-    above = [TITLES[name] for name, found in record.numbers.items() if ways[name][0]["error"] > found["tol"]]
-    glue("om-above", f"above it for {texts.listed(above)}" if above else "nowhere above it")
+    above = {name: count for name, (own, *_) in ways.items() if (count := own["above"])}
+    said = [f"{TITLES[name]} (at {count} of the parameters)" for name, count in above.items()]
+    glue("om-above", f"it is for {texts.listed(said)}" if said else "here it is nowhere")
     for key, value in zip(("rows", "columns"), record.numbers["matlab"]["shape"]):
         glue(f"om-matlab-{key}", value)
     glue("om-matlab-samples", record.numbers["matlab"]["samples"])
