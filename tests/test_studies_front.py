@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from studies import anisotropic, figures, front, provenance, registry, texts
+from studies import anisotropic, figures, front, provenance, texts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "book").glob("*.md") if path.stem != "glossary"]
@@ -617,15 +617,6 @@ def test_costs_of_training_are_those_of_the_best_trial(found):
     numbers = front.numbers(found)
     assert numbers["trained_error"] == f"{best['error']:.0e}"
     assert float(numbers["trained_cost"].replace(",", "")) == pytest.approx(best["cost_in_inversions"], rel=0.05)
-
-
-def test_the_paper_page_has_the_error_of_the_trained_decomposition_beside_its_speed(found):
-    (claim,) = (x for x in registry.claims() if x.id == "paper-svd-trained")
-    record = provenance.load(claim.chapter)
-    assert claim.values(record) == [record.numbers["timed_svd"][0]["error"]]
-    assert "{{ front.svd_trained }}" in claim.verdict(record)
-    ratio = provenance.load("synthetic_timings").numbers["svd"]["NumPy loop"]["after"]
-    assert front.numbers(found)["svd_trained"] == texts.spread(ratio)
 
 
 def test_the_figure_has_a_panel_for_each_machine_and_a_row_for_each_problem(found):

@@ -17,8 +17,6 @@ from studies import speed, texts
 
 Row = dict[str, object]
 DRAWS = 20
-# When the last check of a fit was made stricter.
-STRICTER = "2026-11-29T17:44"
 # One parameter in so many judges a map: exact results at all of them would take longer than all fits.
 JUDGED = 4
 # What is timed in `studies.speed`, with its tolerance: the problem of a draw, by its seed.
@@ -109,23 +107,6 @@ def cheap(found: Sequence[Row], timed: Mapping[str, int], share: float = 0.8) ->
         for name, middle in middles.items()
         if name in timed and timed[name] <= share * middle
     ]
-
-
-def older(date: str) -> str:
-    """Return a sentence where a record of this date (UTC, ISO 8601) is from before the last check became stricter.
-
-    Example:
-        >>> older("2026-11-29T12:00:00+00:00")[:44]
-        'This record is from before the last check of'
-        >>> older("2026-11-30T12:00:00+00:00")
-        ''
-    """
-    if date >= STRICTER:
-        return ""
-    return (
-        "This record is from before the last check of a fit was made stricter (from 64 to 149 random parameters, on "
-        "the same day), so it says nothing of how many there would be now."
-    )
 
 
 def moved(found: Sequence[Row], timed: Mapping[str, int]) -> str:

@@ -205,6 +205,22 @@ def ratios(record: Record, task: str, key: str | None = None, *, omni: bool = Fa
     return {f"{1e9 * row['spread']:g} ns": row[key or exact_of(row)] for row in rows}
 
 
+def everywhere(ratios: Sequence[Sequence[float]]) -> str:
+    """Return in a sentence the range of all known medians.
+
+    Example:
+        >>> everywhere([(1, 2, 3), (0.6, 0.71, 0.8)]), everywhere([(math.nan,) * 3])
+        (' Over all 2 slots of filters its median goes from 0.71 to 2 times as fast.', '')
+    """
+    known = [median for _, median, _ in ratios if not math.isnan(median)]
+    if not known:
+        return ""
+    return (
+        f" Over all {len(known)} slots of filters its median goes from {min(known):.2g} to {max(known):.2g} times as "
+        f"fast."
+    )
+
+
 def lines(record: Record) -> Iterator[tuple[str, object]]:
     """Yield what the text says, by name."""
     for key, task in zip(("eight", "many", "svd"), slots.TASKS):
@@ -217,8 +233,9 @@ def lines(record: Record) -> Iterator[tuple[str, object]]:
         yield f"ft-{key}-short", one(record, task, SHORT)["solves"]
         yield f"ft-{key}-long", one(record, task, LONG)["solves"]
     rows = record.numbers["slot"]
+    every = [row["Sionna"] for row in rows if "Sionna" in row]
     own = {row["name"]: row["Sionna"] for row in rows if "Sionna" in row and not row["omni"] and row["spread"] < LONG}
-    yield "ft-sionna", judged("Beside it the map is {}.", own)
+    yield "ft-sionna", judged("Beside it the map is {}.", own) + everywhere(every)
     yield "ft-matrices", rows[0]["count"]
     yield "ft-held-solves", rows[0]["held solves"]
     yield "ft-lost-short", at_least(max(row["lost"] for row in rows if math.isclose(row["spread"], SHORT)), 1)

