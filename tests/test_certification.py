@@ -127,7 +127,7 @@ bounded = pytest.mark.parametrize("operation", BOUNDED, ids=lambda x: str(x).rep
 
 def test_bounds_are_proved_for_these():
     names = {"Inverse", "RegularizedInverse", "LMMSE", "RZF", "PseudoInverse", "SVD", "Eigh"}
-    names |= {"Subspace", "Projector", "Cholesky"}
+    names |= {"Subspace", "Projector", "Cholesky", "Solve"}
     assert {type(operation).__name__ for operation in BOUNDED} == names
 
 
@@ -634,6 +634,7 @@ def test_single_precision_is_solved_in_double_and_rounded(operation, dtype):
     A = conditioned(6, 4, 4, dtype, condition=1e2 if isinstance(operation, nm.Cholesky) else 1e4)
     A = (A + A.mH) / 2 if isinstance(operation, nm.Eigh) else A
     A = A @ A.mH if isinstance(operation, nm.Cholesky) else A
+    A = torch.cat([A, gaussian(6, 4, 2, dtype=dtype)], dim=2) if isinstance(operation, nm.Solve) else A
     checked = replaced(operation, A, rtol=1e-6)
     assert not checked.failed.any()
     assert checked.bound.max() < 4 * eps(dtype)

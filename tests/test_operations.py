@@ -692,6 +692,8 @@ def in_mpmath(operation, A):
         return A**-1
     if isinstance(operation, nm.Cholesky):
         return mpmath.cholesky(A)
+    if isinstance(operation, nm.Solve):
+        return A[:, : A.rows] ** -1 * A[:, A.rows :]
     if isinstance(operation, nm.RegularizedInverse):
         return (A.H * A + operation.noise * mpmath.eye(A.cols)) ** -1
     return (A.H * A) ** -1 * A.H if A.rows >= A.cols else A.H * (A * A.H) ** -1
