@@ -6,9 +6,9 @@ certifies that many values, accepted and replaced, of every operation with a bou
 numbers up to 1e15, sizes from 1e-6 to 1e6, values that are wrong by a rounding error up to ten times their size, and
 tolerances down to 1e-12. It prints counts, and ends with an error if one bound is below the true error.
 
-True errors are computed in integers: inverses and receivers from the matrix as it is, by the method of Faddeev and
-LeVerrier; decompositions of matrices that are made from integer matrices with orthogonal columns, so that the exact
-answer is known.
+True errors are computed in integers: inverses, solutions and receivers from the matrix as it is, by the method of
+Faddeev and LeVerrier; decompositions of matrices that are made from integer matrices with orthogonal columns, or
+triangular ones, so that the exact answer is known.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 # Values of one call of `certify`.
 BATCH = 1000
 SHAPES = ((1, 1), (2, 2), (3, 3), (4, 4), (3, 2), (2, 3), (4, 2), (2, 4), (4, 3))
-LINEAR = (nm.Inverse, nm.PseudoInverse, nm.LMMSE, nm.RZF, nm.RegularizedInverse)
+LINEAR = (nm.Inverse, nm.PseudoInverse, nm.LMMSE, nm.RZF, nm.RegularizedInverse, nm.Solve)
 SPECTRAL = (nm.SVD, nm.Eigh, nm.Subspace, nm.Projector)
 
 
@@ -63,6 +63,10 @@ class Exact:
     def times(self, factor: np.ndarray) -> Exact:
         """Multiply each matrix by an integer, shape (B,)."""
         return Exact(self.re * factor[:, None, None], None if self.im is None else self.im * factor[:, None, None])
+
+    def columns(self, which: slice) -> Exact:
+        """Return some columns of each matrix."""
+        return Exact(self.re[:, :, which], None if self.im is None else self.im[:, :, which])
 
     def squares(self) -> np.ndarray:
         """Return the squared Frobenius norms, shape (B,)."""
@@ -99,10 +103,12 @@ def inverted(L: Exact) -> tuple[Exact, np.ndarray]:
 
 def linear_error(operation: nm.Operation, A: Tensor, X: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return integers (B,) whose quotient is the squared relative error of inverses and receivers; 0 below: none."""
-    flipped = A.shape[1] < A.shape[2] and not isinstance(operation, nm.RegularizedInverse)
+    right = isinstance(operation, nm.Solve)
+    flipped = A.shape[1] < A.shape[2] and not isinstance(operation, nm.RegularizedInverse) and not right
     if flipped:
         A, X = A.mH.resolve_conj(), X.mH.resolve_conj()
-    (a, bits), (x, places) = integers(A), integers(X)
+    (a, bits), (x, places), n = integers(A), integers(X), A.shape[1]
+    a, b = (a.columns(slice(0, n)), a.columns(slice(n, None))) if right else (a, None)
     L = a.adjoint @ a
     if noise := getattr(operation, "noise", 0.0):
         top, bottom = noise.as_integer_ratio()
@@ -113,6 +119,7 @@ def linear_error(operation: nm.Operation, A: Tensor, X: Tensor) -> tuple[np.ndar
     M, d = inverted(L)
     gram = isinstance(operation, nm.RegularizedInverse)
     M, power = (M, 2 * bits) if gram else (M @ a.adjoint, bits)
+    M, power = (M @ b, 0 * bits) if right else (M, power)
     # X 2^-places against M 2^power / d; powers of two can be negative.
     up, down = np.maximum(power + places, 0), np.maximum(-power - places, 0)
     M, exists = M.times(two_to(up)), d != 0
@@ -158,7 +165,7 @@ def _columns(A: Exact, which: np.ndarray) -> Exact:
 def linear_case(draw: np.random.Generator, dtype: torch.dtype) -> tuple[nm.Operation, Tensor, object]:
     """Return an operation, matrices, and what computes the true error of values."""
     kind = LINEAR[draw.integers(len(LINEAR))]
-    m, n = SHAPES[draw.integers(4 if kind is nm.Inverse else len(SHAPES))]
+    m, n = SHAPES[draw.integers(4 if kind in (nm.Inverse, nm.Solve) else len(SHAPES))]
     k, top = min(m, n), 15 if dtype in (torch.float64, torch.complex128) else 8
     wide = linalg.wide(torch.empty(0, dtype=dtype)).dtype
     noise = torch.Generator().manual_seed(int(draw.integers(2**62)))
@@ -169,6 +176,9 @@ def linear_case(draw: np.random.Generator, dtype: torch.dtype) -> tuple[nm.Opera
     A = ((U * S[:, None, :]) @ V.mH * size).to(dtype)
     if kind in (nm.Inverse, nm.PseudoInverse):
         return kind(), A, linear_error
+    if kind is nm.Solve:
+        B = torch.randn(BATCH, m, int(draw.integers(1, 3)), dtype=wide, generator=noise).to(dtype)
+        return kind(B.shape[2]), torch.cat([A, B], dim=2), linear_error
     # The noise from well above the singular values to well below the smallest.
     operation = kind(float(size**2 * 10 ** draw.uniform(-2 * top - 1, 1)))
     return operation, A, linear_error
@@ -218,6 +228,24 @@ def spectral_case(draw: np.random.Generator, dtype: torch.dtype) -> tuple[nm.Ope
     # Inverses of a power of two, so that all sizes are seen.
     scale = 2.0 ** int(draw.integers(-20, 20))
     return operation, A * scale, lambda op, A, *factors: error(op, A, *_unscaled(op, factors, scale))
+
+
+def cholesky_case(draw: np.random.Generator, dtype: torch.dtype) -> tuple[nm.Operation, Tensor, object]:
+    """The same for Cholesky factors, of products of integer ones, whose diagonal may be small beside the rest."""
+    n, most = int(draw.integers(1, 5)), int(draw.integers(0, 9 if dtype in (torch.float32, torch.complex64) else 23))
+    below = np.tri(n, k=-1, dtype=int)
+    re, im = (below * draw.integers(-(2**most), 2**most + 1, (BATCH, n, n)) for _ in range(2))
+    diagonal = draw.integers(1, 2 ** int(draw.integers(0, most + 1)) + 1, (BATCH, n, 1)) * np.eye(n, dtype=int)
+    L = Exact((re + diagonal).astype(object), im.astype(object) if dtype.is_complex else None)
+    A, exact = floats(L @ L.adjoint, dtype)
+
+    def error(operation: nm.Operation, A: Tensor, value: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        value, places = integers(value / scale)
+        value, expected = value.times(two_to(np.maximum(-places, 0))), L.times(two_to(np.maximum(places, 0)))
+        return (value - expected).squares(), expected.squares() * np.where(exact, 1, 0)
+
+    scale = 2.0 ** int(draw.integers(-20, 20))
+    return nm.Cholesky(), A * scale**2, error
 
 
 def _unscaled(operation: nm.Operation, factors: tuple[Tensor, ...], scale: float) -> list[Tensor]:
@@ -275,10 +303,14 @@ def given(operation: nm.Operation, A: Tensor, factors: tuple[Tensor, ...]) -> tu
     return surrogate, nm.Problem(family, operation), p
 
 
+# Each as often as it has operations, about.
+CASES = (*3 * (linear_case,), *2 * (spectral_case,), cholesky_case)
+
+
 def certified(draw: np.random.Generator) -> tuple[str, collections.Counter]:
     """Certify one batch, and count what is wrong with it."""
     dtype = DTYPES[draw.integers(len(DTYPES))]
-    operation, A, error = (linear_case, spectral_case)[draw.integers(2)](draw, dtype)
+    operation, A, error = CASES[draw.integers(len(CASES))](draw, dtype)
     noise = torch.Generator().manual_seed(int(draw.integers(2**62)))
     factors, _ = operation.exact(linalg.wide(A))
     size = torch.from_numpy(10 ** draw.uniform(-18, 1, len(A)))
