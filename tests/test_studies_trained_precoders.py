@@ -36,7 +36,7 @@ def test_quality_is_that_of_the_vectors():
     assert good["error"] < 1e-2 and abs(good["lost"]) < 1e-4 and abs(good["lost, linear"]) < 1e-4
 
     class Wrong:
-        def __call__(self, p, orthonormal=False):
+        def __call__(self, p):
             U, S, Vh = problem.exact(p).value
             return nm.SVDFactors(U, S, torch.roll(Vh, 8, dims=2))
 

@@ -29,11 +29,11 @@ def quality(problem: nm.Problem, surrogate: nm.Surrogate, p: Tensor) -> dict[str
     """Return what a map of triplets is off.
 
     Returns:
-        ``error`` of U S V^H, the largest ``residual``, and the parts of the rate that are ``lost``, with orthonormal
-        columns, by a joint receiver (``lost``) and by a linear one (``lost, linear``).
+        ``error`` of U S V^H, the largest ``residual``, and the parts of the rate that are lost with V as it comes, by a
+        joint receiver (``lost``) and by a linear one (``lost, linear``).
     """
     H, exact, value = problem.family(p), problem.exact(p).value, surrogate(p)
-    V, best = surrogate(p, orthonormal=True).Vh.mH, exact.Vh.mH
+    V, best = value.Vh.mH, exact.Vh.mH
 
     def lost(rate: object) -> float:
         return 1 - float(rate(H, V, NOISE).mean() / rate(H, best, NOISE).mean())
