@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zlib
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ from distributed.utils import get_mp_context
 
 import neumatc as nm
 from neumatc import distributed as nd
-from neumatc.distributed import stores
+from neumatc.distributed import stores, workers
 from neumatc.distributed.points import points
 
 QUIET = {"progress": False}
@@ -464,6 +465,14 @@ def test_a_place_of_something_else_is_left_alone(surrogate, tmp_path):
         nd.evaluate(surrogate, LINE, zarr.storage.MemoryStore())
     with pytest.raises(FileNotFoundError, match="`store`: expected a Zarr group at .*, got nothing"):
         nd.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("status", ["finished", "lost", "pending"])
+def test_a_result_that_has_come_counts_though_its_worker_is_lost_since(client, status):
+    assert workers._checked(client, SimpleNamespace(status=status), (7, None), 0) == (7, None)
+    for after, result in ((status, CancelledError()), ("cancelled", (7, None))):
+        with pytest.raises(ConnectionError, match="until the end"):
+            workers._checked(client, SimpleNamespace(status=after), result, 0)
 
 
 def test_a_full_disk_is_said_before_and_on_the_way(client, surrogate, tmp_path, monkeypatch):

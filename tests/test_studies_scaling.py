@@ -13,6 +13,8 @@ from conftest import random_surrogate
 pytest.importorskip("distributed")
 pytest.importorskip("zarr")
 
+from forks import ForkedCrew
+
 import neumatc as nm
 from neumatc.distributed import stores
 from studies import benchmark, crews, figures, large_matrices, provenance, scaling, scaling_pages, texts
@@ -26,6 +28,13 @@ NEVER = (math.nan,) * 3
 @pytest.fixture(scope="module")
 def surrogate():
     return random_surrogate(nm.Inverse(), 4, 4, torch.complex64)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Start processes without their imports."""
+    monkeypatch.setattr(scaling, "Crew", ForkedCrew)
+    monkeypatch.setattr(large_matrices, "Crew", ForkedCrew)
 
 
 def conditions(refused=""):
@@ -274,7 +283,7 @@ def test_some_rows_and_columns_are_kept_to_be_compared():
 
 
 @pytest.mark.slow
-def test_a_map_that_is_split_by_rows_is_the_whole_one():
+def test_a_map_that_is_split_by_rows_is_the_whole_one(forked):
     own = large_matrices.split(128)
     assert own["difference"] <= scaling_pages.ROUNDING and own["rows"]["workers of a part"] == [1, 1]
     assert [len(own[name]["peak bytes"]) for name in ("whole", "rows")] == [2, 2]
@@ -331,16 +340,16 @@ def test_chunks_and_checksums_on_disk_are_counted(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_through_its_kills(surrogate, tmp_path):
-    own = scaling.killed(surrogate, (-1.0, 2.0, 20_000), tmp_path / "store", chunk=20)
+def test_a_run_goes_through_its_kills(surrogate, forked, tmp_path):
+    own = scaling.killed(surrogate, (-1.0, 2.0, 10_000), tmp_path / "store", chunk=20)
     assert own["killed"] == KILLS and own["calls"] == 2
-    assert own["equal to the serial run"] and own["files"] == own["chunks"] == 1000
+    assert own["equal to the serial run"] and own["files"] == own["chunks"] == 500
     assert own["damaged chunks on disk"] == [] and own["found by the last call"] > 0
     assert [kill["worker"] is None for kill in own["kills"]] == [False, False, True, False]
 
 
 @pytest.mark.slow
-def test_runs_are_timed_beside_disk_and_loop(surrogate, tmp_path, monkeypatch):
+def test_runs_are_timed_beside_disk_and_loop(surrogate, forked, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "CHUNK_BYTES", 128 * 100)
     monkeypatch.setattr(scaling, "TASKS", 20)
     monkeypatch.setattr(benchmark, "ATTEMPTS", 1)

@@ -272,10 +272,11 @@ def _done(waiting: as_completed, client: Client, came: float, timeout: float) ->
 
 def _checked(client: Client, future: Future, result: object, i: int) -> object:
     """Return the result of a task, or raise what has ended it."""
-    if future.status == "finished" and not isinstance(result, BaseException):
-        return result
     if future.status != "error":
-        raise _gone(client)
+        # A result that has come counts, even where its worker was lost since, which makes the task "lost" or "pending".
+        if isinstance(result, BaseException) or future.status == "cancelled":
+            raise _gone(client)
+        return result
     error = result[1]
     if isinstance(error, KilledWorker):
         raise RuntimeError(
