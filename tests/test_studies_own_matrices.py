@@ -107,20 +107,23 @@ def test_the_figure_of_the_bands_says_how_many_there_are():
     figures.plt.close(axes.figure)
 
 
-def test_ways_are_weighed_by_solves_error_and_time(monkeypatch):
+@pytest.mark.parametrize(("loop", "time"), [(3e-3, 0.5), (1.25e-3, 0.8)])
+def test_ways_are_weighed_by_solves_error_and_time(monkeypatch, loop, time):
+    """In exact solutions by the faster of the library's batch and a NumPy loop."""
     problem = nm.Problem(nm.families.trigonometric(4, shift=3, dtype=torch.float64), nm.Inverse())
     peer = nm.peers.chebyshev(problem, 8)
     # Seconds of all exact values, and of the peer's.
-    seconds = {"exact": [2e-3 * own_matrices.FRESH] * 3, "peer": [1e-3 * own_matrices.FRESH] * 3}
-    timings = benchmark.Timings(seconds, {"refused": ""})
+    each = {"exact": 2e-3, own_matrices.LOOP: loop, "peer": 1e-3}
+    timings = benchmark.Timings({name: [x * own_matrices.FRESH] * 3 for name, x in each.items()}, {"refused": ""})
     monkeypatch.setattr(benchmark, "compare", lambda calls, **options: timings)
     record = provenance.Record("x", profile="smoke", device="cpu", seed=0)
     table = own_matrices.weigh(record, "case", problem, {"peer": peer})
     (found,) = record.numbers["case"]["ways"].values()
     p = problem.family.box.uniform(own_matrices.FRESH, torch.Generator().manual_seed(0))
     assert found["error"] == float(problem.error(p, peer(p)).max())
-    assert (found["solves"], found["time"]) == (8, (0.5, 0.5, 0.5))
-    assert found["pays"].median == pytest.approx(peer.seconds / 1e-3)
+    assert found["solves"] == 8 and found["time"] == pytest.approx((time, time, time))
+    assert found["pays"].median == pytest.approx(peer.seconds / (min(loop, 2e-3) - 1e-3))
+    assert record.numbers["case"]["conditions"]["exact"] == ("exact" if loop > 2e-3 else own_matrices.LOOP)
     assert table.rows[0][:2] == ["peer", "8"]
 
 
@@ -131,7 +134,8 @@ def test_where_times_are_refused_the_last_good_ones_are_shown(tmp_path, monkeypa
     peer = nm.peers.chebyshev(problem, 8)
 
     def table(seconds, **conditions):
-        timings = benchmark.Timings({"exact": [seconds] * 3, "peer": [seconds / 2] * 3}, conditions)
+        each = {"exact": seconds, own_matrices.LOOP: 2 * seconds, "peer": seconds / 2}
+        timings = benchmark.Timings({name: [x] * 3 for name, x in each.items()}, conditions)
         monkeypatch.setattr(benchmark, "compare", lambda calls, **options: timings)
         record = provenance.Record("x", profile="cpu", device="cpu", seed=0)
         found = own_matrices.weigh(record, "case", problem, {"peer": peer})
@@ -142,6 +146,30 @@ def test_where_times_are_refused_the_last_good_ones_are_shown(tmp_path, monkeypa
     last_good.keep("x")
     refused = table(1.0, refused="other work took 50%")
     assert good.rows == refused.rows and good.rows[0][3] == "0.5"
+
+
+@pytest.mark.parametrize(
+    "operation", [nm.Inverse(), nm.LMMSE(noise=0.5), nm.Eigh(), nm.Cholesky(), nm.Solve()], ids=str
+)
+def test_the_numpy_loop_gives_what_the_library_gives(operation):
+    general = nm.families.trigonometric(4, shift=3, dtype=torch.float64)
+    family = nm.ParametricMatrix(lambda p: general(p) @ general(p).mH, 0.0, 1.0)
+    family = nm.families.beside(family, torch.ones(4, 1, dtype=torch.float64)) if operation == nm.Solve() else family
+    problem, p = nm.Problem(family, operation), torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    for i, own in enumerate(own_matrices.one_by_one(problem, p)):
+        own = own[0] if isinstance(operation, nm.Eigh) else own
+        exact = problem.exact(p[i : i + 1]).value
+        exact = exact.eigenvalues.sort().values if isinstance(operation, nm.Eigh) else exact
+        np.testing.assert_allclose(own, exact[0], rtol=1e-8, atol=1e-8)
+
+
+def test_the_text_says_where_the_numpy_loop_is_the_faster_one(glued):
+    numbers = compared((20.0, 20.0, 20.0))
+    glue_all(numbers)
+    assert glued["om-loops"] == "the batch everywhere"
+    numbers["kernel"]["conditions"] = numbers["kernel"]["conditions"] | {"exact": own_matrices.LOOP}
+    glue_all(numbers)
+    assert glued["om-loops"] == "the loop for the kernel matrix"
 
 
 def vibrating(matrices):
@@ -217,7 +245,7 @@ WAYS = {
 def compared(ratio, refused=""):
     """Numbers of a record whose ways have the same times, and a spline whose error is above the tolerance."""
     date = "2026-11-30T00:00:00+00:00"
-    conditions = {"refused": refused, "date": date, "rounds": 5, "threads": 2, "processor": "AMD"}
+    conditions = {"refused": refused, "date": date, "rounds": 5, "threads": 2, "processor": "AMD", "exact": "exact"}
     conditions |= {"load_before": 0.1, "load_during": 0.1}
     times = dict.fromkeys(("time", "over_first", "pays", "pays_sparse"), ratio)
 

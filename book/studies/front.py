@@ -1045,15 +1045,16 @@ def tolerant(found: dict[str, Numbers]) -> str:
     known, after = ([x[when] for x in own if not math.isnan(x[when][1])] for when in ("with the fit", "after"))
     if not known:
         return "which was not timed here"
-    slower = [verdict(x) for x in known].count(SLOWER)
-    finer = between(row["error"] / x["error"] for row, x in zip(rows, own))
+    finer: dict[bool, list[float]] = {True: [], False: []}
+    for row, x in zip(rows, own):
+        if not math.isnan(x["with the fit"][1]):
+            finer[verdict(x["with the fit"]) == SLOWER].append(row["error"] / x["error"])
+    there, others = (f"at errors {between(some)} times smaller" if some else "" for some in finer.values())
     words = [verdict(x) for x in after]
     fitted = [f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words]
     said = f"; once fitted, the map is {listed(fitted)} of {len(words)}" if words else ""
-    return (
-        f"which for one pass is faster than the map in {slower} of {len(known)} problems, at errors {finer} times "
-        f"smaller{said}"
-    )
+    won = f"which for one pass is faster than the map in {len(finer[True])} of {len(known)} problems"
+    return won + f", there {there}" * bool(there) + f", in the others {others}" * bool(others) + said
 
 
 def bands(found: dict[str, Numbers]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from studies import benchmark, figures, last_good, texts
 from studies.provenance import Record, Table, glue
 from studies.texts import spread, told
 
+# Exact results by NumPy, one after the other.
+LOOP = "NumPy loop"
 # Random parameters at which ways are compared, and rounds of the clock.
 FRESH, ROUNDS = 300, 5
 # The way that solves sparse systems, where there is one.
@@ -249,15 +252,18 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
             ``solves``, ``error``, the largest at fresh random parameters, at how many of them it is ``above`` the
             tolerance, at how many the bound or estimate is not (``kept``), and with quartiles
             ``time`` of a value in exact solutions, ``over_first`` in those of the first way, and ``pays``, the number
-            of values from which on it takes less time than exact solutions, building included, infinite where never;
+            of values from which on it takes less time than exact solutions, building included, infinite where never.
+            Exact solutions are those of the faster of two ways, the library's batch and a NumPy loop (``conditions``);
             ``pays_sparse`` is the same beside the way ``sparse solves``, if there is one.
         name: Of the starting point.
         problem: The problem.
         ways: Functions p (B, 1) -> value by name: a surrogate, a peer, or any with ``exact_solves`` and ``seconds``.
     """
     p = problem.family.box.uniform(FRESH, torch.Generator().manual_seed(record.seed))
-    calls = {way: lambda function=function: function(p) for way, function in {"exact": problem.exact, **ways}.items()}
+    exact = {"exact": problem.exact, LOOP: lambda p: one_by_one(problem, p)}
+    calls = {way: lambda function=function: function(p) for way, function in {**exact, **ways}.items()}
     timings, first = benchmark.compare(calls, rounds=ROUNDS, warm_up=0), next(iter(ways))
+    baseline = min(exact, key=lambda name: statistics.median(timings.seconds[name]))
     found, tol = {}, getattr(getattr(ways[first], "report", None), "tol", None)
     for way, function in ways.items():
         built, value = getattr(function, "report", function), function(p)
@@ -267,9 +273,9 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
             "error": float(error.max()),
             "above": None if tol is None else int((error > tol).sum()),
             "kept": None if tol is None else int((stated(problem, p, value) <= tol).sum()),
-            "time": timings.ratio(way, "exact"),
+            "time": timings.ratio(way, baseline),
             "over_first": timings.ratio(way, first),
-            "pays": timings.break_even(float(built.seconds), "exact", way, FRESH),
+            "pays": timings.break_even(float(built.seconds), baseline, way, FRESH),
         }
         if SPARSE in ways:
             found[way]["pays_sparse"] = timings.break_even(float(built.seconds), SPARSE, way, FRESH)
@@ -277,13 +283,30 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     samples = None if grid is None else len(grid)
     shape = list(problem.family.shape)
     sizes = {"shape": shape, "samples": samples, "tol": tol, "certainty": problem.operation.certainty}
-    record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions}
+    record.numbers[name] = sizes | {"ways": found, "conditions": timings.conditions | {"exact": baseline}}
     shown = last_good.fill(record).numbers[name]["ways"]
     rows = [
         (way, str(x["solves"]), f"{x['error']:.0e}", spread(x["time"]), texts.paid(texts.settled_of(x)))
         for way, x in shown.items()
     ]
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
+
+
+def one_by_one(problem: nm.Problem, p: Tensor) -> list:
+    """Return exact results by NumPy, one matrix after the other, as one would write it; forming them is included."""
+    operation = problem.operation
+
+    def equaliser(H: NDArray) -> NDArray:
+        return np.linalg.solve(H.conj().T @ H + operation.noise * np.eye(H.shape[1]), H.conj().T)
+
+    calls = {
+        nm.Inverse: np.linalg.inv,
+        nm.Cholesky: np.linalg.cholesky,
+        nm.Eigh: np.linalg.eigh,
+        nm.Solve: lambda both: np.linalg.solve(both[:, : len(both)], both[:, len(both) :]),
+        nm.LMMSE: equaliser,
+    }
+    return list(map(calls[type(operation)], problem.family(p).numpy()))
 
 
 def stated(problem: nm.Problem, p: Tensor, value: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -425,6 +448,8 @@ def glue_all(record: Record) -> None:
     )
     # What no time is known of is said once.
     glue("om-membrane-sparse", " ".join(dict.fromkeys(sentences)))
+    loops = [TITLES[name] for name, own in record.numbers.items() if own["conditions"]["exact"] == LOOP]
+    glue("om-loops", f"the loop for {texts.listed(loops)}" if loops else "the batch everywhere")
     glue("om-timed", texts.conditions(*(found["conditions"] for found in record.numbers.values())))
     above = {name: count for name, (own, *_) in ways.items() if (count := own["above"])}
     said = [f"{TITLES[name]} (at {count} of the parameters)" for name, count in above.items()]
