@@ -234,10 +234,10 @@ class Cholesky(Operation):
         return relative(A - L @ L.mH, A) + squared_norm(L.triu(1) / size[:, None, None])
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        r"""Bound the relative error, :math:`\|L - L_*\|_F / \|L_*\|_F` with the factor :math:`L_*` of A.
+        r"""Bound the relative error, :math:`\|L - L_*\|_F / \|L_*\|_F`, with the factor :math:`L_*` of A.
 
-        Let T be the lower triangle of L with the real part of its diagonal, and :math:`E = T^{-1} (A - T T^H) T^{-H}`.
-        Then :math:`L_* = T (I + \Gamma)` with a lower triangular Gamma, and
+        Of A its Hermitian part counts. Let T be the lower triangle of L with the real part of its diagonal, and
+        :math:`E = T^{-1} (A - T T^H) T^{-H}`. Then :math:`L_* = T (I + \Gamma)` with a lower triangular Gamma, and
         :math:`\Gamma + \Gamma^H + \Gamma \Gamma^H = E`. So :math:`\Gamma = (E - \Gamma \Gamma^H)_{1/2}`, which
         stands for the part below the diagonal and half the diagonal, and has at most :math:`1 / \sqrt2` of the norm.
         For :math:`\epsilon = \|E\|_F < 1/2` this gives
@@ -250,7 +250,7 @@ class Cholesky(Operation):
         the diagonal of L is not positive.
         """
         (L,), unit = factors, 8 * (A.shape[1] + 4) * torch.finfo(A.dtype).eps  # four times what is needed
-        diagonal = L.diagonal(dim1=1, dim2=2).real
+        A, diagonal = linalg.hermitian(A)[0], L.diagonal(dim1=1, dim2=2).real
         T = L.tril(-1) + torch.diag_embed(torch.where(diagonal > 0, diagonal, 1.0)).to(L.dtype)
         M = torch.linalg.solve_triangular(T, identity_like(T), upper=False)
         R = A - T @ T.mH

@@ -19,6 +19,7 @@ class Forked(context.ForkServerProcess):
         import dask
 
         os.setsid()
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         dask.config.set({"distributed.worker.multiprocessing-method": "fork"})

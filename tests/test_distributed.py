@@ -467,9 +467,12 @@ def test_a_place_of_something_else_is_left_alone(surrogate, tmp_path):
         nd.read(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("status", ["finished", "lost", "pending"])
+@pytest.mark.parametrize("status", ["finished", "lost", "pending", "error"])
 def test_a_result_that_has_come_counts_though_its_worker_is_lost_since(client, status):
     assert workers._checked(client, SimpleNamespace(status=status), (7, None), 0) == (7, None)
+    error = ValueError("no such matrix")
+    with pytest.raises(ValueError, match="no such matrix"):
+        workers._checked(client, SimpleNamespace(status=status), (ValueError, error, None), 0)
     for after, result in ((status, CancelledError()), ("cancelled", (7, None))):
         with pytest.raises(ConnectionError, match="until the end"):
             workers._checked(client, SimpleNamespace(status=after), result, 0)

@@ -656,6 +656,9 @@ def test_the_bound_of_a_cholesky_factor_is_near_an_error_that_is_known(n, dtype)
         assert (error <= bound).all() and (bound <= 1.3 * error).all()
         above = off + small * torch.ones(n, n).triu(1)
         assert (nm.Cholesky().error([above], [L]) <= nm.Cholesky().error_bound(A, [above])).all()
+    # What counts of A is its Hermitian part.
+    skew = A + 0.1 * torch.ones(n, n).triu(1) - 0.1 * torch.ones(n, n).tril(-1)
+    assert torch.equal(nm.Cholesky().error_bound(skew, (off,)), nm.Cholesky().error_bound((skew + skew.mH) / 2, (off,)))
     # The residual does not see the signs of the diagonal.
     assert nm.Cholesky().residual(A, (-L,)).max() < 1e-12 and nm.Cholesky().error_bound(A, (-L,)).isinf().all()
 

@@ -268,7 +268,7 @@ def test_interactive_figures_are_entries_and_keep_the_table_that_stands_for_them
     assert [entry.id for entry in found] == [interactive.PREFIX + name for name in interactive.FIGURES]
     for entry in found:
         assert len(entry.caption) > 10 and entry.page == "book/interactive" and registry.find(entry.id) == entry
-        assert "computed anew" in ids.announcement(entry.id, "cpu", ROOT)
+        assert "it is computed, or drawn from a record" in ids.announcement(entry.id, "cpu", ROOT)
         name = entry.id.removeprefix(interactive.PREFIX)
         (path,) = remake.write(entry, "cpu", tmp_path, "")
         assert list(csv.reader(io.StringIO(path.read_text("utf-8")))) == interactive.figure(name).table
@@ -276,7 +276,8 @@ def test_interactive_figures_are_entries_and_keep_the_table_that_stands_for_them
         assert f"Interactive Figure {entry.id} of" in cite.figure_bibtex(entry, records)
         # What has no record is computed now, by the command that stands below it.
         if name == registry.DRAWN:
-            assert [record.chapter for record in records] == ["to_the_limit"]
+            assert [record.provenance for record in records] == [interactive.costs().provenance]
+            assert remake.absent(entry, "smoke") == ([], [])
         else:
             assert [record.provenance["command"] for record in records] == [f"make figure ID={entry.id}"]
             now = provenance.Record(ids.INTERACTIVE, "cpu", "cpu", 0).provenance
@@ -480,8 +481,8 @@ def test_claims_have_unique_ids_and_name_chapters_of_the_book():
 
 
 def test_published_claims_lead_to_numbers():
-    for claim in (claim for claim in registry.claims() if claim.published):
-        assert all(np.isfinite(claim.values(provenance.load(claim.chapter)))), claim.id
+    for claim in (claim for claim in registry.claims() if claim.published or claim.record):
+        assert all(np.isfinite(claim.values(provenance.load(claim.record or claim.chapter)))), claim.id
 
 
 def test_the_page_shows_the_number_of_the_record_and_its_verdict():

@@ -55,7 +55,7 @@ def add(app: Sphinx, doctree: nodes.document) -> None:
     entries = {entry["id"]: entry for entry in json.loads(path.read_text("utf-8"))["entries"]}
     docname = app.env.docname
     up = os.path.relpath(".", Path(docname).parent).replace(os.sep, "/") + "/"
-    # Page one has no cells: there a figure, or a container, has the id itself.
+    # Pages that are no notebooks have no cells: there a figure, or a container, has the id itself.
     for node in list(doctree.findall(lambda node: isinstance(node, (nodes.figure, nodes.container)))):
         for entry in (entries[key] for key in node["ids"] if key in entries and entries[key]["page"] == docname):
             if not entry["cell"]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from nbformat import NotebookNode
 
-from studies import figures, front, headlines, ids, last_good, provenance, registry, remake, status
+from studies import figures, front, headlines, ids, interactive, last_good, provenance, registry, remake, status
 from studies.provenance import Record
 from studies.registry import Claim, Entry
 
@@ -108,10 +108,12 @@ def sources(entry: Entry, profile: str) -> list[Record]:
     Raises:
         FileNotFoundError: If one is not there; the message has the command that makes it.
     """
+    if entry.chapter == ids.INTERACTIVE and entry.records:
+        return [interactive.costs()]
     if not entry.records:
-        now = Record(entry.chapter, profile="cpu", device="cpu", seed=0).provenance
-        command = {"date": now["date"][:10], "command": f"make figure ID={entry.id}"}
-        return [Record(entry.chapter, profile="cpu", device="cpu", seed=0, provenance=now | command)]
+        now = Record(entry.chapter, profile="cpu", device="cpu", seed=0)
+        own = {"date": now.provenance["date"][:10], "command": f"make figure ID={entry.id}"}
+        return [replace(now, provenance=now.provenance | own)]
     replaced = remake.absent(entry, profile)[0]
     # A published record in the place of a run is cited as a whole.
     found = [
@@ -132,6 +134,8 @@ def origin(claim: Claim, profile: str) -> Record:
 
     Where a timing was refused, that is the record of the last good ones, as in the chapter.
     """
+    if claim.record:
+        return provenance.load(claim.record)
     record = provenance.load(claim.chapter, None if claim.published else profile)
     if not claim.published and _unknown(claim, record) and not _unknown(claim, filled := last_good.fill(record)):
         return replace(filled, provenance=_kept(record).provenance)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 # Page one, whose figures and tables come from published records.
 FRONT = "intro"
-# The page of figures that a reader moves, which the library computes when the book is built.
+# The page of figures that a reader moves, which are computed when the book is built, one of them from a record.
 INTERACTIVE = "interactive"
 PAGES = (FRONT, INTERACTIVE)
 
@@ -66,7 +66,7 @@ def announcement(id: str, profile: str, root: Path) -> str:
     if name == FRONT:
         return f"{id}, of page one. {set_up}. Run: seconds; it is drawn from published records."
     if name == INTERACTIVE:
-        return f"{id}, of the page with figures to move. {set_up}. Run: seconds; it is computed anew."
+        return f"{id}, a figure to move. {set_up}. Run: seconds; it is computed, or drawn from a record."
     path = root / "notebooks" / "expected" / f"{profile}.json"
     chapters = json.loads(path.read_text("utf-8"))["chapters"] if path.is_file() else {}
     # The smaller one: either is too long on a machine that computes something else, or on several processors.

@@ -311,10 +311,10 @@ def one_by_one(problem: nm.Problem, p: Tensor) -> list:
 
 def stated(problem: nm.Problem, p: Tensor, value: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Return the bound or estimate of the relative error that `neumatc.certify` would state, of any values (B,)."""
-    A = problem.family(p)
+    A, admitted = problem.operation.admitted(problem.family(p))
     factors = [value] if isinstance(value, Tensor) else list(value)
     A, *factors = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (A, *factors))
-    return problem.operation.error_bound(A, factors)
+    return torch.where(admitted, problem.operation.error_bound(A, factors), torch.inf)
 
 
 def checked(found: Mapping[str, object], way: str) -> str:
@@ -425,9 +425,8 @@ def glue_all(record: Record) -> None:
         told_of = {SAID[way]: x for way, x in record.numbers[name]["ways"].items() if way != SPARSE}
         above = [way for way, x in told_of.items() if x["error"] > record.numbers[name]["tol"]]
         glue(f"om-{name}-pays", paying({way: texts.settled_of(x) for way, x in told_of.items()}, above))
-    for name, way in {"matlab": "Chebyshev interpolation", "membrane": "AAA", "kernel": "cubic spline"}.items():
-        glue(f"om-{name}-beside", beside(ways[name][0], record.numbers[name]["ways"][way], SAID[way]))
     for name, way in CHECKED.items():
+        glue(f"om-{name}-beside", beside(ways[name][0], record.numbers[name]["ways"][way], SAID[way]))
         glue(f"om-{name}-checked", checked(record.numbers[name], way))
     for name, sentence in {
         "touchstone": "A value of the map takes {} times as long as an exact one, one from vector fitting {} times.",

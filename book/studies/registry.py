@@ -98,6 +98,7 @@ class Claim:
         stated: Whether the paper claims it; else it is a question of ours.
         published: Whether the number is that of the published record, since a page's run does not compute it.
         if_so: What is said where the number bears it out, in the place of *holds* and *yes*: what it does not test.
+        record: Name of the published record that has the number, where the chapter shows it and does not compute it.
 
     Raises:
         ValueError: For both ``above`` and ``below``.
@@ -116,6 +117,7 @@ class Claim:
     against: tuple[str | int, ...] = ()
     if_so: str = ""
     asked: str = ""
+    record: str = ""
 
     def __post_init__(self) -> None:
         if self.above is not None and self.below is not None:
@@ -244,10 +246,9 @@ def _of_front(id: str, alt: str, words: str) -> Entry:
 
 
 def _interactive(id: str, words: str) -> Entry:
-    name, records = id.removeprefix(interactive.PREFIX), ()
-    if name == DRAWN:
-        record = interactive.costs()
-        records = (slices.Source(record.chapter, published=record.profile != "cpu"),)
+    name = id.removeprefix(interactive.PREFIX)
+    # Whether it is that of a run or the published one, `interactive.costs` decides, whatever the profile.
+    records = (slices.Source("to_the_limit", published=True),) if name == DRAWN else ()
     script = f"studies.interactive.{interactive.FIGURES[name].__name__}"
     return Entry(id, "interactive figure", words, "", ids.INTERACTIVE, "", script, records)
 

@@ -102,7 +102,7 @@ def show(
     value = eval(_compiled(ast.Expression(last.value)), scope)
     shown = next(map(plt.figure, plt.get_fignums()), value) if entry.kind == "figure" else value
     if not isinstance(shown, Figure if entry.kind == "figure" else provenance.Table):
-        raise RuntimeError(f"notebooks/{entry.chapter}.ipynb: expected cell {entry.cell} to end with a {entry.kind}.")
+        raise RuntimeError(f"{entry.page}: expected {entry.cell or entry.script} to give a {entry.kind}.")
     return shown
 
 

@@ -439,8 +439,8 @@ def _page(chapter: str, executed: NotebookNode, sources: Sequence[str]) -> Noteb
 
 
 def figure(id: str, profile: str = "cpu") -> list[Path]:
-    """Remake one figure or table from its record and return its files, ``_build/figures/<id>.svg``, ``.pdf``, ``.csv``,
-    ``.bib``.
+    """Remake one figure or table and return its files, ``_build/figures/<id>.svg``, ``.pdf``, ``.csv``, ``.bib``; of a
+    table or an interactive figure the last two.
 
     A chapter whose record is neither there nor published runs first. Before anything runs, the terminal shows what is
     going to; at the end, whether the numbers agree with the published ones.
@@ -452,7 +452,7 @@ def figure(id: str, profile: str = "cpu") -> list[Path]:
     entry = registry.find(id)
     missing = remake.absent(entry, profile)[1]
     if not missing:
-        print(f"{id}: its records are here; only the cells that it hangs on run", flush=True)
+        print(f"{id}: what it reads is here; only what it hangs on runs", flush=True)
     for chapter in missing:
         print(
             f"{chapter}: no record at {profile}, so it runs; expected {status.duration(expected_seconds(chapter))}",

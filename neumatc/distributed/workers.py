@@ -272,10 +272,10 @@ def _done(waiting: as_completed, client: Client, came: float, timeout: float) ->
 
 def _checked(client: Client, future: Future, result: object, i: int) -> object:
     """Return the result of a task, or raise what has ended it."""
-    if future.status != "error":
-        # A result that has come counts, even where its worker was lost since, which makes the task "lost" or "pending".
-        if isinstance(result, BaseException) or future.status == "cancelled":
-            raise _gone(client)
+    if isinstance(result, BaseException) or future.status == "cancelled":
+        raise _gone(client)
+    # What has come counts, whatever the status has become since: workers can be lost, and tasks be tried again.
+    if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[1], BaseException)):
         return result
     error = result[1]
     if isinstance(error, KilledWorker):
