@@ -26,6 +26,7 @@ pytest.importorskip("zarr")
 import dask
 import zarr
 from distributed import Client, LocalCluster
+from distributed.comm import CommClosedError
 from distributed.utils import get_mp_context
 
 import neumatc as nm
@@ -465,6 +466,18 @@ def test_a_place_of_something_else_is_left_alone(surrogate, tmp_path):
         nd.evaluate(surrogate, LINE, zarr.storage.MemoryStore())
     with pytest.raises(FileNotFoundError, match="`store`: expected a Zarr group at .*, got nothing"):
         nd.read(tmp_path / "nowhere")
+
+
+def test_a_scheduler_whose_end_a_call_sees_before_the_client_is_a_lost_connection(
+    client, surrogate, tmp_path, monkeypatch
+):
+    def ended():
+        raise CommClosedError("ConnectionResetError: connection reset by peer")
+
+    monkeypatch.setattr(client, "nthreads", ended)
+    assert client.status == "running"
+    with pytest.raises(ConnectionError, match="lost or closed"):
+        nd.evaluate(surrogate, np.linspace(-1, 2, 100), tmp_path / "values", client=client, chunk=5, **QUIET)
 
 
 @pytest.mark.parametrize("status", ["finished", "lost", "pending", "error"])

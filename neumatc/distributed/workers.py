@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import cloudpickle
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from neumatc import checks
 from neumatc.report import library_version
@@ -292,13 +293,15 @@ def _lost(client: Client) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if client.status == "running":
+        closed = isinstance(error, CommClosedError)  # which a call may see before the client does
+        if client.status == "running" and not closed:
             raise
-        raise _gone(client) from error
+        raise _gone(client, closed) from error
 
 
-def _gone(client: Client) -> ConnectionError:
-    workers = "the workers are gone" if client.status == "running" else "the connection was lost or closed"
+def _gone(client: Client, closed: bool = False) -> ConnectionError:
+    lost = closed or client.status != "running"
+    workers = "the connection was lost or closed" if lost else "the workers are gone"
     return ConnectionError(f"`client`: expected {_address(client)} until the end, but {workers}; {_AGAIN}.")
 
 
