@@ -341,9 +341,9 @@ def test_chunks_and_checksums_on_disk_are_counted(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_through_its_kills(surrogate, forked, tmp_path):
-    own = scaling.killed(surrogate, (-1.0, 2.0, 10_000), tmp_path / "store", chunk=20)
+    own = scaling.killed(surrogate, (-1.0, 2.0, 20_000), tmp_path / "store", chunk=20)
     assert own["killed"] == KILLS and own["calls"] == 2
-    assert own["equal to the serial run"] and own["files"] == own["chunks"] == 500
+    assert own["equal to the serial run"] and own["files"] == own["chunks"] == 1000
     assert own["damaged chunks on disk"] == [] and own["found by the last call"] > 0
     assert [kill["worker"] is None for kill in own["kills"]] == [False, False, True, False]
 

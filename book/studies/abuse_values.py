@@ -88,6 +88,12 @@ def two_to(n: np.ndarray) -> np.ndarray:
     return np.array([1 << int(k) for k in n.ravel()], dtype=object).reshape(n.shape)
 
 
+def in_one_unit(value: tuple[Exact, np.ndarray], reference: Exact) -> tuple[Exact, Exact]:
+    """Return matrices that are to be divided by powers of two, and others that are not, as multiples of one unit."""
+    x, places = value
+    return x.times(two_to(np.maximum(-places, 0))), reference.times(two_to(np.maximum(places, 0)))
+
+
 def inverted(L: Exact) -> tuple[Exact, np.ndarray]:
     """Return integers M and d with M / d the inverse of Hermitian L (Faddeev and LeVerrier); d = 0 if there is none."""
     n = L.re.shape[1]
@@ -206,22 +212,20 @@ def spectral_case(draw: np.random.Generator, dtype: torch.dtype) -> tuple[nm.Ope
     left, right = _columns(left, order), _columns(right, order)
 
     def part(count: int) -> Exact:
-        U, V = (Exact(x.re[:, :, :count], None if x.im is None else x.im[:, :, :count]) for x in (left, right))
+        U, V = left.columns(slice(count)), right.columns(slice(count))
         s = own[:, None, :count]
         return Exact(U.re * s, None if U.im is None else U.im * s) @ V.adjoint
 
     A, exact = floats(part(r), dtype)
     if kind in (nm.Subspace, nm.Projector):
         operation = kind(k, ("left", "right")[draw.integers(2)])
-        U = left if operation.side == "left" else right
-        U = Exact(U.re[:, :, :k], None if U.im is None else U.im[:, :, :k])
+        U = (left if operation.side == "left" else right).columns(slice(k))
         reference, length = U @ U.adjoint, (U.adjoint @ U).re[:, 0, 0]
     else:
         operation, reference, length = kind(k), part(k), np.full(BATCH, 1, dtype=object)
 
     def error(operation: nm.Operation, A: Tensor, *factors: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        value, places = product_of(operation, factors)
-        value, expected = value.times(two_to(np.maximum(-places, 0))), reference.times(two_to(np.maximum(places, 0)))
+        value, expected = in_one_unit(product_of(operation, factors), reference)
         below = expected.squares() * np.where(tied | ~exact, 0, 1)
         return (value.times(length) - expected).squares(), below
 
@@ -240,8 +244,7 @@ def cholesky_case(draw: np.random.Generator, dtype: torch.dtype) -> tuple[nm.Ope
     A, exact = floats(L @ L.adjoint, dtype)
 
     def error(operation: nm.Operation, A: Tensor, value: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        value, places = integers(value / scale)
-        value, expected = value.times(two_to(np.maximum(-places, 0))), L.times(two_to(np.maximum(places, 0)))
+        value, expected = in_one_unit(integers(value / scale), L)
         return (value - expected).squares(), expected.squares() * np.where(exact, 1, 0)
 
     scale = 2.0 ** int(draw.integers(-20, 20))

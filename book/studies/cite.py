@@ -108,12 +108,8 @@ def sources(entry: Entry, profile: str) -> list[Record]:
     Raises:
         FileNotFoundError: If one is not there; the message has the command that makes it.
     """
-    if entry.chapter == ids.INTERACTIVE and entry.records:
-        return [interactive.costs()]
-    if not entry.records:
-        now = Record(entry.chapter, profile="cpu", device="cpu", seed=0)
-        own = {"date": now.provenance["date"][:10], "command": f"make figure ID={entry.id}"}
-        return [replace(now, provenance=now.provenance | own)]
+    if entry.chapter == ids.INTERACTIVE:
+        return [interactive.costs() if entry.records else _computed(entry)]
     replaced = remake.absent(entry, profile)[0]
     # A published record in the place of a run is cited as a whole.
     found = [
@@ -122,6 +118,12 @@ def sources(entry: Entry, profile: str) -> list[Record]:
     ]
     found += [_kept(record) for record in found if remake.timed_before(entry, profile, record)]
     return found + [provenance.load(name) for name in status.BEGUN.get(entry.chapter, ()) if profile == "cpu"]
+
+
+def _computed(entry: Entry) -> Record:
+    now = Record(entry.chapter, profile="cpu", device="cpu", seed=0)
+    own = {"date": now.provenance["date"][:10], "command": f"make figure ID={entry.id}"}
+    return replace(now, provenance=now.provenance | own)
 
 
 def _kept(record: Record) -> Record:

@@ -22,7 +22,8 @@ from skfem.models.poisson import laplace, mass
 from torch import Tensor
 
 import neumatc as nm
-from studies import benchmark, figures, last_good, texts
+from neumatc import linalg
+from studies import benchmark, figures, last_good, practice, solvers, texts
 from studies.provenance import Record, Table, glue
 from studies.texts import spread, told
 
@@ -292,29 +293,27 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     return Table(("way", "exact solves", "largest error", "time of a value, in exact solutions", "pays from"), rows)
 
 
-def one_by_one(problem: nm.Problem, p: Tensor) -> list:
+def one_by_one(problem: nm.Problem, p: Tensor) -> Sequence:
     """Return exact results by NumPy, one matrix after the other, as one would write it; forming them is included."""
-    operation = problem.operation
 
-    def equaliser(H: NDArray) -> NDArray:
-        return np.linalg.solve(H.conj().T @ H + operation.noise * np.eye(H.shape[1]), H.conj().T)
+    def each(function: Callable) -> Callable:
+        return lambda A: [function(a) for a in A.numpy()]
 
-    calls = {
-        nm.Inverse: np.linalg.inv,
-        nm.Cholesky: np.linalg.cholesky,
-        nm.Eigh: np.linalg.eigh,
-        nm.Solve: lambda both: np.linalg.solve(both[:, : len(both)], both[:, len(both) :]),
-        nm.LMMSE: equaliser,
+    loops = {
+        nm.Inverse: solvers.numpy_loop,
+        nm.LMMSE: lambda H: practice.lmmse_loop(H, problem.operation.noise),
+        nm.Cholesky: each(np.linalg.cholesky),
+        nm.Eigh: each(np.linalg.eigh),
+        nm.Solve: each(lambda both: np.linalg.solve(both[:, : len(both)], both[:, len(both) :])),
     }
-    return list(map(calls[type(operation)], problem.family(p).numpy()))
+    return loops[type(problem.operation)](problem.family(p))
 
 
 def stated(problem: nm.Problem, p: Tensor, value: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Return the bound or estimate of the relative error that `neumatc.certify` would state, of any values (B,)."""
     A, admitted = problem.operation.admitted(problem.family(p))
-    factors = [value] if isinstance(value, Tensor) else list(value)
-    A, *factors = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (A, *factors))
-    return torch.where(admitted, problem.operation.error_bound(A, factors), torch.inf)
+    factors = [linalg.wide(x) for x in ([value] if isinstance(value, Tensor) else value)]
+    return torch.where(admitted, problem.operation.error_bound(linalg.wide(A), factors), torch.inf)
 
 
 def checked(found: Mapping[str, object], way: str) -> str:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,7 +98,7 @@ class Task:
         """Solve one matrix after the other by NumPy."""
         if self.receives:
             return practice.lmmse_loop(H, NOISE)
-        return [np.linalg.svd(h, full_matrices=False) for h in H.numpy()]
+        return solvers.svd_loop(H)
 
     def rate(self, H: Tensor, found: Sequence[Tensor]) -> float:
         """Return the mean rate over matrices H (B, m, n) with the filters, or precoders, found for them."""

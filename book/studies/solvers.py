@@ -74,6 +74,11 @@ def torch_cholesky(A: Tensor) -> Tensor:
     return linalg.in_threads(lambda a: torch.cholesky_inverse(torch.linalg.cholesky(a)), A)
 
 
+def svd_loop(A: Tensor) -> list:
+    """Decompose one matrix after the other with NumPy, all singular vectors of the thin form."""
+    return [np.linalg.svd(a, full_matrices=False) for a in host(A).numpy()]
+
+
 def svd_by_gram(H: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Compute leading singular triplets from the eigenvectors of the smaller Gram matrix, on all cores.
 

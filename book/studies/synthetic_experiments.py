@@ -574,10 +574,17 @@ def timed(problem: nm.Problem, surrogate: nm.Surrogate, refit: Callable, exact: 
     The exact methods are given the matrices, as in all other studies, while a fit forms its own.
     """
     p = fresh(problem.family, count, 0)
-    A, candidates = problem.family(p), {"evaluation": lambda: surrogate(p), "fit": refit}
-    timings = compare(candidates | {name: (lambda f=f: f(A)) for name, f in exact.items()}, rounds=rounds)
+    row = timed_at(p, problem, surrogate, refit, exact, rounds=rounds)
+    return row | {"solves": surrogate.report.exact_solves, "terms": surrogate.report.rank}
+
+
+def timed_at(
+    p: Tensor, problem: nm.Problem, surrogate: nm.Surrogate, refit: Callable, exact: dict, **how: object
+) -> dict:
+    """Do what `timed` does at parameters that are given; ``how`` is for `benchmark.compare`."""
+    A, count, candidates = problem.family(p), len(p), {"evaluation": lambda: surrogate(p), "fit": refit}
+    timings = compare(candidates | {name: (lambda f=f: f(A)) for name, f in exact.items()}, **how)
     row = {"count": count, "conditions": timings.conditions}
-    row |= {"solves": surrogate.report.exact_solves, "terms": surrogate.report.rank}
     for name in exact:
         row[name] = {
             "after": timings.ratio(name, "evaluation"),
@@ -605,11 +612,7 @@ def timed_svd(
     Its error is in the record of errors, as the part ``timed_svd``.
     """
     problem, train = timed_training(size, steps)
-
-    def loop(A: Tensor) -> list:
-        return [np.linalg.svd(a, full_matrices=False) for a in A.numpy()]
-
-    exact = {"NumPy loop": loop, "strongest exact": lambda A: solvers.svd_by_gram(A, 4)}
+    exact = {"NumPy loop": solvers.svd_loop, "strongest exact": lambda A: solvers.svd_by_gram(A, 4)}
     row = timed(problem, train(), train, exact, count, rounds)
     return {"kind": "smooth", "size": size, "method": "svd_by_gram", "steps": steps, **row}
 

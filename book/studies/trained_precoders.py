@@ -1,14 +1,14 @@
 """Singular vectors of channels by the paper's gradient training: errors, rates and times, as we read its setting.
 
-``python -m studies.trained_precoders`` trains, times and publishes; six minutes when idle.
+``python -m studies.trained_precoders`` trains, times and publishes; three minutes when idle.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 from torch import Tensor
 
 import neumatc as nm
@@ -35,7 +35,7 @@ def quality(problem: nm.Problem, surrogate: nm.Surrogate, p: Tensor) -> dict[str
     H, exact, value = problem.family(p), problem.exact(p).value, surrogate(p)
     V, best = value.Vh.mH, exact.Vh.mH
 
-    def lost(rate: object) -> float:
+    def lost(rate: Callable) -> float:
         return 1 - float(rate(H, V, NOISE).mean() / rate(H, best, NOISE).mean())
 
     return {
@@ -59,14 +59,10 @@ def one(model: str, delay: float, steps: int = STEPS, rank: int = RANK, count: i
     """
     name, problem, frequencies = speed.svd_problem(model, delay)
     method = nm.ResidualTraining(nm.SinusoidalMLP(1, WIDTH, FREQUENCY), steps=steps, failure_probability=0.0)
-
-    def fit(**how: object) -> nm.Surrogate:
-        return synthetic_experiments.quietly(problem, rank=rank, seed=0, **how)
-
-    def train() -> nm.Surrogate:
-        return fit(method=method)
-
-    trained, judged = train(), frequencies[::EVERY]
+    fit = partial(synthetic_experiments.quietly, problem, rank=rank, seed=0)
+    train = partial(fit, method=method)
+    trained, judged, passed = train(), frequencies[::EVERY], frequencies[:count]
+    exact = {"NumPy loop": solvers.svd_loop, "Gram": lambda A: solvers.svd_by_gram(A, 4)}
     return {
         "name": name,
         "steps": steps,
@@ -74,24 +70,8 @@ def one(model: str, delay: float, steps: int = STEPS, rank: int = RANK, count: i
         **quality(problem, trained, judged),
         "closed": quality(problem, fit(), judged),
         "training seconds": trained.report.seconds,
-        **timed(problem.family(frequencies[:count]), lambda: trained(frequencies[:count]), train, rounds),
+        **synthetic_experiments.timed_at(passed, problem, trained, train, exact, rounds=rounds, warm_up=0),
     }
-
-
-def timed(A: Tensor, evaluate: Callable, train: Callable, rounds: int) -> dict:
-    """Time a map and its training beside exact methods in alternating rounds; return quartiles of their ratios."""
-    exact = {
-        "NumPy loop": lambda: [np.linalg.svd(a, full_matrices=False) for a in A.numpy()],
-        "Gram": lambda: solvers.svd_by_gram(A, 4),
-    }
-    timings = benchmark.compare({"evaluation": evaluate, "fit": train, **exact}, rounds=rounds, warm_up=0)
-    found = {"count": len(A), "conditions": timings.conditions}
-    for name in exact:
-        found[name] = {
-            "after": timings.ratio(name, "evaluation"),
-            "with the fit": timings.ratio(name, ("evaluation", "fit")),
-        }
-    return found
 
 
 def rows(record: Record) -> list[list[str]]:
