@@ -2,9 +2,11 @@
 
 They stand where Sionna's blocks of the same names stand: another import, the same call. Each example's matrices are
 fitted over symbols and subcarriers, all examples in common pieces (`fit_many`), from the pieces of the call before
-(``fit(start=)``), and evaluated on the whole grid. What a map would not make cheaper, or not well enough, is done by
-Sionna's own block: grids that are small, matrices that do not vary smoothly from tone to tone, and channels, noise or
-error variances that carry gradients. ``block.report`` says what the last call did.
+(``fit(start=)``), and evaluated on the whole grid. What a map would not make cheaper, or not well enough, is computed
+exactly at all tones: small grids, small matrices, and those that do not vary smoothly from tone to tone. Equalisers of
+white noise solve the system of the streams then, which is smaller than Sionna's of the antennas; all else, and whatever
+carries gradients or has no solution, is left to Sionna's own block. A channel that stands still has one system a tone.
+``block.report`` says what the last call did.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neumatc import checks
+from neumatc import checks, linalg
 from neumatc.advice import FitWarning
 from neumatc.families import ParametricMatrix
 from neumatc.fitting import fit_many
@@ -38,8 +40,10 @@ _LMMSE, _ZF, _RZF, _RZF_PRECODER, _PRECODED = from_sionna(
 # Operations of all exact solutions below which a fit, which takes some ten milliseconds, cannot pay; and what each
 # solution of a batch takes beside its own, for the calls.
 _LEAST, _CALL = 3e8, 2e4
-# Part of the tones that a map may take before it is given up: beyond it saves little, or what was spent is little.
-_SHARE = 0.25
+# Operations of one exact solution below which a map of it takes as long.
+_SMALL = 1e4
+# Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.
+_LONGEST_WAIT = 64
 # Numbers of filters that are evaluated at once, and then applied while they are in the cache.
 _CHUNK = 2**20
 
@@ -49,7 +53,7 @@ class GridReport:
     """What the last call of a block did.
 
     Attributes:
-        exact: Why Sionna's own block computed it, or empty.
+        exact: Why all tones were solved exactly, or empty.
         examples: Resource grids, receivers or transmitters counted one by one.
         tones: Points of each.
         solves: Exact solves for each of them.
@@ -80,11 +84,16 @@ class _Grids:
 
     Args:
         tol: Tolerance of the fits.
+        method: ``"auto"``, or ``"map"``: take maps whatever they take.
+        share: Most exact solves, as a part of the tones.
     """
 
-    def __init__(self, tol: float):
+    def __init__(self, tol: float, method: str, share: float):
         self.tol = checks.number("tol", tol, above=0, below=1)
+        self.always = checks.choice("method", method, ("auto", "map")) == "map"
+        self.share = 1.0 if self.always else share
         self.start: Surrogate | None = None
+        self.wait = self.left = 0
         self.report = GridReport()
 
     def fitted(
@@ -94,8 +103,10 @@ class _Grids:
         symbols: int,
         tones: Tensor,
         channel: Tensor,
-    ) -> list[Surrogate] | None:
-        """Fit each example; None where Sionna's block is to do it, with the reason in the report.
+    ) -> list[Surrogate] | list[Problem] | None:
+        """Fit each example; where a map does not pay return the problems, to be solved exactly at all tones.
+
+        None where Sionna's block is to do it. The report has the reason.
 
         Args:
             at: Of each example: numbers of symbols and of tones, (B,) each, to matrices (B, m, n).
@@ -111,18 +122,24 @@ class _Grids:
             return self.give_up(str(error))
         if not problems:
             return self.give_up("one tone")
-        if len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST:
-            return self.give_up("that takes less time than a fit")
         if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
             return self.give_up("the channel has NaN or Inf, and a map would hide where")
+        small = problems[0].work < _SMALL or len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST
+        if not self.always and small:
+            return self.give_up("that takes less time than a map", problems)
+        if not self.always and self.left:
+            self.left -= 1
+            return self.give_up("the last map that was tried was given up", problems)
         start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # it is in the report
             try:
-                found = fit_many(problems, tol=self.tol, method=Pieces(share=_SHARE), start=start, progress=False)
+                found = fit_many(problems, tol=self.tol, method=Pieces(share=self.share), start=start, progress=False)
             except ValueError as error:
                 return self.give_up(str(error))
-        return self._judged(found)
+        judged = self._judged(found)
+        self.left = self.wait = 0 if judged else min(max(1, 2 * self.wait), _LONGEST_WAIT)
+        return judged or problems
 
     def _judged(self, found: list[Surrogate]) -> list[Surrogate] | None:
         """Return the maps if they meet the tolerance, and report them; the next call begins with them."""
@@ -140,9 +157,10 @@ class _Grids:
         )
         return found
 
-    def give_up(self, why: str) -> None:
-        """Say why Sionna's block does it."""
+    def give_up(self, why: str, problems: list[Problem] | None = None) -> list[Problem] | None:
+        """Say why there is no map; return the problems that may be solved exactly instead."""
         self.report = replace(self.report, exact=why)
+        return problems
 
 
 def _axes(symbols: int, tones: Tensor) -> list[Tensor]:
@@ -174,11 +192,13 @@ def _parts(tones: Tensor, symbols: int, numbers: int) -> list[tuple[slice, list[
 
 
 class _Mapped:
-    """Mixed into Sionna's blocks: ``tol``, and the report of the last call."""
+    """Mixed into Sionna's blocks: ``tol``, ``method``, and the report of the last call."""
 
-    def __init__(self, *args: object, tol: float = 0.05, **kwargs: object):
+    share = 0.25  # of the tones, that a map may take before it is given up: beyond it saves little
+
+    def __init__(self, *args: object, tol: float = 0.05, method: str = "auto", **kwargs: object):
         super().__init__(*args, **kwargs)
-        self._grids = _Grids(tol)
+        self._grids = _Grids(tol, method, self.share)
 
     @property
     def report(self) -> GridReport:
@@ -195,6 +215,7 @@ class _Mapped:
 
 class _Equalizer(_Mapped):
     kind = "lmmse"
+    share = 0.08  # an exact equaliser of all tones needs no filters, so it takes only a few times the map's product
 
     def call(self, y: Tensor, h_hat: Tensor, err_var: Tensor, no: Tensor) -> tuple[Tensor, Tensor]:
         """Equalise: see Sionna's block of this name.
@@ -208,31 +229,53 @@ class _Equalizer(_Mapped):
         err_var, no = (torch.as_tensor(x, dtype=self.dtype, device=h_hat.device) for x in (err_var, no))
         followed = self._followed(h_hat=h_hat, err_var=err_var, no=no)
         found = None if followed else self._filters(y.shape[:3], h_hat, err_var, no)
-        if found is None:
-            return super().call(y, h_hat, err_var, no)
-        maps, scale = found
-        symbols, (receivers, antennas), streams = y.shape[3], y.shape[1:3], maps[0].maps[0].shape[0]
+        if found is not None:
+            x_hat, no_eff = self._equalised(y, *found)
+            if no_eff.isfinite().all():  # an exact filter that does not exist is NaN
+                return self._streams(x_hat), self._streams(no_eff)
+        return super().call(y, h_hat, err_var, no)
+
+    def _equalised(self, y: Tensor, sources: list[Surrogate] | list[Problem], scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return symbols and variances, shape (examples, receivers, symbols, tones, streams), by maps or exactly."""
+        (receivers, antennas), symbols = y.shape[1:3], y.shape[3]
         received = self._removed_nulled_scs(y).permute(0, 1, 3, 4, 2).to(self.cdtype) / scale[:, :, None, None].to(y)
-        runs, outputs = _parts(self._tones(y.device), symbols, antennas * streams), []
-        for surrogate, own in zip(maps, received.flatten(0, 1)):
-            values = [surrogate.grid(*axes) for _, axes in runs]
-            filtered = [_applied(X, own[:, run]) for (run, _), (X, _) in zip(runs, values)]
-            noise = [v.view(symbols, -1, streams) for _, v in values]
-            outputs.append((torch.cat(filtered, dim=1), torch.cat(noise, dim=1)))
+        equalise = self._exactly if isinstance(sources[0], Problem) else _by_map
+        tones = self._tones(y.device)
+        each = self._grids.report.tones // len(tones)  # symbols that have filters of their own
+        runs, outputs = _parts(tones, each, antennas * self._stream_management.num_streams_per_rx), []
+        for source, own in zip(sources, received.flatten(0, 1)):
+            x, v = zip(*(equalise(source, axes, own[:, run]) for run, axes in runs))
+            outputs.append((torch.cat(x, dim=1), torch.cat(v, dim=1).expand(symbols, -1, -1)))
         x_hat, no_eff = (torch.stack(x).unflatten(0, (-1, receivers)) for x in zip(*outputs))
-        no_eff = no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
-        return self._streams(x_hat), self._streams(no_eff)
+        return x_hat, no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
+
+    def _exactly(self, problem: Problem, axes: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        """Equalise as `_by_map` does, by the exact P = (H^H H + I)^-1, of zero forcing without I; NaN where none is.
+
+        The symbols are the rows of P H^H y over their gains, those of the diagonal of P H^H H, or 1.
+        """
+        H, _ = problem.family.evaluate(torch.cartesian_prod(*axes).double().view(-1, len(axes)))
+        unbiased, gram = self.kind == "zf", linalg.gram(H)
+        P, _ = linalg.solve_positive(gram if unbiased else linalg.gram(H, 1.0), linalg.identity_like(gram))
+        gain = 1 if unbiased else (P * gram.mT).real.sum(dim=2)
+        # What stays the same for all symbols serves them at once.
+        together = y.permute(1, 2, 0) if len(H) == y.shape[1] else y.reshape(len(H), -1, 1)
+        x = (P @ (H.mH @ together)).permute(2, 0, 1) / gain
+        v = P.diagonal(dim1=1, dim2=2).real / gain
+        return x.reshape(*y.shape[:2], -1), v.view(-1, y.shape[1], v.shape[1])
 
     def _filters(
         self, shape: tuple[int, int, int], h_hat: Tensor, err_var: Tensor, no: Tensor
-    ) -> tuple[list[Surrogate], Tensor] | None:
+    ) -> tuple[list[Surrogate] | list[Problem], Tensor] | None:
         """Fit the filters: a map for each example and receiver, and by what the antennas' signals are to be divided.
+
+        Where maps do not pay, problems in their place.
 
         Args:
             shape: Examples, receivers, antennas.
             h_hat, err_var, no: As for `call`.
         """
-        (count, receivers, antennas), (transmitters, each, symbols) = shape, h_hat.shape[3:6]
+        (count, receivers, antennas), (transmitters, each) = shape, h_hat.shape[3:5]
         desired, undesired = (
             ind.view(receivers, -1) % (transmitters * each)
             for ind in (self._detection_desired_ind, self._detection_undesired_ind)
@@ -244,6 +287,9 @@ class _Equalizer(_Mapped):
         # Zero forcing does not weigh antennas by their noise.
         same = power[..., :1, :1] if self.kind == "lmmse" else power[:, :, :1, :1, :1]
         one = undesired.shape[1] == 0 and bool((power == same).all())
+        if _still(h_hat) and _still(power):
+            h_hat, power = h_hat[..., :1, :], power[..., :1, :]
+        symbols = h_hat.shape[5]
         scale = power[..., 0, 0] if one else power.mean(dim=(2, 3, 4))[..., None].expand(shape)
         scale = scale.sqrt()
 
@@ -262,8 +308,9 @@ class _Equalizer(_Mapped):
 
         at = [matrices(b, r) for b in range(count) for r in range(receivers)]
         operation = Equaliser(self.kind, 1.0 if one else "beside")
-        maps = self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat)
-        return None if maps is None else (maps, scale)
+        found = self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat)
+        # Of coloured noise Sionna's system is as small as ours.
+        return None if found is None or (isinstance(found[0], Problem) and not one) else (found, scale)
 
     def _tones(self, device: torch.device) -> Tensor:
         """Return the places of the subcarriers that are sent."""
@@ -278,13 +325,24 @@ class _Equalizer(_Mapped):
         return torch.gather(x, 2, at).permute(3, 0, 1, 2)
 
 
-def _applied(X: Tensor, y: Tensor) -> Tensor:
-    """Return X y for filters (T, n, K, M), or a flat grid of them, and signals y (T, n, M): shape (T, n, K)."""
-    return (X.view(*y.shape[:2], *X.shape[-2:]) @ y[..., None])[..., 0]
+def _by_map(surrogate: Surrogate, axes: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+    """Equalise y (T, n, M) by filters on a grid: symbols (T, n, K), and variances, (T, n, K) or (1, n, K) for all."""
+    X, v = surrogate.grid(*axes)
+    (count, tones, antennas), streams = y.shape, v.shape[-1]
+    v = v.view(-1, tones, streams)
+    if len(v) < count:
+        return (X.view(tones, streams, antennas) @ y.permute(1, 2, 0)).permute(2, 0, 1), v
+    return (X.view(count, tones, streams, antennas) @ y[..., None])[..., 0], v
+
+
+def _still(x: Tensor) -> bool:
+    """Whether x (..., symbols, tones) is the same at all symbols."""
+    first = x[..., :1, :]
+    return not x.stride(-2) or bool((x[..., -1:, :] == first).all() and (x == first).all())
 
 
 class LMMSEEqualizer(_Equalizer, _LMMSE):
-    """Sionna's ``LMMSEEqualizer``, from the exact filters of a few tones and symbols of each slot.
+    r"""Sionna's ``LMMSEEqualizer``, from the exact filters of a few tones and symbols of each slot.
 
     Unbiased filters and their variances ``no_eff`` are fitted to ``tol`` (`Equaliser`): at most ``tol ** 2`` of the
     ratio of signal to interference and noise is lost on 99 % of the tones, 0.011 dB for 0.05; a single tone may lose
@@ -292,9 +350,15 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
     differ from antenna to antenna, from tone to tone by ``err_var``, and be coloured by streams that are not desired.
     Gradients pass through y; where they are asked for h_hat, err_var or no, Sionna's block computes all.
 
+    Exact equalisers are the other choice, and often the faster one: in white noise
+    :math:`\hat x = (H^H H + I)^{-1} H^H y`, each row over its gain, for H in units of the noise. It forms no filter.
+
     Args:
         resource_grid, stream_management, whiten_interference, precision, device: As for Sionna's block.
         tol: Tolerance of the fits.
+        method: ``"auto"`` takes maps where they are expected to be faster: of systems that are large enough, and from
+            few enough tones. After a map was given up it solves exactly for some calls, and tries again. ``"map"``
+            takes maps wherever the tolerance can be met, whatever they take.
 
     Attributes:
         report: What the last call did, a `GridReport`.
@@ -310,6 +374,7 @@ class ZFEqualizer(_Equalizer, _ZF):
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's block.
         tol: As for `LMMSEEqualizer`.
+        method: As for `LMMSEEqualizer`.
 
     Attributes:
         report: What the last call did, a `GridReport`.
@@ -336,7 +401,7 @@ class _Precoder(_Mapped):
         """
         (symbols, size), antennas, tones = h.shape[2:4], h.shape[5], torch.arange(h.shape[3], device=h.device)
         maps = self._grids.fitted(at, operation, symbols, tones, h)
-        if maps is None:
+        if maps is None or isinstance(maps[0], Problem):
             return None
         g = torch.empty((len(maps), symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)
         for surrogate, own in zip(maps, g):
@@ -381,6 +446,7 @@ class RZFPrecodedChannel(_Precoder, _RZF):
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's block.
         tol: As for `LMMSEEqualizer`, of the dual uplink.
+        method: As for `LMMSEEqualizer`.
 
     Attributes:
         report: What the last call did, a `GridReport`.
@@ -408,6 +474,7 @@ class RZFPrecoder(_Precoder, _RZF_PRECODER):
     Args:
         resource_grid, stream_management, return_effective_channel, precision, device: As for Sionna's block.
         tol: As for `RZFPrecodedChannel`.
+        method: As for `LMMSEEqualizer`.
 
     Attributes:
         report: What the last call did, a `GridReport`.
@@ -441,6 +508,7 @@ class SVDPrecodedChannel(_Precoder, _PRECODED):
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's blocks.
         tol: Tolerance of the fits, the relative residual of `SVD`.
+        method: As for `LMMSEEqualizer`.
 
     Attributes:
         report: What the last call did, a `GridReport`.

@@ -26,9 +26,11 @@ FFT, SYMBOLS = 96, 4
 
 @pytest.fixture(autouse=True)
 def fits_pay(monkeypatch):
-    """These grids are so small that the blocks would leave them to Sionna; of four symbols maps take all."""
+    """These grids and matrices are so small that the blocks would solve all of them; of four symbols maps take all."""
     monkeypatch.setattr(blocks, "_LEAST", 0.0)
-    monkeypatch.setattr(blocks, "_SHARE", 0.5)
+    monkeypatch.setattr(blocks, "_SMALL", 0.0)
+    for block in (blocks._Equalizer, blocks._Mapped):
+        monkeypatch.setattr(block, "share", 0.5)
 
 
 @pytest.fixture
@@ -251,7 +253,6 @@ def spoiled(h, value=float("nan")):
 
 
 LEFT = {
-    "rough": (lambda h: independent(*h.shape[:5], tones=h.shape[6]), 0.1, "used up"),
     "a user without paths": (zero_column, 0.1, ""),
     "NaN at one tone": (spoiled, 0.1, "NaN or Inf"),
     "Inf at one tone": (lambda h: spoiled(h, float("inf")), 0.1, "NaN or Inf"),
@@ -291,13 +292,110 @@ def test_one_tone_and_many_symbols():
     assert_within(found, theirs(*given), UNITS)
 
 
-def test_small_grids_are_left_to_sionna(monkeypatch):
+EXACT = {"double": True, "precision": "double"}
+
+
+def assert_exact(found, expected):
+    for x, y in zip(found, expected, strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["one receiver", "two transmitters", "two receivers of one", "pilots", "one symbol"])
+def test_small_grids_are_solved_exactly(name, kind, monkeypatch):
     monkeypatch.undo()
-    grid, streams, y, h = setting()
-    ours, theirs = pair("lmmse", grid, streams)
+    grid, streams, y, h = setting(**SETTINGS[name], double=True)
+    ours, theirs = pair(kind, grid, streams, precision="double")
+    given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
+    assert_exact(ours(*given), theirs(*given))
+    assert "less time than a map" in ours.report.exact and ours.report.solves == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_coloured_grids_are_sionnas(kind, monkeypatch):
+    monkeypatch.undo()
+    grid, streams, y, h = setting(**COLOURED)
+    ours, theirs = pair(kind, grid, streams)
     given = (y, h, torch.tensor(0.0), torch.tensor(0.1))
     assert_the_same(ours(*given), theirs(*given))
-    assert "less time than a fit" in ours.report.exact
+    assert "less time than a map" in ours.report.exact
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("expanded", [True, False])
+@pytest.mark.parametrize("method", ["auto", "map"])
+def test_a_channel_that_stands_still_has_one_filter_a_tone(method, expanded, kind, monkeypatch):
+    if method == "auto":
+        monkeypatch.undo()
+    grid, streams, y, h = setting(double=True)
+    h = h[..., :1, :].expand(h.shape)
+    h = h if expanded else h.contiguous()
+    ours, theirs = pair(kind, grid, streams, precision="double", **{})
+    given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
+    found, expected = ours(*given), theirs(*given)
+    assert ours.report.tones == grid.num_effective_subcarriers
+    if method == "auto":
+        assert_exact(found, expected)
+    else:
+        assert_mapped(ours)
+        assert_within(found, expected, UNITS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_that_changes_over_symbols_keeps_their_filters_apart(kind, monkeypatch):
+    monkeypatch.undo()
+    grid, streams, y, h = setting(double=True)
+    h = h[..., :1, :].expand(h.shape)
+    ours, theirs = pair(kind, grid, streams, precision="double")
+    given = (y, h, torch.linspace(0.01, 0.5, h.shape[5])[:, None], torch.tensor(0.1))
+    assert_exact(ours(*given), theirs(*given))
+    moving = grid.num_effective_subcarriers * (h.shape[5] if kind == "lmmse" else 1)
+    assert ours.report.tones >= moving
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_map_was_given_up_some_calls_solve_exactly(kind):
+    """One, two, four, ... calls; then a map is tried again, and taken where the channel allows it."""
+    grid, streams, y, h = setting(double=True)
+    ours, theirs = pair(kind, grid, streams, precision="double")
+    rough = independent(*h.shape[:5], tones=h.shape[6]).to(h)
+    noise = (torch.tensor(0.01), torch.tensor(0.1))
+    whys = []
+    for _ in range(9):
+        found = ours(y, rough, *noise)
+        whys.append("used up" in ours.report.exact)
+        assert_exact(found, theirs(y, rough, *noise))
+    assert whys == [True, False, True, False, False, True, False, False, False]
+    for _ in range(2):
+        ours(y, h, *noise)
+    assert_mapped(ours)
+    ours(y, rough, *noise)
+    assert "used up" in ours.report.exact  # what was taken makes the wait short again
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_maps_are_taken_whatever_they_take_where_they_are_asked_for(kind, monkeypatch):
+    monkeypatch.undo()
+    grid, streams, y, h = setting()
+    ours, theirs = KINDS[kind]
+    block = ours(grid, streams, tol=TOL, method="map")
+    given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
+    found = block(*given)
+    assert_mapped(block)
+    assert_within(found, theirs(grid, streams)(*given), UNITS)
+    assert_raises(ValueError, ["`method`"], lambda: ours(grid, streams, method="exact"))
+
+
+def test_signals_are_followed_through_exact_equalisers(monkeypatch):
+    monkeypatch.undo()
+    grid, streams, y, h = setting(batch=1, double=True)
+    found = []
+    for block in pair("lmmse", grid, streams, precision="double"):
+        own = y.clone().requires_grad_()
+        x, _ = block(own, h, torch.tensor(0.01), torch.tensor(0.1))
+        found.append(torch.autograd.grad(x.abs().square().sum(), own)[0])
+    torch.testing.assert_close(*found)
 
 
 def test_numbers_for_noise_and_errors():

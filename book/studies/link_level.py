@@ -131,7 +131,7 @@ class _Exact(LMMSEEqualizer):
 
 
 class _Block(neumatc.sionna.LMMSEEqualizer, _Exact):
-    """The block; where it leaves the work to Sionna's, that is `_Exact`."""
+    """The block; what it leaves to Sionna's is done by `_Exact`."""
 
 
 def _still(h_hat: Tensor, err_var: Tensor, no: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,8 @@ class Link:
         self.mapper, self.demapper = Mapper(**constellation), Demapper("app", **constellation)
         self.exact, self.block, self.smoothed = (
             _Exact(self.grid, streams),
-            *(_Block(self.grid, streams, tol=tol) for _ in range(2)),
+            # Filters as small as these the block would rather solve for at all tones.
+            *(_Block(self.grid, streams, tol=tol, method="map") for _ in range(2)),
         )
 
     def lost(self, llr: Tensor, bits: Tensor) -> Tensor:
@@ -563,7 +564,7 @@ def sinr_losses(channel: str, snr_db: float, batch: int = 0, size: Size = Size()
     fitted = link.block._filters((size.slots, 1, H.shape[2]), h, torch.zeros((1,) * 7), no)
     if fitted is None:
         raise RuntimeError(f"{channel}: the block left the work to the exact one, {link.block.report.exact}.")
-    p = torch.stack([torch.zeros(size.tones), torch.arange(size.tones)], dim=1).double()
+    p = torch.arange(size.tones).double()
     W, v = (torch.cat(parts) for parts in zip(*(own(p) for own in fitted[0])))
     A = H.flatten(0, 1).to(torch.complex128)
     (_, best), _ = nm.Equaliser("lmmse", float(no)).exact(A)
