@@ -437,29 +437,45 @@ end
 """
 
 
-@pytest.fixture(scope="module")
-def octave(tmp_path_factory):
-    """The values of all cases, evaluated by the lines of the page."""
+def by_octave(folder, source, keys):
+    """The values of cases, evaluated by lines of the page."""
     program = shutil.which("octave-cli") or shutil.which("octave")
     if not program:
         pytest.skip("needs GNU Octave")
-    folder = tmp_path_factory.mktemp("octave")
-    (source,) = blocks("matlab")
     (folder / "neumatc.m").write_text(source)
     (folder / "evaluate_them.m").write_text(EVALUATE)
-    for i, key in enumerate(ALL, 1):
+    for i, key in enumerate(keys, 1):
         nm.save_mat(case(*key).surrogate, folder / f"f{i}.mat")
         scipy.io.savemat(folder / f"p{i}.mat", {"p": case(*key).p.numpy()})
     command = [program, "--no-gui", "--no-window-system", "--norc", "evaluate_them.m"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return {key: scipy.io.loadmat(folder / f"v{i}.mat")["values"] for i, key in enumerate(ALL, 1)}
+    return {key: scipy.io.loadmat(folder / f"v{i}.mat")["values"] for i, key in enumerate(keys, 1)}
+
+
+@pytest.fixture(scope="module")
+def octave(tmp_path_factory):
+    (source,) = blocks("matlab")
+    return by_octave(tmp_path_factory.mktemp("octave"), source, ALL)
 
 
 @each_case
 @each_of_both
 def test_octave_gives_what_the_surrogate_gives(name, dtype, octave):
-    own, values = case(name, dtype), octave[name, dtype]
+    assert_octave_gives(case(name, dtype), octave[name, dtype])
+
+
+def test_the_functions_that_the_page_names_are_enough_for_an_inverse_in_pieces(tmp_path):
+    (said,) = re.findall(r"The first function, (.*?) are all", PAGE.read_text("utf-8"))
+    first, *others = re.split(r"^(?=function )", *blocks("matlab"), flags=re.MULTILINE)[1:]
+    own = [text for text in others if re.match(r"function .*?(\w+)\(", text).group(1) in said.split("`")[1::2]]
+    keys = [(name, dtype) for name, dtype in ALL if re.match(r"\d parameters|many pieces", name)]
+    for (name, dtype), values in by_octave(tmp_path, "".join([first, *own]), keys).items():
+        assert len(own) == 2 and case(name, dtype).surrogate.operation == nm.Inverse()
+        assert_octave_gives(case(name, dtype), values)
+
+
+def assert_octave_gives(own, values):
     found = []
     for rows, value, paired in zip(values, own.values, own.paired):
         x = np.stack(list(rows))

@@ -501,6 +501,60 @@ def test_on_a_gpu_no_break_even_is_made_of_medians(found):
     assert f"takes {front.between(1 / x for x in ratios)} times as long as solving (" in decision.pays
 
 
+def test_on_a_gpu_every_spline_counts_and_what_was_made_there_is_named(found):
+    lmmse, svd = (found["beyond_the_inverse"][word].values() for word in ("lmmse", "svd"))
+    splines = [x["faster"]["Cholesky"][f"solves and {name}"] for x in lmmse for name in ("cubic", "linear")]
+    lines, held = (
+        [x["faster"]["Gram matrix"][f"{way} {size}"] for x in svd for size in (24, 48)]
+        for way in ("interpolated", "one for")
+    )
+    said = row(found, "Singular vectors and equalisers, GPU").speed
+    assert f"; {front.between(1 / x for x in splines)} times as fast as SciPy's splines of equalisers" in said
+    assert f"; {front.between(1 / x for x in lines)} times as fast as linear interpolation between bases" in said
+    assert f"is {front.between(held)} times as fast as solving all" in said
+    for word, exact, key, words in (
+        ("lmmse", "Cholesky", "solves and linear", "SciPy's splines are slower"),
+        ("svd", "Gram matrix", "interpolated 48", "linear interpolation is slower"),
+    ):
+        changed = copy.deepcopy(found)
+        changed["beyond_the_inverse"][word]["A30"]["faster"][exact][key] = 2.0
+        with pytest.raises(ValueError, match=words):
+            front.numbers(changed)
+
+
+def test_a_linear_spline_is_named_for_many_passes_where_it_wins_them_all(found):
+    wins = [front.overtakes(*x) <= front.HUNDRED for x in front.both_splines(found)]
+    assert ("take a linear spline" in front.numbers(found)["longer"]) == (bool(wins) and all(wins))
+
+
+def test_passes_until_a_dearer_way_wins_are_those_of_the_sums():
+    """The fits take two and half a pass of the exact method, a value a tenth and a fifth of one."""
+    ways = {
+        name: {"a: after": [1 / value] * 3, "a: with the fit": [1 / (fit + value)] * 3}
+        for name, fit, value in (("quick", 2, 0.1), ("other", 0.5, 0.2))
+    }
+    problem = {"a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": ways}
+    assert front.overtakes(problem, "quick", "other") in (15, 16)
+    assert front.overtakes(problem, "other", "quick") == math.inf
+
+
+def test_the_table_says_what_swings_are_where_they_stand_first(found):
+    cells = [cell for cells in front.table(found).rows for cell in cells if "swings" in cell]
+    assert front.EXPLAINED in cells[0] and front.EXPLAINED not in "".join(cells[1:])
+
+
+def test_a_certificate_that_is_faster_than_solving_stops_the_build(found):
+    cost = {"solve": [0.8, 0.9, 1.0], "cholesky": [0.7, 0.8, 0.9]}
+    chapters = found["chapters"] | {
+        "beyond_the_inverse": found["chapters"]["beyond_the_inverse"] | {"certify_cost": cost}
+    }
+    with pytest.raises(ValueError, match="takes longer than Cholesky"):
+        front.numbers(found | {"chapters": chapters})
+    refused = {"solve": [math.nan] * 3, "cholesky": [math.nan] * 3}
+    chapters["beyond_the_inverse"] = chapters["beyond_the_inverse"] | {"certify_cost": refused}
+    assert front.numbers(found | {"chapters": chapters})["checking"] == "was not timed"
+
+
 def test_several_parameters_have_a_row_with_a_lower_limit(found):
     fits = [x["multiple"] for x in found["cases"]["cases"] if x["name"].startswith(front.SEVERAL)]
     least, most = row(found, "Two or more").pays.removeprefix("not before ").split(" to ")

@@ -168,6 +168,25 @@ def test_sentences_follow_the_times():
     assert "not tell them from the disk" in scaling_pages.sides(recorded(two=10.0))["sc-share"]
 
 
+def test_parts_on_paper_that_spread_or_model_do_not_tell_apart_are_both_named():
+    record = recorded(loop=8.0, disk=10.0, tasks=4.0)
+    hours = record.numbers["paper"]["hours"]
+    hours |= {"scheduler": 1.3 * hours["disk"]}
+    record.numbers["paper"]["bottleneck"] = "scheduler"
+    own = record.numbers["timed"]
+    own["whole"]["measured over overlapping"] = [1.1, 1.2, 1.2]
+    assert "bottleneck is the one scheduler" in scaling_pages.bottleneck_sentence(record)
+    own["whole"]["measured over overlapping"] = [1.2, 1.5, 2.1]
+    both = "On paper the one scheduler (7.2 hours) and the disks (5.6) are the longest parts."
+    assert scaling_pages.bottleneck_sentence(record).startswith(both)
+    own["whole"]["measured over overlapping"] = [1.1, 1.2, 1.2]
+    own["ratios"]["loop, share of the disk"] = [1.2, 1.8, 2.2]
+    told = scaling_pages.bottleneck_sentence(record)
+    assert told.startswith(both) and "quartiles of the disk 1.8 times" in told
+    own["whole"]["measured over overlapping"] = [math.nan] * 3
+    assert scaling_pages.bottleneck_sentence(record) == texts.UNTOLD
+
+
 @pytest.mark.parametrize(
     ("largest", "total", "said"),
     [

@@ -66,6 +66,8 @@ EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesk
 VARIED = "Not decided{}: the time of {} varied too much."
 # What the table says of the three possible verdicts of the quartiles.
 FASTER, SLOWER, EVEN = "faster", "slower", "about as fast"
+# Ways to precoders from one exact basis in each group of subcarriers: interpolated between them, and held.
+LINES, ONE = "interpolated", "one for"
 # Exact inverses that were timed on the GPU.
 EXACT_INVERSES = ("NumPy loop", "NumPy batched", "SciPy batched", "torch, Cholesky", "Sionna, Cholesky")
 Numbers = dict[str, object]
@@ -93,6 +95,8 @@ class Decision:
     pays: str
 
 
+# Swings, where the table has them first.
+EXPLAINED = "delay spread times bandwidth"
 HEADER = ("You have", "It changes", "Pick for one pass", "Speed", "Error", "Pays from")
 
 
@@ -120,6 +124,10 @@ class Way:
 MAP, SPLINE, LINEAR = "the map in pieces", "a cubic spline", "linear interpolation"
 # Splines of degree three and one.
 SPLINES = (SPLINE, LINEAR)
+# Linear and cubic spline of a problem in the study of speed.
+DEGREES = (("linear spline", "cubic spline"), ("aligned linear spline", "aligned spline"))
+# From how many passes of one fit on the pages say *tens*, and at which number they say *hundreds*.
+TENS, HUNDRED = 10, 100
 # What interpolates in the study of speed, as the page calls it.
 PEERS = {
     "aligned spline": SPLINE,
@@ -298,7 +306,7 @@ def peers(row: Numbers) -> list[Way]:
 
 
 def spline(row: Numbers) -> Way | None:
-    """Return the faster spline of a problem of the study of speed, cubic or linear; None where none was timed."""
+    """Return the spline of a problem of the study of speed that is faster for one pass; None where none was timed."""
     found = [way for way in peers(row) if way.name in SPLINES]
     return max(found, key=lambda way: way.counted[1], default=None)
 
@@ -471,16 +479,32 @@ def fastest(own: Numbers) -> str:
     return min(EXACT_INVERSES, key=lambda name: middle(own[name]))
 
 
+def gpu_splines(found: dict[str, Numbers]) -> list[Ratio]:
+    """Return of SciPy's splines of equalisers, their solves counted, how many times as fast as Cholesky they are."""
+    over = [entry["faster"]["Cholesky"] for entry in found["beyond_the_inverse"]["lmmse"].values()]
+    return [known(own[f"solves and {name}"]) for own in over for name in ("cubic", "linear")]
+
+
+def gpu_groups(found: dict[str, Numbers], way: str) -> list[Ratio]:
+    """Return of a way to groups of subcarriers, all of it on the GPU, how many times as fast as solving all it is."""
+    over = [entry["faster"]["Gram matrix"] for entry in found["beyond_the_inverse"]["svd"].values()]
+    return [known(ratio) for own in over for name, ratio in own.items() if name.startswith(way)]
+
+
 def gpu(found: dict[str, Numbers]) -> Decision:
     """Return the decision for a GPU."""
-    maps, splined = zip(*(own for _, *own in on_a_gpu(found).values()))
-    over_maps, over_splines = (between(1 / x[1] for x in filter(None, own)) for own in (maps, splined))
+    maps = [own for _, own, _ in on_a_gpu(found).values()]
+    slower = maps, gpu_splines(found), gpu_groups(found, LINES)
+    over_maps, over_splines, over_lines = (between(1 / x[1] for x in own) for own in slower)
+    held = between(x[1] for x in gpu_groups(found, ONE))
     return Decision(
         f"[Singular vectors and equalisers, GPU]({CHAPTERS}beyond_the_inverse.ipynb)",
         f"{whole(int(swings(found, {'name': name})) for name in on_a_gpu(found))} swings",
         "**Solve exactly**, in a batch, by eigenvectors of the Gram matrix and by Cholesky factors",
-        f"{over_maps} times as fast as a map with its fit, {over_splines} times as fast as SciPy's spline, which is "
-        "built on the host (no spline written for a GPU was timed; a fit of singular vectors takes general SVDs there)",
+        f"{over_maps} times as fast as a map with its fit (that of singular vectors takes general SVDs); "
+        f"{over_splines} times as fast as SciPy's splines of equalisers, built on the host; {over_lines} times as fast "
+        "as linear interpolation between bases of singular vectors on the GPU. One basis held for 24 or 48 subcarriers "
+        f"is {held} times as fast as solving all, and loses some rate",
         "rounding",
         f"not recorded; once fitted, a map takes {gpu_after(found)} times as long as solving (orthonormal singular "
         f"vectors {gpu_orthonormal(found)} times)",
@@ -490,6 +514,8 @@ def gpu(found: dict[str, Numbers]) -> Decision:
 # Problems that users brought
 
 
+# Its matrices that are smaller than those of the table.
+SMALLER = ("bands", "touchstone")
 # What the chapter on users' matrices calls a reduced basis of matrices that are projected once.
 PROJECTED = "reduced basis, projected once"
 # Other ways of that chapter.
@@ -798,8 +824,9 @@ def decisions(found: dict[str, Numbers]) -> list[Decision]:
         return [row for row in found["speed"][word] if any(text in row["name"] for text in texts)]
 
     singular, filters = "Four leading singular vectors, 16 x 64", "Equalisers, 64 antennas,"
+    leading = one_parameter(found, singular, "measured", rows("svd", " 30 ns"))
     return [
-        one_parameter(found, singular, "measured", rows("svd", " 30 ns")),
+        replace(leading, changes=leading.changes.replace("swings;", f"swings ({EXPLAINED});")),
         one_parameter(found, singular, "measured", rows("svd", "100 ns")),
         one_parameter(found, "Inverses, 64 x 64, 128 x 128", "measured", rows("inverse", "64 x 64", "128 x 128")),
         one_parameter(found, "Inverses, 32 x 32", "measured", rows("inverse", "32 x 32, 30 ns")),
@@ -835,7 +862,13 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
     yield "on a CPU the map is faster after its fit", {verdict(x) for x in after} == {FASTER}
     yield "on a CPU the map wins some passes and loses some", {FASTER, SLOWER} <= set(verdicts)
     yield "on a GPU the exact methods are faster", {verdict(x) for _, x, _ in on_gpu.values()} == {SLOWER}
-    yield "on a GPU SciPy's splines are slower, too", {verdict(x) for *_, x in on_gpu.values() if x} == {SLOWER}
+    yield "on a GPU SciPy's splines are slower, too", {verdict(x) for x in gpu_splines(found)} == {SLOWER}
+    yield "on a GPU linear interpolation is slower, too", {verdict(x) for x in gpu_groups(found, LINES)} == {SLOWER}
+    yield "on a GPU what is held is faster", {verdict(x) for x in gpu_groups(found, ONE)} == {FASTER}
+    lost = (x for own in found["beyond_the_inverse"]["svd"].values() for key, x in own["losses"].items() if ONE in key)
+    yield "what is held loses some rate", min(lost) > 0
+    sure = certified(found)
+    yield "a certificate takes longer than Cholesky factors", sure is None or verdict(sure[1]) == FASTER
     both = [(own, in_pieces(row)) for row in rows if (own := spline(row))]
     quicker = sum(own.counted[1] > pieces.counted[1] for own, pieces in both)
     yield "for one pass a spline is often faster than the map in pieces", 2 * quicker >= len(both)
@@ -908,11 +941,13 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "gpu_day": found["days"]["beyond_the_inverse"],
         "search_day": found["days"]["training_search"],
         "first": first(found),
-        "longer": longer(found),
+        "longer": " ".join(filter(None, (longer(found), longest(found)))),
         "tolerant": tolerant(found),
         "aaa": most(near_poles(found, "aaa")),
         "basis_at_poles": most(near_poles(found, "reduced basis")),
         "bands": bands(found),
+        "smaller": smaller(found),
+        "checking": checking(found),
         "precoders": precoders(found),
         "spline_after": between(spline_after(row)[1] for row in rows if spline(row)),
         "pole_splines": between(poles(found)),
@@ -1008,7 +1043,9 @@ def _quickest(rows: Sequence[Numbers]) -> str:
 
 
 def longer(found: dict[str, Numbers]) -> str:
-    """Return what a cubic spline gives for many passes where Chebyshev interpolation is the pick for one; else nothing.
+    """Return what a cubic spline gives for more passes where Chebyshev interpolation is the pick for one; else nothing.
+
+    It pays within `TENS` passes, and a linear one, which is dearer, does not.
 
     Example:
         >>> def told(**after):
@@ -1019,22 +1056,93 @@ def longer(found: dict[str, Numbers]) -> str:
         ...     }
         ...     row = {"tol": 1e-4, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": ways}
         ...     return longer({"speed": {"svd": [], "lmmse": [], "inverse": [row | {"name": "inverse"}]}})
-        >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8))[:86]
-        'For many passes from one fit take a cubic spline: once made it is 8.0 times as fast as'
-        >>> told(Chebyshev=(3, 9), cubic_spline=(2, 8))
+        >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8)).split(": ")[1]
+        'once made it is 8.0 times as fast as the strongest exact method, and Chebyshev interpolation 4.0 times.'
+        >>> told(Chebyshev=(3, 9), cubic_spline=(2, 8)), told(Chebyshev=(3, 4), cubic_spline=(0.2, 8))
+        ('', '')
+        >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8), linear_spline=(1.9, 16))
         ''
     """
-    pairs = []
+    pairs, tens = [], []
     for row in timed(found):
         pick, own = chosen(peers(row)), row.get("interpolation", {})
         if isinstance(pick, Way) and pick.name == PEERS["Chebyshev"] and "cubic spline" in own:
             pairs.append([own[key][f"{strongest(row)}: after"] for key in ("cubic spline", "Chebyshev")])
-    if not pairs or not all(one[0] > other[2] for one, other in pairs):
+            tens.append(overtakes(row, "cubic spline", "Chebyshev") < TENS)
+            tens.append("linear spline" not in own or not overtakes(row, "linear spline", "cubic spline") < TENS)
+    if not pairs or not all(one[0] > other[2] for one, other in pairs) or not all(tens):
         return ""
     spline, chebyshev = (between(x[1] for x in ways) for ways in zip(*pairs))
     return (
-        f"For many passes from one fit take a cubic spline: once made it is {spline} times as fast as the strongest "
-        f"exact method where Chebyshev interpolation, {chebyshev} times as fast, is the pick for one pass."
+        "Where that is Chebyshev interpolation, take a cubic spline for tens of passes from one fit: once made it is "
+        f"{spline} times as fast as the strongest exact method, and Chebyshev interpolation {chebyshev} times."
+    )
+
+
+def overtakes(row: Numbers, quick: str, other: str) -> float:
+    """Return after how many passes what is quick once made has taken less time than another way, both fits counted.
+
+    From medians, so no page shows it: the words *tens* and *hundreds* hang on it.
+    """
+    ways = [row["interpolation"][name] for name in (quick, other)]
+    (value, first), (its_value, its_first) = (
+        [1 / way[f"{strongest(row)}: {x}"][1] for x in measurements.WHEN] for way in ways
+    )
+    saved = its_value - value
+    more = (first - its_first) / saved if saved > 0 else math.inf
+    return max(1, math.floor(more + 1) + 1) if math.isfinite(more) else more
+
+
+def both_splines(found: dict[str, Numbers]) -> Iterator[tuple[Numbers, str, str]]:
+    """Yield the problems in which a linear and a cubic spline were timed, with their names there."""
+    for row in timed(found):
+        for names in DEGREES:
+            own = [row.get("interpolation", {}).get(name) for name in names]
+            if all(own) and not any(
+                math.isnan(x[f"{strongest(row)}: {when}"][1]) for x in own for when in measurements.WHEN
+            ):
+                yield row, *names
+
+
+def longest(found: dict[str, Numbers]) -> str:
+    """Return what a linear spline gives for hundreds of passes beside a cubic one; else nothing.
+
+    Example:
+        >>> def told(cubic, linear, name="inverse"):
+        ...     ways = {
+        ...         key: {"error": 0.0, "solves": solves, "a: with the fit": [x] * 3, "a: after": [y - 1, y, y + 1]}
+        ...         for key, solves, (x, y) in (("cubic spline", 10, cubic), ("linear spline", 35, linear))
+        ...     }
+        ...     row = {"tol": 1e-4, "a: after": [1] * 3, "a: with the fit": [1] * 3, "interpolation": ways}
+        ...     return longest({"speed": {"svd": [], "lmmse": [row | {"name": name}], "inverse": []}})
+        >>> first, second, third = told((2, 8), (1, 16)).split(". ")
+        >>> first.split(": ")[1], second
+        ('once made it is 16 times as fast as the strongest exact method', 'Its median beats the cubic one in 1 of 1 \
+problems, its quartiles in 1')
+        >>> third
+        'It goes through up to 3.5 times as many exact results.'
+        >>> told((2, 8), (3, 9), "LMMSE 64 x 8")[:68]
+        'For hundreds of passes, of equalisers from the first one on, take a '
+        >>> told((2, 8), (1, 8)), told((2, 8), (0.02, 9))
+        ('', '')
+    """
+    rows = list(both_splines(found))
+    passes = {row["name"]: overtakes(row, *names) for row, *names in rows}
+    if not rows or max(passes.values()) > HUNDRED:
+        return ""
+    solves, after = [], []
+    for row, *names in rows:
+        line, cubic = (row["interpolation"][name] for name in names)
+        solves.append(line["solves"] / cubic["solves"])
+        after.append([own[f"{strongest(row)}: after"] for own in (line, cubic)])
+    higher, apart = sum(x[1] > y[1] for x, y in after), sum(x[0] > y[2] for x, y in after)
+    equalisers = [count for name, count in passes.items() if name.startswith("LMMSE")]
+    soon = ", of equalisers from the first one on," if equalisers and max(equalisers) == 1 else ""
+    return (
+        f"For hundreds of passes{soon} take a linear spline of the same tolerance: once made it is "
+        f"{between(x[1] for x, _ in after)} times as fast as the strongest exact method. Its median beats the cubic "
+        f"one in {higher} of {len(rows)} problems, its quartiles in {apart}. It goes through up to "
+        f"{texts.at_least(max(solves)):g} times as many exact results."
     )
 
 
@@ -1072,6 +1180,63 @@ def bands(found: dict[str, Numbers]) -> str:
         f"({between(x[1] for x in exact)} times as fast), and {between(x[1] for x in blocks)} times as fast as one "
         "exact result held for each resource block"
     )
+
+
+def smaller(found: dict[str, Numbers]) -> str:
+    """Return when a map of matrices that are smaller than those of the table pays, beside batched exact methods.
+
+    Example:
+        >>> smaller({"chapters": {}})
+        'no smaller ones were timed'
+        >>> way = {"solves": 9, "time": [3.4, 4.1, 4.2], "pays": [math.inf] * 3}
+        >>> ribbon = way | {"time": [0.1] * 3, "pays": [515, 556, 569]}
+        >>> shown = {"bands": ([12, 12], ribbon), "touchstone": ([4, 4], way)}
+        >>> own = {name: {"shape": shape, "ways": {"this map": x}} for name, (shape, x) in shown.items()}
+        >>> smaller({"chapters": {"your_own_matrices": own}}).split("; ")[0]
+        'of 12 x 12 a value takes 0.1 times as long as an exact one, and the map pays from 560 values on'
+        >>> smaller({"chapters": {"your_own_matrices": own}}).split("; ")[1]
+        'of 4 x 4 a value takes 4.1 (3.4 to 4.2) times as long as an exact one, and the map never pays'
+    """
+    shown, told = found["chapters"].get("your_own_matrices", {}), []
+    for own in (shown[name] for name in SMALLER if name in shown):
+        way = own["ways"]["this map"]
+        pays = texts.settled_of(way)
+        if not math.isnan(way["time"][1] + pays[1]):
+            size, starts = " x ".join(map(str, own["shape"])), from_where(pays)
+            paid = f"pays {starts}" if math.isfinite(pays[1]) else "never pays"
+            told.append(f"of {size} a value {texts.as_long(way['time'], 'an exact one')}, and the map {paid}")
+    return "; ".join(told) or "no smaller ones were timed"
+
+
+def certified(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
+    """Return how many times as long as inverses in a batch a certificate takes: NumPy's, and by Cholesky factors.
+
+    None where the chapter that times it has no times.
+    """
+    cost = found["chapters"].get("beyond_the_inverse", {}).get("certify_cost")
+    if cost is None or math.isnan(cost["solve"][1]) or math.isnan(cost["cholesky"][1]):
+        return None
+    return cost["solve"], cost["cholesky"]
+
+
+def checking(found: dict[str, Numbers]) -> str:
+    """Return the same in words, behind *For inverses that*.
+
+    Example:
+        >>> cost = {"solve": (0.86, 1.0, 1.3), "cholesky": (1.9, 1.9, 1.9)}
+        >>> first, second = checking({"chapters": {"beyond_the_inverse": {"certify_cost": cost}}}).split(", and ")
+        >>> first, second
+        ('takes 1.0 (0.86 to 1.3) times as long as to invert all with NumPy in a batch', '1.9 times with Cholesky \
+factors')
+        >>> checking({"chapters": {}})
+        'was not timed'
+    """
+    shown = certified(found)
+    if shown is None:
+        return "was not timed"
+    numpy, cholesky = map(texts.spread, shown)
+    beside = "times as long as to invert all with NumPy in a batch"
+    return f"takes {numpy} {beside}, and {cholesky} times with Cholesky factors"
 
 
 def with_loss(found: dict[str, Numbers], decision: Decision) -> Decision:

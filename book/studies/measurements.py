@@ -147,6 +147,7 @@ def cases_table(record: Record) -> Table:
 def glue_cases(record: Record) -> None:
     """Numbers of the text on the cases."""
     found = record.numbers["cases"]
+    assert all(x["multiple"] <= x["most"] for x in found), "a fit took longer than the text says that none did"
     glue("ms-cases", len(found))
     glue("ms-solves", cases.SOLVES)
     glue("ms-cases-right", sum(x["right"] for x in found))

@@ -1,8 +1,8 @@
 """Records: what a chapter computed, and where, when and with what it was computed.
 
 A run writes one record, a JSON file of numbers and a NPZ file of arrays beside it, under
-``_build/runs/<profile>/``. Figures and text read records only. The records that the repository keeps are
-*published* ones, under ``notebooks/records/``; a run never writes there, :func:`publish` does.
+``_build/runs/<profile>/``. Text reads records only, and so do nearly all figures. The records that the repository keeps
+are *published* ones, under ``notebooks/records/``; a run never writes there, :func:`publish` does.
 
 The JSON is strict: NaN and the infinities are written as the texts ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``
 and come back as floats; a text that is spelled like one of them is refused, since it would come back as a number.

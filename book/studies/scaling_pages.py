@@ -304,17 +304,30 @@ def model_sentence(record: Record) -> str:
 
 
 def bottleneck_sentence(record: Record) -> str:
-    """Name the bottleneck of the run on paper."""
-    if refused(record, *PARTS):
+    """Name the bottleneck of the run on paper, or the two longest parts if spread or model do not tell them apart."""
+    timed, own = record.numbers["timed"], record.numbers["paper"]
+    model = timed["whole"]["measured over overlapping"]
+    if refused(record, *PARTS) or math.isnan(model[1]):
         return texts.UNTOLD
-    own = record.numbers["paper"]
-    hours, second = own["hours"], sorted(own["hours"].values())[-2]
-    first = hours[own["bottleneck"]]
-    what = {"disk": "the disks", "scheduler": "the one scheduler", "arithmetic": "arithmetic"}[own["bottleneck"]]
+    hours, names = own["hours"], {"disk": "the disks", "scheduler": "the one scheduler", "arithmetic": "arithmetic"}
+    *_, second, first = sorted(hours, key=hours.get)
+    low, _, high = ratio(record, "loop, share of the disk")
+    gap, spread = hours[first] / hours[second], high / low
+    shown = {name: texts.times(x) for name, x in hours.items()}
+    finer = (
+        f"Arithmetic takes {shown['arithmetic']}. With chunks as here the scheduler alone would take "
+        f"{texts.times(own['hours of the scheduler with chunks as here'])}."
+    )
+    if gap > max(spread, model[1], 1 / model[1]):
+        return (
+            f"On paper the bottleneck is {names[first]}, with {shown[first]} hours, {texts.times(gap)} times as many "
+            f"as the next part. {finer}"
+        )
     return (
-        f"On paper the bottleneck is {what}, with {texts.times(first)} hours, {texts.times(first / second)} times as "
-        f"many as the next part; arithmetic takes {texts.times(hours['arithmetic'])}. With chunks as here the "
-        f"scheduler alone would take {texts.times(own['hours of the scheduler with chunks as here'])}."
+        f"On paper {names[first]} ({shown[first]} hours) and {names[second]} ({shown[second]}) are the longest parts. "
+        f"Which one is longer is not settled: they are {texts.times(gap)} times apart, the quartiles of the disk "
+        f"{texts.times(spread)} times, and the run that tested the model took {texts.spread(model)} times what it says "
+        f"where parts overlap. {finer}"
     )
 
 
