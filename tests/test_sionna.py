@@ -387,6 +387,19 @@ def test_maps_are_taken_whatever_they_take_where_they_are_asked_for(kind, monkey
     assert_raises(ValueError, ["`method`"], lambda: ours(grid, streams, method="exact"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_variances_of_strong_signals_keep_their_digits(kind, monkeypatch):
+    """Sionna's are 1 / d - 1 with a d near 1, of which single precision leaves nothing here."""
+    monkeypatch.undo()
+    grid, streams, y, h = setting(antennas=16)
+    h = independent(*h.shape[:5], tones=h.shape[6])
+    given = (y, h, torch.tensor(0.0), torch.tensor(1e-6))
+    ours, theirs = KINDS[kind]
+    found = ours(grid, streams)(*given)[1]
+    right = theirs(grid, streams, precision="double")(*(x.to(torch.complex128) for x in given[:2]), *given[2:])[1]
+    assert (found / right - 1).abs().max() < 1000 * torch.finfo(torch.float32).eps
+
+
 def test_signals_are_followed_through_exact_equalisers(monkeypatch):
     monkeypatch.undo()
     grid, streams, y, h = setting(batch=1, double=True)
