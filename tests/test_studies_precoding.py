@@ -258,6 +258,13 @@ def test_finer_groups_lose_less_and_have_the_solves_that_they_say(grouped):
     for row in found["channels"]:
         assert set(row["joint"]) == set(row["linear"]) == {*groups.SIZES, *groups.MEANS.values()}
         assert row["joint"][groups.COARSE] < row["linear"][groups.COARSE]
+    for row in found["users"]:
+        assert set(row["rates"]) == {"0.1", "0.01", "0.001"} and set(row["quieter"]) == {"0.01", "0.001"}
+        for noise in groups.QUIETER:
+            own = groups.at(row, noise)
+            assert own[groups.FINE] < own[groups.FINEST] < own[groups.COARSE]
+    several = groups.users_table(grouped).rows
+    assert len(several) == 12 and several[-1][:2] == ["CDL-C, omni, 300 ns", "0.001"]
     rows = groups.table(grouped).rows
     assert len(rows) == 8 and rows[-1][0] == "eight users, CDL-C, omni, 300 ns" and rows[-1][-1] == ""
 
@@ -282,6 +289,44 @@ def test_each_group_has_the_precoder_of_its_own_mean_gram_matrix(bands):
         own = slice(start, min(start + 16, 40))
         alone = precoders.of_mean_gram(H[own], 4)
         assert torch.allclose(V[own] @ V[own].mH, alone @ alone.mH, atol=1e-8)
+
+
+def test_less_noise_is_that_of_rates_and_of_the_regularisation(grouped):
+    row = grouped.numbers["groups"]["users"][-1]
+    channel = study.drawn("C", 300e-9, "omni", 288, 0, user_antennas=1, users=study.USERS)
+    H = channel(channel.frequencies).to(torch.complex128)
+    gram = H @ H.mH + study.USERS * groups.QUIETEST * torch.eye(study.USERS, dtype=H.dtype)
+    V = torch.nn.functional.normalize(H.mH @ torch.linalg.inv(gram), dim=1)
+    best = study.users_rate(H, V, groups.QUIETEST).mean()
+    assert row["rates"]["0.001"] == pytest.approx(float(best), rel=1e-9)
+    wide = V[torch.arange(288) // 48 * 48 + 24]  # four blocks, the middle of each
+    part = 1 - study.users_rate(H, wide, groups.QUIETEST).mean() / best
+    assert groups.at(row, groups.QUIETEST)[groups.COARSE] == pytest.approx(float(part), rel=0.05)
+    assert study.users_rate(H, V, groups.QUIETEST).mean() > row["rates"]["0.01"] > row["rates"]["0.1"]
+
+
+def test_one_user_is_judged_with_less_noise_at_the_longest_delay_that_is_no_stress_test(grouped):
+    rows = groups.with_noises(grouped)
+    assert [row["delay"] for row in rows] == [300e-9] * 2
+    parts = [groups.better(groups.at(row, s), groups.COARSE) for row in rows for s in groups.QUIETER]
+    assert groups.most_quieter(grouped, groups.COARSE) == study.lost_text(max(parts))
+    most = max(groups.at(row, groups.QUIETEST)[groups.COARSE] for row in grouped.numbers["groups"]["users"])
+    told = groups.most(grouped, groups.COARSE, part="users", noise=groups.QUIETEST)
+    assert told == study.lost_text(most)
+
+
+def test_the_models_that_lose_most_are_named_for_each_size_and_delay(grouped):
+    assert groups.largest_sentence(grouped) == "Up to 300 ns CDL-C loses most with two blocks and with four blocks."
+    other = copy.deepcopy(grouped)
+    row = copy.deepcopy(other.numbers["groups"]["channels"][0]) | {"model": "A", "delay": 1e-6}
+    row["linear"] |= {groups.FINEST: 0.1, groups.MEANS[groups.FINEST]: 0.1}
+    second = copy.deepcopy(row) | {"model": "D"}
+    second["linear"] |= {groups.FINEST: 0.2, groups.MEANS[groups.FINEST]: 0.2, groups.COARSE: 0.0}
+    other.numbers["groups"]["channels"] += [row, second]
+    assert groups.largest_sentence(other).endswith(
+        "; at 1,000 ns CDL-D loses most with two blocks, and CDL-A with four blocks."
+    )
+    assert "bit/s/Hz at 0.1, " in groups.users_rates(grouped) and groups.users_rates(grouped).endswith(" at 0.001")
 
 
 def test_sentences_on_groups_follow_from_the_record(grouped):
@@ -312,20 +357,46 @@ def test_sentences_on_groups_follow_from_the_record(grouped):
         ("joint", groups.COARSE, 0.3),
         ("lost", groups.FINE, 0.9),
         ("lost", groups.FINEST, 2e-4),
+        ("one user, 0.01", groups.COARSE, 1e-3),
+        ("one user, 0.001", groups.FINEST, 1e-4),
+        ("users, 0.01", groups.FINE, 1e-5),
+        ("users, 0.01", groups.COARSE, 0.2),
+        ("users, 0.001", groups.FINEST, 1e-3),
+        ("short, 0.001", groups.FINEST, 5e-3),
+        ("short", groups.FINEST, 6e-3),
     ],
 )
 def test_groups_that_refute_the_chapter_stop_it(part, way, value):
     sizes, own = (*groups.SIZES, *groups.MEANS.values()), [1e-4, 3e-4, 2e-3, 0.05, 3e-4, 3e-3, 0.04]
     joint, linear = dict(zip(sizes, [x / 2 for x in own])), dict(zip(sizes, own))
     place = {"model": "D", "pattern": "omni", "delay": 300e-9}
-    users = place | {"lost": dict(zip(sizes, [1.1 * x for x in own]))}
-    row = place | {"latest": 3e-6, "joint": joint, "linear": linear}
+    louder = {s: dict(zip(sizes, [x * times for x in own])) for s, times in (("0.01", 2), ("0.001", 2.5))}
+    quieter = {s: dict(zip(sizes, [x * times for x in own])) for s, times in (("0.01", 4), ("0.001", 50))}
+    users = place | {"lost": dict(zip(sizes, [1.1 * x for x in own])), "quieter": quieter}
+    row = place | {"latest": 3e-6, "joint": joint, "linear": linear, "quieter": louder}
+    near = copy.deepcopy([row | {"latest": 1e-6}, users])
+    for one in near:
+        one["delay"] = groups.SHORT
     record = Record("wireless_precoding", profile="cpu", device="cpu", seed=0)
-    record.numbers["groups"] = {"channels": [row], "users": [users]}
+    record.numbers["groups"] = {"channels": [near[0], row], "users": [near[1], users]}
     groups.check(record)
-    (users if part == "lost" else row)[part][way] = value
+    places = {
+        **{"lost": users["lost"], "joint": joint, "linear": linear, "short": near[1]["lost"]},
+        **{f"one user, {s}": own for s, own in louder.items()},
+        **{f"users, {s}": own for s, own in quieter.items()},
+        **{f"short, {s}": own for s, own in near[1]["quieter"].items()},
+    }
+    places[part][way] = value
     with pytest.raises(AssertionError):
         groups.check(record)
+
+
+def test_less_noise_that_costs_one_user_more_without_a_line_of_sight_stops_the_chapter(grouped):
+    record = copy.deepcopy(grouped)
+    groups.check_noises(record)  # CDL-C
+    groups.with_noises(record)[0]["quieter"]["0.01"] |= dict.fromkeys((groups.COARSE, groups.MEANS[groups.COARSE]), 0.5)
+    with pytest.raises(AssertionError, match="line of sight"):
+        groups.check_noises(record)
 
 
 def test_a_ladder_that_refutes_the_chapter_stops_it():

@@ -275,6 +275,16 @@ def full():
     return found
 
 
+def test_where_a_fitted_profile_may_keep_less_is_told_by_noise_and_delay(full):
+    assert study.less_rate_sentence(full) == "though at 30 and 40 dB it may keep less of the rate, also at short delays"
+    for point in full.numbers["noisy"][study.SMALL]:
+        if point["spread"] < study.SPREADS[-1] or point["snr"] < 40:
+            point["rate"][PROFILED] = [0.97, 0.97]
+    assert study.less_rate_sentence(full) == "though at 40 dB it may keep less of the rate"
+    full.numbers["noisy"][study.SMALL][-1]["rate"][PROFILED] = [0.97, 0.97]
+    assert study.less_rate_sentence(full) == "and keeps more of the rate in all of them"
+
+
 @pytest.mark.parametrize(
     ("at", "key", "way", "value"),
     [

@@ -1,4 +1,4 @@
-"""Precoders that 5G allows: constant within a group of two or four resource blocks, or over the whole allocation.
+"""Precoders in groups, as in 5G: constant within two or four resource blocks, or over the whole allocation.
 
 TS 38.214, 5.1.2.3: the receiver may assume one precoder within a *precoding resource block group*. How a base station
 finds it is left open. Here it is that of the group's middle tone, or that of the group's mean Gram matrix. The better
@@ -8,6 +8,7 @@ of both is what text and sentences call the loss of a group.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,17 +16,20 @@ from torch import Tensor
 from studies import practice, precoders, receivers, tones
 from studies import wireless_precoding as study
 from studies.provenance import Record, Table, glue
-from studies.texts import between
+from studies.texts import between, listed
 
-# Resource blocks of a group: the first is finer than 5G allows, None is the whole band.
+# Resource blocks of a group: the first is finer than those of 5G, None is the whole band.
 SIZES = {"one block": 1, "two blocks": 2, "four blocks": 4, "whole band": None}
 FINE, FINEST, COARSE, WHOLE = SIZES
-# The other precoder of those groups that 5G allows.
+# The other precoder of those groups that 5G has.
 MEANS = {name: f"{name}, mean Gram matrix" for name in (FINEST, COARSE, WHOLE)}
 # The normal cyclic prefix at 30 kHz, in seconds: 144 of 2,048 samples of a symbol.
 PREFIX = 144 / 2048 / 30e3
-# The longest delay spread of which the text says that it is no stress test.
-MODERATE = 3e-7
+# The longest delay spread of which the text says that it is no stress test, and the longest that it calls short.
+MODERATE, SHORT = 3e-7, 1e-7
+# Noise powers below that of the chapter.
+QUIETER = (1e-2, 1e-3)
+QUIETEST = QUIETER[-1]
 
 
 def size_of(name: str, count: int) -> int:
@@ -52,10 +56,11 @@ def lost(judged: Tensor, best: Tensor, groups: dict[str, Tensor], rate: Callable
     return {name: float(1 - rate(judged, V).mean() / most) for name, V in groups.items()}
 
 
-def streams(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.Row:
+def streams(case: tuple[str, float, str], subcarriers: int, seed: int, noises: Sequence[float] = ()) -> study.Row:
     """Return what groups lose on one channel with four streams to one user, as ``joint`` and ``linear``.
 
-    Besides ``latest``: the delay of the last path, in seconds.
+    Besides ``latest``: the delay of the last path, in seconds. And ``quieter``: by noise power, the losses of groups of
+    two and four blocks with a linear receiver, at some noise powers more.
     """
     channel = study.drawn(*case, subcarriers, seed)
     H = channel(channel.frequencies)
@@ -67,25 +72,44 @@ def streams(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.
     found = {
         key: lost(judged, best, groups, lambda A, V, rate=rate: rate(A, V, study.NOISE)) for key, rate in rates.items()
     }
-    return study.placed(case) | found | {"latest": float(channel.delays.max())}
+    few = {way: groups[way] for name in (FINEST, COARSE) for way in (name, MEANS[name])}
+    quieter = {f"{s:g}": lost(judged, best, few, partial(study.linear_rate, noise=s)) for s in noises}
+    return study.placed(case) | found | {"quieter": quieter, "latest": float(channel.delays.max())}
 
 
 def users(case: tuple[str, float, str], subcarriers: int, seed: int) -> study.Row:
-    """Return what groups lose on one channel with regularised zero forcing for eight users, as ``lost``."""
+    """Return what groups lose on one channel with regularised zero forcing for eight users, as ``lost``.
+
+    Besides ``quieter``: by noise power, the losses of one to four blocks with less noise, to which the regularisation
+    is adapted; and ``rates`` of exact precoders, by noise power.
+    """
     channel = study.drawn(*case, subcarriers, seed, user_antennas=1, users=study.USERS)
-    H, loading = channel(channel.frequencies), study.USERS * study.NOISE
+    H = channel(channel.frequencies)
     judged = H.to(torch.complex128)
-    counts = {name: -(-len(H) // size_of(name, len(H))) for name in SIZES}
-    groups = {name: precoders.regularised(receivers.held(H, loading, count).value) for name, count in counts.items()}
-    best = precoders.regularised(tones.lmmse(judged, loading))
-    return study.placed(case) | {"lost": lost(judged, best, groups, lambda A, V: study.users_rate(A, V.to(A)))}
+    found: study.Row = {"quieter": {}, "rates": {}}
+    for noise in (study.NOISE, *QUIETER):
+        loading, rate = study.USERS * noise, partial(study.users_rate, noise=noise)
+        counts = {name: -(-len(H) // size_of(name, len(H))) for name in SIZES if noise == study.NOISE or name != WHOLE}
+        held = {name: receivers.held(H, loading, count).value for name, count in counts.items()}
+        groups = {name: precoders.regularised(W).to(judged) for name, W in held.items()}
+        best = precoders.regularised(tones.lmmse(judged, loading))
+        found["quieter"][f"{noise:g}"] = lost(judged, best, groups, rate)
+        found["rates"][f"{noise:g}"] = float(rate(judged, best).mean())
+    return study.placed(case) | found | {"lost": found["quieter"].pop(f"{study.NOISE:g}")}
 
 
 def fill(record: Record, delays: Sequence[float], *, subcarriers: int) -> None:
-    """Record ``groups``: ``channels`` and ``users``, a row for each channel of the survey, and ``counts`` of groups."""
+    """Record ``groups``: ``channels`` and ``users``, a row for each channel of the survey, and ``counts`` of groups.
+
+    One user is judged with less noise at the longest delay spread that is no stress test, several users at all.
+    """
+    longest, size = max(delay for delay in delays if delay <= MODERATE), (subcarriers, record.seed)
     rows = {
-        key: [of(case, subcarriers, record.seed) for case in study.cases(models, delays)]
-        for key, (of, models) in {"channels": (streams, study.MODELS), "users": (users, "C")}.items()
+        "channels": [
+            streams(case, *size, noises=QUIETER if case[1] == longest else ())
+            for case in study.cases(study.MODELS, delays)
+        ],
+        "users": [users(case, *size) for case in study.cases("C", delays)],
     }
     counts = {name: -(-subcarriers // size_of(name, subcarriers)) for name in SIZES}
     record.numbers["groups"] = rows | {"counts": counts}
@@ -107,6 +131,23 @@ def table(record: Record) -> Table:
     return Table(["channel", *heads, *MEANS.values()], rows)
 
 
+def users_table(record: Record) -> Table:
+    """Tabulate the part of the rate that groups lose with several users, a line for each channel and noise power."""
+    shown = (FINE, FINEST, COARSE)
+    rows = [
+        [study.name(row), f"{noise:g}", f"{row['rates'][f'{noise:g}']:.1f}", *(study.lost_text(own[x]) for x in shown)]
+        for row in record.numbers["groups"]["users"]
+        for noise in (study.NOISE, *QUIETER)
+        for own in [at(row, noise)]
+    ]
+    return Table(["channel", "noise power", "rate (bit/s/Hz)", *shown], rows)
+
+
+def at(row: study.Row, noise: float = study.NOISE) -> dict[str, float]:
+    """Return what groups lose on a channel at a noise power: with a linear receiver, or of several users."""
+    return row["quieter"][f"{noise:g}"] if noise != study.NOISE else row["lost" if "lost" in row else "linear"]
+
+
 def better(own: dict[str, float], name: str) -> float:
     """Return what groups of a size lose with the better one of their precoders: middle tone, or mean Gram matrix.
 
@@ -117,10 +158,46 @@ def better(own: dict[str, float], name: str) -> float:
     return min(own[x] for x in (name, MEANS.get(name)) if x in own)
 
 
-def most(record: Record, name: str, longest: float = MODERATE, part: str = "channels") -> str:
-    """Return the largest part of the rate that groups of a size lose with a linear receiver, by their better one."""
+def most(
+    record: Record, name: str, longest: float = MODERATE, part: str = "channels", noise: float = study.NOISE
+) -> str:
+    """Return the largest part of the rate that groups of a size lose at a noise power, by their better precoder."""
     rows = (row for row in record.numbers["groups"][part] if row["delay"] <= longest)
-    return study.lost_text(max(better(row["lost" if part == "users" else "linear"], name) for row in rows))
+    return study.lost_text(max(better(at(row, noise), name) for row in rows))
+
+
+def with_noises(record: Record) -> list[study.Row]:
+    """Return the channels of one user that are judged with less noise."""
+    return [row for row in record.numbers["groups"]["channels"] if row["quieter"]]
+
+
+def most_quieter(record: Record, name: str) -> str:
+    """Return the largest part of one user's rate that groups of a size lose with less noise, by their better one."""
+    return study.lost_text(max(better(at(row, s), name) for row in with_noises(record) for s in QUIETER))
+
+
+def largest_sentence(record: Record) -> str:
+    """Say on which models groups of two and four lose most, up to `MODERATE` and at the longest delay spread."""
+    found = record.numbers["groups"]["channels"]
+    spans = {f"Up to {1e9 * MODERATE:.0f} ns": [row for row in found if row["delay"] <= MODERATE]}
+    end = max(row["delay"] for row in found)
+    if end > MODERATE:
+        spans[f"at {1e9 * end:,.0f} ns"] = [row for row in found if row["delay"] == end]
+    told = []
+    for when, rows in spans.items():
+        two, four = (max(rows, key=lambda row: better(at(row), name))["model"] for name in (FINEST, COARSE))
+        told.append(
+            f"{when} CDL-{two} loses most"
+            + (f" with {FINEST}, and CDL-{four} with {COARSE}" if four != two else f" with {FINEST} and with {COARSE}")
+        )
+    return f"{'; '.join(told)}."
+
+
+def users_rates(record: Record) -> str:
+    """Say which rates several users have together, at the noise power of the chapter and at those below it."""
+    rows = record.numbers["groups"]["users"]
+    ends = {s: [row["rates"][f"{s:g}"] for row in rows] for s in (study.NOISE, *QUIETER)}
+    return listed([f"{between(min(x), max(x), '.2g')} bit/s/Hz at {s:g}" for s, x in ends.items()])
 
 
 def by_middles(record: Record, name: str) -> str:
@@ -179,6 +256,15 @@ def glue_all(record: Record) -> None:
         glue(f"wp-groups-{key}-short", most(record, name))
         glue(f"wp-groups-{key}-long", most(record, name, longest))
         glue(f"wp-groups-{key}-middles", by_middles(record, name))
+    for key, name in {"two": FINEST, "four": COARSE}.items():
+        glue(f"wp-groups-users-{key}-quiet", most(record, name, part="users", noise=QUIETEST))
+        glue(f"wp-groups-users-{key}-quiet-near", most(record, name, SHORT, "users", QUIETEST))
+        glue(f"wp-groups-{key}-quieter", most_quieter(record, name))
+    glue("wp-groups-users-fine-quiet", most(record, FINE, longest, "users", QUIETEST))
+    glue("wp-groups-quietest", QUIETEST)
+    glue("wp-groups-delay", round(1e9 * with_noises(record)[0]["delay"]))
+    glue("wp-groups-rates", users_rates(record))
+    glue("wp-groups-largest", largest_sentence(record))
     glue("wp-groups-times", times_more(record))
     glue("wp-groups-means", means_sentence(record))
     glue("wp-late", late(record))
@@ -206,9 +292,26 @@ def check(record: Record) -> None:
     for name in (FINEST, COARSE):
         largest = max(moderate, key=lambda row, name=name: better(row["linear"], name))
         assert largest["model"] == "D", "the larger ones have a line of sight"
+    check_noises(record)
     one = {study.name(row): row["linear"] for row in found["channels"]}
     for row in found["users"]:
         own, alone = row["lost"], one[study.name(row)]
         assert own[FINEST] > alone[FINEST] and own[COARSE] > alone[COARSE], "several users lose more"
         assert row["delay"] <= MODERATE or own[FINEST] > 0.01, "several users lose per cents over long delays"
         assert own[FINE] < own[FINEST] < own[COARSE] < own[WHOLE], "several users: the finer the better"
+
+
+def check_noises(record: Record) -> None:
+    """Assert what the text says in words of groups with less noise."""
+    for row in record.numbers["groups"]["users"]:
+        if row["delay"] < MODERATE:
+            assert at(row)[FINEST] < 0.005, "over short delays groups cost little, also several users"
+        if row["delay"] == SHORT and row["pattern"] == "omni":
+            assert at(row, QUIETEST)[FINEST] > 0.01, "and per cents with less noise"
+        for name in (FINE, FINEST, COARSE):
+            parts = [at(row, noise)[name] for noise in (study.NOISE, *QUIETER)]
+            assert parts[0] < parts[1] < parts[2], "several users: the less noise, the more groups cost"
+    for row in with_noises(record):
+        for name in (FINEST, COARSE):
+            before, *after = (better(at(row, noise), name) for noise in (study.NOISE, *QUIETER))
+            assert (min(after) > before) == (max(after) > before) == (row["model"] == "D"), "with a line of sight alone"

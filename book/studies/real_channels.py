@@ -198,6 +198,17 @@ def profile_sentence(record: Record, size: str = SMALL) -> str:
     )
 
 
+def less_rate_sentence(record: Record) -> str:
+    """Say where the fitted delay profile may keep less of the rate than the map: at which noise, and which delays."""
+    points, ahead = record.numbers["noisy"][SMALL], beaten(record, PROFILED)
+    behind = [point for point in points if _setting(point) not in ahead]
+    if not behind:
+        return "and keeps more of the rate in all of them"
+    levels = listed([f"{snr}" for snr in sorted({point["snr"] for point in behind})])
+    near = ", also at short delays" if min(point["spread"] for point in behind) == SPREADS[0] else ""
+    return f"though at {levels} dB it may keep less of the rate{near}"
+
+
 def apart(points: Sequence[dict]) -> float:
     """Return how far the error of the map is at most from that of exact filters of its samples, in any draw."""
     return max((abs(a / b - 1) for p in points for a, b in zip(p["error"][MAP], p["error"][SMOOTH])), default=0.0)
@@ -241,6 +252,7 @@ def glue_noisy(record: Record) -> None:
         "apart": _percent_up(apart(points)),
         "nearer": len(nearer(points, PROFILED)),
         "profile": profile_sentence(record),
+        "less-rate": less_rate_sentence(record),
         "beaten": listed(beaten(record, MISMATCHED)) or "none",
         "terms-least": min(min(p["terms"]) for p in points),
         "terms-most": max(max(p["terms"]) for p in points),

@@ -41,7 +41,7 @@ STREAMS, USERS = 4, 8
 PANEL = {"user_antennas": (2, 4, 2), "direction": "downlink"}
 MODELS, DELAYS = ("A", "C", "D"), (30e-9, 100e-9, 300e-9, 1000e-9)
 PATTERNS = {"directional": "38.901", "omni": "omni"}
-# Tones of a resource block. One precoder for each is finer than 5G allows: `studies.precoding_groups`.
+# Tones of a resource block. One precoder for each is finer than the groups of 5G: `studies.precoding_groups`.
 BLOCK = 12
 MAP, BASES, SPLINE = "map of vectors", "map of bases", "aligned spline"
 HELD, BLOCKS, LINEAR, GEODESIC = "held", "held, each block", "linear, aligned", "geodesic"
