@@ -315,7 +315,9 @@ def test_what_is_stated_of_values_is_what_certify_states():
     problem = nm.Problem(family, nm.Cholesky())
     surrogate = nm.fit(problem, tol=1e-3, progress=False)
     p = family.box.uniform(40, torch.Generator().manual_seed(1))
-    stated, certified = own_matrices.stated(problem, p, surrogate(p)), nm.certify(surrogate, problem, p, rtol=1.0)
+    matrices = problem.operation.admitted(problem.family(p))
+    stated = own_matrices.stated(problem, surrogate(p), *matrices)
+    certified = nm.certify(surrogate, problem, p, rtol=1.0)
     assert certified.accepted.all() and torch.allclose(stated, certified.bound, rtol=1e-9, atol=0)
     assert (problem.error(p, surrogate(p)) <= stated).all()
 

@@ -266,14 +266,15 @@ def weigh(record: Record, name: str, problem: nm.Problem, ways: Mapping[str, Cal
     timings, first = benchmark.compare(calls, rounds=ROUNDS, warm_up=0), next(iter(ways))
     baseline = min(exact, key=lambda name: statistics.median(timings.seconds[name]))
     found, tol = {}, getattr(getattr(ways[first], "report", None), "tol", None)
+    matrices, right = problem.operation.admitted(problem.family(p)), problem.unpack(problem.exact(p).value, p)
     for way, function in ways.items():
         built, value = getattr(function, "report", function), function(p)
-        error = problem.error(p, value)
+        error = problem.operation.error(problem.unpack(value, p), right)
         found[way] = {
             "solves": built.exact_solves,
             "error": float(error.max()),
             "above": None if tol is None else int((error > tol).sum()),
-            "kept": None if tol is None else int((stated(problem, p, value) <= tol).sum()),
+            "kept": None if tol is None else int((stated(problem, value, *matrices) <= tol).sum()),
             "time": timings.ratio(way, baseline),
             "over_first": timings.ratio(way, first),
             "pays": timings.break_even(float(built.seconds), baseline, way, FRESH),
@@ -309,9 +310,14 @@ def one_by_one(problem: nm.Problem, p: Tensor) -> Sequence:
     return loops[type(problem.operation)](problem.family(p))
 
 
-def stated(problem: nm.Problem, p: Tensor, value: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Return the bound or estimate of the relative error that `neumatc.certify` would state, of any values (B,)."""
-    A, admitted = problem.operation.admitted(problem.family(p))
+def stated(problem: nm.Problem, value: Tensor | tuple[Tensor, ...], A: Tensor, admitted: Tensor) -> Tensor:
+    """Return the bound or estimate of the relative error that `neumatc.certify` would state, of any values (B,).
+
+    Args:
+        problem: The problem.
+        value: Of any origin.
+        A, admitted: The matrices, as `Operation.admitted` returns them.
+    """
     factors = [linalg.wide(x) for x in ([value] if isinstance(value, Tensor) else value)]
     return torch.where(admitted, problem.operation.error_bound(linalg.wide(A), factors), torch.inf)
 
