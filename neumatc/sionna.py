@@ -40,7 +40,7 @@ _LMMSE, _ZF, _RZF, _RZF_PRECODER, _PRECODED = from_sionna(
 # Operations of all exact solutions below which a fit, which takes some ten milliseconds, cannot pay; and what each
 # solution of a batch takes beside its own, for the calls.
 _LEAST, _CALL = 3e8, 2e4
-# Operations of one exact solution below which a map of it takes as long.
+# Operations of one exact equaliser, or precoder of that kind, below which a map of it takes as long.
 _SMALL = 1e4
 # Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.
 _LONGEST_WAIT = 64
@@ -124,7 +124,8 @@ class _Grids:
             return self.give_up("one tone")
         if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
             return self.give_up("the channel has NaN or Inf, and a map would hide where")
-        small = problems[0].work < _SMALL or len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST
+        least = _SMALL if isinstance(operation, Equaliser) else 0
+        small = problems[0].work < least or len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST
         if not self.always and small:
             return self.give_up("that takes less time than a map", problems)
         if not self.always and self.left:

@@ -399,7 +399,7 @@ def test_interpolated_precoders_name_what_they_lose_at_which_delay_spread(found)
 def test_the_pass_of_two_parameters_names_its_size_its_method_and_its_rivals(found):
     passed = found["several_parameters_study"]["wireless"]
     said = row(found, "Two or more").speed
-    assert f"{passed['subcarriers'] * passed['levels']:,} equalisers, a map of fixed rank" in said
+    assert f"{passed['subcarriers'] * passed['levels']:,} equalisers in one pass, a map of fixed rank" in said
     assert "a NumPy loop" in said and "eigendecompositions, it pays from" in said
 
 
@@ -430,7 +430,7 @@ def test_a_reduced_basis_pays_where_the_chapter_timed_it(found):
     ways = {name: {"pays_sparse": [x] * 3, "solves": 12, "time": [0.05] * 3} for name, x in times}
     ways[front.SPARSE] = {"time": [0.3] * 3}
     changed = {"chapters": {"your_own_matrices": {"membrane": {"ways": ways}}}}
-    said = "it never paid where we timed it; what is projected once paid from 50 values on."
+    said = "`nm.peers.reduced_basis` never paid where we timed it; what is projected once paid from 50 values on."
     assert front.basis(changed).endswith(f"{said.removesuffix('.')} (of one run).")
     # Twelve dense solves take as long as 60 sparse ones, less what the values take.
     ways[front.SPARSE]["time"] = [0.25] * 3

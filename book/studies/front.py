@@ -720,9 +720,10 @@ def several(found: dict[str, Numbers]) -> Decision:
     return Decision(
         f"[Two or more parameters, CPU]({CHAPTERS}several_parameters.ipynb)",
         f"each its own way; with two and four parameters {whole(x['solves'] for x in brought)} solves",
-        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; a sum of few "
-        "fixed matrices is projected once, with any number of parameters",
-        f"in the one pass that was timed, {number:,} equalisers, a map of fixed rank with the residual takes "
+        "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for "
+        "solutions with few right-hand sides a sum of few fixed matrices is projected once, as long as the basis stays "
+        "small",
+        f"over frequency and noise, {number:,} equalisers in one pass, a map of fixed rank with the residual takes "
         f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
         f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
         f"{slots['slot_count']} matrices, a map in pieces is {slots['slot_ratios']} times as fast as solving all",
@@ -785,7 +786,7 @@ def basis(found: dict[str, Numbers]) -> str:
         return "Beside sparse solves it was not timed."
     peer, once = (f"paid {from_where(x)}" if math.isfinite(x[1]) else "never paid" for x in shown)
     beside = "Beside sparse solves of one parameter"
-    return f"{beside} it {peer} where we timed it; what is projected once {once} (of one run)."
+    return f"{beside} `nm.peers.reduced_basis` {peer} where we timed it; what is projected once {once} (of one run)."
 
 
 def timed_basis(found: dict[str, Numbers]) -> tuple[Ratio, Ratio] | None:
@@ -969,6 +970,7 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "cores": str(found["machines"]["speed"]["cores"]),
         "loop": between(loops),
         "many": times(found["speed"]["many"][0]["separate fits over fit_many"][1]),
+        "many_name": found["speed"]["many"][0]["name"],
     }
 
 
