@@ -4,8 +4,9 @@ They stand where Sionna's blocks of the same names stand: another import, the sa
 fitted over symbols and subcarriers, all examples in common pieces (`fit_many`), from the pieces of the call before
 (``fit(start=)``), and evaluated on the whole grid. What a map would not make cheaper, or not well enough, is computed
 exactly at all tones: small grids, small matrices, and those that do not vary smoothly from tone to tone. Equalisers of
-white noise solve the system of the streams then, which is smaller than Sionna's of the antennas; all else, and whatever
-carries gradients or has no solution, is left to Sionna's own block. A channel that stands still has one system a tone.
+streams that are all desired solve the system of the streams then, smaller than Sionna's of the antennas; all else, and
+what carries gradients or has no solution, is left to Sionna's own block. A channel that stands still has one system a
+tone.
 ``block.report`` says what the last call did.
 """
 
@@ -44,6 +45,8 @@ _LEAST, _CALL = 3e8, 2e4
 _SMALL = 1e4
 # Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.
 _LONGEST_WAIT = 64
+# Part of the points of a grid that a map may take where maps are asked for.
+_MOST = 0.25
 # Numbers of filters that are evaluated at once, and then applied while they are in the cache.
 _CHUNK = 2**20
 
@@ -84,14 +87,14 @@ class _Grids:
 
     Args:
         tol: Tolerance of the fits.
-        method: ``"auto"``, or ``"map"``: take maps whatever they take.
+        method: ``"auto"``, or ``"map"``: take maps without asking whether they are faster.
         share: Most exact solves, as a part of the tones.
     """
 
     def __init__(self, tol: float, method: str, share: float):
         self.tol = checks.number("tol", tol, above=0, below=1)
         self.always = checks.choice("method", method, ("auto", "map")) == "map"
-        self.share = 1.0 if self.always else share
+        self.share = max(share, _MOST) if self.always else share
         self.start: Surrogate | None = None
         self.wait = self.left = 0
         self.report = GridReport()
@@ -240,10 +243,11 @@ class _Equalizer(_Mapped):
         """Return symbols and variances, shape (examples, receivers, symbols, tones, streams), by maps or exactly."""
         (receivers, antennas), symbols = y.shape[1:3], y.shape[3]
         received = self._removed_nulled_scs(y).permute(0, 1, 3, 4, 2).to(self.cdtype) / scale[:, :, None, None].to(y)
-        equalise = self._exactly if isinstance(sources[0], Problem) else _by_map
-        tones = self._tones(y.device)
+        tones, first, exactly = self._tones(y.device), sources[0], isinstance(sources[0], Problem)
+        equalise = self._exactly if exactly else _by_map
         each = self._grids.report.tones // len(tones)  # symbols that have filters of their own
-        runs, outputs = _parts(tones, each, antennas * self._stream_management.num_streams_per_rx), []
+        numbers = math.prod(first.family.shape) if exactly else antennas * first.maps[0].shape[0]
+        runs, outputs = _parts(tones, each, numbers), []
         for source, own in zip(sources, received.flatten(0, 1)):
             x, v = zip(*(equalise(source, axes, own[:, run]) for run, axes in runs))
             outputs.append((torch.cat(x, dim=1), torch.cat(v, dim=1).expand(symbols, -1, -1)))
@@ -255,14 +259,20 @@ class _Equalizer(_Mapped):
 
         The symbols are the rows of P H^H y over their gains, those of the diagonal of P H^H H, or 1.
         """
-        H, _ = problem.family.evaluate(torch.cartesian_prod(*axes).double().view(-1, len(axes)))
-        unbiased, gram = self.kind == "zf", linalg.gram(H)
-        P, _ = linalg.solve_positive(gram if unbiased else linalg.gram(H, 1.0), linalg.identity_like(gram))
-        gain = 1 if unbiased else (P * gram.mT).real.sum(dim=2)
+        A, _ = problem.family.evaluate(torch.cartesian_prod(*axes).double().view(-1, len(axes)))
+        H = A[:, :, : problem.factors[0].shape[0]]
+        # The noise of the antennas, which is the unit where it is the same for all.
+        noise = A[:, :, H.shape[2] :].diagonal(dim1=1, dim2=2).real if A.shape[2] > H.shape[2] else None
+        if self.kind == "lmmse" and noise is not None:
+            units = noise.rsqrt()
+            H, y, noise = H * units[:, :, None], y * units.view(-1, *y.shape[1:]), None
+        zf, gram = self.kind == "zf", linalg.gram(H)
+        P, _ = linalg.solve_positive(gram if zf else linalg.gram(H, 1.0), linalg.identity_like(gram))
+        gain = 1 if zf else (P * gram.mT).real.sum(dim=2)
         # What stays the same for all symbols serves them at once.
         together = y.permute(1, 2, 0) if len(H) == y.shape[1] else y.reshape(len(H), -1, 1)
         x = (P @ (H.mH @ together)).permute(2, 0, 1) / gain
-        v = P.diagonal(dim1=1, dim2=2).real / gain
+        v = P.diagonal(dim1=1, dim2=2).real / gain if noise is None else _power(P @ H.mH, noise)
         return x.reshape(*y.shape[:2], -1), v.view(-1, y.shape[1], v.shape[1])
 
     def _filters(
@@ -288,7 +298,7 @@ class _Equalizer(_Mapped):
         # Zero forcing does not weigh antennas by their noise.
         same = power[..., :1, :1] if self.kind == "lmmse" else power[:, :, :1, :1, :1]
         one = undesired.shape[1] == 0 and bool((power == same).all())
-        if _still(h_hat) and _still(power):
+        if not self._grids.always and _still(h_hat) and _still(power):
             h_hat, power = h_hat[..., :1, :], power[..., :1, :]
         symbols = h_hat.shape[5]
         scale = power[..., 0, 0] if one else power.mean(dim=(2, 3, 4))[..., None].expand(shape)
@@ -310,8 +320,9 @@ class _Equalizer(_Mapped):
         at = [matrices(b, r) for b in range(count) for r in range(receivers)]
         operation = Equaliser(self.kind, 1.0 if one else "beside")
         found = self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat)
-        # Of coloured noise Sionna's system is as small as ours.
-        return None if found is None or (isinstance(found[0], Problem) and not one) else (found, scale)
+        # With streams that are undesired Sionna's system is as small as ours.
+        left = found is None or (isinstance(found[0], Problem) and undesired.shape[1] > 0)
+        return None if left else (found, scale)
 
     def _tones(self, device: torch.device) -> Tensor:
         """Return the places of the subcarriers that are sent."""
@@ -336,6 +347,11 @@ def _by_map(surrogate: Surrogate, axes: list[Tensor], y: Tensor) -> tuple[Tensor
     return (X.view(count, tones, streams, antennas) @ y[..., None])[..., 0], v
 
 
+def _power(X: Tensor, noise: Tensor) -> Tensor:
+    """Return the power of noise (B, M) behind filters X (B, K, M): shape (B, K)."""
+    return (X.abs().square() @ noise[:, :, None])[:, :, 0]
+
+
 def _still(x: Tensor) -> bool:
     """Whether x (..., symbols, tones) is the same at all symbols."""
     first = x[..., :1, :]
@@ -351,17 +367,19 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
     differ from antenna to antenna, from tone to tone by ``err_var``, and be coloured by streams that are not desired.
     Gradients pass through y; where they are asked for h_hat, err_var or no, Sionna's block computes all.
 
-    Exact equalisers are the other choice, and often the faster one: in white noise
-    :math:`\hat x = (H^H H + I)^{-1} H^H y`, each row over its gain, for H in units of the noise. It forms no filter.
-    Nothing is subtracted in ``no_eff``, which Sionna 2.2.0 takes as 1 / d - 1 with a d near 1: of strong signals, as at
-    50 dB an antenna, single precision leaves nothing of that.
+    Exact equalisers are the other choice, and often the faster one. Where no stream is undesired they are
+    :math:`\hat x = (H^H H + I)^{-1} H^H y`, each row over its gain, for H in units of the noise of each antenna. That
+    forms no filter, and subtracts nothing in ``no_eff``, which Sionna 2.2.0 takes as 1 / d - 1 with a d near 1: of
+    strong signals, as at 50 dB an antenna, single precision leaves nothing of that. Where streams are undesired the
+    exact ones are Sionna's own.
 
     Args:
         resource_grid, stream_management, whiten_interference, precision, device: As for Sionna's block.
         tol: Tolerance of the fits.
         method: ``"auto"`` takes maps where they are expected to be faster: of systems that are large enough, and from
             few enough tones. After a map was given up it solves exactly for some calls, and tries again. ``"map"``
-            takes maps wherever the tolerance can be met, whatever they take.
+            takes maps over all tones and symbols, also of a channel that stands still, wherever the tolerance is met
+            from few enough of them.
 
     Attributes:
         report: What the last call did, a `GridReport`.

@@ -324,18 +324,18 @@ def test_small_coloured_grids_are_sionnas(kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("expanded", [True, False])
-@pytest.mark.parametrize("method", ["auto", "map"])
-def test_a_channel_that_stands_still_has_one_filter_a_tone(method, expanded, kind, monkeypatch):
-    if method == "auto":
+@pytest.mark.parametrize("taken", ["exact", "map"])
+def test_a_channel_that_stands_still_has_one_filter_a_tone(taken, expanded, kind, monkeypatch):
+    if taken == "exact":
         monkeypatch.undo()
     grid, streams, y, h = setting(double=True)
     h = h[..., :1, :].expand(h.shape)
     h = h if expanded else h.contiguous()
-    ours, theirs = pair(kind, grid, streams, precision="double", **{})
+    ours, theirs = pair(kind, grid, streams, precision="double")
     given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
     found, expected = ours(*given), theirs(*given)
     assert ours.report.tones == grid.num_effective_subcarriers
-    if method == "auto":
+    if taken == "exact":
         assert_exact(found, expected)
     else:
         assert_mapped(ours)
@@ -343,15 +343,18 @@ def test_a_channel_that_stands_still_has_one_filter_a_tone(method, expanded, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_noise_that_changes_over_symbols_keeps_their_filters_apart(kind, monkeypatch):
+@pytest.mark.parametrize("err", ["of streams", "of tones", "of symbols", "of antennas and tones", "whole"])
+@pytest.mark.parametrize("still", [True, False])
+def test_exact_equalisers_take_noise_of_each_antenna_and_tone(still, err, kind, monkeypatch):
     monkeypatch.undo()
     grid, streams, y, h = setting(double=True)
-    h = h[..., :1, :].expand(h.shape)
+    h = h[..., :1, :].expand(h.shape) if still else h
     ours, theirs = pair(kind, grid, streams, precision="double")
-    given = (y, h, torch.linspace(0.01, 0.5, h.shape[5])[:, None], torch.tensor(0.1))
+    given = (y, h, ERRORS[err](h), NOISES["of antennas"](h))
     assert_exact(ours(*given), theirs(*given))
-    moving = grid.num_effective_subcarriers * (h.shape[5] if kind == "lmmse" else 1)
-    assert ours.report.tones >= moving
+    one = still and err != "of symbols"
+    assert ours.report.tones == grid.num_effective_subcarriers * (1 if one else h.shape[5])
+    assert "less time than a map" in ours.report.exact
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -375,25 +378,31 @@ def test_after_a_map_was_given_up_some_calls_solve_exactly(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_maps_are_taken_whatever_they_take_where_they_are_asked_for(kind, monkeypatch):
+@pytest.mark.parametrize("still", [True, False])
+def test_maps_are_over_all_tones_and_symbols_where_they_are_asked_for(still, kind, monkeypatch):
+    """Fewer exact solves than points, though the block by itself would solve at all of them."""
     monkeypatch.undo()
-    grid, streams, y, h = setting()
+    grid, streams, y, h = setting(symbols=14)
+    h = h[..., :1, :].expand(h.shape) if still else h
     ours, theirs = KINDS[kind]
     block = ours(grid, streams, tol=TOL, method="map")
     given = (y, h, torch.tensor(0.01), torch.tensor(0.1))
     found = block(*given)
     assert_mapped(block)
+    assert block.report.tones == 14 * grid.num_effective_subcarriers > block.report.solves
     assert_within(found, theirs(grid, streams)(*given), UNITS)
     assert_raises(ValueError, ["`method`"], lambda: ours(grid, streams, method="exact"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_variances_of_strong_signals_keep_their_digits(kind, monkeypatch):
+@pytest.mark.parametrize("ripple", [False, True])
+def test_variances_of_strong_signals_keep_their_digits(ripple, kind, monkeypatch):
     """Sionna's are 1 / d - 1 with a d near 1, of which single precision leaves nothing here."""
     monkeypatch.undo()
     grid, streams, y, h = setting(antennas=16)
     h = independent(*h.shape[:5], tones=h.shape[6])
-    given = (y, h, torch.tensor(0.0), torch.tensor(1e-6))
+    error = torch.linspace(1e-8, 1e-7, h.shape[6]) if ripple else torch.tensor(0.0)
+    given = (y, h, error, torch.tensor(1e-6))
     ours, theirs = KINDS[kind]
     found = ours(grid, streams)(*given)[1]
     right = theirs(grid, streams, precision="double")(*(x.to(torch.complex128) for x in given[:2]), *given[2:])[1]

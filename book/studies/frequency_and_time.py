@@ -228,8 +228,10 @@ def lines(record: Record) -> Iterator[tuple[str, object]]:
         yield f"ft-{key}-omni", judged("With the fit counted it is {}.", ratios(record, task, omni=True))
         for held, (name, _) in HELD.items():
             yield f"ft-{key}-{held}", judged(f"Beside {name} the map is {{}}.", ratios(record, task, held))
-        again = ratios(record, task, "again")
-        yield f"ft-{key}-again", judged("From the pieces of the slot before, beside exact solves, it is {}.", again)
+        for ending, omni in (("", False), ("-omni", True)):
+            again = ratios(record, task, "again", omni=omni)
+            said = judged("From the pieces of the slot before, beside exact solves, it is {}.", again)
+            yield f"ft-{key}-again{ending}", said
         yield f"ft-{key}-short", one(record, task, SHORT)["solves"]
         yield f"ft-{key}-long", one(record, task, LONG)["solves"]
     rows = record.numbers["slot"]

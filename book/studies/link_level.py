@@ -564,7 +564,7 @@ def sinr_losses(channel: str, snr_db: float, batch: int = 0, size: Size = Size()
     fitted = link.block._filters((size.slots, 1, H.shape[2]), h, torch.zeros((1,) * 7), no)
     if fitted is None:
         raise RuntimeError(f"{channel}: the block left the work to the exact one, {link.block.report.exact}.")
-    p = torch.arange(size.tones).double()
+    p = torch.stack([torch.zeros(size.tones), torch.arange(size.tones)], dim=1).double()
     W, v = (torch.cat(parts) for parts in zip(*(own(p) for own in fitted[0])))
     A = H.flatten(0, 1).to(torch.complex128)
     (_, best), _ = nm.Equaliser("lmmse", float(no)).exact(A)
