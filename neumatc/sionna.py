@@ -4,10 +4,10 @@ They stand where Sionna's blocks of the same names stand: another import, the sa
 fitted over symbols and subcarriers, all examples in common pieces (`fit_many`), from the pieces of the call before
 (``fit(start=)``), and evaluated on the whole grid. What a map would not make cheaper, or not well enough, is computed
 exactly at all tones: small grids, small matrices, and those that do not vary smoothly from tone to tone. Equalisers of
-streams that are all desired solve the system of the streams then, smaller than Sionna's of the antennas; all else, and
-what carries gradients or has no solution, is left to Sionna's own block. A channel that stands still has one system a
-tone.
-``block.report`` says what the last call did.
+streams that are all desired solve the system of the streams then; they form no filter, and factorise no covariance of
+the antennas as Sionna's LMMSE does. All else, and what carries gradients or has no solution, is left to Sionna's own
+block. Of a channel that stands still equalisers take one system a tone, unless maps are asked for. ``block.report``
+says what the last call did.
 """
 
 from __future__ import annotations
@@ -237,6 +237,7 @@ class _Equalizer(_Mapped):
             x_hat, no_eff = self._equalised(y, *found)
             if no_eff.isfinite().all():  # an exact filter that does not exist is NaN
                 return self._streams(x_hat), self._streams(no_eff)
+            self._grids.give_up("by Sionna's block, since some tones have no exact solution in this precision")
         return super().call(y, h_hat, err_var, no)
 
     def _equalised(self, y: Tensor, sources: list[Surrogate] | list[Problem], scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,7 +268,11 @@ class _Equalizer(_Mapped):
             units = noise.rsqrt()
             H, y, noise = H * units[:, :, None], y * units.view(-1, *y.shape[1:]), None
         zf, gram = self.kind == "zf", linalg.gram(H)
-        P, _ = linalg.solve_positive(gram if zf else linalg.gram(H, 1.0), linalg.identity_like(gram))
+        system = gram if zf else linalg.gram(H, 1.0)
+        # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
+        sizes = system.diagonal(dim1=1, dim2=2).real.rsqrt()[:, :, None]
+        P, _ = linalg.solve_positive(sizes * system * sizes.mT, linalg.identity_like(gram))
+        P = sizes * P * sizes.mT
         gain = 1 if zf else (P * gram.mT).real.sum(dim=2)
         # What stays the same for all symbols serves them at once.
         together = y.permute(1, 2, 0) if len(H) == y.shape[1] else y.reshape(len(H), -1, 1)
@@ -320,7 +325,7 @@ class _Equalizer(_Mapped):
         at = [matrices(b, r) for b in range(count) for r in range(receivers)]
         operation = Equaliser(self.kind, 1.0 if one else "beside")
         found = self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat)
-        # With streams that are undesired Sionna's system is as small as ours.
+        # With streams that are undesired there is a covariance to factorise, as in Sionna's.
         left = found is None or (isinstance(found[0], Problem) and undesired.shape[1] > 0)
         return None if left else (found, scale)
 
@@ -368,8 +373,8 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
     Gradients pass through y; where they are asked for h_hat, err_var or no, Sionna's block computes all.
 
     Exact equalisers are the other choice, and often the faster one. Where no stream is undesired they are
-    :math:`\hat x = (H^H H + I)^{-1} H^H y`, each row over its gain, for H in units of the noise of each antenna. That
-    forms no filter, and subtracts nothing in ``no_eff``, which Sionna 2.2.0 takes as 1 / d - 1 with a d near 1: of
+    :math:`\hat x = (H^H H + I)^{-1} H^H y`, each row over its gain, for H and y in units of the noise of each antenna.
+    That forms no filter, and subtracts nothing in ``no_eff``, which Sionna 2.2.0 takes as 1 / d - 1 with a d near 1: of
     strong signals, as at 50 dB an antenna, single precision leaves nothing of that. Where streams are undesired the
     exact ones are Sionna's own.
 
@@ -379,7 +384,7 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
         method: ``"auto"`` takes maps where they are expected to be faster: of systems that are large enough, and from
             few enough tones. After a map was given up it solves exactly for some calls, and tries again. ``"map"``
             takes maps over all tones and symbols, also of a channel that stands still, wherever the tolerance is met
-            from few enough of them.
+            from a quarter of them; checks come on top.
 
     Attributes:
         report: What the last call did, a `GridReport`.

@@ -1195,9 +1195,9 @@ def smaller(found: dict[str, Numbers]) -> str:
         >>> shown = {"bands": ([12, 12], ribbon), "touchstone": ([4, 4], way)}
         >>> own = {name: {"shape": shape, "ways": {"this map": x}} for name, (shape, x) in shown.items()}
         >>> smaller({"chapters": {"your_own_matrices": own}}).split("; ")[0]
-        'of 12 x 12 a value takes 0.1 times as long as an exact one, and the map pays from 560 values on'
+        'at 12 x 12 a value takes 0.1 times as long as an exact one, and the map pays from 560 values on'
         >>> smaller({"chapters": {"your_own_matrices": own}}).split("; ")[1]
-        'of 4 x 4 a value takes 4.1 (3.4 to 4.2) times as long as an exact one, and the map never pays'
+        'at 4 x 4 a value takes 4.1 (3.4 to 4.2) times as long as an exact one, and the map never pays'
     """
     shown, told = found["chapters"].get("your_own_matrices", {}), []
     for own in (shown[name] for name in SMALLER if name in shown):
@@ -1206,7 +1206,7 @@ def smaller(found: dict[str, Numbers]) -> str:
         if not math.isnan(way["time"][1] + pays[1]):
             size, starts = " x ".join(map(str, own["shape"])), from_where(pays)
             paid = f"pays {starts}" if math.isfinite(pays[1]) else "never pays"
-            told.append(f"of {size} a value {texts.as_long(way['time'], 'an exact one')}, and the map {paid}")
+            told.append(f"at {size} a value {texts.as_long(way['time'], 'an exact one')}, and the map {paid}")
     return "; ".join(told) or "no smaller ones were timed"
 
 
@@ -1228,8 +1228,8 @@ def checking(found: dict[str, Numbers]) -> str:
         >>> cost = {"solve": (0.86, 1.0, 1.3), "cholesky": (1.9, 1.9, 1.9)}
         >>> first, second = checking({"chapters": {"beyond_the_inverse": {"certify_cost": cost}}}).split(", and ")
         >>> first, second
-        ('takes 1.0 (0.86 to 1.3) times as long as to invert all with NumPy in a batch', '1.9 times with Cholesky \
-factors')
+        ('takes 1.0 (0.86 to 1.3) times as long as inverting all with NumPy in a batch', '1.9 times as long as \
+inverting all by Cholesky factors')
         >>> checking({"chapters": {}})
         'was not timed'
     """
@@ -1237,8 +1237,8 @@ factors')
     if shown is None:
         return "was not timed"
     numpy, cholesky = map(texts.spread, shown)
-    beside = "times as long as to invert all with NumPy in a batch"
-    return f"takes {numpy} {beside}, and {cholesky} times with Cholesky factors"
+    beside = "times as long as inverting all with NumPy in a batch"
+    return f"takes {numpy} {beside}, and {cholesky} times as long as inverting all by Cholesky factors"
 
 
 def with_loss(found: dict[str, Numbers], decision: Decision) -> Decision:
