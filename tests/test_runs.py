@@ -102,6 +102,32 @@ def test_a_failing_cell_is_named_and_nothing_of_an_older_run_remains(project):
     assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.ipynb"]
 
 
+DIED = "Kernel died before replying to kernel_info"
+
+
+@pytest.mark.parametrize(
+    ("message", "failures", "calls"),
+    [(DIED, 2, 3), (DIED, 3, 3), ("Kernel didn't respond in 60 seconds", 1, 1)],
+    ids=["two starts", "all starts", "another error"],
+)
+def test_a_kernel_that_found_its_port_taken_is_started_again(project, message, failures, calls, monkeypatch):
+    done = []
+
+    def execute(*_, parameters, **__):
+        done.append(parameters)
+        if len(done) <= failures:
+            raise RuntimeError(message)
+        provenance.Record("tiny", **parameters).save()
+
+    monkeypatch.setattr(runs.papermill, "execute_notebook", execute)
+    if calls > failures:
+        runs.run("tiny", profile="smoke")
+    else:
+        with pytest.raises(RuntimeError, match=message):
+            runs.run("tiny", profile="smoke")
+    assert len(done) == calls
+
+
 @pytest.mark.parametrize(
     ("seeds", "words"),
     [([], "wrote no record smoke/tiny.json"), ([5], "expected a record of")],

@@ -211,8 +211,12 @@ def _processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNode:
-    """Run the saved notebook through papermill, in the folder of the notebooks and this very Python."""
+def _execute(chapter: str, output: Path, parameters: dict | None, starts: int = 3) -> NotebookNode:
+    """Run the saved notebook through papermill, in the folder of the notebooks and this very Python.
+
+    Jupyter picks the ports of a kernel before the kernel takes them. Where another process was faster the kernel dies
+    before it has run a cell: then it is started again, ``starts`` times in all.
+    """
     root = provenance.root()
     try:
         return papermill.execute_notebook(
@@ -230,6 +234,10 @@ def _execute(chapter: str, output: Path, parameters: dict | None) -> NotebookNod
             f"notebooks/{chapter}.ipynb failed in cell [{error.exec_count}] with {error.ename}: {error.evalue} "
             f"The executed notebook is {output.relative_to(root).as_posix()}."
         ) from error
+    except RuntimeError as error:
+        if starts > 1 and "Kernel died before replying" in str(error):
+            return _execute(chapter, output, parameters, starts - 1)
+        raise
 
 
 def with_outputs(saved: NotebookNode, executed: NotebookNode) -> NotebookNode:
