@@ -129,9 +129,9 @@ class _Grids:
             return self.give_up("the channel has NaN or Inf, and a map would hide where")
         least = _SMALL if isinstance(operation, Equaliser) else 0
         small = problems[0].work < least or len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST
-        if not self.always and small:
+        if small and not self.always:
             return self.give_up("that takes less time than a map", problems)
-        if not self.always and self.left:
+        if self.left:
             self.left -= 1
             return self.give_up("the last map that was tried was given up", problems)
         start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
@@ -142,7 +142,7 @@ class _Grids:
             except ValueError as error:
                 return self.give_up(str(error))
         judged = self._judged(found)
-        self.left = self.wait = 0 if judged else min(max(1, 2 * self.wait), _LONGEST_WAIT)
+        self.left = self.wait = 0 if judged or self.always else min(max(1, 2 * self.wait), _LONGEST_WAIT)
         return judged or problems
 
     def _judged(self, found: list[Surrogate]) -> list[Surrogate] | None:
@@ -268,7 +268,7 @@ class _Equalizer(_Mapped):
             units = noise.rsqrt()
             H, y, noise = H * units[:, :, None], y * units.view(-1, *y.shape[1:]), None
         zf, gram = self.kind == "zf", linalg.gram(H)
-        system = gram if zf else linalg.gram(H, 1.0)
+        system = gram if zf else gram + linalg.identity_like(gram)
         # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
         sizes = system.diagonal(dim1=1, dim2=2).real.rsqrt()[:, :, None]
         P, _ = linalg.solve_positive(sizes * system * sizes.mT, linalg.identity_like(gram))

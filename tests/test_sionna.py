@@ -292,9 +292,6 @@ def test_one_tone_and_many_symbols():
     assert_within(found, theirs(*given), UNITS)
 
 
-EXACT = {"double": True, "precision": "double"}
-
-
 def assert_exact(found, expected):
     for x, y in zip(found, expected, strict=True):
         assert (x.shape, x.dtype) == (y.shape, y.dtype)
@@ -409,26 +406,15 @@ def test_maps_are_over_all_tones_and_symbols_where_they_are_asked_for(still, kin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ripple", [False, True])
-def test_variances_of_strong_signals_keep_their_digits(ripple, kind, monkeypatch):
+@pytest.mark.parametrize("weakest", [1.0, 1e-4])
+def test_variances_of_strong_signals_keep_their_digits(weakest, ripple, kind, monkeypatch):
     """Sionna's are 1 / d - 1 with a d near 1, of which single precision leaves nothing here."""
     monkeypatch.undo()
     grid, streams, y, h = setting(antennas=16)
     h = independent(*h.shape[:5], tones=h.shape[6])
+    h[:, :, :, :, 0] *= weakest
     error = torch.linspace(1e-8, 1e-7, h.shape[6]) if ripple else torch.tensor(0.0)
     given = (y, h, error, torch.tensor(1e-6))
-    ours, theirs = KINDS[kind]
-    found = exact_of(ours(grid, streams), given, monkeypatch)[1]
-    right = theirs(grid, streams, precision="double")(*(x.to(torch.complex128) for x in given[:2]), *given[2:])[1]
-    assert (found / right - 1).abs().max() < 1000 * torch.finfo(torch.float32).eps
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_streams_of_very_different_strength_have_exact_equalisers(kind, monkeypatch):
-    monkeypatch.undo()
-    grid, streams, y, h = setting(antennas=16)
-    h = independent(*h.shape[:5], tones=h.shape[6])
-    h[:, :, :, :, 0] *= 1e-4
-    given = (y, h, torch.tensor(0.0), torch.tensor(1e-6))
     ours, theirs = KINDS[kind]
     found = exact_of(ours(grid, streams), given, monkeypatch)[1]
     right = theirs(grid, streams, precision="double")(*(x.to(torch.complex128) for x in given[:2]), *given[2:])[1]

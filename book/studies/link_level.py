@@ -130,10 +130,6 @@ class _Exact(LMMSEEqualizer):
         return _equalised(y, X.unflatten(0, H.shape[:2]), v.unflatten(0, H.shape[:2]), power, self._resource_grid)
 
 
-class _Block(neumatc.sionna.LMMSEEqualizer, _Exact):
-    """The block; what it leaves to Sionna's is done by `_Exact`."""
-
-
 def _still(h_hat: Tensor, err_var: Tensor, no: Tensor) -> tuple[Tensor, Tensor]:
     """Return the channels (B, N, M, K) of a slot, and the power (B, N) of noise and of errors of estimation."""
     H = h_hat[:, 0, :, :, 0, 0].permute(0, 3, 1, 2)
@@ -174,7 +170,7 @@ class Link:
         self.exact, self.block, self.smoothed = (
             _Exact(self.grid, streams),
             # Filters as small as these the block would rather solve for at all tones.
-            *(_Block(self.grid, streams, tol=tol, method="map") for _ in range(2)),
+            *(neumatc.sionna.LMMSEEqualizer(self.grid, streams, tol=tol, method="map") for _ in range(2)),
         )
 
     def lost(self, llr: Tensor, bits: Tensor) -> Tensor:
