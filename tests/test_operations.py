@@ -428,7 +428,6 @@ def test_fit_in_closed_form(case, dtype, device, tmp_path):
     )
     assert surrogate.report.stop_reason == StopReason.RANK
     assert (surrogate.report.events, surrogate.report.singular) == ([], [])
-    assert surrogate.report.rounds[-1].residual_max <= units * eps(dtype)
 
     # As accurate as its precision allows, at parameters that the fit has not seen, and of the exact solution's form.
     p = grid_of(problem.family, 24)
@@ -437,7 +436,10 @@ def test_fit_in_closed_form(case, dtype, device, tmp_path):
     for x, y in zip(as_tuple(value), as_tuple(exact), strict=True):
         assert (x.shape, x.dtype, x.device, x.is_contiguous()) == (y.shape, y.dtype, y.device, True)
     assert operation.error(as_tuple(value), as_tuple(exact)).max() <= units * eps(dtype)
-    assert problem.residual(p, value).max() <= units * eps(dtype)
+    # An equaliser's residual is in standard deviations of what its symbols have beside them, which may be small.
+    deviation = exact.v.min().sqrt().item() if isinstance(operation, nm.Equaliser) else 1
+    for residual in (problem.residual(p, value).max(), surrogate.report.rounds[-1].residual_max):
+        assert deviation * residual <= units * eps(dtype)
     order_of(operation, value)
     expected = oracle(operation, problem.family(p))
     for x, y in zip(invariants(operation, as_tuple(value)), expected, strict=True):
