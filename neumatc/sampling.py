@@ -40,13 +40,7 @@ def _drawn(power: int, dimension: int, seed: int) -> np.ndarray:
 
 @checks.explained
 def design(
-    count: int,
-    dimension: int,
-    seed: int = 0,
-    *,
-    kind: str = "sobol",
-    stretch: float = 0.0,
-    periodic: bool = False,
+    count: int, dimension: int, seed: int = 0, *, kind: str = "sobol", stretch: float = 0.0, periodic: bool = False
 ) -> tuple[Tensor, Tensor]:
     r"""Parameters for snapshots on the cube [-1, 1]^d, with quadrature weights for the uniform measure.
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from neumatc import checks, linalg
+from neumatc import checks, linalg, threads
 from neumatc.advice import FitWarning
 from neumatc.families import ParametricMatrix
 from neumatc.fitting import fit_many
@@ -38,17 +39,28 @@ _LMMSE, _ZF, _RZF, _RZF_PRECODER, _PRECODED = from_sionna(
     "sionna.phy.ofdm", "LMMSEEqualizer", "ZFEqualizer", "RZFPrecodedChannel", "RZFPrecoder", "PrecodedChannel"
 )
 (_expanded,) = from_sionna("sionna.phy.utils", "expand_to_rank")
-# Operations of all exact solutions below which a fit, which takes some ten milliseconds, cannot pay; and what each
-# solution of a batch takes beside its own, for the calls.
-_LEAST, _CALL = 3e8, 2e4
-# Operations of one exact equaliser, or precoder of that kind, below which a map of it takes as long.
-_SMALL = 1e4
+# When a map is tried: operations of all exact solutions below which a fit, which takes some ten milliseconds, cannot
+# pay; operations of one below which a map of it takes as long; and most exact solves of the fit, as a part of the
+# points, beyond which a map saves little.
+Bar = tuple[float, float, float]
+# Where the other way is Sionna's block, which factorises a matrix of the antennas for each point, or LAPACK's vectors.
+_SLOW: Bar = (3e8, 0.0, 0.25)
+# Where it is a system of the streams for each point, of which the precoders are the solution.
+_PRECODING: Bar = (3e8, 1e4, 0.25)
+# Where the symbols are the solution, so that no filter is formed. A solve of the fit takes as long as some 25 of these,
+# and a map's product nearly half of all.
+_EQUALISING: Bar = (1e9, 1e4, 0.01)
+# What a call takes beside the operations of each solution of a batch.
+_CALL = 2e4
 # Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.
 _LONGEST_WAIT = 64
-# Part of the points of a grid that a map may take where maps are asked for.
-_MOST = 0.25
-# Numbers of filters that are evaluated at once, and then applied while they are in the cache.
-_CHUNK = 2**20
+# Numbers of filters, or of channels and signals, that a run of tones has: more leave the caches, and of fewer the calls
+# take longer than what they compute.
+_CHUNK = 2**21
+# Tones that follow each other, and the axes of their grid.
+Run = tuple[slice, list[Tensor]]
+# Numbers of symbols and of tones, (B,) each, to matrices (B, m, n).
+Matrices = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,36 +100,29 @@ class _Grids:
     Args:
         tol: Tolerance of the fits.
         method: ``"auto"``, or ``"map"``: take maps without asking whether they are faster.
-        share: Most exact solves, as a part of the tones.
     """
 
-    def __init__(self, tol: float, method: str, share: float):
+    def __init__(self, tol: float, method: str):
         self.tol = checks.number("tol", tol, above=0, below=1)
         self.always = checks.choice("method", method, ("auto", "map")) == "map"
-        self.share = max(share, _MOST) if self.always else share
         self.start: Surrogate | None = None
         self.wait = self.left = 0
         self.report = GridReport()
 
     def fitted(
-        self,
-        at: list[Callable[[Tensor, Tensor], Tensor]],
-        operation: Operation,
-        symbols: int,
-        tones: Tensor,
-        channel: Tensor,
-    ) -> list[Surrogate] | list[Problem] | None:
-        """Fit each example; where a map does not pay return the problems, to be solved exactly at all tones.
-
-        None where Sionna's block is to do it. The report has the reason.
+        self, at: list[Matrices], operation: Operation, symbols: int, tones: Tensor, channel: Tensor, bar: Bar
+    ) -> list[Surrogate] | None:
+        """Fit each example; None where no map pays, or none is to be had. The report has the reason.
 
         Args:
-            at: Of each example: numbers of symbols and of tones, (B,) each, to matrices (B, m, n).
+            at: The matrices of each example.
             operation: What is computed of them.
             symbols: How many.
             tones: Their places on the frequency axis, rising, shape (N,), on the device of the matrices.
             channel: Of which the matrices are made.
+            bar: When a map is tried, where maps are not asked for.
         """
+        least, one, share = (0.0, 0.0, _SLOW[2]) if self.always else bar
         self.report = GridReport(examples=len(at), tones=symbols * len(tones))
         try:
             problems = [Problem(_family(own, symbols, tones), operation) for own in at] if self.report.tones > 1 else []
@@ -125,25 +130,24 @@ class _Grids:
             return self.give_up(str(error))
         if not problems:
             return self.give_up("one tone")
-        if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
-            return self.give_up("the channel has NaN or Inf, and a map would hide where")
-        least = _SMALL if isinstance(operation, Equaliser) else 0
-        small = problems[0].work < least or len(at) * self.report.tones * (problems[0].work + _CALL) < _LEAST
-        if small and not self.always:
-            return self.give_up("that takes less time than a map", problems)
+        work = problems[0].work
+        if work < one or len(at) * self.report.tones * (work + _CALL) < least:
+            return self.give_up("that takes less time than a map")
         if self.left:
             self.left -= 1
-            return self.give_up("the last map that was tried was given up", problems)
+            return self.give_up("the last map that was tried was given up")
+        if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
+            return self.give_up("the channel has NaN or Inf, and a map would hide where")
         start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # it is in the report
             try:
-                found = fit_many(problems, tol=self.tol, method=Pieces(share=self.share), start=start, progress=False)
+                found = fit_many(problems, tol=self.tol, method=Pieces(share=share), start=start, progress=False)
             except ValueError as error:
                 return self.give_up(str(error))
         judged = self._judged(found)
         self.left = self.wait = 0 if judged or self.always else min(max(1, 2 * self.wait), _LONGEST_WAIT)
-        return judged or problems
+        return judged
 
     def _judged(self, found: list[Surrogate]) -> list[Surrogate] | None:
         """Return the maps if they meet the tolerance, and report them; the next call begins with them."""
@@ -161,10 +165,9 @@ class _Grids:
         )
         return found
 
-    def give_up(self, why: str, problems: list[Problem] | None = None) -> list[Problem] | None:
-        """Say why there is no map; return the problems that may be solved exactly instead."""
+    def give_up(self, why: str) -> None:
+        """Say why there is no map."""
         self.report = replace(self.report, exact=why)
-        return problems
 
 
 def _axes(symbols: int, tones: Tensor) -> list[Tensor]:
@@ -173,7 +176,7 @@ def _axes(symbols: int, tones: Tensor) -> list[Tensor]:
     return [axis for axis in (time, tones.double()) if len(axis) > 1]
 
 
-def _family(own: Callable[[Tensor, Tensor], Tensor], symbols: int, tones: Tensor) -> ParametricMatrix:
+def _family(own: Matrices, symbols: int, tones: Tensor) -> ParametricMatrix:
     """Return the family of matrices that a function gives for numbers of symbols and of tones."""
     axes = _axes(symbols, tones)
 
@@ -186,11 +189,12 @@ def _family(own: Callable[[Tensor, Tensor], Tensor], symbols: int, tones: Tensor
     return ParametricMatrix(fn, lower, upper, grid=axes)
 
 
-def _parts(tones: Tensor, symbols: int, numbers: int) -> list[tuple[slice, list[Tensor]]]:
+def _parts(tones: Tensor, symbols: int, numbers: int) -> list[Run]:
     """Return runs of tones, so that the values of a run are so few numbers that caches hold them, and their grids."""
-    size, (*time, places) = max(1, _CHUNK // (symbols * numbers)), _axes(symbols, tones)
+    axes, size = _axes(symbols, tones), max(1, _CHUNK // (symbols * numbers))
     if len(tones) == 1:
-        return [(slice(0, 1), [places])]
+        return [(slice(0, 1), axes)]
+    *time, places = axes
     runs = [slice(k, min(k + size, len(tones))) for k in range(0, len(tones), size)]
     return [(run, [*time, places[run]]) for run in runs]
 
@@ -198,11 +202,9 @@ def _parts(tones: Tensor, symbols: int, numbers: int) -> list[tuple[slice, list[
 class _Mapped:
     """Mixed into Sionna's blocks: ``tol``, ``method``, and the report of the last call."""
 
-    share = 0.25  # of the tones, that a map may take before it is given up: beyond it saves little
-
     def __init__(self, *args: object, tol: float = 0.05, method: str = "auto", **kwargs: object):
         super().__init__(*args, **kwargs)
-        self._grids = _Grids(tol, method, self.share)
+        self._grids = _Grids(tol, method)
 
     @property
     def report(self) -> GridReport:
@@ -219,7 +221,6 @@ class _Mapped:
 
 class _Equalizer(_Mapped):
     kind = "lmmse"
-    share = 0.08  # an exact equaliser of all tones needs no filters, so it takes only a few times the map's product
 
     def call(self, y: Tensor, h_hat: Tensor, err_var: Tensor, no: Tensor) -> tuple[Tensor, Tensor]:
         """Equalise: see Sionna's block of this name.
@@ -231,103 +232,144 @@ class _Equalizer(_Mapped):
             x_hat and no_eff, as there.
         """
         err_var, no = (torch.as_tensor(x, dtype=self.dtype, device=h_hat.device) for x in (err_var, no))
-        followed = self._followed(h_hat=h_hat, err_var=err_var, no=no)
-        found = None if followed else self._filters(y.shape[:3], h_hat, err_var, no)
-        if found is not None:
-            x_hat, no_eff = self._equalised(y, *found)
-            if no_eff.isfinite().all():  # an exact filter that does not exist is NaN
-                return self._streams(x_hat), self._streams(no_eff)
-            self._grids.give_up("by Sionna's block, since some tones have no exact solution in this precision")
+        if not self._followed(h_hat=h_hat, err_var=err_var, no=no):
+            power = self._power(y.shape[:3], h_hat, err_var, no)
+            still = not self._grids.always and _still(h_hat) and _still(power)
+            found = self._equalised(y, *(x[..., :1, :] if still else x for x in (h_hat, power)))
+            if found is not None:
+                return found
         return super().call(y, h_hat, err_var, no)
 
-    def _equalised(self, y: Tensor, sources: list[Surrogate] | list[Problem], scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Return symbols and variances, shape (examples, receivers, symbols, tones, streams), by maps or exactly."""
-        (receivers, antennas), symbols = y.shape[1:3], y.shape[3]
-        received = self._removed_nulled_scs(y).permute(0, 1, 3, 4, 2).to(self.cdtype) / scale[:, :, None, None].to(y)
-        tones, first, exactly = self._tones(y.device), sources[0], isinstance(sources[0], Problem)
-        equalise = self._exactly if exactly else _by_map
-        each = self._grids.report.tones // len(tones)  # symbols that have filters of their own
-        numbers = math.prod(first.family.shape) if exactly else antennas * first.maps[0].shape[0]
-        runs, outputs = _parts(tones, each, numbers), []
-        for source, own in zip(sources, received.flatten(0, 1)):
-            x, v = zip(*(equalise(source, axes, own[:, run]) for run, axes in runs))
-            outputs.append((torch.cat(x, dim=1), torch.cat(v, dim=1).expand(symbols, -1, -1)))
-        x_hat, no_eff = (torch.stack(x).unflatten(0, (-1, receivers)) for x in zip(*outputs))
-        return x_hat, no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
+    def _power(self, shape: tuple[int, int, int], h_hat: Tensor, err_var: Tensor, no: Tensor) -> Tensor:
+        """Return the power of noise, to which the variance of the estimates of all streams comes.
 
-    def _exactly(self, problem: Problem, axes: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-        """Equalise as `_by_map` does, by the exact P = (H^H H + I)^-1, of zero forcing without I; NaN where none is.
-
-        The symbols are the rows of P H^H y over their gains, those of the diagonal of P H^H H, or 1.
-        """
-        A, _ = problem.family.evaluate(torch.cartesian_prod(*axes).double().view(-1, len(axes)))
-        H = A[:, :, : problem.factors[0].shape[0]]
-        # The noise of the antennas, which is the unit where it is the same for all.
-        noise = A[:, :, H.shape[2] :].diagonal(dim1=1, dim2=2).real if A.shape[2] > H.shape[2] else None
-        if self.kind == "lmmse" and noise is not None:
-            units = noise.rsqrt()
-            H, y, noise = H * units[:, :, None], y * units.view(-1, *y.shape[1:]), None
-        zf, gram = self.kind == "zf", linalg.gram(H)
-        system = gram if zf else gram + linalg.identity_like(gram)
-        # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
-        sizes = system.diagonal(dim1=1, dim2=2).real.rsqrt()[:, :, None]
-        P, _ = linalg.solve_positive(sizes * system * sizes.mT, linalg.identity_like(gram))
-        P = sizes * P * sizes.mT
-        gain = 1 if zf else (P * gram.mT).real.sum(dim=2)
-        # What stays the same for all symbols serves them at once.
-        together = y.permute(1, 2, 0) if len(H) == y.shape[1] else y.reshape(len(H), -1, 1)
-        x = (P @ (H.mH @ together)).permute(2, 0, 1) / gain
-        v = P.diagonal(dim1=1, dim2=2).real / gain if noise is None else _power(P @ H.mH, noise)
-        return x.reshape(*y.shape[:2], -1), v.view(-1, y.shape[1], v.shape[1])
-
-    def _filters(
-        self, shape: tuple[int, int, int], h_hat: Tensor, err_var: Tensor, no: Tensor
-    ) -> tuple[list[Surrogate] | list[Problem], Tensor] | None:
-        """Fit the filters: a map for each example and receiver, and by what the antennas' signals are to be divided.
-
-        Where maps do not pay, problems in their place.
+        Shape (examples, receivers, antennas, symbols, tones), or 1 in place of a number along which it is the same.
 
         Args:
             shape: Examples, receivers, antennas.
             h_hat, err_var, no: As for `call`.
         """
-        (count, receivers, antennas), (transmitters, each) = shape, h_hat.shape[3:5]
+        errors = err_var.reshape((1,) * (h_hat.ndim - err_var.ndim) + err_var.shape)
+        alike = math.prod(n for i, n in enumerate(h_hat.shape[3:5]) if errors.shape[3 + i] == 1)
+        power = _expanded(no, 3, -1).broadcast_to(shape)[..., None, None] + errors.sum(dim=(3, 4)) * alike
+        for dim in (2, 3, 4):
+            first = power.narrow(dim, 0, 1)
+            power = first if (power == first).all() else power
+        return power
+
+    def _equalised(self, y: Tensor, h_hat: Tensor, power: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what `call` does, by maps or exactly, or None where Sionna's block is to compute it.
+
+        Args:
+            y: As for `call`.
+            h_hat, power: As for `call` and of `_power`, of all symbols or of one for all.
+        """
+        (count, receivers), each, tones = y.shape[:2], h_hat.shape[5], self._tones(y.device)
+        channels = [channel.flatten(1, 2) for channel in h_hat.flatten(0, 1)]
         desired, undesired = (
-            ind.view(receivers, -1) % (transmitters * each)
+            ind.view(receivers, -1).repeat(count, 1) % channels[0].shape[1]
             for ind in (self._detection_desired_ind, self._detection_undesired_ind)
         )
-        # The variance of the estimates of all streams comes to the noise of each antenna.
-        errors = err_var.reshape((1,) * (h_hat.ndim - err_var.ndim) + err_var.shape)
-        alike = math.prod(n for i, n in enumerate((transmitters, each)) if errors.shape[3 + i] == 1)
-        power = _expanded(no, 3, -1).broadcast_to(shape)[..., None, None] + errors.sum(dim=(3, 4)) * alike
-        # Zero forcing does not weigh antennas by their noise.
-        same = power[..., :1, :1] if self.kind == "lmmse" else power[:, :, :1, :1, :1]
-        one = undesired.shape[1] == 0 and bool((power == same).all())
-        if not self._grids.always and _still(h_hat) and _still(power):
-            h_hat, power = h_hat[..., :1, :], power[..., :1, :]
-        symbols = h_hat.shape[5]
-        scale = power[..., 0, 0] if one else power.mean(dim=(2, 3, 4))[..., None].expand(shape)
-        scale = scale.sqrt()
+        maps, scale = self._fitted(channels, power.flatten(0, 1), desired, undesired, h_hat)
+        if maps is not None:
+            numbers = y.shape[2] * maps[0].maps[0].shape[0]
+            ways = [partial(_by_map, *own) for own in zip(maps, scale)]
+        elif undesired.numel() or not (power > 0).all():  # a covariance to factorise, as in Sionna's, or no noise
+            return None
+        else:
+            numbers = y.shape[2] * (channels[0].shape[1] + y.shape[3] // each)
+            ways = [partial(self._exactly, *own) for own in zip(channels, power.flatten(0, 1), desired)]
+        runs, received = _parts(tones, each, numbers), self._removed_nulled_scs(y).to(self.cdtype).flatten(0, 1)
+        x_hat, no_eff = (
+            torch.stack(x).unflatten(0, (count, receivers))
+            for x in zip(*(self._joined(*own, runs, each) for own in zip(ways, received)))
+        )
+        no_eff = no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
+        if not no_eff.isfinite().all():  # an exact filter that does not exist is NaN
+            none = "by Sionna's block, since some tones have no exact solution in this precision"
+            return self._grids.give_up(f"{self.report.exact}; {none}")
+        return self._streams(x_hat), self._streams(no_eff)
 
-        def matrices(b: int, r: int) -> Callable[[Tensor, Tensor], Tensor]:
-            channel, own = h_hat[b, r].flatten(1, 2), power[b, r].broadcast_to(antennas, symbols, h_hat.shape[6])
+    def _joined(
+        self, equalise: Callable[..., tuple[Tensor, Tensor]], y: Tensor, runs: Sequence[Run], each: int
+    ) -> tuple[Tensor, Tensor]:
+        """Equalise y (antennas, symbols, tones) run by run: symbols and variances, (symbols, tones, streams) each."""
+
+        def part(run: Run) -> tuple[Tensor, Tensor]:
+            own = y[..., run[0]]
+            # What is the same for all symbols serves them at once.
+            own = own.permute(2, 1, 0) if each == 1 else own.permute(1, 2, 0).flatten(0, 1)[:, None]
+            x, v = equalise(run, own.contiguous())
+            v = v.view(each, -1, v.shape[1])
+            return x.transpose(0, 1) if each == 1 else x.view(*v.shape), v
+
+        alone = y.is_cuda or checks.followed(y) or equalise.func is _by_map
+        x, v = zip(*(map(part, runs) if alone else threads.each(part, runs)))
+        return torch.cat(x, dim=1), torch.cat(v, dim=1).expand(y.shape[1], -1, -1)
+
+    def _exactly(self, channel: Tensor, power: Tensor, desired: Tensor, run: Run, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Equalise as `_by_map` does, by the exact P = (H^H H + s I)^-1, of zero forcing with s = 0; NaN without one.
+
+        Symbols are the rows of P H^H y over their gains, those of the diagonal of P H^H H, or 1.
+
+        Args:
+            channel: Shape (antennas, streams, symbols, tones).
+            power: Of `_power`, for this channel.
+            desired: Numbers of the streams.
+            run, y: As for `_by_map`.
+        """
+        H = channel[..., run[0]].permute(2, 3, 0, 1)
+        s = power[..., run[0] if power.shape[2] > 1 else slice(None)].permute(1, 2, 0)[..., None]
+        s = s.expand(*H.shape[:2], -1, 1).flatten(0, 1) if s.shape[:2].numel() > 1 else s[0]
+        H = H.to(self.cdtype).flatten(0, 1).contiguous()
+        if (desired.diff() != 1).any():
+            H = H[:, :, desired]
+        zf, units = self.kind == "zf", s.rsqrt()
+        if s.shape[1] > 1 and not zf:
+            H, y, s = H * units, y * units.mT, torch.ones_like(s[:, :1])
+        gram = linalg.gram(H)
+        system = gram if zf else gram + s * linalg.identity_like(gram)
+        # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
+        sizes, limits = system.diagonal(dim1=1, dim2=2).real, torch.finfo(self.dtype)
+        sizes = torch.where(gram.diagonal(dim1=1, dim2=2).real > limits.tiny / limits.eps, sizes.rsqrt(), torch.nan)
+        sizes = sizes[:, :, None]
+        P = sizes * linalg.solve_positive(sizes * system * sizes.mT, linalg.identity_like(gram))[0] * sizes.mT
+        gain = torch.ones_like(s[:, 0]) if zf else (P * gram.mT).real.sum(dim=2)
+        x = y @ H.conj() @ P.conj() / gain[:, None]  # P is Hermitian
+        one = s.shape[1] == 1
+        return x, s[:, 0] * P.diagonal(dim1=1, dim2=2).real / gain if one else ((P @ H.mH).abs().square() @ s)[:, :, 0]
+
+    def _fitted(
+        self, channels: Sequence[Tensor], power: Tensor, desired: Tensor, undesired: Tensor, h_hat: Tensor
+    ) -> tuple[list[Surrogate] | None, Tensor]:
+        """Fit the filters of channels, each with its power; None where no map pays.
+
+        Returns:
+            The maps, and by what the antennas' signals are to be divided for them, shape (channels, antennas).
+        """
+        antennas, _, symbols, tones = channels[0].shape
+        # Zero forcing does not weigh antennas by their noise.
+        one = undesired.numel() == 0 and power[0].numel() == (power.shape[1] if self.kind == "lmmse" else 1)
+        scale = power[..., 0, 0] if one else power.mean(dim=(1, 2, 3))[:, None]
+        scale = scale.expand(-1, antennas).sqrt()
+
+        def matrices(i: int) -> Matrices:
+            own = power[i].broadcast_to(antennas, symbols, tones)
 
             def at(t: Tensor, f: Tensor) -> Tensor:
-                H = channel[:, :, t, f].permute(2, 0, 1).to(self.cdtype) / scale[b, r][:, None]
+                H = channels[i][:, :, t, f].permute(2, 0, 1).to(self.cdtype) / scale[i][:, None]
                 if one:
-                    return H[:, :, desired[r]]
-                others = H[:, :, undesired[r]]
-                R = others @ others.mH + torch.diag_embed(own[:, t, f].T / scale[b, r].square()).to(H)
-                return torch.cat([H[:, :, desired[r]], R], dim=2)
+                    return H[:, :, desired[i]]
+                others = H[:, :, undesired[i]]
+                R = others @ others.mH + torch.diag_embed(own[:, t, f].T / scale[i].square()).to(H)
+                return torch.cat([H[:, :, desired[i]], R], dim=2)
 
             return at
 
-        at = [matrices(b, r) for b in range(count) for r in range(receivers)]
         operation = Equaliser(self.kind, 1.0 if one else "beside")
-        found = self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat)
-        # With streams that are undesired there is a covariance to factorise, as in Sionna's.
-        left = found is None or (isinstance(found[0], Problem) and undesired.shape[1] > 0)
-        return None if left else (found, scale)
+        at = [matrices(i) for i in range(len(channels))]
+        bar = _SLOW if undesired.numel() else _EQUALISING
+        return self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat, bar), scale
 
     def _tones(self, device: torch.device) -> Tensor:
         """Return the places of the subcarriers that are sent."""
@@ -342,25 +384,27 @@ class _Equalizer(_Mapped):
         return torch.gather(x, 2, at).permute(3, 0, 1, 2)
 
 
-def _by_map(surrogate: Surrogate, axes: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-    """Equalise y (T, n, M) by filters on a grid: symbols (T, n, K), and variances, (T, n, K) or (1, n, K) for all."""
-    X, v = surrogate.grid(*axes)
-    (count, tones, antennas), streams = y.shape, v.shape[-1]
-    v = v.view(-1, tones, streams)
-    if len(v) < count:
-        return (X.view(tones, streams, antennas) @ y.permute(1, 2, 0)).permute(2, 0, 1), v
-    return (X.view(count, tones, streams, antennas) @ y[..., None])[..., 0], v
+def _by_map(surrogate: Surrogate, scale: Tensor, run: Run, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Equalise by the filters of a map at the points of a run.
 
+    Args:
+        surrogate: The map.
+        scale: By what signals are to be divided, shape (M,).
+        run: Of tones, see `_parts`.
+        y: Signals, shape (n, c, M): of n points of the grid c rows each.
 
-def _power(X: Tensor, noise: Tensor) -> Tensor:
-    """Return the power of noise (B, M) behind filters X (B, K, M): shape (B, K)."""
-    return (X.abs().square() @ noise[:, :, None])[:, :, 0]
+    Returns:
+        Symbols (n, c, K), and variances (n, K).
+    """
+    X, v = surrogate.grid(*run[1])
+    return (y / scale) @ X.reshape(-1, *X.shape[-2:]).mT, v.reshape(-1, v.shape[-1])
 
 
 def _still(x: Tensor) -> bool:
     """Whether x (..., symbols, tones) is the same at all symbols."""
+    x = x.resolve_conj().view(torch.int64) if x.dtype == torch.complex64 else x  # bits are compared in half the time
     first = x[..., :1, :]
-    return not x.stride(-2) or bool((x[..., -1:, :] == first).all() and (x == first).all())
+    return not x.stride(-2) or bool((x[..., -1:, :] == first).all() and torch.equal(x, first.expand_as(x)))
 
 
 class LMMSEEqualizer(_Equalizer, _LMMSE):
@@ -410,9 +454,7 @@ class ZFEqualizer(_Equalizer, _ZF):
 
 
 class _Precoder(_Mapped):
-    def _mapped(
-        self, h: Tensor, at: list[Callable[[Tensor, Tensor], Tensor]], operation: Operation, factor: int, rank: int
-    ) -> Tensor | None:
+    def _mapped(self, h: Tensor, at: list[Matrices], operation: Operation, factor: int, rank: int) -> Tensor | None:
         """Return precoding matrices from maps, or None where Sionna's block, or LAPACK, is to compute them.
 
         Args:
@@ -426,8 +468,9 @@ class _Precoder(_Mapped):
             Shape (examples, transmitters, symbols, tones, M, rank); columns have unit norm.
         """
         (symbols, size), antennas, tones = h.shape[2:4], h.shape[5], torch.arange(h.shape[3], device=h.device)
-        maps = self._grids.fitted(at, operation, symbols, tones, h)
-        if maps is None or isinstance(maps[0], Problem):
+        bar = _PRECODING if isinstance(operation, Equaliser) else _SLOW
+        maps = self._grids.fitted(at, operation, symbols, tones, h, bar)
+        if maps is None:
             return None
         g = torch.empty((len(maps), symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)
         for surrogate, own in zip(maps, g):
@@ -455,11 +498,8 @@ class _Precoder(_Mapped):
         if not zf and not (level > 0).all():
             return self._grids.give_up("the regularisation is not above zero")
         scale = torch.ones_like(level) if zf else level.sqrt()
-
-        def matrices(own: Tensor, s: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda t, f: own[t, f].mH.resolve_conj().to(self.cdtype) / s
-
-        at = [matrices(own, s) for own, s in zip(h.flatten(0, 1), scale)]
+        each = zip(h.flatten(0, 1), scale)
+        at = [lambda t, f, own=own, s=s: own[t, f].mH.resolve_conj().to(self.cdtype) / s for own, s in each]
         return self._mapped(h, at, Equaliser("zf" if zf else "lmmse"), 0, h.shape[4])
 
 
@@ -554,13 +594,8 @@ class SVDPrecodedChannel(_Precoder, _PRECODED):
         desired = torch.stack([known[:, r, :, t] for t, r in enumerate(served[:, 0].tolist())], dim=1)
         desired = desired.permute(0, 1, 4, 5, 2, 3)
         followed = self._followed(**{"h" if h_hat is None else "h_hat": known})
-        g = None if followed else self._vectors(desired, streams)
+        at = [lambda t, f, own=own: own[t, f].to(self.cdtype) for own in desired.flatten(0, 1)]
+        g = None if followed else self._mapped(desired, at, SVD(rank=streams), 2, streams)
         if g is None:
             g = torch.linalg.svd(desired.to(self.cdtype), full_matrices=False)[2][..., :streams, :].mH
         return self.compute_effective_channel(h, self.apply_tx_power(g, tx_power))
-
-    def _vectors(self, h: Tensor, rank: int) -> Tensor | None:
-        def matrices(own: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda t, f: own[t, f].to(self.cdtype)
-
-        return self._mapped(h, [matrices(own) for own in h.flatten(0, 1)], SVD(rank=rank), 2, rank)

@@ -65,6 +65,7 @@ ONLY = {
         "problem",
         "receivers",
         "spectral",
+        "threads",
         "wireless",
     },
 }

@@ -27,10 +27,8 @@ FFT, SYMBOLS = 96, 4
 @pytest.fixture(autouse=True)
 def fits_pay(monkeypatch):
     """These grids and matrices are so small that the blocks would solve all of them; of four symbols maps take all."""
-    monkeypatch.setattr(blocks, "_LEAST", 0.0)
-    monkeypatch.setattr(blocks, "_SMALL", 0.0)
-    for block in (blocks._Equalizer, blocks._Mapped):
-        monkeypatch.setattr(block, "share", 0.5)
+    for name in ("_EQUALISING", "_PRECODING", "_SLOW"):
+        monkeypatch.setattr(blocks, name, (0.0, 0.0, 0.5))
 
 
 @pytest.fixture
@@ -275,11 +273,11 @@ def test_what_a_map_does_not_help_is_sionnas_to_the_bit(name, kind):
     assert re.fullmatch(r"exact at all \d+ tones: .+", str(ours.report))
 
 
-def test_a_tone_and_a_symbol(state):
-    grid, streams, y, h = setting(symbols=1, fft=1)
-    ours, theirs = pair("lmmse", grid, streams)
+def test_a_tone_and_a_symbol(state, monkeypatch):
+    grid, streams, y, h = setting(symbols=1, fft=1, double=True)
+    ours, theirs = pair("lmmse", grid, streams, precision="double")
     given = (y, h, torch.tensor(0.0), torch.tensor(0.1))
-    assert_the_same(ours(*given), theirs(*given))
+    assert_exact(exact_of(ours, given, monkeypatch), theirs(*given))
     assert ours.report.exact == "one tone" and ours.report.tones == 1
 
 
@@ -363,6 +361,8 @@ def test_exact_equalisers_take_noise_of_each_antenna_and_tone(still, err, kind, 
     ours, theirs = pair(kind, grid, streams, precision="double")
     given = (y, h, ERRORS[err](h), NOISES["of antennas"](h))
     assert_exact(exact_of(ours, given, monkeypatch), theirs(*given))
+    monkeypatch.setattr(blocks, "_CHUNK", 2**11)  # some tones at a time
+    assert_exact(exact_of(ours, given, monkeypatch), theirs(*given))
     one = still and err != "of symbols"
     assert ours.report.tones == grid.num_effective_subcarriers * (1 if one else h.shape[5])
     assert "less time than a map" in ours.report.exact
@@ -433,6 +433,16 @@ def test_tones_without_an_exact_solution_are_sionnas_and_the_report_says_so(monk
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_channels_whose_squares_vanish_in_this_precision_are_sionnas(kind, monkeypatch):
+    monkeypatch.undo()
+    grid, streams, y, h = setting()
+    ours, theirs = pair(kind, grid, streams)
+    given = (y, 1e-17 * h, torch.tensor(0.0), torch.tensor(1e-35))
+    assert_the_same([x.nan_to_num(7.0) for x in ours(*given)], [x.nan_to_num(7.0) for x in theirs(*given)])
+    assert "by Sionna's block" in ours.report.exact
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_signals_are_followed_through_exact_equalisers(kind, monkeypatch):
     monkeypatch.undo()
     grid, streams, y, h = setting(batch=1, double=True)
@@ -473,7 +483,12 @@ def test_the_next_slot_takes_over_the_pieces():
     # Symbols change their number, and there is one receiver's example more: the map begins anew, or from what fits.
     more = channel(3, *h.shape[1:5], symbols=1, tones=h.shape[6])
     block._grids.fitted(
-        [lambda t, f: more[0, 0, :, 0][:, :, t, f].permute(2, 0, 1)], nm.Equaliser(), 1, torch.arange(40), more
+        [lambda t, f: more[0, 0, :, 0][:, :, t, f].permute(2, 0, 1)],
+        nm.Equaliser(),
+        1,
+        torch.arange(40),
+        more,
+        blocks._SLOW,
     )
     block(y, h, *given)
     assert_mapped(block)

@@ -557,11 +557,13 @@ def sinr_losses(channel: str, snr_db: float, batch: int = 0, size: Size = Size()
     link = Link(Setting(channel, 2), size)
     H, no = channels(channel, batch, size), torch.tensor(10 ** (-snr_db / 10))
     h = H.permute(0, 2, 3, 1)[:, None, :, :, None, None].expand(-1, -1, -1, -1, -1, SYMBOLS, -1)
-    fitted = link.block._filters((size.slots, 1, H.shape[2]), h, torch.zeros((1,) * 7), no)
-    if fitted is None:
+    streams = torch.arange(USERS).expand(size.slots, -1)
+    channels_of = [own.flatten(1, 2) for own in h.flatten(0, 1)]
+    maps, _ = link.block._fitted(channels_of, no.expand(size.slots, 1, 1, 1), streams, streams[:, :0], h)
+    if maps is None:
         raise RuntimeError(f"{channel}: the block left the work to the exact one, {link.block.report.exact}.")
     p = torch.stack([torch.zeros(size.tones), torch.arange(size.tones)], dim=1).double()
-    W, v = (torch.cat(parts) for parts in zip(*(own(p) for own in fitted[0])))
+    W, v = (torch.cat(parts) for parts in zip(*(own(p) for own in maps)))
     A = H.flatten(0, 1).to(torch.complex128)
     (_, best), _ = nm.Equaliser("lmmse", float(no)).exact(A)
     own = nm.wireless.post_equalisation_noise(A, W.to(A), float(no))

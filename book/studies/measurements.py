@@ -1,8 +1,8 @@
 """The measurements that take too long for a page: `python -m studies.measurements [cases|families|speed|draws|...]`.
 
 Several words take several. Each is taken once and kept as a published record. The chapter *Measured* reads the first
-four, *Frequency and time* that of its name, page one these four and that of `swings`. A machine that has other work to
-do takes no times: the record that was published before stays.
+four, *Frequency and time* and *Link level* that of their name and of `blocks`, page one the first four and `swings`. A
+machine that has other work to do takes no times: the record that was published before stays.
 """
 
 from __future__ import annotations
@@ -118,6 +118,13 @@ def take_swings(record: Record, **settings: int) -> None:
     record.numbers["counts"] = swings.run(**settings)
 
 
+def take_blocks(record: Record, **settings: object) -> None:
+    """Equalisers that stand in Sionna's links."""
+    from studies import blocks  # imports Sionna, which takes seconds
+
+    record.numbers["blocks"] = blocks.run(**settings)
+
+
 TAKEN: dict[str, Callable[..., None]] = {
     "cases": take_cases,
     "families": take_families,
@@ -125,6 +132,7 @@ TAKEN: dict[str, Callable[..., None]] = {
     "draws": take_draws,
     "frequency_and_time": take_slots,
     "swings": take_swings,
+    "blocks": take_blocks,
 }
 # The records of the chapter *Measured*.
 SHOWN = ("cases", "families", "speed", "draws")

@@ -81,13 +81,7 @@ def residual_projection(problem: Problem, budget: int, *, sketch: int | None = N
 
 @builder(several=True)
 def reduced_basis(
-    problem: Problem,
-    budget: int,
-    *,
-    tol: float = 0.0,
-    training: int = 128,
-    tangents: bool = False,
-    seed: int = 0,
+    problem: Problem, budget: int, *, tol: float = 0.0, training: int = 128, tangents: bool = False, seed: int = 0
 ) -> Peer:
     r"""Reduced basis: the problem projected onto the span V of exact solutions, chosen by a greedy algorithm.
 
