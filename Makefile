@@ -41,10 +41,10 @@ test: setup ## unit tests, doctests, and every notebook at the smoke profile
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1800 --nbval-kernel-startup-timeout=1800 $(PYTEST_ARGS)
 
-check: setup ## the fast lane: style, unit tests and doctests, without notebooks and slow tests
+check: setup ## the fast lane: style, and one case of each test that is not slow; PYTEST_ARGS='--cases 9' for more
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
-	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 -m "not slow" tests neumatc book/studies $(PYTEST_ARGS)
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 -m "not slow" --cases 1 tests neumatc book/studies $(PYTEST_ARGS)
 
 run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|study|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
 	@$(VENV) -m studies.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"

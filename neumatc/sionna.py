@@ -49,7 +49,7 @@ _SLOW: Bar = (3e8, 0.0, 0.25)
 _PRECODING: Bar = (3e8, 1e4, 0.25)
 # Where the symbols are the solution, so that no filter is formed. A solve of the fit takes as long as some 25 of these,
 # and a map's product nearly half of all.
-_EQUALISING: Bar = (1e9, 1e4, 0.01)
+_EQUALISING: Bar = (1e9, 5e3, 0.01)
 # What a call takes beside the operations of each solution of a batch.
 _CALL = 2e4
 # Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.

@@ -3,8 +3,10 @@
 import math
 import os
 import random
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import ClassVar
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -34,8 +36,25 @@ class Untimed:
             return (yield)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--cases", type=int, metavar="N", help="run N of the parameter sets of each test, not all")
+
+
 def pytest_configure(config):
     config.pluginmanager.register(Untimed())
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep some parameter sets of each test: the same in every process and run, whatever their order."""
+    if config.getoption("cases") is None:
+        return
+    sets = defaultdict(list)
+    for item in items:
+        sets[item.nodeid.partition("[")[0]].append(item)
+    chosen = [sorted(own, key=lambda item: crc32(item.nodeid.encode())) for own in sets.values()]
+    kept = {item for own in chosen for item in own[: config.getoption("cases")]}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture(scope="session", autouse=True)

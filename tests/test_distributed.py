@@ -99,6 +99,7 @@ def once(condition, action):
 # Values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
 @pytest.mark.parametrize("operation", [nm.Inverse(), nm.SVD(rank=2)], ids=["inverse", "svd"])
 def test_values_and_checksums_are_those_of_a_loop_in_one_process(client, tmp_path, operation, dtype):
@@ -276,6 +277,7 @@ def _where(p, X):
     return os.getpid(), X.shape
 
 
+@pytest.mark.slow
 def test_a_part_goes_to_another_worker_where_its_own_is_killed(client, surrogate, tmp_path):
     victim, p = client.run(os.getpid)[min(client.nthreads())], np.linspace(-1, 2, 1000)
     with once(lambda: files_of(tmp_path / "rows" / "rows-0") > 10, lambda: os.kill(victim, 9)):
@@ -308,6 +310,7 @@ def test_what_cannot_be_split_by_rows_is_refused(client, surrogate, tmp_path):
 # What dies on the way
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing_but_time(client, surrogate, tmp_path):
     victim, *_ = client.run(os.getpid).values()
     store, p = tmp_path / "values", np.linspace(-1, 2, 1000)
@@ -368,6 +371,7 @@ def _cluster(addresses):
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_after_the_death_of_the_scheduler_the_same_call_goes_on(client, forks, surrogate, tmp_path, caplog):
     addresses = forks.Queue()
     process = forks.Process(target=_cluster, args=(addresses,), daemon=True)
@@ -390,6 +394,7 @@ def test_after_the_death_of_the_scheduler_the_same_call_goes_on(client, forks, s
     assert nd.evaluate(surrogate, p, store, client="tcp://127.0.0.1:1", chunk=5).found == 400, "nobody is asked"
 
 
+@pytest.mark.slow
 def test_a_client_that_closes_in_the_middle_leaves_a_store_that_can_be_used(client, surrogate, tmp_path):
     store, p, own = tmp_path / "values", np.linspace(-1, 2, 1000), Client(client.scheduler.address)
     with once(lambda: files_of(store) > 10, own.close), pytest.raises(ConnectionError, match="lost or closed"):

@@ -442,6 +442,7 @@ def test_a_grid_with_gradients_in_one_axis_checks_the_other():
     assert_raises(ValueError, ["`axes[1]`", "in the box"], lambda: surrogate.grid(x, 2 * y))
 
 
+@pytest.mark.slow
 def test_a_grid_compiles_without_breaks():
     surrogate, axes = in_pieces(wave, 2, cuts=CUTS), axes_of((4, 3))
     torch.compiler.reset()

@@ -180,6 +180,7 @@ def test_a_fit_can_be_ended_between_its_steps():
         rational.fit(x, F, 1e-12, check=check)
 
 
+@pytest.mark.slow
 def test_noise_takes_no_more_trials_than_its_solves_are_worth(monkeypatch):
     """Support points are limited by the price of what they may save, so white noise costs seconds."""
     rng, calls = np.random.default_rng(0), []

@@ -263,6 +263,7 @@ def test_the_table_of_page_one_is_remade_from_published_records(monkeypatch, tmp
     assert cite.figure_bibtex(entry, cite.sources(entry, "cpu")).count("commit ") > 1
 
 
+@pytest.mark.slow
 def test_interactive_figures_are_entries_and_keep_the_table_that_stands_for_them(tmp_path):
     found = [entry for entry in registry.page_entries() if entry.chapter == ids.INTERACTIVE]
     assert [entry.id for entry in found] == [interactive.PREFIX + name for name in interactive.FIGURES]

@@ -9,6 +9,7 @@ from neumatc import linalg
 from studies import abuse_values
 
 
+@pytest.mark.slow
 def test_no_bound_is_below_the_true_error():
     found = abuse_values.run(40_000)
     whole = sum(found.values(), start=type(next(iter(found.values())))())

@@ -26,6 +26,7 @@ def record(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_each_goal_is_measured_at_the_size_of_a_test(record):
     assert (record.chapter, record.profile, record.device) == ("device_cpu", "smoke", "cpu")
     shown = device.goals(record).rows

@@ -37,6 +37,7 @@ def changed(record, place, key, value):
     return found
 
 
+@pytest.mark.slow
 def test_the_text_holds_of_a_small_record(record):
     study.check(record)
 

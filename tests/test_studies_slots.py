@@ -173,6 +173,7 @@ def test_filters_that_are_linear_in_time():
     assert torch.linalg.vector_norm(own.out[0][2] - exact[2]) < 1e-2 * torch.linalg.vector_norm(exact[2])
 
 
+@pytest.mark.slow
 def test_a_frame_is_fitted_slot_by_slot_to_its_error():
     for row in slots.frames(tones=TONES, symbols=28, rounds=1, looped=64):
         assert row["met"] and row["count"] == 28 * TONES and row["fits"] in (1, 2)

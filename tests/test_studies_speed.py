@@ -25,6 +25,7 @@ def test_a_row_holds_a_fit_that_is_met_and_ratios_in_order(build):
     assert row["name"] in speed.lines(row)
 
 
+@pytest.mark.slow
 def test_interpolation_with_a_number_of_solves_keeps_the_tolerance_as_the_map_does():
     row = speed.inverse(tol=1e-2, rounds=3, tones=5 * TONES)
     pieces, *others = row["interpolation"].values()
@@ -40,6 +41,7 @@ def test_interpolation_with_a_number_of_solves_keeps_the_tolerance_as_the_map_do
         assert float((problem.residual(p, value) > 1e-2).double().mean()) <= 0.01
 
 
+@pytest.mark.slow
 def test_singular_vectors_are_interpolated_once_they_are_aligned():
     row = speed.svd(tol=1e-2, rounds=3, tones=5 * TONES)
     peers = row["interpolation"]
@@ -63,6 +65,7 @@ def test_channels_are_fitted_together():
     assert row["met"] and row["solves"] > 0
 
 
+@pytest.mark.slow
 def test_the_busy_processes_end_and_the_threads_stay():
     before = torch.get_num_threads()
     rows = speed.busy(rounds=3, tones=TONES)

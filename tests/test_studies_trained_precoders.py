@@ -14,6 +14,7 @@ def record():
     return provenance.load(trained_precoders.NAME)
 
 
+@pytest.mark.slow
 def test_a_small_study_has_all_that_the_page_shows(monkeypatch):
     found = trained_precoders.one("A", 30e-9, steps=20, rank=6, count=6, rounds=2)
     made = provenance.Record(trained_precoders.NAME, profile="cpu", device="cpu", seed=0)

@@ -147,6 +147,7 @@ def test_steps_of_the_ladder_have_their_solves(channel):
     assert steps[study.stepped(study.MAP, 0.1)](channel, study.NOISE, TONES).solves <= TONES
 
 
+@pytest.mark.slow
 def test_the_chapter_at_a_small_size_has_all_that_it_shows():
     record = Record("wireless_inversion", profile="smoke", device="cpu", seed=0)
     study.lines(record, (study.SHORT, study.ALL), subcarriers=48, rungs=(12,))

@@ -167,6 +167,7 @@ def test_an_interrupt_among_many_problems_keeps_those_that_have_maps(monkeypatch
         )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of generators that it ends
 def test_an_interrupt_of_separate_fits_keeps_the_common_map(monkeypatch):
     """What common pieces do not serve is fitted alone, from what was solved for all; the common map stays till then."""
