@@ -165,13 +165,17 @@ def rows(record: Record, pace: str | None = None) -> list[Row]:
     return [own for own in record.numbers["blocks"] if pace in (None, own["pace"])]
 
 
+def name(own: Row) -> str:
+    """Return the name of a row."""
+    return f"{own['antennas']} x {own['streams']}, {own['channel']}, {own['pace']}"
+
+
 def table(record: Record) -> Table:
     """What the block did in a slot, and how many times as fast it was as each of the others."""
     found = []
     for own in rows(record):
-        name = f"{own['antennas']} x {own['streams']}, {own['channel']}, {own['pace']}"
         did = f"map, {own['solves']:,} solves" if own["solves"] else "exact"
-        found.append((name, did, *(texts.spread(own[key]) for key in OTHERS)))
+        found.append((name(own), did, *(texts.spread(own[key]) for key in OTHERS)))
     return Table(("slot", "what it did", *OTHERS.values()), found)
 
 
@@ -199,8 +203,10 @@ def glue_all(record: Record) -> None:
     glue("bl-sionna", texts.told(named, *ends, how=lambda ratio: texts.times(ratio[1])))
     for pace in PACES:
         own = rows(record, pace)
-        least = texts.told("at the least {} times as fast", texts.least(x["bare"] for x in own))
-        glue(f"bl-{pace}", f"{tally(own, 'bare')}, {least}")
+        least = texts.told("the lowest ratio is {}", texts.least(x["bare"] for x in own))
+        glue(f"bl-{pace}", f"{tally(own, 'bare')}; {least}")
+    faster = [name(own) for own in every if texts.side(own["bare"], "faster", "", "") == "faster"]
+    glue("bl-faster", f"only in {texts.listed([f'*{x}*' for x in faster])}" if faster else "nowhere")
     glue("bl-maps", tally(every, "map"))
 
 

@@ -51,6 +51,7 @@ RECORDS = (
     "frequency_and_time",
     "link_level",
     "swings",
+    "blocks",
 )
 # Chapters of whose own runs the pages quote a number.
 SHOWN = ("wireless_inversion", "beyond_the_inverse", "your_own_matrices")
@@ -900,6 +901,8 @@ def claims(found: dict[str, Numbers]) -> Iterator[tuple[str, bool]]:
         share < 1 for key in ups_and_downs.MATRICES for x in "AC" for share in ups_and_downs.shares(counts_of, x, key)
     )
     yield "entries go up and down less often than swings say", all(fewer)
+    beside = [row["Sionna"] for row in found["blocks"]["blocks"] if not math.isnan(row["Sionna"][1])]
+    yield "our equaliser is faster than Sionna's in all slots", {verdict(x) for x in beside} <= {FASTER}
     yield "a step is met nowhere", all(x["met"] == 0 for x in found["families"]["groups"] if x["kind"] == "steps")
     exact = {(row["name"].split()[0], strongest(row)) for row in rows}
     yield (
@@ -1327,6 +1330,8 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "swings": ups_and_downs.said(found["swings"]["counts"]),
+        "sionna": between(row["Sionna"][1] for row in found["blocks"]["blocks"]),
+        "sionna_slots": str(len(found["blocks"]["blocks"])),
         "three": whole(x["solves"] for x in three if x["met"]),
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",
