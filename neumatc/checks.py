@@ -297,9 +297,10 @@ def like(p: object, value: object) -> object:
 
 
 def followed(x: Tensor) -> bool:
-    """Whether something follows what is done with x: autograd, torch.func, or a compiler."""
+    """Whether something follows what is done with x: autograd in either direction, torch.func, or a compiler."""
     wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return wrapped or (x.requires_grad and torch.is_grad_enabled())
+    dual = wrapped or torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    return dual or (x.requires_grad and torch.is_grad_enabled())
 
 
 def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False, name: str = "p") -> Tensor:

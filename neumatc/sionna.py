@@ -50,11 +50,15 @@ _PRECODING: Bar = (3e8, 1e4, 0.25)
 # Where the symbols are the solution, so that no filter is formed. A solve of the fit takes as long as some 25 of these,
 # and a map's product nearly half of all.
 _EQUALISING: Bar = (1e9, 5e3, 0.01)
+# Where maps, or exact solutions, are asked for.
+_ASKED: dict[str, Bar] = {"map": (0.0, 0.0, 0.25), "exact": (math.inf, 0.0, 0.0)}
+# Standard deviations of what a symbol has beside it that rounding may be: else systems are solved in double precision.
+_FINE = 0.01
 # What a call takes beside the operations of each solution of a batch.
 _CALL = 2e4
 # Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.
 _LONGEST_WAIT = 64
-# Numbers of filters, or of channels and signals, that a run of tones has: more leave the caches, and of fewer the calls
+# Numbers of filters, or of channels and signals, that a run of tones has, 16 MB in single precision: of fewer the calls
 # take longer than what they compute.
 _CHUNK = 2**21
 # Tones that follow each other, and the axes of their grid.
@@ -99,12 +103,12 @@ class _Grids:
 
     Args:
         tol: Tolerance of the fits.
-        method: ``"auto"``, or ``"map"``: take maps without asking whether they are faster.
+        method: ``"auto"``, or ``"map"`` or ``"exact"``: take these without asking whether they are faster.
     """
 
     def __init__(self, tol: float, method: str):
         self.tol = checks.number("tol", tol, above=0, below=1)
-        self.always = checks.choice("method", method, ("auto", "map")) == "map"
+        self.method = checks.choice("method", method, ("auto", *_ASKED))
         self.start: Surrogate | None = None
         self.wait = self.left = 0
         self.report = GridReport()
@@ -122,31 +126,29 @@ class _Grids:
             channel: Of which the matrices are made.
             bar: When a map is tried, where maps are not asked for.
         """
-        least, one, share = (0.0, 0.0, _SLOW[2]) if self.always else bar
+        least, one, share = _ASKED.get(self.method, bar)
         self.report = GridReport(examples=len(at), tones=symbols * len(tones))
-        try:
-            problems = [Problem(_family(own, symbols, tones), operation) for own in at] if self.report.tones > 1 else []
-        except ValueError as error:  # NaN at all tones that are tried, or a shape without such filters
-            return self.give_up(str(error))
-        if not problems:
+        if self.report.tones == 1:
             return self.give_up("one tone")
-        work = problems[0].work
-        if work < one or len(at) * self.report.tones * (work + _CALL) < least:
-            return self.give_up("that takes less time than a map")
-        if self.left:
-            self.left -= 1
-            return self.give_up("the last map that was tried was given up")
-        if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
-            return self.give_up("the channel has NaN or Inf, and a map would hide where")
-        start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)  # it is in the report
             try:
+                problems = [Problem(_family(at[0], symbols, tones), operation)]
+                work = problems[0].work
+                if work < one or len(at) * self.report.tones * (work + _CALL) < least:
+                    return self.give_up("that is asked for" if math.isinf(least) else "that takes less time than a map")
+                if self.left:
+                    self.left -= 1
+                    return self.give_up("the last map that was tried was given up")
+                if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
+                    return self.give_up("the channel has NaN or Inf, and a map would hide where")
+                problems += [Problem(_family(own, symbols, tones), operation) for own in at[1:]]
+                start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
                 found = fit_many(problems, tol=self.tol, method=Pieces(share=share), start=start, progress=False)
-            except ValueError as error:
+            except ValueError as error:  # NaN at all tones that are tried, or a shape without such filters
                 return self.give_up(str(error))
         judged = self._judged(found)
-        self.left = self.wait = 0 if judged or self.always else min(max(1, 2 * self.wait), _LONGEST_WAIT)
+        self.left = self.wait = 0 if judged or self.method == "map" else min(max(1, 2 * self.wait), _LONGEST_WAIT)
         return judged
 
     def _judged(self, found: list[Surrogate]) -> list[Surrogate] | None:
@@ -234,7 +236,7 @@ class _Equalizer(_Mapped):
         err_var, no = (torch.as_tensor(x, dtype=self.dtype, device=h_hat.device) for x in (err_var, no))
         if not self._followed(h_hat=h_hat, err_var=err_var, no=no):
             power = self._power(y.shape[:3], h_hat, err_var, no)
-            still = not self._grids.always and _still(h_hat) and _still(power)
+            still = self._grids.method != "map" and _still(h_hat) and _still(power)
             found = self._equalised(y, *(x[..., :1, :] if still else x for x in (h_hat, power)))
             if found is not None:
                 return found
@@ -264,7 +266,8 @@ class _Equalizer(_Mapped):
             y: As for `call`.
             h_hat, power: As for `call` and of `_power`, of all symbols or of one for all.
         """
-        (count, receivers), each, tones = y.shape[:2], h_hat.shape[5], self._tones(y.device)
+        h_hat, tones = h_hat.expand(len(y), *h_hat.shape[1:]), self._tones(y.device)
+        (count, receivers), symbols, each = y.shape[:2], y.shape[3], h_hat.shape[5]
         channels = [channel.flatten(1, 2) for channel in h_hat.flatten(0, 1)]
         desired, undesired = (
             ind.view(receivers, -1).repeat(count, 1) % channels[0].shape[1]
@@ -273,16 +276,28 @@ class _Equalizer(_Mapped):
         maps, scale = self._fitted(channels, power.flatten(0, 1), desired, undesired, h_hat)
         if maps is not None:
             numbers = y.shape[2] * maps[0].maps[0].shape[0]
-            ways = [partial(_by_map, *own) for own in zip(maps, scale)]
+            ways = [partial(_by_map, *own) for own in zip(maps, scale, strict=True)]
         elif undesired.numel() or not (power > 0).all():  # a covariance to factorise, as in Sionna's, or no noise
             return None
         else:
-            numbers = y.shape[2] * (channels[0].shape[1] + y.shape[3] // each)
-            ways = [partial(self._exactly, *own) for own in zip(channels, power.flatten(0, 1), desired)]
+            numbers = y.shape[2] * (channels[0].shape[1] + symbols // each)
+            ways = [partial(self._exactly, *own) for own in zip(channels, power.flatten(0, 1), desired, strict=True)]
         runs, received = _parts(tones, each, numbers), self._removed_nulled_scs(y).to(self.cdtype).flatten(0, 1)
+
+        def part(job: tuple[int, Run]) -> tuple[Tensor, Tensor]:
+            i, run = job
+            own = received[i][..., run[0]]
+            # What is the same for all symbols serves them at once.
+            own = own.permute(2, 1, 0) if each == 1 else own.permute(1, 2, 0).flatten(0, 1)[:, None]
+            x, v = ways[i](run, own.contiguous())
+            v = v.view(each, -1, v.shape[1])
+            return x.transpose(0, 1) if each == 1 else x.view(*v.shape), v.expand(symbols, -1, -1)
+
+        jobs, alone = [(i, run) for i in range(len(ways)) for run in runs], y.is_cuda or checks.followed(y)
+        done = map(part, jobs) if alone or maps is not None else threads.each(part, jobs)
         x_hat, no_eff = (
-            torch.stack(x).unflatten(0, (count, receivers))
-            for x in zip(*(self._joined(*own, runs, each) for own in zip(ways, received)))
+            torch.stack([torch.cat(own, dim=1) for own in zip(*[iter(x)] * len(runs))]).unflatten(0, (count, receivers))
+            for x in zip(*done)
         )
         no_eff = no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
         if not no_eff.isfinite().all():  # an exact filter that does not exist is NaN
@@ -290,27 +305,8 @@ class _Equalizer(_Mapped):
             return self._grids.give_up(f"{self.report.exact}; {none}")
         return self._streams(x_hat), self._streams(no_eff)
 
-    def _joined(
-        self, equalise: Callable[..., tuple[Tensor, Tensor]], y: Tensor, runs: Sequence[Run], each: int
-    ) -> tuple[Tensor, Tensor]:
-        """Equalise y (antennas, symbols, tones) run by run: symbols and variances, (symbols, tones, streams) each."""
-
-        def part(run: Run) -> tuple[Tensor, Tensor]:
-            own = y[..., run[0]]
-            # What is the same for all symbols serves them at once.
-            own = own.permute(2, 1, 0) if each == 1 else own.permute(1, 2, 0).flatten(0, 1)[:, None]
-            x, v = equalise(run, own.contiguous())
-            v = v.view(each, -1, v.shape[1])
-            return x.transpose(0, 1) if each == 1 else x.view(*v.shape), v
-
-        alone = y.is_cuda or checks.followed(y) or equalise.func is _by_map
-        x, v = zip(*(map(part, runs) if alone else threads.each(part, runs)))
-        return torch.cat(x, dim=1), torch.cat(v, dim=1).expand(y.shape[1], -1, -1)
-
     def _exactly(self, channel: Tensor, power: Tensor, desired: Tensor, run: Run, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Equalise as `_by_map` does, by the exact P = (H^H H + s I)^-1, of zero forcing with s = 0; NaN without one.
-
-        Symbols are the rows of P H^H y over their gains, those of the diagonal of P H^H H, or 1.
+        """Equalise as `_by_map` does, by exact solutions; NaN where there is none.
 
         Args:
             channel: Shape (antennas, streams, symbols, tones).
@@ -319,25 +315,14 @@ class _Equalizer(_Mapped):
             run, y: As for `_by_map`.
         """
         H = channel[..., run[0]].permute(2, 3, 0, 1)
-        s = power[..., run[0] if power.shape[2] > 1 else slice(None)].permute(1, 2, 0)[..., None]
-        s = s.expand(*H.shape[:2], -1, 1).flatten(0, 1) if s.shape[:2].numel() > 1 else s[0]
+        s = power[..., run[0] if power.shape[2] > 1 else slice(None)].permute(1, 2, 0)
+        s = s.expand(*H.shape[:2], -1).flatten(0, 1) if s.shape[:2].numel() > 1 else s[0]
         H = H.to(self.cdtype).flatten(0, 1).contiguous()
-        if (desired.diff() != 1).any():
-            H = H[:, :, desired]
-        zf, units = self.kind == "zf", s.rsqrt()
-        if s.shape[1] > 1 and not zf:
-            H, y, s = H * units, y * units.mT, torch.ones_like(s[:, :1])
-        gram = linalg.gram(H)
-        system = gram if zf else gram + s * linalg.identity_like(gram)
-        # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
-        sizes, limits = system.diagonal(dim1=1, dim2=2).real, torch.finfo(self.dtype)
-        sizes = torch.where(gram.diagonal(dim1=1, dim2=2).real > limits.tiny / limits.eps, sizes.rsqrt(), torch.nan)
-        sizes = sizes[:, :, None]
-        P = sizes * linalg.solve_positive(sizes * system * sizes.mT, linalg.identity_like(gram))[0] * sizes.mT
-        gain = torch.ones_like(s[:, 0]) if zf else (P * gram.mT).real.sum(dim=2)
-        x = y @ H.conj() @ P.conj() / gain[:, None]  # P is Hermitian
-        one = s.shape[1] == 1
-        return x, s[:, 0] * P.diagonal(dim1=1, dim2=2).real / gain if one else ((P @ H.mH).abs().square() @ s)[:, :, 0]
+        H = H if (desired.diff() == 1).all() else H[:, :, desired]
+        x, v, fine = _solved(H, y, s, self.kind == "zf")
+        if self.dtype == torch.float32 and not fine.all():
+            x, v, _ = _solved(H.to(torch.complex128), y.to(torch.complex128), s.double(), self.kind == "zf")
+        return x.to(y), v.to(s)
 
     def _fitted(
         self, channels: Sequence[Tensor], power: Tensor, desired: Tensor, undesired: Tensor, h_hat: Tensor
@@ -400,9 +385,44 @@ def _by_map(surrogate: Surrogate, scale: Tensor, run: Run, y: Tensor) -> tuple[T
     return (y / scale) @ X.reshape(-1, *X.shape[-2:]).mT, v.reshape(-1, v.shape[-1])
 
 
+def _solved(H: Tensor, y: Tensor, s: Tensor, zf: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Equalise by the exact P = (H^H H + s I)^-1, of zero forcing with s = 0 in it; NaN where there is none.
+
+    Symbols are the rows of P H^H y over their gains, those of the diagonal of P H^H H, or 1.
+
+    Args:
+        H: Shape (n, M, K).
+        y: Signals, shape (n, c, M).
+        s: Powers of the noise: shape (n, M), (n, 1) or (1, 1).
+        zf: Whether to force zeros.
+
+    Returns:
+        Symbols (n, c, K), variances (n, K), and whether rounding is below ``_FINE``, shape (n,).
+    """
+    if s.shape[1] > 1 and not zf:
+        H, y, s = H * s.rsqrt()[:, :, None], y * s.rsqrt()[:, None], torch.ones_like(s[:, :1])
+    gram, one, limits = linalg.gram(H), s.shape[1] == 1, torch.finfo(s.dtype)
+    system = gram if zf else gram + s[:, :, None] * linalg.identity_like(gram)
+    # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
+    sizes = system.diagonal(dim1=1, dim2=2).real.rsqrt()[:, :, None]
+    system, least = sizes * system * sizes.mT, gram.diagonal(dim1=1, dim2=2).real.amin(dim=1)
+    P, _ = linalg.solve_positive(system, linalg.identity_like(gram))
+    # Squares that vanish in this precision spoil what is computed of them.
+    rounding = torch.where(
+        least > limits.tiny / limits.eps, limits.eps * linalg.norm(system) * linalg.norm(P), torch.inf
+    )
+    P = sizes * P * sizes.mT
+    gain = torch.ones_like(s[:, :1]) if zf else (P * gram.mT).real.sum(dim=2)
+    x = y @ H.conj() @ P.conj() / gain[:, None]  # P is Hermitian
+    v = s * P.diagonal(dim1=1, dim2=2).real / gain if one else ((P @ H.mH).abs().square() @ s[:, :, None])[:, :, 0]
+    return x, v, rounding <= _FINE * v.amin(dim=1).clamp_max(1).sqrt()
+
+
 def _still(x: Tensor) -> bool:
     """Whether x (..., symbols, tones) is the same at all symbols."""
-    x = x.resolve_conj().view(torch.int64) if x.dtype == torch.complex64 else x  # bits are compared in half the time
+    x = (
+        x.resolve_conj().resolve_neg().view(torch.int64) if x.dtype == torch.complex64 else x
+    )  # bits are compared in half the time
     first = x[..., :1, :]
     return not x.stride(-2) or bool((x[..., -1:, :] == first).all() and torch.equal(x, first.expand_as(x)))
 
@@ -417,10 +437,11 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
     Gradients pass through y; where they are asked for h_hat, err_var or no, Sionna's block computes all.
 
     Exact equalisers are the other choice, and often the faster one. Where no stream is undesired they are
-    :math:`\hat x = (H^H H + I)^{-1} H^H y`, each row over its gain, for H and y in units of the noise of each antenna.
-    That forms no filter, and subtracts nothing in ``no_eff``, which Sionna 2.2.0 takes as 1 / d - 1 with a d near 1: of
-    strong signals, as at 50 dB an antenna, single precision leaves nothing of that. Where streams are undesired the
-    exact ones are Sionna's own.
+    :math:`\hat x = (H^H H + s I)^{-1} H^H y`, each row over its gain, with the noise s, or for H and y in units of the
+    noise of each antenna. That forms no filter, and subtracts nothing in ``no_eff``, which Sionna 2.2.0 takes as
+    1 / d - 1 with a d near 1: of strong signals, as at 50 dB an antenna, single precision leaves nothing of that. Where
+    rounding may be more than a hundredth of the standard deviation of what a symbol has beside it, they are solved in
+    double precision. Where streams are undesired the exact ones are Sionna's own.
 
     Args:
         resource_grid, stream_management, whiten_interference, precision, device: As for Sionna's block.
@@ -428,7 +449,7 @@ class LMMSEEqualizer(_Equalizer, _LMMSE):
         method: ``"auto"`` takes maps where they are expected to be faster: of systems that are large enough, and from
             few enough tones. After a map was given up it solves exactly for some calls, and tries again. ``"map"``
             takes maps over all tones and symbols, also of a channel that stands still, wherever the tolerance is met
-            from a quarter of them; checks come on top.
+            from a quarter of them; checks come on top. ``"exact"`` takes none.
 
     Attributes:
         report: What the last call did, a `GridReport`.

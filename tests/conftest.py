@@ -44,8 +44,9 @@ def pytest_configure(config):
     config.pluginmanager.register(Untimed())
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Keep some parameter sets of each test: the same in every process and run, whatever their order."""
+    """Keep some parameter sets of each test that -m and -k leave: the same in every process and run."""
     if config.getoption("cases") is None:
         return
     sets = defaultdict(list)

@@ -42,7 +42,7 @@ def test_a_row_for_each_size_channel_and_pace(record):
     assert [row[0] for row in found] == [
         f"16 x 4, {channel}, {pace}" for pace in blocks.PACES for channel in ("30 ns", "UMi drop")
     ]
-    assert all(own["count"] == blocks.SLOT * 96 and own["error"] < blocks.link_level.TOL for own in blocks.rows(record))
+    assert all(own["count"] == blocks.SLOT * 96 for own in blocks.rows(record))
     assert {own["solves"] for own in blocks.rows(record)} == {0}  # so small that the block solves all of them
     assert [row[1] for row in found] == ["exact"] * 4
 
@@ -54,7 +54,11 @@ def test_what_was_refused_is_not_told(record):
     assert blocks.tally(blocks.rows(unknown), "bare") == f"{texts.UNTIMED} in 4 of 4"
 
 
-def test_a_block_that_is_no_faster_than_sionnas_stops_the_page(record):
-    slower = Record("blocks", profile="cpu", device="cpu", seed=0)
-    slower.numbers["blocks"] = [own | {"Sionna": (0.5, 0.6, 0.7)} for own in blocks.rows(record)]
-    assert_raises(AssertionError, [], lambda: blocks.check(slower))
+@pytest.mark.parametrize("change", [{"Sionna": (0.5, 0.6, 0.7)}, {"errors": [1e-3] * 3}, {"errors": [1e-6, 0.1, 1e-6]}])
+def test_a_record_that_refutes_the_page_stops_it(change, record):
+    held, refuted = (Record("blocks", profile="cpu", device="cpu", seed=0) for _ in range(2))
+    sure = {"Sionna": (2.0, 2.1, 2.2)}  # whatever the times of so small a slot were
+    held.numbers["blocks"] = [own | sure for own in blocks.rows(record)]
+    blocks.check(held)
+    refuted.numbers["blocks"] = [own | sure | change for own in blocks.rows(record)]
+    assert_raises(AssertionError, [], lambda: blocks.check(refuted))
