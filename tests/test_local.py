@@ -248,6 +248,9 @@ def test_every_way_of_differentiating_agrees(d):
     assert_close(torch.func.vmap(torch.func.jacfwd(single))(p), expected)
     jacobian = torch.autograd.functional.jacobian(surrogate, p)
     assert_close(torch.stack([jacobian[i, ..., i, :] for i in range(20)]), expected)
+    with torch.autograd.forward_ad.dual_level():
+        value = surrogate(torch.autograd.forward_ad.make_dual(p, torch.ones_like(p)))
+        assert_close(torch.autograd.forward_ad.unpack_dual(value).tangent, expected.sum(dim=-1))
     live = p.clone().requires_grad_()
     (slope,) = torch.autograd.grad(surrogate(live).sum(), live)
     assert_close(slope, expected.sum(dim=(1, 2)))

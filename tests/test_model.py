@@ -423,6 +423,10 @@ def test_autograd_and_torch_func_agree(kind):
     assert_close(torch.func.vmap(torch.func.jacfwd(single))(p), derivative)
     whole = torch.autograd.functional.jacobian(lambda q: torch.view_as_real(surrogate(q)), p)
     assert_close(torch.stack([whole[i, ..., i, :] for i in range(5)]), derivative)
+    forward, step = torch.autograd.forward_ad, cube(10, 2)[5:]
+    with forward.dual_level():
+        tangent = forward.unpack_dual(torch.view_as_real(surrogate(forward.make_dual(p, step)))).tangent
+    assert_close(tangent, torch.einsum("b...d,bd->b...", derivative, step))
 
 
 COMPILER = pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler")

@@ -419,8 +419,8 @@ def glue_lmmse(record: Record) -> None:
     for key, sentence, (slow, fast), cases in (
         (
             "reused",
-            "In memory that is there already, as a caller may hand it over, the map has {} (CDL-A) and {} (CDL-C) "
-            "times Sionna's speed at 30 ns.",
+            "In memory that is there already, as a caller may hand it over, where Sionna writes new memory, the map "
+            "has {} (CDL-A) and {} (CDL-C) times Sionna's speed at 30 ns.",
             ("Sionna", "map"),
             ("A30", "C30"),
         ),

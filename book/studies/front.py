@@ -592,7 +592,7 @@ def rational(found: dict[str, Numbers]) -> str:
     return (
         f". **AAA** (`nm.peers.aaa`; error at most {aaa} through at most as many exact results) needs only samples; it "
         f"was not timed here. A reduced basis is the most accurate on resonances ({basis}), but a value of it adds up "
-        f"{terms} whole matrices, which costs of the order of an exact inverse of this size; splines err by "
+        f"{terms} whole matrices, and was not timed here; splines err by "
         f"{between(poles(found))}"
     )
 
@@ -724,11 +724,12 @@ def several(found: dict[str, Numbers]) -> Decision:
         "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for "
         "solutions with few right-hand sides a sum of few fixed matrices is projected once, as long as the basis stays "
         "small",
-        f"over frequency and noise, {number:,} equalisers in one pass, a map of fixed rank with the residual takes "
-        f"{texts.spread(passed['whole'])} times as long as a NumPy loop; beside the strongest method, "
-        f"eigendecompositions, it pays from {count(eigen[1])}; over frequency and time of a slot, "
-        f"{slots['slot_count']} matrices, a map in pieces is {slots['slot_ratios']} times as fast as solving all",
-        "rounding",
+        f"over frequency and noise, {number:,} equalisers in one pass, a map of fixed rank with the residual, which "
+        f"the library leaves out here unless it is asked for, takes {texts.spread(passed['whole'])} times as long as a "
+        f"NumPy loop; beside the strongest method, eigendecompositions, it pays from {count(eigen[1])} "
+        f"(`nm.fit(tol=...)` was not timed); over frequency and time of a slot, {slots['slot_count']} matrices, a "
+        f"map in pieces is {slots['slot_ratios']} times as fast as solving all",
+        "rounding, where each is solved",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
 
@@ -945,6 +946,8 @@ def _speeds(found: dict[str, Numbers]) -> dict[str, str]:
         "gpu_day": found["days"]["beyond_the_inverse"],
         "search_day": found["days"]["training_search"],
         "first": first(found),
+        "exact_first": exact_first(found),
+        "orthonormal": orthonormal(found),
         "longer": " ".join(filter(None, (longer(found), longest(found)))),
         "tolerant": tolerant(found),
         "aaa": most(near_poles(found, "aaa")),
@@ -1003,6 +1006,25 @@ def splines(found: dict[str, Numbers]) -> str:
     )
 
 
+def orthonormal(found: dict[str, Numbers]) -> str:
+    """Return how fast a map of fixed rank is beside the Gram matrix, without and with columns orthonormal to rounding.
+
+    Example:
+        >>> orthonormal({"chapters": {}})
+        'not timed here'
+    """
+    by_channel = found["chapters"].get("beyond_the_inverse", {}).get("svd", {})
+    if not by_channel:
+        return "not timed here"
+    plain, made = (
+        between(x["faster"]["Gram matrix"][way][1] for x in by_channel.values()) for way in ("map", "map, orthonormal")
+    )
+    return (
+        f"a map of fixed rank, once fitted, is {plain} times as fast as the eigenvectors of the Gram matrix without, "
+        f"and {made} times with orthonormal columns, on {len(by_channel)} channels"
+    )
+
+
 def first(found: dict[str, Numbers]) -> str:
     """Return what to try first with one parameter: what interpolates fastest, where it beats exact methods.
 
@@ -1032,6 +1054,28 @@ def first(found: dict[str, Numbers]) -> str:
     )
     told = [one, f"for singular vectors {aligned} through aligned ones" if aligned else ""]
     return ", ".join(filter(None, told)) or "exact solves"
+
+
+def exact_first(found: dict[str, Numbers]) -> str:
+    """Return where exact solves take less time for one pass than all that interpolates, or that they do nowhere.
+
+    Example:
+        >>> way = {"error": 0.0, "solves": 9, "a: pays": [1, 1, 1]}
+        >>> def told(*speeds):
+        ...     rows = [
+        ...         {"name": f"inverse {x}", "tol": 0.01, "a: after": [1] * 3, "a: with the fit": [1] * 3}
+        ...         | {"interpolation": {"cubic spline": way | {"a: with the fit": [x] * 3}}}
+        ...         for x in speeds
+        ...     ]
+        ...     return exact_first({"speed": {"svd": [], "lmmse": [], "inverse": rows}})
+        >>> told(3, 0.5), told(3)
+        ('in 1 of 2 problems exact solves are faster (inverse 0.5)', 'exact solves are faster in none of 1 problems')
+    """
+    rows = timed(found)
+    names = [row["name"] for row in rows if not isinstance(chosen(peers(row)), Way)]
+    if not names:
+        return f"exact solves are faster in none of {len(rows)} problems"
+    return f"in {len(names)} of {len(rows)} problems exact solves are faster ({'; '.join(names)})"
 
 
 def _quickest(rows: Sequence[Numbers]) -> str:
@@ -1079,7 +1123,7 @@ def longer(found: dict[str, Numbers]) -> str:
         return ""
     spline, chebyshev = (between(x[1] for x in ways) for ways in zip(*pairs))
     return (
-        "Where that is Chebyshev interpolation, take a cubic spline for tens of passes from one fit: once made it is "
+        "Where that is Chebyshev interpolation, take a cubic spline for some ten passes from one fit: once made it is "
         f"{spline} times as fast as the strongest exact method, and Chebyshev interpolation {chebyshev} times."
     )
 
@@ -1167,6 +1211,13 @@ def tolerant(found: dict[str, Numbers]) -> str:
     fitted = [f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words]
     said = f"; once fitted, the map is {listed(fitted)} of {len(words)}" if words else ""
     won = f"which for one pass is faster than the map in {len(finer[True])} of {len(known)} problems"
+    exact = [x[f"{strongest(row)}: with the fit"] for row, x in zip(rows, own)]
+    exact = [x for x in exact if not math.isnan(x[1])]
+    words = [verdict(x) for x in exact]
+    counted = [f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words]
+    if counted:
+        ends = between(x[1] for x in exact)
+        won += f" (beside the strongest exact method it is {listed(counted)}, {ends} times as fast)"
     return won + f", there {there}" * bool(there) + f", in the others {others}" * bool(others) + said
 
 
@@ -1321,7 +1372,7 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         **{f"new_{key}": str(new[key]) for key in ("fits", "met", "wrong")},
         "new_largest": f"{100 * new['largest']:.1f}",
         "wrong_limit": f"{measurements.wrong_limit(found['families']):g}",
-        "confidence": f"{100 * measurements.CONFIDENCE:g}",
+        "confidence": f"{measurements.trusted():g}",
         "largest": f"{100 * every['largest']:.1f}",
         "target": f"{100 * random_families.TARGET:g}",
         "kept": f"{100 - 100 * random_families.TARGET:g}",
@@ -1330,8 +1381,8 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "swings": ups_and_downs.said(found["swings"]["counts"]),
-        "sionna": between(row["Sionna"][1] for row in found["blocks"]["blocks"]),
-        "sionna_slots": str(len(found["blocks"]["blocks"])),
+        "sionna_still": between(row["Sionna"][1] for row in found["blocks"]["blocks"] if row["pace"] == "still"),
+        "sionna_walking": between(row["Sionna"][1] for row in found["blocks"]["blocks"] if row["pace"] == "walking"),
         "three": whole(x["solves"] for x in three if x["met"]),
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",

@@ -230,11 +230,15 @@ def array_gain(size: str) -> float:
     return 10 * math.log10(math.prod(estimated.SIZES[size][0]))
 
 
+def over(points: Sequence[dict], one: str, other: str) -> list[float]:
+    """Return how many times as large as another's the error of one way is, the median over the draws, by point."""
+    return [middle([a / b for a, b in zip(point["error"][one], point["error"][other])]) for point in points]
+
+
 def glue_noisy(record: Record) -> None:
     """Glue what the text says of estimates with noise."""
     points, point = record.numbers["noisy"][SMALL], at(record)
-    gains = [middle([a / b for a, b in zip(p["error"][PER_TONE], p["error"][MAP])]) for p in points]
-    behind = [middle([a / b for a, b in zip(p["error"][MAP], p["error"][LMMSE])]) for p in points]
+    gains, behind = (over(points, *pair) for pair in ((PER_TONE, MAP), (MAP, LMMSE)))
     values = {
         "seeds": len(point["terms"]),
         "tones": tones(record),
@@ -270,6 +274,10 @@ def glue_noisy(record: Record) -> None:
 
 def glue_large(record: Record) -> None:
     """Glue what the text says of the larger array."""
+    points = record.numbers["noisy"][LARGE]
+    for key, pair in (("gain", (PER_TONE, MAP)), ("behind", (MAP, LMMSE))):
+        found = over([point for point in points if point["spread"] == LONG] or points, *pair)
+        provenance.glue(f"rc-large-{key}", f"{min(found):.1f} to {max(found):.1f}")
     provenance.glue("rc-large-beaten", listed(beaten(record, MISMATCHED, LARGE)) or "none")
     provenance.glue("rc-large-tone", listed(beaten(record, PER_TONE, LARGE)) or "none")
     provenance.glue("rc-large-profile", profile_sentence(record, LARGE))

@@ -78,7 +78,7 @@ def cdl(
         delay_spread: Root-mean-square delay spread in seconds, above zero: one number, or one for each user. With
             one number all users have the same delays (those of the table), though not the same coefficients.
             TR 38.901 (Table 7.7.3-1) calls 10e-9 very short, 30e-9 short, 100e-9 nominal, 300e-9 long. The longer,
-            the faster H varies along frequency.
+            the faster H varies along frequency. It is that of the table: directional patterns leave less of it.
         base_antennas: (rows, columns, 2) for a panel of cross-polarised (+-45 degrees) pairs, (rows, columns) for a
             panel of vertically polarised elements, N for a horizontal line of N of them. Order as in Sionna's
             ``PanelArray``.
@@ -86,7 +86,7 @@ def cdl(
         base_pattern: Pattern of the base station's elements: ``"38.901"`` (65 degrees wide) or ``"omni"``. Patterns
             weaken clusters off boresight, which lowers the numerical rank of H along frequency: report them.
         user_pattern: The same for the users, whose panels face the base station. The default suits fixed terminals
-            with directional panels; ``"omni"`` is TR 38.901's choice for hand-held ones below 6 GHz, and makes H vary
+            with directional panels; ``"omni"`` is a common choice for hand-held ones, and makes H vary
             much faster along frequency.
         users: Number of users.
         sector: Angle in degrees, 0 to 360, over which the users are spread. One user stands in its middle.
@@ -226,6 +226,8 @@ def drop(
 ) -> Channel:
     """Drop users at random in a sector of a cell of 3GPP TR 38.901 (clauses 7.2 to 7.5), through Sionna.
 
+    Parameters are those of the version of TR 38.901 that is Sionna's default: V19.2 from Sionna 2.1 on.
+
     What a clustered delay line leaves out is there: path loss, shadow fading, users with and without line of sight,
     indoors and outdoors, each with delays and angles of its own. So the powers of eight users of a UMi drop lie about
     30 to 70 dB apart, some 45 dB in the median of a dozen drops. Positions, heights, and the part of users that are
@@ -235,8 +237,9 @@ def drop(
     that goes with them is that of a subcarrier, over the transmitted power in it: 30 kHz at 290 K with a noise figure
     of 5 dB is -124 dBm, and 23 dBm over 3,276 subcarriers are -12 dBm in each, so ``noise=6e-12``.
 
-    What is not modelled: other cells, blockage, timing and frequency errors. Delays are those after the first path of
-    each user, as in the standard, so all users are in time.
+    What is not modelled: other cells, blockage, timing and frequency errors, and interference from the symbol before,
+    though paths of some users come after a normal cyclic prefix. Delays are those after the first path of each user, as
+    in the standard, so all users are in time.
 
     Args:
         scenario: ``"UMi"`` (street canyon), ``"UMa"`` or ``"RMa"`` (macro cells, urban and rural).
