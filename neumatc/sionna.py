@@ -50,8 +50,8 @@ _PRECODING: Bar = (3e8, 1e4, 0.25)
 # Where the symbols are the solution, so that no filter is formed. A solve of the fit takes as long as some 25 of these,
 # and a map's product nearly half of all.
 _EQUALISING: Bar = (1e9, 5e3, 0.01)
-# Where maps, or exact solutions, are asked for.
-_ASKED: dict[str, Bar] = {"map": (0.0, 0.0, 0.25), "exact": (math.inf, 0.0, 0.0)}
+# Where maps are asked for.
+_ASKED: Bar = (0.0, 0.0, 0.25)
 # Standard deviations of what a symbol has beside it that rounding may be: else systems are solved in double precision.
 _FINE = 0.01
 # What a call takes beside the operations of each solution of a batch.
@@ -108,7 +108,7 @@ class _Grids:
 
     def __init__(self, tol: float, method: str):
         self.tol = checks.number("tol", tol, above=0, below=1)
-        self.method = checks.choice("method", method, ("auto", *_ASKED))
+        self.method = checks.choice("method", method, ("auto", "map", "exact"))
         self.start: Surrogate | None = None
         self.wait = self.left = 0
         self.report = GridReport()
@@ -126,27 +126,27 @@ class _Grids:
             channel: Of which the matrices are made.
             bar: When a map is tried, where maps are not asked for.
         """
-        least, one, share = _ASKED.get(self.method, bar)
+        least, one, share = _ASKED if self.method == "map" else bar
         self.report = GridReport(examples=len(at), tones=symbols * len(tones))
-        if self.report.tones == 1:
-            return self.give_up("one tone")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FitWarning)  # it is in the report
-            try:
-                problems = [Problem(_family(at[0], symbols, tones), operation)]
-                work = problems[0].work
-                if work < one or len(at) * self.report.tones * (work + _CALL) < least:
-                    return self.give_up("that is asked for" if math.isinf(least) else "that takes less time than a map")
-                if self.left:
-                    self.left -= 1
-                    return self.give_up("the last map that was tried was given up")
-                if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
-                    return self.give_up("the channel has NaN or Inf, and a map would hide where")
-                problems += [Problem(_family(own, symbols, tones), operation) for own in at[1:]]
-                start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
+        if self.report.tones == 1 or self.method == "exact":
+            return self.give_up("one tone" if self.report.tones == 1 else "that is asked for")
+        try:
+            problems = [Problem(_family(at[0], symbols, tones), operation)]
+            work = problems[0].work
+            if work < one or len(at) * self.report.tones * (work + _CALL) < least:
+                return self.give_up("that takes less time than a map")
+            if self.left:
+                self.left -= 1
+                return self.give_up("the last map that was tried was given up")
+            if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
+                return self.give_up("the channel has NaN or Inf, and a map would hide where")
+            problems += [Problem(_family(own, symbols, tones), operation) for own in at[1:]]
+            start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FitWarning)  # it is in the report
                 found = fit_many(problems, tol=self.tol, method=Pieces(share=share), start=start, progress=False)
-            except ValueError as error:  # NaN at all tones that are tried, or a shape without such filters
-                return self.give_up(str(error))
+        except ValueError as error:  # NaN at all tones that are tried, or a shape without such filters
+            return self.give_up(str(error))
         judged = self._judged(found)
         self.left = self.wait = 0 if judged or self.method == "map" else min(max(1, 2 * self.wait), _LONGEST_WAIT)
         return judged
@@ -192,7 +192,7 @@ def _family(own: Matrices, symbols: int, tones: Tensor) -> ParametricMatrix:
 
 
 def _parts(tones: Tensor, symbols: int, numbers: int) -> list[Run]:
-    """Return runs of tones, so that the values of a run are so few numbers that caches hold them, and their grids."""
+    """Return runs of tones of some ``_CHUNK`` numbers each, and their grids."""
     axes, size = _axes(symbols, tones), max(1, _CHUNK // (symbols * numbers))
     if len(tones) == 1:
         return [(slice(0, 1), axes)]
@@ -234,6 +234,7 @@ class _Equalizer(_Mapped):
             x_hat and no_eff, as there.
         """
         err_var, no = (torch.as_tensor(x, dtype=self.dtype, device=h_hat.device) for x in (err_var, no))
+        y, h_hat = (x.expand(max(len(y), len(h_hat)), *x.shape[1:]) for x in (y, h_hat))
         if not self._followed(h_hat=h_hat, err_var=err_var, no=no):
             power = self._power(y.shape[:3], h_hat, err_var, no)
             still = self._grids.method != "map" and _still(h_hat) and _still(power)
@@ -266,7 +267,7 @@ class _Equalizer(_Mapped):
             y: As for `call`.
             h_hat, power: As for `call` and of `_power`, of all symbols or of one for all.
         """
-        h_hat, tones = h_hat.expand(len(y), *h_hat.shape[1:]), self._tones(y.device)
+        tones = self._tones(y.device)
         (count, receivers), symbols, each = y.shape[:2], y.shape[3], h_hat.shape[5]
         channels = [channel.flatten(1, 2) for channel in h_hat.flatten(0, 1)]
         desired, undesired = (
@@ -412,10 +413,13 @@ def _solved(H: Tensor, y: Tensor, s: Tensor, zf: bool) -> tuple[Tensor, Tensor, 
         least > limits.tiny / limits.eps, limits.eps * linalg.norm(system) * linalg.norm(P), torch.inf
     )
     P = sizes * P * sizes.mT
-    gain = torch.ones_like(s[:, :1]) if zf else (P * gram.mT).real.sum(dim=2)
+    terms = P * gram.mT
+    gain = torch.ones_like(s[:, :1]) if zf else terms.real.sum(dim=2)
     x = y @ H.conj() @ P.conj() / gain[:, None]  # P is Hermitian
     v = s * P.diagonal(dim1=1, dim2=2).real / gain if one else ((P @ H.mH).abs().square() @ s[:, :, None])[:, :, 0]
-    return x, v, rounding <= _FINE * v.amin(dim=1).clamp_max(1).sqrt()
+    # Of a weak stream beside strong ones the terms of its gain cancel.
+    sure = zf | (rounding[:, None] * terms.abs().sum(dim=2) <= _FINE * gain).all(dim=1)
+    return x, v, sure & (rounding <= _FINE * v.amin(dim=1).clamp_max(1).sqrt())
 
 
 def _still(x: Tensor) -> bool:

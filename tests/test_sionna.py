@@ -20,7 +20,7 @@ from sionna.phy.mimo import StreamManagement  # noqa: E402
 from neumatc import sionna as blocks  # noqa: E402
 
 TOL = 0.05
-# Sionna's own is the more accurate one of weak noise without that.
+# Without whitening Sionna's own is more accurate where noise is weak.
 NOT_WHITENED = {"lmmse": {"whiten_interference": False}, "zf": {}}
 KINDS = {"lmmse": (blocks.LMMSEEqualizer, ofdm.LMMSEEqualizer), "zf": (blocks.ZFEqualizer, ofdm.ZFEqualizer)}
 FFT, SYMBOLS = 96, 4
@@ -457,6 +457,20 @@ def test_exact_symbols_are_right_to_a_part_of_their_deviation(antennas, strong, 
     assert (v / deviation - 1).abs().max() < 0.02
 
 
+def test_weak_streams_beside_strong_ones_that_are_nearly_alike_keep_their_digits(monkeypatch):
+    """The terms of their gains cancel, and their variances are far above those of the others."""
+    monkeypatch.undo()
+    grid, streams, y, h = setting(antennas=64, streams=32, batch=1)
+    h = independent(*h.shape[:5], tones=h.shape[6])
+    h += 100 * independent(*h.shape[:3], 1, 1, tones=h.shape[6], seed=7)
+    h[:, :, :, :, ::2] *= 0.01
+    given = (y, h, torch.tensor(0.0), torch.tensor(1e4))
+    x, v = exact_of(blocks.LMMSEEqualizer(grid, streams, method="exact"), given, monkeypatch)
+    right, deviation = ofdm.LMMSEEqualizer(grid, streams, precision="double", **NOT_WHITENED["lmmse"])(*doubled(given))
+    assert ((x - right).abs() <= 0.01 * deviation.sqrt()).all()
+    assert (v / deviation - 1).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_exact_solutions_may_be_asked_for(kind, monkeypatch):
     grid, streams, y, h = setting(double=True)
@@ -488,8 +502,8 @@ def test_one_channel_serves_all_examples_and_views_are_taken(kind, monkeypatch):
     monkeypatch.undo()
     grid, streams, y, h = setting(batch=3, double=True)
     ours, theirs = pair(kind, grid, streams, precision="double")
-    for own in (h[:1], torch._neg_view(h), h.conj()):
-        given = (y, own, torch.tensor(0.01), torch.tensor(0.1))
+    for sent, own in ((y, h[:1]), (y[:1], h), (y, torch._neg_view(h)), (y, h.conj())):
+        given = (sent, own, torch.tensor(0.01), torch.tensor(0.1))
         assert_exact(exact_of(ours, given, monkeypatch), theirs(*given))
     assert blocks._still(torch._neg_view(h[..., :1, :].to(torch.complex64)))
 

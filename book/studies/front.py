@@ -127,7 +127,7 @@ MAP, SPLINE, LINEAR = "the map in pieces", "a cubic spline", "linear interpolati
 SPLINES = (SPLINE, LINEAR)
 # Linear and cubic spline of a problem in the study of speed.
 DEGREES = (("linear spline", "cubic spline"), ("aligned linear spline", "aligned spline"))
-# From how many passes of one fit on the pages say *tens*, and at which number they say *hundreds*.
+# Of how many passes of one fit the pages say *some ten*, and from which number on they say *hundreds*.
 TENS, HUNDRED = 10, 100
 # What interpolates in the study of speed, as the page calls it.
 PEERS = {
@@ -724,9 +724,9 @@ def several(found: dict[str, Numbers]) -> Decision:
         "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for "
         "solutions with few right-hand sides a sum of few fixed matrices is projected once, as long as the basis stays "
         "small",
-        f"over frequency and noise, {number:,} equalisers in one pass, a map of fixed rank with the residual, which "
-        f"the library leaves out here unless it is asked for, takes {texts.spread(passed['whole'])} times as long as a "
-        f"NumPy loop; beside the strongest method, eigendecompositions, it pays from {count(eigen[1])} "
+        f"over frequency and noise, {number:,} equalisers in one pass, a map of fixed rank with the residual takes "
+        f"{texts.spread(passed['whole'])} times as long as a NumPy loop (the library leaves the residual out here "
+        f"unless it is asked for); beside the strongest method, eigendecompositions, it pays from {count(eigen[1])} "
         f"(`nm.fit(tol=...)` was not timed); over frequency and time of a slot, {slots['slot_count']} matrices, a "
         f"map in pieces is {slots['slot_ratios']} times as fast as solving all",
         "rounding, where each is solved",
@@ -1020,8 +1020,8 @@ def orthonormal(found: dict[str, Numbers]) -> str:
         between(x["faster"]["Gram matrix"][way][1] for x in by_channel.values()) for way in ("map", "map, orthonormal")
     )
     return (
-        f"a map of fixed rank, once fitted, is {plain} times as fast as the eigenvectors of the Gram matrix without, "
-        f"and {made} times with orthonormal columns, on {len(by_channel)} channels"
+        f"with orthonormal columns a map of fixed rank, once fitted, is {made} times as fast as the eigenvectors of "
+        f"the Gram matrix, and {plain} times without, on {len(by_channel)} channels"
     )
 
 
@@ -1131,7 +1131,7 @@ def longer(found: dict[str, Numbers]) -> str:
 def overtakes(row: Numbers, quick: str, other: str) -> float:
     """Return after how many passes what is quick once made has taken less time than another way, both fits counted.
 
-    From medians, so no page shows it: the words *tens* and *hundreds* hang on it.
+    From medians, so no page shows it: the words *some ten* and *hundreds* hang on it.
     """
     ways = [row["interpolation"][name] for name in (quick, other)]
     (value, first), (its_value, its_first) = (
@@ -1195,6 +1195,17 @@ problems, its quartiles in 1')
     )
 
 
+def counted(ratios: Sequence[Ratio]) -> str:
+    """Return in how many cases something is faster, about as fast and slower.
+
+    Example:
+        >>> counted([(1.1, 1.2, 1.3), (0.4, 0.5, 0.6), (2.0, 2.1, 2.2)])
+        'faster in 2 and slower in 1'
+    """
+    words = [verdict(x) for x in ratios]
+    return listed([f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words])
+
+
 def tolerant(found: dict[str, Numbers]) -> str:
     """Return how the map is beside Chebyshev interpolation in pieces, which takes a tolerance as well."""
     rows = [row for row in timed(found) if measurements.PIECES in row.get("interpolation", {})]
@@ -1207,17 +1218,13 @@ def tolerant(found: dict[str, Numbers]) -> str:
         if not math.isnan(x["with the fit"][1]):
             finer[verdict(x["with the fit"]) == SLOWER].append(row["error"] / x["error"])
     there, others = (f"at errors {between(some)} times smaller" if some else "" for some in finer.values())
-    words = [verdict(x) for x in after]
-    fitted = [f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words]
-    said = f"; once fitted, the map is {listed(fitted)} of {len(words)}" if words else ""
+    said = f"; once fitted, the map is {counted(after)} of {len(after)}" if after else ""
     won = f"which for one pass is faster than the map in {len(finer[True])} of {len(known)} problems"
     exact = [x[f"{strongest(row)}: with the fit"] for row, x in zip(rows, own)]
     exact = [x for x in exact if not math.isnan(x[1])]
-    words = [verdict(x) for x in exact]
-    counted = [f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words]
-    if counted:
+    if exact:
         ends = between(x[1] for x in exact)
-        won += f" (beside the strongest exact method it is {listed(counted)}, {ends} times as fast)"
+        won += f" (beside the strongest exact method it is {counted(exact)}, {ends} times as fast)"
     return won + f", there {there}" * bool(there) + f", in the others {others}" * bool(others) + said
 
 
@@ -1381,8 +1388,7 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "swings": ups_and_downs.said(found["swings"]["counts"]),
-        "sionna_still": between(row["Sionna"][1] for row in found["blocks"]["blocks"] if row["pace"] == "still"),
-        "sionna_walking": between(row["Sionna"][1] for row in found["blocks"]["blocks"] if row["pace"] == "walking"),
+        **{f"sionna_{pace}": sionna(found, pace) for pace in ("still", "walking")},
         "three": whole(x["solves"] for x in three if x["met"]),
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",
@@ -1390,6 +1396,14 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "reduced_several": basis_of_several(found),
         "resonances": str(min(x["solves"] for x in cases if x["name"].startswith("resonances"))),
     }
+
+
+def sionna(found: dict[str, Numbers], pace: str) -> str:
+    """Return how many times as fast as Sionna's equaliser ours is at a pace of the users, and of how many slots."""
+    every = [row["Sionna"][1] for row in found["blocks"]["blocks"] if row["pace"] == pace]
+    known = texts.without_nan(every)
+    part = "" if len(known) == len(every) else f" (in {len(known)} of {len(every)} slots; the others were not timed)"
+    return f"{between(known)} times as fast{part}"
 
 
 def _training(found: dict[str, Numbers]) -> dict[str, str]:

@@ -231,7 +231,7 @@ def array_gain(size: str) -> float:
 
 
 def over(points: Sequence[dict], one: str, other: str) -> list[float]:
-    """Return how many times as large as another's the error of one way is, the median over the draws, by point."""
+    """Return how many times the error of one way is that of another, the median over the draws, by point."""
     return [middle([a / b for a, b in zip(point["error"][one], point["error"][other])]) for point in points]
 
 
@@ -276,8 +276,8 @@ def glue_large(record: Record) -> None:
     """Glue what the text says of the larger array."""
     points = record.numbers["noisy"][LARGE]
     for key, pair in (("gain", (PER_TONE, MAP)), ("behind", (MAP, LMMSE))):
-        found = over([point for point in points if point["spread"] == LONG] or points, *pair)
-        provenance.glue(f"rc-large-{key}", f"{min(found):.1f} to {max(found):.1f}")
+        found = over([point for point in points if point["spread"] == LONG], *pair)
+        provenance.glue(f"rc-large-{key}", f"{min(found):.1f} to {max(found):.1f}" if found else "some unmeasured")
     provenance.glue("rc-large-beaten", listed(beaten(record, MISMATCHED, LARGE)) or "none")
     provenance.glue("rc-large-tone", listed(beaten(record, PER_TONE, LARGE)) or "none")
     provenance.glue("rc-large-profile", profile_sentence(record, LARGE))
