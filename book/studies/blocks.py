@@ -177,6 +177,16 @@ def name(own: Row) -> str:
     return f"{own['antennas']} x {own['streams']}, {own['channel']}, {own['pace']}"
 
 
+def short(own: Row) -> str:
+    """Return the name of a row for a list in a sentence.
+
+    Example:
+        >>> short({"antennas": 64, "streams": 8, "channel": "30 ns", "pace": "walking"})
+        '64 x 8 at 30 ns'
+    """
+    return f"{own['antennas']} x {own['streams']} at {own['channel']}" + ", still" * (own["pace"] == "still")
+
+
 def table(record: Record) -> Table:
     """What the block did in a slot, and how many times as fast it was as each of the others."""
     found = []
@@ -225,7 +235,7 @@ def glue_all(record: Record) -> None:
         glue(f"bl-sionna-{pace}", sionna(own))
         least = texts.told("the lowest ratio is {}", texts.least(x["bare"] for x in own))
         glue(f"bl-{pace}", f"{tally(own, 'bare')}; {least}")
-    glue("bl-gain", f"{tally(mapped, 'exact')}: {texts.verdict({f'*{name(x)}*': x['exact'] for x in mapped})}")
+    glue("bl-gain", f"{tally(mapped, 'exact')}: {texts.verdict({short(x): x['exact'] for x in mapped})}")
     glue("bl-maps", tally(there, "map"))
 
 
