@@ -93,7 +93,13 @@ def _link(name: str, link: str, pages: dict[str, str]) -> str:
 
 
 def _page(pages: dict[str, str]) -> str:
-    """Return the joined page with the style sheets of the pages, and MathJax once: two of it never end."""
+    """Return the joined page with the style sheets of the pages, and MathJax once: two of it never end.
+
+    Example:
+        >>> page = "<title>a</title><script src='mathjax.js{}'></script><article></article>"
+        >>> _page({"a": page.format(""), "b": page.format("?v=1")}).count("mathjax.js")
+        1
+    """
     parsed = {name: BeautifulSoup(html, "html.parser") for name, html in pages.items()}
     scripts = {}
     for name, html in parsed.items():
@@ -113,10 +119,10 @@ def _page(pages: dict[str, str]) -> str:
 
 
 def _rooted(element: Tag, name: str) -> None:
-    """Make the address of a file relative to the site."""
+    """Make the address of a file relative to the site, without the version that a build may append or leave out."""
     for key in ("href", "src"):
-        if element.get(key):
-            element[key] = urljoin(f"file:///{name}.html", element[key]).removeprefix("file:///")
+        if element.get(key) and not urlsplit(element[key]).scheme:
+            element[key] = urlsplit(urljoin(f"file:///{name}.html", element[key])).path.lstrip("/")
 
 
 def make(site: Path, names: Sequence[str] = ()) -> Path:
