@@ -424,9 +424,8 @@ def _solved(H: Tensor, y: Tensor, s: Tensor, zf: bool) -> tuple[Tensor, Tensor, 
 
 def _still(x: Tensor) -> bool:
     """Whether x (..., symbols, tones) is the same at all symbols."""
-    x = (
-        x.resolve_conj().resolve_neg().view(torch.int64) if x.dtype == torch.complex64 else x
-    )  # bits are compared in half the time
+    if x.dtype == torch.complex64:  # bits are compared in half the time
+        x = x.resolve_conj().resolve_neg().view(torch.int64)
     first = x[..., :1, :]
     return not x.stride(-2) or bool((x[..., -1:, :] == first).all() and torch.equal(x, first.expand_as(x)))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -204,22 +203,7 @@ def tally(found: Sequence[Row], key: str) -> str:
         >>> tally([{"bare": (0.5, 0.6, 0.7)}, {"bare": (0.9, 1.0, 1.1)}, {"bare": (0.3, 0.4, 0.5)}], "bare")
         'about as fast in 1 and slower in 2 of 3'
     """
-    counts = Counter(texts.side(own[key], "faster", "slower", "about as fast") for own in found)
-    words = ("faster", "about as fast", "slower", texts.UNTIMED)
-    told = [f"{word} in {counts[word]}" for word in words if counts[word]]
-    return f"{texts.listed(told)} of {len(found)}"
-
-
-def sionna(found: Sequence[Row]) -> str:
-    """Return how many times as fast as Sionna's the block is, and in how many rows both were timed.
-
-    Example:
-        >>> sionna([{"Sionna": (2.0, 2.1, 2.2)}, {"Sionna": (3.0, 3.1, 3.2)}, {"Sionna": (math.nan,) * 3}])
-        '2.1 to 3.1 times as fast in the 2 of 3 that were timed'
-    """
-    known = texts.without_nan(own["Sionna"][1] for own in found)
-    part = f" in the {len(known)} of {len(found)} that were timed" if len(known) < len(found) else ""
-    return f"{texts.ratios_between(known)} times as fast{part}"
+    return f"{texts.counted(own[key] for own in found)} of {len(found)}"
 
 
 def glue_all(record: Record) -> None:
@@ -232,7 +216,7 @@ def glue_all(record: Record) -> None:
     glue("bl-none", len(every) - len(there))
     for pace in PACES:
         own = rows(record, pace)
-        glue(f"bl-sionna-{pace}", sionna(own))
+        glue(f"bl-sionna-{pace}", texts.times_as_fast([x["Sionna"][1] for x in own]))
         least = texts.told("the lowest ratio is {}", texts.least(x["bare"] for x in own))
         glue(f"bl-{pace}", f"{tally(own, 'bare')}; {least}")
     glue("bl-gain", f"{tally(mapped, 'exact')}: {texts.verdict({short(x): x['exact'] for x in mapped})}")

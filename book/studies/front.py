@@ -1195,17 +1195,6 @@ problems, its quartiles in 1')
     )
 
 
-def counted(ratios: Sequence[Ratio]) -> str:
-    """Return in how many cases something is faster, about as fast and slower.
-
-    Example:
-        >>> counted([(1.1, 1.2, 1.3), (0.4, 0.5, 0.6), (2.0, 2.1, 2.2)])
-        'faster in 2 and slower in 1'
-    """
-    words = [verdict(x) for x in ratios]
-    return listed([f"{word} in {words.count(word)}" for word in (FASTER, EVEN, SLOWER) if word in words])
-
-
 def tolerant(found: dict[str, Numbers]) -> str:
     """Return how the map is beside Chebyshev interpolation in pieces, which takes a tolerance as well."""
     rows = [row for row in timed(found) if measurements.PIECES in row.get("interpolation", {})]
@@ -1218,13 +1207,13 @@ def tolerant(found: dict[str, Numbers]) -> str:
         if not math.isnan(x["with the fit"][1]):
             finer[verdict(x["with the fit"]) == SLOWER].append(row["error"] / x["error"])
     there, others = (f"at errors {between(some)} times smaller" if some else "" for some in finer.values())
-    said = f"; once fitted, the map is {counted(after)} of {len(after)}" if after else ""
+    said = f"; once fitted, the map is {texts.counted(after)} of {len(after)}" if after else ""
     won = f"which for one pass is faster than the map in {len(finer[True])} of {len(known)} problems"
     exact = [x[f"{strongest(row)}: with the fit"] for row, x in zip(rows, own)]
     exact = [x for x in exact if not math.isnan(x[1])]
     if exact:
         ends = between(x[1] for x in exact)
-        won += f" (beside the strongest exact method it is {counted(exact)}, {ends} times as fast)"
+        won += f" (beside the strongest exact method it is {texts.counted(exact)}, {ends} times as fast)"
     return won + f", there {there}" * bool(there) + f", in the others {others}" * bool(others) + said
 
 
@@ -1388,7 +1377,12 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "swings": ups_and_downs.said(found["swings"]["counts"]),
-        **{f"sionna_{pace}": sionna(found, pace) for pace in ("still", "walking")},
+        **{
+            f"sionna_{pace}": texts.times_as_fast(
+                [x["Sionna"][1] for x in found["blocks"]["blocks"] if x["pace"] == pace]
+            )
+            for pace in ("still", "walking")
+        },
         "three": whole(x["solves"] for x in three if x["met"]),
         "three_unmet": str(sum(not x["met"] for x in three)),
         "three_limit": f"{synthetic_experiments.MOST_SOLVES:,}",
@@ -1396,14 +1390,6 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "reduced_several": basis_of_several(found),
         "resonances": str(min(x["solves"] for x in cases if x["name"].startswith("resonances"))),
     }
-
-
-def sionna(found: dict[str, Numbers], pace: str) -> str:
-    """Return how many times as fast as Sionna's equaliser ours is at a pace of the users, and of how many slots."""
-    every = [row["Sionna"][1] for row in found["blocks"]["blocks"] if row["pace"] == pace]
-    known = texts.without_nan(every)
-    part = "" if len(known) == len(every) else f" (in {len(known)} of {len(every)} slots; the others were not timed)"
-    return f"{between(known)} times as fast{part}"
 
 
 def _training(found: dict[str, Numbers]) -> dict[str, str]:

@@ -178,6 +178,18 @@ def ratios_between(values: Iterable[float]) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
+def times_as_fast(values: Sequence[float]) -> str:
+    """Return how many times as fast something is, and in how many cases that was timed.
+
+    Example:
+        >>> times_as_fast([2.1, 3.1, math.nan]), times_as_fast([2.1, 3.1])
+        ('2.1 to 3.1 times as fast in the 2 of 3 that were timed', '2.1 to 3.1 times as fast')
+    """
+    known = without_nan(values)
+    part = f" in the {len(known)} of {len(values)} that were timed" if len(known) < len(values) else ""
+    return f"{ratios_between(known)} times as fast{part}"
+
+
 def between(low: float, high: float, digits: str = ".1g") -> str:
     """Return the ends of some numbers in words; where both read alike, that all are the same.
 
@@ -299,6 +311,18 @@ def verdict(ratios: Mapping[str, Sequence[float]], what: str = "as fast", *, at:
         groups[group].append(text[group])
     parts = [listed(groups[key]) for key in ("clear", "even") if groups[key]]
     return "; ".join([*parts, *[f"{UNTIMED}: {listed(groups[UNTIMED])}"] * bool(groups[UNTIMED])])
+
+
+def counted(ratios: Iterable[Sequence[float]]) -> str:
+    """Return in how many cases something is faster, about as fast and slower, by :func:`side`, and not timed.
+
+    Example:
+        >>> counted([(1.1, 1.2, 1.3), (0.4, 0.5, 0.6), (2.0, 2.1, 2.2), (math.nan,) * 3])
+        'faster in 2, slower in 1 and not timed in 1'
+    """
+    found = [side(ratio, "faster", "slower", "about as fast") for ratio in ratios]
+    words = ("faster", "about as fast", "slower", UNTIMED)
+    return listed([f"{word} in {found.count(word)}" for word in words if word in found])
 
 
 def judged(sentence: str, ratios: Mapping[str, Sequence[float]]) -> str:
