@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -54,6 +55,10 @@ _EQUALISING: Bar = (1e9, 5e3, 0.01)
 _ASKED: Bar = (0.0, 0.0, 0.25)
 # Standard deviations of what a symbol has beside it that rounding may be: else systems are solved in double precision.
 _FINE = 0.01
+# Relative error of precoders that rounding may cost: what else is let through to other streams is as large.
+_LEAK = 1e-4
+# Why Sionna's block computes what exact solutions were tried for.
+_NONE = "by Sionna's block, since some tones have no exact solution in this precision"
 # What a call takes beside the operations of each solution of a batch.
 _CALL = 2e4
 # Calls without a trial of a map after one that was given up: one, then twice as many each time, up to so many.
@@ -65,6 +70,8 @@ _CHUNK = 2**21
 Run = tuple[slice, list[Tensor]]
 # Numbers of symbols and of tones, (B,) each, to matrices (B, m, n).
 Matrices = Callable[[Tensor, Tensor], Tensor]
+# Of a run, precoders as rows (T, F, K, M) of norm 1, conjugated, of all T symbols or of one for all.
+Precoders = Callable[[Run], Tensor]
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class GridReport:
 
     def __str__(self) -> str:
         if self.exact:
-            return f"exact at all {self.tones} tones: {self.exact}"
+            return f"exact{f' at all {self.tones} tones' * bool(self.tones)}: {self.exact}"
         return (
             f"{self.examples} maps of {self.tones} tones from {self.solves} exact solves each, in {self.pieces} "
             f"piece(s), residual {self.residual:.1e}"
@@ -302,8 +309,7 @@ class _Equalizer(_Mapped):
         )
         no_eff = no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
         if not no_eff.isfinite().all():  # an exact filter that does not exist is NaN
-            none = "by Sionna's block, since some tones have no exact solution in this precision"
-            return self._grids.give_up(f"{self.report.exact}; {none}")
+            return self._grids.give_up(f"{self.report.exact}; {_NONE}")
         return self._streams(x_hat), self._streams(no_eff)
 
     def _exactly(self, channel: Tensor, power: Tensor, desired: Tensor, run: Run, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -402,17 +408,8 @@ def _solved(H: Tensor, y: Tensor, s: Tensor, zf: bool) -> tuple[Tensor, Tensor, 
     """
     if s.shape[1] > 1 and not zf:
         H, y, s = H * s.rsqrt()[:, :, None], y * s.rsqrt()[:, None], torch.ones_like(s[:, :1])
-    gram, one, limits = linalg.gram(H), s.shape[1] == 1, torch.finfo(s.dtype)
-    system = gram if zf else gram + s[:, :, None] * linalg.identity_like(gram)
-    # With a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
-    sizes = system.diagonal(dim1=1, dim2=2).real.rsqrt()[:, :, None]
-    system, least = sizes * system * sizes.mT, gram.diagonal(dim1=1, dim2=2).real.amin(dim=1)
-    P, _ = linalg.solve_positive(system, linalg.identity_like(gram))
-    # Squares that vanish in this precision spoil what is computed of them.
-    rounding = torch.where(
-        least > limits.tiny / limits.eps, limits.eps * linalg.norm(system) * linalg.norm(P), torch.inf
-    )
-    P = sizes * P * sizes.mT
+    gram, one = linalg.gram(H), s.shape[1] == 1
+    P, rounding = _inverted(gram, torch.zeros_like(s[:, :1]) if zf else s)
     terms = P * gram.mT
     gain = torch.ones_like(s[:, :1]) if zf else terms.real.sum(dim=2)
     x = y @ H.conj() @ P.conj() / gain[:, None]  # P is Hermitian
@@ -420,6 +417,25 @@ def _solved(H: Tensor, y: Tensor, s: Tensor, zf: bool) -> tuple[Tensor, Tensor, 
     # Of a weak stream beside strong ones the terms of its gain cancel.
     sure = zf | (rounding[:, None] * terms.abs().sum(dim=2) <= _FINE * gain).all(dim=1)
     return x, v, sure & (rounding <= _FINE * v.amin(dim=1).clamp_max(1).sqrt())
+
+
+def _inverted(gram: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (G + s I)^-1, NaN where there is none, and an estimate of the relative error.
+
+    Rows are brought to a diagonal of ones, so that streams of very different strength are not taken for dependent ones.
+
+    Args:
+        gram: G, shape (n, K, K).
+        s: Shape (n, 1) or (1, 1).
+    """
+    one, limits = linalg.identity_like(gram), torch.finfo(s.dtype)
+    system, least = gram + s[:, :, None] * one, gram.diagonal(dim1=1, dim2=2).real.amin(dim=1)
+    sizes = system.diagonal(dim1=1, dim2=2).real.rsqrt()[:, :, None]
+    system = sizes * system * sizes.mT
+    P, _ = linalg.solve_positive(system, one)
+    error = limits.eps * linalg.norm(system) * linalg.norm(P)
+    # Squares that vanish in this precision spoil what is computed of them.
+    return sizes * P * sizes.mT, torch.where(least > limits.tiny / limits.eps, error, torch.inf)
 
 
 def _still(x: Tensor) -> bool:
@@ -477,54 +493,213 @@ class ZFEqualizer(_Equalizer, _ZF):
     kind = "zf"
 
 
+class _UnsolvedError(Exception):
+    """Some tones have no exact precoder in this precision."""
+
+
 class _Precoder(_Mapped):
-    def _mapped(self, h: Tensor, at: list[Matrices], operation: Operation, factor: int, rank: int) -> Tensor | None:
-        """Return precoding matrices from maps, or None where Sionna's block, or LAPACK, is to compute them.
+    def _channels(self, h: Tensor) -> list[Tensor]:
+        """Return the channels (K, M, T, F) from each transmitter to the antennas that it serves, of each example."""
+        found = []
+        for t, served in enumerate(self._precoding_ind_tensor.tolist()):
+            own, first = h[:, :, :, t], served[0]
+            row = served == list(range(first, first + len(served)))
+            found.append((own[:, first : first + len(served)] if row else own[:, served]).flatten(1, 2))
+        return [own for example in zip(*found, strict=True) for own in example]
+
+    def _mapped(
+        self, h: Tensor, channels: list[Tensor], operation: Operation, factor: int, level: Tensor | None = None
+    ) -> list[Precoders] | None:
+        """Return precoders by maps, or None where no map pays.
 
         Args:
-            h: Channels, shape (examples, transmitters, symbols, tones, K, M).
-            at: Of each example and transmitter, the matrices of the operation: see `_Grids.fitted`.
-            operation: A factor of it, of shape (rank, M), has the precoders as rows, up to their norms and conjugation.
+            h: Channels, of which these are.
+            channels: Of `_channels`.
+            operation: A factor of it has the precoders as rows, up to their norms and conjugation.
             factor: Which.
-            rank: How many columns.
-
-        Returns:
-            Shape (examples, transmitters, symbols, tones, M, rank); columns have unit norm.
+            level: Of filters of the dual uplink, by what its channels are to be divided, shape (channels,).
         """
-        (symbols, size), antennas, tones = h.shape[2:4], h.shape[5], torch.arange(h.shape[3], device=h.device)
-        bar = _PRECODING if isinstance(operation, Equaliser) else _SLOW
-        maps = self._grids.fitted(at, operation, symbols, tones, h, bar)
-        if maps is None:
-            return None
-        g = torch.empty((len(maps), symbols, size, antennas, rank), dtype=self.cdtype, device=h.device)
-        for surrogate, own in zip(maps, g):
-            for run, axes in _parts(tones, symbols, antennas * rank):
-                rows = surrogate.grid(*axes)[factor].view(symbols, -1, rank, antennas)
-                own[:, run] = torch.nn.functional.normalize(rows, dim=3).mH
-        return g.unflatten(0, h.shape[:2])
+        *_, symbols, size = h.shape
 
-    def _precoders(self, h: Tensor, alpha: Tensor) -> Tensor | None:
-        """Return the precoding matrices of channels, or None where Sionna's block is to compute them.
+        def matrices(i: int) -> Matrices:
+            def at(t: Tensor, f: Tensor) -> Tensor:
+                H = channels[i][:, :, t, f].permute(2, 0, 1).to(self.cdtype)
+                return H if level is None else H.mH.resolve_conj() / level[i]
+
+            return at
+
+        def way(surrogate: Surrogate, run: Run) -> Tensor:
+            rows = surrogate.grid(*run[1])[factor]
+            return _unit(rows.reshape(-1, run[0].stop - run[0].start, *rows.shape[-2:]))
+
+        at, tones = [matrices(i) for i in range(len(channels))], torch.arange(size, device=h.device)
+        maps = self._grids.fitted(at, operation, symbols, tones, h, _SLOW if level is None else _PRECODING)
+        return maps and [partial(way, surrogate) for surrogate in maps]
+
+    def _regularised(self, h: Tensor, alpha: Tensor) -> list[Precoders] | None:
+        """Return the precoders of RZF for each example and transmitter, or None where Sionna's block computes all.
 
         Args:
-            h: Shape (examples, transmitters, symbols, tones, K, M).
-            alpha: Regularisation, shape (examples, transmitters, symbols, tones).
-
-        Returns:
-            Shape (examples, transmitters, symbols, tones, M, K); columns have unit norm.
+            h: Channels as Sionna's blocks are given them, of all symbols or of one for all.
+            alpha: Regularisation, shape (examples, transmitters, T, F), or 1 in place of any of these.
         """
-        alpha = alpha.flatten(2)
-        level = alpha[..., 0].flatten()
-        if (alpha != alpha[..., :1]).any():
-            return self._grids.give_up("the regularisation differs from tone to tone")
-        # RZF is the LMMSE filter of the uplink with the channel h^H, and both scale rows at will.
-        zf = not bool(level.any())
-        if not zf and not (level > 0).all():
-            return self._grids.give_up("the regularisation is not above zero")
-        scale = torch.ones_like(level) if zf else level.sqrt()
-        each = zip(h.flatten(0, 1), scale)
-        at = [lambda t, f, own=own, s=s: own[t, f].mH.resolve_conj().to(self.cdtype) / s for own, s in each]
-        return self._mapped(h, at, Equaliser("zf" if zf else "lmmse"), 0, h.shape[4])
+        alpha = alpha.expand(len(h), h.shape[3], *h.shape[-2:]).flatten(0, 1)
+        channels, level = self._channels(h), alpha[:, 0, 0]
+        self._grids.report = GridReport(examples=len(channels), tones=alpha[0].numel())
+        if len(channels[0]) != self._stream_management.num_streams_per_tx:
+            return self._grids.give_up("streams and antennas of the receivers are not as many")
+        if not (alpha >= 0).all():
+            return self._grids.give_up("the regularisation is below zero")
+        zf, ways = not bool(level.any()), None
+        if (alpha != level[:, None, None]).any() or not (zf or level.all()):
+            self._grids.give_up("the regularisation differs from tone to tone, or is zero for some")
+        else:
+            # RZF is the LMMSE filter of the uplink with the channel h^H, and both scale rows at will.
+            scale = torch.ones_like(level) if zf else level.sqrt()
+            ways = self._mapped(h, channels, Equaliser("zf" if zf else "lmmse"), 0, scale)
+
+        def exactly(channel: Tensor, alpha: Tensor, run: Run) -> Tensor:
+            H = self._tones(channel, run)
+            flat, level = H.flatten(0, 1), alpha[:, run[0]].flatten()
+            rows, fine = _regularised(flat, level)
+            if self.dtype == torch.float32 and not fine.all():
+                rows = _regularised(flat.to(torch.complex128), level.double())[0].to(H)
+            if not rows.isfinite().all():
+                raise _UnsolvedError
+            return rows.unflatten(0, H.shape[:2])
+
+        return ways or [partial(exactly, *own) for own in zip(channels, alpha, strict=True)]
+
+    @contextmanager
+    def _tried(self) -> Iterator[None]:
+        """Go on where there is no exact precoder, and say so."""
+        try:
+            yield
+        except _UnsolvedError:
+            self._grids.give_up(f"{self.report.exact}; {_NONE}")
+
+    def _tones(self, channel: Tensor, run: Run) -> Tensor:
+        """Return channels (K, M, T, F) at the tones of a run, shape (T, F, K, M)."""
+        return channel[..., run[0]].permute(2, 3, 0, 1).to(self.cdtype).contiguous()
+
+    def _stands(self, *given: Tensor) -> bool:
+        """Whether what is given (..., T, F) is to be taken once for all symbols."""
+        return self._grids.method != "map" and all(map(_still, given))
+
+    def _each(
+        self, ways: list[Precoders], h: Tensor, followed: Tensor, of: Callable[..., tuple[Tensor, ...]]
+    ) -> list[Tensor]:
+        """Return what a function makes of the precoders, shape (examples, transmitters, T, tones, ...).
+
+        Args:
+            ways: Precoders of each example and transmitter.
+            h: Channels as Sionna's blocks are given them.
+            followed: What else gradients may be asked for.
+            of: Called with the numbers of the example and the transmitter, a run, and precoders; returns tensors with
+                the tones along axis 1.
+        """
+        runs = _runs(h)
+
+        def part(job: tuple[int, Run]) -> tuple[Tensor, ...]:
+            i, run = job
+            return of(*divmod(i, h.shape[3]), run, ways[i](run))
+
+        jobs = [(i, run) for i in range(len(ways)) for run in runs]
+        alone = h.is_cuda or checks.followed(h) or checks.followed(followed) or not self.report.exact
+        done = map(part, jobs) if alone else threads.each(part, jobs)
+        return [
+            torch.stack([torch.cat(own, dim=1) for own in zip(*[iter(x)] * len(runs))]).unflatten(0, (len(h), -1))
+            for x in zip(*done)
+        ]
+
+    def _precoded(self, ways: list[Precoders], h: Tensor, tx_power: Tensor, symbols: int, turn: bool = False) -> Tensor:
+        """Return the effective channel of precoders.
+
+        Args:
+            ways: Of each example and transmitter.
+            h: Channels as Sionna's blocks are given them, of all symbols or of one for all.
+            tx_power: Power, as these are given it.
+            symbols: How many.
+            turn: Whether phases are to go on from run to run, and at the first tone from symbol to symbol.
+        """
+        transmitters, size = h.shape[3], h.shape[-1]
+        power = _expanded(tx_power, 5, -1).sqrt().expand(len(h), transmitters, -1, -1, size)
+
+        def of(i: int, t: int, run: Run, rows: Tensor) -> tuple[Tensor, ...]:
+            own = power[i, t][..., run[0]].permute(1, 2, 0)[:, :, None]
+            return _received(h, i, t, run).to(rows) @ rows.mH * own, *([rows[:, [0, -1]]] * turn)
+
+        out, *ends = self._each(ways, h, tx_power, of)
+        if turn:
+            first, last = ends[0][:, :, :, ::2], ends[0][:, :, :, 1::2]
+            phases = _onward(first, last) * _onward(first[:, :, :, 0], first[:, :, :, 0])[:, :, :, None]
+            out = out * phases[:, :, :, torch.arange(size) // _runs(h)[0][0].stop, None]
+        return self._shaped(out, h, symbols)
+
+    def _shaped(self, out: Tensor, h: Tensor, symbols: int) -> Tensor:
+        """Bring (examples, transmitters, T, F, rows, K) to the shape of an effective channel."""
+        out = out.unflatten(4, h.shape[1:3]).permute(0, 4, 5, 1, 6, 2, 3)
+        return self._remove_nulled_scs(out.expand(*[-1] * 5, symbols, -1))
+
+
+def _runs(h: Tensor) -> list[Run]:
+    """Return runs of tones for channels as Sionna's precoders are given them."""
+    return _parts(torch.arange(h.shape[-1], device=h.device), h.shape[-2], h.shape[1:3].numel() * h.shape[4])
+
+
+def _received(h: Tensor, example: int, transmitter: int, run: Run) -> Tensor:
+    """Return the channels of a transmitter at the tones of a run, shape (T, F, antennas of all receivers, M)."""
+    return h[example, :, :, transmitter, ..., run[0]].permute(3, 4, 0, 1, 2).flatten(2, 3)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Divide rows by their norms, but those that are zero."""
+    size = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / torch.where(size > 0, size, 1)
+
+
+def _regularised(H: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (H H^H + alpha I)^-1 H with rows of norm 1, NaN where there is none, and whether rounding is small.
+
+    Args:
+        H: Shape (n, K, M).
+        alpha: Shape (n,).
+
+    Returns:
+        Shape (n, K, M), and whether the relative error is about ``_LEAK`` at most, shape (n,).
+    """
+    P, rounding = _inverted(linalg.gram(H.mH), alpha[:, None])
+    return _unit(P @ H), rounding <= _LEAK
+
+
+def _beams(H: Tensor, count: int) -> Tensor:
+    """Return leading right singular vectors as rows, conjugated, shape (n, count, M), of matrices H, shape (n, K, M).
+
+    By eigenvectors of the smaller Gram matrix, and by LAPACK's own where squares cost digits.
+    """
+    tall = H.shape[1] >= H.shape[2]
+    squares, V, _ = linalg.eigh(linalg.gram(H if tall else H.mH))
+    rows = V[:, :, -count:].flip(2).mH
+    rows = rows.resolve_conj() if tall else _unit(rows @ H)
+    # Written so that NaN counts as rough.
+    rough = ~(torch.finfo(H.dtype).eps * squares[:, -1] < _LEAK * squares[:, -count])
+    if rough.any():
+        rows[rough] = linalg.svd(H[rough])[2][:, :count]
+    return rows
+
+
+def _onward(first: Tensor, last: Tensor) -> Tensor:
+    """Return the phases by which vectors go on without turning from where those before them ended.
+
+    Args:
+        first, last: Where each begins and ends, as conjugated rows, shape (..., n, K, M).
+
+    Returns:
+        Phases (..., n, K) of the vectors, 1 for the first.
+    """
+    overlap = (last[..., :-1, :, :] * first[..., 1:, :, :].conj()).sum(dim=-1)
+    phases = torch.where(overlap.abs() > 0, overlap.conj() / overlap.abs(), 1)
+    return torch.cat([torch.ones_like(first[..., :1, :, 0]), phases.cumprod(dim=-2)], dim=-2)
 
 
 class RZFPrecodedChannel(_Precoder, _RZF):
@@ -550,11 +725,13 @@ class RZFPrecodedChannel(_Precoder, _RZF):
         """
         known = h if h_hat is None else h_hat
         if not self._followed(**{"h" if h_hat is None else "h_hat": known}, alpha=alpha):
-            desired = self.get_desired_channels(known)
-            level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=known.device), 4, -1)
-            g = self._precoders(desired, level.broadcast_to(desired.shape[:4]))
-            if g is not None:
-                return self.compute_effective_channel(h, self.apply_tx_power(g, tx_power))
+            level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=h.device), 4, -1)
+            if self._stands(known, level):
+                known, level = (x[..., :1, :] for x in (known, level))
+            ways = self._regularised(known, level)
+            if ways:
+                with self._tried():
+                    return self._precoded(ways, known if h_hat is None else h, tx_power, h.shape[-2])
         return super().call(h, tx_power, h_hat, alpha)
 
 
@@ -577,14 +754,21 @@ class RZFPrecoder(_Precoder, _RZF_PRECODER):
             x, h, alpha: As there.
         """
         if not self._followed(h=h, alpha=alpha):
-            received = h.permute(3, 1, 2, 4, 5, 6, 0)
-            desired = torch.stack([own[ind] for own, ind in zip(received, self._precoding_ind_tensor)])
-            desired = desired.flatten(1, 2).permute(5, 0, 3, 4, 1, 2)
             level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=h.device), 4, 0)
-            g = self._precoders(desired, level.broadcast_to(desired.shape[:4]))
-            if g is not None:
-                precoded = (g @ x.permute(0, 1, 3, 4, 2).to(self.cdtype)[..., None])[..., 0].permute(0, 1, 4, 2, 3)
-                return (precoded, self._compute_effective_channel(h, g)) if self._return_effective_channel else precoded
+            known, level = (y[..., :1, :] if self._stands(h, level) else y for y in (h, level))
+            ways = self._regularised(known, level)
+
+            def sent(i: int, t: int, run: Run, rows: Tensor) -> tuple[Tensor, ...]:
+                G, own = rows.mH, x[i, t, ..., run[0]].permute(2, 0, 1).to(rows)
+                # What is the same for all symbols serves them at once.
+                own = (G[0] @ own).permute(2, 0, 1) if len(G) == 1 else (G @ own.permute(2, 0, 1)[..., None])[..., 0]
+                return own, *([_received(known, i, t, run).to(rows) @ G] * self._return_effective_channel)
+
+            if ways:
+                with self._tried():
+                    precoded, *effective = self._each(ways, known, x, sent)
+                    precoded = precoded.permute(0, 1, 4, 2, 3)
+                    return (precoded, self._shaped(*effective, h, h.shape[-2])) if effective else precoded
         return super().call(x, h, alpha)
 
 
@@ -615,11 +799,19 @@ class SVDPrecodedChannel(_Precoder, _PRECODED):
         checks.require(one, "stream_management", "one receiver for each transmitter", served.shape[1], remedy)
         streams, least = self._stream_management.num_streams_per_tx, min(known.shape[2], known.shape[4])
         checks.require(streams <= least, "h", f"at least {streams} antennas for {streams} streams", least, "send fewer")
-        desired = torch.stack([known[:, r, :, t] for t, r in enumerate(served[:, 0].tolist())], dim=1)
-        desired = desired.permute(0, 1, 4, 5, 2, 3)
-        followed = self._followed(**{"h" if h_hat is None else "h_hat": known})
-        at = [lambda t, f, own=own: own[t, f].to(self.cdtype) for own in desired.flatten(0, 1)]
-        g = None if followed else self._mapped(desired, at, SVD(rank=streams), 2, streams)
-        if g is None:
-            g = torch.linalg.svd(desired.to(self.cdtype), full_matrices=False)[2][..., :streams, :].mH
-        return self.compute_effective_channel(h, self.apply_tx_power(g, tx_power))
+        if self._followed(**{"h" if h_hat is None else "h_hat": known}):
+            desired = torch.stack(self._channels(known)).permute(0, 3, 4, 1, 2).to(self.cdtype)
+            g = torch.linalg.svd(desired, full_matrices=False)[2][..., :streams, :].mH
+            g = g.unflatten(0, (len(h), -1))
+            return self.compute_effective_channel(h, self.apply_tx_power(g, tx_power))
+        known = known[..., :1, :] if self._stands(known) else known
+        channels = self._channels(known)
+
+        def exactly(channel: Tensor, run: Run) -> Tensor:
+            H = self._tones(channel, run)
+            rows = _beams(H.flatten(0, 1), streams).unflatten(0, H.shape[:2])
+            return rows * _onward(rows, rows).conj()[..., None]
+
+        ways = self._mapped(known, channels, SVD(rank=streams), 2)
+        turn, ways = ways is None, ways or [partial(exactly, own) for own in channels]
+        return self._precoded(ways, known if h_hat is None else h, tx_power, h.shape[-2], turn=turn)

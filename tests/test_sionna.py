@@ -3,6 +3,7 @@
 import copy
 import re
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -646,32 +647,142 @@ def test_precoders_are_those_of_sionna(effective):
     assert gradient.isfinite().all() and gradient.abs().max() > 0
 
 
-def unusual(h):
-    alphas = torch.full((2, 1, SYMBOLS, FFT), 0.1, dtype=torch.float64)
-    alphas[..., 3] = 0.2
-    holes = h.clone()
-    holes[0, 0, 0, 0, 0, 0, 5] = float("nan")
-    return {
-        "of tones": (h, {"alpha": alphas}, "differs from tone to tone"),
-        "below zero": (h, {"alpha": -0.01}, "not above zero"),
-        "zero for one": (h, {"alpha": torch.tensor([0.0, 0.1])}, "not above zero"),
-        "NaN": (holes, {"alpha": 0.1}, "NaN or Inf"),
-        "rough": (independent(*h.shape[:5]).to(h), {"alpha": 0.1}, "used up"),
-        "followed": (h.clone().requires_grad_(), {"alpha": 0.1}, "gradients are followed through h"),
-    }
-
-
-@pytest.mark.parametrize("name", ["of tones", "below zero", "zero for one", "NaN", "rough", "followed"])
-def test_what_no_map_of_precoders_helps_is_sionnas(name):
-    grid, streams, h = downlink()
-    h, settings, why = unusual(h)[name]
-    ours, theirs = (
-        block(grid, streams, precision="double") for block in (blocks.RZFPrecodedChannel, ofdm.RZFPrecodedChannel)
+def both(kind, grid, streams, method="exact", precision="double", **settings):
+    """A block of ours, and one of Sionna's of the same name."""
+    settings = {"precision": precision, **settings}
+    return getattr(blocks, kind)(grid, streams, method=method, **settings), getattr(ofdm, kind)(
+        grid, streams, **settings
     )
-    power = torch.ones(2, 1, 4)
-    found, expected = (block(h, power, **settings).detach().nan_to_num(7.0) for block in (ours, theirs))
-    assert why in ours.report.exact
+
+
+def precoded(ours, *given, monkeypatch, **more):
+    """What exact precoders give: Sionna's block is not to be called."""
+
+    def refuse(*given, **more):
+        raise AssertionError("Sionna's block was called")
+
+    with monkeypatch.context() as patch:
+        for theirs in (blocks._RZF, blocks._RZF_PRECODER):
+            patch.setattr(theirs, "call", refuse)
+        found = ours(*given, **more)
+    assert ours.report.exact
+    return found
+
+
+def alphas(batch=2, transmitters=1, tones=FFT):
+    values = torch.full((batch, transmitters, SYMBOLS, tones), 0.1, dtype=torch.float64)
+    values[..., 3] = 0.2
+    return values
+
+
+REGULARISED = {
+    "zero": 0.0,
+    "one": 0.1,
+    "of examples": torch.tensor([0.1, 0.3]),
+    "of tones": alphas(),
+    "zero for one": torch.tensor([0.0, 0.1]),
+}
+POWERS = {"of streams": torch.rand(2, 1, 4), "of tones": torch.rand(1, 1, 4, SYMBOLS, FFT)}
+
+
+@pytest.mark.parametrize("alpha", REGULARISED)
+@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize("chunk", [2**21, 2**11], ids=["whole", "in runs"])
+def test_exact_precoded_channels_are_those_of_sionna(chunk, still, power, alpha, monkeypatch):
+    monkeypatch.setattr(blocks, "_CHUNK", chunk)
+    grid, streams, h = downlink()
+    h = h[..., :1, :].expand(h.shape).contiguous() if still else h
+    ours, theirs = both("RZFPrecodedChannel", grid, streams)
+    given, alpha = (h, POWERS[power].double()), REGULARISED[alpha]
+    assert_exact([precoded(ours, *given, alpha=alpha, monkeypatch=monkeypatch)], [theirs(*given, alpha=alpha)])
+    assert ours.report.tones == FFT * (1 if still else SYMBOLS)
+    given = {"h_hat": 1.01 * h, "alpha": alpha}
+    moving = channel(*h.shape[:5], dtype=h.dtype, seed=1)
+    found = precoded(ours, moving, POWERS[power].double(), monkeypatch=monkeypatch, **given)
+    assert_exact([found], [theirs(moving, POWERS[power].double(), **given)])
+
+
+@pytest.mark.parametrize("transmitters", [1, 2])
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize("effective", [True, False])
+def test_exact_precoders_are_those_of_sionna(effective, still, transmitters, monkeypatch):
+    grid, streams, h = downlink(transmitters)
+    h = h[..., :1, :].expand(h.shape) if still else h
+    x = drawn(2, transmitters, 4, SYMBOLS, FFT, dtype=torch.complex128).requires_grad_()
+    ours, theirs = both("RZFPrecoder", grid, streams, return_effective_channel=effective)
+    found = precoded(ours, x, h, alpha=0.1, monkeypatch=monkeypatch), theirs(x, h, alpha=0.1)
+    found = [(y,) if isinstance(y, torch.Tensor) else y for y in found]
+    assert_exact(*found)
+    assert_exact(*(torch.autograd.grad(y[0].abs().square().sum(), x) for y in found))
+
+
+def test_receivers_in_any_order_and_channels_that_are_followed(monkeypatch):
+    grid, _, h = downlink(2)
+    association = np.array([[1, 0], [0, 1], [1, 0], [0, 1]])
+    ours, theirs = both("RZFPrecodedChannel", grid, StreamManagement(association, 4))
+    found = []
+    for call in (partial(precoded, ours, monkeypatch=monkeypatch), theirs):
+        own = h.clone().requires_grad_()
+        out = call(own, torch.ones(2, 2, 4), h_hat=1.01 * h, alpha=0.1)
+        found.append((out, *torch.autograd.grad(out.abs().square().sum(), own)))
+    assert_exact(*found)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-9])
+@pytest.mark.parametrize("size", [1e-17, 1.0, 1e12])
+@pytest.mark.parametrize("weak", [1.0, 1e-4])
+def test_single_precision_lets_little_through_to_other_streams(weak, size, alpha, monkeypatch):
+    """Square channels, strong streams beside weak ones, and squares that vanish or grow beyond the precision."""
+    grid, streams, h = downlink(antennas=4)
+    h = size * independent(*h.shape[:5])
+    h[:, 0] *= weak
+    ours, given = blocks.RZFPrecodedChannel(grid, streams, method="exact"), {"alpha": alpha * (weak * size) ** 2}
+    found = precoded(ours, h, torch.ones(2, 1, 4), monkeypatch=monkeypatch, **given)
+    theirs = ofdm.RZFPrecodedChannel(grid, streams, precision="double")
+    right = theirs(h.to(torch.complex128), torch.ones(2, 1, 4).double(), **given)
+    # Beside the largest gain of the antenna at the tone.
+    gain = h.abs().square().sum(dim=(3, 4)).sqrt()[:, :, :, None, None]
+    kept = torch.as_tensor(grid.effective_subcarrier_ind).long()
+    assert ((found - right).abs() / gain[..., kept]).max() < 3 * blocks._LEAK
+
+
+UNUSUAL = {
+    "below zero": (lambda h: h, -0.01, "below zero"),
+    "NaN": (lambda h: torch.where(torch.arange(FFT) == 5, torch.nan, h), 0.1, "by Sionna's block"),
+    "followed": (lambda h: h.clone().requires_grad_(), 0.1, "gradients are followed through h"),
+    "a user without paths": (lambda h: torch.cat([0 * h[:, :1], h[:, 1:]], 1), 0.0, "by Sionna's block"),
+}
+
+
+@pytest.mark.parametrize("method", ["auto", "exact"])
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_precoders_that_are_left_to_sionna(name, method):
+    grid, streams, h = downlink()
+    change, alpha, why = UNUSUAL[name]
+    ours, theirs = both("RZFPrecodedChannel", grid, streams, method)
+    found, expected = (
+        block(change(h), torch.ones(2, 1, 4), alpha=alpha).detach().nan_to_num(7.0) for block in (ours, theirs)
+    )
+    assert why in str(ours.report)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["auto", "exact", "map"])
+def test_streams_that_are_no_antennas_of_the_receivers_are_refused_by_sionna(kind):
+    grid, streams, h = downlink(per=1)
+    ours, theirs = both("RZFPrecodedChannel", grid, StreamManagement(np.ones((1, 1)), 1), kind)
+    for block in (ours, theirs):
+        assert_raises(ValueError, ["number of streams"], lambda block=block: block(h, torch.ones(2, 1, 1), alpha=0.1))
+
+
+def test_rough_channels_get_exact_precoders(monkeypatch):
+    grid, streams, h = downlink()
+    rough = independent(*h.shape[:5]).to(h)
+    ours, theirs = both("RZFPrecodedChannel", grid, streams, "auto")
+    given = (rough, torch.ones(2, 1, 4))
+    assert_exact([precoded(ours, *given, alpha=0.1, monkeypatch=monkeypatch)], [theirs(*given, alpha=0.1)])
+    assert "used up" in ours.report.exact
 
 
 def test_more_users_than_antennas_are_sionnas():
@@ -707,16 +818,72 @@ def test_singular_vectors_carry_the_singular_values():
     assert steps.median() < 0.1
 
 
-def test_singular_vectors_of_rough_channels_are_lapacks():
+RANKS = {"full": 4, "two strong": 2}
+
+
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize("antennas", [(4, 8), (8, 4)])
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("chunk", [2**21, 2**10], ids=["whole", "in runs"])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_exact_singular_vectors_are_lapacks_and_phases_go_on(precision, chunk, rank, antennas, still, monkeypatch):
+    monkeypatch.setattr(blocks, "_CHUNK", chunk)
+    grid, streams, h = to_one(streams=3, antennas=antennas)
+    h = h[..., :1, :].expand(h.shape) if still else h
+    H = h[:, 0, :, 0].permute(0, 3, 4, 1, 2)
+    if rank == "two strong":  # so that squares keep no digits of the third
+        U, S, Vh = torch.linalg.svd(H, full_matrices=False)
+        S = S * torch.tensor([1.0, 1.0, *[1e-4 if precision == "single" else 1e-9] * 2])
+        H = (U * S[..., None, :]) @ Vh
+        h = H.permute(0, 3, 4, 1, 2)[:, None, :, None]
+    h = h.to(torch.complex64 if precision == "single" else torch.complex128)
+    block = blocks.SVDPrecodedChannel(grid, streams, precision=precision, method="exact")
+    found = block(h, torch.ones(2, 1, 3))[:, 0, :, 0].permute(0, 3, 4, 1, 2).to(H)
+    kept = torch.as_tensor(grid.effective_subcarrier_ind).long()
+    U, S, Vh = torch.linalg.svd(H, full_matrices=False)
+    expected = (U[..., :3] * S[..., None, :3])[:, :, kept]
+    overlap = (expected.conj() * found).sum(dim=3)
+    phases = overlap / overlap.abs()
+    eps = torch.finfo(block.dtype).eps
+    gaps = (S[..., :-1] - S[..., 1:]).amin(dim=-1)[..., kept] / S[..., 0][..., kept]
+    error = torch.linalg.vector_norm(found - expected * phases[..., None, :], dim=3) / S[..., :1][:, :, kept]
+    assert (error <= 300 * eps / gaps[..., None] + 3 * blocks._LEAK * (precision == "single")).all()
+    # The third would be swamped by what rounding adds of the first.
+    assert (torch.linalg.vector_norm(found, dim=3) / S[..., :3][:, :, kept] - 1).abs().max() < 0.02
+    V = H.mH[:, :, kept] @ found / S[..., None, :3][:, :, kept].square()
+    steps = (V[:, :, :-1].conj() * V[:, :, 1:]).sum(dim=3)
+    apart = torch.minimum(gaps[:, :, :-1], gaps[:, :, 1:]) > 0.05
+    assert (steps.angle().abs()[..., :2][apart] < 0.05).all()
+    # And at the first tone from symbol to symbol.
+    steps = (V[:, :-1, 0].conj() * V[:, 1:, 0]).sum(dim=2)
+    assert (steps.angle().abs()[..., :2] < 0.05).all()
+
+
+def test_singular_vectors_of_rough_channels_are_exact():
     grid, streams, h = to_one()
     rough = independent(*h.shape[:5]).to(h)
+    rough[1, ..., 40] = torch.nan
     block = blocks.SVDPrecodedChannel(grid, streams, precision="double")
-    found = block(rough, torch.ones(2, 1, 2))
-    assert block.report.exact
-    V = torch.linalg.svd(rough[:, 0, :, 0].permute(0, 3, 4, 1, 2), full_matrices=False).Vh.mH[..., :2]
+    found = block(rough, torch.ones(2, 1, 2))[:, 0, :, 0].permute(0, 3, 4, 1, 2)
+    assert "NaN or Inf" in block.report.exact
     kept = torch.as_tensor(grid.effective_subcarrier_ind).long()
-    expected = (rough[:, 0, :, 0].permute(0, 3, 4, 1, 2) @ V)[:, :, kept]
-    torch.testing.assert_close(found[:, 0, :, 0].permute(0, 3, 4, 1, 2), expected)
+    bad = ~found.isfinite().all(dim=4).all(dim=3)
+    assert torch.equal(bad.nonzero()[:, 0].unique(), torch.tensor([1]))
+    assert torch.equal(bad[1].nonzero()[:, 1].unique(), (kept == 40).nonzero()[0])
+    values = torch.linalg.svdvals(rough[0, 0, :, 0].permute(2, 3, 0, 1)[:, kept])[..., :2]
+    torch.testing.assert_close(torch.linalg.vector_norm(found[0], dim=2), values)
+
+
+def test_gradients_pass_through_singular_vectors():
+    grid, streams, h = to_one(batch=1)
+    block = blocks.SVDPrecodedChannel(grid, streams, precision="double")
+    h.requires_grad_()
+    (gradient,) = torch.autograd.grad(block(h, torch.ones(1, 1, 2)).abs().square().sum(), h)
+    # Of the sum of squares of the leading singular values: that of each matrix is 2 U S V^H of them.
+    kept = torch.as_tensor(grid.effective_subcarrier_ind).long()
+    U, S, Vh = torch.linalg.svd(h.detach()[0, 0, :, 0].permute(2, 3, 0, 1)[:, kept], full_matrices=False)
+    expected = 2 * (U[..., :2] * S[..., None, :2]) @ Vh[..., :2, :]
+    torch.testing.assert_close(gradient[0, 0, :, 0].permute(2, 3, 0, 1)[:, kept], expected)
 
 
 def test_singular_vectors_serve_one_receiver():
