@@ -130,7 +130,7 @@ class Subspace(Operation):
             S, Wh = linalg.svd(Q.mH @ A)[1:3]
             tau = two_norm_above(rest) + slack if k < min(A.shape[1:]) else torch.zeros_like(slack)
             S, tau = S - slack[:, None], tau[:, None]
-            sines = (torch.linalg.vector_norm(rest @ Wh.mH, dim=1) + slack[:, None]) * S / (S**2 - tau**2)
+            sines = (linalg.lengths(rest @ Wh.mH, 1) + slack[:, None]) * S / (S**2 - tau**2)
             own = own + torch.where(S[:, -1] > tau[:, 0], 2**0.5 * norm(sines), torch.inf)
         return own / k**0.5
 

@@ -609,7 +609,7 @@ class LMMSE(RZF):
         X, scale, _ = self._biased(A, U)
         b, slack = super().error_bound(A, (X,)), _slack(U) + _slack(H)
         b = torch.where(b < 1, b / (1 - b) * norm(X), torch.inf)[:, None]  # absolute
-        rows, columns = torch.linalg.vector_norm(U, dim=2), torch.linalg.vector_norm(H, dim=1)
+        rows, columns = linalg.lengths(U, 2), linalg.lengths(H, 1)
         unsure = (b + slack * rows * scale.abs()) * columns
         through = (X @ H).diagonal(dim1=1, dim2=2)
         least = through.abs() - unsure

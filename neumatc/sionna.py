@@ -564,7 +564,7 @@ class _Precoder(_Mapped):
             rows, fine = _regularised(flat, level)
             if self.dtype == torch.float32 and not fine.all():
                 rows = _regularised(flat.to(torch.complex128), level.double())[0].to(H)
-            if not rows.isfinite().all():
+            if not rows.sum().isfinite():
                 raise _UnsolvedError
             return rows.unflatten(0, H.shape[:2])
 
@@ -654,7 +654,7 @@ def _received(h: Tensor, example: int, transmitter: int, run: Run) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     """Divide rows by their norms, but those that are zero."""
-    size = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    size = linalg.lengths(rows, rows.ndim - 1)[..., None]
     return rows / torch.where(size > 0, size, 1)
 
 

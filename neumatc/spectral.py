@@ -536,7 +536,7 @@ class Eig(Operation):
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         values, V = factors
-        lengths = (torch.linalg.vector_norm(V, dim=1) - 1).square().mean(dim=1)
+        lengths = (linalg.lengths(V, 1) - 1).square().mean(dim=1)
         size = squared_norm(V).clamp_min(torch.finfo(V.dtype).tiny)
         return relative(A.to(V.dtype) @ V - V * values[:, None, :], A) / size + lengths
 
@@ -549,7 +549,7 @@ class Eig(Operation):
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         V = fitted[1]
-        out[1].copy_(V / torch.linalg.vector_norm(V, dim=1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny))
+        out[1].copy_(V / linalg.lengths(V, 1)[:, None].clamp_min(torch.finfo(V.dtype).tiny))
 
 
 def _distance(A: Tensor, values: Tensor, V: Tensor, worth: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
@@ -567,7 +567,7 @@ def _distance(A: Tensor, values: Tensor, V: Tensor, worth: Callable[[Tensor], Te
     x, W, _ = linalg.eigh((M + M.mH) / 2)
     Q = Q @ W
     AQ, QM = A @ Q, Q * x[:, None, :]
-    r = torch.linalg.vector_norm(AQ - QM, dim=1) + slack[:, None]
+    r = linalg.lengths(AQ - QM, 1) + slack[:, None]
     # On the complement as A is, and on the span of Q far above: the last k values.
     rest = A - AQ @ Q.mH - Q @ AQ.mH + (QM + 3 * size[:, None, None] * Q) @ Q.mH
     z = linalg.eigh((rest + rest.mH) / 2)[0][:, : n - k]
