@@ -770,7 +770,7 @@ def test_precoders_that_are_left_to_sionna(name, method):
 
 @pytest.mark.parametrize("kind", ["auto", "exact", "map"])
 def test_streams_that_are_no_antennas_of_the_receivers_are_refused_by_sionna(kind):
-    grid, streams, h = downlink(per=1)
+    grid, _, h = downlink(per=1)
     ours, theirs = both("RZFPrecodedChannel", grid, StreamManagement(np.ones((1, 1)), 1), kind)
     for block in (ours, theirs):
         assert_raises(ValueError, ["number of streams"], lambda block=block: block(h, torch.ones(2, 1, 1), alpha=0.1))

@@ -165,7 +165,7 @@
         + `the fastest exact method (${fastest.name}): ${ratio > 1 ? "it pays" : "it does not pay"}. Its error is ${short(chosen.error)}.`;
       plot.replaceChildren();
       const box = axes(plot, { x: [10, 1e6], y: [1, 1e6], logx: true, logy: true, xlabel: "number of matrices", ylabel: "inversions by NumPy", height: 300, title: said.textContent });
-      shown.exact.forEach((entry, i) => box.line(counts, counts.map((m) => total(entry, m)), ["ink", "c3", "c4"][i], { wide: 1.5, dashed: ["", "6 3", "2 3"][i] }));
+      shown.exact.forEach((entry, i) => box.line(counts, counts.map((m) => total(entry, m)), ["ink", "c3", "c4", "c2"][i], { wide: 1.5, dashed: ["", "6 3", "2 3", "9 2 2 2"][i] }));
       box.line(counts, counts.map((m) => total(chosen, m)), "c1", { wide: 3 });
       for (const entry of shown.exact) {
         const even = chosen.fit / (entry.each - chosen.each);
@@ -175,7 +175,7 @@
       let key = root.querySelector(".key");
       if (!key) key = element(root, "p", { class: "key" });
       key.replaceChildren();
-      [[chosen.name, "c1"], ...shown.exact.map((entry, i) => [entry.name, ["ink", "c3", "c4"][i]])]
+      [[chosen.name, "c1"], ...shown.exact.map((entry, i) => [entry.name, ["ink", "c3", "c4", "c2"][i]])]
         .forEach(([name, colour]) => element(key, "span", { class: `entry ${colour}` }, name));
       element(key, "span", {}, `Circles: break-even. Measured on ${data.machine}, ${data.date}.`);
     };

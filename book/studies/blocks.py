@@ -1,4 +1,4 @@
-"""Times of `neumatc.sionna.LMMSEEqualizer`: as it chooses, by maps, exactly; Sionna's own, and a bare factorisation.
+"""Times of the blocks of `neumatc.sionna`: as they choose, by maps, exactly; Sionna's own, and a bare factorisation.
 
 `python -m studies.measurements blocks` takes them; the chapter *Link level* shows them. A row has slots of 5G that
 follow each other, so that maps begin from the pieces of the slot before, as they do in a link.
@@ -15,7 +15,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 from sionna.phy.mimo import StreamManagement
-from sionna.phy.ofdm import LMMSEEqualizer, ResourceGrid
+from sionna.phy.ofdm import LMMSEEqualizer, ResourceGrid, RZFPrecodedChannel
 from torch import Tensor
 
 import neumatc as nm
@@ -38,6 +38,7 @@ PACES = {"still": 0.0, "walking": WALKING}
 OTHERS = {
     "Sionna": "times as fast as Sionna's block",
     "bare": "as a bare factorisation",
+    "held": "as one a tone, held",
     "exact": "as without maps",
     "map": "as maps everywhere",
 }
@@ -45,6 +46,9 @@ OTHERS = {
 NONE = "no map met the tolerance"
 # Relative error of symbols in single precision.
 ROUNDING = 1e-4
+# Precoders: antennas of the base station, of the receivers together, and streams. RZF has a receiver for each.
+PRECODERS = {"RZF": (64, 8, 8), "SVD": (64, 16, 4)}
+PRECODED = {"30 ns": 30e-9, "300 ns": 300e-9}
 Received = tuple[Tensor, Tensor]
 
 
@@ -111,13 +115,17 @@ class Uplink:
 
         return call, equaliser
 
-    def bare(self) -> Callable[[], Received]:
+    def bare(self, *, held: bool = False) -> Callable[[], Received]:
         """Return a call of a batched Cholesky factorisation for the next slot: symbols and variances, (T, F, K) each.
 
         Matrices lie as it likes them, it moves nothing, and solves a part at a time.
+
+        Args:
+            held: Whether the equalisers of the middle symbol serve all of the slot.
         """
-        turn, (_, tones, _, streams) = itertools.cycle(zip(self.H, self.y)), self.H[0].shape
-        x, v = torch.empty(SLOT, tones, streams, dtype=self.H[0].dtype), torch.empty(len(self.H[0]), tones, streams)
+        channels = [H[[len(H) // 2]] if held else H for H in self.H]
+        turn, (times, tones, _, streams) = itertools.cycle(zip(channels, self.y)), channels[0].shape
+        x, v = torch.empty(SLOT, tones, streams, dtype=self.H[0].dtype), torch.empty(times, tones, streams)
 
         def solve(H: Tensor, y: Tensor, x: Tensor, v: Tensor) -> None:
             gram = linalg.gram(H)
@@ -128,7 +136,7 @@ class Uplink:
 
         def call() -> Received:
             H, y = next(turn)
-            if self.still:
+            if len(H) == 1:
                 parts = zip(H[0].split(PART), y.split(PART, 1), x.split(PART, 1), v[0].split(PART))
             else:
                 flat = (own.flatten(0, 1).split(PART) for own in (H, y, x, v))
@@ -151,14 +159,128 @@ def row(antennas: int, streams: int, channel: str, pace: str, tones: int = 3276,
         (x, _), (right, _) = ours(), uplink.bare()()
         right = right.permute(2, 0, 1).flatten(1)
         errors.append(float(torch.linalg.vector_norm(x[0, :, 0] - right) / torch.linalg.vector_norm(right)))
+    middle, (right, _) = uplink.bare(held=True)()[0], uplink.bare()()
+    held = float(torch.linalg.vector_norm(middle - right) / torch.linalg.vector_norm(right))
     ways = {"block": block, "map": mapped, "exact": exact, "bare": uplink.bare(), "Sionna": theirs}
-    timings = compare(ways, rounds=rounds)
+    timings = compare(ways | {"held": uplink.bare(held=True)}, rounds=rounds)
     found = {"antennas": antennas, "streams": streams, "channel": channel, "pace": pace, "count": SLOT * tones}
     found |= {"solves": chosen.report.solves, "solves of maps": asked.report.solves}
-    found |= {"errors": errors, "conditions": timings.conditions}
+    found |= {"errors": errors, "error held": held, "conditions": timings.conditions}
     # How many times as fast the block is as each of these.
+    found |= {name: timings.ratio(name, "block") for name in ("bare", "held", "map", "exact")}
+    return found | {"Sionna": timings.ratio("Sionna", "block").times(SLOT / TIMED)}
+
+
+@dataclass
+class Downlink:
+    """Slots of a downlink: channels (T, F, K, M) of each.
+
+    Attributes:
+        H: A list of them; of a channel that stands still T = 1.
+        kind: One of `PRECODERS`.
+    """
+
+    H: list[Tensor]
+    kind: str
+
+    @classmethod
+    def draw(cls, kind: str, channel: str, speed: float, tones: int, turns: int = TURNS) -> Downlink:
+        """Draw CDL-C of one of `PRECODED`, whose users move at a speed in m/s."""
+        antennas, rows, streams = PRECODERS[kind]
+        users = {"users": rows, "user_antennas": 1} if rows == streams else {"users": 1, "user_antennas": (2, 4, 2)}
+        setting = {"base_antennas": PANELS[antennas], "subcarriers": tones, **users}
+        setting |= {"speed": speed, "symbols": turns * SLOT} if speed else {}
+        drawn = nm.wireless.cdl("C", delay_spread=PRECODED[channel], **setting)
+        f = drawn.frequencies[:, 0]
+        if speed:
+            uplink = [slots.on_grid(drawn, t, f) for t in drawn.times[:, 0].split(SLOT)]
+        else:
+            uplink = [drawn(drawn.frequencies)[None]] * turns
+        # What the base station receives from one antenna it sends to it.
+        return cls([H.mT.contiguous() if H.shape[2] == antennas else H for H in uplink], kind)
+
+    @cached_property
+    def given(self) -> list[Tensor]:
+        """What Sionna's blocks are given of each slot: (1, receivers, antennas, 1, M, T, F)."""
+        _, rows, streams = PRECODERS[self.kind]
+        apart = (rows, 1) if rows == streams else (1, rows)
+        h = [H.permute(2, 3, 0, 1).contiguous().unflatten(0, apart)[None, :, :, None] for H in self.H]
+        return [own.expand(*[-1] * 5, SLOT, -1).contiguous() for own in h]
+
+    def block(self, kind: Callable[..., torch.nn.Module], symbols: int = SLOT) -> tuple[Callable[[], Tensor], object]:
+        """Return a call of a block for the first symbols of the next slot, and the block."""
+        (_, tones, rows, _), (_, _, streams) = self.H[0].shape, PRECODERS[self.kind]
+        grid = ResourceGrid(symbols, tones, SPACING, num_tx=1, num_streams_per_tx=streams)
+        receivers = rows if rows == streams else 1
+        own = kind(grid, StreamManagement(np.ones((receivers, 1), int), streams))
+        turn, power = itertools.cycle(self.given), torch.ones(1, 1, streams)
+        more = {"alpha": NOISE} if self.kind == "RZF" else {}
+        return lambda: own(next(turn)[..., :symbols, :], power, **more), own
+
+    def lapack(self, symbols: int) -> Callable[[], Tensor]:
+        """Return a call of torch's SVD for the first symbols of the next slot, as who has no block writes it."""
+        turn, count = itertools.cycle(self.given), PRECODERS[self.kind][2]
+
+        def call() -> Tensor:
+            H = next(turn)[0, 0, :, 0, :, :symbols].permute(2, 3, 0, 1)
+            return H @ torch.linalg.svd(H, full_matrices=False)[2][..., :count, :].mH
+
+        return call
+
+    def bare(self) -> Callable[[], Tensor]:
+        """Return a call of the factorisation of the Gram matrices of the next slot: effective channels (N, rows, K).
+
+        Of RZF a Cholesky factorisation, else eigenvectors. No precoder is formed, nothing is moved, and of a channel
+        that stands still one symbol is solved.
+        """
+        turn, (_, tones, rows, _) = itertools.cycle(self.H), self.H[0].shape
+        streams = PRECODERS[self.kind][2]
+        out = torch.empty(len(self.H[0]) * tones, rows, streams, dtype=self.H[0].dtype)
+
+        def solve(H: Tensor, out: Tensor) -> None:
+            gram = linalg.gram(H.mH)
+            if self.kind == "SVD":
+                values, U, _ = linalg.eigh(gram)
+                out.copy_(U[:, :, -streams:].flip(2) * values[:, None, -streams:].flip(2).clamp_min(0).sqrt())
+                return
+            P = torch.cholesky_inverse(torch.linalg.cholesky(gram + NOISE * linalg.identity_like(gram)))
+            torch.matmul(gram, P, out=out)
+            out /= (P.mT * out).sum(dim=1, keepdim=True).real.sqrt()  # the lengths of the columns of H^H P
+
+        def call() -> Tensor:
+            H = next(turn).flatten(0, 1)
+            threads.each(lambda part: solve(*part), list(zip(H.split(PART), out.split(PART))))
+            return out
+
+        return call
+
+
+def precoder_row(kind: str, channel: str, pace: str, tones: int = 3276, rounds: int = 5) -> Row:
+    """Time the precoded channels of one downlink, and compare what they give with the bare factorisation's."""
+    downlink = Downlink.draw(kind, channel, PACES[pace], tones)
+    own = {"RZF": neumatc.sionna.RZFPrecodedChannel, "SVD": neumatc.sionna.SVDPrecodedChannel}[kind]
+    (block, chosen), (mapped, asked), (exact, _) = (
+        downlink.block(partial(own, method=method)) for method in ("auto", "map", "exact")
+    )
+    theirs = downlink.block(RZFPrecodedChannel, TIMED)[0] if kind == "RZF" else downlink.lapack(TIMED)
+    errors = []
+    for ours in (block, mapped, exact):
+        found, right = ours()[0, :, :, 0].flatten(0, 1), downlink.bare()()
+        found = found.permute(2, 3, 0, 1)[: len(downlink.H[0])].flatten(0, 1)
+        if kind == "SVD":  # of vectors with any phase the gains
+            found, right = (torch.linalg.vector_norm(torch.view_as_real(x), dim=(1, 3)) for x in (found, right))
+        errors.append(float(linalg.norm((found - right)[None]) / linalg.norm(right[None])))
+    ways = {"block": block, "map": mapped, "exact": exact, "bare": downlink.bare(), "Sionna": theirs}
+    timings = compare(ways, rounds=rounds)
+    found = {"kind": kind, "channel": channel, "pace": pace, "count": SLOT * tones, "errors": errors}
+    found |= {"solves": chosen.report.solves, "solves of maps": asked.report.solves, "conditions": timings.conditions}
     found |= {name: timings.ratio(name, "block") for name in ("bare", "map", "exact")}
     return found | {"Sionna": timings.ratio("Sionna", "block").times(SLOT / TIMED)}
+
+
+def run_precoders(kinds: Sequence[str] = tuple(PRECODERS), **size: int) -> list[Row]:
+    """Time every precoder, channel and pace."""
+    return [precoder_row(kind, channel, pace, **size) for kind in kinds for pace in PACES for channel in PRECODED]
 
 
 def run(sizes: Sequence[tuple[int, int]] = SIZES, channels: Sequence[str] = tuple(CHANNELS), **size: int) -> list[Row]:
@@ -196,6 +318,19 @@ def table(record: Record) -> Table:
     return Table(("slot", "what it did", *OTHERS.values()), found)
 
 
+def precoder_table(record: Record) -> Table:
+    """What the precoders did in a slot, and how many times as fast they were as each of the others."""
+    found = []
+    for own in record.numbers["precoders"]:
+        antennas, rows, streams = PRECODERS[own["kind"]]
+        title = f"{own['kind']}, {antennas} x {rows}, {streams} streams, {own['channel']}, {own['pace']}"
+        did = f"map, {own['solves']:,} solves" if own["solves"] else "exact"
+        ratios = [texts.spread(own[key]) for key in ("Sionna", "bare", "exact", "map")]
+        found.append((title, did, *ratios[:-1], ratios[-1] if own["solves of maps"] else NONE))
+    theirs = "times as fast as Sionna's block (RZF) or torch's SVD"
+    return Table(("slot", "what it did", theirs, *(OTHERS[key] for key in ("bare", "exact", "map"))), found)
+
+
 def tally(found: Sequence[Row], key: str) -> str:
     """Return in how many rows the block is faster, about as fast and slower than another, as a list.
 
@@ -221,6 +356,13 @@ def glue_all(record: Record) -> None:
         glue(f"bl-{pace}", f"{tally(own, 'bare')}; {least}")
     glue("bl-gain", f"{tally(mapped, 'exact')}: {texts.verdict({short(x): x['exact'] for x in mapped})}")
     glue("bl-maps", tally(there, "map"))
+    glue("bl-held", tally(rows(record, "walking"), "held"))
+    glue("bl-held-error", max(own["error held"] for own in rows(record, "walking")))
+    for kind in PRECODERS:
+        own = [x for x in record.numbers["precoders"] if x["kind"] == kind]
+        glue(f"bl-{kind}-theirs", texts.times_as_fast([x["Sionna"][1] for x in own]))
+        least = texts.told("the lowest ratio is {}", texts.least(x["bare"] for x in own))
+        glue(f"bl-{kind}-bare", f"{tally(own, 'bare')}; {least}")
 
 
 def check(record: Record) -> None:
@@ -230,3 +372,7 @@ def check(record: Record) -> None:
         # Of all of them the symbols are those of the bare factorisation, of maps to their tolerance.
         for error, solves in zip(own["errors"], (own["solves"], own["solves of maps"], 0), strict=True):
             assert error < (link_level.TOL if solves else ROUNDING), name(own)
+    for own in record.numbers["precoders"]:
+        assert texts.side(own["Sionna"], "", "slower", "slower") != "slower", own
+        for error, solves in zip(own["errors"], (own["solves"], own["solves of maps"], 0), strict=True):
+            assert error < (link_level.TOL if solves else ROUNDING), own

@@ -338,6 +338,19 @@ def chosen(ways: Sequence[Way]) -> Way | str:
     return SLOWER if all(verdict(way.counted) == SLOWER for way in ways) else EVEN
 
 
+def tied(ways: Sequence[Way], pick: Way) -> set[str]:
+    """Return the names of what is not slower than the exact method and has quartiles that overlap those of the pick.
+
+    Example:
+        >>> shown = {"a": (2, 3, 4), "b": (1.5, 2, 2), "c": (1.4, 1.4, 1.4)}
+        >>> pick, near, far = (Way(name, 0.0, 1, ratio, 1.0) for name, ratio in shown.items())
+        >>> tied([pick, near, far], pick)
+        {'b'}
+    """
+    near = {way.name for way in ways if verdict(way.counted) != SLOWER and way.counted[2] >= pick.counted[0]}
+    return near - {pick.name}
+
+
 def contested(ways: Sequence[Way]) -> list[Way]:
     """Return the ways of a higher median than the pick whose quartiles are too far apart for a verdict.
 
@@ -1039,6 +1052,8 @@ def first(found: dict[str, Numbers]) -> str:
         >>> fine, coarse = row(1e-4, Chebyshev=3, cubic_spline=2), row(1e-2, cubic_spline=2, linear_spline=3)
         >>> told(fine)
         'Chebyshev interpolation'
+        >>> told(row(1e-4, Chebyshev=3, cubic_spline=3))
+        'Chebyshev interpolation or a cubic spline (which the clock does not tell apart)'
         >>> told(fine, coarse)
         'linear interpolation for a tolerance of 0.01, Chebyshev interpolation for a finer one'
         >>> told(fine, coarse, row(1e-2, cubic_spline=0.5)) == told(fine, coarse)
@@ -1069,25 +1084,34 @@ def exact_first(found: dict[str, Numbers]) -> str:
         ...     ]
         ...     return exact_first({"speed": {"svd": [], "lmmse": [], "inverse": rows}})
         >>> told(3, 0.5), told(3)
-        ('in 1 of 2 problems exact solves are faster (inverse 0.5)', 'exact solves are faster in none of 1 problems')
+        ('exact solves are faster in 1 of 2 problems (inverse 0.5)', 'exact solves are faster in none of 1 problems')
     """
     rows = timed(found)
     names = [row["name"] for row in rows if not isinstance(chosen(peers(row)), Way)]
     if not names:
         return f"exact solves are faster in none of {len(rows)} problems"
-    return f"in {len(names)} of {len(rows)} problems exact solves are faster ({'; '.join(names)})"
+    return f"exact solves are faster in {len(names)} of {len(rows)} problems ({'; '.join(names)})"
 
 
 def _quickest(rows: Sequence[Numbers]) -> str:
     """Return what interpolates fastest, by the tolerance; nothing where exact methods are faster."""
     names: dict[float, set[str]] = {}
+    alike: dict[float, list[set[str]]] = {}
     for row in rows:
         if isinstance(pick := chosen(peers(row)), Way):
             names.setdefault(row["tol"], set()).add(pick.name)
+            alike.setdefault(row["tol"], []).append(tied(peers(row), pick))
     every = sorted(set().union(*names.values()))
+
+    def told(tol: float) -> str:
+        others = sorted(set.intersection(*alike[tol]))
+        return " or ".join([*names[tol], *others]) + " (which the clock does not tell apart)" * bool(others)
+
     if len(names) == len(every) == 2 and all(len(own) == 1 for own in names.values()):
-        (coarse,), (fine,) = (names[tol] for tol in sorted(names, reverse=True))
+        coarse, fine = map(told, sorted(names, reverse=True))
         return f"{coarse} for a tolerance of {max(names):g}, {fine} for a finer one"
+    if len(every) == len(names) == 1:
+        return told(*names)
     return " or ".join(every) + " (the table says which)" * (len(every) > 1)
 
 
@@ -1112,26 +1136,28 @@ def longer(found: dict[str, Numbers]) -> str:
         >>> told(Chebyshev=(3, 4), cubic_spline=(2, 8), linear_spline=(1.9, 16))
         ''
     """
-    pairs, tens = [], []
+    pairs, tens, passes = [], [], []
     for row in timed(found):
         pick, own = chosen(peers(row)), row.get("interpolation", {})
         if isinstance(pick, Way) and pick.name == PEERS["Chebyshev"] and "cubic spline" in own:
             pairs.append([own[key][f"{strongest(row)}: after"] for key in ("cubic spline", "Chebyshev")])
-            tens.append(overtakes(row, "cubic spline", "Chebyshev") < TENS)
+            passes.append(overtakes(row, "cubic spline", "Chebyshev"))
+            tens.append(passes[-1] < TENS)
             tens.append("linear spline" not in own or not overtakes(row, "linear spline", "cubic spline") < TENS)
     if not pairs or not all(one[0] > other[2] for one, other in pairs) or not all(tens):
         return ""
     spline, chebyshev = (between(x[1] for x in ways) for ways in zip(*pairs))
+    soon = "from the second pass on, by the medians" if max(passes) <= 2 else "for some ten passes from one fit"
     return (
-        "Where that is Chebyshev interpolation, take a cubic spline for some ten passes from one fit: once made it is "
-        f"{spline} times as fast as the strongest exact method, and Chebyshev interpolation {chebyshev} times."
+        f"In place of Chebyshev interpolation take a cubic spline {soon}: once made it is {spline} times as fast as "
+        f"the strongest exact method, and Chebyshev interpolation {chebyshev} times."
     )
 
 
 def overtakes(row: Numbers, quick: str, other: str) -> float:
     """Return after how many passes what is quick once made has taken less time than another way, both fits counted.
 
-    From medians, so no page shows it: the words *some ten* and *hundreds* hang on it.
+    From medians, so no page shows it: the words *second*, *some ten* and *hundreds* hang on it.
     """
     ways = [row["interpolation"][name] for name in (quick, other)]
     (value, first), (its_value, its_first) = (
@@ -1377,6 +1403,8 @@ def _checks(found: dict[str, Numbers]) -> dict[str, str]:
         "multiples_most": count(max(x["multiple"] for x in cases)),
         "several": counts(several),
         "swings": ups_and_downs.said(found["swings"]["counts"]),
+        "sionna_bare": texts.counted(x["bare"] for x in found["blocks"]["blocks"]),
+        "sionna_slots": str(len(found["blocks"]["blocks"])),
         **{
             f"sionna_{pace}": texts.times_as_fast(
                 [x["Sionna"][1] for x in found["blocks"]["blocks"] if x["pace"] == pace]

@@ -15,7 +15,7 @@ from torch import Tensor
 import neumatc as nm
 from studies import provenance
 from studies.provenance import Record, Table
-from studies.texts import measured
+from studies.texts import measured, two_digits
 
 # What their ids begin with.
 PREFIX = "fig-try-"
@@ -33,7 +33,7 @@ PROBLEMS = {"cdl_a": "CDL-A, 32 x 32", "cdl_c": "CDL-C, 32 x 32"}
 # Maps of that figure: how the record names what belongs to their fit, and their times.
 MAPS = {"closed_": "closed form", "network_": "closed form, sine network", "cubic spline_": "cubic spline"}
 # Exact methods that a map is set against, as the record names them.
-EXACT = ("NumPy loop", "NumPy batched", "torch, Cholesky")
+EXACT = ("NumPy loop", "NumPy batched", "torch, Cholesky", "Sionna, Cholesky")
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def break_even() -> Shown:
         )
         for prefix, label in MAPS.items():
             even = [middle(numbers[f"{prefix}break_even"][key]) for key in EXACT]
-            rows.append([title, label, *(f"{count:,.0f}" if count < float("inf") else "never" for count in even)])
+            rows.append([title, label, *(f"{two_digits(x):,.0f}" if x < math.inf else "never" for x in even)])
     machine, date = record.provenance["machine"], record.provenance["date"][:10]
     data = {"problems": problems, "machine": machine.get("gpu") or machine["cpu"], "date": date}
     head = ["problem", "map", *(f"pays against {key} after" for key in EXACT)]

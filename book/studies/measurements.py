@@ -129,10 +129,12 @@ def take_swings(record: Record, **settings: int) -> None:
 
 
 def take_blocks(record: Record, **settings: object) -> None:
-    """Equalisers that stand in Sionna's links."""
+    """Equalisers and precoders that stand in Sionna's links."""
     from studies import blocks  # imports Sionna, which takes seconds
 
+    size = {key: settings[key] for key in ("tones", "rounds") if key in settings}
     record.numbers["blocks"] = blocks.run(**settings)
+    record.numbers["precoders"] = blocks.run_precoders(**size)
 
 
 TAKEN: dict[str, Callable[..., None]] = {

@@ -319,7 +319,7 @@ def times_text(record: Record) -> str:
     larger = [f"n = {x['size']} ({x['count']:,} matrices)" for x in sizes if _faster(x)]
     return (
         f"With the fit counted, over {rows[0]['count']:,} matrices of size {rows[0]['size']}, the map is faster than "
-        f"the quicker of the exact methods for {some(faster)} of the {len(timed)} families of which both were timed. "
+        f"the quickest exact method for {some(faster)} of the {len(timed)} families of which these were timed. "
         f"For the smooth one, over as many matrices as the table says, it is faster at {some(larger)}."
         + (f" Times were refused for {some(refused)}." * bool(refused))
         + f" {conditions(*(x['conditions'] for x in (*rows, *sizes, record.numbers['svd'])))}"
@@ -365,13 +365,16 @@ def times_table(record: Record, errors: Record) -> Table:
     for x in [*record.numbers["difficulty"], *record.numbers["size"], svd]:
         name = f"SVD, trained ({svd['steps']} steps)" if x is svd else TITLES[x["kind"]]
         least = study.quickest(x)
-        ratios = (*(x[way]["after"] for way in ("NumPy loop", "strongest exact")), least["with the fit"])
+        ways = ("NumPy loop", "strongest exact", study.ONCE)
+        ratios = [spread(x[way]["after"]) if way in x else "" for way in ways]
         label = f"{name}, {x['size']}"
         # One size is timed twice, among the families and among the sizes.
         again = ", again" if label in [row[0] for row in rows] else ""
         first = (label + again, timed_error(x, x is svd, errors), f"{x['count']:,}")
-        rows.append((*first, *map(spread, ratios), paid(settled(least["pays"], x["solves"]))))
-    return Table(("family, size", "error", "matrices", "loop", "exact", "with the fit", "pays from"), rows)
+        ends = spread(least["with the fit"]), paid(settled(least["pays"], x["solves"]))
+        rows.append((*first, *ratios, *ends))
+    columns = ("family, size", "error", "matrices", "loop", "exact", study.ONCE, "with the fit", "pays from")
+    return Table(columns, rows)
 
 
 # Text
