@@ -246,8 +246,8 @@ def sides(record: Record) -> dict[str, str]:
             "the spread does not tell the two apart",
         ),
         "sc-reading": told(
-            "To compute a value of this map again is {} times as fast as to read it back from this disk, cold and in one "
-            "thread: {}.",
+            "To compute a value of this map again is {} times as fast as to read it back from this disk, cold and in "
+            "one thread: {}.",
             reading,
             "values of this map are not worth storing for oneself",
             "stored values are worth their place",
