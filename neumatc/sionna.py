@@ -6,7 +6,7 @@ fitted over symbols and subcarriers, all examples in common pieces (`fit_many`),
 exactly at all tones: small grids, small matrices, and those that do not vary smoothly from tone to tone. Equalisers of
 streams that are all desired solve the system of the streams then; they form no filter, and factorise no covariance of
 the antennas as Sionna's LMMSE does. All else, and what carries gradients or has no solution, is left to Sionna's own
-block. Of a channel that stands still equalisers take one system a tone, unless maps are asked for. ``block.report``
+block. Of a channel that stands still blocks take one system a tone, unless maps are asked for. ``block.report``
 says what the last call did.
 """
 
@@ -44,10 +44,13 @@ _LMMSE, _ZF, _RZF, _RZF_PRECODER, _PRECODED = from_sionna(
 # pay; operations of one below which a map of it takes as long; and most exact solves of the fit, as a part of the
 # points, beyond which a map saves little.
 Bar = tuple[float, float, float]
-# Where the other way is Sionna's block, which factorises a matrix of the antennas for each point, or LAPACK's vectors.
+# Where the other way is Sionna's block, which factorises a matrix of the antennas for each point.
 _SLOW: Bar = (3e8, 0.0, 0.25)
-# Where it is a system of the streams for each point, of which the precoders are the solution.
-_PRECODING: Bar = (3e8, 1e4, 0.25)
+# Where it is eigenvectors of a Gram matrix for each point: a solve of the fit takes as long as some 20 of these.
+_VECTORS: Bar = (3e8, 0.0, 0.02)
+# Where it is a system of the streams for each point, of which the precoders are the solution: the map's product, and
+# what comes behind it, take nearly as long.
+_PRECODING: Bar = (1e9, 1e4, 0.01)
 # Where the symbols are the solution, so that no filter is formed. A solve of the fit takes as long as some 25 of these,
 # and a map's product nearly half of all.
 _EQUALISING: Bar = (1e9, 5e3, 0.01)
@@ -533,7 +536,7 @@ class _Precoder(_Mapped):
             return _unit(rows.reshape(-1, run[0].stop - run[0].start, *rows.shape[-2:]))
 
         at, tones = [matrices(i) for i in range(len(channels))], torch.arange(size, device=h.device)
-        maps = self._grids.fitted(at, operation, symbols, tones, h, _SLOW if level is None else _PRECODING)
+        maps = self._grids.fitted(at, operation, symbols, tones, h, _VECTORS if level is None else _PRECODING)
         return maps and [partial(way, surrogate) for surrogate in maps]
 
     def _regularised(self, h: Tensor, alpha: Tensor) -> list[Precoders] | None:
@@ -705,8 +708,10 @@ def _onward(first: Tensor, last: Tensor) -> Tensor:
 class RZFPrecodedChannel(_Precoder, _RZF):
     """Sionna's ``RZFPrecodedChannel``, from the exact precoders of a few tones and symbols of each slot.
 
-    They are the filters of the dual uplink, fitted as by `LMMSEEqualizer`, with ``alpha`` zero by `ZFEqualizer`. Where
-    ``alpha`` differs from tone to tone, or gradients are asked for the channel, Sionna's block computes all.
+    They are the filters of the dual uplink, fitted as by `LMMSEEqualizer`, with ``alpha`` zero by `ZFEqualizer`. Exact
+    ones are the other choice, computed in runs of tones in threads, once for a channel that stands still, and in double
+    precision where rounding might cost more than a part of 1e-4; so are those with an ``alpha`` that differs from tone
+    to tone. Where gradients are asked for the channel, or there is no solution, Sionna's block computes all.
 
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's block.
@@ -777,7 +782,9 @@ class SVDPrecodedChannel(_Precoder, _PRECODED):
 
     Sionna has no such block; this one is called as its ``RZFPrecodedChannel``, without ``alpha``. Each transmitter
     serves one receiver. Vectors are those of `SVD`, whose phases and order are continuous where the values allow that,
-    so that a receiver may smooth its estimates over tones. Where no map pays they are LAPACK's.
+    so that a receiver may smooth its estimates over tones. Where no map pays they are exact: by eigenvectors of the
+    smaller Gram matrix, or LAPACK's where squares would cost digits, with phases that go on from tone to tone, and at
+    the first tone from symbol to symbol.
 
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's blocks.
