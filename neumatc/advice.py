@@ -31,6 +31,7 @@ _PEAK, _SAMPLES, _COMBINATIONS, _PROMISING, _REAL = 4.0, 64, 8, 1e-3, 1e-6
 _PLACES = {
     "family failed": "mend the family there, or restrict the box",
     "became NaN": "lower the learning rate, or leave the method out",
+    "between the samples": "ask for a tolerance above that, or take more samples",
     "grows without bound": "leave that place out of the box, or let nm.certify solve exactly near it",
     "jumps": "end the box there and fit each side",
     "noise": "ask for a tolerance above the noise",
@@ -113,14 +114,14 @@ def _judged(report: Report, box: Box) -> tuple[bool, str, list[str]]:
 def _remedy(report: Report, box: Box, known: str) -> str:
     """Return what to do about what is known."""
     seconds = report.points * report.solve_seconds
-    if report.points and seconds < report.seconds and report.stop_reason is not StopReason.NOISE:
+    if report.points and seconds < report.seconds and report.stop_reason not in (StopReason.NOISE, StopReason.TABLE):
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
     if f"used up ({report.budget})" not in known:  # by a limit of the method, not by the budget
         known = known.replace("used up before", "used up")
     places, endings = ([text for word, text in said.items() if word in known] for said in (_PLACES, _ENDINGS))
     if report.stop_reason is StopReason.RANK:
         endings = [_RANK + (*endings, "raise it")[0]]
-    return (*places, *box.hints(), *endings, _OTHER)[0]
+    return (*places, *([] if report.samples else box.hints()), *endings, _OTHER)[0]
 
 
 def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> None:

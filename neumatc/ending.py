@@ -20,6 +20,8 @@ from neumatc.snapshots import Snapshots
 STEEP = 8
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
 _UNBOUNDED = 1e3
+# Samples by which a table is interpolated between two of them.
+_AROUND = (2, 4, 6, 8)
 # Difference of the ends of an axis, relative to X and to how it varies, below which they are taken for the same.
 _SAME = 1e-5
 
@@ -56,7 +58,7 @@ def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector, still: Seq
 
 
 def table(inspector: Inspector) -> list[FactorMap]:
-    """Solve at every point of the grid, and interpolate linearly between neighbours."""
+    """Solve at every point of the grid, and interpolate: linearly, between samples to the tolerance if that goes."""
     task, report, grid = inspector.task, inspector.task.report, inspector.snapshots.grid
     rows = inspector.snapshots.solve(grid)
     good = rows >= 0
@@ -66,8 +68,31 @@ def table(inspector: Inspector) -> list[FactorMap]:
     report.unmet = [Unmet(p, p, "the exact solution fails") for p in report.singular]
     task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
     inspector.snapshots.divide(grid[:, 0])  # each stands for itself
-    rows = torch.from_numpy(rows[good])
-    return inspector.maps(*tree.chain(grid[good, 0]), lambda value: value[rows.to(value.device)])
+    x, rows = grid[good, 0], torch.from_numpy(rows[good])[:, None]
+    count = _between(inspector, x, rows) if inspector.snapshots.curve else _AROUND[0]
+    return inspector.maps(*tree.chain(x, count), lambda value: tree.mean(value, rows))
+
+
+def _between(inspector: Inspector, x: np.ndarray, rows: torch.Tensor) -> int:
+    """Return by how many samples to interpolate, as few as meet the tolerance, and report where that is missed.
+
+    It is asked at uniform parameters of the box, and for the report at fresh ones. Where no number meets it, it is that
+    of the least median.
+    """
+    task, report = inspector.task, inspector.task.report
+
+    def missed(count: int) -> float:
+        r = inspector.probe(*tree.chain(x, count), rows)[1]
+        return float(np.median(r)) if r.max() > task.tol else 0.0
+
+    count = min((n for n in _AROUND if n <= min(len(x), task.rank or len(x))), key=missed)
+    drawn, inspector.uniform = inspector.probe(*tree.chain(x, count), rows)
+    if len(beyond := drawn[inspector.uniform > task.tol]):
+        low, high = np.searchsorted(x, [beyond.min(), beyond.max()]).clip(1, len(x) - 1)
+        why = f"between the samples, which are all solved, residuals come to {inspector.uniform.max():.1e}"
+        report.unmet.append(Unmet(*Piece(x[[low - 1]], x[[high]], []).ends(task.problem.family.box), why))
+        report.met = False
+    return count
 
 
 def smallest(piece: Piece, snapshots: Snapshots) -> str:

@@ -429,6 +429,7 @@ def from_samples(
     *,
     missing: str = "raise",
     noise: float | str | ArrayLike | None = None,
+    scale: str | Sequence[str] = "linear",
     names: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
 ) -> ParametricMatrix:
@@ -439,6 +440,8 @@ def from_samples(
     samples, which suits up to a few thousand. The family passes through the samples. Between them it is an
     interpolation: a surrogate, its residual and its bounds are about that, and inherit its error. How large it is shows
     what is found at each sample from all others: ``family.measured.left_out``, which reports and certificates quote.
+    A fit to a tolerance solves at no more points than there are samples, and of one parameter at samples alone; its
+    tolerance is met where it is met between them too. Below what they tell, it is not, and the report names the place.
 
     With ``noise`` the samples of one parameter are smoothed (`neumatc.smoothing`): cubic splines by least squares, with
     as many terms as the noise lets them have, whose coefficients are then shrunk, each entry's as far as it pays: weak
@@ -464,6 +467,8 @@ def from_samples(
             number, or an array that broadcasts to (m, n) where it differs: (n,) for the columns, (m, 1) for the rows.
             Or ``"estimate"``: one number, from differences of neighbouring samples, at least ten. Default, and for 0:
             none, the samples are interpolated.
+        scale: ``"linear"`` or ``"log"``, for all parameters or for each, as of `ParametricMatrix`; for samples over
+            decades: they are interpolated on that scale.
         names: One name per parameter.
         units: One unit per parameter.
 
@@ -498,11 +503,10 @@ def from_samples(
     rank = int(torch.linalg.matrix_rank(offsets / torch.where(width > 0, width, 1))) if len(p) else 0
     expected, got = f"at least {d + 1} samples that vary in {d} direction(s)", f"{count} that vary in {rank}"
     checks.require(rank == d, "p", expected, got, "add others, or leave a parameter that is constant out")
-    *bounds, device = checks.box(lower, upper, None, None)
-    lower, upper = (bound.to(device) for bound in bounds)
+    box = Box(lower, upper, scale=scale, names=names, units=units)
 
     def scaled(q: Tensor) -> np.ndarray:
-        return ((q.detach().double() - lower) / (upper.double() - lower)).cpu().numpy()
+        return ((box.cube(q) + 1) / 2).numpy(force=True)
 
     x, values = scaled(p), A.cpu().numpy().reshape(count, -1)
     level, lost, curve = smoothing.level(noise, (count,), A.shape[1:]), int((~good).sum()), None
@@ -520,7 +524,7 @@ def from_samples(
     def fn(q: Tensor) -> Tensor:
         return torch.from_numpy(np.asarray(curve(scaled(q)))).to(q.device, dtype).view(-1, *shape)
 
-    family = ParametricMatrix(fn, lower, upper, grid=p, names=names, units=units)
+    family = ParametricMatrix(fn, lower, upper, grid=p, **box.settings())
     family.measured, family.densified = curve, measured.sparse(given)
     return _with_floor(family) if smooth else family
 

@@ -240,7 +240,7 @@ def _finished(
     """Return the surrogate of a fit with its whole report; in brief, without what takes time."""
     family, report = task.problem.family, task.report
     report.met |= report.stop_reason is StopReason.TOLERANCE
-    for hint in family.box.hints() if task.tol is not None else ():
+    for hint in family.box.hints() if task.tol is not None and family.measured is None else ():
         task.note(hint)
     if family.densified:
         task.note("the family's sparse matrices were made dense")

@@ -107,14 +107,21 @@ class Inspector:
 
     def beyond(self, root: Piece, still: Sequence[int]) -> np.ndarray:
         """Return uniform points (N, d) of the box where the tolerance is missed if X is held along some axes."""
-        embedding, weights, rows = tree.embedded(root, still)
+        drawn, r = self.probe(*tree.embedded(root, still))
+        good = r <= self.task.tol
+        self.uniform = r if good.all() else self.uniform
+        return drawn[~good]
+
+    def probe(self, embedding: Embedding, weights: dict[str, Tensor], rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return uniform points (N, d) of the box, and residuals there of a map whose rows are means of snapshots.
+
+        They are Inf where the family is not defined.
+        """
         drawn = self.draws()
         p = self.task.problem.family.box.parameters(torch.from_numpy(drawn))
         x, weights = self.task.cube(p), {name: weight.to(p.device) for name, weight in weights.items()}
         r = self.measured(p, lambda value: embedding.contract(x, weights, real_rows(tree.mean(value, rows))))
-        good = r <= self.task.tol
-        self.uniform = r if good.all() else self.uniform
-        return drawn[~good]
+        return drawn, np.where(np.isnan(r), np.inf, r)
 
     def undefined(self) -> np.ndarray:
         """Return uniform points (N, d) at which the family is not defined; none where they are too few to matter."""

@@ -106,8 +106,8 @@ class PiecewisePolynomials(_Nodal):
     def contract(self, x: Tensor, weights: dict[str, Tensor], columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Phi(x) @ columns: gathered where x is followed, batched on CUDA, else piece by piece."""
         piece, pieces, size = self.locate(x, weights), len(weights["low"]), len(x) * columns.shape[1]
-        # Of a chain, whose pieces have two nodes each, a product for every piece would take longer.
-        chain = weights["nodes"].shape[1:] == (1, 2) and size < _HELD
+        # Of a chain, which has a piece between every two rows, a product for each would take longer.
+        chain = len(columns) == pieces + 1 > 2 and size < _HELD
         if checks.followed(x) or (chain and out is None and not x.is_cuda):
             return self.gathered(x, piece, weights, columns)
         out = columns.new_empty(len(x), columns.shape[1]) if out is None else out

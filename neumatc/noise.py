@@ -34,7 +34,7 @@ def raised(tasks: Sequence[Task]) -> list[Task]:
 def settle(task: Task, goal: float) -> None:
     """Report that the floor is met and not the tolerance, where the fit has stopped at that."""
     report, box = task.report, task.problem.family.box
-    if goal > task.tol and report.stop_reason is StopReason.TOLERANCE:
+    if goal > task.tol and report.met:
         why = f"noise of the samples leaves a residual of {goal:.1e}, more than the {task.tol:g} asked for; that is met"
         report.stop_reason, report.met = StopReason.NOISE, False
         report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), why)]

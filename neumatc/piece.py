@@ -294,17 +294,28 @@ def _tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(weight)) for name, weight in weights.items()}
 
 
-def chain(x: np.ndarray) -> tuple[PiecewisePolynomials, dict[str, Tensor]]:
-    """Return the embedding that interpolates linearly between points x (N,), rising, and its weights."""
-    count = len(x) - 1
+def around(x: np.ndarray, k: np.ndarray | int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first of ``count`` points of x (N,), rising, around each pair k and k + 1, and these points."""
+    first = np.clip(k + 1 - count // 2, 0, len(x) - count)
+    return first, x[first[..., None] + np.arange(count)]
+
+
+def chain(x: np.ndarray, count: int = 2) -> tuple[PiecewisePolynomials, dict[str, Tensor]]:
+    """Return the embedding that interpolates between points x (N,), rising, and its weights.
+
+    Between two of them by the polynomial through ``count``, as many on one side as on the other where there are.
+    """
+    low, high = x[:-1, None], x[1:, None]
+    first, at = around(x, np.arange(len(low)), count)
+    at, counts = (((at - low) - (high - at)) / (high - low))[:, None], np.full(low.shape, count)
     weights = {
-        "low": x[:-1, None],
-        "high": x[1:, None],
-        "bend": np.zeros((count, 1)),
-        "nodes": np.tile([-1.0, 1.0], (count, 1, 1)),
-        "bary": np.tile([-0.5, 0.5], (count, 1, 1)),
-        "counts": np.full((count, 1), 2),
-        "first": np.arange(count),
+        "low": low,
+        "high": high,
+        "bend": np.zeros(low.shape),
+        "nodes": at,
+        "bary": nodes.barycentric(at, counts),
+        "counts": counts,
+        "first": first,
     } | _NO_TREE
     return PiecewisePolynomials(), _tensors(weights)
 

@@ -35,9 +35,11 @@ class Pieces(Method):
     (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried
     before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a
     problem that is alike, the fit begins with the pieces and nodes of that, and refines them where they are not enough.
-    Where the family has a grid that is solved sooner as a whole, that is done instead. On a grid of several parameters
-    whose solves are cheap, pieces take at once all the nodes they may have, unless ``budget=`` says that solves count.
-    Where noisy samples were smoothed, a tolerance below what is left of the noise is raised to that (`neumatc.noise`).
+    Where the family has a grid that is solved sooner as a whole, that is done instead; samples of one parameter are
+    then interpolated by as many around each place as meet the tolerance between them, up to eight. On a grid of several
+    parameters whose solves are cheap, pieces take at once all the nodes they may have, unless ``budget=`` says that
+    solves count. Where noisy samples were smoothed, a tolerance below what is left of the noise is raised to that
+    (`neumatc.noise`).
 
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.

@@ -97,8 +97,9 @@ class Refinement:
         start = self.task.start
         if start is None or not isinstance(start.maps[0].embedding, PiecewisePolynomials):
             return False
-        counts = start.maps[0].weights["counts"]
-        return bool((counts > 2).any()) and int(counts.prod(dim=1).max()) <= min(self.steps.terms, self.budget.most)
+        counts, rows = start.maps[0].weights["counts"], len(start.maps[0].core)
+        chain = counts.shape[1] == 1 and len(counts) == rows - 1
+        return not chain and int(counts.prod(dim=1).max()) <= min(self.steps.terms, self.budget.most)
 
     def best(self) -> list[FactorMap] | None:
         """Return the maps of what is solved, where something ends the fit; None where that is nothing."""

@@ -143,7 +143,8 @@ class Report:
             uniform on its scales, so does every random one: at least 149 for one parameter and 192 for more, half as
             many where a residual takes an exact solve. (A rational function is asked at 32, as many between its
             samples, and more beside its poles.) So, at 95 % confidence, at most 2 % of the box exceeds it, or 4 %; the
-            aim is 1 %. Where a grid was solved as a whole, at its points. ``unmet``: the boxes where not, and why.
+            aim is 1 %. Where a grid was solved as a whole, at its points; of samples, between them too. ``unmet``: the
+            boxes where not, and why.
         stop_reason: Why the fit ended, and ``message``, what else there is to know: why it ended early, or
             what it had to do without.
         seconds: Wall time of the fit, everything included.

@@ -140,22 +140,24 @@ def _jumps(x: np.ndarray, Y: np.ndarray, v: float) -> list[int]:
     found, least = np.zeros(len(x), bool), v * chi2.isf(_RARE / len(x), Y.shape[1])
     for w in (w for w in _SIDES if len(x) >= 4 * w):
         k = np.arange(w, len(x) - w + 1)
-        middle, sides = (x[k - 1] + x[k]) / 2, [k[:, None] + np.arange(-w, 0), k[:, None] + np.arange(w)]
-        lines = []
-        for rows in sides:
-            at = x[rows] - middle[:, None]
-            mean = at.mean(axis=1, keepdims=True)
-            rise = (at - mean) / np.square(at - mean).sum(axis=1, keepdims=True)
-            lines.append((rows, 1 / w - mean * rise, rise))
-        ends, rises = ([np.einsum("iw,iws->is", line[part], Y[line[0]]) for line in lines] for part in (1, 2))
-        difference = np.square(ends[0] - ends[1]).sum(axis=1)
-        usual = (x[k] - x[k - 1]) ** 2 * np.maximum(*(np.square(rise).sum(axis=1) for rise in rises))
-        steps = difference / sum(np.square(line[1]).sum(axis=1) for line in lines)
-        steep = difference > _UNUSUAL * usual
+        rows = k[:, None] + np.arange(-w, w)
+        at = (x[rows] - (x[k - 1] + x[k])[:, None] / 2).reshape(-1, 2, w)
+        mean = at.mean(axis=2, keepdims=True)
+        rise = (at - mean) / np.square(at - mean).sum(axis=2, keepdims=True)
+        ends, values = (1 / w - mean * rise) * [[[1], [-1]]], Y[rows].reshape(*at.shape, -1)
+        # A parabola is no jump: what lines leave of it tells how much of it is in the difference of their ends.
+        bent = np.square(at)
+        left = bent - bent.mean(axis=2, keepdims=True) - (bent * rise).sum(axis=2, keepdims=True) * (at - mean)
+        ends -= left * ((ends * bent).sum(axis=(1, 2)) / np.square(left).sum(axis=(1, 2)))[:, None, None]
+        difference = np.square(np.einsum("iaw,iaws->is", ends, values)).sum(axis=1)
+        rises = np.square(np.einsum("iaw,iaws->ias", rise, values)).sum(axis=2).max(axis=1)
+        usual, steps = (x[k] - x[k - 1]) ** 2 * rises, difference / np.square(ends).sum(axis=(1, 2))
+        # Cubic parts stay, the more the wider samples are apart: steps beside are compared in units of those.
+        steep, relative = difference > _UNUSUAL * usual, difference / (ends * at**3).sum(axis=(1, 2)) ** 2
         for i in np.flatnonzero(steep & (steps > least)):
-            near, beside = steps[max(0, i - w + 1) : i + w], [steps[max(0, i - 3 * w) : max(0, i - w + 1)]]
-            beside = np.concatenate([*beside, steps[i + w : i + 3 * w + 1]])
-            found[k[i]] |= steps[i] == near.max() and steps[i] > _UNUSUAL * np.median(beside)
+            near, beside = steps[max(0, i - w + 1) : i + w], [relative[max(0, i - 3 * w) : max(0, i - w + 1)]]
+            beside = np.concatenate([*beside, relative[i + w : i + 3 * w + 1]])
+            found[k[i]] |= steps[i] == near.max() and relative[i] > _UNUSUAL * np.median(beside)
     return np.flatnonzero(found).tolist()
 
 

@@ -34,6 +34,7 @@ class Snapshots:
         self._sketch: np.ndarray | None = None
         self._sizes: list[np.ndarray] = []
         self.grid = _grid(task)  # of one parameter, if the family has one
+        self.curve = self.grid is not None and task.problem.family.measured is not None  # known between its points too
         box = task.problem.family.box
         self.ticks = None if box.places is None else [at.cpu().numpy() for at in box.places]  # of each axis
         self._single = box.dtype == torch.float32

@@ -12,7 +12,7 @@ from neumatc import ending, outlook
 from neumatc.budget import Budget
 from neumatc.inspection import Inspector
 from neumatc.outlook import STEP, USUAL, Outlook
-from neumatc.piece import Piece
+from neumatc.piece import Piece, around
 
 # Nodes per axis with which a piece says whether its coefficients decay; those of a piece that seems to hold a jump,
 # where more would be wasted; and, beside one more, the part of the nodes wanted on an axis with which a half begins.
@@ -33,8 +33,12 @@ _LEAST_NUMBERS = 256
 ROUND = 1e8
 # Part of all solves up to which cheap ones are not counted; the most nodes that other axes of a piece have then.
 _ENOUGH, _OTHERS = 0.5, 4
-# Why a piece ends where nothing is solved.
-FAILS = "exact solutions fail here"
+# Why a piece ends where nothing is solved, and where samples are too few; by how many of them X is interpolated there.
+FAILS, COARSE, _AROUND = (
+    "exact solutions fail here",
+    "between the samples, which are too few here, residuals are larger",
+    6,
+)
 
 
 class Steps:
@@ -174,22 +178,31 @@ class Steps:
             return piece.give_up(f"there are no more {f'parameters in {box.dtype}' if box.ticks is None else 'points'}")
         if self.snapshots.missing(points) > self.budget.left():
             return piece.give_up(self.budget.why)
-        self.links.append(piece)
+        self.links += [] if self.snapshots.curve else [piece]
         return self._linked(piece, points[self.snapshots.solve(points) >= 0, 0])
 
     def _linked(self, piece: Piece, points: np.ndarray) -> list[Piece]:
-        """Halve a piece at solved points of a grid until each half has two of them."""
+        """Halve a piece at solved points of a grid until each half has two of them, of samples with others beside."""
         if len(points) < 2:
             return piece.give_up(FAILS)
         if len(points) > 2:
             middle = len(points) // 2
             halves = piece.split(0, float(points[middle]), [2], points, self.snapshots.rounded)
             return self._linked(halves[0], points[: middle + 1]) + self._linked(halves[1], points[middle:])
-        piece.axes[0] = points
+        piece.axes[0] = self._around(points) if self.snapshots.curve else points
+        piece.bend = np.zeros(1)  # nodes beyond its ends
         piece.rows = self.snapshots.solve(piece.grid())
         piece.settle()
         outlook.analyse(self.snapshots, [piece])
-        return []
+        missed = self.snapshots.curve and self.inspector.worst([piece])[0] > self.inspector.task.tol
+        return piece.give_up(COARSE) if missed else []
+
+    def _around(self, points: np.ndarray) -> np.ndarray:
+        """Return two neighbouring samples with others around them, unless those cannot be solved."""
+        grid = self.snapshots.grid[:, 0]
+        near = around(grid, np.searchsorted(grid, points[0]), min(_AROUND, self.terms, len(grid)))[1]
+        known = self.snapshots.missing(near[:, None]) <= self.budget.left()
+        return near if known and (self.snapshots.solve(near[:, None]) >= 0).all() else points
 
     def halved(self, piece: Piece, axis: int, counts: Sequence[int], bend: float = 0.0) -> list[Piece]:
         """Halve a piece along an axis; where it is too small, or no coordinate lies between its ends, it ends."""

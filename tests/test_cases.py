@@ -130,7 +130,8 @@ def test_noisy_samples_are_solved_exactly_or_the_noise_is_named():
     report = surrogate.report
     said = "exactly" in str(report) if report.met else all(place.reason for place in report.unmet)
     assert said, str(report)
-    assert case.right(surrogate) == report.met, case.failing(surrogate)
+    exact = report.met or report.stop_reason is nm.StopReason.TABLE  # at the samples, and between them if it is met
+    assert case.right(surrogate) == exact, case.failing(surrogate)
 
 
 @pytest.mark.slow

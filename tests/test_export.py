@@ -84,7 +84,7 @@ def delayed(dtype):
 
 
 def sampled(dtype):
-    """Many pieces, of two nodes each."""
+    """Many pieces, each of the samples around it."""
     x = np.linspace(0, 1, 80)
     A = np.array([np.eye(2) * (2 + t) + 0.1 * np.sin(20 * t) for t in x])
     family = nm.families.from_samples(x.astype(str(real(dtype))[6:]), torch.from_numpy(A).to(dtype))

@@ -332,6 +332,23 @@ def test_leaving_one_out_is_what_a_family_without_it_misses(d, dtype):
         assert found[i] == pytest.approx(float((value - A[i]).norm() / A[i].norm()), rel=1e-6)
 
 
+@pytest.mark.parametrize("d", [1, 2])
+def test_samples_over_decades_are_interpolated_on_a_logarithmic_scale(d):
+    p = np.geomspace(1e-3, 1e3, 60)[:, None] if d == 1 else 10 ** np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    truth = lambda p: (2 + np.sin(np.log(p).sum(axis=1) / 3))[:, None, None] * np.eye(2)  # noqa: E731
+    inside, kinds = np.exp(0.8 * np.log(p) + 0.01), ("linear", "log")
+    missed = [np.abs(nm.families.from_samples(p, truth(p), scale=s)(inside) - truth(inside)).max() for s in kinds]
+    assert missed[1] < missed[0] / 20
+
+
+def test_where_samples_lie_tells_their_scale_and_no_hint_does():
+    p = np.linspace(0.01, 10, 50)
+    problem = nm.Problem(nm.families.from_samples(p, np.eye(2) * (2 + np.sin(p))[:, None, None]), nm.Inverse())
+    with pytest.warns(nm.FitWarning) as heard:
+        report = nm.fit(problem, tol=1e-9, progress=False).report
+    assert "scale=" not in str(heard[0].message) + report.message + report.advice
+
+
 def test_of_many_samples_some_are_left_out():
     p = np.linspace(0, 1, 2000)
     found = nm.families.from_samples(p, np.sin(9 * p)[:, None, None] + 2).measured.left_out

@@ -179,6 +179,51 @@ def test_no_jumps_are_found_in_smooth_data(shape, spread, snr):
         assert nm.families.from_samples(f, A, noise="estimate").measured.jumps == []
 
 
+IRREGULAR = {
+    "at random": lambda rng: rng.uniform(0, 10, 150),
+    "clusters": lambda rng: 0.8 * (rng.integers(0, 12, 150) + 0.3 * rng.uniform(size=150)),
+    "decades": lambda rng: np.geomspace(0.01, 10, 150),
+}
+
+
+def irregular(kind, seed, step=0.0, noise=1e-3):
+    """Noisy samples (N,), (N, 3, 3) of a smooth family at irregular parameters, with a step in the middle."""
+    rng = np.random.default_rng(seed)
+    x = np.sort(IRREGULAR[kind](rng))
+    a = [3 + np.sin(x), 0.5 * np.cos(2 * x), 0.1, 0.2, 2 + np.cos(x), np.sin(x), 0.3, 0.1 * x, 4.0]
+    A = np.stack([own + 0 * x for own in a], axis=1).reshape(-1, 3, 3) + step * (x > 5)[:, None, None] * np.eye(3)
+    return x, A + noise * rng.standard_normal(A.shape)
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-3])
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_no_jumps_are_found_in_smooth_data_at_irregular_places(kind, noise):
+    for seed in range(10):
+        x, A = irregular(kind, seed, noise=noise)
+        assert nm.families.from_samples(x, A, noise=noise**2).measured.jumps == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", ["at random", "decades"])
+def test_a_jump_at_irregular_places_is_found(kind, seed):
+    x, A = irregular(kind, seed, step=0.5)
+    ((low, high),) = nm.families.from_samples(x, A, noise=1e-6).measured.jumps
+    assert low <= 5 <= high
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_tolerance_below_the_noise_is_not_met_at_irregular_places(seed):
+    x, A = irregular("at random", seed)
+    family = nm.families.from_samples(x, A, noise=1e-6)
+    problem = nm.Problem(family, nm.Inverse())
+    with pytest.warns(nm.FitWarning, match="noise of the samples|between the samples"):
+        surrogate = nm.fit(problem, tol=1e-6, progress=False)
+    assert not surrogate.report.met and surrogate.report.collocation <= 150
+    # The map is about as good as the family that it is of.
+    p = np.linspace(x[0], x[-1], 500)
+    assert np.quantile(problem.residual(p, surrogate(p)), 0.98) < 3e-4
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_steps_of_the_gain_between_packets_are_found_with_their_own_noise(seed):
     """The gain scales signal and noise alike; each packet has noise of its own."""

@@ -404,7 +404,7 @@ def finite_grid(rank: int = 2) -> Case:
         return error((U * S[:, None, :]) @ Vh, exact)
 
     p = torch.from_numpy(f)[:, None]
-    family = nm.families.from_samples(p, torch.from_numpy(H.astype(np.complex64)))
+    family = nm.families.from_grid([f], torch.from_numpy(H.astype(np.complex64)))
     problem = nm.Problem(family, nm.SVD(rank=rank))
     return Case(f"512 samples, {rank} triplets", problem, {"tol": 1e-2}, p, defect, 1e-2, TARGET, 512)
 
