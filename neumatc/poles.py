@@ -16,11 +16,11 @@ from neumatc.report import StopReason
 
 # Samples of which some are so many times larger than usual are taken to lie beside poles.
 _PEAK = 4.0
-# Least samples, and how many times more there must be for another trial; and where the last was ended by its price.
-_LEAST, _GROWN, _DOUBLED = 12, 1.2, 2.0
-# A trial of m support points takes about so many operations times m^2 for each sample. It may take as many as the
-# samples took: to solve, and the overhead of refinement.
-_TRIAL, _OVERHEAD = 38.0, 1e6
+# Least samples, and how many times more there must be for another trial.
+_LEAST, _GROWN = 12, 1.2
+# All trials may take as many operations as the samples took: to solve, and the overhead of refinement for each. Another
+# one begins where they have taken at most this part of it.
+_OVERHEAD, _BEGUN = 3e6, 0.5
 # Accuracy at the samples, in rounding units, of functions that are rational; and for others as a part of the tolerance,
 # with at most this part of the samples as support points.
 _UNITS, _PART, _MOST_SUPPORT = 1e4, 0.03, 0.6
@@ -48,19 +48,31 @@ class Trial:
 
     def __init__(self, inspector: Inspector):
         self.inspector, self.snapshots, self.task = inspector, inspector.snapshots, inspector.task
-        self.tried, self.most = 0, int(((self.task.problem.work + _OVERHEAD) / _TRIAL) ** 0.5)
+        self.tried, self.spent = 0, 0.0  # samples of the last, and operations of all
 
     def due(self) -> bool:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
         task, box, operation = self.task, self.task.problem.family.box, self.task.problem.operation
         free = task.budget is None or not operation.residual_solves
         direct = operation.unique and not operation.finishes and task.many == 1 and free
-        grown = _DOUBLED if self.tried > 2 * self.most else _GROWN
-        more = len(self.snapshots.x) >= max(_LEAST, grown * self.tried)
+        more = len(self.snapshots.x) >= max(_LEAST, _GROWN * self.tried) and self.spent <= _BEGUN * self._earned()
         if box.dimension > 1 or box.periodic[0] or not (direct and more):
             return False
         size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
         return bool(size.max() > _PEAK * np.median(size))
+
+    def _earned(self) -> float:
+        """Return how many operations the samples took."""
+        return (self.task.problem.work + _OVERHEAD) * len(self.snapshots.x)
+
+    def _affords(self, operations: float) -> bool:
+        """Enter what a step takes, and return whether the samples took as much; raise where the fit is to end.
+
+        A step that is refused counts too, so that another trial waits until it can be paid.
+        """
+        self.task.check()
+        self.spent += operations
+        return self.spent <= self._earned()
 
     def maps(self) -> list[FactorMap] | None:
         """Fit, check at fresh parameters and beside the poles, and add samples as long as that helps."""
@@ -71,7 +83,7 @@ class Trial:
             kept = self._kept()
             x, sketch = self.snapshots.x[kept, 0], self.snapshots.sketch()[kept, 0]
             goals = _UNITS * unit, _PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)
-            found = rational.fit(x, sketch, *sorted(goals), most=self.most, check=self.task.check)
+            found = rational.fit(x, sketch, *sorted(goals), afford=self._affords)
             if found is None:
                 return None
             exact = found.goal <= _UNITS * unit

@@ -9,7 +9,7 @@ combinations of the entries stand for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,11 @@ _FEW = 4
 _SPURIOUS = 1e-13
 # Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them.
 _EQUATIONS = 1.5
+# Real operations: of a QR factorisation for each equation and squared number of support points; of singular vectors and
+# of poles for each cubed number.
+_QR, _VECTORS, _POLES = 2.0, 20.0, 60.0
+
+Afford = Callable[[float], bool]
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,14 @@ class Barycentric:
     goal: float
 
 
-def fit(
-    x: np.ndarray, F: np.ndarray, *goals: float, most: int | None = None, check: Callable[[], None] = lambda: None
-) -> Barycentric | None:
+def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda operations: True) -> Barycentric | None:
     """Fit samples F (N, s) at x (N,) to a relative error at the samples that are no support points.
 
     Args:
         x, F: The samples.
         goals: Errors, the smallest first.
-        most: Most support points, of which so many take about :math:`38 N m^2` operations. Default: any number.
-        check: Called before every step; it may raise.
+        afford: Called before every step with the real operations that it takes; where it says no, there is no further
+            step. It may raise.
 
     Returns:
         The function with the fewest support points that comes to the smallest of the goals that is reached; None where
@@ -65,58 +68,66 @@ def fit(
     few = F[:, :_FEW]
     sizes = np.linalg.norm(few, axis=1)
     support, reached = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())], {}
-    while goals[0] not in reached:
-        check()
-        found = weighted(x, few, support, sizes)
-        if found is None:
+    while goals[0] not in reached and len(left := np.setdiff1d(np.arange(len(x)), support)):
+        equations = loewner(x, few, support, sizes, left)
+        if not afford(_operations(equations)):
             break
-        left, miss = _missed(x, F, support, found, size, scale)
+        _, miss = _missed(x, F, support, weighted(equations)[1], size, scale)
         reached = {goal: list(support) for goal in goals if miss.max() <= goal} | reached
         count = max(1, len(support) // _GROWTH)
         wanted = len(support) + count
-        if _FEW * (len(x) - wanted) < _EQUATIONS * wanted or wanted > (most or wanted):
+        if _FEW * (len(x) - wanted) < _EQUATIONS * wanted:
             break
         support += left[np.argsort(-miss)[:count]].tolist()
-    settled = (_settled(x, F, reached[goal], size, scale, goal) for goal in goals if goal in reached)
+    settled = (_settled(x, F, reached[goal], size, scale, goal, afford) for goal in goals if goal in reached)
     return next((one for one in settled if one), None)
 
 
 def _settled(
-    x: np.ndarray, F: np.ndarray, support: list[int], size: np.ndarray, scale: float, goal: float
+    x: np.ndarray, F: np.ndarray, support: list[int], size: np.ndarray, scale: float, goal: float, afford: Afford
 ) -> Barycentric | None:
     """Compute the final weights from all combinations, and take support points beside spurious poles away."""
-    while True:
-        w = weighted(x, F, support, size)
-        if not w.all() and len(support) > 2:  # at a support point of weight zero the function would be 0 / 0
-            support = [j for j, own in zip(support, w) if own]
-            continue
-        _, miss = _missed(x, F, support, w, size, scale)
-        poles = zeros(x[support], w)
-        spurious = _spurious(poles, x[support], F[support], w, scale)
-        if not len(spurious) or len(support) < 3:
-            worst = float(miss.max())
-            return Barycentric(np.array(support), w, worst, poles, goal) if worst <= 10 * goal else None
-        nearest = {int(np.abs(x[support] - z).argmin()) for z in spurious}
-        support = [j for k, j in enumerate(support) if k not in nearest]
-        if len(support) < 2:
-            return None
+    support, new, R = np.array(support), np.setdiff1d(np.arange(len(x)), support), np.empty((0, len(support)))
+    while len(support) > 1:
+        # Of the equations that were there, those in triangular form are enough.
+        R = np.concatenate([R, loewner(x, F, support, size, new)])
+        if not afford(_operations(R, _POLES)):
+            break
+        R, w = weighted(R)
+        keep = w != 0  # at a support point of weight zero the function would be 0 / 0
+        if keep.all() or len(support) < 3:
+            poles = zeros(x[support], w)
+            spurious = _spurious(poles, x[support], F[support], w, scale)
+            keep[[int(np.abs(x[support] - z).argmin()) for z in spurious]] = False
+        if keep.all() or len(support) < 3:
+            worst = float(_missed(x, F, support, w, size, scale)[1].max())
+            return Barycentric(support, w, worst, poles, goal) if worst <= 10 * goal else None
+        new, support, R = support[~keep], support[keep], R[:, keep]
+    return None
 
 
-def weighted(x: np.ndarray, F: np.ndarray, support: list[int], sizes: np.ndarray) -> np.ndarray | None:
-    """Return the weights of least linearised error at the other samples, relative to their sizes; None without any."""
-    left = np.setdiff1d(np.arange(len(x)), support)
-    if not len(left):
-        return None
-    rows = 1 / np.maximum(sizes[left], np.finfo(float).tiny)
-    loewner = (F[left, None, :] - F[None, support, :]) / (x[left, None, None] - x[None, support, None])
-    loewner = (loewner * rows[:, None, None]).transpose(0, 2, 1).reshape(-1, len(support))
-    if len(loewner) > 2 * len(support):
-        loewner = scipy.linalg.qr(loewner, mode="r", check_finite=False)[0][: len(support)]
-    return np.linalg.svd(loewner)[2][-1].conj()
+def loewner(x: np.ndarray, F: np.ndarray, support: Sequence[int], sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the equations of the weights: the linearised error at samples, relative to their sizes."""
+    scales = 1 / np.maximum(sizes[rows], np.finfo(float).tiny)
+    equations = (F[rows, None, :] - F[None, support, :]) / (x[rows, None, None] - x[None, support, None])
+    return (equations * scales[:, None, None]).transpose(0, 2, 1).reshape(-1, len(support))
+
+
+def weighted(equations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return equations, many in triangular form, and the weights of the least error."""
+    if len(equations) > 2 * equations.shape[1]:
+        equations = scipy.linalg.qr(equations, mode="r", check_finite=False)[0][: equations.shape[1]]
+    return equations, np.linalg.svd(equations)[2][-1].conj()
+
+
+def _operations(equations: np.ndarray, cubed: float = 0.0) -> float:
+    """Return the real operations that weights take, and what takes so many for each cubed number of them."""
+    count, m = equations.shape
+    return (4 if np.iscomplexobj(equations) else 1) * (_QR * count + (_VECTORS + cubed) * m) * m**2
 
 
 def _missed(
-    x: np.ndarray, F: np.ndarray, support: list[int], w: np.ndarray, size: np.ndarray, scale: float
+    x: np.ndarray, F: np.ndarray, support: Sequence[int], w: np.ndarray, size: np.ndarray, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples that are no support points, and the error at each relative to its own size."""
     left = np.setdiff1d(np.arange(len(x)), support)

@@ -155,7 +155,8 @@ def aaa(problem: Problem, budget: int, *, terms: int = 100, rtol: float | None =
     scale, support, fit, models = np.linalg.norm(F, axis=1).max(), [], F.mean(axis=0), []
     for _ in range(min(most, terms)):
         support.append(int(np.linalg.norm(F - fit, axis=1).argmax()))
-        w = rational.weighted(z, F, support, np.ones(len(z)))
+        others = np.setdiff1d(np.arange(len(z)), support)
+        _, w = rational.weighted(rational.loewner(z, F, support, np.ones(len(z)), others))
         fit = _barycentric(z, z[support], w) @ F[support]
         error, poles = float(np.linalg.norm(F - fit, axis=1).max() / scale), rational.zeros(z[support], w)
         near = abs(poles.imag) < 1e-12 * (abs(poles) if "log" in box.scale else 1)
