@@ -23,6 +23,9 @@ _FEW = 4
 _SPURIOUS = 1e-13
 # Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them.
 _EQUATIONS = 1.5
+# Support points, as a multiple of those that come to the second goal, with which the first is to be reached: where X is
+# rational few more do, beside branch points many times as many.
+_FURTHER = 2.0
 # Real operations: of a QR factorisation for each equation and squared number of support points; of singular vectors and
 # of poles for each cubed number.
 _QR, _VECTORS, _POLES = 2.0, 20.0, 60.0
@@ -76,7 +79,8 @@ def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda ope
         reached = {goal: list(support) for goal in goals if miss.max() <= goal} | reached
         count = max(1, len(support) // _GROWTH)
         wanted = len(support) + count
-        if _FEW * (len(x) - wanted) < _EQUATIONS * wanted:
+        near = [len(own) for goal, own in reached.items() if goal in goals[:2]]
+        if _FEW * (len(x) - wanted) < _EQUATIONS * wanted or wanted > _FURTHER * min(near, default=wanted):
             break
         support += left[np.argsort(-miss)[:count]].tolist()
     settled = (_settled(x, F, reached[goal], size, scale, goal, afford) for goal in goals if goal in reached)
@@ -91,11 +95,13 @@ def _settled(
     while len(support) > 1:
         # Of the equations that were there, those in triangular form are enough.
         R = np.concatenate([R, loewner(x, F, support, size, new)])
-        if not afford(_operations(R, _POLES)):
+        if not afford(_operations(R)):
             break
         R, w = weighted(R)
         keep = w != 0  # at a support point of weight zero the function would be 0 / 0
         if keep.all() or len(support) < 3:
+            if not afford(_operations(R[:0], _POLES)):
+                break
             poles = zeros(x[support], w)
             spurious = _spurious(poles, x[support], F[support], w, scale)
             keep[[int(np.abs(x[support] - z).argmin()) for z in spurious]] = False
@@ -120,10 +126,10 @@ def weighted(equations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return equations, np.linalg.svd(equations)[2][-1].conj()
 
 
-def _operations(equations: np.ndarray, cubed: float = 0.0) -> float:
-    """Return the real operations that weights take, and what takes so many for each cubed number of them."""
+def _operations(equations: np.ndarray, cubed: float = _VECTORS) -> float:
+    """Return the real operations of a factorisation, and of what takes so many for each cubed number of weights."""
     count, m = equations.shape
-    return (4 if np.iscomplexobj(equations) else 1) * (_QR * count + (_VECTORS + cubed) * m) * m**2
+    return (4 if np.iscomplexobj(equations) else 1) * (_QR * count + cubed * m) * m**2
 
 
 def _missed(
