@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neumatc import rational
 from neumatc.box import Box
+from neumatc.families import FAILED
 from neumatc.methods import Task
 from neumatc.model import Surrogate
 from neumatc.report import LARGE_RESIDUAL, Report, StopReason, duration
@@ -29,14 +30,16 @@ _BATCHES, _TIMED, _TIMED_BYTES = 2, 1024, 2**20
 _PEAK, _SAMPLES, _COMBINATIONS, _PROMISING, _REAL = 4.0, 64, 8, 1e-3, 1e-6
 # What to do, by the first of these words in what is known: what a place holds, then scales, then why the fit ended.
 _PLACES = {
-    "family failed": "mend the family there, or restrict the box",
+    FAILED: "mend the family there, or restrict the box",
     "became NaN": "lower the learning rate, or leave the method out",
     "between the samples": "ask for a tolerance above that, or take more samples",
     "grows without bound": "leave that place out of the box, or let nm.certify solve exactly near it",
     "jumps": "end the box there and fit each side",
+    "solutions themselves": "bring rows and columns of A to the same units, or raise the tolerance",
     "noise": "ask for a tolerance above the noise",
     "solutions fail here": "restrict the box to where {needs}",
     "not defined": "restrict the box to where the family is defined",
+    "map returned is zero": "{remedy}",
     "no more parameters": "give the box in double precision",
 }
 _ENDINGS = {
@@ -79,10 +82,9 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
     report.evaluation_seconds, report.samples = evaluation_seconds, str(family.measured or "")
     good, head, known = _judged(report, family.box)
     if not good:
-        zero = report.stop_reason is StopReason.SINGULAR
-        said = "; ".join([str(report.stop_reason), *known])
-        advice = surrogate.operation.remedy if zero else _remedy(report, family.box, said)
-        report.advice = advice.replace("{needs}", surrogate.operation.needs)
+        said, operation = "; ".join([str(report.stop_reason), *known]), surrogate.operation
+        advice = _remedy(report, family.box, said).replace("{remedy}", operation.remedy)
+        report.advice = advice.replace("{needs}", operation.needs)
         left = _LONGEST - len(head) - len(report.advice) - 4
         where = textwrap.shorten("; ".join(known), max(left, 24), placeholder=" ...")
         warnings.warn(f"{head}: {where}; {report.advice}"[:_LONGEST], FitWarning, stacklevel=stacklevel)
@@ -91,7 +93,8 @@ def conclude(task: Task, surrogate: Surrogate, evaluation_seconds: float, stackl
 def _judged(report: Report, box: Box) -> tuple[bool, str, list[str]]:
     """Return whether a fit ended well, else how it ended, and what is known of the place and the cause."""
     stopped, reason = report.stop_reason in STOPPED, str(report.stop_reason)
-    notes = sorted(filter(None, report.message.split("; ")), key=lambda note: "a pole" not in note)  # causes first
+    causes = FAILED, "a pole"
+    notes = sorted(filter(None, report.message.split("; ")), key=lambda note: not any(word in note for word in causes))
     notes = [] if stopped else notes  # a guess from a few snapshots
     failing = [box.named(p) for p in report.singular[:1]]
     if report.tol is not None:
@@ -114,7 +117,8 @@ def _judged(report: Report, box: Box) -> tuple[bool, str, list[str]]:
 def _remedy(report: Report, box: Box, known: str) -> str:
     """Return what to do about what is known."""
     seconds = report.points * report.solve_seconds
-    if report.points and seconds < report.seconds and report.stop_reason not in (StopReason.NOISE, StopReason.TABLE):
+    aside = StopReason.NOISE, StopReason.TABLE, StopReason.SINGULAR
+    if report.points and seconds < report.seconds and report.stop_reason not in aside:
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
     if f"used up ({report.budget})" not in known:  # by a limit of the method, not by the budget
         known = known.replace("used up before", "used up")
@@ -142,9 +146,11 @@ def note_pole(task: Task, x: np.ndarray | Tensor, rows: Sequence[Tensor]) -> Non
         near, generator = (x[:, 0] - x[top]).abs().argsort()[:_SAMPLES], torch.Generator().manual_seed(0)
         draws = torch.randn((rows.shape[1], _COMBINATIONS), dtype=torch.float64, generator=generator)
         found = rational.fit(x[near, 0].numpy(), (rows[near] @ draws).numpy(), _PROMISING)
-        poles = found.poles[np.abs(found.poles.real) <= 1] if found else ()
-        if len(poles):
-            pole = poles[np.abs(poles - float(place)).argmin()]
+        # X is largest at the snapshot that is nearest to a pole: others are made up, of rounding.
+        inside = found.poles[np.abs(found.poles.real) <= 1] if found else ()
+        poles = [pole for pole in inside if np.abs(x[:, 0].numpy() - pole).argmin() == top]
+        if poles:
+            pole = min(poles, key=lambda pole: abs(pole - float(place)))
             place[0], kind = pole.real, ", as at a pole" if abs(pole.imag) < _REAL else ", as near a pole"
     where = task.problem.family.box.named(task.box(place[None])[0].tolist())
     task.note(f"X is {size[top] / usual:,.0f} times its usual size near {where}{kind}")

@@ -45,6 +45,7 @@ class Certified:
             tolerance asks for more than the precision of the family.
         samples: Of a family through samples: how many, and what leaving one out changes, or the noise that smoothing
             leaves. All that is said here is about the curve through them, not about what was measured.
+        raised: What the family's function raised at the first parameter where it did: A(p) does not exist there.
     """
 
     value: Tensor | tuple[Tensor, ...]
@@ -54,6 +55,7 @@ class Certified:
     accepted: Tensor
     failed: Tensor
     samples: str = ""
+    raised: str = ""
 
     def __str__(self) -> str:
         kept, count = int(self.accepted.sum()), len(self.accepted)
@@ -63,9 +65,11 @@ class Certified:
             if self.samples
             else ""
         )
+        about += f"; {self.raised}" * bool(self.raised)
         return f"{kept} of {count} values accepted by the {self.certainty} of their relative error; {rest}{about}"
 
 
+@checks.called
 @checks.full_precision
 @torch.no_grad()
 def certify(
@@ -120,7 +124,7 @@ def certify(
     operation, family = problem.operation, problem.family
     expected, found = (operation, family.shape), (surrogate.operation, surrogate.shape)
     checks.require(expected == found, "surrogate", f"one of the problem, {expected}", f"one of {found}", "fit one")
-    given, p = p, surrogate.box.points(p)
+    given, p = p, surrogate.box.points(p, extrapolate=None)
     value = surrogate(p, orthonormal=orthonormal)
     factors = (value,) if isinstance(value, Tensor) else tuple(value)
     expected = ([factor.dtype(family.dtype) for factor in problem.factors], family.device)
@@ -129,7 +133,9 @@ def certify(
     checks.require(same, "surrogate", f"values of {expected}", found, "convert it with `.to(...)`", TypeError)
     residual, bound = torch.empty((2, len(p)), dtype=torch.float64, device=p.device)
     accepted = torch.empty(len(p), dtype=torch.bool, device=p.device)
-    for piece, A, defined in _matrices(family, p):
+    raised = ""
+    for piece, A, why in _matrices(family, family.box.points(p, extrapolate=None)):
+        (A, defined), raised = checks.defined(A), raised or why
         A, admitted = operation.admitted(A)
         good = defined & admitted
         own = [x[piece] for x in factors]
@@ -142,19 +148,20 @@ def certify(
                 x[rejected] = y
     samples, failed = str(family.measured or ""), ~(bound <= rtol)
     found = (operation.pack(factors), residual, bound, operation.certainty, accepted, failed)
-    return Certified(*(checks.like(given, x) for x in found), samples)
+    return Certified(*(checks.like(given, x) for x in found), samples, raised)
 
 
-def _matrices(family: ParametricMatrix, p: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield parts of a batch, their matrices, and where the family is defined."""
+def _matrices(family: ParametricMatrix, p: Tensor) -> Iterator[tuple[slice, Tensor, str]]:
+    """Yield parts of a batch, their matrices, and what the family raised."""
     rows = max(1, NUMBERS // (family.shape[0] * family.shape[1]))
     for start in range(0, len(p), rows):
         part = p[start : start + rows]
         try:
-            A, good = family.evaluate(part)
+            A, why = family._anything(part)
         except FamilyError:  # it raises somewhere: in small batches it tells where
-            A, good = map(torch.cat, zip(*map(family.evaluate, part.split(ALONE))))
-        yield slice(start, start + rows), A, good
+            parts, said = zip(*map(family._anything, part.split(ALONE)))
+            A, why = torch.cat(parts), next(filter(None, said), "")
+        yield slice(start, start + rows), A, why
 
 
 def _measured(operation: Operation, A: Tensor, good: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

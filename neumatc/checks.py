@@ -66,7 +66,6 @@ def explained(function: Callable) -> Callable:
 
     What it raises is a TypeError or a ValueError then; the error of NumPy or torch behind it is its cause.
     """
-    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def wrapper(*arguments: object, **options: object) -> object:
@@ -78,7 +77,7 @@ def explained(function: Callable) -> Callable:
             known = isinstance(error, (ValueError, TypeError)) and "`" in str(error)
             if known or "allocate memory" in str(error):  # a RuntimeError of torch
                 raise
-            given = [(name, x) for name, x in signature.bind(*arguments, **options).arguments.items() if name != "self"]
+            given = [(name, x) for name, x in _named(function, arguments, options).items() if name != "self"]
             got = ", ".join(f"`{name}`: {describe(x)}"[:_QUOTED] for name, x in given[:2])
             kind = TypeError if isinstance(error, (TypeError, AttributeError)) else ValueError
             name = function.__qualname__.removesuffix(".__init__")
@@ -87,6 +86,34 @@ def explained(function: Callable) -> Callable:
             ) from error
 
     return wrapper
+
+
+def called(function: Callable) -> Callable:
+    """Decorate what is called first: where it has other arguments than it is given, the message says which."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: object, **options: object) -> object:
+        try:
+            return function(*arguments, **options)
+        except TypeError:
+            _named(function, arguments, options)
+            raise
+
+    return wrapper
+
+
+def _named(function: Callable, arguments: tuple, options: dict[str, object]) -> dict[str, object]:
+    """Return the arguments of a call by their names."""
+    signature = inspect.signature(function)
+    try:
+        return signature.bind(*arguments, **options).arguments
+    except TypeError as error:
+        first = int("self" in signature.parameters)
+        own = [x.replace(annotation=x.empty, default=x.empty) for x in signature.parameters.values()][first:]
+        came = [*(type(x).__name__ for x in arguments[first:]), *(f"{x}=" for x in options)]
+        expected, why = f"the arguments {inspect.Signature(own)}", str(error).removeprefix("got ")
+        text = f"`{function.__qualname__.removesuffix('.__init__')}`: expected {expected}, got ({', '.join(came)})"
+        raise TypeError(f"{text}, {why}; give these, after * by name.") from None
 
 
 @contextlib.contextmanager
@@ -236,7 +263,8 @@ def box(lower: object, upper: object, dtype: torch.dtype | None, device: object)
     high = _bound("upper", upper, dtype, device)[0].to(low)
     remedy = "give one bound for each parameter"
     require(low.shape == high.shape, "upper", f"shape {tuple(low.shape)} like `lower`", tuple(high.shape), remedy)
-    remedy = "swap them, or pass `dtype=torch.float64` if float32 cannot tell them apart"
+    precise = ", or pass `dtype=torch.float64` if float32 cannot tell them apart" * (low.dtype == torch.float32)
+    remedy = "swap them" if (low > high).any() else f"hold such a parameter fixed in the function{precise}"
     require((low < high).all(), "upper", f"values above `lower` = {row(low)}", row(high), remedy)
     width, size = high - low, torch.maximum(low.abs(), high.abs())
     wide = width >= _LEAST_NUMBERS * (size - torch.nextafter(size, torch.zeros_like(size)))
@@ -303,7 +331,7 @@ def followed(x: Tensor) -> bool:
     return dual or (x.requires_grad and torch.is_grad_enabled())
 
 
-def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False, name: str = "p") -> Tensor:
+def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool | None = False, name: str = "p") -> Tensor:
     """Return ``p`` if it is a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
     A few units of rounding outside the box are allowed, at the coarser precision of p and the box and at most a
@@ -330,7 +358,7 @@ def points(p: Tensor, lower: Tensor, upper: Tensor, *, extrapolate: bool = False
         outside = ((p < lower - s) | (p > upper + s)).any(dim=1)
         i = int(torch.argmax(outside.int()))
         got = f"{row(p[i])} in row {i} ({int(outside.sum())} of {shape[0]} rows are outside)"
-        remedy = "leave those out" if name == "snapshots" else "pass `extrapolate=True` to allow it"
+        remedy = "leave those out, or enlarge the box" if extrapolate is None else "pass `extrapolate=True` to allow it"
         require(False, name, f"parameters in the box {row(lower)} to {row(upper)}", got, remedy)
     return p
 

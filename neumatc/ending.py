@@ -16,6 +16,8 @@ from neumatc.piece import Piece
 from neumatc.report import StopReason, Unmet
 from neumatc.snapshots import Snapshots
 
+# Why a piece ends where the operation does not exist.
+FAILS = "exact solutions fail here"
 # From so many halvings on that left the whole difference between the ends on one side, there is a jump.
 STEEP = 8
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
@@ -40,9 +42,12 @@ def pieces(root: Piece, links: Sequence[Piece], inspector: Inspector, still: Seq
         return _nothing(inspector.task, [piece.trouble for piece in tree.leaves(root)])
     tree.collapse(root)
     found, box = tree.leaves(root), inspector.task.problem.family.box
+    undecided = snapshots.undecided()
     for piece in found:
         if piece.settled is None:  # nothing better is known there
             piece.rows = snapshots.nearest(piece.grid())
+        elif undecided[piece.rows].all():
+            piece.trouble = piece.trouble or FAILS
     troubles = [piece for piece in [*_joined(found), *_holes(found, inspector)] if piece.trouble]
     report.unmet, report.met = [Unmet(*piece.ends(box), piece.trouble) for piece in troubles], not troubles
     unmet = StopReason.BUDGET if any("used up" in piece.trouble for piece in troubles) else StopReason.STALLED
@@ -107,7 +112,8 @@ def smallest(piece: Piece, snapshots: Snapshots) -> str:
 def _nothing(task: Task, troubles: list[str]) -> list[FactorMap]:
     """Return the zero map, and say why: all solutions fail, or all that a limit allowed."""
     box, limits = task.problem.family.box, [trouble for trouble in troubles if "used up" in trouble]
-    why = "; ".join(["every exact solution fails", *limits[:1]])
+    known = limits or [trouble for trouble in troubles if "not defined" in trouble]
+    why = "; ".join(["every exact solution fails", *known[:1]])
     task.report.unmet, maps = [Unmet(box.lower.tolist(), box.upper.tolist(), why)], task.zero()
     if limits:
         task.report.stop_reason = StopReason.BUDGET

@@ -21,6 +21,8 @@ from neumatc.smoothing import Smoothing
 _TRIED = 8
 # Part of the least spacing by which a parameter may be off a point of a grid.
 _OFF = 1e-3
+# What is said first of a function that raises or gives another shape: nothing of mathematics.
+FAILED = "the family failed"
 # Most parameters that are tried one by one where a function raises for all of them: one call each.
 ALONE = 64
 
@@ -45,7 +47,8 @@ class ParametricMatrix:
             sparse matrices of SciPy and torch are taken too; sparse ones are made dense, and so is all that is computed
             from them. It is called once with the centre of the box to learn the shape, the dtype and the device of A,
             or if that fails there with some other parameters. It is given its own copy of p, a tensor, and runs under
-            the default device and ``np.errstate`` of whoever calls. Whatever it raises becomes a `FamilyError`.
+            the default device and ``np.errstate`` of whoever calls. Whatever it raises becomes a `FamilyError`; a fit
+            goes on without that parameter, and its report says what was raised first, and where.
         lower: Lower bounds of the box, shape (d,), or a number for d = 1. Floating tensors, arrays and numbers of NumPy
             keep their dtype; the rest takes ``dtype``.
         upper: Upper bounds, above ``lower``.
@@ -91,6 +94,7 @@ class ParametricMatrix:
     measured: Interpolation | Smoothing | None = None
     floor: Tensor | None = None
 
+    @checks.called
     def __init__(
         self,
         fn: Callable[[Tensor], object] | Callable[[float | np.ndarray], object],
@@ -118,7 +122,7 @@ class ParametricMatrix:
         self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
         self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
-        self._points = None if grid is None or ticks is not None else self.box.points(grid)
+        self._points = None if grid is None or ticks is not None else self.box.points(grid, extrapolate=None)
         A = _tried(self)
         remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
         expected = f"A on the device of the parameters, {self.device}"
@@ -169,29 +173,26 @@ class ParametricMatrix:
 
         Returns:
             A(p), shape (B, m, n), with zeros in the place of matrices with NaN or Inf, and the mask ``good`` (B,) of
-            the others. Where ``fn`` raises for at most 64 parameters, each is tried alone, and not good if it raises
-            again; ``family(p)`` says why.
+            the others. Where ``fn`` raises for at most 64 parameters, or gives another shape, each is tried alone, and
+            not good if that is so again; ``family(p)`` says why.
 
         Raises:
             ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
         """
-        return checks.like(p, checks.defined(self._anything(self.box.points(p, extrapolate=extrapolate))))
+        return checks.like(p, checks.defined(self._anything(self.box.points(p, extrapolate=extrapolate))[0]))
 
-    def _anything(self, p: Tensor) -> Tensor:
-        """Return A(p), shape (B, m, n), at parameters as `Box.points` gives them, whatever is in it.
+    def _anything(self, p: Tensor) -> tuple[Tensor, str]:
+        """Return A(p), shape (B, m, n), at parameters as `Box.points` gives them, whatever is in it, and what it lacks.
 
-        It is NaN where ``fn`` raises for one of at most 64 parameters, and as `evaluate` raises for more.
+        It is NaN where ``fn`` raises for one of at most 64 parameters, which the text then says of the first, and as
+        `evaluate` raises for more.
         """
         try:
-            return self._values(p, anything=True)
+            return self._values(p, anything=True), ""
         except FamilyError:
             if len(p) > ALONE:
                 raise
-            A = torch.full((len(p), *self.shape), torch.nan, dtype=self.dtype, device=self.device)
-            for i in range(len(p)):
-                with contextlib.suppress(FamilyError):
-                    A[i] = self._values(p[i : i + 1], anything=True)[0]
-            return A
+            return _one_by_one(self, p)
 
     def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
         """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
@@ -217,9 +218,10 @@ class ParametricMatrix:
         except (FamilyError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the user's function raises
-            between = f"{checks.row(p.amin(dim=0))} and {checks.row(p.amax(dim=0))}"
-            expected, remedy = f"matrices at parameters between {between}", "restrict the box or mend the function"
-            raise FamilyError(f"`fn(p)`: expected {expected}, got {checks.said(error)}; {remedy}.") from error
+            low, high = (checks.row(end) for end in (p.amin(dim=0), p.amax(dim=0)))
+            where = f"p = {low}" if low == high else f"parameters between {low} and {high}"
+            text = f"`fn(p)`: expected matrices at {where}, got {checks.said(error)}; `fn` gets {_given(self)}"
+            raise FamilyError(f"{text}: mend it, or restrict the box.") from error
         matrix, got = self.batched or A.ndim == 3, f"shape {tuple(A.shape[1:])}"
         checks.require(matrix, "fn(p)", "an m x n matrix for one parameter", got, "return that", FamilyError)
         try:
@@ -254,6 +256,25 @@ def _tried(family: ParametricMatrix) -> Tensor:
             "pass `batched=False`."
         ) from first
     raise first
+
+
+def _one_by_one(family: ParametricMatrix, p: Tensor) -> tuple[Tensor, str]:
+    """Return A(p), NaN where the function raises, and what it raises first."""
+    A, why = torch.full((len(p), *family.shape), torch.nan, dtype=family.dtype, device=family.device), ""
+    for i, own in enumerate(p.split(1)):
+        try:
+            A[i] = family._values(own, anything=True)[0]
+        except FamilyError as error:
+            cause = checks.said(error.__cause__) if error.__cause__ else str(error).removesuffix(".")
+            why = why or f"{FAILED} at {family.box.named(own[0].tolist())}: {cause}"
+    return A, why
+
+
+def _given(family: ParametricMatrix) -> str:
+    """Say what the function gets."""
+    if family.batched:
+        return f"one tensor of shape (B, {family.dimension})"
+    return "a float" if family.dimension == 1 else f"one array of shape ({family.dimension},)"
 
 
 def _called(family: ParametricMatrix, p: Tensor, batched: bool) -> object:

@@ -33,6 +33,7 @@ _DENSE = 8
 _CHANGING = "vectors change places where values cross: order='followed' keeps labels, nm.Subspace keeps their span"
 
 
+@checks.called
 def fit(
     problem: Problem,
     *,
@@ -106,6 +107,7 @@ def fit(
     return surrogate
 
 
+@checks.called
 def fit_many(
     problems: Sequence[Problem],
     *,
@@ -255,7 +257,7 @@ def _finished(
         surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report, turns)
         if price is None:
             price = math.nan if brief else advice.seconds_per_value(surrogate)
-    advice.conclude(task, surrogate, price, stacklevel=6)
+    advice.conclude(task, surrogate, price, stacklevel=7)
     return surrogate
 
 

@@ -28,6 +28,8 @@ _FRESH_IF_HOLLOW, _MISSING = 512, 0.01
 # Residual over the size of the coefficients left out: the most that is believed of the first measurement, where nothing
 # is resolved, and how often it counts; and the last measurements of which the median is taken.
 _MOST_RATIO, _FIRST, _LAST = 4.0, 4, 32
+# A residual that is at most this many times that of exact solutions is rounding, of them and of their sum.
+_ROUNDED = 8
 
 
 class Inspector:
@@ -69,6 +71,14 @@ class Inspector:
         r = self._residuals(tables, x.reshape(-1, x.shape[2]), np.repeat(np.arange(len(pieces)), _FRESH))
         r = np.where(np.isnan(r), -np.inf, r).reshape(len(pieces), -1).max(axis=1)
         return np.where(r < 0, np.inf, r).tolist()
+
+    def rounding(self, piece: Piece, worst: float) -> str:
+        """Say that a residual is rounding, where exact solutions at the nodes have such ones; nothing if it solves."""
+        if self.task.problem.operation.residual_solves:
+            return ""
+        p = self.task.problem.family.box.parameters(torch.from_numpy(self.snapshots.x[piece.rows]))
+        own = float(self.measured(p, lambda value: real_rows(value)[piece.rows]).max())
+        return "" if worst > _ROUNDED * own else f"the exact solutions themselves have residuals of some {own:.0e} here"
 
     def along(self, pieces: Sequence[Piece], axes: Sequence[int]) -> np.ndarray:
         """Return the largest residual of each piece at fresh parameters that are between nodes on one axis only."""

@@ -39,16 +39,14 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,), True where A is singular to working
-        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps. Failed entries
-        are NaN.
+        precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps, in the units
+        of A and in `units` of comparable size. Failed entries are NaN.
 
     Raises:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
     """
-    A = _square(A)
-    (X,) = _solved(A, np.linalg.inv, lambda a: _unless(*torch.linalg.inv_ex(a)))
-    rcond = 1 / (_one_norm(A) * _one_norm(X))
-    return masked(~(rcond > torch.finfo(A.dtype).eps), X)  # written so that NaN counts as failed
+    X = _inverted(A := _square(A))
+    return _again(lambda L, F: _inverted(L) @ F, A, identity_like(A), X, _singular(A, X))
 
 
 @checks.explained
@@ -76,17 +74,14 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         X, shape (B, n, k), and a mask of failures, shape (B,): True where the factorisation breaks down or
-        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps. Failed entries are NaN.
+        ||A||_1 ||X||_1 >= ||B||_1 / eps, which proves a condition number of at least 1 / eps, in the units of A and in
+        `units` of comparable size. Failed entries are NaN.
     """
-    A, B, n = *_system(A, B), A.shape[1]
-    (X,) = _solved(
-        torch.cat([A, B], dim=2),
-        lambda a: np.linalg.solve(a[:, :, :n], a[:, :, n:]),
-        lambda a: _unless(*torch.linalg.solve_ex(a[:, :, :n], a[:, :, n:])),
-    )
+    A, B = _system(A, B)
+    X = _by_lu(A, B)
     if not A.is_cuda and _surely_regular(norm(A), X, B).all():
         return masked(False, X)
-    return masked(_ill_conditioned(A, X, B), X)
+    return _again(_by_lu, A, B, X, _ill_conditioned(A, X, B))
 
 
 @checks.explained
@@ -112,7 +107,9 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     if not A.is_cuda and (failed | _surely_regular(A.diagonal(dim1=1, dim2=2).real.sum(dim=1), X, B)).all():
         return masked(failed, X)
     lower = A.tril()
-    return masked(failed | _ill_conditioned(lower + lower.tril(-1).mH, X, B), X)
+    A = lower + lower.tril(-1).mH
+    X, ill = _again(_by_lu, A, B, X, _ill_conditioned(A, X, B))
+    return masked(failed | ill, X)
 
 
 @checks.explained
@@ -234,8 +231,9 @@ def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sign (B,) of the dtype of A, logabsdet (B,), real, and a mask of failures, shape (B,), True where A is singular
         to working precision, as for `inverse`. Failed entries are NaN.
     """
-    A = _square(A)
-    return masked(inverse(A)[1], *_solved(A, np.linalg.slogdet, torch.linalg.slogdet))
+    rows, columns = units(A := _square(A))
+    sign, log = _solved(A / rows / columns, np.linalg.slogdet, torch.linalg.slogdet)
+    return masked(inverse(A)[1], sign, log + (rows.flatten(1).log() + columns.flatten(1).log()).sum(dim=1))
 
 
 def _log(a: np.ndarray) -> np.ndarray:
@@ -267,16 +265,17 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The results, of the shape, dtype and device of A, and a mask of failures, shape (B,), True where the result
-        does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision. An
+        does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision in its
+        own units, which are those of its eigenvalues. An
         exponential also fails where its `exp_rounding` is not below 1, and where it leaves the range of the dtype.
     """
     A, name = _square(A), checks.choice("name", name, tuple(FUNCTIONS))
     matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
     X = torch.full(A.shape, torch.nan, dtype=A.dtype)
-    good = (exp_rounding(A) < 1 if name == "exp" else ~inverse(A)[1]).cpu()
+    regular = exp_rounding(A) < 1 if name == "exp" else ~_singular(A, inverse(A)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is told by the mask
-        for i in torch.nonzero(good)[:, 0].tolist():
+        for i in torch.nonzero(regular)[:, 0].tolist():
             with suppress(Exception):  # SciPy's logarithm raises just that where its Schur form is not triangular
                 X[i] = torch.as_tensor(_principal(name, matrices[i], torch.finfo(A.dtype).eps))
     lost = (name == "exp") & (norm(X) < torch.finfo(X.dtype).tiny)  # there numbers have few digits, or none
@@ -593,6 +592,27 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
     return torch.where(least > 0, error / least, torch.where(error == 0, error, torch.inf))
 
 
+@checks.explained
+def power_of_two(x: Tensor) -> Tensor:
+    """Return powers of two that are larger than positive numbers, by a factor of two at most; 1 for 0."""
+    return torch.where(x > 0, x / torch.frexp(x).mantissa, 1)
+
+
+@checks.explained
+def units(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return units, powers of two, in which the largest entries of rows and of columns are from 1/2 to 1.
+
+    Args:
+        A: Shape (B, m, n).
+
+    Returns:
+        Those of the rows, shape (B, m, 1), and of the columns, (B, 1, n): A divided by both is the matrix in them, as
+        LAPACK's geequ has it.
+    """
+    rows = power_of_two(A.abs().amax(dim=2, keepdim=True))
+    return rows, power_of_two((A / rows).abs().amax(dim=1, keepdim=True))
+
+
 def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, *more: Tensor) -> Tensor | tuple:
     """Apply a function to a batch on the CPU in parts that stay in the cache, in as many threads as torch has.
 
@@ -692,6 +712,36 @@ def _hermitian(A: Tensor, name: str) -> tuple[Tensor, Tensor]:
         got = f"||A - A^H|| / ||A|| of {float((norm(A - A.mH) / norm(A)).min()):.2g} or more in all {len(A)}"
         raise ValueError(f"`{name}`: expected Hermitian matrices, got {got}; take (A + A^H) / 2, or nm.Eig or nm.SVD.")
     return part, ~good
+
+
+def _inverted(A: Tensor) -> Tensor:
+    return _solved(A, np.linalg.inv, lambda a: _unless(*torch.linalg.inv_ex(a)))[0]
+
+
+def _by_lu(A: Tensor, B: Tensor) -> Tensor:
+    n = A.shape[1]
+    return _solved(
+        torch.cat([A, B], dim=2),
+        lambda a: np.linalg.solve(a[:, :, :n], a[:, :, n:]),
+        lambda a: _unless(*torch.linalg.solve_ex(a[:, :, :n], a[:, :, n:])),
+    )[0]
+
+
+def _again(solve: Callable, A: Tensor, B: Tensor, X: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve A X = B again where that failed, in `units` in which only a matrix that is singular is ill-conditioned."""
+    hard = failed.nonzero()[:, 0]
+    if len(hard):
+        rows, columns = units(A[hard])
+        L = A[hard] / rows / columns
+        # By an inverse: one right-hand side can miss the direction in which a matrix is singular.
+        failed[hard] = _singular(L, _inverted(L))
+        X[hard] = solve(L, B[hard] / rows) / columns.mT
+    return masked(failed, X)
+
+
+def _singular(A: Tensor, X: Tensor) -> Tensor:
+    """Mask of matrices whose inverses X show that they are singular to working precision, or are not finite."""
+    return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < 1)
 
 
 def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neumatc import checks
 from neumatc.embeddings import Chebyshev, Embedding
-from neumatc.families import FamilyError
+from neumatc.families import FAILED, FamilyError, ParametricMatrix
 from neumatc.model import FactorMap, Surrogate, evaluate
 from neumatc.operations import checked
 from neumatc.problem import Problem
@@ -78,7 +78,14 @@ class Task:
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return A(p), and where it is defined, as `ParametricMatrix.evaluate`, unless the fit is to end."""
         self.check()
-        return self.problem.family.evaluate(p)
+        return checks.defined(self.tried(self.problem.family, p))
+
+    def tried(self, family: ParametricMatrix, p: Tensor) -> Tensor:
+        """Return A(p), NaN where the family fails, and note what it raised first."""
+        A, why = family._anything(family.box.points(p))
+        if why and FAILED not in self.report.message:
+            self.note(why)
+        return A
 
     def check(self) -> None:
         """Raise where the fit is to end, by its time once something is solved."""
@@ -126,7 +133,7 @@ class Task:
         return 2**62 if self.budget is None else self.budget - self.report.exact_solves
 
     def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Solve exactly: the factors where that succeeded, and the mask of successes; counts and reports.
+        """Solve exactly: the factors where that succeeded, and the mask of successes, on the CPU; counts and reports.
 
         With ``aligned`` the factors are those that the operation needs to align its snapshots.
         """
@@ -139,7 +146,7 @@ class Task:
             factors, _ = checked(solve, torch.eye(*A.shape[1:], dtype=A.dtype, device=A.device)[None])
             factors = tuple(x.expand(len(p), *x.shape[1:]) for x in factors)
             failed = torch.ones(len(p), dtype=torch.bool, device=A.device)
-        good = ~failed & defined
+        good = (~failed & defined).cpu()  # of a device the one wait
         self.count(p, good, begin)
         return (factors if good.all() else tuple(x[good] for x in factors)), good
 

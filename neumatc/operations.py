@@ -762,10 +762,19 @@ class Solve(LinearOperation):
         r"""Bound the relative error by its Newton correction, with a computed inverse P of A.
 
         From :math:`X_* - X = (P A)^{-1} P R` with :math:`R = B - A X` and :math:`\rho = \|I - P A\|_F < 1` follows
-        :math:`\|X_* - X\|_F \le \|P R\|_F / (1 - \rho)`. The inverse takes as long as some three solutions.
+        :math:`X_* - X = P R + E`, :math:`\|E\|_F \le \|P R\|_F \rho / (1 - \rho)`. That is said of A with rows and
+        columns in units of comparable size (`linalg.units`), in which rounding is least; row i of the error is then put
+        back into its own unit. The inverse takes as long as some three solutions.
         """
-        L, F = self.system(A)
-        return _bound_of_system(L, factors[0], F, linalg.inverse(L)[0], torch.zeros_like(norm(L)))
+        (L, F), (X,) = self.system(A), factors
+        rows, columns = linalg.units(L)
+        L, Y = L / rows / columns, X * columns.mT
+        P = linalg.inverse(L)[0]
+        R, _, unsure = _defect(L, Y, F / rows)
+        step, rho, unsure = P @ R, _defect(P, L, identity_like(L))[1], norm(P) * unsure
+        all_rows = (unsure + rho * norm(step) * (1 + _slack(R))) / (1 - rho)
+        each = linalg.lengths(step, 2) * (1 + _slack(R)) + all_rows[:, None]
+        return beside(torch.where(rho < 1, norm(each / columns[:, 0]) * (1 + _slack(R)), torch.inf), X)
 
 
 class LogDetFactors(NamedTuple):

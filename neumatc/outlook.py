@@ -46,10 +46,14 @@ class Outlook:
     def tail(self) -> float:
         return float(self.tails.max())
 
+    def small(self, dtype: torch.dtype) -> bool:
+        """Whether what is left out may be rounding."""
+        return self.tail < _NOISE_UNITS * torch.finfo(dtype).eps
+
     def noise(self, piece: Piece, dtype: torch.dtype) -> str:
         """Say why no refinement helps: what is left is noise, and no residual is so large that nodes have missed X."""
         unit = torch.finfo(dtype).eps
-        flat = np.isinf(self.wanted).any() and _FALLEN * piece.tail < self.tail < _NOISE_UNITS * unit
+        flat = np.isinf(self.wanted).any() and _FALLEN * piece.tail < self.tail and self.small(dtype)
         flat = flat and (piece.ratio or 0) < _MISSED / unit
         return f"the family or its exact solutions carry noise of about {self.tail:.0e} here" if flat else ""
 

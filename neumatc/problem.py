@@ -51,6 +51,7 @@ class Problem:
         (False, True)
     """
 
+    @checks.called
     def __init__(self, family: ParametricMatrix, operation: Operation):
         checks.instance("family", family, ParametricMatrix, "a ParametricMatrix around the function")
         checks.instance("operation", operation, Operation, "an operation such as nm.Inverse()")
@@ -69,14 +70,14 @@ class Problem:
     def exact(self, p: Tensor | ArrayLike) -> Solution:
         """Solve exactly at each parameter: p (B, d) -> the value, and where it failed.
 
-        Singular matrices, and parameters at which the family is not defined (NaN or Inf in A(p)), are reported in the
-        mask, not raised: ``p[solution.failed]`` says where.
+        Singular matrices, and parameters at which the family is not defined (NaN or Inf in A(p), or ``fn`` raises), are
+        reported in the mask, not raised: ``p[solution.failed]`` says where, and ``family(p)`` there what is raised.
 
         Raises:
             FamilyError: (a ValueError) If the operation exists at none of the parameters, as the Cholesky factor of
                 matrices that are not Hermitian; and as `ParametricMatrix.evaluate` does.
         """
-        factors, failed = self.solve(*self.family.evaluate(self.family.box.points(p)))
+        factors, failed = self.solve(*self.family.evaluate(self.family.box.points(p, extrapolate=None)))
         return checks.like(p, Solution(self.operation.pack(factors), failed))
 
     @checks.explained
@@ -101,7 +102,7 @@ class Problem:
 
         Inf where the family is not defined, or of a kind that the operation refuses (`Operation.admitted`).
         """
-        given, p = p, self.family.box.points(p)
+        given, p = p, self.family.box.points(p, extrapolate=None)
         A, good = self.family.evaluate(p)
         A, admitted = self.operation.admitted(A)
         residual = self.operation.residual(A, self.unpack(value, p))
@@ -114,7 +115,7 @@ class Problem:
         In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse and for
         receivers (whose residual is row by row), U S V^H for the SVD.
         """
-        given, p = p, self.family.box.points(p)
+        given, p = p, self.family.box.points(p, extrapolate=None)
         return checks.like(given, self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p)))
 
     @checks.explained

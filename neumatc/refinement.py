@@ -13,7 +13,7 @@ from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.piece import Piece
 from neumatc.snapshots import Snapshots
-from neumatc.steps import FAILS, ROUND, Steps
+from neumatc.steps import ROUND, Steps
 from neumatc.watch import UNFINISHED
 
 # Nodes per axis with which a fit begins, for one, two and more parameters.
@@ -178,7 +178,7 @@ class Refinement:
         """Move a node at which the exact solution fails; halve a piece in which many do."""
         lost, sides, moved = (piece.rows < 0).reshape(piece.counts), piece.high - piece.low, piece.moves >= _MOST_MOVES
         if (piece.moves and lost.all()) or (moved and sides.max() / 4 < max(self.steps.smallest, _LEAST_SINGULAR)):
-            return piece.give_up(FAILS)
+            return self.steps.hopeless(piece, piece.grid()[piece.rows < 0])
         if moved:
             return self.steps.halved(piece, int(sides.argmax()), piece.counts)
         piece.dodge(lost, self.snapshots.rounded)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from neumatc import lowrank
 from neumatc.embeddings import Chebyshev
-from neumatc.families import ParametricMatrix
 from neumatc.linalg import real_rows
 from neumatc.methods import Task
 from neumatc.operations import checked
@@ -103,7 +102,7 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     """
     operation, count, begin = tasks[0].problem.operation, len(points), time.perf_counter()
     p = [task.box(points.x) for task in tasks]
-    A, defined = map(torch.cat, zip(*[_defined(task.problem.family, own) for task, own in zip(tasks, p)]))
+    A, defined = map(torch.cat, zip(*[_defined(task, own) for task, own in zip(tasks, p)]))
     for task, own, good in zip(tasks, p, defined.view(len(tasks), -1).any(dim=1).tolist()):
         if not good:
             task.problem.family(own)  # it says why
@@ -127,9 +126,9 @@ def solved(tasks: Sequence[Task], points: Samples) -> list[Samples]:
     return result
 
 
-def _defined(family: ParametricMatrix, p: Tensor) -> tuple[Tensor, Tensor]:
+def _defined(task: Task, p: Tensor) -> tuple[Tensor, Tensor]:
     """Return copies of A(p), as a family may give the same memory again, and where they are defined."""
-    A, defined = family.evaluate(p)
+    A, defined = task.evaluate(p)
     return A.clone(), defined
 
 

@@ -66,7 +66,7 @@ class Snapshots:
         if new:
             points = x[list(new.values())]
             factors, good = self.task.solve(self.task.box(torch.from_numpy(points)), aligned=True)
-            good = good.cpu().numpy()
+            good = good.numpy()
             numbers = np.where(good, len(self.x) + np.cumsum(good) - 1, -1).tolist()
             x = np.concatenate([self.x, points[good]])
             factors = tuple(map(torch.cat, zip(self._factors, factors))) if self._factors else tuple(factors)
@@ -75,6 +75,11 @@ class Snapshots:
             self.x, self._factors, self._values, self._sketch = x, factors, None, sketch
             self._rows |= zip(new, numbers)
         return np.array([self._rows[key] for key in keys])
+
+    def undecided(self) -> np.ndarray:
+        """Return the mask (N,) of what is no choice, as values that are tied; for most operations of nothing."""
+        tied = getattr(self.task.problem.operation, "undecided", None)
+        return tied(self._factors).cpu().numpy() if tied else np.zeros(len(self.x), dtype=bool)
 
     def nearest(self, x: np.ndarray) -> np.ndarray:
         """Return the row of the nearest solution for each point (N, d)."""

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from neumatc import nodes
+from neumatc import ending, nodes
 from neumatc.inspection import Inspector
 from neumatc.linalg import from_rows, real_rows
 from neumatc.local import SparsePolynomials
@@ -198,6 +198,7 @@ class _Trial:
             surpluses = torch.linalg.solve_triangular(own, columns.double(), upper=False, unitriangular=True)
             return from_rows(surpluses.to(columns.dtype).contiguous(), value)
 
+        trouble = trouble or ending.FAILS * bool(self.inspector.snapshots.undecided().all())
         box, report.met = task.problem.family.box, not trouble
         report.unmet = [Unmet(box.lower.tolist(), box.upper.tolist(), trouble)] if trouble else []
         report.stop_reason = StopReason.BUDGET if trouble else StopReason.TOLERANCE

@@ -96,8 +96,14 @@ class _Spectral(Product):
     def snapshots(self, A: Tensor) -> tuple[Factors, Tensor]:
         factors, failed = self._whole(A)
         extra = max(A.shape) if self.followed else _EXTRA  # labels that are kept may go anywhere
-        extra = extra if self.gauge == "vectors" else 0
-        return self._ordered(*factors, min(self._count(*A.shape[1:]) + extra, *A.shape[1:])), failed
+        k = self._count(*A.shape[1:])
+        if self.gauge == "subspace":  # has no span where the next value is as good
+            return self._ordered(*factors, k), failed | self._tied(factors, k)
+        return self._ordered(*factors, min(k + extra, *A.shape[1:])), failed
+
+    def undecided(self, factors: Sequence[Tensor]) -> Tensor:
+        """Mask of snapshots, shape (N,), of which the k values asked for are no choice, as at a crossing."""
+        return self._tied(factors, self.rank or factors[self.powers.index(1)].shape[1])
 
     def _tied(self, factors: Sequence[Tensor], k: int) -> Tensor:
         """Mask of what has no k best values: the next is as good, up to rounding, and not both are nothing."""
@@ -211,7 +217,8 @@ class SVD(_Spectral):
 
     Factors are unique only up to that phase, and only where the singular values are distinct: compare the
     reconstruction U S V^H, the singular values or principal angles, never the entries of U and V. Matrices of which
-    value k is the next one too, up to rounding and not zero, count as failed: not even U S V^H is unique.
+    value k is the next one too, up to rounding and not zero, count as failed: not even U S V^H is unique. At single
+    parameters a fit goes on through them; a piece of which all nodes are such is not met.
 
     A singular value that passes through zero, as for real square families wherever the determinant changes its sign,
     is smooth only with a sign (Bunse-Gerstner, Byers, Mehrmann and Nichols, Numer. Math. 60, 1991). There the map
@@ -327,7 +334,8 @@ class Eigh(Paired, _Spectral):
     which: str = "largest"
     B: str | Tensor | np.ndarray | sparray | ParametricMatrix | None = None
     near: float | None = None
-    powers, packed, work, needs = (1, 0), EigFactors, (0, 9), "A is Hermitian, and B, if any, positive definite"
+    powers, packed, work = (1, 0), EigFactors, (0, 9)
+    needs = "A is Hermitian, B, if any, positive definite, and value k apart from the next"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,12 +33,9 @@ _LEAST_NUMBERS = 256
 ROUND = 1e8
 # Part of all solves up to which cheap ones are not counted; the most nodes that other axes of a piece have then.
 _ENOUGH, _OTHERS = 0.5, 4
-# Why a piece ends where nothing is solved, and where samples are too few; by how many of them X is interpolated there.
-FAILS, COARSE, _AROUND = (
-    "exact solutions fail here",
-    "between the samples, which are too few here, residuals are larger",
-    6,
-)
+# Why a piece ends where A does not exist, and where samples are too few; by how many of them X is interpolated there.
+_UNDEFINED = "the family is not defined here"
+_COARSE, _AROUND = "between the samples, which are too few here, residuals are larger", 6
 
 
 class Steps:
@@ -119,6 +116,8 @@ class Steps:
             return self.refined(piece, Outlook(look.tails, counts))
         piece.ratio = worst / max(look.tail, np.finfo(float).eps) if np.isfinite(worst) else None
         look = self.outlook(piece)
+        if look.small(self.snapshots.task.problem.family.dtype) and (why := self.inspector.rounding(piece, worst)):
+            return piece.give_up(why)
         if (look.wanted <= piece.counts).all():
             free = np.where(piece.counts < self._available(piece), look.tails, -1)
             look.wanted[int(free.argmax())] = max(piece.counts) + 2
@@ -184,7 +183,8 @@ class Steps:
     def _linked(self, piece: Piece, points: np.ndarray) -> list[Piece]:
         """Halve a piece at solved points of a grid until each half has two of them, of samples with others beside."""
         if len(points) < 2:
-            return piece.give_up(FAILS)
+            points = self.snapshots.within(piece.low[0], piece.high[0])
+            return self.hopeless(piece, points[self.snapshots.solve(points) < 0])
         if len(points) > 2:
             middle = len(points) // 2
             halves = piece.split(0, float(points[middle]), [2], points, self.snapshots.rounded)
@@ -195,7 +195,7 @@ class Steps:
         piece.settle()
         outlook.analyse(self.snapshots, [piece])
         missed = self.snapshots.curve and self.inspector.worst([piece])[0] > self.inspector.task.tol
-        return piece.give_up(COARSE) if missed else []
+        return piece.give_up(_COARSE) if missed else []
 
     def _around(self, points: np.ndarray) -> np.ndarray:
         """Return two neighbouring samples with others around them, unless those cannot be solved."""
@@ -203,6 +203,12 @@ class Steps:
         near = around(grid, np.searchsorted(grid, points[0]), min(_AROUND, self.terms, len(grid)))[1]
         known = self.snapshots.missing(near[:, None]) <= self.budget.left()
         return near if known and (self.snapshots.solve(near[:, None]) >= 0).all() else points
+
+    def hopeless(self, piece: Piece, lost: np.ndarray) -> list[Piece]:
+        """End a piece that has too few solutions; the first of the points (N, d) without one says why."""
+        task = self.snapshots.task
+        undefined = len(lost) and not task.evaluate(task.box(torch.from_numpy(lost[:1])))[1]
+        return piece.give_up(_UNDEFINED if undefined else ending.FAILS)
 
     def halved(self, piece: Piece, axis: int, counts: Sequence[int], bend: float = 0.0) -> list[Piece]:
         """Halve a piece along an axis; where it is too small, or no coordinate lies between its ends, it ends."""

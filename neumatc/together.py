@@ -54,16 +54,14 @@ class Together(Task):
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the matrices at p (B, d), problem by problem within each parameter, and where all are defined."""
         self.check()
-        p = self.problem.family.box.points(p)  # all are of one box
-        A, good = checks.defined(
-            torch.stack([task.problem.family._anything(p) for task in self.tasks], dim=1).flatten(0, 1)
-        )
+        found = [self.tried(task.problem.family, p) for task in self.tasks]
+        A, good = checks.defined(torch.stack(found, dim=1).flatten(0, 1))
         return A, good.view(len(p), -1).all(dim=1)
 
     def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:
         begin, (A, defined) = time.perf_counter(), self.evaluate(p)
         factors, failed = checked(self.problem.operation.exact, A)
-        good = ~failed.view(len(p), -1).any(dim=1) & defined
+        good = (~failed.view(len(p), -1).any(dim=1) & defined).cpu()
         self.count(p, good, begin, self.many)
         return tuple(x.unflatten(0, (len(p), -1))[good] for x in factors), good
 

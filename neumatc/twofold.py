@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neumatc import linalg
-from neumatc.linalg import beside, identity_like, norm, two_norm_above
+from neumatc.linalg import beside, identity_like, norm, power_of_two, two_norm_above
 
 # Numbers are cut into so many integers of some 20 bits, of whose products sums are exact in double precision: 100 bits,
 # about as many as two numbers hold.
@@ -21,11 +21,6 @@ _MARGIN = 1 + 1e-9
 _LEAST, _MOST = 1e-280, 1e140
 # A number as an unevaluated sum of two, a large one and a small one.
 Pair = tuple[Tensor, Tensor]
-
-
-def power_of_two(x: Tensor) -> Tensor:
-    """Return powers of two that are larger than positive numbers, by a factor of two at most; 1 for 0."""
-    return torch.where(x > 0, x / torch.frexp(x).mantissa, 1)
 
 
 def two_sum(a: Tensor, b: Tensor) -> Pair:

@@ -3,6 +3,7 @@
 import math
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -25,7 +26,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import neumatc as nm
-from neumatc import certification
+from neumatc import certification, linalg
 
 GENERAL = [
     nm.Inverse(),
@@ -372,7 +373,7 @@ def test_certify_refuses_wrong_arguments():
         assert_raises(ValueError, ["`rtol`", "above 0", "got", str(rtol)], certify(rtol=rtol))
     for rtol in ("1e-2", None, True):
         assert_raises(TypeError, ["`rtol`", "number", "got"], certify(rtol=rtol))
-    assert_raises(ValueError, ["`p`", "box", "got", "extrapolate"], certify(points=p + 2))
+    assert_raises(ValueError, ["`p`", "box", "got", "leave those out"], certify(points=p + 2))
     assert_raises(ValueError, ["`p`", "shape (B, 1)", "got"], certify(points=torch.zeros(2, 3)))
     assert_raises(ValueError, ["`p`", "at least one"], certify(points=p[:0]))
     assert_raises(ValueError, ["`orthonormal`", "False", "Inverse()", "got True"], certify(orthonormal=True))
@@ -681,6 +682,26 @@ def test_a_function_that_raises_at_single_parameters_marks_them():
     checked = nm.certify(surrogate, nm.Problem(family, nm.Inverse()), p)
     assert checked.failed.nonzero().tolist() == [[150]]
     assert checked.value[150].isnan().all()
+
+
+def test_what_a_function_raises_is_told():
+    family = nm.ParametricMatrix(lambda x: np.eye(2) if x <= 0.5 else undefined_name, 0.0, 1.0, batched=False)  # noqa: F821
+    surrogate, told = random_surrogate(nm.Inverse(), 2, 2, torch.float64), "the family failed at p = 0.7: NameError: "
+    problem, at = nm.Problem(family, nm.Inverse()), (lambda *p: torch.tensor(p, dtype=torch.float64)[:, None])
+    checked = nm.certify(surrogate, problem, at(0.1, 0.7, 0.8))
+    assert checked.raised.startswith(told) and checked.raised in str(checked)
+    assert not nm.certify(surrogate, problem, at(0.1)).raised
+
+
+@pytest.mark.parametrize("powers", [(-20, 0), (0, 20), (-20, 20), (20, -20), (-60, 60)])
+def test_systems_in_other_units_are_bounded_as_in_their_own(powers):
+    """Rows scaled leave X as it is; columns scaled scale the rows of X. Bounds are above the error, and not far."""
+    A, B = conditioned(6, 4, 4, torch.float64), gaussian(6, 4, 2, dtype=torch.float64)
+    X = torch.linalg.solve(A, B)
+    rows, columns = (2.0 ** torch.linspace(-a, a, 4, dtype=torch.float64).round()[:, None] for a in powers)
+    Y, found = X / columns * (1 + 1e-8), torch.cat([rows * A * columns.mT, rows * B], dim=2)
+    bound, true = nm.Solve(columns=2).error_bound(found, (Y,)), linalg.norm(Y - X / columns) / linalg.norm(X / columns)
+    assert (true * (1 - 1e-6) <= bound).all() and (bound <= 1.01 * true).all()
 
 
 def test_an_operation_with_another_solution_is_not_refined_as_that_it_is_made_from(monkeypatch):

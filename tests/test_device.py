@@ -68,7 +68,7 @@ def counted(device, call):
 
 
 def rounds(device):
-    return sum(count for name, count in device.waits.items() if "snapshots.py" in name and name.endswith(" solve"))
+    return sum(count for name, count in device.waits.items() if "methods.py" in name and name.endswith(" solve"))
 
 
 def test_the_device_counts_what_it_is_waited_for(device):

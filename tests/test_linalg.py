@@ -379,16 +379,16 @@ def test_solve_reports_singular_members_and_the_others_are_right(kind, dtype, de
 
 
 def test_solve_of_a_numerically_singular_matrix_is_reported_where_the_solution_shows_it(dtype):
-    """diag(1, eps / 4): for [0, 1] the solution is too large for a condition number below 1 / eps, for [1, 0] not."""
-    A = torch.diag(torch.tensor([1.0, eps(dtype) / 4], dtype=real(dtype))).to(dtype).expand(2, 2, 2)
-    X, failed = linalg.solve(A, torch.eye(2, dtype=dtype)[:, :, None])
+    """Two rows nearly the same: for [0, 1] the solution is too large for a condition below 1 / eps, for [1, 1] not."""
+    A = torch.tensor([[1, 1], [1, 1 + eps(dtype)]], dtype=dtype).expand(2, 2, 2)
+    X, failed = linalg.solve(A, torch.tensor([[1, 1], [0, 1]], dtype=dtype)[:, :, None])
     assert failed.tolist() == [False, True]
     assert torch.equal(X[0], torch.tensor([[1.0], [0.0]], dtype=dtype))
     assert X[1].isnan().all()
 
 
 def test_solve_with_nothing_on_the_right(dtype):
-    """Zero is the solution, also of a badly conditioned matrix; of a singular one it is one of many."""
+    """Zero is the solution, also in other units; of a singular matrix it is one of many."""
     A = torch.diag(torch.tensor([1.0, eps(dtype) / 4], dtype=real(dtype))).to(dtype).repeat(3, 1, 1)
     A[1], A[2, 0, 0] = 0, torch.nan
     X, failed = linalg.solve(A, torch.zeros(3, 2, 1, dtype=dtype))
@@ -408,6 +408,28 @@ def test_well_conditioned_systems_of_any_scale_are_solved(dtype):
     assert not linalg.eig(A * scale)[2].any()
     assert not linalg.qr(A * scale)[2].any()
     assert not linalg.slogdet(A * scale)[2].any()
+
+
+def test_matrices_that_are_regular_in_other_units_of_rows_and_columns_are_solved(dtype, device):
+    """In their own units their condition number is far above 1 / eps."""
+    B, F, S = conditioned(4, 6, 6, dtype), gaussian(4, 6, 2, dtype=dtype), positive(4, 6, dtype)
+    powers = torch.linspace(-1, 1, 6, dtype=torch.float64) * (30 if real(dtype) == torch.float32 else 120)
+    rows, columns = ((2.0 ** x.round()).to(real(dtype))[:, None] for x in (powers, powers.roll(2)))
+    A, P = (rows * B * columns.mT).to(device), (rows * S * rows.mT).to(device)
+    assert (np.linalg.cond(wide(A)) > 100 / eps(dtype)).all()
+    X, failed = linalg.inverse(A)
+    assert not failed.any()
+    assert_close(columns * X.cpu() * rows.mT, torch.from_numpy(np.linalg.inv(wide(B))), scale=10.0)
+    for solve, M, plain, own in ((linalg.solve, A, B, columns), (linalg.solve_positive, P, S, rows)):
+        X, failed = solve(M, (rows * F).to(device))
+        assert not failed.any()
+        assert_close(own * X.cpu(), torch.from_numpy(np.linalg.solve(wide(plain), wide(F))), scale=10.0)
+    sign, logabsdet, failed = linalg.slogdet(A)
+    assert not failed.any()
+    oracle = np.linalg.slogdet(wide(B))
+    assert_close(sign.cpu(), torch.from_numpy(oracle.sign), scale=10.0)
+    moved = (rows.log().sum() + columns.log().sum()).item()
+    assert_close(logabsdet.cpu(), torch.from_numpy(oracle.logabsdet) + moved, scale=100.0)
 
 
 @pytest.mark.parametrize("kind", ["zero", "negative", "indefinite", "nan", "inf"])
@@ -723,9 +745,9 @@ def test_entries_are_a_view_in_whatever_order_they_lie(dtype):
 @pytest.mark.parametrize("solver", [linalg.solve, linalg.solve_positive])
 def test_what_quick_norms_let_pass_is_what_the_exact_ones_do(solver, dtype):
     eps = torch.finfo(dtype).eps
-    sizes = torch.tensor([1.0, 1e-3, eps**0.5, 100 * eps, eps / 100, 0.0], dtype=torch.float64).to(dtype)
+    sizes = torch.tensor([1.0, 1e-3, eps**0.5, 100 * eps, eps, 0.0], dtype=torch.float64).to(dtype)
     for scale in (1.0, eps**4, eps**-4):  # squares of some leave single precision
-        A = torch.diag_embed(torch.stack([torch.ones_like(sizes), sizes], dim=1)) * scale
+        A = (torch.ones(2, 2, dtype=dtype) + sizes[:, None, None] * torch.tensor([[0, 0], [0, 1]])) * scale
         B = torch.eye(2, dtype=dtype).expand(len(sizes), 2, 2)
         together, failed = solver(A, B)
         alone = [solver(A[i : i + 1], B[i : i + 1]) for i in range(len(sizes))]

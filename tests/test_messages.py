@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import random_surrogate
+from conftest import assert_raises, random_surrogate
 
 import neumatc as nm
 
@@ -147,6 +147,51 @@ def test_a_long_operation_is_cut_short():
     with pytest.raises(ValueError, match=r"`orthonormal`: expected .*, got True; leave it out\.$") as caught:
         nm.LMMSE([1.0] * 500).orthonormalize_([])
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("call", [
+    PROBLEM.exact, lambda p: PROBLEM.residual(p, eye(p)), lambda p: PROBLEM.error(p, eye(p)),
+    lambda p: nm.certify(nm.fit(PROBLEM, rank=2, progress=False), PROBLEM, p),
+    lambda p: nm.ParametricMatrix(eye, 0.0, 1.0, grid=p),
+])  # fmt: skip
+def test_no_remedy_is_an_argument_that_the_call_has_not(call):
+    with pytest.raises(
+        ValueError, match=r"box \[0.0\] to \[1.0\], got \[1.5\] .*; leave those out, or enlarge the box\.$"
+    ):
+        call(torch.tensor([[1.5]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: nm.fit(FAMILY, nm.Inverse(), tol=1e-3), ["`fit`", "(problem, *,", "(ParametricMatrix, Inverse, tol=)"]),
+    (lambda: nm.fit(PROBLEM, tolerance=1e-3), ["`fit`", "(problem, *, rank, tol,", "unexpected", "'tolerance'"]),
+    (lambda: nm.fit(), ["`fit`", "missing a required argument: 'problem'"]),
+    (lambda: nm.fit_many([PROBLEM], 1e-3), ["`fit_many`", "(problems, *, rank, tol,", "(list, float)"]),
+    (lambda: nm.Problem(FAMILY), ["`Problem`", "(family, operation)", "(ParametricMatrix)", "'operation'"]),
+    (lambda: nm.ParametricMatrix(eye, 0.0), ["`ParametricMatrix`", "(fn, lower, upper, *, batched,", "'upper'"]),
+    (lambda: nm.certify(SURROGATE, PROBLEM), ["`certify`", "(surrogate, problem, p, *, rtol,", "'p'"]),
+    (lambda: nm.families.from_samples(P, BIG, scale="log"), ["`from_samples`", "(p, A, *,", "'scale'"]),
+])  # fmt: skip
+def test_arguments_that_a_call_has_not_are_told_with_those_that_it_has(call, words):
+    assert_raises(TypeError, [*words[:1], "expected the arguments", *words[1:], "by name."], call)
+
+
+def test_bounds_that_are_the_same_are_not_to_be_swapped():
+    for upper, words in ((0.0, ["swap"]), (1.0, ["fixed"])):
+        assert_raises(
+            ValueError, ["`upper`", "[1.0]", *words], lambda upper=upper: nm.Box(1.0, upper, dtype=torch.float64)
+        )
+    assert_raises(ValueError, ["`upper`", "float64"], lambda: nm.Box(1.0, 1.0 + 1e-9, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("batched", "given"), [(False, "one array of shape (2,)"), (True, "one tensor of shape (B, 2)")]
+)
+def test_a_function_of_other_arguments_is_told_what_it_gets(batched, given):
+    def fn(a, b):
+        return np.eye(2) * (a + b)
+
+    words = ["`fn(p)`", "at p = [0.5, 0.5]", "TypeError", given]
+    assert_raises(nm.FamilyError, words, lambda: nm.ParametricMatrix(fn, [0.0, 0.0], [1.0, 1.0], batched=batched))
 
 
 @pytest.mark.parametrize("name", CALLS)

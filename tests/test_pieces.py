@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from conftest import DTYPES, CountedInverse, assert_close, assert_raises, eps, real, tensors_of, trained
@@ -389,6 +390,97 @@ def test_a_hole_between_the_nodes_is_named(d, half):
     p = p[~((p - 0.613).abs() < half).all(dim=1)]
     assert failing(problem, surrogate, 1e-3, p) <= 0.02
     assert any(all(a < 0.613 < b for a, b in zip(x.lower, x.upper)) for x in surrogate.report.unmet)
+
+
+def misspelt(x):
+    return np.eye(2) * (1 + x) if x < 0.7 else undefined_name  # noqa: F821
+
+
+def growing(x):
+    return np.eye(2 if x < 0.7 else 3)
+
+
+def missing(x):
+    return np.eye(2) * (1 + x if x < 0.7 else np.nan)
+
+
+DEFECTS = {
+    misspelt: ("the family failed at p = 1: NameError: name 'undefined_name' is not defined", "mend the family"),
+    growing: ("the family failed at p = 1: `fn(p)`: expected shape (1, 2, 2) ", "mend the family"),
+    missing: ("the family is not defined here", "restrict the box to where the family is defined"),
+}
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("fn", DEFECTS)
+def test_a_defect_of_the_function_is_told_and_not_taken_for_a_singular_matrix(fn, together):
+    problem = nm.Problem(nm.ParametricMatrix(fn, 0.0, 1.0, batched=False), nm.Inverse())
+    with pytest.warns(nm.FitWarning) as heard:
+        *_, surrogate = nm.fit_many([problem] * (1 + together), tol=1e-3, progress=False)
+    why, remedy = DEFECTS[fn]
+    for text in (str(heard[0].message), " ".join(str(surrogate.report).split())):
+        assert why in text and remedy in text and "regular" not in text
+    assert {unmet.reason for unmet in surrogate.report.unmet} == {"the family is not defined here"}
+
+
+def test_a_function_that_raises_at_one_parameter_costs_that_and_is_told():
+    def fn(x):
+        return np.eye(2) * (2 + 0 / x + x)  # ZeroDivisionError
+
+    report = fitted(nm.Problem(nm.ParametricMatrix(fn, 0.0, 1.0, batched=False), nm.Inverse()), 1e-3).report
+    assert report.met and report.message == "the family failed at p = 0: ZeroDivisionError: float division by zero"
+
+
+@pytest.mark.parametrize("fn", DEFECTS)
+def test_what_is_undefined_at_all_parameters_but_one_is_not_called_singular(fn):
+    family = nm.ParametricMatrix(lambda x: np.eye(2) if x == 0.5 else fn(1.0), 0.0, 1.0, batched=False)
+    assert fitted(nm.Problem(family, nm.Inverse()), 1e-3).report.advice.startswith(DEFECTS[fn][1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_rounding_of_exact_solutions_in_other_units_is_told_early(dtype):
+    """Of rows that differ by some 10^5 residuals of single precision are above the tolerance, whatever is solved."""
+    rows = torch.tensor([[1e-5], [1.0]], dtype=dtype)
+    B = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=dtype)
+
+    def fn(p):
+        return rows * (B + torch.sin(3 * p[:, :, None]) / 2) / rows.mT
+
+    report = fitted(nm.Problem(nm.ParametricMatrix(fn, 0.0, 1.0, dtype=dtype), nm.Inverse()), 1e-3).report
+    assert report.met == (dtype == F64) and report.exact_solves < 60
+    if not report.met:
+        assert "exact solutions themselves" in report.unmet[0].reason and "same units" in report.advice
+
+
+@pytest.mark.parametrize("e", [6, 10])
+def test_a_family_in_other_units_is_fitted(e):
+    """Its condition number is up to 1e20, that of the matrix in units of its rows and columns 5."""
+    L, R, q = torch.tensor([10.0**-e, 1.0], dtype=F64), torch.tensor([1.0, 10.0**e], dtype=F64), fresh(waves(), 50)
+
+    def plain(p):
+        x = p[:, 0]
+        return torch.stack([2 + 0 * x, torch.sin(3 * x), torch.cos(x), 3 + 0 * x], dim=1).view(-1, 2, 2)
+
+    problem = nm.Problem(nm.ParametricMatrix(lambda p: L[:, None] * plain(p) * R, 0.0, 1.0, dtype=F64), nm.Inverse())
+    surrogate = fitted(problem, 1e-4)
+    assert surrogate.report.met and not problem.exact(q).failed.any()
+    X = torch.linalg.inv(plain(q)) / L / R[:, None]
+    assert float((torch.linalg.norm(surrogate(q) - X, dim=(1, 2)) / torch.linalg.norm(X, dim=(1, 2))).max()) < 1e-4
+
+
+@pytest.mark.parametrize(("operation", "exists"), [
+    (nm.SVD(rank=1), False), (nm.SVD(rank=1, gauge="subspace"), False), (nm.Eigh(rank=1), False), (nm.SVD(), True),
+])  # fmt: skip
+def test_values_that_are_no_choice_anywhere_are_not_met(operation, exists):
+    """Reflections: the singular values are both 1, so that there is no leading one."""
+
+    def fn(t):
+        return np.array([[np.cos(t), np.sin(t)], [np.sin(t), -np.cos(t)]])
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, 0.0, 2 * math.pi, batched=False, periodic=True), operation)
+    report = fitted(problem, 1e-4).report
+    assert report.met == exists == (not problem.exact([0.3, 1.0]).failed.any())
+    assert exists or "value k" in report.advice
 
 
 def test_neighbours_with_one_trouble_are_one_box():

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from conftest import assert_raises, easy, generator, in_pieces, random_surrogate, singular_where
 
 import neumatc as nm
+from neumatc import advice
 from neumatc.report import StopReason
 
 DOUBLE = torch.float64
@@ -180,6 +182,19 @@ def test_a_pole_is_named_where_a_rank_fails(pole):
     assert place(message, "f") == pytest.approx(pole.real, abs=1e-4)
     assert ("GHz, as at a pole" if pole.imag == 0 else "GHz, as near a pole") in message
     assert "give a tolerance" in message
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rounding_of_what_is_large_at_an_end_makes_no_pole(seed):
+    """Rational functions through noise have poles where it is, not where X is large."""
+    x = torch.cos(torch.linspace(0, math.pi, 64, dtype=DOUBLE))[:, None]
+    rows = torch.exp(-2.5 * x) * torch.tensor([[1.0, 0.3, -0.4]])
+    noise = torch.randn(rows.shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+    problem = diagonal(lambda p: 1 + p[:, 0])
+    task = SimpleNamespace(problem=problem, box=problem.family.box.parameters, note=(notes := []).append)
+    advice.note_pole(task, x, [rows + 1e-4 * noise])
+    assert len(notes) == 1 and "pole" not in notes[0]
+    assert place(notes[0]) == pytest.approx(float(problem.family.lower), abs=0.01)
 
 
 def test_a_pole_is_named_on_a_logarithmic_axis():
