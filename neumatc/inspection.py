@@ -22,6 +22,8 @@ from neumatc.snapshots import Snapshots
 # solve; and as a part of the exact solves. That none of 149 uniform ones fails says with 95 % confidence that at most
 # 2 % of the box do, twice the target: of 64 none fails in every fourth such case.
 _FRESH, _FRESH_IN_BOX, _SHARE = 4, (149, 192), (0.0, 0.25)
+# How near a node is, as a part of the way to the middle of its piece, where noise alone tells X from what it is there.
+_BESIDE = 1e-9
 # Points at which it is looked how much of the box is undefined, where some is; and how much may be without a word: as
 # much as may miss the tolerance.
 _FRESH_IF_HOLLOW, _MISSING = 512, 0.01
@@ -91,6 +93,14 @@ class Inspector:
                 own[:, i] = self.generator.choice(piece.axes[i], len(own))
         r = self._residuals(tables, x.reshape(-1, x.shape[2]), np.repeat(np.arange(len(pieces)), _FRESH))
         return np.nan_to_num(r, nan=0.0, posinf=np.inf).reshape(len(pieces), -1).max(axis=1)
+
+    def beside(self, piece: Piece) -> float:
+        """Return the usual residual right beside nodes of a piece, where that of a smooth X is rounding."""
+        grid, count = piece.grid(), _FRESH // (2 if self.task.problem.operation.residual_solves else 1)
+        x = grid[np.linspace(0, len(grid) - 1, count).astype(int)]
+        x += _BESIDE * ((piece.low + piece.high) / 2 - x)
+        r = self._residuals(tree.tables([piece]), x, np.zeros(count, int))
+        return float(np.median(np.where(np.isfinite(r), r, 0.0)))
 
     def forget(self) -> None:
         """Forget the last check, and do not ask the family again: something has ended the fit."""

@@ -15,6 +15,8 @@ from neumatc.local import PiecewisePolynomials
 
 # Of so many points of a piece, those farthest from the nodes are looked at.
 _PLACES = 16
+# A residual so many times the coefficients left out is none of theirs: the nodes have missed something.
+_MISSED = 1e3
 # How far a node moves where the exact solution at it fails, in lengths of the piece.
 _MOVE = 0.03
 # The branches of a single piece, or where pieces of one parameter are found without a tree.
@@ -124,7 +126,8 @@ class Piece:
             low, high = self.low.copy(), self.high.copy()
             (low if side else high)[axis] = cut
             half = Piece(low, high, [own[:n] for own, n in zip(self.axes, counts)])
-            half.ratio, half.tail, half.banned = self.ratio, self.tail, list(self.banned)
+            half.ratio = self.ratio if (self.ratio or 0) < _MISSED else None
+            half.tail, half.banned = self.tail, list(self.banned)
             half.bend = np.where(np.arange(len(low)) == axis, max(bend, self.bend[axis]), self.bend)
             half.axes[axis] = np.empty(0)
             half.extend(axis, counts[axis], offered[(offered >= low[axis]) & (offered <= high[axis])], rounded)

@@ -29,7 +29,8 @@ class Pieces(Method):
     nodes that their rate promises; where they do not, or would need too many, it is halved along that axis, and the
     halves are stretched where X oscillates (`PiecewisePolynomials`). A piece is kept once the residual at fresh
     parameters is below the tolerance: two uniform ones and two far from the nodes. In the end uniform parameters over
-    the whole box are checked, and pieces that fail are refined further.
+    the whole box are checked, and pieces that fail are refined further. Where X changes right beside the nodes by more
+    than the tolerance lets it, as that of a random family does, the fit ends and names the noise.
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
     (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried

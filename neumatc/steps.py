@@ -33,6 +33,8 @@ _LEAST_NUMBERS = 256
 ROUND = 1e8
 # Part of all solves up to which cheap ones are not counted; the most nodes that other axes of a piece have then.
 _ENOUGH, _OTHERS = 0.5, 4
+# Parts of what a residual may be, and of what coefficients promise, from which on that right beside nodes is noise.
+_NOISY, _MOSTLY = 0.5, 0.1
 # Why a piece ends where A does not exist, and where samples are too few; by how many of them X is interpolated there.
 _UNDEFINED = "the family is not defined here"
 _COARSE, _AROUND = "between the samples, which are too few here, residuals are larger", 6
@@ -63,6 +65,7 @@ class Steps:
         self.terms = min(task.rank or self.terms, self.terms, _MOST_TERMS)
         self.smallest = max(smallest, _LEAST_NUMBERS * torch.finfo(task.problem.family.box.dtype).eps)
         self.links: list[Piece] = []
+        self._asked = 0  # what was solved when there was no noise
         family, work = task.problem.family, task.many * task.problem.work
         grid = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
         self._cheap = grid and _OTHERS * self.nodes * work <= ROUND
@@ -125,8 +128,7 @@ class Steps:
 
     def refined(self, piece: Piece, look: Outlook) -> list[Piece]:
         """Give a piece more nodes, or halve it along the axis that needs it most."""
-        if self.d == 1 and look.wanted[0] > piece.counts[0] and (bend := self._turn(piece, 0)):
-            return self._quartered(piece, 0, [min(self.nodes, _TELLING)], bend)
+        bend = self._turn(piece, 0) if self.d == 1 and look.wanted[0] > piece.counts[0] else 0.0
         counts, endless = np.array(piece.counts), np.isinf(look.wanted)
         need = np.where(endless, counts, np.maximum(look.wanted, 2))
         # The most nodes per axis that the terms of a piece allow beside what the other axes need.
@@ -135,12 +137,27 @@ class Steps:
         wanted = np.where(endless & (counts < telling), telling, look.wanted)
         # An axis is cut back once only, or two axes could take turns for ever.
         asked = np.maximum(counts if piece.trimmed else 2, wanted)
-        if (asked <= caps).all() and asked.prod() <= self.terms:
+        if not bend and (asked <= caps).all() and asked.prod() <= self.terms:
             piece.trimmed = True
             return self.grown(piece, asked)
-        if why := look.noise(piece, self.snapshots.task.problem.family.dtype):
+        if why := look.noise(piece, self.snapshots.task.problem.family.dtype) or self._noise(piece, look):
             return piece.give_up(why)
+        if bend:
+            return self._quartered(piece, 0, [min(*caps, _TELLING)], bend)
         return self._divided(piece, look.tails, wanted, caps, telling)
+
+    def _noise(self, piece: Piece, look: Outlook) -> str:
+        """Say why no refinement helps: X changes right beside nodes, as the family is random, or rough at any scale.
+
+        Asked in vain, that is asked again once the solves have doubled.
+        """
+        if self.snapshots.solved < 2 * self._asked:
+            return ""
+        size = self.inspector.beside(piece)
+        if size <= _NOISY * self.goal:
+            self._asked = self.snapshots.solved
+        noisy = size > max(_NOISY * self.goal, _MOSTLY * self.inspector.ratio() * look.tail)
+        return outlook.NOISE.format(size) if noisy else ""
 
     def _divided(
         self, piece: Piece, tails: np.ndarray, wanted: np.ndarray, caps: np.ndarray, telling: np.ndarray

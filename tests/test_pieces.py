@@ -833,6 +833,33 @@ def test_what_the_nodes_have_missed_is_no_noise():
     assert failing(nm.Problem(peak, nm.Inverse()), surrogate, 1e-4) <= 0.02 or not surrogate.report.met
 
 
+@pytest.mark.parametrize("tol", [1e-1, 1e-2, 1e-4])
+@pytest.mark.parametrize("width", [0.012, 0.008])
+def test_a_bump_that_the_first_nodes_miss_costs_only_its_place(width, tol):
+    bump = diagonal(lambda p: 2 + torch.exp(-(((p - 0.4321) / width) ** 2)), lambda p: 3 + 0 * p)
+    surrogate = fitted(nm.Problem(bump, nm.Inverse()), tol)
+    assert surrogate.report.met and surrogate.report.exact_solves < 150
+    assert failing(nm.Problem(bump, nm.Inverse()), surrogate, tol) <= 0.02
+
+
+def drawn(p):
+    """Other numbers at every call, as of a Monte Carlo method."""
+    return torch.randn(p.shape, dtype=F64, generator=drawn.generator)
+
+
+drawn.generator = torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("error", [drawn, lambda p: torch.sin(1e10 * p)], ids=["random", "rough"])
+@pytest.mark.parametrize(("d", "tol"), [(1, 1e-4), (1, 1e-6), (2, 1e-4)])
+def test_a_family_with_noise_stops_early_and_names_it(d, tol, error):
+    family = diagonal(lambda p, *_: 2 + torch.sin(p) + 1e-3 * error(p), lambda *p: 3 + p[-1], d=d)
+    report = fitted(nm.Problem(family, nm.Inverse()), tol).report
+    assert not report.met and report.exact_solves < 300
+    assert all(re.search("noise of about [1-9]e-0[34]", unmet.reason) for unmet in report.unmet)
+    assert report.advice == "ask for a tolerance above the noise"
+
+
 def test_problems_on_other_boxes_have_their_own_pieces():
     problems = [
         nm.Problem(diagonal(lambda p: 2 + p, lambda p: 3 - p, upper=upper), nm.Inverse()) for upper in (1.0, 2.0)
