@@ -17,7 +17,7 @@ from neumatc.report import StopReason, Unmet
 from neumatc.snapshots import Snapshots
 
 # Why a piece ends where the operation does not exist.
-FAILS = "exact solutions fail here"
+FAILS, _UNDEFINED = "exact solutions fail here", "the family is not defined here"
 # From so many halvings on that left the whole difference between the ends on one side, there is a jump.
 STEEP = 8
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
@@ -98,6 +98,13 @@ def _between(inspector: Inspector, x: np.ndarray, rows: torch.Tensor) -> int:
         report.unmet.append(Unmet(*Piece(x[[low - 1]], x[[high]], []).ends(task.problem.family.box), why))
         report.met = False
     return count
+
+
+def hopeless(snapshots: Snapshots, piece: Piece, lost: np.ndarray) -> list[Piece]:
+    """End a piece that has too few solutions; the first of the points (N, d) without one says why."""
+    task = snapshots.task
+    undefined = len(lost) and not task.evaluate(task.box(torch.from_numpy(lost[:1])))[1]
+    return piece.give_up(_UNDEFINED if undefined else FAILS)
 
 
 def smallest(piece: Piece, snapshots: Snapshots) -> str:

@@ -22,8 +22,9 @@ from neumatc.snapshots import Snapshots
 # solve; and as a part of the exact solves. That none of 149 uniform ones fails says with 95 % confidence that at most
 # 2 % of the box do, twice the target: of 64 none fails in every fourth such case.
 _FRESH, _FRESH_IN_BOX, _SHARE = 4, (149, 192), (0.0, 0.25)
-# How near a node is, as a part of the way to the middle of its piece, where noise alone tells X from what it is there.
-_BESIDE = 1e-9
+# How near a node is, as a part of the way to the middle of its piece, where noise alone tells X from what it is there;
+# and how much a smooth X may change on the way.
+_BESIDE, STEEP = 1e-9, 1e-6
 # Points at which it is looked how much of the box is undefined, where some is; and how much may be without a word: as
 # much as may miss the tolerance.
 _FRESH_IF_HOLLOW, _MISSING = 512, 0.01

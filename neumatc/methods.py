@@ -78,11 +78,12 @@ class Task:
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return A(p), and where it is defined, as `ParametricMatrix.evaluate`, unless the fit is to end."""
         self.check()
-        return checks.defined(self.tried(self.problem.family, p))
+        family = self.problem.family
+        return checks.defined(self.tried(family, family.box.points(p)))
 
     def tried(self, family: ParametricMatrix, p: Tensor) -> Tensor:
-        """Return A(p), NaN where the family fails, and note what it raised first."""
-        A, why = family._anything(family.box.points(p))
+        """Return A(p), at parameters as `Box.points` gives them, NaN where the family fails; note what it raised."""
+        A, why = family._anything(p)
         if why and FAILED not in self.report.message:
             self.note(why)
         return A

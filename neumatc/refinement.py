@@ -72,7 +72,7 @@ class Refinement:
             if not active:
                 still, active = self._still()
                 active = active if still else self._afforded(active or self._failing_in_box())
-        return ending.pieces(self.root, self.steps.links, self.inspector, still)
+        return ending.pieces(self.root, self.steps.links.unknown, self.inspector, still)
 
     def _still(self) -> tuple[list[int], list[Piece]]:
         """Return the axes along which X stays, to the tolerance, what it is in their middle; uniform parameters say so.
@@ -112,7 +112,7 @@ class Refinement:
         for piece in [piece for piece in found if not (piece.passed or piece.trouble)] or found:
             piece.give_up(piece.trouble or UNFINISHED)
         self.inspector.forget()
-        return ending.pieces(self.root, self.steps.links, self.inspector)
+        return ending.pieces(self.root, self.steps.links.unknown, self.inspector)
 
     def _dear(self, active: list[Piece]) -> bool:
         """Whether the map would take more than its share of a grid; then all pieces end."""
@@ -178,7 +178,7 @@ class Refinement:
         """Move a node at which the exact solution fails; halve a piece in which many do."""
         lost, sides, moved = (piece.rows < 0).reshape(piece.counts), piece.high - piece.low, piece.moves >= _MOST_MOVES
         if (piece.moves and lost.all()) or (moved and sides.max() / 4 < max(self.steps.smallest, _LEAST_SINGULAR)):
-            return self.steps.hopeless(piece, piece.grid()[piece.rows < 0])
+            return ending.hopeless(self.snapshots, piece, piece.grid()[piece.rows < 0])
         if moved:
             return self.steps.halved(piece, int(sides.argmax()), piece.counts)
         piece.dodge(lost, self.snapshots.rounded)

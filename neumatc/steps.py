@@ -10,9 +10,10 @@ import torch
 
 from neumatc import ending, outlook
 from neumatc.budget import Budget
-from neumatc.inspection import Inspector
+from neumatc.inspection import STEEP, Inspector
+from neumatc.links import Links
 from neumatc.outlook import STEP, USUAL, Outlook
-from neumatc.piece import Piece, around
+from neumatc.piece import Piece
 
 # Nodes per axis with which a piece says whether its coefficients decay; those of a piece that seems to hold a jump,
 # where more would be wasted; and, beside one more, the part of the nodes wanted on an axis with which a half begins.
@@ -35,9 +36,6 @@ ROUND = 1e8
 _ENOUGH, _OTHERS = 0.5, 4
 # Parts of what a residual may be, and of what coefficients promise, from which on that right beside nodes is noise.
 _NOISY, _MOSTLY = 0.5, 0.1
-# Why a piece ends where A does not exist, and where samples are too few; by how many of them X is interpolated there.
-_UNDEFINED = "the family is not defined here"
-_COARSE, _AROUND = "between the samples, which are too few here, residuals are larger", 6
 
 
 class Steps:
@@ -52,7 +50,7 @@ class Steps:
     Attributes:
         goal: The residual that a piece may have at its fresh parameters.
         terms: Most nodes of a piece.
-        links: Pieces between whose points of a grid nothing is known.
+        links: What becomes of pieces whose points of a grid are all solved.
 
     What refines a piece returns the pieces that are to be solved at their nodes.
     """
@@ -64,7 +62,7 @@ class Steps:
         self.bend, self.terms = outlook.stretch(task.tol, self.nodes), self.nodes ** min(self.d, 2)
         self.terms = min(task.rank or self.terms, self.terms, _MOST_TERMS)
         self.smallest = max(smallest, _LEAST_NUMBERS * torch.finfo(task.problem.family.box.dtype).eps)
-        self.links: list[Piece] = []
+        self.links = Links(inspector, budget, self.terms)
         self._asked = 0  # what was solved when there was no noise
         family, work = task.problem.family, task.many * task.problem.work
         grid = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
@@ -143,7 +141,7 @@ class Steps:
         if why := look.noise(piece, self.snapshots.task.problem.family.dtype) or self._noise(piece, look):
             return piece.give_up(why)
         if bend:
-            return self._quartered(piece, 0, [min(*caps, _TELLING)], bend)
+            return self._quartered(piece, 0, [int(min(*caps, _TELLING))], bend)
         return self._divided(piece, look.tails, wanted, caps, telling)
 
     def _noise(self, piece: Piece, look: Outlook) -> str:
@@ -156,7 +154,7 @@ class Steps:
         size = self.inspector.beside(piece)
         if size <= _NOISY * self.goal:
             self._asked = self.snapshots.solved
-        noisy = size > max(_NOISY * self.goal, _MOSTLY * self.inspector.ratio() * look.tail)
+        noisy = size > max(_NOISY * self.goal, STEEP, _MOSTLY * self.inspector.ratio() * look.tail)
         return outlook.NOISE.format(size) if noisy else ""
 
     def _divided(
@@ -194,38 +192,7 @@ class Steps:
             return piece.give_up(f"there are no more {f'parameters in {box.dtype}' if box.ticks is None else 'points'}")
         if self.snapshots.missing(points) > self.budget.left():
             return piece.give_up(self.budget.why)
-        self.links += [] if self.snapshots.curve else [piece]
-        return self._linked(piece, points[self.snapshots.solve(points) >= 0, 0])
-
-    def _linked(self, piece: Piece, points: np.ndarray) -> list[Piece]:
-        """Halve a piece at solved points of a grid until each half has two of them, of samples with others beside."""
-        if len(points) < 2:
-            points = self.snapshots.within(piece.low[0], piece.high[0])
-            return self.hopeless(piece, points[self.snapshots.solve(points) < 0])
-        if len(points) > 2:
-            middle = len(points) // 2
-            halves = piece.split(0, float(points[middle]), [2], points, self.snapshots.rounded)
-            return self._linked(halves[0], points[: middle + 1]) + self._linked(halves[1], points[middle:])
-        piece.axes[0] = self._around(points) if self.snapshots.curve else points
-        piece.bend = np.zeros(1)  # nodes beyond its ends
-        piece.rows = self.snapshots.solve(piece.grid())
-        piece.settle()
-        outlook.analyse(self.snapshots, [piece])
-        missed = self.snapshots.curve and self.inspector.worst([piece])[0] > self.inspector.task.tol
-        return piece.give_up(_COARSE) if missed else []
-
-    def _around(self, points: np.ndarray) -> np.ndarray:
-        """Return two neighbouring samples with others around them, unless those cannot be solved."""
-        grid = self.snapshots.grid[:, 0]
-        near = around(grid, np.searchsorted(grid, points[0]), min(_AROUND, self.terms, len(grid)))[1]
-        known = self.snapshots.missing(near[:, None]) <= self.budget.left()
-        return near if known and (self.snapshots.solve(near[:, None]) >= 0).all() else points
-
-    def hopeless(self, piece: Piece, lost: np.ndarray) -> list[Piece]:
-        """End a piece that has too few solutions; the first of the points (N, d) without one says why."""
-        task = self.snapshots.task
-        undefined = len(lost) and not task.evaluate(task.box(torch.from_numpy(lost[:1])))[1]
-        return piece.give_up(_UNDEFINED if undefined else ending.FAILS)
+        return self.links.of(piece, points)
 
     def halved(self, piece: Piece, axis: int, counts: Sequence[int], bend: float = 0.0) -> list[Piece]:
         """Halve a piece along an axis; where it is too small, or no coordinate lies between its ends, it ends."""

@@ -54,6 +54,7 @@ class Together(Task):
     def evaluate(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the matrices at p (B, d), problem by problem within each parameter, and where all are defined."""
         self.check()
+        p = self.problem.family.box.points(p)  # all are of one box
         found = [self.tried(task.problem.family, p) for task in self.tasks]
         A, good = checks.defined(torch.stack(found, dim=1).flatten(0, 1))
         return A, good.view(len(p), -1).all(dim=1)

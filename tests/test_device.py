@@ -1,5 +1,6 @@
 """On a device: the ways that values and fits take on a GPU, on a pretended one, and how often it is waited for."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -68,7 +69,7 @@ def counted(device, call):
 
 
 def rounds(device):
-    return sum(count for name, count in device.waits.items() if "methods.py" in name and name.endswith(" solve"))
+    return sum(count for name, count in device.waits.items() if re.search(r"(methods|together)\.py:\d+ solve$", name))
 
 
 def test_the_device_counts_what_it_is_waited_for(device):

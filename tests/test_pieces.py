@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass

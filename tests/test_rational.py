@@ -247,9 +247,8 @@ def test_branch_points_take_no_more_trials_than_their_solves_are_worth(monkeypat
     assert sum(8 * count * m**2 for count, m in factorised) <= 3.1e6 * report.exact_solves
 
 
-@pytest.mark.slow
-def test_noise_takes_no_more_trials_than_its_solves_are_worth(monkeypatch):
-    """Support points are limited by the price of what they may save, so white noise costs seconds."""
+def test_noise_ends_a_fit_before_a_trial(monkeypatch):
+    """White noise is known beside the first nodes; no rational function is tried on it."""
     rng, sizes = np.random.default_rng(0), counted(monkeypatch)
     values = {}
 
@@ -257,12 +256,10 @@ def test_noise_takes_no_more_trials_than_its_solves_are_worth(monkeypatch):
         return values.setdefault(float(x), np.eye(2) * 2 + 0.5 * rng.normal(size=(2, 2)))
 
     problem = nm.Problem(nm.ParametricMatrix(noisy, 0.0, 1.0, batched=False), nm.Inverse())
-    with pytest.warns(nm.FitWarning, match="not met"):
+    with pytest.warns(nm.FitWarning, match="noise"):
         report = nm.fit(problem, tol=1e-6, progress=False).report
-    samples = report.exact_solves
-    assert sum(8 * m**2 for _, m in sizes) < 10 * 1e6
-    assert sum(2 * count * m**2 for count, m in sizes) <= 3e6 * samples
-    assert samples == 4096 and math.isnan(report.break_even) and "pole" not in report.message
+    assert report.exact_solves < 100 and not sizes
+    assert math.isnan(report.break_even) and "pole" not in report.message
 
 
 def test_no_support_point_has_weight_zero():

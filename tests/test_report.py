@@ -427,7 +427,7 @@ INDEFINITE = torch.diag(torch.tensor([1.0, -1.0]))
 @pytest.mark.parametrize(
     ("operation", "needs"),
     [
-        (nm.Eigh(), "A is Hermitian, and B"),
+        (nm.Eigh(), "A is Hermitian, B, if any, positive definite"),
         (nm.Cholesky(), "A is Hermitian positive definite"),
         (nm.LMMSE(INDEFINITE), "the covariance is Hermitian positive definite"),
         (nm.Eigh(B=INDEFINITE), "B, if any, positive definite"),
