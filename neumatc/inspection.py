@@ -22,9 +22,10 @@ from neumatc.snapshots import Snapshots
 # solve; and as a part of the exact solves. That none of 149 uniform ones fails says with 95 % confidence that at most
 # 2 % of the box do, twice the target: of 64 none fails in every fourth such case.
 _FRESH, _FRESH_IN_BOX, _SHARE = 4, (149, 192), (0.0, 0.25)
-# How near a node is, as a part of the way to the middle of its piece, where noise alone tells X from what it is there;
-# and how much a smooth X may change on the way.
-_BESIDE, STEEP = 1e-9, 1e-6
+# How near a node, as a part of the way to the middle of its piece, X is what it is there but for noise; and from which
+# part of the tolerance, and of what the coefficients promise, the residual there is taken for that. At how many nodes
+# it is measured; of which the median is taken, as X may jump at one; and where each takes an exact solve.
+_BESIDE, _NOISY, _MOSTLY, _NODES = 1e-12, 0.3, 0.1, (9, 3)
 # Points at which it is looked how much of the box is undefined, where some is; and how much may be without a word: as
 # much as may miss the tolerance.
 _FRESH_IF_HOLLOW, _MISSING = 512, 0.01
@@ -48,6 +49,7 @@ class Inspector:
         self.generator = np.random.default_rng(task.report.seed)
         self.ratios: list[float] = []
         self.uniform = np.empty(0)
+        self.quiet = 32  # what was solved when there was no noise; before, it is not asked for
         self.hollow = False  # whether the family was not defined at a uniform point
 
     def ratio(self) -> float:
@@ -95,13 +97,21 @@ class Inspector:
         r = self._residuals(tables, x.reshape(-1, x.shape[2]), np.repeat(np.arange(len(pieces)), _FRESH))
         return np.nan_to_num(r, nan=0.0, posinf=np.inf).reshape(len(pieces), -1).max(axis=1)
 
-    def beside(self, piece: Piece) -> float:
-        """Return the usual residual right beside nodes of a piece, where that of a smooth X is rounding."""
-        grid, count = piece.grid(), _FRESH // (2 if self.task.problem.operation.residual_solves else 1)
+    def noise(self, piece: Piece, tail: float) -> float:
+        """Return the residual right beside nodes if that keeps a piece from the tolerance, and not the tail; or 0.
+
+        It does so where a family is random, or rough at any scale. Asked for in vain, it is again once the solves have
+        doubled.
+        """
+        if not tail or self.snapshots.solved < 2 * self.quiet:
+            return 0.0
+        grid, count = piece.grid(), _NODES[self.task.problem.operation.residual_solves]
         x = grid[np.linspace(0, len(grid) - 1, count).astype(int)]
         x += _BESIDE * ((piece.low + piece.high) / 2 - x)
         r = self._residuals(tree.tables([piece]), x, np.zeros(count, int))
-        return float(np.median(np.where(np.isfinite(r), r, 0.0)))
+        size, least = float(np.median(np.where(np.isfinite(r), r, 0.0))), _NOISY * self.task.tol
+        self.quiet = self.snapshots.solved if size <= least else self.quiet
+        return size if size > max(least, _MOSTLY * self.ratio() * tail) else 0.0
 
     def forget(self) -> None:
         """Forget the last check, and do not ask the family again: something has ended the fit."""

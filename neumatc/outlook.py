@@ -24,8 +24,6 @@ _LEAST_RATE = 0.1
 _NOISE_UNITS, _FALLEN = 300.0, 0.3
 # A residual that is larger than the coefficients by this part of one over a rounding unit is no noise.
 _MISSED = 1e-3
-# What is said of noise of a size.
-NOISE = "the family or its exact solutions carry noise of about {:.0e} here"
 # A piece that keeps nearly all of the difference between its ends, and where little else happens, seems to hold a jump.
 _KEPT, _LEFT = 0.9, 0.1
 # Part of the tolerance to which stretched polynomials are to converge.
@@ -52,12 +50,12 @@ class Outlook:
         """Whether what is left out may be rounding."""
         return self.tail < _NOISE_UNITS * torch.finfo(dtype).eps
 
-    def noise(self, piece: Piece, dtype: torch.dtype) -> str:
-        """Say why no refinement helps: what is left is noise, and no residual is so large that nodes have missed X."""
+    def noise(self, piece: Piece, dtype: torch.dtype) -> float:
+        """Return what is left if it is rounding, and no residual is so large that nodes have missed X; else 0."""
         unit = torch.finfo(dtype).eps
         flat = np.isinf(self.wanted).any() and _FALLEN * piece.tail < self.tail and self.small(dtype)
         flat = flat and (piece.ratio or 0) < _MISSED / unit
-        return NOISE.format(self.tail) if flat else ""
+        return self.tail if flat else 0.0
 
 
 def analyse(snapshots: Snapshots, pieces: Sequence[Piece]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from neumatc import ending, outlook
 from neumatc.budget import Budget
-from neumatc.inspection import STEEP, Inspector
+from neumatc.inspection import Inspector
 from neumatc.links import Links
 from neumatc.outlook import STEP, USUAL, Outlook
 from neumatc.piece import Piece
@@ -34,8 +34,6 @@ _LEAST_NUMBERS = 256
 ROUND = 1e8
 # Part of all solves up to which cheap ones are not counted; the most nodes that other axes of a piece have then.
 _ENOUGH, _OTHERS = 0.5, 4
-# Parts of what a residual may be, and of what coefficients promise, from which on that right beside nodes is noise.
-_NOISY, _MOSTLY = 0.5, 0.1
 
 
 class Steps:
@@ -63,7 +61,6 @@ class Steps:
         self.terms = min(task.rank or self.terms, self.terms, _MOST_TERMS)
         self.smallest = max(smallest, _LEAST_NUMBERS * torch.finfo(task.problem.family.box.dtype).eps)
         self.links = Links(inspector, budget, self.terms)
-        self._asked = 0  # what was solved when there was no noise
         family, work = task.problem.family, task.many * task.problem.work
         grid = self.d > 1 and family.box.ticks is not None and family.floor is None and task.budget is None
         self._cheap = grid and _OTHERS * self.nodes * work <= ROUND
@@ -138,24 +135,12 @@ class Steps:
         if not bend and (asked <= caps).all() and asked.prod() <= self.terms:
             piece.trimmed = True
             return self.grown(piece, asked)
-        if why := look.noise(piece, self.snapshots.task.problem.family.dtype) or self._noise(piece, look):
-            return piece.give_up(why)
+        rounding = look.noise(piece, self.snapshots.task.problem.family.dtype)
+        if size := rounding or self.inspector.noise(piece, look.tail):
+            return piece.give_up(f"the family or its exact solutions carry noise of about {size:.0e} here")
         if bend:
-            return self._quartered(piece, 0, [int(min(*caps, _TELLING))], bend)
+            return self._quartered(piece, 0, [int(min(caps[0], _TELLING))], bend)
         return self._divided(piece, look.tails, wanted, caps, telling)
-
-    def _noise(self, piece: Piece, look: Outlook) -> str:
-        """Say why no refinement helps: X changes right beside nodes, as the family is random, or rough at any scale.
-
-        Asked in vain, that is asked again once the solves have doubled.
-        """
-        if self.snapshots.solved < 2 * self._asked:
-            return ""
-        size = self.inspector.beside(piece)
-        if size <= _NOISY * self.goal:
-            self._asked = self.snapshots.solved
-        noisy = size > max(_NOISY * self.goal, STEEP, _MOSTLY * self.inspector.ratio() * look.tail)
-        return outlook.NOISE.format(size) if noisy else ""
 
     def _divided(
         self, piece: Piece, tails: np.ndarray, wanted: np.ndarray, caps: np.ndarray, telling: np.ndarray

@@ -851,13 +851,13 @@ def drawn(p):
 drawn.generator = torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("error", [drawn, lambda p: torch.sin(1e10 * p)], ids=["random", "rough"])
-@pytest.mark.parametrize(("d", "tol"), [(1, 1e-4), (1, 1e-6), (2, 1e-4)])
+@pytest.mark.parametrize("error", [drawn, lambda p: torch.sin(1e15 * p)], ids=["random", "rough"])
+@pytest.mark.parametrize(("d", "tol"), [(1, 1e-5), (1, 1e-6), (2, 1e-5)])
 def test_a_family_with_noise_stops_early_and_names_it(d, tol, error):
     family = diagonal(lambda p, *_: 2 + torch.sin(p) + 1e-3 * error(p), lambda *p: 3 + p[-1], d=d)
     report = fitted(nm.Problem(family, nm.Inverse()), tol).report
     assert not report.met and report.exact_solves < 300
-    assert all(re.search("noise of about [1-9]e-0[34]", unmet.reason) for unmet in report.unmet)
+    assert all(re.search("noise of about [1-9]e-0[345]", unmet.reason) for unmet in report.unmet)
     assert report.advice == "ask for a tolerance above the noise"
 
 

@@ -37,8 +37,8 @@ ORDER = (
     "smoothing families embeddings local polynomials rational gauge twofold operations receivers factorizations "
     "spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
-    "inspection poles sparse outlook budget ending links steps refinement noise pieces fitting certification storage export "
-    "testing peers wireless sionna distributed"
+    "inspection poles sparse outlook budget ending links steps refinement noise pieces fitting certification storage "
+    "export testing peers wireless sionna distributed"
 )
 ONLY = {
     "peers": {
