@@ -53,6 +53,10 @@ def test_the_record_bears_out_the_page(record):
         "paper-svd-trained": list(second["NumPy loop"]["after"]),
         "paper-svd-trained-error": [second["error"]],
         "paper-accuracy-svd-trained": [second["lost"]],
+        "paper-accuracy-svd-trained-linear": [second["lost, linear"]],
+        "paper-svd-trained-error-a": [first["error"]],
+        "paper-accuracy-svd-trained-a": [first["lost"]],
+        "paper-accuracy-svd-trained-linear-a": [first["lost, linear"]],
     }
     assert {entry["steps"] for entry in (first, second)} == {trained_precoders.STEPS}
 
