@@ -23,7 +23,7 @@ STEEP = 8
 # Size of X within the smallest piece, relative to the usual one there, with which it seems to have no bound.
 _UNBOUNDED = 1e3
 # Samples by which a table is interpolated between two of them.
-_AROUND = (2, 4, 6, 8)
+_WIDTHS = (2, 4, 6, 8)
 # Difference of the ends of an axis, relative to X and to how it varies, below which they are taken for the same.
 _SAME = 1e-5
 
@@ -74,7 +74,7 @@ def table(inspector: Inspector) -> list[FactorMap]:
     task.note(f"all {len(grid)} points of the grid are solved exactly, which costs less than a map of them")
     inspector.snapshots.divide(grid[:, 0])  # each stands for itself
     x, rows = grid[good, 0], torch.from_numpy(rows[good])[:, None]
-    count = _between(inspector, x, rows) if inspector.snapshots.curve else _AROUND[0]
+    count = _between(inspector, x, rows) if inspector.snapshots.curve else _WIDTHS[0]
     return inspector.maps(*tree.chain(x, count), lambda value: tree.mean(value, rows))
 
 
@@ -90,11 +90,15 @@ def _between(inspector: Inspector, x: np.ndarray, rows: torch.Tensor) -> int:
         r = inspector.probe(*tree.chain(x, count), rows)[1]
         return float(np.median(r)) if r.max() > task.tol else 0.0
 
-    count = min((n for n in _AROUND if n <= min(len(x), task.rank or len(x))), key=missed)
+    most = max(_WIDTHS[0], min(len(x), task.rank or len(x)))
+    count = min((n for n in _WIDTHS if n <= most), key=missed)
     drawn, inspector.uniform = inspector.probe(*tree.chain(x, count), rows)
     if len(beyond := drawn[inspector.uniform > task.tol]):
         low, high = np.searchsorted(x, [beyond.min(), beyond.max()]).clip(1, len(x) - 1)
-        why = f"between the samples, which are all solved, residuals come to {inspector.uniform.max():.1e}"
+        why = f"residuals come to {inspector.uniform.max():.1e}"
+        if np.isinf(inspector.uniform).any():
+            why = "the family is not defined, or no exact solves are left to check"
+        why = f"between the samples, which are all solved, {why}"
         report.unmet.append(Unmet(*Piece(x[[low - 1]], x[[high]], []).ends(task.problem.family.box), why))
         report.met = False
     return count

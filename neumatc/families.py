@@ -463,6 +463,7 @@ def from_samples(
     what is found at each sample from all others: ``family.measured.left_out``, which reports and certificates quote.
     A fit to a tolerance solves at no more points than there are samples, and of one parameter at samples alone; its
     tolerance is met where it is met between them too. Below what they tell, it is not, and the report names the place.
+    (Checks of receivers and determinants take some exact solutions between them.)
 
     With ``noise`` the samples of one parameter are smoothed (`neumatc.smoothing`): cubic splines by least squares, with
     as many terms as the noise lets them have, whose coefficients are then shrunk, each entry's as far as it pays: weak

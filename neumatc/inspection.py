@@ -83,7 +83,8 @@ class Inspector:
             return ""
         p = self.task.problem.family.box.parameters(torch.from_numpy(self.snapshots.x[piece.rows]))
         own = float(self.measured(p, lambda value: real_rows(value)[piece.rows]).max())
-        return "" if worst > _ROUNDED * own else f"the exact solutions themselves have residuals of some {own:.0e} here"
+        said = f"the exact solutions themselves have residuals of some {own:.0e} here"
+        return said if worst <= _ROUNDED * own else ""
 
     def along(self, pieces: Sequence[Piece], axes: Sequence[int]) -> np.ndarray:
         """Return the largest residual of each piece at fresh parameters that are between nodes on one axis only."""

@@ -231,9 +231,9 @@ def slogdet(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sign (B,) of the dtype of A, logabsdet (B,), real, and a mask of failures, shape (B,), True where A is singular
         to working precision, as for `inverse`. Failed entries are NaN.
     """
-    rows, columns = units(A := _square(A))
-    sign, log = _solved(A / rows / columns, np.linalg.slogdet, torch.linalg.slogdet)
-    return masked(inverse(A)[1], sign, log + (rows.flatten(1).log() + columns.flatten(1).log()).sum(dim=1))
+    L, rows, columns, lost = in_units(A := _square(A))
+    sign, log = _solved(L, np.linalg.slogdet, torch.linalg.slogdet)
+    return masked(inverse(A)[1] | lost, sign, log + (rows.flatten(1).log() + columns.flatten(1).log()).sum(dim=1))
 
 
 def _log(a: np.ndarray) -> np.ndarray:
@@ -599,18 +599,21 @@ def power_of_two(x: Tensor) -> Tensor:
 
 
 @checks.explained
-def units(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Return units, powers of two, in which the largest entries of rows and of columns are from 1/2 to 1.
+def in_units(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return matrices in units, powers of two, in which the largest entries of rows and columns are from 1/2 to 1.
 
     Args:
         A: Shape (B, m, n).
 
     Returns:
-        Those of the rows, shape (B, m, 1), and of the columns, (B, 1, n): A divided by both is the matrix in them, as
-        LAPACK's geequ has it.
+        A divided by the units of its rows, shape (B, m, 1), and of its columns, (B, 1, n), as LAPACK's geequ has it;
+        these; and a mask of matrices whose entries differ so much that this costs digits, shape (B,).
     """
     rows = power_of_two(A.abs().amax(dim=2, keepdim=True))
-    return rows, power_of_two((A / rows).abs().amax(dim=1, keepdim=True))
+    within = (A / rows).abs()
+    columns = power_of_two(within.amax(dim=1, keepdim=True))
+    lost = ((within < torch.finfo(A.dtype).tiny) & (A != 0)).flatten(1).any(dim=1)
+    return A / (rows * columns), rows, columns, lost
 
 
 def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, *more: Tensor) -> Tensor | tuple:
@@ -728,13 +731,12 @@ def _by_lu(A: Tensor, B: Tensor) -> Tensor:
 
 
 def _again(solve: Callable, A: Tensor, B: Tensor, X: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve A X = B again where that failed, in `units` in which only a matrix that is singular is ill-conditioned."""
-    hard = failed.nonzero()[:, 0]
+    """Solve A X = B again where that failed, in units in which only a matrix that is singular is ill-conditioned."""
+    hard = failed.nonzero()[:, 0]  # on a GPU a wait for each batch
     if len(hard):
-        rows, columns = units(A[hard])
-        L = A[hard] / rows / columns
+        L, rows, columns, lost = in_units(A[hard])
         # By an inverse: one right-hand side can miss the direction in which a matrix is singular.
-        failed[hard] = _singular(L, _inverted(L))
+        failed[hard] = _singular(L, _inverted(L)) | lost
         X[hard] = solve(L, B[hard] / rows) / columns.mT
     return masked(failed, X)
 

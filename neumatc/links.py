@@ -53,6 +53,6 @@ class Links:
     def _around(self, points: np.ndarray) -> np.ndarray:
         """Return two neighbouring samples with others around them, unless those cannot be solved."""
         grid = self.snapshots.grid[:, 0]
-        near = around(grid, np.searchsorted(grid, points[0]), min(_AROUND, self.terms, len(grid)))[1]
+        near = around(grid, np.searchsorted(grid, points[0]), max(2, min(_AROUND, self.terms, len(grid))))[1]
         known = self.snapshots.missing(near[:, None]) <= self.budget.left()
         return near if known and (self.snapshots.solve(near[:, None]) >= 0).all() else points

@@ -763,18 +763,20 @@ class Solve(LinearOperation):
 
         From :math:`X_* - X = (P A)^{-1} P R` with :math:`R = B - A X` and :math:`\rho = \|I - P A\|_F < 1` follows
         :math:`X_* - X = P R + E`, :math:`\|E\|_F \le \|P R\|_F \rho / (1 - \rho)`. That is said of A with rows and
-        columns in units of comparable size (`linalg.units`), in which rounding is least; row i of the error is then put
-        back into its own unit. The inverse takes as long as some three solutions.
+        columns in units of comparable size (`linalg.in_units`), in which rounding is least; row i of the error is then
+        put back into its own unit. Inf where numbers in these units leave the precision. The inverse takes as long as
+        some three solutions.
         """
         (L, F), (X,) = self.system(A), factors
-        rows, columns = linalg.units(L)
-        L, Y = L / rows / columns, X * columns.mT
+        L, rows, columns, lost = linalg.in_units(L)
+        Y, limits = X * columns.mT, torch.finfo(X.dtype)
         P = linalg.inverse(L)[0]
         R, _, unsure = _defect(L, Y, F / rows)
         step, rho, unsure = P @ R, _defect(P, L, identity_like(L))[1], norm(P) * unsure
         all_rows = (unsure + rho * norm(step) * (1 + _slack(R))) / (1 - rho)
-        each = linalg.lengths(step, 2) * (1 + _slack(R)) + all_rows[:, None]
-        return beside(torch.where(rho < 1, norm(each / columns[:, 0]) * (1 + _slack(R)), torch.inf), X)
+        each = norm(step.flatten(0, 1)).view(step.shape[:2]) * (1 + _slack(R)) + all_rows[:, None]
+        good = (rho < 1) & ~lost & ((norm(Y) > limits.tiny / limits.eps) | (norm(X) == 0))
+        return beside(torch.where(good, norm(each / columns[:, 0]) * (1 + _slack(R)), torch.inf), X)
 
 
 class LogDetFactors(NamedTuple):

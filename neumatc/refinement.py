@@ -97,9 +97,11 @@ class Refinement:
         start = self.task.start
         if start is None or not isinstance(start.maps[0].embedding, PiecewisePolynomials):
             return False
-        counts, rows = start.maps[0].weights["counts"], len(start.maps[0].core)
+        weights, rows = start.maps[0].weights, len(start.maps[0].core)
+        counts = weights["counts"]
         chain = counts.shape[1] == 1 and len(counts) == rows - 1
-        return not chain and int(counts.prod(dim=1).max()) <= min(self.steps.terms, self.budget.most)
+        beyond = bool((weights["nodes"].abs() > 1 + 1e-9).any())  # links of samples have nodes around them
+        return not chain and not beyond and int(counts.prod(dim=1).max()) <= min(self.steps.terms, self.budget.most)
 
     def best(self) -> list[FactorMap] | None:
         """Return the maps of what is solved, where something ends the fit; None where that is nothing."""

@@ -532,7 +532,7 @@ class _Precoder(_Mapped):
             return at
 
         def way(surrogate: Surrogate, run: Run) -> Tensor:
-            rows = surrogate.grid(*run[1])[factor]
+            rows = surrogate.grid(*run[1][-surrogate.box.dimension :])[factor]  # of one symbol only tones
             return _unit(rows.reshape(-1, run[0].stop - run[0].start, *rows.shape[-2:]))
 
         at, tones = [matrices(i) for i in range(len(channels))], torch.arange(size, device=h.device)
@@ -552,7 +552,7 @@ class _Precoder(_Mapped):
         if len(channels[0]) != self._stream_management.num_streams_per_tx:
             return self._grids.give_up("streams and antennas of the receivers are not as many")
         if not (alpha >= 0).all():
-            return self._grids.give_up("the regularisation is below zero")
+            return self._grids.give_up("the regularisation is below zero, or NaN")
         zf, ways = not bool(level.any()), None
         if (alpha != level[:, None, None]).any() or not (zf or level.all()):
             self._grids.give_up("the regularisation differs from tone to tone, or is zero for some")
@@ -626,7 +626,7 @@ class _Precoder(_Mapped):
             turn: Whether phases are to go on from run to run, and at the first tone from symbol to symbol.
         """
         transmitters, size = h.shape[3], h.shape[-1]
-        power = _expanded(tx_power, 5, -1).sqrt().expand(len(h), transmitters, -1, -1, size)
+        power = _expanded(tx_power, 5, -1).sqrt().to(self.dtype).expand(len(h), transmitters, -1, -1, size)
 
         def of(i: int, t: int, run: Run, rows: Tensor) -> tuple[Tensor, ...]:
             own = power[i, t][..., run[0]].permute(1, 2, 0)[:, :, None]
@@ -657,7 +657,7 @@ def _received(h: Tensor, example: int, transmitter: int, run: Run) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     """Divide rows by their norms, but those that are zero."""
-    size = linalg.lengths(rows, rows.ndim - 1)[..., None]
+    size = linalg.norm(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:-1], 1)
     return rows / torch.where(size > 0, size, 1)
 
 
@@ -760,7 +760,8 @@ class RZFPrecoder(_Precoder, _RZF_PRECODER):
         """
         if not self._followed(h=h, alpha=alpha):
             level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=h.device), 4, 0)
-            known, level = (y[..., :1, :] if self._stands(h, level) else y for y in (h, level))
+            still = self._stands(h, level)
+            known, level = (y[..., :1, :] if still else y for y in (h, level))
             ways = self._regularised(known, level)
 
             def sent(i: int, t: int, run: Run, rows: Tensor) -> tuple[Tensor, ...]:
@@ -784,7 +785,7 @@ class SVDPrecodedChannel(_Precoder, _PRECODED):
     serves one receiver. Vectors are those of `SVD`, whose phases and order are continuous where the values allow that,
     so that a receiver may smooth its estimates over tones. Where no map pays they are exact: by eigenvectors of the
     smaller Gram matrix, or LAPACK's where squares would cost digits, with phases that go on from tone to tone, and at
-    the first tone from symbol to symbol.
+    the first tone from symbol to symbol. Where gradients are asked for the channel they are LAPACK's, with any phases.
 
     Args:
         resource_grid, stream_management, precision, device: As for Sionna's blocks.

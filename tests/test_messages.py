@@ -169,7 +169,7 @@ def test_no_remedy_is_an_argument_that_the_call_has_not(call):
     (lambda: nm.Problem(FAMILY), ["`Problem`", "(family, operation)", "(ParametricMatrix)", "'operation'"]),
     (lambda: nm.ParametricMatrix(eye, 0.0), ["`ParametricMatrix`", "(fn, lower, upper, *, batched,", "'upper'"]),
     (lambda: nm.certify(SURROGATE, PROBLEM), ["`certify`", "(surrogate, problem, p, *, rtol,", "'p'"]),
-    (lambda: nm.families.from_samples(P, BIG, scale="log"), ["`from_samples`", "(p, A, *,", "'scale'"]),
+    (lambda: nm.families.from_samples(P, BIG, scales="log"), ["`from_samples`", "(p, A, *,", "'scales'"]),
 ])  # fmt: skip
 def test_arguments_that_a_call_has_not_are_told_with_those_that_it_has(call, words):
     assert_raises(TypeError, [*words[:1], "expected the arguments", *words[1:], "by name."], call)

@@ -37,7 +37,7 @@ ORDER = (
     "smoothing families embeddings local polynomials rational gauge twofold operations receivers factorizations "
     "spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
-    "inspection poles sparse outlook budget ending links steps refinement noise pieces fitting certification storage "
+    "inspection poles outlook budget ending sparse links steps refinement noise pieces fitting certification storage "
     "export testing peers wireless sionna distributed"
 )
 ONLY = {
@@ -266,7 +266,7 @@ def code_lines(path):
 
 def test_the_library_stays_small():
     """What is added says by how much; the aim for the map in pieces alone was 4,900 lines."""
-    assert sum(code_lines(path) for path in SOURCES) <= 11_650
+    assert sum(code_lines(path) for path in SOURCES) <= 11_660
 
 
 def test_no_function_is_complex():

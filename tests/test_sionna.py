@@ -717,6 +717,27 @@ def test_exact_precoders_are_those_of_sionna(effective, still, transmitters, mon
     assert_exact(*(torch.autograd.grad(y[0].abs().square().sum(), x) for y in found))
 
 
+@pytest.mark.parametrize("kind", ["RZFPrecodedChannel", "SVDPrecodedChannel"])
+def test_an_estimate_that_stands_still_serves_a_channel_that_moves_by_a_map(kind):
+    grid, streams, h = downlink() if kind == "RZFPrecodedChannel" else to_one()
+    given, more = (h, torch.ones(2, 1, grid.num_streams_per_tx)), {"alpha": 0.1} if kind.startswith("RZF") else {}
+    estimate = h[..., :1, :].expand(h.shape)
+    mapped, exact = (
+        getattr(blocks, kind)(grid, streams, precision="double", method=method, tol=1e-2)
+        for method in ("auto", "exact")
+    )
+    found, expected = (block(*given, h_hat=estimate, **more) for block in (mapped, exact))
+    assert_mapped(mapped)
+    found, expected = (torch.linalg.vector_norm(x, dim=2) for x in (found, expected))  # of vectors with any phase
+    assert torch.quantile((found / expected - 1).abs().flatten()[::7], 0.95) < 0.1
+
+
+def test_powers_in_double_precision_are_taken():
+    grid, streams, h = downlink(precision="single")
+    block = blocks.RZFPrecodedChannel(grid, streams, method="exact")
+    assert block(h, torch.ones(2, 1, 4, dtype=torch.float64), alpha=0.1).dtype == torch.complex64
+
+
 def test_receivers_in_any_order_and_channels_that_are_followed(monkeypatch):
     grid, _, h = downlink(2)
     association = np.array([[1, 0], [0, 1], [1, 0], [0, 1]])

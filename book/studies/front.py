@@ -1054,6 +1054,8 @@ def first(found: dict[str, Numbers]) -> str:
         'Chebyshev interpolation'
         >>> told(row(1e-4, Chebyshev=3, cubic_spline=3))
         'Chebyshev interpolation or a cubic spline (which the clock does not tell apart)'
+        >>> told(row(1e-4, Chebyshev=3, cubic_spline=3), row(1e-2, Chebyshev=3, cubic_spline=2))
+        'Chebyshev interpolation'
         >>> told(fine, coarse)
         'linear interpolation for a tolerance of 0.01, Chebyshev interpolation for a finer one'
         >>> told(fine, coarse, row(1e-2, cubic_spline=0.5)) == told(fine, coarse)
@@ -1103,14 +1105,14 @@ def _quickest(rows: Sequence[Numbers]) -> str:
             alike.setdefault(row["tol"], []).append(tied(peers(row), pick))
     every = sorted(set().union(*names.values()))
 
-    def told(tol: float) -> str:
-        others = sorted(set.intersection(*alike[tol]))
-        return " or ".join([*names[tol], *others]) + " (which the clock does not tell apart)" * bool(others)
+    def told(*tols: float) -> str:
+        others = sorted(set.intersection(*(own for tol in tols for own in alike[tol])))
+        return " or ".join([*names[tols[0]], *others]) + " (which the clock does not tell apart)" * bool(others)
 
     if len(names) == len(every) == 2 and all(len(own) == 1 for own in names.values()):
         coarse, fine = map(told, sorted(names, reverse=True))
         return f"{coarse} for a tolerance of {max(names):g}, {fine} for a finer one"
-    if len(every) == len(names) == 1:
+    if len(every) == 1:
         return told(*names)
     return " or ".join(every) + " (the table says which)" * (len(every) > 1)
 

@@ -403,6 +403,7 @@ def finite_grid(rank: int = 2) -> Case:
         U, S, Vh = (np.asarray(x) for x in value)
         return error((U * S[:, None, :]) @ Vh, exact)
 
+    # Nothing is asked between the tones: of four triplets the last is none there.
     p = torch.from_numpy(f)[:, None]
     family = nm.families.from_grid([f], torch.from_numpy(H.astype(np.complex64)))
     problem = nm.Problem(family, nm.SVD(rank=rank))
