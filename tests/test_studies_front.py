@@ -166,6 +166,7 @@ def test_synthetic_families_have_rows_of_their_own(found):
     [
         ((100.0, 200.0), " From 100 to 200 on, by extrapolation: **the map in pieces**"),
         ((100.0, math.nan), " From 100 on, by extrapolation: **the map in pieces**"),
+        ((100.0, math.inf), " From 100 on in 1 of 2, by extrapolation: **the map in pieces**"),
         ((math.inf, math.inf), ""),
         ((math.nan, math.nan), ""),
     ],
@@ -175,6 +176,7 @@ def test_a_pick_that_is_extrapolated_says_so(found, pays, later):
     changed = copy.deepcopy(found)
     rows = [x for x in changed["synthetic_timings"]["difficulty"] if x["kind"] in front.POLES]
     for x, paid in zip(rows, pays, strict=True):
+        x.pop(front.synthetic_experiments.ONCE, None)
         x["strongest exact"] |= {"pays": [paid] * 3, "with the fit": [0.6, 0.7, 0.8]}
     timed, _, extrapolated = row(changed, "Inverses, 32 x 32, poles").pick.partition(".")
     assert timed == "In passes of 400 matrices, as timed: **solve exactly**"

@@ -556,7 +556,9 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     beside, near = [synthetic_experiments.quickest(x) for x in rows], kinds == POLES
     other = rational(found) if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
     pays = [paying(own["pays"], x["solves"])[0] for own, x in zip(beside, rows)]
-    later = f". From {counts(pays)} on, by extrapolation: **{MAP}**{other}" if any(map(math.isfinite, pays)) else ""
+    known = [x for x in pays if math.isfinite(x)]
+    some = f" in {len(known)} of {len(pays)}" * (math.inf in pays)
+    later = f". From {counts(known)} on{some}, by extrapolation: **{MAP}**{other}" if known else ""
     situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
     return Decision(
         f"[Inverses, {min(sizes)} x {min(sizes)}{situation}, CPU]({CHAPTERS}synthetic_experiments.ipynb)",
@@ -565,7 +567,7 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
         f"{between(x['after'][1] for x in beside)} times as fast as the strongest exact method, after the fit; "
         f"{between(x['with the fit'][1] for x in beside)} times with it, in those passes",
         f"{power(x['error'] for x in drawn)} (tolerance {synthetic_experiments.TOL:.0e})",
-        f"map {counts(pays)}" + ", by extrapolation" * any(map(math.isfinite, pays)),
+        f"map {counts(known)}{some}, by extrapolation" if known else "map never",
     )
 
 
