@@ -112,13 +112,14 @@ class Box:
         ticks = self.ticks and [x.cpu() for x in self.ticks]
         return self if self.device.type == "cpu" else Box(*self._given, ticks=ticks, **self.settings())
 
-    def points(self, p: object, *, extrapolate: bool | None = False, name: str = "p") -> Tensor:
+    def points(self, p: object, *, extrapolate: bool = False, offered: bool = True, name: str = "p") -> Tensor:
         """Return parameters as a real tensor of shape (B, d), B >= 1, finite and inside the box.
 
         Args:
             p: A tensor, an array or nested lists of shape (B, d); for d = 1 also (B,) or a number. Integers become
                 float64.
-            extrapolate: Allow parameters outside the box; None: no, and whoever asks has no such argument.
+            extrapolate: Allow parameters outside the box.
+            offered: Whether whoever asks has such an argument, for the remedy.
             name: What messages call p.
 
         Raises:
@@ -134,7 +135,7 @@ class Box:
             p = p.reshape(-1, 1)
         if p.ndim == 2 and p.shape[1] == self.dimension and p.dtype in checks.REAL:
             p = self.wrapped(p)
-        extrapolate = None if extrapolate is None else checks.flag("extrapolate", extrapolate)
+        extrapolate = checks.flag("extrapolate", extrapolate) if offered else None
         return checks.points(p, self.lower, self.upper, extrapolate=extrapolate, name=name)
 
     @checks.explained

@@ -124,7 +124,7 @@ def certify(
     operation, family = problem.operation, problem.family
     expected, found = (operation, family.shape), (surrogate.operation, surrogate.shape)
     checks.require(expected == found, "surrogate", f"one of the problem, {expected}", f"one of {found}", "fit one")
-    given, p = p, surrogate.box.points(p, extrapolate=None)
+    given, p = p, surrogate.box.points(p, offered=False)
     value = surrogate(p, orthonormal=orthonormal)
     factors = (value,) if isinstance(value, Tensor) else tuple(value)
     expected = ([factor.dtype(family.dtype) for factor in problem.factors], family.device)
@@ -134,7 +134,7 @@ def certify(
     residual, bound = torch.empty((2, len(p)), dtype=torch.float64, device=p.device)
     accepted = torch.empty(len(p), dtype=torch.bool, device=p.device)
     raised = ""
-    for piece, A, why in _matrices(family, family.box.points(p, extrapolate=None)):
+    for piece, A, why in _matrices(family, family.box.points(p, offered=False)):
         (A, defined), raised = checks.defined(A), raised or why
         A, admitted = operation.admitted(A)
         good = defined & admitted

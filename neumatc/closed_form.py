@@ -204,7 +204,7 @@ class ClosedForm(Method):
 def _given(task: Task, given: Sequence) -> Samples:
     """Return the points of the caller's parameters, each once."""
     box = task.problem.family.box
-    p = box.points(given, extrapolate=None, name="snapshots").to(box.dtype)
+    p = box.points(given, offered=False, name="snapshots").to(box.dtype)
     distinct = torch.unique(p, dim=0)
     count = len(distinct)
     if count < len(p):

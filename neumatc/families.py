@@ -122,7 +122,7 @@ class ParametricMatrix:
         self.lower, self.upper, self.dimension = self.box.lower, self.box.upper, self.box.dimension
         self.device = self.box.device
         self.names, self.units = self.box.names, self.box.units
-        self._points = None if grid is None or ticks is not None else self.box.points(grid, extrapolate=None)
+        self._points = None if grid is None or ticks is not None else self.box.points(grid, offered=False)
         A = _tried(self)
         remedy = f"pass `device='{A.device}'` or create the tensors in `fn` on `p.device`"
         expected = f"A on the device of the parameters, {self.device}"

@@ -22,6 +22,8 @@ from neumatc import checks, threads
 # Multiplications (m n min(m, n) for each matrix) of a part of a batch, at least: for them the start of a thread pays,
 # and what they work on stays in the cache.
 _LEAST_PER_PART = 2**22
+# Times by which the condition number in comparable units must stay below that of a singular matrix to be believed.
+_CLEARLY = 64.0
 # Squarings in the bound of a 2-norm by a Frobenius norm, which leave a factor of at most rank^(1/32).
 _SQUARINGS = 3
 # Defect of orthonormality from which on a series for the polar factor converges too slowly.
@@ -40,7 +42,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The inverses, shape (B, n, n), and a mask of failures, shape (B,), True where A is singular to working
         precision, that is, where the reciprocal condition number 1 / (||A||_1 ||X||_1) is not above eps, in the units
-        of A and in `units` of comparable size. Failed entries are NaN.
+        of A, and not 64 times as large in units of comparable size (`in_units`). Failed entries are NaN.
 
     Raises:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
@@ -594,7 +596,14 @@ def beside(error: Tensor, X: Tensor) -> Tensor:
 
 @checks.explained
 def power_of_two(x: Tensor) -> Tensor:
-    """Return powers of two that are larger than positive numbers, by a factor of two at most; 1 for 0."""
+    """Return powers of two that are larger than numbers, by a factor of two at most.
+
+    Args:
+        x: Zero or positive, any shape, real.
+
+    Returns:
+        Of the shape and dtype of x; 1 for 0.
+    """
     return torch.where(x > 0, x / torch.frexp(x).mantissa, 1)
 
 
@@ -736,14 +745,14 @@ def _again(solve: Callable, A: Tensor, B: Tensor, X: Tensor, failed: Tensor) -> 
     if len(hard):
         L, rows, columns, lost = in_units(A[hard])
         # By an inverse: one right-hand side can miss the direction in which a matrix is singular.
-        failed[hard] = _singular(L, _inverted(L)) | lost
+        failed[hard] = _singular(L, _inverted(L), _CLEARLY) | lost
         X[hard] = solve(L, B[hard] / rows) / columns.mT
     return masked(failed, X)
 
 
-def _singular(A: Tensor, X: Tensor) -> Tensor:
+def _singular(A: Tensor, X: Tensor, margin: float = 1.0) -> Tensor:
     """Mask of matrices whose inverses X show that they are singular to working precision, or are not finite."""
-    return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps < 1)
+    return ~(_one_norm(A) * _one_norm(X) * torch.finfo(A.dtype).eps * margin < 1)
 
 
 def _ill_conditioned(A: Tensor, X: Tensor, B: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Problem:
             FamilyError: (a ValueError) If the operation exists at none of the parameters, as the Cholesky factor of
                 matrices that are not Hermitian; and as `ParametricMatrix.evaluate` does.
         """
-        factors, failed = self.solve(*self.family.evaluate(self.family.box.points(p, extrapolate=None)))
+        factors, failed = self.solve(*self.family.evaluate(self.family.box.points(p, offered=False)))
         return checks.like(p, Solution(self.operation.pack(factors), failed))
 
     @checks.explained
@@ -102,7 +102,7 @@ class Problem:
 
         Inf where the family is not defined, or of a kind that the operation refuses (`Operation.admitted`).
         """
-        given, p = p, self.family.box.points(p, extrapolate=None)
+        given, p = p, self.family.box.points(p, offered=False)
         A, good = self.family.evaluate(p)
         A, admitted = self.operation.admitted(A)
         residual = self.operation.residual(A, self.unpack(value, p))
@@ -115,7 +115,7 @@ class Problem:
         In the operation's measure: for most the Frobenius norm of its gauge-invariant matrix, X for the inverse and for
         receivers (whose residual is row by row), U S V^H for the SVD.
         """
-        given, p = p, self.family.box.points(p, extrapolate=None)
+        given, p = p, self.family.box.points(p, offered=False)
         return checks.like(given, self.operation.error(self.unpack(value, p), self.unpack(self.exact(p).value, p)))
 
     @checks.explained

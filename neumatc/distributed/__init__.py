@@ -152,7 +152,7 @@ class _Rows(_Job):
 
     def __call__(self, p: np.ndarray, start: int) -> list[np.ndarray]:
         with torch.no_grad():
-            return [self.map(self.box.cube(self.box.points(p, extrapolate=None))).numpy()]
+            return [self.map(self.box.cube(self.box.points(p, offered=False))).numpy()]
 
 
 @dataclass(frozen=True)

@@ -139,5 +139,5 @@ def _axis(x: object, box: Box, name: str) -> np.ndarray | Spaced:
 def _checked(array: np.ndarray, box: Box, name: str) -> np.ndarray:
     """Return parameters (N, d) as they are, after checking some at a time: an array may be larger than memory."""
     for start in range(0, max(1, len(array)), _CHECKED):
-        box.points(array[start : start + _CHECKED], extrapolate=None, name=name)
+        box.points(array[start : start + _CHECKED], offered=False, name=name)
     return array

@@ -95,7 +95,7 @@ def spline(problem: Problem, budget: int, degree: int = 3, grid: Tensor | None =
     box, degree = problem.family.box, checks.choice("degree", degree, (0, 1, 3))
     p = equispaced(problem, budget, degree + 1, middles=degree == 0)
     if grid is not None:
-        grid = box.points(grid, extrapolate=None)
+        grid = box.points(grid, offered=False)
         p = grid[torch.cdist(box.cube(p), box.cube(grid)).argmin(dim=1).unique_consecutive()]
         checks.require(len(p) > degree, "grid", f"at least {degree + 1} points", len(p), "refine it or shrink the box")
     solved = solve(problem, p, degree + 1)
