@@ -48,7 +48,7 @@ def inverse(A: Tensor) -> tuple[Tensor, Tensor]:
         TypeError, ValueError: If A is not a batch of square matrices of a supported dtype.
     """
     X = _inverted(A := _square(A))
-    return _again(lambda L, F: _inverted(L) @ F, A, identity_like(A), X, _singular(A, X))
+    return _again(lambda L, P, F: P @ F, A, identity_like(A), X, _singular(A, X))
 
 
 @checks.explained
@@ -83,7 +83,7 @@ def solve(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     X = _by_lu(A, B)
     if not A.is_cuda and _surely_regular(norm(A), X, B).all():
         return masked(False, X)
-    return _again(_by_lu, A, B, X, _ill_conditioned(A, X, B))
+    return _again(lambda L, P, F: _by_lu(L, F), A, B, X, _ill_conditioned(A, X, B))
 
 
 @checks.explained
@@ -110,7 +110,7 @@ def solve_positive(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         return masked(failed, X)
     lower = A.tril()
     A = lower + lower.tril(-1).mH
-    X, ill = _again(_by_lu, A, B, X, _ill_conditioned(A, X, B))
+    X, ill = _again(lambda L, P, F: _by_lu(L, F), A, B, X, _ill_conditioned(A, X, B))
     return masked(failed | ill, X)
 
 
@@ -268,8 +268,8 @@ def matrix_function(name: str, A: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The results, of the shape, dtype and device of A, and a mask of failures, shape (B,), True where the result
         does not exist, is complex for a real matrix, or (roots and logarithm) A is singular to working precision in its
-        own units, which are those of its eigenvalues. An
-        exponential also fails where its `exp_rounding` is not below 1, and where it leaves the range of the dtype.
+        own units, which are those of its eigenvalues. An exponential also fails where its `exp_rounding` is not below
+        1, and where it leaves the range of the dtype.
     """
     A, name = _square(A), checks.choice("name", name, tuple(FUNCTIONS))
     matrices = wide(A).resolve_conj().resolve_neg().cpu().numpy()
@@ -740,13 +740,17 @@ def _by_lu(A: Tensor, B: Tensor) -> Tensor:
 
 
 def _again(solve: Callable, A: Tensor, B: Tensor, X: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve A X = B again where that failed, in units in which only a matrix that is singular is ill-conditioned."""
+    """Solve A X = B again where that failed, in units in which only a matrix that is singular is ill-conditioned.
+
+    ``solve`` is given the matrix in these units, its inverse, and the right-hand sides.
+    """
     hard = failed.nonzero()[:, 0]  # on a GPU a wait for each batch
     if len(hard):
         L, rows, columns, lost = in_units(A[hard])
         # By an inverse: one right-hand side can miss the direction in which a matrix is singular.
-        failed[hard] = _singular(L, _inverted(L), _CLEARLY) | lost
-        X[hard] = solve(L, B[hard] / rows) / columns.mT
+        P = _inverted(L)
+        failed[hard] = _singular(L, P, _CLEARLY) | lost
+        X[hard] = solve(L, P, B[hard] / rows) / columns.mT
     return masked(failed, X)
 
 

@@ -211,6 +211,30 @@ def _parts(tones: Tensor, symbols: int, numbers: int) -> list[Run]:
     return [(run, [*time, places[run]]) for run in runs]
 
 
+def _at(channel: Tensor, run: Run) -> Tensor:
+    """Return channels (m, n, T, F) at the tones of a run, shape (T, F, m, n)."""
+    return channel[..., run[0]].permute(2, 3, 0, 1)
+
+
+def _in_runs(
+    part: Callable[[int, Run], tuple[Tensor, ...]], count: int, runs: Sequence[Run], alone: bool
+) -> list[Tensor]:
+    """Call a function for each of some channels and each run of tones, and join what it returns.
+
+    Args:
+        part: Called with the number of a channel and a run; returns tensors with the tones along axis 1.
+        count: How many channels.
+        runs: Of `_parts`.
+        alone: Whether in this thread, one after the other; gradients are followed only so.
+
+    Returns:
+        Tensors of shape (channels, ..., tones, ...).
+    """
+    jobs = [(i, run) for i in range(count) for run in runs]
+    done = [part(*job) for job in jobs] if alone else threads.each(lambda job: part(*job), jobs)
+    return [torch.stack([torch.cat(own, dim=1) for own in zip(*[iter(x)] * len(runs))]) for x in zip(*done)]
+
+
 class _Mapped:
     """Mixed into Sionna's blocks: ``tol``, ``method``, and the report of the last call."""
 
@@ -295,8 +319,7 @@ class _Equalizer(_Mapped):
             ways = [partial(self._exactly, *own) for own in zip(channels, power.flatten(0, 1), desired, strict=True)]
         runs, received = _parts(tones, each, numbers), self._removed_nulled_scs(y).to(self.cdtype).flatten(0, 1)
 
-        def part(job: tuple[int, Run]) -> tuple[Tensor, Tensor]:
-            i, run = job
+        def part(i: int, run: Run) -> tuple[Tensor, Tensor]:
             own = received[i][..., run[0]]
             # What is the same for all symbols serves them at once.
             own = own.permute(2, 1, 0) if each == 1 else own.permute(1, 2, 0).flatten(0, 1)[:, None]
@@ -304,12 +327,8 @@ class _Equalizer(_Mapped):
             v = v.view(each, -1, v.shape[1])
             return x.transpose(0, 1) if each == 1 else x.view(*v.shape), v.expand(symbols, -1, -1)
 
-        jobs, alone = [(i, run) for i in range(len(ways)) for run in runs], y.is_cuda or checks.followed(y)
-        done = map(part, jobs) if alone or maps is not None else threads.each(part, jobs)
-        x_hat, no_eff = (
-            torch.stack([torch.cat(own, dim=1) for own in zip(*[iter(x)] * len(runs))]).unflatten(0, (count, receivers))
-            for x in zip(*done)
-        )
+        alone = y.is_cuda or checks.followed(y) or maps is not None
+        x_hat, no_eff = (x.unflatten(0, (count, receivers)) for x in _in_runs(part, len(ways), runs, alone))
         no_eff = no_eff.to(self.dtype).clamp_min(torch.finfo(self.dtype).tiny)
         if not no_eff.isfinite().all():  # an exact filter that does not exist is NaN
             return self._grids.give_up(f"{self.report.exact}; {_NONE}")
@@ -324,10 +343,10 @@ class _Equalizer(_Mapped):
             desired: Numbers of the streams.
             run, y: As for `_by_map`.
         """
-        H = channel[..., run[0]].permute(2, 3, 0, 1)
+        H = _at(channel, run).to(self.cdtype).contiguous()
         s = power[..., run[0] if power.shape[2] > 1 else slice(None)].permute(1, 2, 0)
         s = s.expand(*H.shape[:2], -1).flatten(0, 1) if s.shape[:2].numel() > 1 else s[0]
-        H = H.to(self.cdtype).flatten(0, 1).contiguous()
+        H = H.flatten(0, 1)
         H = H if (desired.diff() == 1).all() else H[:, :, desired]
         x, v, fine = _solved(H, y, s, self.kind == "zf")
         if self.dtype == torch.float32 and not fine.all():
@@ -562,11 +581,11 @@ class _Precoder(_Mapped):
             ways = self._mapped(h, channels, Equaliser("zf" if zf else "lmmse"), 0, scale)
 
         def exactly(channel: Tensor, alpha: Tensor, run: Run) -> Tensor:
-            H = self._tones(channel, run)
+            H = _at(channel, run).to(self.cdtype).contiguous()
             flat, level = H.flatten(0, 1), alpha[:, run[0]].flatten()
-            rows, fine = _regularised(flat, level)
+            rows, fine = _rzf(flat, level)
             if self.dtype == torch.float32 and not fine.all():
-                rows = _regularised(flat.to(torch.complex128), level.double())[0].to(H)
+                rows = _rzf(flat.to(torch.complex128), level.double())[0].to(H)
             if not rows.sum().isfinite():
                 raise _UnsolvedError
             return rows.unflatten(0, H.shape[:2])
@@ -580,10 +599,6 @@ class _Precoder(_Mapped):
             yield
         except _UnsolvedError:
             self._grids.give_up(f"{self.report.exact}; {_NONE}")
-
-    def _tones(self, channel: Tensor, run: Run) -> Tensor:
-        """Return channels (K, M, T, F) at the tones of a run, shape (T, F, K, M)."""
-        return channel[..., run[0]].permute(2, 3, 0, 1).to(self.cdtype).contiguous()
 
     def _stands(self, *given: Tensor) -> bool:
         """Whether what is given (..., T, F) is to be taken once for all symbols."""
@@ -601,19 +616,12 @@ class _Precoder(_Mapped):
             of: Called with the numbers of the example and the transmitter, a run, and precoders; returns tensors with
                 the tones along axis 1.
         """
-        runs = _runs(h)
 
-        def part(job: tuple[int, Run]) -> tuple[Tensor, ...]:
-            i, run = job
+        def part(i: int, run: Run) -> tuple[Tensor, ...]:
             return of(*divmod(i, h.shape[3]), run, ways[i](run))
 
-        jobs = [(i, run) for i in range(len(ways)) for run in runs]
         alone = h.is_cuda or checks.followed(h) or checks.followed(followed) or not self.report.exact
-        done = map(part, jobs) if alone else threads.each(part, jobs)
-        return [
-            torch.stack([torch.cat(own, dim=1) for own in zip(*[iter(x)] * len(runs))]).unflatten(0, (len(h), -1))
-            for x in zip(*done)
-        ]
+        return [x.unflatten(0, (len(h), -1)) for x in _in_runs(part, len(ways), _runs(h), alone)]
 
     def _precoded(self, ways: list[Precoders], h: Tensor, tx_power: Tensor, symbols: int, turn: bool = False) -> Tensor:
         """Return the effective channel of precoders.
@@ -661,7 +669,7 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / torch.where(size > 0, size, 1)
 
 
-def _regularised(H: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+def _rzf(H: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """Return (H H^H + alpha I)^-1 H with rows of norm 1, NaN where there is none, and whether rounding is small.
 
     Args:
@@ -731,8 +739,8 @@ class RZFPrecodedChannel(_Precoder, _RZF):
         known = h if h_hat is None else h_hat
         if not self._followed(**{"h" if h_hat is None else "h_hat": known}, alpha=alpha):
             level = _expanded(torch.as_tensor(alpha, dtype=self.dtype, device=h.device), 4, -1)
-            if self._stands(known, level):
-                known, level = (x[..., :1, :] for x in (known, level))
+            still = self._stands(known, level)
+            known, level = (x[..., :1, :] if still else x for x in (known, level))
             ways = self._regularised(known, level)
             if ways:
                 with self._tried():
@@ -816,7 +824,7 @@ class SVDPrecodedChannel(_Precoder, _PRECODED):
         channels = self._channels(known)
 
         def exactly(channel: Tensor, run: Run) -> Tensor:
-            H = self._tones(channel, run)
+            H = _at(channel, run).to(self.cdtype).contiguous()
             rows = _beams(H.flatten(0, 1), streams).unflatten(0, H.shape[:2])
             return rows * _onward(rows, rows).conj()[..., None]
 

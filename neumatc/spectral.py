@@ -636,7 +636,7 @@ def _towards(P: Tensor, s: Tensor, guide: Tensor) -> Tensor:
 
 def _equal(s: Tensor, guide: Tensor) -> Tensor:
     """Which of the values s (B, k) are one, shape (B, k, k), beside what they are elsewhere, as the guide is long."""
-    size = torch.linalg.vector_norm(guide, dim=1).amax(dim=1, keepdim=True).expand(len(s), 1)
+    size = linalg.lengths(guide, 1).amax(dim=1, keepdim=True).expand(len(s), 1)
     return (s[:, :, None] - s[:, None, :]).abs() <= _rounding(torch.cat([s, size], dim=1))[:, :, None]
 
 

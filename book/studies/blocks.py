@@ -52,6 +52,36 @@ PRECODED = {"30 ns": 30e-9, "300 ns": 300e-9}
 Received = tuple[Tensor, Tensor]
 
 
+def in_slots(drawn: nm.wireless.Channel, speed: float, turns: int) -> list[Tensor]:
+    """Return the channels (T, F, m, n) of slots that follow each other, T = 1 where it stands still."""
+    if not speed:
+        return [drawn(drawn.frequencies)[None]] * turns
+    return [slots.on_grid(drawn, t, drawn.frequencies[:, 0]) for t in drawn.times[:, 0].split(SLOT)]
+
+
+def at_a_pace(speed: float, turns: int) -> dict[str, object]:
+    """Return what is asked of a channel model for as many slots as take turns."""
+    return {"speed": speed, "symbols": turns * SLOT} if speed else {}
+
+
+def outcome(ways: dict[str, Callable[[], object]], chosen: torch.nn.Module, asked: torch.nn.Module, rounds: int) -> Row:
+    """Time a block beside other ways to its results.
+
+    Args:
+        ways: What is timed: ``"block"`` and others, of which ``"Sionna"`` is of `TIMED` symbols.
+        chosen: The block.
+        asked: That which takes maps everywhere.
+        rounds: Of the timing.
+
+    Returns:
+        Solves, conditions, and how many times as fast the block is as each of the others.
+    """
+    timings = compare(ways, rounds=rounds)
+    found = {"solves": chosen.report.solves, "solves of maps": asked.report.solves, "conditions": timings.conditions}
+    found |= {name: timings.ratio(name, "block") for name in ways if name not in ("block", "Sionna")}
+    return found | {"Sionna": timings.ratio("Sionna", "block").times(SLOT / TIMED)}
+
+
 @dataclass
 class Uplink:
     """Slots of an uplink: channels (T, F, M, K) of each and the signals (T, F, M), and equalisers of Sionna's kind.
@@ -67,18 +97,12 @@ class Uplink:
     def draw(cls, antennas: int, streams: int, channel: str, speed: float, tones: int, turns: int = TURNS) -> Uplink:
         """Draw a channel of one of `CHANNELS`, whose users move at a speed in m/s, and random symbols and noise."""
         setting = {"base_antennas": PANELS[antennas], "user_antennas": 1, "users": streams, "subcarriers": tones}
-        if speed:
-            setting |= {"speed": speed, "symbols": turns * SLOT}
+        setting |= at_a_pace(speed, turns)
         if CHANNELS[channel] is None:
             drawn = nm.wireless.drop("UMi", power_control=True, **setting)
         else:
             drawn = nm.wireless.cdl("C", delay_spread=CHANNELS[channel], **setting)
-        f, random = drawn.frequencies[:, 0], torch.Generator().manual_seed(0)
-        if speed:
-            H = [slots.on_grid(drawn, t, f) for t in drawn.times[:, 0].split(SLOT)]
-        else:
-            H = [drawn(drawn.frequencies)[None]] * turns
-        y = []
+        H, y, random = in_slots(drawn, speed, turns), [], torch.Generator().manual_seed(0)
         for own in H:
             sent, noise = (
                 torch.randn(SLOT, tones, size, dtype=own.dtype, generator=random) for size in (streams, antennas)
@@ -162,13 +186,9 @@ def row(antennas: int, streams: int, channel: str, pace: str, tones: int = 3276,
     middle, (right, _) = uplink.bare(held=True)()[0], uplink.bare()()
     held = float(torch.linalg.vector_norm(middle - right) / torch.linalg.vector_norm(right))
     ways = {"block": block, "map": mapped, "exact": exact, "bare": uplink.bare(), "Sionna": theirs}
-    timings = compare(ways | {"held": uplink.bare(held=True)}, rounds=rounds)
     found = {"antennas": antennas, "streams": streams, "channel": channel, "pace": pace, "count": SLOT * tones}
-    found |= {"solves": chosen.report.solves, "solves of maps": asked.report.solves}
-    found |= {"errors": errors, "error held": held, "conditions": timings.conditions}
-    # How many times as fast the block is as each of these.
-    found |= {name: timings.ratio(name, "block") for name in ("bare", "held", "map", "exact")}
-    return found | {"Sionna": timings.ratio("Sionna", "block").times(SLOT / TIMED)}
+    found |= {"errors": errors, "error held": held}
+    return found | outcome(ways | {"held": uplink.bare(held=True)}, chosen, asked, rounds)
 
 
 @dataclass
@@ -188,15 +208,10 @@ class Downlink:
         """Draw CDL-C of one of `PRECODED`, whose users move at a speed in m/s."""
         antennas, rows, streams = PRECODERS[kind]
         users = {"users": rows, "user_antennas": 1} if rows == streams else {"users": 1, "user_antennas": (2, 4, 2)}
-        setting = {"base_antennas": PANELS[antennas], "subcarriers": tones, **users}
-        setting |= {"speed": speed, "symbols": turns * SLOT} if speed else {}
+        setting = {"base_antennas": PANELS[antennas], "subcarriers": tones, **users, **at_a_pace(speed, turns)}
         drawn = nm.wireless.cdl("C", delay_spread=PRECODED[channel], **setting)
-        f = drawn.frequencies[:, 0]
-        if speed:
-            uplink = [slots.on_grid(drawn, t, f) for t in drawn.times[:, 0].split(SLOT)]
-        else:
-            uplink = [drawn(drawn.frequencies)[None]] * turns
         # What the base station receives from one antenna it sends to it.
+        uplink = in_slots(drawn, speed, turns)
         return cls([H.mT.contiguous() if H.shape[2] == antennas else H for H in uplink], kind)
 
     @cached_property
@@ -271,11 +286,8 @@ def precoder_row(kind: str, channel: str, pace: str, tones: int = 3276, rounds: 
             found, right = (torch.linalg.vector_norm(torch.view_as_real(x), dim=(1, 3)) for x in (found, right))
         errors.append(float(linalg.norm((found - right)[None]) / linalg.norm(right[None])))
     ways = {"block": block, "map": mapped, "exact": exact, "bare": downlink.bare(), "Sionna": theirs}
-    timings = compare(ways, rounds=rounds)
     found = {"kind": kind, "channel": channel, "pace": pace, "count": SLOT * tones, "errors": errors}
-    found |= {"solves": chosen.report.solves, "solves of maps": asked.report.solves, "conditions": timings.conditions}
-    found |= {name: timings.ratio(name, "block") for name in ("bare", "map", "exact")}
-    return found | {"Sionna": timings.ratio("Sionna", "block").times(SLOT / TIMED)}
+    return found | outcome(ways, chosen, asked, rounds)
 
 
 def run_precoders(kinds: Sequence[str] = tuple(PRECODERS), **size: int) -> list[Row]:
@@ -293,9 +305,19 @@ def rows(record: Record, pace: str | None = None) -> list[Row]:
     return [own for own in record.numbers["blocks"] if pace in (None, own["pace"])]
 
 
+def precoders(record: Record, kind: str | None = None) -> list[Row]:
+    """Return the rows of precoders, all or those of one kind."""
+    return [own for own in record.numbers["precoders"] if kind in (None, own["kind"])]
+
+
 def name(own: Row) -> str:
     """Return the name of a row."""
-    return f"{own['antennas']} x {own['streams']}, {own['channel']}, {own['pace']}"
+    if "kind" in own:
+        antennas, rows, streams = PRECODERS[own["kind"]]
+        size = f"{own['kind']}, {antennas} x {rows}, {streams} streams"
+    else:
+        size = f"{own['antennas']} x {own['streams']}"
+    return f"{size}, {own['channel']}, {own['pace']}"
 
 
 def short(own: Row) -> str:
@@ -308,27 +330,25 @@ def short(own: Row) -> str:
     return f"{own['antennas']} x {own['streams']} at {own['channel']}" + ", still" * (own["pace"] == "still")
 
 
-def table(record: Record) -> Table:
-    """What the block did in a slot, and how many times as fast it was as each of the others."""
-    found = []
-    for own in rows(record):
+def compared(found: Sequence[Row], others: dict[str, str]) -> Table:
+    """What a block did in slots, and how many times as fast it was as others, by their names; maps are the last."""
+    cells = []
+    for own in found:
         did = f"map, {own['solves']:,} solves" if own["solves"] else "exact"
-        ratios = [texts.spread(own[key]) for key in OTHERS]
-        found.append((name(own), did, *ratios[:-1], ratios[-1] if own["solves of maps"] else NONE))
-    return Table(("slot", "what it did", *OTHERS.values()), found)
+        ratios = [texts.spread(own[key]) for key in others]
+        cells.append((name(own), did, *ratios[:-1], ratios[-1] if own["solves of maps"] else NONE))
+    return Table(("slot", "what it did", *others.values()), cells)
+
+
+def table(record: Record) -> Table:
+    """What the equaliser did in a slot, and how many times as fast it was as each of the others."""
+    return compared(rows(record), OTHERS)
 
 
 def precoder_table(record: Record) -> Table:
     """What the precoders did in a slot, and how many times as fast they were as each of the others."""
-    found = []
-    for own in record.numbers["precoders"]:
-        antennas, rows, streams = PRECODERS[own["kind"]]
-        title = f"{own['kind']}, {antennas} x {rows}, {streams} streams, {own['channel']}, {own['pace']}"
-        did = f"map, {own['solves']:,} solves" if own["solves"] else "exact"
-        ratios = [texts.spread(own[key]) for key in ("Sionna", "bare", "exact", "map")]
-        found.append((title, did, *ratios[:-1], ratios[-1] if own["solves of maps"] else NONE))
-    theirs = "times as fast as Sionna's block (RZF) or torch's SVD"
-    return Table(("slot", "what it did", theirs, *(OTHERS[key] for key in ("bare", "exact", "map"))), found)
+    theirs = {"Sionna": "times as fast as Sionna's block (RZF) or torch's SVD"}
+    return compared(precoders(record), theirs | {key: OTHERS[key] for key in ("bare", "exact", "map")})
 
 
 def tally(found: Sequence[Row], key: str) -> str:
@@ -339,6 +359,11 @@ def tally(found: Sequence[Row], key: str) -> str:
         'about as fast in 1 and slower in 2 of 3'
     """
     return f"{texts.counted(own[key] for own in found)} of {len(found)}"
+
+
+def beside_bare(found: Sequence[Row]) -> str:
+    """Return how the block is beside bare factorisations, with the lowest ratio."""
+    return f"{tally(found, 'bare')}; {texts.told('the lowest ratio is {}', texts.least(x['bare'] for x in found))}"
 
 
 def glue_all(record: Record) -> None:
@@ -352,27 +377,21 @@ def glue_all(record: Record) -> None:
     for pace in PACES:
         own = rows(record, pace)
         glue(f"bl-sionna-{pace}", texts.times_as_fast([x["Sionna"][1] for x in own]))
-        least = texts.told("the lowest ratio is {}", texts.least(x["bare"] for x in own))
-        glue(f"bl-{pace}", f"{tally(own, 'bare')}; {least}")
+        glue(f"bl-{pace}", beside_bare(own))
     glue("bl-gain", f"{tally(mapped, 'exact')}: {texts.verdict({short(x): x['exact'] for x in mapped})}")
     glue("bl-maps", tally(there, "map"))
     glue("bl-held", tally(rows(record, "walking"), "held"))
     glue("bl-held-error", max(own["error held"] for own in rows(record, "walking")))
     for kind in PRECODERS:
-        own = [x for x in record.numbers["precoders"] if x["kind"] == kind]
+        own = precoders(record, kind)
         glue(f"bl-{kind}-theirs", texts.times_as_fast([x["Sionna"][1] for x in own]))
-        least = texts.told("the lowest ratio is {}", texts.least(x["bare"] for x in own))
-        glue(f"bl-{kind}-bare", f"{tally(own, 'bare')}; {least}")
+        glue(f"bl-{kind}-bare", beside_bare(own))
 
 
 def check(record: Record) -> None:
     """Assert what the text says of any record."""
-    assert all(texts.side(own["Sionna"], "", "slower", "slower") != "slower" for own in rows(record))
-    for own in rows(record):
-        # Of all of them the symbols are those of the bare factorisation, of maps to their tolerance.
+    for own in (*rows(record), *precoders(record)):
+        assert texts.side(own["Sionna"], "", "slower", "slower") != "slower", name(own)
+        # The results of all ways are those of the bare factorisation, of maps to their tolerance.
         for error, solves in zip(own["errors"], (own["solves"], own["solves of maps"], 0), strict=True):
             assert error < (link_level.TOL if solves else ROUNDING), name(own)
-    for own in record.numbers["precoders"]:
-        assert texts.side(own["Sionna"], "", "slower", "slower") != "slower", own
-        for error, solves in zip(own["errors"], (own["solves"], own["solves of maps"], 0), strict=True):
-            assert error < (link_level.TOL if solves else ROUNDING), own

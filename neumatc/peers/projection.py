@@ -288,7 +288,7 @@ def _definite(A: Tensor) -> bool:
 
 def span(columns: Tensor) -> Tensor:
     """Orthonormal basis of the span of columns (M, N), in double precision, without what is rounding of theirs."""
-    lengths = torch.linalg.vector_norm(columns, dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
+    lengths = linalg.lengths(columns, 0).clamp_min(torch.finfo(columns.dtype).tiny)
     U, S, _ = torch.linalg.svd(wide(columns / lengths), full_matrices=False)
     return U[:, S / S[0] > _DEPENDENT * torch.finfo(columns.dtype).eps]
 
