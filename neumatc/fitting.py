@@ -230,7 +230,7 @@ def _straight(problems: Sequence[Problem], start: Surrogate | None) -> list[Prob
     """Return problems without what turns fast in A, or where there is a start, without what turns in that."""
     families = [problem.family for problem in problems]
     if start is None:
-        families = [straightened(problem.family, problem.operation) for problem in problems]
+        families = straightened(families, problems[0].operation)
     elif start.turns is not None:
         families = [Straight(family, start.turns) for family in families]
     return [p if f is p.family else Problem(f, p.operation) for p, f in zip(problems, families)]
@@ -251,10 +251,11 @@ def _finished(
     turns = family.turns if isinstance(family, Straight) else None
     if turns is not None:
         task.note(told(turns, family.box, family.shape[0]))
+    box = family.box if family.box.ticks is None else family.box.to(family.device)
     with threads.alone():  # what is done here is small
         maps = maps if brief else _guided(task, maps)
         report.seconds = (time.perf_counter() - begin) / many
-        surrogate = Surrogate(task.problem.operation, family.shape, maps, family.box.to(family.device), report, turns)
+        surrogate = Surrogate(task.problem.operation, family.shape, maps, box, report, turns)
         if price is None:
             price = math.nan if brief else advice.seconds_per_value(surrogate)
     advice.conclude(task, surrogate, price, stacklevel=7)

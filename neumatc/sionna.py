@@ -71,8 +71,8 @@ _LONGEST_WAIT = 64
 _CHUNK = 2**21
 # Tones that follow each other, and the axes of their grid.
 Run = tuple[slice, list[Tensor]]
-# Numbers of symbols and of tones, (B,) each, to matrices (B, m, n).
-Matrices = Callable[[Tensor, Tensor], Tensor]
+# Numbers of N channels, and of symbols and of tones, (B,) each, to matrices (N, B, m, n).
+Matrices = Callable[[list[int], Tensor, Tensor], Tensor]
 # Of a run, precoders as rows (T, F, K, M) of norm 1, conjugated, of all T symbols or of one for all.
 Precoders = Callable[[Run], Tensor]
 
@@ -124,12 +124,20 @@ class _Grids:
         self.report = GridReport()
 
     def fitted(
-        self, at: list[Matrices], operation: Operation, symbols: int, tones: Tensor, channel: Tensor, bar: Bar
+        self,
+        at: Matrices,
+        examples: int,
+        operation: Operation,
+        symbols: int,
+        tones: Tensor,
+        channel: Tensor,
+        bar: Bar,
     ) -> list[Surrogate] | None:
         """Fit each example; None where no map pays, or none is to be had. The report has the reason.
 
         Args:
-            at: The matrices of each example.
+            at: The matrices of examples.
+            examples: How many there are.
             operation: What is computed of them.
             symbols: How many.
             tones: Their places on the frequency axis, rising, shape (N,), on the device of the matrices.
@@ -137,20 +145,20 @@ class _Grids:
             bar: When a map is tried, where maps are not asked for.
         """
         least, one, share = _ASKED if self.method == "map" else bar
-        self.report = GridReport(examples=len(at), tones=symbols * len(tones))
+        self.report = GridReport(examples=examples, tones=symbols * len(tones))
         if self.report.tones == 1 or self.method == "exact":
             return self.give_up("one tone" if self.report.tones == 1 else "that is asked for")
         try:
-            problems = [Problem(_family(at[0], symbols, tones), operation)]
+            problems = [Problem(_Example(at, 0, symbols, tones), operation)]
             work = problems[0].work
-            if work < one or len(at) * self.report.tones * (work + _CALL) < least:
+            if work < one or examples * self.report.tones * (work + _CALL) < least:
                 return self.give_up("that takes less time than a map")
             if self.left:
                 self.left -= 1
                 return self.give_up("the last map that was tried was given up")
             if not (channel.sum().isfinite() or channel.isfinite().all()):  # a sum is faster, but may overflow
                 return self.give_up("the channel has NaN or Inf, and a map would hide where")
-            problems += [Problem(_family(own, symbols, tones), operation) for own in at[1:]]
+            problems += [Problem(_Example(at, i, symbols, tones), operation) for i in range(1, examples)]
             start = self.start if self.start is not None and self.start.box == problems[0].family.box else None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FitWarning)  # it is in the report
@@ -188,17 +196,23 @@ def _axes(symbols: int, tones: Tensor) -> list[Tensor]:
     return [axis for axis in (time, tones.double()) if len(axis) > 1]
 
 
-def _family(own: Matrices, symbols: int, tones: Tensor) -> ParametricMatrix:
-    """Return the family of matrices that a function gives for numbers of symbols and of tones."""
-    axes = _axes(symbols, tones)
+class _Example(ParametricMatrix):
+    """The matrices of one example on the grid of symbols and tones."""
 
-    def fn(p: Tensor) -> Tensor:
-        at = [torch.searchsorted(axis, x.contiguous()) for axis, x in zip(axes, p.T)]
-        none = torch.zeros_like(at[0])
-        return own(at[0] if symbols > 1 else none, at[-1] if len(tones) > 1 else none)
+    def __init__(self, at: Matrices, number: int, symbols: int, tones: Tensor):
+        self.at, self.number, self.sizes = at, number, (symbols, len(tones))
+        axes = _axes(symbols, tones)
+        lower, upper = (torch.stack([axis[k] for axis in axes]) for k in (0, -1))
+        super().__init__(lambda p: at([number], *self._numbers(p))[0], lower, upper, grid=axes)
 
-    lower, upper = (torch.stack([axis[k] for axis in axes]) for k in (0, -1))
-    return ParametricMatrix(fn, lower, upper, grid=axes)
+    def _numbers(self, p: Tensor) -> list[Tensor]:
+        """Return the numbers of symbols and of tones at p."""
+        at = [torch.searchsorted(axis, x.contiguous()) for axis, x in zip(self.box.ticks, p.T)]
+        return [at[k] if size > 1 else torch.zeros_like(at[0]) for k, size in zip((0, -1), self.sizes)]
+
+    def _at_once(self, families: Sequence[_Example]) -> Callable[[Tensor], Tensor]:
+        numbers = [family.number for family in families]
+        return lambda p: self.at(numbers, *self._numbers(p)).transpose(0, 1)
 
 
 def _parts(tones: Tensor, symbols: int, numbers: int) -> list[Run]:
@@ -367,23 +381,24 @@ class _Equalizer(_Mapped):
         scale = power[..., 0, 0] if one else power.mean(dim=(1, 2, 3))[:, None]
         scale = scale.expand(-1, antennas).sqrt()
 
-        def matrices(i: int) -> Matrices:
-            own = power[i].broadcast_to(antennas, symbols, tones)
+        own = power.expand(-1, antennas, symbols, tones)
 
-            def at(t: Tensor, f: Tensor) -> Tensor:
-                H = channels[i][:, :, t, f].permute(2, 0, 1).to(self.cdtype) / scale[i][:, None]
-                if one:
-                    return H[:, :, desired[i]]
-                others = H[:, :, undesired[i]]
-                R = others @ others.mH + torch.diag_embed(own[:, t, f].T / scale[i].square()).to(H)
-                return torch.cat([H[:, :, desired[i]], R], dim=2)
+        def at(chosen: list[int], t: Tensor, f: Tensor) -> Tensor:
+            def streams(which: Tensor) -> Tensor:
+                H = torch.stack([channels[i][:, which[i][:, None], t, f] for i in chosen])
+                return H.permute(0, 3, 1, 2).to(self.cdtype) / scale[chosen][:, None, :, None]
 
-            return at
+            if one:
+                return streams(desired)
+            others = streams(undesired)
+            number = torch.tensor(chosen, device=own.device)[:, None]
+            level = own[number, :, t, f] / scale[chosen][:, None].square()  # (N, B, antennas)
+            R = others @ others.mH + torch.diag_embed(level).to(others)
+            return torch.cat([streams(desired), R], dim=3)
 
         operation = Equaliser(self.kind, 1.0 if one else "beside")
-        at = [matrices(i) for i in range(len(channels))]
-        bar = _SLOW if undesired.numel() else _EQUALISING
-        return self._grids.fitted(at, operation, symbols, self._tones(h_hat.device), h_hat, bar), scale
+        bar, places = _SLOW if undesired.numel() else _EQUALISING, self._tones(h_hat.device)
+        return self._grids.fitted(at, len(channels), operation, symbols, places, h_hat, bar), scale
 
     def _tones(self, device: torch.device) -> Tensor:
         """Return the places of the subcarriers that are sent."""
@@ -543,19 +558,16 @@ class _Precoder(_Mapped):
         """
         *_, symbols, size = h.shape
 
-        def matrices(i: int) -> Matrices:
-            def at(t: Tensor, f: Tensor) -> Tensor:
-                H = channels[i][:, :, t, f].permute(2, 0, 1).to(self.cdtype)
-                return H if level is None else H.mH.resolve_conj() / level[i]
-
-            return at
+        def at(chosen: list[int], t: Tensor, f: Tensor) -> Tensor:
+            H = torch.stack([channels[i][:, :, t, f] for i in chosen]).permute(0, 3, 1, 2).to(self.cdtype)
+            return H if level is None else H.mH.resolve_conj() / level[chosen][:, None, None, None]
 
         def way(surrogate: Surrogate, run: Run) -> Tensor:
             rows = surrogate.grid(*run[1][-surrogate.box.dimension :])[factor]  # of one symbol only tones
             return _unit(rows.reshape(-1, run[0].stop - run[0].start, *rows.shape[-2:]))
 
-        at, tones = [matrices(i) for i in range(len(channels))], torch.arange(size, device=h.device)
-        maps = self._grids.fitted(at, operation, symbols, tones, h, _VECTORS if level is None else _PRECODING)
+        tones, bar = torch.arange(size, device=h.device), _VECTORS if level is None else _PRECODING
+        maps = self._grids.fitted(at, len(channels), operation, symbols, tones, h, bar)
         return maps and [partial(way, surrogate) for surrogate in maps]
 
     def _regularised(self, h: Tensor, alpha: Tensor) -> list[Precoders] | None:

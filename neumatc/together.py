@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, nodes
+from neumatc.families import alike, at_once
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
@@ -27,25 +28,27 @@ class Together(Task):
 
     Attributes:
         tasks: One for each problem; their reports are written by `apart`.
+        at_once: Gives the matrices of all problems, shape (B, problems, m, n), where their families do so together.
         last: The residuals measured last, shape (B, problems): those of the check over the box, at the end.
     """
 
     tasks: tuple[Task, ...] = ()
+    at_once: Callable[[Tensor], Tensor] | None = None
     last: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def of(cls, tasks: Sequence[Task]) -> Together | None:
         """Return the tasks as one, or None where each needs its own pieces: other boxes or grids, factors to align."""
         first = tasks[0]
-        operation, grid = first.problem.operation, first.problem.family.grid
+        operation = first.problem.operation
         if operation.finishes or not operation.unique or first.budget is not None:
             return None
-        for family in (task.problem.family for task in tasks):
-            same = family.grid is grid is None or (None not in (family.grid, grid) and torch.equal(family.grid, grid))
-            if str(family.box) != str(first.problem.family.box) or not same:
-                return None
+        families = [task.problem.family for task in tasks]
+        if not alike(families):
+            return None
         own = {entry.name: getattr(first, entry.name) for entry in fields(Task)}
-        return cls(**{**own, "report": copy.deepcopy(first.report)}, tasks=tuple(tasks))
+        own |= {"report": copy.deepcopy(first.report), "at_once": at_once(families)}
+        return cls(**own, tasks=tuple(tasks))
 
     @property
     def many(self) -> int:
@@ -55,8 +58,11 @@ class Together(Task):
         """Return the matrices at p (B, d), problem by problem within each parameter, and where all are defined."""
         self.check()
         p = self.problem.family.box.points(p)  # all are of one box
-        found = [self.tried(task.problem.family, p) for task in self.tasks]
-        A, good = checks.defined(torch.stack(found, dim=1).flatten(0, 1))
+        if self.at_once is None:
+            A = torch.stack([self.tried(task.problem.family, p) for task in self.tasks], dim=1)
+        else:
+            A = self.at_once(p)
+        A, good = checks.defined(A.flatten(0, 1))
         return A, good.view(len(p), -1).all(dim=1)
 
     def solve(self, p: Tensor, *, aligned: bool = False) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -12,7 +12,7 @@ Turns are one tensor of shape (m + n, d), float64: of each row of A, then of eac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neumatc import checks, sampling, threads
 from neumatc.box import Box
-from neumatc.families import FamilyError, ParametricMatrix
+from neumatc.families import FamilyError, ParametricMatrix, at_once
 from neumatc.operations import Operation
 
 # Places at which A is compared with itself some steps further, fewer of large matrices, for so many numbers; and the
@@ -58,26 +58,57 @@ class Straight(ParametricMatrix):
         phases = _phases(self.box.cube(p), -self.turns, A.dtype)
         return A * phases[:, :m, None] * phases[:, None, m:]
 
+    def _at_once(self, families: Sequence[ParametricMatrix]) -> Callable[[Tensor], Tensor] | None:
+        own, m = at_once([family.family for family in families]), self.shape[0]
+        turns = torch.cat([family.turns for family in families])
+
+        def fn(p: Tensor) -> Tensor:
+            phases = _phases(self.box.cube(p), -turns, self.dtype).unflatten(1, (len(families), -1))
+            return own(p) * phases[:, :, :m, None] * phases[:, :, None, m:]
+
+        return own and fn
+
 
 @torch.no_grad()
-def straightened(family: ParametricMatrix, operation: Operation) -> ParametricMatrix:
-    """Return the family without turns, where it has some that pay; real matrices have none.
+def straightened(families: Sequence[ParametricMatrix], operation: Operation) -> list[ParametricMatrix]:
+    """Return families of one shape and dtype without turns, where they have some that pay; real matrices have none.
 
     Each column and each row is correlated with itself some steps further along every linear axis that is not periodic.
     Of noise, and of many slopes at once, no correlation is left. What turns all of a column is taken out first, or of a
     row, where that is the clearer; where rows and columns have many slopes each, neither is.
     """
+    sides = _counts(operation, *families[0].shape)
+    if not sides or not families[0].dtype.is_complex:
+        return list(families)
+    every = at_once(families)
+    return [own for group in ([families] if every else zip(families)) for own in _straightened(group, every, operation)]
+
+
+def _straightened(
+    families: Sequence[ParametricMatrix], every: Callable[[Tensor], Tensor] | None, operation: Operation
+) -> list[ParametricMatrix]:
+    """Do that for one family, or for several that are evaluated at once."""
+    first = families[0]
+    if first.count < _FEW:
+        return list(families)
+    try:
+        samples = {axis: _samples(families, every, axis) for axis in _axes(first.box)}
+    except FamilyError:  # the fit says where
+        return list(families)
+    return [
+        _turned(family, {axis: (A[:, :, k], x) for axis, (A, x) in samples.items()}, operation)
+        for k, family in enumerate(families)
+    ]
+
+
+def _turned(
+    family: ParametricMatrix, samples: dict[int, tuple[Tensor, Tensor]], operation: Operation
+) -> ParametricMatrix:
+    """Return a family without turns, of which there are samples along axes."""
     m, n = family.shape
-    sides = _counts(operation, m, n)
-    if not sides or not family.dtype.is_complex or family.count < _FEW:
-        return family
-    turns = torch.zeros(m + n, family.dimension, dtype=torch.float64)
-    for axis in _axes(family.box):
-        try:
-            A, x = _samples(family, axis)
-        except FamilyError:  # the fit says where
-            return family
-        left = dict(sides)
+    sides, turns = _counts(operation, m, n), torch.zeros(m + n, family.dimension, dtype=torch.float64)
+    for axis, (A, x) in samples.items():
+        A, left = A / A.abs().amax().clamp_min(torch.finfo(A.dtype).tiny), dict(sides)
         while left:
             found = {side: _slopes(_sided(A, side)[..., :count], x) for side, count in left.items()}
             side = min(found, key=lambda side: found[side][1] * (2 if side == "rows" else 1))
@@ -109,9 +140,11 @@ def _counts(operation: Operation, m: int, n: int) -> dict[str, int]:
     return {side.removeprefix("-"): count for own, f in named for side, count in zip(own, f.shape) if side}
 
 
-def _samples(family: ParametricMatrix, axis: int) -> tuple[Tensor, Tensor]:
-    """Return A at some places, and some steps of an axis further, and where: shapes (steps, places, m, n), (.., ..)."""
-    m, n = family.shape
+def _samples(
+    families: Sequence[ParametricMatrix], every: Callable[[Tensor], Tensor] | None, axis: int
+) -> tuple[Tensor, Tensor]:
+    """Return A (steps, places, N, m, n) of N families at places, and steps of an axis further, and where (.., ..)."""
+    family, (m, n) = families[0], families[0].shape
     places = max(_PLACES[0], min(_PLACES[1], _NUMBERS // (m * n)))
     ones = torch.ones(family.dimension, dtype=torch.float64)
     x = sampling.sobol(places, -ones, ones).repeat(1 + len(_STEPS), 1, 1)
@@ -122,9 +155,9 @@ def _samples(family: ParametricMatrix, axis: int) -> tuple[Tensor, Tensor]:
     elif family.grid is not None and family.dimension == 1:
         x = _neighbours(family.box.cube(family.grid).cpu()[:, 0].unique(), x[:, :, 0])[:, :, None]
     p = family.box.here.parameters(x.flatten(0, 1))
-    A, x = family.evaluate(p.to(family.device))[0].cpu(), family.box.here.cube(p)[:, axis]
-    A = A / A.abs().amax().clamp_min(torch.finfo(A.dtype).tiny)
-    return A.unflatten(0, (-1, places)), x.view(-1, places)
+    x, p = family.box.here.cube(p)[:, axis], p.to(family.device)
+    A = checks.defined(every(p).flatten(0, 1))[0] if every else family.evaluate(p)[0]
+    return A.cpu().view(-1, places, len(families), m, n), x.view(-1, places)
 
 
 def _neighbours(grid: Tensor, x: Tensor) -> Tensor:
@@ -145,7 +178,7 @@ def _slopes(A: Tensor, x: Tensor) -> tuple[Tensor, float]:
     the better it tells the slope, until the slopes within the column have spread.
 
     Args:
-        A, x: As `_samples` gives them.
+        A, x: Of a family, as `_samples` gives them.
     """
     slopes, found = torch.zeros(A.shape[-1], dtype=torch.float64), []
     size = A.abs().square().sum(dim=(1, 2)).double()  # of each step and column

@@ -1,5 +1,6 @@
 """On a device: the ways that values and fits take on a GPU, on a pretended one, and how often it is waited for."""
 
+import copy
 import re
 from collections import Counter
 
@@ -12,6 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import neumatc as nm
 from neumatc import checks, local
+from neumatc.families import at_once
+from neumatc.turns import Straight, straightened
 
 # Waits of a fit that do not grow, and those of each round, whatever the number of pieces and of problems; and of each
 # problem in a batch, whose matrices are looked at by themselves before they are fitted, and whose report is its own.
@@ -221,6 +224,59 @@ def test_sixty_four_fits_launch_few_products_more_than_one(given, most):
     (one, solves), (many, all_solves) = found
     assert one > 0 and many <= one + most * 63
     assert all_solves == solves
+
+
+def paths(seed=0, late=0.0, times=None, **given):
+    """A channel of two users and five paths, whose delays and phases are its own."""
+    generator = torch.Generator().manual_seed(seed)
+    delays = late + 1e-7 * torch.rand(2, 5, generator=generator, dtype=torch.float64)
+    a = gaussian(2, 5, 4, 2, dtype=torch.complex64, seed=seed)
+    if times is not None:
+        a = a[..., None] * torch.exp(50j * torch.rand(2, 5, 1, 1, 1, generator=generator) * times[:, 0])
+    return nm.wireless.Channel(a.to(torch.complex64), delays, -5e6, 5e6, times=times, **given)
+
+
+MOMENTS = torch.linspace(0, 1e-2, 14, dtype=torch.float64)[:, None]
+# Families that evaluate as a batch, by name.
+BATCHES = {
+    "uplink": paths,
+    "downlink": lambda i: paths(i, direction="downlink"),
+    "moving": lambda i: paths(i, times=MOMENTS),
+    "Gram": lambda i: paths(i).gram(0.1),
+    "late": lambda i: straightened([paths(i, late=1e-5)], nm.LMMSE(noise=0.1))[0],
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_channels_are_evaluated_at_once_as_each_is_alone(name):
+    every = [BATCHES[name](i) for i in range(3)]
+    p = every[0].box.uniform(40, torch.Generator().manual_seed(0))
+    A = torch.stack([family(p) for family in every], dim=1)
+    # Phases of some hundred radians, in double precision, are rounded to single once.
+    assert (at_once(every)(p) - A).abs().max() <= 16 * eps(torch.float32) * A.abs().max()
+    assert isinstance(every[0], Straight) == (name == "late")
+
+
+def test_families_of_other_kinds_sizes_or_boxes_are_evaluated_each_by_itself():
+    a, delays = paths().coefficients, paths().delays
+    wide, few = nm.wireless.Channel(a, delays, -6e6, 6e6), nm.wireless.Channel(a[:, :4], delays[:, :4], -5e6, 5e6)
+    for other in (wide, few, paths().gram(0.2), paths(direction="downlink"), nm.families.trigonometric(size=4)):
+        assert at_once([paths(), other]) is None and at_once([other, paths()]) is None
+    assert at_once([paths().gram(0.1), paths().gram(0.2)]) is None
+    assert at_once([channel(0), channel(1)]) is None
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_sixty_four_channels_launch_as_many_products_as_one(name):
+    operation = nm.Inverse() if name == "Gram" else nm.LMMSE(noise=0.1)
+    found = []
+    for count in (1, 64):
+        own = BATCHES[name](0)
+        problems = [nm.Problem(copy.copy(own), operation) for _ in range(count)]
+        products, factored, _ = launches(lambda problems=problems: nm.fit_many(problems, tol=1e-2, progress=False))
+        found.append((products, factored))
+    # All users' channel is tried once before turns are looked for, and once before the fit: two products at most.
+    assert found[1][0] <= found[0][0] + 4 and found[1][1] == found[0][1]
 
 
 def test_certificates_launch_as_much_for_a_batch_of_any_size():

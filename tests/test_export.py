@@ -384,10 +384,13 @@ def test_c_says_what_is_outside_the_box(name, dtype, compiled):
     assert all(np.isnan(x[:2]).all() and np.isfinite(x[2]).all() for x in found)
 
 
-def test_the_evaluator_of_a_map_in_pieces_is_short(tmp_path):
-    nm.save_c(case("1 parameters", torch.float64).surrogate, tmp_path / "a.h")
+@each_case
+@each_of_both
+def test_the_evaluator_in_c_is_short(name, dtype, tmp_path):
+    nm.save_c(case(name, dtype).surrogate, tmp_path / "a.h")
     text = re.sub(r"static const[^;]*;|/\*.*?\*/", "", (tmp_path / "a.h").read_text(), flags=re.DOTALL)
-    assert len([line for line in text.splitlines() if line.strip()]) <= 70
+    ends = any(f"surrogate_{word}(" in text for word in ("sort", "unit", "turn"))
+    assert len([line for line in text.splitlines() if line.strip()]) <= (200 if ends else 60)
 
 
 def test_a_header_that_would_not_fit_on_the_stack_is_refused(tmp_path):

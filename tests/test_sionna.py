@@ -563,7 +563,8 @@ def test_the_next_slot_takes_over_the_pieces():
     # Symbols change their number, and there is one receiver's example more: the map begins anew, or from what fits.
     more = channel(3, *h.shape[1:5], symbols=1, tones=h.shape[6])
     block._grids.fitted(
-        [lambda t, f: more[0, 0, :, 0][:, :, t, f].permute(2, 0, 1)],
+        lambda chosen, t, f: more[chosen, 0, :, 0][:, :, :, t, f].permute(0, 3, 1, 2),
+        1,
         nm.Equaliser(),
         1,
         torch.arange(40),

@@ -250,9 +250,6 @@ def lines(record: Record) -> Iterator[tuple[str, object]]:
     yield "ft-both-most", share(max(row["lost, both"] for row in rows))
     yield "ft-hold", to_hold(record)
     yield "ft-map-most", at_least(max(row["lost"] for row in rows), 1)
-    ways = "lost", *(f"lost, {key}" for key in HELD)
-    gained = max((-row[key] for row in rows if row["task"].startswith("SVD") for key in ways), default=0.0)
-    yield "ft-gained", at_least(gained, 1) if gained > 0 else 0.0
     yield "ft-held-svd", at_least(max(row["lost, held"] for row in chosen(record)["SVD 16 x 64"]), 1)
     yield "ft-slots", len(rows)
     yield "ft-holding", sum(row["holds time"] for row in rows)

@@ -101,10 +101,13 @@ class Task:
         return solvers.svd_loop(H)
 
     def rate(self, H: Tensor, found: Sequence[Tensor]) -> float:
-        """Return the mean rate over matrices H (B, m, n) with the filters, or precoders, found for them."""
+        """Return the mean rate over matrices H (B, m, n) with the filters, or precoders, found for them.
+
+        A precoder sends along orthonormal columns of the span of the right vectors, so all streams have equal powers.
+        """
         if self.receives:
             return float(sum_rate(H, found[0], NOISE).double().mean())
-        return float(practice.precoded_rate(H, found[2].mH, NOISE).mean())
+        return float(practice.precoded_rate(H, linalg.orthonormalized(found[2].mH), NOISE).mean())
 
 
 TASKS = {
@@ -689,7 +692,7 @@ def steps(H: Tensor, value: Tensor | nm.SVDFactors) -> Row:
         apart = (torch.minimum(gaps[:, :-1], gaps[:, 1:]) / S).gather(1, branch) > APART
     apart = apart[1:] & apart[:-1]
     best = practice.precoded_rate(H, Vh[:, :k].mH, NOISE).mean()
-    lost = 1 - float(practice.precoded_rate(H, V, NOISE).mean() / best)
+    lost = 1 - float(practice.precoded_rate(H, linalg.orthonormalized(V), NOISE).mean() / best)
     return {"step": float((own / least)[apart].max()), "apart": float(apart.double().mean()), "lost": lost}
 
 

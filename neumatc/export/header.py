@@ -22,7 +22,10 @@ _LINE = 6
 
 @checks.explained
 def save_c(surrogate: Surrogate, path: str | os.PathLike, name: str = "surrogate") -> None:
-    """Write a surrogate as a header for C99 (and C++), with its arrays and an evaluator of some 60 lines.
+    """Write a surrogate as a header for C99 (and C++), with its arrays and an evaluator.
+
+    The functions have 60 lines at most where no columns are sorted, made of length one or turned; up to 200 where they
+    are: those that sort within a cluster of values diagonalise a small matrix.
 
     It includes ``math.h``: link with ``-lm`` where the linker asks for it, as on Linux.
 
@@ -67,7 +70,8 @@ def _parts(plain: Plain, name: str) -> list[str]:
     parts += [f"#ifndef {name.upper()}_H\n#define {name.upper()}_H\n#include <math.h>\ntypedef {real} {name}_real;"]
     edges = {"lower", "upper", "least", "most", "start", "stop", "log", "periodic"}
     parts += [_array(f"{name}_{key}", getattr(plain, key)) for key in sorted(edges)]
-    parts += [Template(sources.CUBE).substitute(name=name, d=d)]
+    own = {"wrap": sources.WRAP if any(plain.periodic) else "", "log": sources.LOG if any(plain.log) else ""}
+    parts += [Template(Template(sources.CUBE).safe_substitute(own)).substitute(name=name, d=d)]
     if any("weight_out" in basis.arrays for basis in plain.bases):
         parts += [Template(sources.LAYER).substitute(name=name)]
     for k, basis in enumerate(plain.bases):
@@ -121,23 +125,15 @@ def _basis(basis: Basis, d: int, name: str) -> list[str]:
 
 
 def _pieces(basis: Basis, words: dict[str, object]) -> tuple[set[str], str]:
-    own = basis.arrays
-    used = {"low", "high", "bend", "nodes", "bary", "counts", "first"}
-    if own["low"].shape[1] == 1:
-        find = sources.SEARCH
-    elif own["depth"]:
-        find, used = sources.DESCEND, used | {"axis", "cut", "children"}
-    else:
-        find = ""
-    last, factor = "", "w[j]"
+    own, used, words = basis.arrays, {"nodes", "bary"}, {**words, "most": basis.arrays["nodes"].shape[2]}
     if own["normal"]:
-        last, factor = sources.REAL, "1"
-    if "imaginary" in own:
-        last, used = sources.COMPLEX, used | {"imaginary"}
-    more = {"last": Template(last).substitute(words), "factor": factor, "most": own["nodes"].shape[2]}
-    more["find"] = Template(find).substitute(words, pieces=len(own["low"]))
-    more["weights"] = "" if own["normal"] else Template(sources.WEIGHTS).substitute(words, **more)
-    return used, Template(sources.PIECES).substitute(words, **more)
+        several = {"imaginary"} & own.keys()
+        return used | several, Template(sources.COMPLEX if several else sources.REAL).substitute(words)
+    used |= {"low", "high", "bend", "counts", "first"}
+    find, pieces = sources.DESCEND if own["depth"] else "", len(own["low"])
+    used |= {"axis", "cut", "children"} if find else set()
+    find = sources.SEARCH if own["low"].shape[1] == 1 and pieces > 1 else find
+    return used, Template(sources.PIECES).substitute(words, find=Template(find).substitute(words, pieces=pieces))
 
 
 def _products(basis: Basis, words: dict[str, object]) -> tuple[set[str], str]:
@@ -148,7 +144,7 @@ def _products(basis: Basis, words: dict[str, object]) -> tuple[set[str], str]:
     table = Template(sources.NEWTON if newton else sources.WAVES).substitute(words, count=count)
     psi = "phi" if newton else "psi"
     rows = len(own["indices"])
-    declared = "" if newton else f"    double psi[{rows}];\n"
+    declared = "" if newton else f", psi[{rows}]"
     more = {"count": count, "table": table, "psi": psi, "rows": rows, "declared": declared}
     more["end"] = f"    *count = {rows};\n    return 0;\n" if newton else ""
     return used, Template(sources.PRODUCTS).substitute(words, **more)

@@ -5,24 +5,27 @@ CUBE = """\
 static inline int ${name}_cube(const double *p, double *x)
 {
     for (int i = 0; i < $d; i++) {
-        const double low = ${name}_lower[i], up = ${name}_upper[i], a = ${name}_start[i], b = ${name}_stop[i];
-        double q = p[i];
-        if (${name}_periodic[i] && (q < low || q > up)) q -= floor((q - low) / (up - low)) * (up - low);
-        if (!(q >= ${name}_least[i] && q <= ${name}_most[i])) return 1;
-        if (${name}_log[i]) q = log(q);
-        x[i] = ((q - a) - (b - q)) / (b - a);
+        double q = p[i], a = ${name}_start[i], b = ${name}_stop[i];
+${wrap}        if (!(q >= ${name}_least[i] && q <= ${name}_most[i])) return 1;
+${log}        x[i] = ((q - a) - (b - q)) / (b - a);
     }
     return 0;
 }"""
+WRAP = """\
+        const double low = ${name}_lower[i], up = ${name}_upper[i];
+        if (${name}_periodic[i] && (q < low || q > up)) q -= floor((q - low) / (up - low)) * (up - low);
+"""
+LOG = """\
+        if (${name}_log[i]) q = log(q);
+"""
 
 # A layer of a network, with sines or without.
 LAYER = """\
-static inline void ${name}_layer(const double *W, const double *b, int rows, int columns, const double *x, double *y,
-                                 int sines)
+static inline void ${name}_layer(const double *W, const double *b, int m, int n, const double *x, double *y, int sines)
 {
-    for (int i = 0; i < rows; i++) {
+    for (int i = 0; i < m; i++) {
         double sum = b[i];
-        for (int j = 0; j < columns; j++) sum += W[(long)i * columns + j] * x[j];
+        for (int j = 0; j < n; j++) sum += W[(long)i * n + j] * x[j];
         y[i] = sines ? sin(sum) : sum;
     }
 }"""
@@ -41,19 +44,17 @@ DESCEND = """\
 """
 
 # Products over the axes of the polynomials of a piece.
-WEIGHTS = """\
-        const double *w = ${name}_bary + k * $most;
-"""
 PIECES = """\
     int q = 0, n = 1;
 ${find}    phi[0] = 1;
     for (int i = 0; i < $d; i++) {
         const int k = q * $d + i, m = ${name}_counts[k];
         const double low = ${name}_low[k], high = ${name}_high[k], b = ${name}_bend[k], *at = ${name}_nodes + k * $most;
-${weights}        double f[$most], t = ((x[i] - low) - (high - x[i])) / (high - low);
+        const double *w = ${name}_bary + k * $most;
+        double f[$most], t = ((x[i] - low) - (high - x[i])) / (high - low);
         if (b > 0) t = sin(b * t) / sin(b);
         for (int j = 0; j < m; j++) {
-            f[j] = $factor;
+            f[j] = w[j];
             for (int l = 0; l < m; l++) if (l != j) f[j] *= t - at[l];
         }
         for (int j = n - 1; j >= 0; j--) {
@@ -62,34 +63,43 @@ ${weights}        double f[$most], t = ((x[i] - low) - (high - x[i])) / (high - 
         }
         n *= m;
     }
-${last}    *count = n;
+    *count = n;
     return ${name}_first[q];
 """
 
-# Barycentric form: divided by the sum; complex weights give real parts, then imaginary ones.
+# Barycentric form of one parameter: divided by the sum; complex weights give real parts, then imaginary ones.
 REAL = """\
     double sum = 0;
-    for (int j = 0; j < n; j++) sum += phi[j] *= ${name}_bary[j];
-    for (int j = 0; j < n; j++) phi[j] /= sum;
+    for (int j = 0; j < $most; j++) {
+        phi[j] = ${name}_bary[j];
+        for (int l = 0; l < $most; l++) if (l != j) phi[j] *= x[0] - ${name}_nodes[l];
+        sum += phi[j];
+    }
+    for (int j = 0; j < $most; j++) phi[j] /= sum;
+    *count = $most;
+    return 0;
 """
 COMPLEX = """\
     double a = 0, b = 0;
-    for (int j = 0; j < n; j++) {
+    for (int j = 0; j < $most; j++) {
+        phi[j] = 1;
+        for (int l = 0; l < $most; l++) if (l != j) phi[j] *= x[0] - ${name}_nodes[l];
         a += ${name}_bary[j] * phi[j];
         b += ${name}_imaginary[j] * phi[j];
     }
-    for (int j = 0; j < n; j++) {
+    for (int j = 0; j < $most; j++) {
         const double re = ${name}_bary[j] * phi[j], im = ${name}_imaginary[j] * phi[j];
         phi[j] = (re * a + im * b) / (a * a + b * b);
-        phi[n + j] = (im * a - re * b) / (a * a + b * b);
+        phi[$most + j] = (im * a - re * b) / (a * a + b * b);
     }
-    n *= 2;
+    *count = 2 * $most;
+    return 0;
 """
 
 # Products over the axes of functions of one parameter.
 PRODUCTS = """\
-    double u[$d][$count];
-${declared}    for (int i = 0; i < $d; i++) {
+    double u[$d][$count]${declared};
+    for (int i = 0; i < $d; i++) {
 ${table}    }
     for (int k = 0; k < $rows; k++) {
         $psi[k] = 1;
@@ -112,8 +122,7 @@ WAVES = """\
 """
 LAST = """\
     ${prefix}_layer(${name}_weight_out, ${name}_bias_out, $rows, $columns, psi, phi, 0);
-    *count = $rows;
-    return 0;
+    return *count = $rows, 0;
 """
 
 # The product with the latent tensor.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from neumatc import checks
-from neumatc.families import ParametricMatrix
+from neumatc.families import ParametricMatrix, at_once, equal
 from neumatc.linalg import gram
 
 # Samples of the coefficients through which a time between two of them is interpolated.
@@ -133,6 +134,19 @@ class Channel(ParametricMatrix):
             return blocks.permute(0, 2, 3, 1, 4).flatten(3)
         return blocks.transpose(1, 2).flatten(2, 3)
 
+    def _at_once(self, families: Sequence[ParametricMatrix]) -> Callable[[Tensor], Tensor] | None:
+        if not all(x._like(self) for x in families):
+            return None
+        axis, ends = (2 if self.direction == "uplink" else 1), (self.lower[-1].item(), self.upper[-1].item())
+        given = (torch.cat([getattr(x, key) for x in families]) for key in ("coefficients", "delays"))
+        users = Channel(*given, *ends, direction=self.direction, times=self.times)  # of all channels, side by side
+        return lambda p: users._response(p).unflatten(axis, (len(families), -1)).movedim(axis, 1)
+
+    def _like(self, other: Channel) -> bool:
+        """Whether both have as many users and paths, and the same times and direction."""
+        same = self.coefficients.shape == other.coefficients.shape and self.direction == other.direction
+        return same and equal(self.times, other.times)
+
     def gram(self, noise: float) -> ParametricMatrix:
         """Return the regularised Gram matrix f -> H(f)^H H(f) + noise I, Hermitian positive definite.
 
@@ -154,9 +168,18 @@ class Channel(ParametricMatrix):
         Raises:
             ValueError: If ``noise`` is not finite and above zero.
         """
-        noise = checks.number("noise", noise, above=0.0)
+        return _Gram(self, checks.number("noise", noise, above=0.0))
 
-        def fn(f: Tensor) -> Tensor:
-            return gram(self._response(f), noise)
 
-        return ParametricMatrix(fn, **self.domain)
+class _Gram(ParametricMatrix):
+    """The regularised Gram matrices of a channel."""
+
+    def __init__(self, channel: Channel, noise: float):
+        self.channel, self.noise = channel, noise
+        super().__init__(lambda f: gram(channel._response(f), noise), **channel.domain)
+
+    def _at_once(self, families: Sequence[ParametricMatrix]) -> Callable[[Tensor], Tensor] | None:
+        own = at_once([family.channel for family in families])
+        if own is None or any(family.noise != self.noise for family in families):
+            return None
+        return lambda p: gram(own(p).flatten(0, 1), self.noise).unflatten(0, (len(p), -1))
