@@ -138,6 +138,16 @@ def test_two_parameters_wait_as_often_whatever_the_pieces(device, waves):
 
 
 @pytest.mark.parametrize(
+    ("family", "operation"), [(channel, nm.Inverse()), (plane, nm.Inverse()), (channel, nm.Eigh())]
+)
+def test_a_value_that_is_followed_waits_for_nothing(device, family, operation):
+    """As a compiled one: a CUDA graph takes no waits."""
+    surrogate = nm.fit(nm.Problem(family(), operation), tol=1e-3)
+    p = moved(surrogate).box.uniform(50, torch.Generator().manual_seed(0)).to(DEVICE)
+    assert counted(device, lambda: surrogate(p.clone().requires_grad_()))[0] == 0
+
+
+@pytest.mark.parametrize(
     "operation", [nm.Inverse(), nm.SVD(rank=2), nm.LMMSE(noise=0.1), nm.Eigh(), nm.Cholesky(), nm.QR()], ids=str
 )
 def test_exact_solutions_and_certificates_wait_as_often_whatever_the_batch(device, operation):
