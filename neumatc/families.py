@@ -93,7 +93,7 @@ class ParametricMatrix:
 
     measured: Interpolation | Smoothing | None = None
     floor: Tensor | None = None
-    _at_once: Callable | None = None  # what `at_once` calls, with families of this one's kind
+    _at_once: Callable | None = None  # what `batches.at_once` calls, with families of this one's kind
 
     @checks.called
     def __init__(
@@ -239,25 +239,6 @@ class ParametricMatrix:
     def __repr__(self) -> str:
         shape = f"{self.shape[0]} x {self.shape[1]}{' made dense' if self.densified else ''}"
         return f"{type(self).__name__}({shape}, {self.box}, {self.dtype}, {self.device})"
-
-
-def alike(families: Sequence[ParametricMatrix]) -> bool:
-    """Whether families have one box and one grid."""
-    kinds = {(str(family.box), family.count) for family in families}
-    grids = [family.box.ticks or [family._points] for family in families]
-    return len(kinds) == 1 and all(all(map(equal, own, grids[0])) for own in grids)
-
-
-def equal(x: Tensor | None, y: Tensor | None) -> bool:
-    """Whether both are None, or the same numbers."""
-    return x is y or (None not in (x, y) and torch.equal(x, y))
-
-
-def at_once(families: Sequence[ParametricMatrix]) -> Callable[[Tensor], Tensor] | None:
-    """Return p (B, d) -> A (B, N, m, n) of N families that are `alike`, in about as many calls as one, or None."""
-    own = families[0]._at_once
-    able = own and len(families) > 1 and len({*map(type, families)}) == 1 and alike(families)
-    return own(families) if able else None
 
 
 @checks.full_precision

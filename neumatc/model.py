@@ -213,9 +213,8 @@ class Surrogate(Shown, nn.Module):
         Returns:
             What the operation's exact solution gives, (B, n, n) for the inverse, a named tuple (U, S, Vh) for the SVD,
             of the surrogate's dtype; in the memory of ``out`` if given. Where p carries gradients, or under
-            `torch.func` and `torch.compile`, the result follows p, and parameters are not checked: derivatives are
-            those of the map, on a face between pieces of the upper one. A GPU is not waited for then, so with
-            ``mode="reduce-overhead"`` `torch.compile` can make a CUDA graph of it (not run on one so far).
+            `torch.func` and `torch.compile`, the result follows p, and no parameter is checked, nor a GPU waited for,
+            as CUDA graphs need it: derivatives are those of the map, on a face between pieces of the upper one.
 
         Raises:
             ValueError: If p is empty, of another width, not finite, or outside the box; if the output alone exceeds

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, nodes
-from neumatc.families import alike, at_once
+from neumatc.batches import alike, at_once
 from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked

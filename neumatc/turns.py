@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from neumatc import checks, sampling, threads
+from neumatc.batches import at_once
 from neumatc.box import Box
-from neumatc.families import FamilyError, ParametricMatrix, at_once
+from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.operations import Operation
 
 # Places at which A is compared with itself some steps further, fewer of large matrices, for so many numbers; and the

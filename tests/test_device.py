@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import neumatc as nm
 from neumatc import checks, local
-from neumatc.families import at_once
+from neumatc.batches import at_once
 from neumatc.turns import Straight, straightened
 
 # Waits of a fit that do not grow, and those of each round, whatever the number of pieces and of problems; and of each

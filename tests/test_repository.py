@@ -34,7 +34,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
     "checks threads files nodes plotting box report linalg lowrank sampling failure measured segments shrinkage "
-    "smoothing families embeddings local polynomials rational gauge twofold operations receivers factorizations "
+    "smoothing families batches embeddings local polynomials rational gauge twofold operations receivers factorizations "
     "spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
     "inspection poles outlook budget ending sparse links steps refinement noise pieces fitting certification storage "
@@ -52,7 +52,7 @@ ONLY = {
         "sampling",
         "threads",
     },
-    "wireless": {"checks", "families", "linalg"},
+    "wireless": {"batches", "checks", "families", "linalg"},
     "sionna": {
         "advice",
         "checks",
@@ -266,7 +266,7 @@ def code_lines(path):
 
 def test_the_library_stays_small():
     """What is added says by how much; the aim for the map in pieces alone was 4,900 lines."""
-    assert sum(code_lines(path) for path in SOURCES) <= 11_660
+    assert sum(code_lines(path) for path in SOURCES) <= 11_730
 
 
 def test_no_function_is_complex():

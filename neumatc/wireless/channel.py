@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from neumatc import checks
-from neumatc.families import ParametricMatrix, at_once, equal
+from neumatc.batches import at_once, equal
+from neumatc.families import ParametricMatrix
 from neumatc.linalg import gram
 
 # Samples of the coefficients through which a time between two of them is interpolated.
