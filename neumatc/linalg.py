@@ -151,10 +151,10 @@ def eigh(A: Tensor, B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """
     A, wrong = _hermitian(_square(A), "A")
     if B is None:
-        return masked(wrong, *_solved(A, np.linalg.eigh, torch.linalg.eigh))
+        return masked(wrong, *_solved(A, None, torch.linalg.eigh))
     B, wrong_too = _hermitian(_system(A, B)[1], "B")
     C, L, failed = standard(A, B)
-    values, Y = _solved(C, np.linalg.eigh, torch.linalg.eigh)
+    values, Y = _solved(C, None, torch.linalg.eigh)
     V = torch.linalg.solve_triangular(L.mH, Y, upper=True)
     return masked(wrong | wrong_too | failed, values.to(checks.real_dtype(A.dtype)), V.to(A.dtype))
 
@@ -646,8 +646,11 @@ def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, 
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 
-def _solved(A: Tensor, on_cpu: Callable, on_cuda: Callable) -> tuple[Tensor, ...]:
-    """Solve a whole batch. One failure can reject it all: then those that fail alone are left out, and NaN."""
+def _solved(A: Tensor, on_cpu: Callable | None, by_torch: Callable) -> tuple[Tensor, ...]:
+    """Solve a whole batch, on a CPU in double precision, by NumPy unless there is nothing of it.
+
+    One failure can reject it all: then those that fail alone are left out, and NaN.
+    """
 
     def by_numpy(a: Tensor) -> tuple[Tensor, ...]:
         with np.errstate(all="ignore"):  # what it warns of is told by the masks
@@ -656,7 +659,11 @@ def _solved(A: Tensor, on_cpu: Callable, on_cuda: Callable) -> tuple[Tensor, ...
             torch.from_numpy(np.ascontiguousarray(x)) for x in (found if isinstance(found, tuple) else [found])
         )
 
-    solve = partial(in_threads, by_numpy) if A.device.type == "cpu" else on_cuda
+    def in_double(a: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.to(a.dtype if x.is_complex() else checks.real_dtype(a.dtype)) for x in by_torch(wide(a)))
+
+    here = partial(in_threads, by_numpy if on_cpu else in_double)
+    solve = here if A.device.type == "cpu" else by_torch
     errors = np.linalg.LinAlgError, torch.linalg.LinAlgError
     try:
         return tuple(solve(A))

@@ -255,7 +255,7 @@ class Downlink:
         def solve(H: Tensor, out: Tensor) -> None:
             gram = linalg.gram(H.mH)
             if self.kind == "SVD":
-                values, U, _ = linalg.eigh(gram)
+                values, U = torch.linalg.eigh(gram)
                 out.copy_(U[:, :, -streams:].flip(2) * values[:, None, -streams:].flip(2).clamp_min(0).sqrt())
                 return
             P = torch.cholesky_inverse(torch.linalg.cholesky(gram + NOISE * linalg.identity_like(gram)))

@@ -83,7 +83,8 @@ def svd_by_gram(H: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Compute leading singular triplets from the eigenvectors of the smaller Gram matrix, on all cores.
 
     It is several times faster than an SVD of long matrices, and squares the condition number: singular values below the
-    root of the rounding, relative to the largest, are lost, and so are their vectors.
+    root of the rounding, relative to the largest, are lost, and so are their vectors. All is computed in the precision
+    of H; `neumatc.linalg.eigh` takes double precision inside, which costs some of the time.
 
     Args:
         H: Matrices, shape (B, m, n).
@@ -100,6 +101,10 @@ def svd_by_gram(H: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     if H.shape[1] > H.shape[2]:
         V, S, Uh = svd_by_gram(H.mH, rank)
         return Uh.mH, S, V.mH
-    values, vectors, _ = linalg.eigh(H @ H.mH)
-    U, S = vectors[..., -rank:].flip(-1), values[..., -rank:].flip(-1).clamp_min(0).sqrt()
-    return U, S, (U.mH @ H) / S.clamp_min(torch.finfo(S.dtype).tiny)[..., None]
+
+    def part(H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(H @ H.mH)
+        U, S = vectors[..., -rank:].flip(-1), values[..., -rank:].flip(-1).clamp_min(0).sqrt()
+        return U, S, (U.mH @ H) / S.clamp_min(torch.finfo(S.dtype).tiny)[..., None]
+
+    return linalg.in_threads(part, H)
