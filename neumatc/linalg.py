@@ -151,10 +151,10 @@ def eigh(A: Tensor, B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """
     A, wrong = _hermitian(_square(A), "A")
     if B is None:
-        return masked(wrong, *_solved(A, None, torch.linalg.eigh))
+        return masked(wrong, *_eigenvectors(A))
     B, wrong_too = _hermitian(_system(A, B)[1], "B")
     C, L, failed = standard(A, B)
-    values, Y = _solved(C, None, torch.linalg.eigh)
+    values, Y = _eigenvectors(C)
     V = torch.linalg.solve_triangular(L.mH, Y, upper=True)
     return masked(wrong | wrong_too | failed, values.to(checks.real_dtype(A.dtype)), V.to(A.dtype))
 
@@ -646,11 +646,24 @@ def in_threads(function: Callable[..., Tensor | tuple[Tensor, ...]], A: Tensor, 
     return torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results)))
 
 
-def _solved(A: Tensor, on_cpu: Callable | None, by_torch: Callable) -> tuple[Tensor, ...]:
-    """Solve a whole batch, on a CPU in double precision, by NumPy unless there is nothing of it.
+def _eigenvectors(A: Tensor) -> tuple[Tensor, ...]:
+    """Return eigenvalues and eigenvectors, on a CPU in double precision.
 
-    One failure can reject it all: then those that fail alone are left out, and NaN.
+    By torch, whose LAPACK is MKL's where that is faster, and by NumPy what that gives up on (pytorch issue 145801).
     """
+
+    def in_double(a: Tensor) -> tuple[Tensor, ...]:
+        values, vectors = torch.linalg.eigh(wide(a))
+        return values.to(checks.real_dtype(a.dtype)), vectors.to(a.dtype)
+
+    if A.device.type == "cpu":
+        with suppress(RuntimeError):
+            return in_threads(in_double, A)
+    return _solved(A, np.linalg.eigh, torch.linalg.eigh)
+
+
+def _solved(A: Tensor, on_cpu: Callable, on_cuda: Callable) -> tuple[Tensor, ...]:
+    """Solve a whole batch. One failure can reject it all: then those that fail alone are left out, and NaN."""
 
     def by_numpy(a: Tensor) -> tuple[Tensor, ...]:
         with np.errstate(all="ignore"):  # what it warns of is told by the masks
@@ -659,11 +672,7 @@ def _solved(A: Tensor, on_cpu: Callable | None, by_torch: Callable) -> tuple[Ten
             torch.from_numpy(np.ascontiguousarray(x)) for x in (found if isinstance(found, tuple) else [found])
         )
 
-    def in_double(a: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x.to(a.dtype if x.is_complex() else checks.real_dtype(a.dtype)) for x in by_torch(wide(a)))
-
-    here = partial(in_threads, by_numpy if on_cpu else in_double)
-    solve = here if A.device.type == "cpu" else by_torch
+    solve = partial(in_threads, by_numpy) if A.device.type == "cpu" else on_cuda
     errors = np.linalg.LinAlgError, torch.linalg.LinAlgError
     try:
         return tuple(solve(A))

@@ -704,7 +704,7 @@ def _beams(H: Tensor, count: int) -> Tensor:
     gram = linalg.gram(H if tall else H.mH)
     try:
         squares, V = torch.linalg.eigh(gram)  # in the precision of H, in about half the time
-    except torch.linalg.LinAlgError:  # of one matrix or more
+    except RuntimeError:  # it gave up on one matrix or more
         squares, V, _ = linalg.eigh(gram)
     rows = V[:, :, -count:].flip(2).mH
     rows = rows.resolve_conj() if tall else _unit(rows @ H)

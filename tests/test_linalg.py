@@ -222,6 +222,21 @@ def test_solvers_of_hermitian_matrices_on_two_threads(dtype):
     assert_close(vectors.mH @ vectors, identities(BATCH, LARGE, dtype))
 
 
+def test_what_torch_gives_up_on_has_its_eigenvectors_from_numpy(dtype, monkeypatch):
+    """As it does on some matrices with MKL (pytorch issue 145801); and both are in double precision inside."""
+    A = large_positive(dtype)[:4, :20, :20]
+    values, vectors, _ = linalg.eigh(A)
+
+    def refuse(A):
+        raise RuntimeError("argument 8 had an illegal value")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    again, others, failed = linalg.eigh(A)
+    assert not failed.any() and others.dtype == dtype
+    assert_close(values, again, units=2)
+    assert_close((vectors.conj() * others).sum(dim=1).abs(), torch.ones(4, 20, dtype=values.dtype))
+
+
 @pytest.mark.usefixtures("two_threads")
 def test_eig_on_two_threads(dtype):
     A, exact = diagonalizable(BATCH, LARGE, dtype)

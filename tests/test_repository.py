@@ -34,8 +34,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Low to high: a place, which is a module or a subpackage, imports those before it only.
 ORDER = (
     "checks threads files nodes plotting box report linalg lowrank sampling failure measured segments shrinkage "
-    "smoothing families batches embeddings local polynomials rational gauge twofold operations receivers factorizations "
-    "spectral turns model "
+    "smoothing families batches embeddings local polynomials rational gauge twofold operations receivers "
+    "factorizations spectral turns model "
     "problem watch methods advice samples continuation closed_form checkpoint training piece snapshots together "
     "inspection poles outlook budget ending sparse links steps refinement noise pieces fitting certification storage "
     "export testing peers wireless sionna distributed"

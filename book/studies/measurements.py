@@ -336,6 +336,8 @@ def glue_interpolation(rows: Sequence[dict[str, object]]) -> None:
     finer = [x["error"] / peer["error"] for x in rows for name, peer in interpolated(x) if name == PIECES]
     assert min(finer, default=math.inf) > 1, "interpolation in pieces is more accurate than the map"
     glue("ms-finer", texts.ratios_between(finer))
+    others = [peer["error"] / x["error"] for x in rows for name, peer in interpolated(x) if name != PIECES]
+    glue("ms-coarser", texts.ratios_between(others))
 
 
 def glue_speed(record: Record) -> None:

@@ -1006,7 +1006,7 @@ def exact_equalisers(channel: nm.wireless.Channel, f: Tensor, s: Tensor, A: Tens
 
     def decomposed() -> Tensor:
         """One eigendecomposition for each frequency serves all noise levels."""
-        L, V = torch.linalg.eigh(H.mH @ H)
+        L, V = nm.linalg.in_threads(lambda h: tuple(torch.linalg.eigh(h.mH @ h)), H)
         W = (V.mH @ H.mH)[:, None] / (L[:, None] + (10**s).to(L)[:, None])[..., None]
         return (V[:, None] @ W).flatten(0, 1)
 

@@ -5,12 +5,16 @@ torch's own inverse is not here: its batched LU on the CPU returns wrong numbers
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
 
+import neumatc as nm
 from neumatc import checks, linalg
+from neumatc.problem import Solution
 
 
 def numpy_loop(A: Tensor) -> Tensor:
@@ -60,6 +64,24 @@ def scipy_batched(A: Tensor) -> Tensor:
 def host(A: Tensor) -> Tensor:
     """Return A as a tensor that NumPy can read."""
     return A.cpu().resolve_conj().resolve_neg()
+
+
+class Bare(nm.Problem):
+    """A problem whose exact results are those of another function of p (B, d), which checks nothing.
+
+    Args:
+        problem: What is solved.
+        solve: p -> X, for an operation with one factor.
+    """
+
+    def __init__(self, problem: nm.Problem, solve: Callable[[Tensor], Tensor]):
+        super().__init__(problem.family, problem.operation)
+        self.solve = solve
+
+    def exact(self, p: Tensor) -> Solution:
+        """Solve at p; nothing counts as failed."""
+        X = self.solve(p)
+        return Solution(X, torch.zeros(len(X), dtype=torch.bool, device=X.device))
 
 
 def torch_cholesky(A: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 import neumatc as nm
-from neumatc.problem import Solution
 from studies import interpolants, practice, random_families, solvers
 from studies.benchmark import Timings, compare, relative_error
 
@@ -57,7 +56,8 @@ def measured(
     surrogate = nm.fit(problem, tol=tol, progress=False)
     value = surrogate(p)
     error = erring(problem, p, value)
-    builders = rivals(Bare(problem, bare) if bare else problem, p, tol) if interpolated else {}
+    fast = solvers.Bare(problem, lambda p: bare(problem.family(p))) if bare else problem
+    builders = rivals(fast, p, tol) if interpolated else {}
     peers = {peer: build() for peer, build in builders.items()}
     out, mixed = value, p[torch.randperm(len(p), generator=torch.Generator().manual_seed(0))]
     buffers = [value] if isinstance(value, Tensor) else list(value)
@@ -93,19 +93,6 @@ def measured(
     if peers:
         row["interpolation"] = beside(peers, problem, p, timings, list(exact))
     return row
-
-
-class Bare(nm.Problem):
-    """A problem whose exact results are those of a function A (B, m, n) -> X, which checks nothing."""
-
-    def __init__(self, problem: nm.Problem, solve: Callable[[Tensor], Tensor]):
-        super().__init__(problem.family, problem.operation)
-        self.solve = solve
-
-    def exact(self, p: Tensor) -> Solution:
-        """Solve at p (B, d); nothing counts as failed."""
-        X = self.solve(self.family(p))
-        return Solution(X, torch.zeros(len(X), dtype=torch.bool))
 
 
 def counted(name: str, problem: nm.Problem, p: Tensor, tol: float) -> Row:

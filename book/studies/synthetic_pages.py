@@ -331,7 +331,7 @@ def _faster(row: dict) -> bool:
 
 
 def exceptions(record: Record) -> str:
-    """Return in a sentence where the loop took no longer than the exact method that is the strongest elsewhere."""
+    """Return in a sentence where the loop was, or may have been, faster than the exact method that is strongest."""
     rows = [*record.numbers["difficulty"], *record.numbers["size"]]
     known = [(f"{TITLES[x['kind']]} ({x['size']})", x) for x in rows] + [("the trained SVD", record.numbers["svd"])]
     names: dict[bool, list[str]] = {True: [], False: []}
@@ -340,7 +340,8 @@ def exceptions(record: Record) -> str:
         if loop[0] <= exact[2]:
             names[loop[2] < exact[0]].append(name)
     parts = [f"the loop was faster for {listed(names[True])}"] * bool(names[True])
-    parts += [f"the loop was as fast for {listed(names[False])}, as the quartiles overlap"] * bool(names[False])
+    open_ = f"this run does not settle which is faster for {listed(names[False])}, as the quartiles of the two overlap"
+    parts += [open_] * bool(names[False])
     said = "; ".join(parts) or "it was so in all rows"
     return f"{said[0].upper()}{said[1:]}."
 
