@@ -349,7 +349,7 @@ def test_where_the_loop_is_no_slower_than_the_strongest_method_the_page_says_so(
     expected = "This run does not settle which is faster for near poles (32), as the quartiles of the two overlap."
     assert synthetic_pages.exceptions(times) == expected
     times.numbers["svd"] = row("smooth", quick, slow)
-    assert synthetic_pages.exceptions(times).startswith("The loop was faster for the trained SVD; the loop was as")
+    assert synthetic_pages.exceptions(times).startswith("The loop was faster for the trained SVD; this run does not")
 
 
 def test_the_trained_map_that_is_timed_has_its_error_beside_the_ratio(record):

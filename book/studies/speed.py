@@ -42,12 +42,10 @@ def measured(
     rounds: int,
     judged: bool = True,
     interpolated: bool = True,
-    bare: Callable[[Tensor], Tensor] | None = None,
 ) -> Row:
     """Time a fit and its evaluation beside exact methods, interpolation, and a copy of the output.
 
-    What interpolates whole matrices gets its exact results from ``bare``, the strongest exact method, without the
-    checks of ``problem.exact``.
+    What interpolates gets its exact results from the strongest exact method; see `bared`.
 
     A *pass* of the map, or of what interpolates, is one call: it is made from its exact results and evaluated at all
     parameters. These and what solves exactly write into new memory; beside the copy, the map writes into memory that is
@@ -56,8 +54,7 @@ def measured(
     surrogate = nm.fit(problem, tol=tol, progress=False)
     value = surrogate(p)
     error = erring(problem, p, value)
-    fast = solvers.Bare(problem, lambda p: bare(problem.family(p))) if bare else problem
-    builders = rivals(fast, p, tol) if interpolated else {}
+    builders = rivals(bared(problem), p, tol) if interpolated else {}
     peers = {peer: build() for peer, build in builders.items()}
     out, mixed = value, p[torch.randperm(len(p), generator=torch.Generator().manual_seed(0))]
     buffers = [value] if isinstance(value, Tensor) else list(value)
@@ -95,11 +92,21 @@ def measured(
     return row
 
 
+def bared(problem: nm.Problem) -> nm.Problem:
+    """Return a problem whose exact results are those of the strongest exact method, without the library's checks.
+
+    Singular vectors are aligned by `practice.aligned_spline`, which takes them so by itself.
+    """
+    strongest = {nm.Inverse: solvers.torch_cholesky, nm.LMMSE: partial(nm.peers.torch_lmmse, noise=_NOISE)}
+    solve = strongest.get(type(problem.operation))
+    return problem if solve is None else solvers.Bare(problem, lambda p: solve(problem.family(p)))
+
+
 def counted(name: str, problem: nm.Problem, p: Tensor, tol: float) -> Row:
     """Return the solves and the error of a fit and of what interpolates, as :func:`measured` does, without a clock."""
     surrogate = nm.fit(problem, tol=tol, progress=False)
     row: Row = {"name": name, "solves": surrogate.report.exact_solves, "error": erring(problem, p, surrogate(p))}
-    peers = {peer: build() for peer, build in rivals(problem, p, tol).items()}
+    peers = {peer: build() for peer, build in rivals(bared(problem), p, tol).items()}
     found = {peer: {"solves": x.exact_solves, "error": erring(problem, p, x(p))} for peer, x in peers.items()}
     return row | {"interpolation": found}
 
@@ -206,7 +213,7 @@ def inverse(
         "NumPy loop": lambda: [np.linalg.inv(a) for a in arrays],
         "Cholesky": lambda: solvers.torch_cholesky(A),
     }
-    return measured(name, problem, p, tol, exact, rounds, judged, interpolated, bare=solvers.torch_cholesky)
+    return measured(name, problem, p, tol, exact, rounds, judged, interpolated)
 
 
 def svd(model: str = "C", spread: float = 30e-9, tol: float = 1e-3, rounds: int = 7, tones: int | None = None) -> Row:
@@ -227,8 +234,7 @@ def lmmse(streams: int = 32, tol: float = 1e-2, rounds: int = 9, tones: int | No
     name, problem, p = lmmse_problem(streams)
     p = p[:tones]
     H = problem.family(p)
-    bare = partial(nm.peers.torch_lmmse, noise=_NOISE)
-    return measured(name, problem, p, tol, {"Cholesky": lambda: bare(H)}, rounds, bare=bare)
+    return measured(name, problem, p, tol, {"Cholesky": lambda: nm.peers.torch_lmmse(H, _NOISE)}, rounds)
 
 
 def many(count: int = 256, tol: float = 1e-3, rounds: int = 3) -> Row:
