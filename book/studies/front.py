@@ -1076,7 +1076,7 @@ def first(found: dict[str, Numbers]) -> str:
 
 
 def exact_first(found: dict[str, Numbers]) -> str:
-    """Return where exact solves take less time for one pass than all that interpolates, or that they do nowhere.
+    """Return where exact solves take less time for one pass than all that interpolates, and where about as much.
 
     Example:
         >>> way = {"error": 0.0, "solves": 9, "a: pays": [1, 1, 1]}
@@ -1089,12 +1089,16 @@ def exact_first(found: dict[str, Numbers]) -> str:
         ...     return exact_first({"speed": {"svd": [], "lmmse": [], "inverse": rows}})
         >>> told(3, 0.5), told(3)
         ('exact solves are faster in 1 of 2 problems (inverse 0.5)', 'exact solves are faster in none of 1 problems')
+        >>> told(3, 1)
+        'exact solves are faster in none of 2 problems, and about as fast in 1 (inverse 1)'
     """
     rows = timed(found)
-    names = [row["name"] for row in rows if not isinstance(chosen(peers(row)), Way)]
-    if not names:
-        return f"exact solves are faster in none of {len(rows)} problems"
-    return f"exact solves are faster in {len(names)} of {len(rows)} problems ({'; '.join(names)})"
+    picks = {row["name"]: chosen(peers(row)) for row in rows}
+    won, even = ([name for name, pick in picks.items() if pick == kind] for kind in (SLOWER, EVEN))
+    said = f"exact solves are faster in {len(won) or 'none'} of {len(rows)} problems" + f" ({'; '.join(won)})" * bool(
+        won
+    )
+    return said + f", and about as fast in {len(even)} ({'; '.join(even)})" * bool(even)
 
 
 def _quickest(rows: Sequence[Numbers]) -> str:
