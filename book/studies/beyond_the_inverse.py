@@ -675,7 +675,7 @@ def certificates_table(record: Record) -> Table:
                 f"{e['error']:.0e}",
                 f"{e['rtol']:g}",
                 f"{100 * e['good']:.0f} %",
-                f"{100 * math.floor(1e3 * e['accepted']) / 1e3:.3g} %",
+                f"{100 * e['accepted']:.4g} %",
                 f"{e['error_after']:.0e}",
             ]
             for e in record.numbers["certified"]

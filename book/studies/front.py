@@ -1095,9 +1095,8 @@ def exact_first(found: dict[str, Numbers]) -> str:
     rows = timed(found)
     picks = {row["name"]: chosen(peers(row)) for row in rows}
     won, even = ([name for name, pick in picks.items() if pick == kind] for kind in (SLOWER, EVEN))
-    said = f"exact solves are faster in {len(won) or 'none'} of {len(rows)} problems" + f" ({'; '.join(won)})" * bool(
-        won
-    )
+    said = f"exact solves are faster in {len(won) or 'none'} of {len(rows)} problems"
+    said += f" ({'; '.join(won)})" * bool(won)
     return said + f", and about as fast in {len(even)} ({'; '.join(even)})" * bool(even)
 
 

@@ -125,14 +125,17 @@ def _basis(basis: Basis, d: int, name: str) -> list[str]:
 
 
 def _pieces(basis: Basis, words: dict[str, object]) -> tuple[set[str], str]:
-    own, used, words = basis.arrays, {"nodes", "bary"}, {**words, "most": basis.arrays["nodes"].shape[2]}
+    own, used = basis.arrays, {"nodes", "bary"}
+    words = words | {"most": own["nodes"].shape[2]}
     if own["normal"]:
         several = {"imaginary"} & own.keys()
         return used | several, Template(sources.COMPLEX if several else sources.REAL).substitute(words)
     used |= {"low", "high", "bend", "counts", "first"}
-    find, pieces = sources.DESCEND if own["depth"] else "", len(own["low"])
-    used |= {"axis", "cut", "children"} if find else set()
-    find = sources.SEARCH if own["low"].shape[1] == 1 and pieces > 1 else find
+    find, (pieces, axes) = "", own["low"].shape
+    if pieces > 1 and axes == 1:
+        find = sources.SEARCH
+    elif pieces > 1:
+        find, used = sources.DESCEND, used | {"axis", "cut", "children"}
     return used, Template(sources.PIECES).substitute(words, find=Template(find).substitute(words, pieces=pieces))
 
 
