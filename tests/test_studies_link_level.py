@@ -15,7 +15,21 @@ from sionna.phy.ofdm import LMMSEEqualizer
 
 import neumatc as nm
 from studies import figures, link_level, link_pages, provenance
-from studies.link_level import BLOCK, ESTIMATED, EXACT, HELD, KNOWN, SMOOTHED, TOLD, Point, Setting, Size
+from studies.link_level import (
+    BLOCK,
+    ESTIMATED,
+    EXACT,
+    HELD,
+    KNOWN,
+    LINEAR,
+    PER_BLOCK,
+    RESCALED,
+    SMOOTHED,
+    TOLD,
+    Point,
+    Setting,
+    Size,
+)
 
 SMALL = Size(tones=48, slots=2, coded=96, message=48)
 LINK = Setting("CDL-C 300 ns", 2)
@@ -60,16 +74,33 @@ def test_the_study_takes_maps_of_filters_that_are_small():
     assert not link.block.report.exact and link.block.report.solves > 0
 
 
-def test_the_held_receiver_is_exact_on_a_flat_channel_alone():
+@pytest.mark.parametrize("receiver", PER_BLOCK)
+def test_one_filter_for_a_resource_block_is_exact_on_a_flat_channel_alone(receiver):
     link = link_level.Link(LINK, SMALL)
     y, h, err_var, no = noisy(link)
     flat = h[..., :1].expand_as(h)
     for channel, same in ((flat, True), (h, False)):
-        own, other = (
-            call(y, channel, err_var, no, *more)[0]
-            for call, more in ((link_level.held, (link.grid,)), (link.exact, ()))
-        )
-        assert (float((own - other).abs().max()) < 1e-5) == same
+        found = link_level.per_block(receiver, y, channel, err_var, no, link.grid)
+        for own, other in zip(found, link.exact(y, channel, err_var, no)):
+            assert (float((own - other).abs().max()) < 1e-5) == same
+
+
+@pytest.mark.parametrize(("receiver", "first"), [(HELD, 6), (RESCALED, 6), (LINEAR, 0)])
+def test_one_filter_for_a_resource_block_is_exact_at_its_own_tone(receiver, first):
+    link = link_level.Link(LINK, SMALL)
+    given = noisy(link)
+    found, exact = link_level.per_block(receiver, *given, link.grid), link.exact(*given)
+    for own, other in zip(found, exact):
+        off = (own - other).abs().unflatten(-1, (-1, SMALL.tones))
+        assert float(off[..., first :: link_level.PRB].max()) < 1e-5
+
+
+def test_a_held_filter_of_own_gain_leaves_a_lone_user_as_it_was():
+    link = link_level.Link(LINK, SMALL)
+    _, h, err_var, no = noisy(link)
+    alone = h[:, :, :, 0, 0]
+    x, _ = link_level.per_block(RESCALED, alone, h, err_var, no, link.grid)
+    assert float((x[:, 0] - 1).abs().max()) < 1e-4
 
 
 def test_smoothed_estimates_are_nearer_and_know_their_error():
@@ -92,7 +123,7 @@ def test_smoothed_estimates_are_nearer_and_know_their_error():
 def test_batches_are_repeated_and_differ():
     first, again = (link_level.simulate(link_level.Link(LINK, SMALL), 5.0, 0) for _ in range(2))
     assert first == again
-    assert set(first["lost"]) == {EXACT, BLOCK, HELD}
+    assert set(first["lost"]) == {EXACT, BLOCK, *PER_BLOCK}
     assert first["lost"] != link_level.simulate(link_level.Link(LINK, SMALL), 5.0, 1)["lost"]
 
 
@@ -101,7 +132,7 @@ def test_no_block_is_lost_without_noise_and_all_are_in_much():
     blocks = SMALL.slots * link_level.USERS
     for snr_db, digit in ((60.0, "0"), (-20.0, "1")):
         lost = link_level.simulate(link, snr_db, 0)["lost"]
-        assert lost == dict.fromkeys((EXACT, BLOCK, HELD, TOLD, SMOOTHED), digit * blocks)
+        assert lost == dict.fromkeys((EXACT, BLOCK, *PER_BLOCK, TOLD, SMOOTHED), digit * blocks)
 
 
 @pytest.mark.parametrize(("name", "value"), [("channel", "CDL-C"), ("bits", 3), ("csi", "none")])
@@ -178,7 +209,7 @@ def test_time_that_is_over_stops_a_run(tmp_path):
 def sent(batch, exact, block=None, **others):
     return {
         "batch": batch,
-        "lost": {EXACT: exact, BLOCK: block or exact, HELD: exact, TOLD: exact} | others,
+        "lost": dict.fromkeys((EXACT, *PER_BLOCK, TOLD), exact) | {BLOCK: block or exact} | others,
         BLOCK: {"exact": "", "solves": 9, "pieces": 1},
         SMOOTHED: {"exact": "", "solves": 7, "pieces": 1},
     }

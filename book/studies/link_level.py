@@ -62,7 +62,10 @@ SPREADS = {"CDL-C 30 ns": 30e-9, "CDL-C 100 ns": 100e-9, "CDL-C 300 ns": 300e-9}
 CHANNELS = (*SPREADS, "UMi drop")
 MODULATIONS = {2: "QPSK", 4: "16-QAM", 6: "64-QAM"}
 KNOWN, ESTIMATED = "perfect", "estimated"
-EXACT, BLOCK, HELD, SMOOTHED = "exact", "block", "held per PRB", "block, smoothed estimates"
+EXACT, BLOCK, SMOOTHED = "exact", "block", "block, smoothed estimates"
+# From one exact filter for each resource block: with the gain and noise of its tone, or with those of each tone, or
+# between them and one at the last tone.
+HELD, RESCALED, LINEAR = PER_BLOCK = "held per PRB", "held, own gain and noise", "linear"
 # A control: the exact receiver of the same estimates, which is told how large their errors really are.
 TOLD = "exact, error known"
 # Signal-to-noise ratios in dB at which curves begin, and their steps.
@@ -90,7 +93,7 @@ class Setting:
     @property
     def receivers(self) -> tuple[str, ...]:
         """Receivers that are compared."""
-        return (EXACT, BLOCK, HELD) + ((TOLD, SMOOTHED) if self.csi == ESTIMATED else ())
+        return (EXACT, BLOCK, *PER_BLOCK) + ((TOLD, SMOOTHED) if self.csi == ESTIMATED else ())
 
     def __str__(self) -> str:
         return f"{self.channel}, {MODULATIONS[self.bits]}, {self.csi}"
@@ -234,14 +237,35 @@ def smoothed(y: Tensor, no: float, grid: ResourceGrid) -> tuple[Tensor, Tensor]:
     return h.to(y), error.view(1, 1, 1, USERS, 1, 1, 1)
 
 
-def held(y: Tensor, h: Tensor, err_var: Tensor, no: Tensor, grid: ResourceGrid) -> tuple[Tensor, Tensor]:
-    """Equalise with one exact filter for each resource block, that of its seventh tone."""
+def per_block(
+    receiver: str, y: Tensor, h: Tensor, err_var: Tensor, no: Tensor, grid: ResourceGrid
+) -> tuple[Tensor, Tensor]:
+    """Equalise from one exact filter for each resource block: one of `PER_BLOCK`.
+
+    The filter is that of the seventh tone. Between filters, and gains and noise, those of linear interpolation lie on
+    lines; its filters are those of the first tones of the blocks and of the last tone of all.
+    """
     H, power = _still(h, err_var, no)
-    middle = torch.arange(H.shape[1]) // PRB * PRB + PRB // 2
-    own = H[:, PRB // 2 :: PRB] / power[:, PRB // 2 :: PRB, None, None].sqrt()
-    (X, v), _ = nm.Equaliser("lmmse").exact(own.flatten(0, 1))
-    X, v = (part.unflatten(0, own.shape[:2])[:, middle // PRB] for part in (X, v))
-    return _equalised(y, X, v, power[:, middle], grid)
+    A, tones = H / power[..., None, None].sqrt(), torch.arange(H.shape[1])
+    at = tones[PRB // 2 :: PRB] if receiver != LINEAR else torch.cat([tones[::PRB], tones[-1:]])
+    (X, v), _ = nm.Equaliser("lmmse").exact(A[:, at].flatten(0, 1))
+    X, v = (part.unflatten(0, (len(A), len(at))) for part in (X, v))
+    if receiver == LINEAR:
+        return _equalised(y, _between(X, at, tones), _between(v, at, tones), power, grid)
+    own = tones // PRB
+    X, v = X[:, own], v[:, own]
+    if receiver == HELD:
+        return _equalised(y, X, v, power[:, at[own]], grid)
+    X = X / (X @ A).diagonal(dim1=-2, dim2=-1)[..., None]
+    v = nm.wireless.post_equalisation_noise(A.flatten(0, 1), X.flatten(0, 1), 1.0).unflatten(0, A.shape[:2])
+    return _equalised(y, X, v, power, grid)
+
+
+def _between(values: Tensor, at: Tensor, tones: Tensor) -> Tensor:
+    """Return values (B, len(at), ...) at all tones, linear between those of `at`, which rise from the first tone on."""
+    left = (torch.searchsorted(at, tones, right=True) - 1).clamp_max(len(at) - 2)
+    share = ((tones - at[left]) / (at[left + 1] - at[left])).to(values.real.dtype)
+    return torch.lerp(values[:, left], values[:, left + 1], share.view(-1, *[1] * (values.ndim - 2)).to(values.dtype))
 
 
 def simulate(link: Link, snr_db: float, batch: int, receivers: Sequence[str] | None = None) -> dict[str, object]:
@@ -293,8 +317,8 @@ def _received(
     """Equalise by a receiver, and note what its map took."""
     if receiver in (EXACT, TOLD):
         return link.exact(y, h, err_var, no)
-    if receiver == HELD:
-        return held(y, h, err_var, no, link.grid)
+    if receiver in PER_BLOCK:
+        return per_block(receiver, y, h, err_var, no, link.grid)
     block = link.block
     if receiver == SMOOTHED:
         block, (h, err_var) = link.smoothed, smoothed(y, float(no), link.grid)
@@ -372,12 +396,12 @@ def points(setting: Setting, size: Size, place: Path) -> dict[float, Point]:
 def next_level(found: dict[float, Point], setting: Setting, errors: int = ERRORS) -> float | None:
     """Return the level of noise at which a setting needs more blocks; None where its curves are complete.
 
-    They go in steps from where all receivers but the held one lose more than `LEVEL` to where all lose less.
+    They go in steps from where all receivers but those of `PER_BLOCK` lose more than `LEVEL` to where all lose less.
     """
     unfinished = [level for level, point in found.items() if not point.done(errors)]
     if unfinished or not found:
         return unfinished[0] if unfinished else START[setting.csi][setting.bits]
-    curves = [r for r in setting.receivers if r != HELD]
+    curves = [r for r in setting.receivers if r not in PER_BLOCK]
     low, high = min(found), max(found)
     if min(found[low].rate(r) for r in curves) <= LEVEL:
         return low - STEP
