@@ -130,13 +130,10 @@ def _pieces(basis: Basis, words: dict[str, object]) -> tuple[set[str], str]:
     if own["normal"]:
         several = {"imaginary"} & own.keys()
         return used | several, Template(sources.COMPLEX if several else sources.REAL).substitute(words)
+    find = "" if len(own["low"]) == 1 else sources.SEARCH if own["low"].shape[1] == 1 else sources.DESCEND
     used |= {"low", "high", "bend", "counts", "first"}
-    find, (pieces, axes) = "", own["low"].shape
-    if pieces > 1 and axes == 1:
-        find = sources.SEARCH
-    elif pieces > 1:
-        find, used = sources.DESCEND, used | {"axis", "cut", "children"}
-    return used, Template(sources.PIECES).substitute(words, find=Template(find).substitute(words, pieces=pieces))
+    used |= {"axis", "cut", "children"} if find == sources.DESCEND else set()
+    return used, Template(sources.PIECES.replace("${find}", find)).substitute(words, pieces=len(own["low"]))
 
 
 def _products(basis: Basis, words: dict[str, object]) -> tuple[set[str], str]:
