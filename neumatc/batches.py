@@ -12,9 +12,9 @@ from neumatc.families import ParametricMatrix
 
 def alike(families: Sequence[ParametricMatrix]) -> bool:
     """Whether families have one box and one grid."""
-    kinds = {(str(family.box), family.count) for family in families}
-    grids = [family.box.ticks or [family._points] for family in families]
-    return len(kinds) == 1 and all(all(map(equal, own, grids[0])) for own in grids)
+    first, grids = families[0], [family.box.ticks or [family._points] for family in families]
+    same = all(family.box == first.box and family.count == first.count for family in families)
+    return same and all(all(map(equal, own, grids[0])) for own in grids)
 
 
 def equal(x: Tensor | None, y: Tensor | None) -> bool:

@@ -366,8 +366,8 @@ def _check_start(start: object, problem: Problem, rank: int | None, method: Meth
         checks.require(same, "start", f"a surrogate on the box {box}", f"one on {start.box}", "take its parameters")
         return
     family, wanted = problem.family, [factor.dtype(problem.family.dtype) for factor in problem.factors]
-    expected = (problem.operation, family.shape, wanted, family.device, str(family.box))
+    expected = (problem.operation, family.shape, wanted, family.device, family.box)
     dtypes = [factor.dtype(m.core.dtype) for factor, m in zip(problem.factors, start.maps)]
-    found = (start.operation, start.shape, dtypes, start.device, str(start.box))
+    found = (start.operation, start.shape, dtypes, start.device, start.box)
     checks.require(found == expected, "start", f"a surrogate of the problem, {expected}", f"one of {found}", "fit one")
     checks.require(rank in (None, start.rank), "rank", f"{start.rank}, that of `start`, or None", rank, "leave it out")

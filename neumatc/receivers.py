@@ -27,7 +27,8 @@ class Equaliser(Operation):
 
     LMMSE: rows of :math:`H^H (H H^H + R)^{-1}`, each divided by its :math:`d_k = x_k h_k`, and :math:`v_k = 1/d_k - 1`.
     Zero forcing: :math:`X = H^+`, and the diagonal of :math:`X R X^H`. These are the two outputs of Sionna's
-    ``lmmse_equalizer`` and ``zf_equalizer``, of which the symbol is X y.
+    ``lmmse_equalizer`` and ``zf_equalizer``, of which the symbol is X y. Timing, of all users or of each, turns columns
+    of H and rows of X alike, and leaves v as it is: a fit takes it out first (`turns`).
 
     Residual: the largest over the streams k of
 
@@ -67,6 +68,10 @@ class Equaliser(Operation):
     @property
     def _filters(self) -> LMMSE:
         return LMMSE(self.noise, unbiased=True)
+
+    @property
+    def turns(self) -> tuple[tuple[str, ...], ...]:
+        return *self._filters.turns, ("",)
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         (X,) = self._filters.factors(m, n)

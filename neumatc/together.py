@@ -17,7 +17,7 @@ from neumatc.methods import Task
 from neumatc.model import FactorMap
 from neumatc.operations import checked
 from neumatc.piece import Piece
-from neumatc.report import Report
+from neumatc.report import Report, StopReason
 from neumatc.snapshots import Snapshots
 from neumatc.watch import ENDINGS, STOPPED
 
@@ -150,6 +150,8 @@ def fitted(
     if len(tasks) == 1:
         return [maps]
     # Where one is not defined nothing is known of the others.
+    if together.report.stop_reason == StopReason.SINGULAR:
+        maps, alone = [], True
     ended = together.report.stop_reason in STOPPED or not (alone or parts)
     if ended or (together.report.met and not together.report.singular):
         return together.apart(maps)

@@ -180,10 +180,9 @@ class _Training:
         self.schedule = CosineAnnealingLR(self.optimiser, method.steps) if cosine else ConstantLR(self.optimiser, 1.0)
         if method.checkpoint:
             asked = replace(task.report, settings=replace(method, checkpoint=None).settings())
-            first = [m.state_dict() for m in task.start.maps] if task.start else []
-            self.asked = checkpoint.fingerprint(
-                asked.to_dict(), str(family.box), task.problem.operation, self.A, *first
-            )
+            first, box = [m.state_dict() for m in task.start.maps] if task.start else [], family.box
+            own = box.settings(), box.lower.tolist(), box.upper.tolist(), task.problem.operation, self.A
+            self.asked = checkpoint.fingerprint(asked.to_dict(), *own, *first)
 
     def run(self) -> list[FactorMap]:
         """Train in rounds, and return the best maps."""

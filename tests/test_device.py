@@ -1,6 +1,7 @@
 """On a device: the ways that values and fits take on a GPU, on a pretended one, and how often it is waited for."""
 
 import copy
+import math
 import re
 from collections import Counter
 
@@ -253,6 +254,7 @@ BATCHES = {
     "downlink": lambda i: paths(i, direction="downlink"),
     "moving": lambda i: paths(i, times=MOMENTS),
     "Gram": lambda i: paths(i).gram(0.1),
+    "one table": lambda i: nm.wireless.Channel(paths(i).coefficients, paths().delays[:1].repeat(2, 1), -5e6, 5e6),
     "late": lambda i: straightened([paths(i, late=1e-5)], nm.LMMSE(noise=0.1))[0],
 }
 
@@ -267,10 +269,37 @@ def test_channels_are_evaluated_at_once_as_each_is_alone(name):
     assert isinstance(every[0], Straight) == (name == "late")
 
 
+@pytest.mark.parametrize("name", BATCHES)
+def test_channels_that_were_changed_in_place_are_evaluated_at_once_as_each_is_alone(name):
+    every = [BATCHES[name](i) for i in range(2)]
+    own = getattr(getattr(every[0], "family", every[0]), "channel", getattr(every[0], "family", every[0]))
+    own.coefficients.mul_(3)
+    own.delays.add_(1e-6)
+    p = every[0].box.uniform(40, torch.Generator().manual_seed(0))
+    A = torch.stack([family(p) for family in every], dim=1)
+    assert (at_once(every)(p) - A).abs().max() <= 16 * eps(torch.float32) * A.abs().max()
+
+
+def test_channels_of_a_kind_of_their_own_are_evaluated_each_by_itself():
+    class Filtered(nm.wireless.Channel):
+        pass
+
+    every = [Filtered(paths(i).coefficients, paths(i).delays, -5e6, 5e6) for i in range(2)]
+    assert at_once(every) is None and at_once([own.gram(0.1) for own in every]) is None
+
+
 def test_families_of_other_kinds_sizes_or_boxes_are_evaluated_each_by_itself():
     a, delays = paths().coefficients, paths().delays
     wide, few = nm.wireless.Channel(a, delays, -6e6, 6e6), nm.wireless.Channel(a[:, :4], delays[:, :4], -5e6, 5e6)
-    for other in (wide, few, paths().gram(0.2), paths(direction="downlink"), nm.families.trigonometric(size=4)):
+    next_to = nm.wireless.Channel(a, delays, -5e6, math.nextafter(5e6, math.inf))
+    for other in (
+        wide,
+        few,
+        next_to,
+        paths().gram(0.2),
+        paths(direction="downlink"),
+        nm.families.trigonometric(size=4),
+    ):
         assert at_once([paths(), other]) is None and at_once([other, paths()]) is None
     assert at_once([paths().gram(0.1), paths().gram(0.2)]) is None
     assert at_once([channel(0), channel(1)]) is None

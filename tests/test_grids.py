@@ -248,6 +248,14 @@ def test_a_share_of_the_grid_ends_the_fit(many):
         assert low.min(axis=0).tolist() == [0, 0] and high.max(axis=0).tolist() == [12, 129]
 
 
+def test_a_problem_that_is_nowhere_defined_leaves_the_others_their_share():
+    families = [nm.families.from_grid([SYMBOLS, TONES], factor * waves(SYMBOLS, TONES)) for factor in (1.0, 0.0, 1.0)]
+    problems = [nm.Problem(family, nm.Inverse()) for family in families]
+    with pytest.warns(nm.FitWarning, match="singular"):
+        found = nm.fit_many(problems, tol=1e-3, method=nm.Pieces(share=0.9), progress=False)
+    assert [surrogate.report.met for surrogate in found] == [True, False, True]
+
+
 def test_a_share_that_is_enough_changes_nothing():
     problem = nm.Problem(nm.families.from_grid([SYMBOLS, TONES], waves(SYMBOLS, TONES)), nm.Inverse())
     one, other = pieced(problem), pieced(problem, method=nm.Pieces(share=0.9))

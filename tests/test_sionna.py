@@ -408,6 +408,21 @@ def test_maps_are_over_all_tones_and_symbols_where_they_are_asked_for(still, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_timing_of_each_user_is_taken_out(kind):
+    """Offsets of up to some 40 samples, of one receiver and of single users."""
+    grid, streams, y, h = setting(fft=384)
+    block, solves = pair(kind, grid, streams, method="map")[0], []
+    late = 2 * torch.pi / 384 * torch.tensor([0.0, 37.0, 40.0, -35.0])[:, None, None] * torch.arange(h.shape[6])
+    for given in (h, h * torch.exp(-1j * late)):
+        found = block(y, given, torch.tensor(0.0), torch.tensor(0.1))
+        assert_mapped(block)
+        assert_within(found, KINDS[kind][1](grid, streams)(y, given, torch.tensor(0.0), torch.tensor(0.1)), UNITS)
+        solves.append(block.report.solves)
+        block = pair(kind, grid, streams, method="map")[0]
+    assert solves[1] <= 2 * solves[0]  # else they are given up
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ripple", [False, True])
 @pytest.mark.parametrize("weakest", [1.0, 1e-4])
 def test_variances_of_strong_signals_keep_their_digits(weakest, ripple, kind, monkeypatch):

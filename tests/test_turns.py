@@ -78,6 +78,7 @@ OPERATIONS = {  # an operation, the shape of A, and whether its rows may turn
     "precoder": (nm.RZF(noise=0.3), 3, 6, True),
     "noise of each antenna": (nm.RZF(noise=(0.1, 0.2, 0.3)), 3, 6, True),
     "coloured noise": (nm.LMMSE(noise=COVARIANCE), 6, 4, False),
+    "filters and variances": (nm.Equaliser("zf", 0.1), 6, 4, True),
     "singular triplets": (nm.SVD(rank=2), 6, 4, True),
     "followed": (nm.SVD(rank=2, order="followed"), 4, 6, True),
 }

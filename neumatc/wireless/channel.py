@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -100,8 +101,8 @@ class Channel(ParametricMatrix):
             return self._sums(self._paths, p[None])[0]
         _, which, counts = torch.unique(p[:, 0].detach(), return_inverse=True, return_counts=True)
         rows, first = which.argsort(stable=True), counts.cumsum(0) - counts
-        step = max(1, _AT_ONCE * len(self.times) // self.coefficients.numel())
-        H = self.coefficients.new_empty(len(p), *self._shape)
+        step = max(1, _AT_ONCE * len(self.times) // self._paths.numel())
+        H = self._paths.new_empty(len(p), *self._shape)
         for count in counts.unique().tolist():  # moments that have as many parameters, together
             for own in rows[first[counts == count, None] + torch.arange(count, device=p.device)].split(step):
                 H[own.flatten()] = self._sums(self._at(p[own[:, 0], 0]), p[own][:, :, 1:]).flatten(0, 1)
@@ -136,16 +137,20 @@ class Channel(ParametricMatrix):
         return blocks.transpose(1, 2).flatten(2, 3)
 
     def _at_once(self, families: Sequence[ParametricMatrix]) -> Callable[[Tensor], Tensor] | None:
-        if not all(x._like(self) for x in families):
+        if type(self) is not Channel or not all(x._like(self) for x in families):
             return None
-        axis, ends = (2 if self.direction == "uplink" else 1), (self.lower[-1].item(), self.upper[-1].item())
-        given = (torch.cat([getattr(x, key) for x in families]) for key in ("coefficients", "delays"))
-        users = Channel(*given, *ends, direction=self.direction, times=self.times)  # of all channels, side by side
+        axis, users = (2 if self.direction == "uplink" else 1), copy.copy(self)  # of all channels, side by side
+        users._paths, delays = (
+            torch.cat([x._paths for x in families], dim=1),
+            [x._distinct[x._which] for x in families],
+        )
+        users._distinct, users._which = torch.unique(torch.cat(delays), dim=0, return_inverse=True)
+        users._shape = tuple(n * (len(families) if i == axis - 1 else 1) for i, n in enumerate(self._shape))
         return lambda p: users._response(p).unflatten(axis, (len(families), -1)).movedim(axis, 1)
 
     def _like(self, other: Channel) -> bool:
         """Whether both have as many users and paths, and the same times and direction."""
-        same = self.coefficients.shape == other.coefficients.shape and self.direction == other.direction
+        same = self._paths.shape == other._paths.shape and self.direction == other.direction
         return same and equal(self.times, other.times)
 
     def gram(self, noise: float) -> ParametricMatrix:
