@@ -262,10 +262,10 @@ class _Mapped:
         return self._grids.report
 
     def _followed(self, **given: object) -> bool:
-        """Whether gradients are asked for what a map does not follow; then the report says so."""
+        """Whether gradients or a compiler follow what a map does not; then the report says so."""
         names = [name for name, x in given.items() if isinstance(x, Tensor) and checks.followed(x)]
         if names:
-            self._grids.report = GridReport(exact=f"gradients are followed through {' and '.join(names)}")
+            self._grids.report = GridReport(exact=f"gradients or a compiler follow {' and '.join(names)}")
         return bool(names)
 
 

@@ -273,7 +273,8 @@ class _Training:
     def _step(self) -> Tensor:
         """Take one step on a batch of the collocation points. Return its loss."""
         operation, count = self.task.problem.operation, len(self.x)
-        rows = torch.randint(count, (min(self.method.batch, count),), generator=self.task.generator).to(self.x.device)
+        rows = torch.randint(count, (min(self.method.batch, count),), generator=self.task.generator)
+        rows = rows.to(self.x.device, non_blocking=True)  # else every step waits for the device
         if operation.residual_solves:
             self.task.report.exact_solves += len(rows)
         with torch.enable_grad():

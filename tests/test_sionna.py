@@ -221,7 +221,7 @@ def test_gradients_through_the_channel_are_those_of_sionna(through, kind):
         (gradient,) = torch.autograd.grad((x.abs().square().sum() + v.sum()), given[through])
         found.append((x.detach(), v.detach(), gradient))
         if isinstance(block, blocks.LMMSEEqualizer | blocks.ZFEqualizer):
-            assert block.report.exact == f"gradients are followed through {through}"
+            assert block.report.exact == f"gradients or a compiler follow {through}"
     assert_the_same(*found)
     with torch.no_grad():  # nobody follows
         ours, _ = pair(kind, grid, streams)
@@ -787,7 +787,7 @@ def test_single_precision_lets_little_through_to_other_streams(weak, size, alpha
 UNUSUAL = {
     "below zero": (lambda h: h, -0.01, "below zero"),
     "NaN": (lambda h: torch.where(torch.arange(FFT) == 5, torch.nan, h), 0.1, "by Sionna's block"),
-    "followed": (lambda h: h.clone().requires_grad_(), 0.1, "gradients are followed through h"),
+    "followed": (lambda h: h.clone().requires_grad_(), 0.1, "gradients or a compiler follow h"),
     "a user without paths": (lambda h: torch.cat([0 * h[:, :1], h[:, 1:]], 1), 0.0, "by Sionna's block"),
 }
 

@@ -160,6 +160,13 @@ CONSTANTS = {
         r"$\tfrac12\, \sigma_n^{-3/2}$",
         lambda S: S[-1] ** -1.5 / 2,
     ),
+    "`PseudoInverse(k)`": (
+        "any",
+        r"$\sigma_k > \sigma_{k+1}$",
+        part(nm.PseudoInverse(rank=RANK), 0),
+        r"$\sigma_k^{-1} / (\sigma_k - \sigma_{k+1})$",
+        lambda S: 1 / (S[RANK - 1] * (S[RANK - 1] - S[RANK])),
+    ),
 }
 
 
@@ -425,7 +432,8 @@ def measured(
 ) -> dict:
     """Fit an operation and return its errors at the points, its exact solves and its events, for the record."""
     task = nm.Problem(family, operation)
-    rank = min(rank, max(math.prod(factor.shape) for factor in task.factors))
+    reals = [math.prod(x.shape) * (2 if x.dtype(family.dtype).is_complex else 1) for x in task.factors]
+    rank = min(rank, max(reals))
     fit = nm.fit(task, rank=rank, method=method or nm.ClosedForm(snapshots=64), seed=seed, progress=False)
     error = task.error(points, fit(points))
     return {
@@ -650,13 +658,16 @@ def planes(record: Record, cones: Cones, choices: Mapping[str, nm.Operation], re
     method = nm.ClosedForm(snapshots=count, design="tensor")
     points = cone.box.uniform(200 if small else 1000, torch.Generator().manual_seed(seed))
     points = torch.cat([points, centre + 0.01 * circle[::3]])  # and close to the planted point
-    distances = (0.0, 0.1, 0.3)
+    # As many terms as the vectors of the pair have real numbers; twice as many beside the cone, where they are complex.
+    distances, terms = (0.0, 0.1, 0.3), 16 if small else 24
     record.numbers["planes"] = {
         "around": around,
         "distances": distances,
         "fits": [
             {
-                name: measured(cones.plane(distance), operation, points, 16 if small else 24, method, seed=seed)
+                name: measured(
+                    cones.plane(distance), operation, points, terms * (1 + (distance > 0)), method, seed=seed
+                )
                 for name, operation in choices.items()
                 if "1)" not in name
             }
@@ -679,11 +690,11 @@ def planes(record: Record, cones: Cones, choices: Mapping[str, nm.Operation], re
     room, dense = cones.space(), nm.ClosedForm(snapshots=216 if small else 512, design="tensor")
     inside = room.box.uniform(len(points), torch.Generator().manual_seed(seed))
     record.numbers["space"] = {
-        name: measured(room, choices[name], inside, 16 if small else 24, dense, seed=seed)
+        name: measured(room, choices[name], inside, 2 * terms, dense, seed=seed)
         for name in ("SVD(2), as returned", "SVD(2)")
     }
     record.numbers["winding"] = {
-        name: measured(cones.winding(), operation, points, 16 if small else 40, method, seed=seed)
+        name: measured(cones.winding(), operation, points, 16 if small else 80, method, seed=seed)
         for name, operation in {"SVD(), as returned": returned(), "SVD()": nm.SVD()}.items()
     }
 

@@ -53,7 +53,7 @@ PATIENCE = 120.0
 # Tasks that compute nearly nothing, by which those are timed.
 TASKS = 400
 # The run on paper.
-PAPER_COUNT, PAPER_WORKERS, PAPER_CHUNK = 10**12, 1000, 2**30
+PAPER_COUNT, PAPER_WORKERS, PAPER_CHUNK = 10**12, 1000, 2**32
 
 
 def posed() -> tuple[nm.Surrogate, tuple[float, float]]:
@@ -326,8 +326,8 @@ def predicted(timings: Timings, timed: int, whole: int, chunk: int, seconds: flo
 def paper(found: Numbers) -> Numbers:
     """Return what 10^12 parameters on 1,000 workers take on paper, each part of `Model`, and the bottleneck.
 
-    As here, two workers share a disk like ours, and the scheduler takes as long for a task. A chunk has 1 GiB: with
-    ours of 32 MiB the scheduler would have 32 times as many tasks, which is told too.
+    As here, two workers share a disk like ours, and the scheduler takes as long for a task. A chunk has 4 GiB: with
+    ours of 32 MiB the scheduler would have 128 times as many tasks, which is told too.
 
     Args:
         found: What `timed` returned.

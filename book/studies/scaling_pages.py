@@ -352,6 +352,7 @@ def glue_all(record: Record) -> None:
     glue("sc-timed", numbers["timed"]["parameters"])
     glue("sc-conditions", texts.conditions(numbers["timed"]["conditions"], large["conditions"]))
     glue("sc-paper-bytes", gigabytes(numbers["paper"]["bytes"]))
+    glue("sc-paper-chunk", f"{numbers['paper']['chunk bytes'] // 2**30} GiB")
     glue("sc-large", large["size"])
     glue("sc-large-solves", large["solves"])
     glue("sc-large-asked", large["matrices asked for"])

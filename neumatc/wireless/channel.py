@@ -89,7 +89,7 @@ class Channel(ParametricMatrix):
             good = self.times.shape == (coefficients.shape[-1], 1) and bool((self.times.diff(dim=0) > 0).all())
             expected = f"rising times of shape ({coefficients.shape[-1]}, 1), one for each coefficient of a path"
             checks.require(good and len(times) > 1, "times", expected, checks.describe(times), "give at least two")
-            ends = self.times[[0, -1], 0].tolist()
+            ends = [self.times[0, 0].item(), self.times[-1, 0].item()]
             bounds, labels = (
                 ([ends[0], lower], [ends[1], upper]),
                 {"names": ("time", "frequency"), "units": ("s", "Hz")},
