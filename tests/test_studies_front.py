@@ -593,7 +593,11 @@ def test_a_slot_is_told_beside_solving_all_of_it(found):
 @pytest.mark.parametrize("noisy", [0, 1, 2])
 def test_links_are_counted(found, noisy):
     nan, curve = [math.nan] * 3, {"channel": "C", "modulation": "QPSK", "csi": "perfect"}
-    losses = [{"block": [0, 0, 0], "held per PRB": x} for x in ([0.1, 0.2, 0.3], [-0.1, 0.0, 0.1], nan)]
+    ends = ([0.1, 0.2, 0.3], [-0.1, 0.0, 0.1], nan)
+    # The best of the ways counts: the others are worse everywhere.
+    losses = [
+        {"block": [0, 0, 0]} | dict.fromkeys(front.PER_BLOCK, nan) | {front.PER_BLOCK[i]: x} for i, x in enumerate(ends)
+    ]
     curves = [curve | {"channel": str(i), "loss": loss} for i, loss in enumerate(losses)]
     curves += [curve | {"csi": "estimated", "channel": str(i), "loss": losses[1]} for i in range(noisy)]
     changed = found | {"link_level": {"curves": curves, "missing": ["0, QPSK, perfect", "D, QPSK, perfect"]}}

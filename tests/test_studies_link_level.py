@@ -467,19 +467,22 @@ def test_a_control_that_helps_on_some_curves_and_harms_on_others_is_said(both):
 
 def test_held_filters_are_told_by_their_intervals(tmp_path, both):
     late = drawn(tmp_path, UMI[KNOWN], held_late=1.0)
-    told = link_pages.held_sentence(recorded([both[0], late]))
-    assert "On 1 curve no difference is settled" in told and "On 1 curve it needs more: UMi drop, 16-QAM" in told
+    told = link_pages.beside_sentence(recorded([both[0], late]), HELD, KNOWN)
+    assert "On 1 curve no difference is settled" in told and "On 1 curve it needs more: UMi drop up to 0.98 dB" in told
+    assert "On 2 curves" in link_pages.beside_sentence(recorded([both[0], late]), LINEAR, KNOWN)
     better = copy.deepcopy(late)
     better["loss"][HELD] = [-0.3, -0.2, -0.1]
-    assert "it needs less: UMi drop" in link_pages.held_sentence(recorded([better]))
+    assert "it needs less: UMi drop up to 0.20 dB" in link_pages.beside_sentence(recorded([better]), HELD, KNOWN)
     never = drawn(tmp_path / "never", UMI[KNOWN], held_late=9.0)
-    assert "does not come to that rate" in link_pages.held_sentence(recorded([never]))
+    assert "does not come to that rate" in link_pages.beside_sentence(recorded([never]), HELD, KNOWN)
+    alone = link_pages.alone_sentence(recorded([late]), HELD)
+    assert " 0 that it lost" in alone and not alone.startswith("0 ")
 
 
 def test_solves_stand_beside_those_of_held_filters_and_of_every_tone(both):
     told = link_pages.solves_sentence(recorded(both, tones=48))
     assert "UMi drop 9." in told and "CDL-C 30 ns 30 in the one batch" in told
-    assert "block takes 4, and an exact one for each tone 48" in told and "take more" not in told
+    assert "block takes 4, linear interpolation one more, and an exact one for each tone 48" in told and "take more" not in told
     assert "On UMi drop the maps take more" in link_pages.solves_sentence(recorded([_taking(both[0], 100)]))
     assert "they are 9, beside the 48" in link_pages.followed_sentence(recorded(both))
 

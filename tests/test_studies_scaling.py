@@ -226,8 +226,8 @@ def test_the_run_on_paper_follows_from_what_was_measured():
     assert own["bytes"] == pytest.approx(8.192e15)
     assert own["hours"]["arithmetic"] == pytest.approx(8e6 / 1000 / 3600)
     assert own["hours"]["disk"] == pytest.approx(10e6 / 500 / 3600)
-    assert own["hours"]["scheduler"] == pytest.approx(8.192e15 / 2**30 * 2e-3 / 3600, rel=1e-4)
-    assert own["hours of the scheduler with chunks as here"] == pytest.approx(32 * own["hours"]["scheduler"], rel=1e-4)
+    assert own["hours"]["scheduler"] == pytest.approx(8.192e15 / 2**32 * 2e-3 / 3600, rel=1e-4)
+    assert own["hours of the scheduler with chunks as here"] == pytest.approx(128 * own["hours"]["scheduler"], rel=1e-4)
     assert own["bottleneck"] == "disk"
     assert scaling.paper(timed(loop=80e3, disk=10.0))["bottleneck"] == "arithmetic"
 

@@ -62,6 +62,8 @@ SPACING, DELAY = 30e3, 30
 SNR = f"{-10 * math.log10(NOISE):g} dB"
 # As many results held as there are resource blocks: one for twelve tones.
 HELD_AS_BLOCKS = stepped(HELD, 12)
+# Receivers of *Link level* from one exact filter for each resource block.
+PER_BLOCK = ("held per PRB", "held, own gain and noise", "linear")
 EXACT = {"Gram": "eigenvectors of the Gram matrix", "Cholesky": "batched Cholesky", "NumPy loop": "a NumPy loop"}
 # What a cell says where the times of a rival decide nothing.
 VARIED = "Not decided{}: the time of {} varied too much."
@@ -768,14 +770,17 @@ def slot(found: dict[str, Numbers]) -> dict[str, str]:
 
 
 def links(found: dict[str, Numbers]) -> dict[str, str]:
-    """Return of how many links there are block error rates, and where one filter for each resource block is worse."""
+    """Return of how many links there are block error rates, and where one filter for each resource block is worse.
+
+    For each link the best of its ways counts: held, held with gain and noise of each tone, or linear between filters.
+    """
     curves, missing = found["link_level"]["curves"], found["link_level"]["missing"]
     there = {f"{own['channel']}, {own['modulation']}, {own['csi']}" for own in curves}
     number, noisy = len(there | set(missing)), sum(own["csi"] == "estimated" for own in curves)
     some = f"so far of {len(there)} of {number} settings" if missing else f"of {number} settings"
-    held = [(own["loss"]["held per PRB"][0], own["loss"]["block"][0]) for own in curves]
-    # Where it does not come to the rate at which receivers are compared, and the block does, it is worse as well.
-    worse = sum(own > 0 or (math.isnan(own) and not math.isnan(block)) for own, block in held)
+    ways = [([own["loss"][way][0] for way in PER_BLOCK], own["loss"]["block"][0]) for own in curves]
+    # Where none comes to the rate at which receivers are compared, and the block does, they are worse as well.
+    worse = sum(all(low > 0 or (math.isnan(low) and not math.isnan(block)) for low in lows) for lows, block in ways)
     return {
         "links": f"{some}, {noisy or 'none'} of them with estimated channels",
         "links_held": f"{worse} of {len(there)}",

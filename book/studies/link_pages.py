@@ -11,7 +11,19 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import binomtest
 
 from studies import figures, link_level, texts
-from studies.link_level import BLOCK, ESTIMATED, EXACT, HELD, KNOWN, LEVEL, SMOOTHED, TOLD
+from studies.link_level import (
+    BLOCK,
+    ESTIMATED,
+    EXACT,
+    HELD,
+    KNOWN,
+    LEVEL,
+    LINEAR,
+    PER_BLOCK,
+    RESCALED,
+    SMOOTHED,
+    TOLD,
+)
 from studies.provenance import Record, Table, glue
 
 # What the block may cost at `LEVEL`, in dB.
@@ -22,6 +34,8 @@ STYLES = {
     EXACT: (figures.GREY, "-"),
     BLOCK: (figures.BLUE, "o"),
     HELD: (figures.RED, ":"),
+    RESCALED: (figures.ORANGE, "-."),
+    LINEAR: (figures.PURPLE, "--"),
     SMOOTHED: (figures.GREEN, "--"),
 }
 # What readers call the receivers.
@@ -29,6 +43,8 @@ LABELS = {
     EXACT: "exact",
     BLOCK: "mapped",
     HELD: "held per resource block",
+    RESCALED: "held, own gain and noise",
+    LINEAR: "linear between blocks",
     TOLD: "exact, error known",
     SMOOTHED: "mapped, smoothed estimates",
 }
@@ -50,7 +66,7 @@ def name(own: dict) -> str:
     return f"{own['channel']}, {own['modulation']}, {own['csi']} channel"
 
 
-def figure(record: Record) -> Figure:
+def figure(record: Record, shown: Sequence[str] = (EXACT, BLOCK, SMOOTHED)) -> Figure:
     """Draw block error rates over the signal-to-noise ratio: a panel for each channel and kind of knowledge."""
     panels = list(dict.fromkeys((own["channel"], own["csi"]) for own in curves(record)))
     drawn, axes = figures.stacked(len(panels), 2.1)
@@ -60,7 +76,8 @@ def figure(record: Record) -> Figure:
             if (own["channel"], own["csi"]) != key:
                 continue
             at = [point["snr_db"] for point in own["points"]]
-            for receiver, (colour, line) in STYLES.items():
+            for receiver in shown:
+                colour, line = STYLES[receiver]
                 rows = [point["receivers"].get(receiver) for point in own["points"]]
                 if None in rows:
                     continue
@@ -92,17 +109,23 @@ def decibels(loss: Sequence[float]) -> str:
 
 
 def table(record: Record) -> Table:
-    """Blocks, blocks that one of two receivers lost, and the loss of each receiver in dB."""
+    """Blocks, blocks that one of two receivers lost, and the loss of each receiver in dB, but for `PER_BLOCK`."""
     rows = []
     for own in curves(record):
         blocks = sum(point["blocks"] for point in own["points"])
         found = [point["receivers"][BLOCK] for point in own["points"]]
         inside = f"{sum(row['inside'] for row in found)} of {len(found)}"
         alone = " / ".join(str(sum(row[key] for row in found)) for key in ("more", "fewer"))
-        losses = [decibels(own["loss"][r]) if r in own["loss"] else "" for r in (BLOCK, HELD, TOLD, SMOOTHED)]
+        losses = [decibels(own["loss"][r]) if r in own["loss"] else "" for r in (BLOCK, TOLD, SMOOTHED)]
         rows.append((name(own), f"{blocks:,}", inside, alone, *losses))
     head = ("link", "blocks", "inside", "lost by the mapped / exact one alone")
-    return Table((*head, *(f"{LABELS[receiver]}, dB" for receiver in (BLOCK, HELD, TOLD, SMOOTHED))), rows)
+    return Table((*head, *(f"{LABELS[receiver]}, dB" for receiver in (BLOCK, TOLD, SMOOTHED))), rows)
+
+
+def per_block_table(record: Record) -> Table:
+    """The loss in dB of the receivers that take one exact filter for each resource block."""
+    rows = [(name(own), *(decibels(own["loss"][receiver]) for receiver in PER_BLOCK)) for own in curves(record)]
+    return Table(("link", *(f"{LABELS[receiver]}, dB" for receiver in PER_BLOCK)), rows)
 
 
 def known(record: Record, receiver: str = BLOCK, csi: str | None = None) -> list[tuple[dict, Sequence[float]]]:
@@ -195,18 +218,38 @@ def exact_sentence(record: Record) -> str:
     )
 
 
-def held_sentence(record: Record) -> str:
-    """Say where one filter for each resource block differs from exact ones, and where that is not settled."""
-    found = known(record, HELD)
+def beside_sentence(record: Record, receiver: str, csi: str) -> str:
+    """Say where a receiver differs from the exact one by its interval, of each channel the largest difference."""
+    found = known(record, receiver, csi)
     better, worse = ([own for own, loss in found if side(loss)] for side in (_below, _above))
     same = [own for own, _ in found if own not in better and own not in worse]
     parts = [f"On {several(same)} no difference is settled."] if same else []
-    parts += [f"On {several(worse)} it needs more: {_losses(worse, HELD)}."] if worse else []
-    parts += [f"On {several(better)} it needs less: {_losses(better, HELD)}."] if better else []
-    never = [own for own in curves(record) if math.isnan(own["loss"][HELD][1]) and _reaches(own)]
+    for own, word in ((worse, "more"), (better, "less")):
+        parts += [f"On {several(own)} it needs {word}: {_largest(own, receiver)}."] if own else []
+    never = [own for own in curves(record, csi) if math.isnan(own["loss"][receiver][1]) and _reaches(own)]
     if never:
         parts.append(f"On {several(never)} it does not come to that rate where the exact one does{named(never)}.")
     return " ".join(parts) or "Not known yet."
+
+
+def _largest(found: Sequence[dict], receiver: str) -> str:
+    """Name the channels of curves, each with its largest difference."""
+    shown: dict[str, float] = {}
+    for own in found:
+        value = own["loss"][receiver][1]
+        shown[own["channel"]] = max(value, shown.get(own["channel"], value), key=abs)
+    return "; ".join(f"{channel} up to {abs(value):.2f} dB" for channel, value in shown.items())
+
+
+def alone_sentence(record: Record, receiver: str) -> str:
+    """Say what a receiver and the exact one lost of the other's blocks, at all points together."""
+    rows = [point["receivers"][receiver] for point in points(record)]
+    more, fewer = (sum(row[key] for row in rows) for key in ("more", "fewer"))
+    outside = sum(not row["inside"] for row in rows)
+    return (
+        f"{more:,} blocks that the exact one decoded, and decoded {fewer:,} that it lost. Its rate lies outside of the "
+        f"exact one's interval at {outside} of {len(rows)} points"
+    )
 
 
 def _below(loss: Sequence[float]) -> bool:
@@ -255,7 +298,8 @@ def solves_sentence(record: Record) -> str:
     over = [channel for channel, number in most.items() if number > tones]
     more = f" On {texts.listed(over)} the maps take more than that." if over else ""
     return (
-        f"{'; '.join(told)}. Beside them: one filter for each resource block takes {-(-tones // link_level.PRB)}, and "
+        f"{'; '.join(told)}. Beside them: one filter for each resource block takes {-(-tones // link_level.PRB)}, "
+        f"linear interpolation one more, and "
         f"an exact one for each tone {tones}, for the channel is the same at all symbols of the slot. The map is "
         f"not told that: it is fitted to the whole grid of tones and symbols.{more}"
     )
@@ -368,18 +412,13 @@ def glue_all(record: Record) -> None:
         glue(f"ll-{key}", sentence)
     missing = record.numbers["missing"]
     glue("ll-missing", f"{len(missing)} of {len(link_level.SETTINGS)}: {'; '.join(missing)}" if missing else "none")
-    glue("ll-held", held_sentence(record))
+    for key, receiver in {"held": HELD, "rescaled": RESCALED, "linear": LINEAR}.items():
+        glue(f"ll-{key}-alone", alone_sentence(record, receiver))
+        for csi in (KNOWN, ESTIMATED):
+            glue(f"ll-{key}-{csi}", beside_sentence(record, receiver, csi))
     glue("ll-promise", promise_sentence(record))
     glue("ll-covered", covered(record))
-    found = [point["receivers"] for point in points(record)]
-    more, fewer = (sum(row[HELD][key] for row in found) for key in ("more", "fewer"))
-    outside = sum(not row[HELD]["inside"] for row in found)
-    glue(
-        "ll-held-alone",
-        f"{more} blocks that the exact one decoded, and decoded {fewer} that it lost. Its rate lies outside of the "
-        f"exact one's interval at {outside} of {len(found)} points",
-    )
-    left = [row[BLOCK]["left"] for row in found]
+    left = [point["receivers"][BLOCK]["left"] for point in points(record)]
     glue("ll-left", f"{100 * float(np.mean(left)):.0f} %")
     for key, value in sizes.items():
         glue(f"ll-{key}", value)
