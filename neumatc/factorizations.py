@@ -57,7 +57,8 @@ class Subspace(Operation):
 
     Residual: :math:`\|(I - U U^H) G U\|_F / \|U^H G U\|_F` with the Gram matrix :math:`G = A A^H` (right: A^H A),
     together with the defect of orthonormality; zero for the span of ANY k singular vectors. It weighs each direction
-    by the square of its singular value, so that it hardly sees weak ones. `error_bound` sees both.
+    by the square of its singular value, so that it hardly sees weak ones. `error_bound` sees both, and a fit whether
+    the span is the leading one, as for `SVD`.
 
     Args:
         rank: k, the number of vectors.
@@ -99,6 +100,19 @@ class Subspace(Operation):
         GU = A @ (A.mH @ U)
         inner = U.mH @ GU
         return relative(GU - U @ inner, inner) + self.orthogonality(factors)
+
+    def wanted(self, A: Tensor, factors: Sequence[Tensor], residuals: Tensor) -> Tensor:
+        """Whether no singular value is left out that is larger, up to the error."""
+        if self.rank == min(A.shape[1:]):
+            return torch.ones(len(A), dtype=torch.bool, device=A.device)
+        A, Q = self._sided(A), torch.linalg.qr(self._columns(factors[0]))[0]
+        inner = Q.mH @ A
+        slack = 2 * residuals * norm(inner) + 4 * sum(A.shape[1:]) * torch.finfo(A.dtype).eps * norm(A)
+        return linalg.two_norm_within(A - Q @ inner, linalg.svd(inner)[1][:, -1] + slack)
+
+    def _columns(self, U: Tensor) -> Tensor:
+        """Return k columns of the span that the factor stands for."""
+        return U
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0] @ factors[0].mH
@@ -152,7 +166,7 @@ class Projector(Subspace):
         side: ``"left"``, P of shape (m, m), or ``"right"``, (n, n).
     """
 
-    unique, orthonormal = True, ()
+    unique, orthonormal, wanted = True, (), Subspace.wanted
 
     def factors(self, m: int, n: int) -> tuple[Factor, ...]:
         (basis,) = super().factors(m, n)
@@ -174,6 +188,10 @@ class Projector(Subspace):
 
     def invariant(self, factors: Sequence[Tensor]) -> Tensor:
         return factors[0]
+
+    def _columns(self, P: Tensor) -> Tensor:
+        draws = torch.randn(P.shape[1], self.rank, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        return P @ draws.to(P)
 
     def _basis(self, P: Tensor) -> Tensor:
         return linalg.svd(P)[0][:, :, : self.rank]

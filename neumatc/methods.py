@@ -13,7 +13,7 @@ from neumatc import checks
 from neumatc.embeddings import Chebyshev, Embedding
 from neumatc.families import FAILED, FamilyError, ParametricMatrix
 from neumatc.model import FactorMap, Surrogate, evaluate
-from neumatc.operations import checked
+from neumatc.operations import checked, judged
 from neumatc.problem import Problem
 from neumatc.report import Event, Report, Round, StopReason
 from neumatc.watch import ENDINGS, Watch
@@ -67,8 +67,7 @@ class Task:
         self.report.residual_evaluations += len(A)
         if self.problem.operation.residual_solves:
             self.report.exact_solves += len(A)
-        A, admitted = self.problem.operation.admitted(A)
-        return torch.where(admitted, self.problem.operation.residual(A, factors), torch.inf)
+        return judged(self.problem.operation, A, factors)
 
     def matrices(self, p: Tensor) -> Tensor:
         """Return A(p), unless the fit is to end."""

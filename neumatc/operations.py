@@ -81,6 +81,8 @@ class Operation(ABC):
     """Where that is a choice, how columns are ordered; ``"followed"``: their labels are kept."""
     packed: type[tuple] | None = None
     """The named tuple in which the caller gets several factors."""
+    wanted: Callable[..., Tensor] | None = None
+    """Of A, factors and residuals (B,): whether these are those meant, (B,), where others have residuals as small."""
     work: tuple[float, float] = (6, 20)
     """The operations of an exact solution, in units of long short^2 and short^3, for the sides of A; see `cost`."""
 
@@ -89,7 +91,8 @@ class Operation(ABC):
             if method in vars(cls):
                 setattr(cls, declared, True)
         if vars(cls).keys() & {"exact", "system"}:  # what is known of another solution is not known of this one
-            cls.refined, cls.turns = (vars(cls).get(own, getattr(Operation, own)) for own in ("refined", "turns"))
+            for own in ("refined", "turns", "wanted"):
+                setattr(cls, own, vars(cls).get(own, getattr(Operation, own)))
         cls.__repr__ = vars(cls).get("__repr__", Operation.__repr__)  # in the place of that of a dataclass
         checks.register(Operation.registry, cls)
 
@@ -102,10 +105,7 @@ class Operation(ABC):
         """Solve exactly through `neumatc.linalg`: the factors, and a mask of failures of shape (B,)."""
 
     def residual(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        """Relative algebraic residual, shape (B,), zero at an exact solution, the same in every gauge.
-
-        The root of `loss`, unless there is something better: a subclass gives one of the two at least.
-        """
+        """Relative algebraic residual (B,), zero at an exact solution, one for all gauges; or the root of `loss`."""
         return self.loss(A, factors).sqrt()
 
     def admitted(self, A: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,6 +243,14 @@ class Operation(ABC):
         """Name the class and the settings that are not the default."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
+
+
+def judged(operation: Operation, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """Return the residuals by which a fit judges, shape (B,): Inf where A is refused, or other factors are meant."""
+    A, good = operation.admitted(A)
+    residuals = operation.residual(A, factors)
+    good = good & operation.wanted(A, factors, residuals) if operation.wanted else good
+    return torch.where(good, residuals, torch.inf)
 
 
 def checked(solve: Callable[[Tensor], tuple[Factors, Tensor]], A: Tensor) -> tuple[Factors, Tensor]:

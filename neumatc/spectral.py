@@ -14,7 +14,16 @@ from torch import Tensor
 from neumatc import checks, gauge, linalg
 from neumatc.factorizations import Product
 from neumatc.families import ParametricMatrix
-from neumatc.linalg import beside, identity_like, norm, relative, squared_norm, two_norm_above, wide
+from neumatc.linalg import (
+    beside,
+    identity_like,
+    norm,
+    relative,
+    squared_norm,
+    two_norm_above,
+    two_norm_within,
+    wide,
+)
 from neumatc.operations import Factor, Factors, Operation, Paired, require_rank, require_square, split
 from neumatc.report import Event
 
@@ -172,6 +181,17 @@ class _Spectral(Product):
             sides.append(relative(U.mH @ A - s[:, :, None] * V.mH, s))
         return (sum(sides) / len(sides) + self.orthogonality(factors)).sqrt()
 
+    def wanted(self, A: Tensor, factors: Sequence[Tensor], residuals: Tensor) -> Tensor:
+        """Whether no value that is left out is larger, up to the error."""
+        U, s, V = self._parts(factors)
+        return self._leading(A, U, s, V, 2 * residuals * norm(s))
+
+    def _leading(self, A: Tensor, U: Tensor, s: Tensor, V: Tensor, slack: Tensor) -> Tensor:
+        if self.followed or s.shape[1] == min(A.shape[1:]):
+            return torch.ones(len(A), dtype=torch.bool, device=A.device)
+        rounding = 4 * sum(A.shape[1:]) * torch.finfo(A.dtype).eps * (norm(A) + norm(s))
+        return two_norm_within(A - (U * s[:, None, :].to(U.dtype)) @ V.mH, s.abs().amin(dim=1) + slack + rounding)
+
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         r"""Bound the relative error of the rank-k part A_k, :math:`\|A_k - B\|_F / \|A_k\|_F` with B = U S V^H.
 
@@ -211,7 +231,8 @@ class SVD(_Spectral):
     :math:`\alpha = (\|A V - U S\|_F^2 + \|A^H U - V S\|_F^2) / (2 \|S\|_F^2)` and
     :math:`\beta = (\|U^H U - I\|_F^2 + \|V^H V - I\|_F^2) / (2k)`.
     A common phase of a pair (u_i, v_i) leaves it as it is. It is zero for ANY k singular triplets: that they are the
-    leading ones it does not see, which is why training uses another loss: the reconstruction error
+    leading ones it does not see, and a fit looks for that besides: at every parameter of its checks it factorises
+    :math:`\sigma_k^2 I - E^H E`, E what is left of A. Training uses another loss: the reconstruction error
     :math:`\|A - U S V^H\|_F^2 / \|A\|_F^2` plus the orthogonality defect, smallest for the leading triplets
     (Eckart-Young) and, for k < min(m, n), not zero there. `error_bound` does see it.
 
@@ -427,17 +448,12 @@ class Eigh(Paired, _Spectral):
         return torch.where(failed, torch.inf, super(Eigh, plain).residual(C, own)).to(factors[0].dtype)
 
     def loss(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        plain, C, (values, Y), _, _ = self._standard(A, factors)
-        if not self._largest:  # of these functions of C the values wanted are the largest
-            sigma = self.near or 0.0
-            c = (norm(C) + abs(sigma)).clamp_min(torch.finfo(C.dtype).tiny)[:, None]
-            if self.inner:
-                C = C - sigma * identity_like(C)
-                C, values = -(C @ C) / c[:, :, None], -((values - sigma) ** 2) / c
-            elif self.which == "lowest":
-                C, values = -C, -values
-            C, values = C + c[:, :, None] * identity_like(C), values + c
-        return super(Eigh, plain).loss(C, (values, Y)).to(factors[0].dtype)
+        plain, C, own, _ = _positive(self, A, factors)
+        return super(Eigh, plain).loss(C, own).to(factors[0].dtype)
+
+    def wanted(self, A: Tensor, factors: Sequence[Tensor], residuals: Tensor) -> Tensor:
+        _, C, (values, Y), steep = _positive(self, A, factors)
+        return self._leading(C, Y, values, Y, 2 * steep * residuals * norm(factors[0]))
 
     def error_bound(self, A: Tensor, factors: Sequence[Tensor]) -> Tensor:
         r"""Bound the relative error, :math:`\|A_k - V L V^H\|_F / \|A_k\|_F`, with the k eigenpairs wanted in A_k.
@@ -496,6 +512,25 @@ class Eigh(Paired, _Spectral):
     def _ordered(self, values: Tensor, vectors: Tensor, k: int) -> Factors:
         order = self._order(_apart(values), k)
         return values.gather(1, order).sort(dim=1).values, _columns(vectors, order)
+
+
+def _positive(operation: Eigh, A: Tensor, factors: Sequence[Tensor]) -> tuple[Eigh, Tensor, Factors, Tensor]:
+    """Return the operation on one matrix, a function of C of which the values wanted are the largest, and its own.
+
+    Last its steepness at these values, shape (B,).
+    """
+    plain, C, (values, Y), _, _ = operation._standard(A, factors)
+    steep = torch.ones_like(values[:, 0])
+    if not operation._largest:
+        sigma = operation.near or 0.0
+        c = (norm(C) + abs(sigma)).clamp_min(torch.finfo(C.dtype).tiny)[:, None]
+        if operation.inner:
+            C, steep = C - sigma * identity_like(C), 2 * (values - sigma).abs().amax(dim=1) / c[:, 0]
+            C, values = -(C @ C) / c[:, :, None], -((values - sigma) ** 2) / c
+        elif operation.which == "lowest":
+            C, values = -C, -values
+        C, values = C + c[:, :, None] * identity_like(C), values + c
+    return plain, C, (values, Y), steep
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from neumatc import checks, nodes
 from neumatc.batches import alike, at_once
 from neumatc.methods import Task
 from neumatc.model import FactorMap
-from neumatc.operations import checked
+from neumatc.operations import checked, judged
 from neumatc.piece import Piece
 from neumatc.report import Report, StopReason
 from neumatc.snapshots import Snapshots
@@ -77,9 +77,7 @@ class Together(Task):
         self.report.residual_evaluations += len(p)
         self.report.exact_solves += len(p) * self.problem.operation.residual_solves
         self.report.singular += p[~good].tolist()
-        A, admitted = self.problem.operation.admitted(A)
-        r = self.problem.operation.residual(A, [x.flatten(0, 1) for x in fitted])
-        r = torch.where(admitted, r, torch.inf).view(len(p), -1)
+        r = judged(self.problem.operation, A, [x.flatten(0, 1) for x in fitted]).view(len(p), -1)
         self.last[:] = [torch.where(torch.isfinite(r), r, torch.inf)]
         return torch.where(good, self.last[0].amax(dim=1), torch.nan)
 

@@ -482,7 +482,10 @@ def test_held_filters_are_told_by_their_intervals(tmp_path, both):
 def test_solves_stand_beside_those_of_held_filters_and_of_every_tone(both):
     told = link_pages.solves_sentence(recorded(both, tones=48))
     assert "UMi drop 9." in told and "CDL-C 30 ns 30 in the one batch" in told
-    assert "block takes 4, linear interpolation one more, and an exact one for each tone 48" in told and "take more" not in told
+    assert (
+        "block takes 4, linear interpolation one more, and an exact one for each tone 48" in told
+        and "take more" not in told
+    )
     assert "On UMi drop the maps take more" in link_pages.solves_sentence(recorded([_taking(both[0], 100)]))
     assert "they are 9, beside the 48" in link_pages.followed_sentence(recorded(both))
 
