@@ -559,7 +559,7 @@ def synthetic(found: dict[str, Numbers], part: str, kinds: Sequence[str], sizes:
     other = rational(found) if near else " or Chebyshev interpolation, as accurate at size 32 but not timed"
     pays = [paying(own["pays"], x["solves"])[0] for own, x in zip(beside, rows)]
     known = [x for x in pays if math.isfinite(x)]
-    some = f" in {len(known)} of {len(pays)}" * (math.inf in pays)
+    some = f" in {len(known)} of {len(pays)} problems" * (math.inf in pays)
     later = f". From {counts(known)} on{some}, by extrapolation: **{MAP}**{other}" if known else ""
     situation = ", poles or resonances near" if near else f" to {max(sizes)} x {max(sizes)}, smooth"
     return Decision(
@@ -741,11 +741,10 @@ def several(found: dict[str, Numbers]) -> Decision:
         "**Solve exactly**, or hold or interpolate exact results along a parameter that changes little; for "
         "solutions with few right-hand sides a sum of few fixed matrices is projected once, as long as the basis stays "
         "small",
-        f"over frequency and noise, {number:,} equalisers in one pass, a map of fixed rank with the residual takes "
-        f"{texts.spread(passed['whole'])} times as long as a NumPy loop (the library leaves the residual out here "
-        f"unless it is asked for); beside the strongest method, eigendecompositions, it pays from {count(eigen[1])} "
-        f"(`nm.fit(tol=...)` was not timed); over frequency and time of a slot, {slots['slot_count']} matrices, a "
-        f"map in pieces is {slots['slot_ratios']} times as fast as solving all",
+        f"over frequency and time of a slot, {slots['slot_count']} matrices, a map in pieces is "
+        f"{slots['slot_ratios']} times as fast as solving all. Over frequency and noise, {number:,} equalisers, a map "
+        f"of fixed rank, fitted with the residual, takes {texts.spread(passed['whole'])} times as long as a NumPy "
+        f"loop; it pays from {count(eigen[1])} on beside eigendecompositions",
         "rounding, where each is solved",
         f"not before {counts(x['multiple'] for x in brought)}",
     )
@@ -1244,15 +1243,16 @@ def tolerant(found: dict[str, Numbers]) -> str:
     for row, x in zip(rows, own):
         if not math.isnan(x["with the fit"][1]):
             finer[verdict(x["with the fit"]) == SLOWER].append(row["error"] / x["error"])
-    there, others = (f"at errors {between(some)} times smaller" if some else "" for some in finer.values())
+    there, others = (f"{between(some)} times smaller" if some else "" for some in finer.values())
     said = f"; once fitted, the map is {texts.counted(after)} of {len(after)}" if after else ""
     won = f"which for one pass is faster than the map in {len(finer[True])} of {len(known)} problems"
     exact = [x[f"{strongest(row)}: with the fit"] for row, x in zip(rows, own)]
     exact = [x for x in exact if not math.isnan(x[1])]
     if exact:
         ends = between(x[1] for x in exact)
-        won += f" (beside the strongest exact method it is {texts.counted(exact)}, {ends} times as fast)"
-    return won + f", there {there}" * bool(there) + f", in the others {others}" * bool(others) + said
+        said += f"; beside the strongest exact method it is {texts.counted(exact)}, {ends} times as fast"
+    errors = f"; where it is faster its errors are {there}" * bool(there)
+    return won + errors + f"; in the other problems its errors are {others}" * bool(others) + said
 
 
 def bands(found: dict[str, Numbers]) -> str:
