@@ -212,9 +212,9 @@ def exact_sentence(record: Record) -> str:
     return (
         f"On {several(exact)} of {len(found)}, fewer than {link_level.FEW} blocks were lost by one of the two "
         f"receivers alone, at the two points beside that rate. Resampling cannot find what is not there, and where "
-        f"there is no such block, its interval has no width. So the interval there is the exact one of Clopper and Pearson for the "
-        f"share of blocks that one receiver alone lost. The slope of the curve turns it into dB. Lost blocks are taken "
-        f"as independent for that."
+        f"there is no such block, its interval has no width. So the interval there is the exact one of Clopper and "
+        f"Pearson for the share of blocks that one receiver alone lost. The slope of the curve turns it into dB. Lost "
+        f"blocks are taken as independent for that."
     )
 
 
