@@ -80,9 +80,12 @@ class _Spectral(Product):
     def followed(self) -> bool:
         return self.order == "followed"
 
-    def _needed(self, wanted: Tensor, x: Tensor) -> Tensor:
-        """Return the mask of columns (N, K) that somebody needs: labels that are kept, where they begin."""
-        return wanted & (x == x.min()) if self.followed else wanted
+    def _needed(self, wanted: Tensor, x: Tensor, values: Tensor) -> Tensor:
+        """Return the mask of columns (N, K) that somebody needs: labels that are kept, at the first choice there is."""
+        if not self.followed:
+            return wanted
+        chosen = x[(self._ahead(values, int(wanted[0].sum()))[0] > 0).cpu()]
+        return wanted & (x == (chosen if len(chosen) else x).min())
 
     def _count(self, m: int, n: int) -> int:
         require_rank(self.rank or 1, m, n)
@@ -116,13 +119,15 @@ class _Spectral(Product):
 
     def _tied(self, factors: Sequence[Tensor], k: int) -> Tensor:
         """Mask of what has no k best values: the next is as good, up to rounding, and not both are nothing."""
-        values = factors[self.powers.index(1)]
+        gap, nothing = self._ahead(factors[self.powers.index(1)], k)
+        return (gap <= 0) & ~(nothing & self._largest)
+
+    def _ahead(self, values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return by how much value k is better than the next, less rounding, and whether it is nothing; shape (N,)."""
         worth = self._worth(values).sort(dim=1, descending=True).values
-        if k == worth.shape[1]:
-            return torch.zeros(len(worth), dtype=torch.bool, device=worth.device)
         rounding = _SAME * worth.shape[1] ** 0.5 * torch.finfo(values.dtype).eps * values.abs().amax(dim=1)
-        nothing = (worth[:, k - 1] <= rounding) & self._largest
-        return (worth[:, k - 1] - worth[:, k] <= rounding) & ~nothing
+        after = worth[:, k] if k < worth.shape[1] else -torch.inf
+        return worth[:, k - 1] - after - rounding, worth[:, k - 1] <= rounding
 
     def finish(self, fitted: Sequence[Tensor], out: Sequence[Tensor]) -> None:
         at, rows = self.powers.index(1), slice(None)
@@ -254,7 +259,8 @@ class SVD(_Spectral):
             matrix at every evaluation, and only for a gap below its smallest value.
         order: ``"sorted"``: S descends and is not negative, as LAPACK gives it, so that vectors change places where
             values cross. ``"followed"``, for one parameter: labels are kept through crossings, and column k is one
-            branch over the whole box. The branches are the k leading ones at the lower end, in their order there. One
+            branch over the whole box. The branches are the k leading ones at the lower end, in their order there, or
+            where value k and the next first differ. One
             that passes through zero changes its sign: the values of S are analytic, and ``S.abs()`` those of LAPACK.
             `certify` keeps the labels too. With k < min(m, n) it and `Problem.error` compare with the k leading
             triplets, which the branches need not be; `Problem.residual` does not. On a periodic axis whose labels
@@ -284,7 +290,7 @@ class SVD(_Spectral):
         mirrored = square and not U.is_complex() and len(linalg.slogdet(U @ Vh)[0].unique()) > 1
         while True:
             wanted = (torch.arange(S.shape[1]) < (self.rank or len(S[0]))).expand(S.shape)
-            wanted = self._needed(wanted, x)
+            wanted = self._needed(wanted, x, S)
             if mirrored:
                 wanted = torch.cat([wanted, torch.zeros_like(wanted)], dim=1)
                 U, S, Vh = torch.cat([U, U], dim=2), torch.cat([S, -S], dim=1), torch.cat([Vh, -Vh], dim=1)
@@ -420,7 +426,7 @@ class Eigh(Paired, _Spectral):
         k = self.rank or factors[0].shape[1]
         wanted = torch.zeros(factors[0].shape, dtype=torch.bool)
         wanted.scatter_(1, self._worth(factors[0]).topk(k).indices.cpu(), True)
-        wanted = self._needed(wanted, x)
+        wanted = self._needed(wanted, x, factors[0])
         # And those beside, which may cross them; labels that are kept may go anywhere.
         used = (wanted.any(dim=0, keepdim=True) | self.followed).float()
         some = (torch.nn.functional.max_pool1d(used, 2 * _EXTRA + 1, 1, _EXTRA) > 0)[0]

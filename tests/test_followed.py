@@ -353,3 +353,18 @@ def test_signs_of_two_parameters_are_those_nearest_to_the_frames(kind, way):
     grid = torch.linspace(0, 1, 41, dtype=DOUBLE)
     V = parts(surrogate(torch.cartesian_prod(grid, grid)))[1].view(41, 41, -1, 3)
     assert min((V[1:] * V[:-1]).sum(dim=2).min(), (V[:, 1:] * V[:, :-1]).sum(dim=2).min()) > 0.9
+
+
+@pytest.mark.parametrize("operation", [nm.SVD(rank=2, order="followed"), nm.Eigh(rank=2, order="followed")], ids=str)
+def test_where_values_tie_with_others_the_branches_are_those_that_lead_after_that(operation):
+    """At the lower end the second value is zero, as three others are."""
+    Q = torch.linalg.qr(gaussian(5, 5, dtype=torch.float64))[0]
+
+    def fn(p):
+        values = torch.cat([2 + p, p, 0 * p, 0 * p, 0 * p], dim=1)
+        turn = torch.matrix_exp(0.3 * p[:, :, None] * (Q - Q.T))
+        return (turn * values[:, None]) @ turn.mT
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0]), operation)
+    surrogate, p = nm.fit(problem, tol=1e-6, progress=False), torch.linspace(0.05, 1, 50, dtype=torch.float64)
+    assert surrogate.report.met and problem.error(p, surrogate(p)).max() < 1e-4
