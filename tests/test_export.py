@@ -458,7 +458,7 @@ def by_octave(folder, source, keys):
 
 @pytest.fixture(scope="module")
 def octave(tmp_path_factory):
-    (source,) = blocks("matlab")
+    _, source = blocks("matlab")
     return by_octave(tmp_path_factory.mktemp("octave"), source, ALL)
 
 
@@ -468,14 +468,31 @@ def test_octave_gives_what_the_surrogate_gives(name, dtype, octave):
     assert_octave_gives(case(name, dtype), octave[name, dtype])
 
 
-def test_the_functions_that_the_page_names_are_enough_for_an_inverse_in_pieces(tmp_path):
-    (said,) = re.findall(r"The first function, (.*?) are all", PAGE.read_text("utf-8"))
-    first, *others = re.split(r"^(?=function )", *blocks("matlab"), flags=re.MULTILINE)[1:]
-    own = [text for text in others if re.match(r"function .*?(\w+)\(", text).group(1) in said.split("`")[1::2]]
-    keys = [(name, dtype) for name, dtype in ALL if re.match(r"\d parameters|many pieces", name)]
-    for (name, dtype), values in by_octave(tmp_path, "".join([first, *own]), keys).items():
-        assert len(own) == 2 and case(name, dtype).surrogate.operation == nm.Inverse()
+# Maps in pieces of one matrix, for which the short listing is.
+SHORT = [(name, dtype) for name, dtype in ALL if re.match(r"\d parameters|many pieces", name)]
+
+
+def test_twenty_lines_are_enough_for_an_inverse_in_pieces(tmp_path):
+    source, _ = blocks("matlab")
+    assert len(source.splitlines()) <= 20
+    for (name, dtype), values in by_octave(tmp_path, source, SHORT).items():
+        assert case(name, dtype).surrogate.operation == nm.Inverse()
         assert_octave_gives(case(name, dtype), values)
+
+
+@pytest.mark.slow
+@each_case
+def test_the_short_evaluator_refuses_what_it_is_not_made_for(name, tmp_path):
+    """Or gives what the surrogate gives."""
+    (source, _), key, said = blocks("matlab"), (name, torch.float64), ""
+    try:
+        (values,) = by_octave(tmp_path, source, [key]).values()
+    except AssertionError as error:
+        said = str(error)
+    if said:
+        assert key not in SHORT and "take the long evaluator" in said
+    else:
+        assert_octave_gives(case(*key), values)
 
 
 def assert_octave_gives(own, values):
