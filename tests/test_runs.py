@@ -619,7 +619,7 @@ def test_a_connection_that_is_lost_names_what_did_not_end(project, client, capsy
     chapter(project, "long", "import time\ntime.sleep(20)")
     begin, own = time.monotonic(), Client(client.scheduler.address, set_as_default=False)
     own.loop.call_later(2, own.close)
-    with pytest.raises(ConnectionError, match="`scheduler`: .* long did not end: run these again"):
+    with pytest.raises(ConnectionError, match="`scheduler`: .* lost or closed; long did not end: run these again"):
         sweeps.sweep(["long"], "smoke", scheduler=own)
     assert time.monotonic() - begin < 30
 

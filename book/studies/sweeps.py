@@ -99,10 +99,11 @@ def _ended(client: Client, tasks: dict[str, Future]) -> dict[str, str]:
             passed, done = status.duration(time.monotonic() - begin), len(tasks) - len(left)
             print(f"[{passed}] {chapter}: {text}; {done} of {len(tasks)} have ended", flush=True)
         if left and (client.status != "running" or time.monotonic() - seen > TIMEOUT):
+            what = "the workers are gone" if client.status == "running" else "the connection was lost or closed"
             said = "".join(f" {chapter} failed: {reason};" for chapter, reason in failed.items())
             raise ConnectionError(
-                f"`scheduler`: expected it with workers until the end, but it is lost, or they are;{said} "
-                f"{', '.join(left)} did not end: run these again."
+                f"`scheduler`: expected one with workers until the end, but {what};{said} {', '.join(left)} did not "
+                "end: run these again."
             )
         time.sleep(LOOK)
     return failed

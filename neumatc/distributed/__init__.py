@@ -258,7 +258,7 @@ def evaluate(
 
     Raises:
         ValueError: For parameters outside of the box; for a store of something else, of another shape or version, or of
-            another call; and as a call of the surrogate does.
+            another call, or whose metadata are broken or gone; and as a call of the surrogate does.
         TypeError: For arguments of another type.
         ConnectionError: (an OSError) If the scheduler cannot be reached, is lost, or has no workers. What is written
             in a store stays, and the same call goes on from there, also with other workers; without a store it begins
@@ -374,6 +374,8 @@ def certify(
     timeout: float = 30.0,
 ) -> Streamed:
     """Evaluate at many parameters as `neumatc.certify` does: with residuals and bounds, exact where they are too large.
+
+    `measure` has the bounds of values that lie in a store already.
 
     Args:
         surrogate, problem, rtol: As for `neumatc.certify`.
