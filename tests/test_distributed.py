@@ -274,23 +274,21 @@ def test_warnings_of_fits_come_to_the_caller(client):
 
 
 def test_fits_that_ended_before_their_call_did_come_with_its_error(client):
-    """What is given again is fitted in the batches that it was in, so all is as in one call."""
-    problems = [easy(nm.Inverse(), seed=i) for i in range(4)]
-    problems[3] = dying(os.getpid())
+    problems = [dying(os.getpid()), *(easy(nm.Inverse(), seed=i) for i in range(3))]
     with allowing(client, 0), pytest.raises(RuntimeError, match="`batch`.*fits that ended are in") as caught:
-        nd.fit_many([problems[3], *problems[:3]], tol=1e-4, batch=1, client=client, **QUIET)
+        nd.fit_many(problems, tol=1e-4, batch=1, client=client, **QUIET)
     assert caught.value.surrogates[0] is None and len(caught.value.surrogates) == 4
 
 
 @pytest.mark.slow
 def test_fits_are_not_lost_with_the_connection(client):
+    """What is given again is fitted in the batches that it was in, so all is as in one call."""
     problems = [easy(nm.Inverse(), seed=i) for i in range(40)]
-    own, done = Client(client.scheduler.address), []
-    wait = SimpleNamespace(opened=workers.Parcel.opened)
+    own, done, plain = Client(client.scheduler.address), [], workers.Parcel.opened
 
     def opened(parcel):
         done.append(1)
-        return wait.opened(parcel)
+        return plain(parcel)
 
     with pytest.MonkeyPatch.context() as patch, once(lambda: len(done) > 2, own.close):
         patch.setattr(workers.Parcel, "opened", opened)
