@@ -1,6 +1,6 @@
 # Every target sets .venv up first; that takes a minute or two once and no time afterwards.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check run reproduce known figure publish refresh look pdf clean
+.PHONY: help setup book test check run sweep reproduce known figure publish refresh look pdf clean
 
 PROFILE ?= cpu
 DEVICE ?= auto
@@ -9,7 +9,7 @@ SEED ?= 0
 PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 VENV := .venv/bin/python
 
-KNOWN := SITE CHAPTER ID PROFILE DEVICE SEED PYTHON PYTEST_ARGS
+KNOWN := SITE CHAPTER ID PROFILE DEVICE SEED SCHEDULER PYTHON PYTEST_ARGS
 ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
 # What is published holds for one seed, and for the device of each profile.
 KNOWN := CHAPTER PROFILE PYTHON
@@ -48,6 +48,10 @@ check: setup ## the fast lane: style, and one case of each test that is not slow
 
 run: setup ## execute one chapter: CHAPTER=... [PROFILE=smoke|cpu|study|gpu] [DEVICE=auto|cpu|cuda] [SEED=0]
 	@$(VENV) -m studies.runs run "$(CHAPTER)" --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)"
+
+sweep: setup ## run chapters on the workers of Dask: [CHAPTER="... ..."] [PROFILE=...] [SEED=0] [SCHEDULER=tcp://host:8786]
+	@$(VENV) -m studies.sweeps $(CHAPTER) --profile "$(PROFILE)" --device "$(DEVICE)" --seed "$(SEED)" \
+	  --scheduler "$(SCHEDULER)"
 
 reproduce: setup ## run chapters and compare with the published numbers: [PROFILE=smoke|cpu|gpu] [CHAPTER=...]
 	@$(VENV) -m studies.reproduce run $(CHAPTER) --profile "$(PROFILE)"

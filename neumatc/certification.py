@@ -151,6 +151,16 @@ def certify(
     return Certified(*(checks.like(given, x) for x in found), samples, raised)
 
 
+@checks.full_precision
+@torch.no_grad()
+def bounded(problem: Problem, p: ArrayLike, value: Sequence[ArrayLike]) -> tuple[Tensor, Tensor]:
+    """Return residual and bound of values that are there, each (B,), as `certify` has them; nothing is solved."""
+    p = problem.family.box.points(p, offered=False)
+    A, good = problem.family.evaluate(p)
+    A, admitted = problem.operation.admitted(A)
+    return _measured(problem.operation, wide(A), good & admitted, problem.unpack(value, p))
+
+
 def _matrices(family: ParametricMatrix, p: Tensor) -> Iterator[tuple[slice, Tensor, str]]:
     """Yield parts of a batch, their matrices, and what the family raised."""
     rows = max(1, NUMBERS // (family.shape[0] * family.shape[1]))

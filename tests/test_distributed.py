@@ -6,10 +6,12 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import socket
 import sys
 import threading
 import time
+import urllib.request
 import zlib
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -206,6 +208,32 @@ def test_snapshots_certificates_and_residuals_over_a_store(client, tmp_path):
         nd.measure(tmp_path / "values", easy(nm.LogDet(), torch.complex128), p, tmp_path / "other", **options)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
+def test_values_of_a_store_are_certified_as_they_are(client, tmp_path, dtype):
+    """Without evaluating or solving again: a value that was damaged, or never was a solution, is not bounded."""
+    problem, options = easy(nm.Inverse(), dtype), {"client": client, **QUIET}
+    fitted = nm.fit(problem, tol=1e-3, progress=False)
+    p = np.linspace(float(problem.family.lower), float(problem.family.upper), 90)
+    nd.evaluate(fitted, p, tmp_path / "values", chunk=40, **options)
+    nd.measure(tmp_path / "values", problem, p, tmp_path / "bounds", bounds=True, **options)
+    found, own = nd.read(tmp_path / "bounds"), nm.certify(fitted, problem, p, rtol=1.0)
+    assert list(found) == ["residual", "bound"] and own.accepted.all()
+    # The values are those of other batches: they differ in rounding of their precision.
+    atol = 100 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(found["residual"][:], own.residual, rtol=1e-6, atol=atol)
+    np.testing.assert_allclose(found["bound"][:], own.bound, rtol=1e-6, atol=atol)
+    values = nd.read(tmp_path / "values")["X"][:]
+    assert (problem.error(p, values) <= found["bound"][:] + atol).all()
+    values[3], values[50] = 1.5 * values[3], np.nan
+    zarr.open_group(tmp_path / "values")["X"][:] = values
+    bound = np.concatenate(nd.measure(tmp_path / "values", problem, p, _bound, bounds=True, **options).results)
+    assert bound[3] >= 0.5 and np.isinf(bound[50]) and np.isfinite(np.delete(bound, 50)).all()
+
+
+def _bound(p, residual, bound):
+    return bound
+
+
 def test_what_has_no_solution_is_marked(client):
     family = nm.ParametricMatrix(lambda p: (p.abs() + p)[:, :, None], -1.0, 1.0, dtype=torch.float64)
     run = nd.exact(nm.Problem(family, nm.Inverse()), (-1.0, 1.0, 8), _failures, client=client, chunk=4, **QUIET)
@@ -243,6 +271,37 @@ def test_families_that_fail_on_a_worker_are_named_and_the_others_are_there(clien
 def test_warnings_of_fits_come_to_the_caller(client):
     with pytest.warns(nm.FitWarning, match="not met"):
         nd.fit_many([easy(nm.Inverse())], tol=1e-9, budget=3, client=client, **QUIET)
+
+
+def test_fits_that_ended_before_their_call_did_come_with_its_error(client):
+    problems = [dying(os.getpid()), *(easy(nm.Inverse(), seed=i) for i in range(3))]
+    with allowing(client, 0), pytest.raises(RuntimeError, match="`batch`.*fits that ended are in") as caught:
+        nd.fit_many(problems, tol=1e-4, batch=1, client=client, **QUIET)
+    assert caught.value.surrogates[0] is None and len(caught.value.surrogates) == 4
+
+
+@pytest.mark.slow
+def test_fits_are_not_lost_with_the_connection(client):
+    """What is given again is fitted in the batches that it was in, so all is as in one call."""
+    problems = [easy(nm.Inverse(), seed=i) for i in range(40)]
+    own, done, plain = Client(client.scheduler.address), [], workers.Parcel.opened
+
+    def opened(parcel):
+        done.append(1)
+        return plain(parcel)
+
+    with pytest.MonkeyPatch.context() as patch, once(lambda: len(done) > 2, own.close):
+        patch.setattr(workers.Parcel, "opened", opened)
+        with pytest.raises(ConnectionError, match="lost or closed; .*the fits that ended are in") as caught:
+            nd.fit_many(problems, tol=1e-4, batch=2, client=own, **QUIET)
+    found = caught.value.surrogates
+    left = [i for i, one in enumerate(found) if one is None]
+    assert len(found) == 40 and 0 < len(left) < 40
+    for i, one in zip(left, nd.fit_many([problems[i] for i in left], tol=1e-4, batch=2, client=client, **QUIET)):
+        found[i] = one
+    whole = nd.fit_many(problems, tol=1e-4, batch=2, client=client, **QUIET)
+    p = np.linspace(float(problems[0].family.lower), float(problems[0].family.upper), 20)
+    assert all(same_bits(a(p), b(p)) for a, b in zip(found, whole))
 
 
 # A latent tensor that is split by rows
@@ -427,6 +486,72 @@ def test_a_damaged_chunk_is_found_and_made_anew(client, surrogate, tmp_path):
     assert same_bits(nd.read(tmp_path / "values")["X"][:], before)
 
 
+BROKEN = {"empty": "", "cut": '{"zarr_format": 3,', "of nothing": "null", "of another kind": "[]"}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("place", ["", "X", "checksums"])
+def test_a_store_whose_metadata_are_broken_is_named(client, surrogate, tmp_path, place, content):
+    store = tmp_path / "values"
+    nd.evaluate(surrogate, LINE, store, client=client, chunk=100, **QUIET)
+    (store / place / "zarr.json").write_text(content)
+    calls = [
+        lambda: nd.evaluate(surrogate, LINE, store, client=client, chunk=100, **QUIET),
+        lambda: nd.read(store, partial=True),
+        lambda: nd.verify(store, client=client, **QUIET),
+    ]
+    for call in calls:
+        assert_raises(ValueError, ["`store`: expected a", place, "values", "got", "read", "back"], call)
+
+
+@pytest.mark.parametrize("name", ["X", "checksums"])
+def test_an_array_that_is_gone_is_never_taken_for_one_that_is_there(client, surrogate, tmp_path, name):
+    """An array that is made anew reads as fill values: the chunks that the store counts would be none."""
+    store = tmp_path / "values"
+
+    def call():
+        return nd.evaluate(surrogate, LINE, store, client=client, chunk=100, **QUIET)
+
+    first = call()
+    shutil.rmtree(store / name)
+    words = [f"`store`: expected an array {name} at", "values", "none that can be read", "remove the store"]
+    for reading in (lambda: nd.read(store), lambda: nd.verify(store, client=client, **QUIET)):
+        assert_raises(ValueError, words, reading)
+    if name == "X":
+        assert_raises(ValueError, words, call)
+        assert not (store / name).exists()
+    else:  # as in a store that was only begun: nothing counts as there
+        assert (call().found, nd.verify(store, client=client, **QUIET)) == (0, [])
+        assert call().checksum == first.checksum
+
+
+# The dashboard
+
+
+@pytest.mark.usefixtures("forks")
+def test_the_cluster_of_a_call_tells_where_its_dashboard_is(surrogate, capsys, monkeypatch):
+    pytest.importorskip("bokeh")
+    pages, local = [], workers._local
+
+    def looked():
+        pages.append(local())
+        return pages[0]
+
+    def see(client, count, timeout):
+        with urllib.request.urlopen(pages[0].dashboard_link) as answer:
+            pages.append((answer.status, answer.read().decode()))
+
+    monkeypatch.setattr(workers, "_local", looked)
+    monkeypatch.setattr(Client, "wait_for_workers", see)
+    nd.evaluate(surrogate, LINE, chunk=250)
+    own, (status, page) = pages
+    assert status == 200 and "<html" in page and "needs bokeh" not in page
+    assert capsys.readouterr().err.count(f"dashboard: {own.dashboard_link}\n") == 1
+    pages.clear()
+    nd.evaluate(surrogate, LINE, chunk=250, **QUIET)
+    assert "dashboard" not in capsys.readouterr().err
+
+
 # Bad input
 
 
@@ -481,7 +606,7 @@ def test_a_scheduler_whose_end_a_call_sees_before_the_client_is_a_lost_connectio
 
     monkeypatch.setattr(client, "nthreads", ended)
     assert client.status == "running"
-    with pytest.raises(ConnectionError, match="lost or closed"):
+    with pytest.raises(ConnectionError, match="lost or closed; .*from what a store has; .*nothing else is kept"):
         nd.evaluate(surrogate, np.linspace(-1, 2, 100), tmp_path / "values", client=client, chunk=5, **QUIET)
 
 

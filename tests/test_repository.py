@@ -266,7 +266,7 @@ def code_lines(path):
 
 def test_the_library_stays_small():
     """What is added says by how much; the aim for the map in pieces alone was 4,900 lines."""
-    assert sum(code_lines(path) for path in SOURCES) <= 11_800
+    assert sum(code_lines(path) for path in SOURCES) <= 11_825
 
 
 def test_no_function_is_complex():
@@ -478,7 +478,7 @@ def test_the_stamp_follows_what_the_environment_is_made_from(bootstrap, monkeypa
 
 def test_make_lists_its_targets_and_refuses_unknown_settings():
     listing = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "book", "test", "check", "run", "reproduce", "clean"):
+    for target in ("setup", "book", "test", "check", "run", "sweep", "reproduce", "clean"):
         assert re.search(rf"^  {target} +\S", listing, re.MULTILINE)
     wrong = subprocess.run(["make", "-C", str(ROOT), "run", "CHAPTR=x"], capture_output=True, text=True, check=False)
     assert wrong.returncode != 0

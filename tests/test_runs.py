@@ -1,16 +1,19 @@
 """Runs: a small project in a temporary folder, its notebooks executed by the real papermill."""
 
 import json
+import os
 import re
 import subprocess
+import time
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
+from distributed import Client, LocalCluster
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studies import headlines, launch, provenance, runs, status
+from studies import headlines, launch, provenance, runs, status, sweeps
 
 PARAMETERS = 'profile = "smoke"\ndevice = "auto"\nseed = 0'
 COMPUTE = """
@@ -517,3 +520,120 @@ def test_the_state_of_the_build_has_runs_and_records_with_their_profiles(monkeyp
     assert rows["record `to_the_limit`"][0].startswith("gpu, ")
     assert rows["record `to_the_limit`"][2].startswith(on_gpu.provenance["commit"][:10])
     assert rows["record `synthetic_experiments`"][0] == "study"
+
+
+# Sweeps over workers of Dask
+
+# A notebook that imports no torch: a record takes that, and that seconds.
+KEPT = """
+import json
+from pathlib import Path
+path = Path("../_build/runs", profile, "{name}.json")
+path.write_text(json.dumps({{"chapter": "{name}", "parameters": {{"profile": profile, "device": device, "seed": seed}},
+    "provenance": {{}}, "numbers": {{"seen": {seen}}}, "arrays": {{}}}}))
+"""
+# Ends the worker, which started the kernel: the first one, or with `always` each.
+DEADLY = """
+import os
+from pathlib import Path
+marker = Path("died")
+if {always} or not marker.exists():
+    marker.touch()
+    os.kill(os.getppid(), 9)
+    import time
+    time.sleep(60)
+"""
+
+
+def chapter(project, name, source="", seen="0"):
+    cells = [code(PARAMETERS, "parameters"), *[code(source)] * bool(source), code(KEPT.format(name=name, seen=seen))]
+    write(project, name, cells)
+
+
+def seen(name):
+    return provenance.load(name, "smoke").numbers["seen"]
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers, which are where nothing of the project is."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=None, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as own,
+    ):
+        own.run(os.chdir, "/")
+        yield own
+
+
+@pytest.mark.slow
+def test_chapters_run_on_workers_under_their_names_and_tell_of_themselves(project, client, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "SHOWING", {"first": ("second",)})
+    chapter(project, "first", seen="Path('../_build/runs/smoke/second.json').exists()")
+    chapter(project, "second", seen="__import__('os').environ['OMP_NUM_THREADS']")
+    submit, keys = client.submit, []
+    monkeypatch.setattr(client, "submit", lambda *a, **k: keys.append(k["key"]) or submit(*a, **k))
+    sweeps.sweep(["first", "second"], "smoke", seed=3, scheduler=client)
+    assert [re.sub("-[0-9a-f]{32}$", "", key) for key in keys] == ["second", "first"]
+    assert (seen("first"), seen("second")) == (True, "1") and provenance.load("second", "smoke").seed == 3
+    told = capsys.readouterr().out
+    assert "2 chapters at the smoke profile, 2 at once\n" in told
+    assert re.search(r"second: took \S+ s on \S+; 1 of 2 have ended\n.*first: took .*; 2 of 2 have ended\n", told)
+    # They are those of one call after the other: the book takes them.
+    key = runs.run_key("second", {"profile": "smoke", "device": "cpu", "seed": 3})
+    assert provenance.run_path("second", "smoke").with_suffix(".key").read_text() == key
+
+
+@pytest.mark.slow
+def test_a_chapter_whose_worker_is_killed_is_run_again_and_one_that_fails_leaves_the_others(project, client, capsys):
+    chapter(project, "killed", DEADLY.format(always=False))
+    chapter(project, "wrong", 'raise KeyError("missing")')
+    chapter(project, "good")
+    words = r"^wrong failed: notebooks/wrong.ipynb failed in cell \[\d+\] with KeyError: 'missing'"
+    with pytest.raises(RuntimeError, match=words) as caught:
+        sweeps.sweep(["killed", "wrong", "good"], "smoke", scheduler=client)
+    assert "killed failed" not in str(caught.value) and (project / "notebooks" / "died").exists()
+    assert seen("killed") == seen("good") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"wrong: failed on \S+: notebooks/wrong.ipynb failed", told) and "3 of 3 have ended" in told
+
+
+@pytest.mark.slow
+def test_a_chapter_that_ends_every_worker_is_given_up_and_named(project, client):
+    chapter(project, "deadly", DEADLY.format(always=True))
+    chapter(project, "good")
+
+    client.run_on_scheduler(_allow, 0)
+    with pytest.raises(RuntimeError, match="^deadly failed: it ended every worker that took it"):
+        sweeps.sweep(["deadly", "good"], "smoke", scheduler=client)
+    client.run_on_scheduler(_allow, 3)
+    assert seen("good") == 0
+
+
+def _allow(failures, dask_scheduler):
+    """How many workers a task may end."""
+    dask_scheduler.allowed_failures = failures
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_lost_names_what_did_not_end(project, client, capsys):
+    chapter(project, "long", "import time\ntime.sleep(20)")
+    begin, own = time.monotonic(), Client(client.scheduler.address, set_as_default=False)
+    own.loop.call_later(2, own.close)
+    with pytest.raises(ConnectionError, match="`scheduler`: .* lost or closed; long did not end: run these again"):
+        sweeps.sweep(["long"], "smoke", scheduler=own)
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tony"], "error: `chapter`: expected one of tiny, got 'tony'."),
+        (["tiny", "--seed", "-1"], "error: `seed`"),
+        (["tiny", "--scheduler", "tcp://127.0.0.1:1"], "error: `client`: expected a scheduler at tcp://127.0.0.1:1"),
+    ],
+)
+def test_a_sweep_that_cannot_be_fails_with_one_line(project, capsys, monkeypatch, arguments, words):
+    monkeypatch.setattr(sweeps, "TIMEOUT", 0.5)
+    assert sweeps.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1

@@ -7,8 +7,9 @@ a lost scheduler, a full disk or Ctrl-C the same call goes on from the chunks th
 
 Workers and scheduler are those of Dask (`distributed`): by default a process of one thread for each core of this
 machine, or those of an address, a cluster or a client. The calls that take ``client=None`` start processes that import
-the main program, which therefore needs ``if __name__ == "__main__":``. For a dashboard make a client of your own; the
-tasks have the name of the call there. Workers need this library, and of a store a place that they all see.
+the main program, which therefore needs ``if __name__ == "__main__":``; where progress is shown, the terminal has the
+address of their dashboard. Tasks have the name of the call there. Workers need this library, and of a store a place
+that they all see.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from neumatc import checks, fitting, sampling, storage
 from neumatc.advice import FitWarning
 from neumatc.box import Box
+from neumatc.certification import bounded
 from neumatc.certification import certify as certified
 from neumatc.distributed.points import Grid, Listed, points
 from neumatc.families import FamilyError
@@ -201,11 +203,13 @@ class _Measure(_Job):
     source: Place
     names: tuple[str, ...]
     sums: str
+    bounds: bool
     name = "measure"
 
     @property
     def fields(self) -> list[Field]:
-        return [Field("residual", (), str(checks.real_dtype(self.problem.family.dtype)).removeprefix("torch."))]
+        kind = torch.float64 if self.bounds else checks.real_dtype(self.problem.family.dtype)
+        return [Field(name, (), str(kind).removeprefix("torch.")) for name in ("residual", "bound")[: 1 + self.bounds]]
 
     @property
     def identity(self) -> dict[str, object]:
@@ -214,7 +218,7 @@ class _Measure(_Job):
     def __call__(self, p: np.ndarray, start: int) -> list[np.ndarray]:
         group = self.source.group("r")
         values = [np.asarray(group[name][start : start + len(p)]) for name in self.names]
-        return [self.problem.residual(p, values)]
+        return list(bounded(self.problem, p, values)) if self.bounds else [self.problem.residual(p, values)]
 
 
 def evaluate(
@@ -254,10 +258,11 @@ def evaluate(
 
     Raises:
         ValueError: For parameters outside of the box; for a store of something else, of another shape or version, or of
-            another call; and as a call of the surrogate does.
+            another call, or whose metadata are broken or gone; and as a call of the surrogate does.
         TypeError: For arguments of another type.
         ConnectionError: (an OSError) If the scheduler cannot be reached, is lost, or has no workers. What is written
-            stays, and the same call goes on from there, also with other workers.
+            in a store stays, and the same call goes on from there, also with other workers; without a store it begins
+            anew.
         OSError: If the store cannot be written, or has no room.
         RuntimeError: If a chunk ends every worker that takes it, for lack of memory say.
 
@@ -310,16 +315,10 @@ def evaluate_rows(
     plain = len(surrogate.maps) == 1 and not surrogate.operation.finishes and surrogate.turns is None
     checks.require(plain and surrogate.maps[0].shape, "surrogate", expected, f"one of {surrogate.operation}", remedy)
     asked, timeout, progress = points(p, surrogate.box), _seconds(timeout), checks.flag("progress", progress)
-    checks.require(
-        store is None or callable(store) or isinstance(store, (str, os.PathLike)),
-        "store",
-        "a path, or a function",
-        checks.describe(store),
-        "give one",
-        TypeError,
-    )
+    good = store is None or callable(store) or isinstance(store, (str, os.PathLike))
+    checks.require(good, "store", "a path, or a function", checks.describe(store), "give one", TypeError)
     (map,), digest = surrogate.maps, _digest(surrogate)
-    with connected(client, timeout) as workers:
+    with connected(client, timeout, progress) as workers:
         addresses = sorted(workers.nthreads())
         parts = checks.integer("parts", len(addresses) if parts is None else parts, 1)
         rows = map.shape[0]
@@ -376,6 +375,8 @@ def certify(
 ) -> Streamed:
     """Evaluate at many parameters as `neumatc.certify` does: with residuals and bounds, exact where they are too large.
 
+    `measure` has the bounds of values that lie in a store already.
+
     Args:
         surrogate, problem, rtol: As for `neumatc.certify`.
         p, store, client, chunk, progress, timeout: As for `evaluate`.
@@ -400,18 +401,22 @@ def measure(
     p: ArrayLike | Tensor | Sequence,
     store: Sink = None,
     *,
+    bounds: bool = False,
     client: Workers = None,
     progress: bool = True,
     timeout: float = 30.0,
 ) -> Streamed:
-    """Measure the residual of all values of a store, as they were written.
+    """Measure the residual of all values of a store, as they were written; nothing is evaluated or solved.
 
     Args:
-        values: A whole store of `evaluate` or `exact`.
+        values: A whole store of `evaluate`, `exact` or `certify`.
         problem: What they stand for.
         p: The parameters that they were computed at, as they were given.
         store: As for `evaluate`, of its own: an array ``residual`` (N,), as `Problem.residual` defines it. A function
             gets the parameters and the residuals of each chunk.
+        bounds: Certify the values as they are: residual and ``bound`` (N,) are those of `neumatc.certify`, in double
+            precision, Inf where nothing is known. Nothing is replaced. Whether the bound is proved, the operation says:
+            ``problem.operation.certainty``.
         client, progress, timeout: As for `evaluate`; the chunks are those of the values.
 
     Raises:
@@ -428,7 +433,7 @@ def measure(
     same_p, remedy = own["parameters"] == asked.digest, "give those that it was made with"
     checks.require(same_p, "p", f"the parameters of {place}", "others", remedy)
     sums = f"{stores.checksum([stores.sums_of(group)]):x}"
-    job = _Measure(problem, place, names, sums)
+    job = _Measure(problem, place, names, sums, checks.flag("bounds", bounds))
     return _streamed(job, asked, store, client, own["chunk"], True, progress, timeout)
 
 
@@ -479,7 +484,7 @@ def verify(store: object, *, client: Workers = None, progress: bool = True, time
             kept.note(i, 0)
 
     timeout = _seconds(timeout)
-    with connected(client, timeout) as workers, _bar("verify", len(kept.sums), 0, progress) as bar:
+    with connected(client, timeout, progress) as workers, _bar("verify", len(kept.sums), 0, progress) as bar:
         drive(workers, "verify", np.flatnonzero(kept.sums).tolist(), send, take, kept.flush, timeout)
     return sorted(wrong)
 
@@ -507,14 +512,15 @@ def fit_many(
     Raises:
         FamilyError: (a ValueError) If families fail; its ``surrogates`` are those of the others, None in their places.
         ValueError, TypeError: As `neumatc.fit_many` does.
-        ConnectionError, RuntimeError: As `evaluate` does.
+        ConnectionError, RuntimeError: As `evaluate` does. Whatever ends the call, KeyboardInterrupt included, has the
+            fits that ended in its ``surrogates``, None in the places of the others: these can be given again.
     """
     problems, batch = list(problems), checks.integer("batch", batch, 1)
     checks.require(problems, "problems", "at least one problem", "none", "give a list of them")
     for problem in problems:
         checks.instance("problem", problem, Problem, "an nm.Problem(family, operation)")
     parts = [problems[i : i + batch] for i in range(0, len(problems), batch)]
-    found: list[tuple] = [()] * len(parts)
+    found: list[tuple] = [([None] * len(part), None, ()) for part in parts]
 
     def send(i: int) -> tuple:
         return _fitted, Parcel.of((parts[i], settings))
@@ -524,17 +530,18 @@ def fit_many(
         bar.update(len(parts[i]))
 
     timeout = _seconds(timeout)
-    with connected(client, timeout) as workers, _bar("fit", len(problems), 0, progress) as bar:
-        drive(workers, "fit", range(len(parts)), send, take, lambda: None, timeout)
-    for text in (text for _, _, told in found for text in told):
-        warnings.warn(text, FitWarning, stacklevel=2)
-    surrogates = [one for own, _, _ in found for one in own]
-    errors = [f"batch {i}: {error}" for i, (_, error, _) in enumerate(found) if error]
-    if errors:
-        failure = FamilyError(checks.cut(f"`problems`: expected families that can be fitted, got {errors[0]}", 275))
-        failure.surrogates = surrogates
-        raise failure
-    return surrogates
+    try:
+        with connected(client, timeout, progress) as workers, _bar("fit", len(problems), 0, progress) as bar:
+            drive(workers, "fit", range(len(parts)), send, take, lambda: None, timeout)
+        for text in (text for _, _, told in found for text in told):
+            warnings.warn(text, FitWarning, stacklevel=2)
+        errors = [f"batch {i}: {error}" for i, (_, error, _) in enumerate(found) if error]
+        if errors:
+            raise FamilyError(checks.cut(f"`problems`: expected families that can be fitted, got {errors[0]}", 275))
+    except BaseException as error:  # Ctrl-C too
+        error.surrogates = [one for own, _, _ in found for one in own]
+        raise
+    return [one for own, _, _ in found for one in own]
 
 
 @dataclass(frozen=True)
@@ -648,7 +655,7 @@ def _streamed(
     begin, timeout, progress = time.perf_counter(), _seconds(timeout), checks.flag("progress", progress)
     stream = _Stream(job, asked, store, chunk, values)
     if stream.todo:
-        with connected(client, timeout) as workers:
+        with connected(client, timeout, progress) as workers:
             _driven(job.name, [stream], workers, progress, timeout)
     return stream.done(begin)
 

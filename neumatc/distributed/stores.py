@@ -78,6 +78,9 @@ class Place:
             ) from None
         except OSError as error:
             raise self.refused(error, "open") from error
+        except (AttributeError, TypeError, ValueError) as error:  # of Zarr (3.1.6): what it has of it is broken
+            got, remedy = f"what Zarr cannot read: {error}", "bring its zarr.json back, or give another path"
+            checks.require(False, "store", f"a Zarr group at {self}", got, remedy)
 
     def create(self, attributes: dict[str, object]) -> zarr.Group:
         """Make the group where there is nothing."""
@@ -128,7 +131,7 @@ class Store:
         except FileNotFoundError:
             self.group = place.create({"neumatc": own})
         compare(self.group, place, own)
-        self._room(count)
+        self._begun = array(self.group, place, _SUMS, begun=False) is not None  # the last one that is made
         chunks = -(-count // chunk)
         try:
             for field in fields:
@@ -137,19 +140,17 @@ class Store:
             self.sums = np.asarray(self._sums[:])
         except OSError as error:
             raise place.refused(error, "write") from error
+        self._room(count)
 
     def _array(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> zarr.Array:
-        if name in self.group:
-            return self.group[name]
+        if (found := array(self.group, self.place, name, self._begun)) is not None:
+            return found
         fill = np.nan if np.dtype(dtype).kind in "fc" else 0
         return self.group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, compressors=None, fill_value=fill)
 
     def _room(self, count: int) -> None:
         """Raise where the disk has no room for what is missing."""
-        folder, there = self.place.folder, 0
-        if _SUMS in self.group:
-            sums = self.group[_SUMS][:]
-            there = count * np.count_nonzero(sums) // len(sums)
+        folder, there = self.place.folder, count * np.count_nonzero(self.sums) // len(self.sums)
         needed = (count - there) * sum(field.bytes for field in self.fields)
         free = needed if folder is None else shutil.disk_usage(folder).free
         if free < needed:
@@ -189,17 +190,12 @@ def compare(group: zarr.Group, place: Place, own: dict[str, object]) -> None:
     same = found.get("chunk") == own.get("chunk", found.get("chunk"))
     checks.require(same, "chunk", f"{found.get('chunk')}, as at {place}", own.get("chunk"), remedy)
     for key, name in {"count": "number of parameters", "arrays": "arrays", "parameters": "parameters"}.items():
-        good, got = found.get(key) == own.get(key, found.get(key)), _differing(key, found, own)
+        good = found.get(key) == own.get(key, found.get(key))
+        got = (f", {own.get(key)}", f" with {found.get(key)}") if key != "parameters" else ("", " with others")
         checks.require(good, "store", f"one with the {name} of this call{got[0]}", f"{place}{got[1]}", remedy)
     changed = [key for key in own if key != "chunk" and found.get(key) != own[key]]
     expected = f"one of the same {' and '.join(changed) or 'values'}"
     checks.require(not changed, "store", expected, f"{place}, which another call has begun", remedy)
-
-
-def _differing(key: str, found: dict[str, object], own: dict[str, object]) -> tuple[str, str]:
-    """Return what was expected and found, where that can be read."""
-    shown = key != "parameters"
-    return (f", {own.get(key)}", f" with {found.get(key)}") if shown else ("", " with others")
 
 
 def write(group: zarr.Group, start: int, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
@@ -217,10 +213,25 @@ def checksum(values: Sequence[np.ndarray]) -> int:
     return _THERE | found
 
 
+def array(group: zarr.Group, place: Place, name: str, begun: bool = True) -> zarr.Array | None:
+    """Return an array of a store; None if it is not there yet, ValueError if it was once: anew it has fill values."""
+    try:
+        found = group.get(name)
+    except (AttributeError, TypeError, ValueError):  # of Zarr, as for groups
+        found, begun = None, True
+    remedy = "bring its folder back, or remove the store and make it anew"
+    there = found is not None or not begun
+    checks.require(there, "store", f"an array {name} at {place}", "none that can be read", remedy)
+    return found
+
+
 def described(group: zarr.Group, place: Place) -> dict[str, object]:
-    """Return what a store says of itself, after checking that it is one."""
+    """Return what a store says of itself, after checking that it is one, with all its arrays."""
     compare(group, place, {})
-    return dict(group.attrs["neumatc"])
+    own = dict(group.attrs["neumatc"])
+    for name in [*(name for name, *_ in own["arrays"]), _SUMS]:
+        array(group, place, name)
+    return own
 
 
 def sums_of(group: zarr.Group) -> np.ndarray:

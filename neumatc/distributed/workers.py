@@ -10,6 +10,7 @@ import logging
 import math
 import multiprocessing
 import queue
+import sys
 import threading
 import time
 import uuid
@@ -30,7 +31,10 @@ from neumatc.report import library_version
 _AHEAD, _FEWEST = 4, 8
 # Seconds between two looks at the connection while nothing comes, and between two notes of what has come.
 _LOOK, _NOTE = 0.1, 2.0
-_AGAIN = "what is written stays, and the same call goes on from there"
+_AGAIN = (
+    "the same call goes on from what a store has; of `fit_many` the fits that ended are in `surrogates` of this error; "
+    "nothing else is kept"
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,10 @@ def one_core() -> Iterator[None]:
 
 
 @contextmanager
-def connected(client: object, timeout: float) -> Iterator[Client]:
+def connected(client: object, timeout: float, progress: bool = False) -> Iterator[Client]:
     """Yield a client: the one given, or one of an address, a cluster or new processes on this machine, closed after.
+
+    With ``progress`` the terminal gets the address of the dashboard of new ones.
 
     Raises:
         ConnectionError: If nothing answers at the address, or no worker comes, within ``timeout`` seconds.
@@ -95,6 +101,8 @@ def connected(client: object, timeout: float) -> Iterator[Client]:
         stack.enter_context(_said_once())
         if client is None:
             client = stack.enter_context(_local())
+            if progress:
+                print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
         if not isinstance(client, Client):
             client = _of(client, timeout)
             stack.callback(_close, client)
@@ -282,7 +290,7 @@ def _checked(client: Client, future: Future, result: object, i: int) -> object:
     if isinstance(error, KilledWorker):
         raise RuntimeError(
             f"`client`: expected workers that survive task {i}, got the end of each that took it, perhaps for lack of "
-            f"memory; take a smaller `chunk`, or give them more; {_AGAIN}."
+            f"memory; take a smaller `chunk` or `batch`, or give them more; {_AGAIN}."
         ) from error
     raise error
 
