@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import time
 import warnings
@@ -120,6 +121,8 @@ def _remedy(report: Report, box: Box, known: str) -> str:
     aside = StopReason.NOISE, StopReason.TABLE, StopReason.SINGULAR
     if report.points and seconds < report.seconds and report.stop_reason not in aside:
         return f"these {report.points:,} points are solved exactly in {duration(seconds)}: no map pays"
+    for name, unit in zip(box.names, box.units):  # words of the user's
+        known = re.sub(rf"{re.escape(name)} = \S+( {re.escape(unit)})?", "", known)
     if f"used up ({report.budget})" not in known:  # by a limit of the method, not by the budget
         known = known.replace("used up before", "used up")
     places, endings = ([text for word, text in said.items() if word in known] for said in (_PLACES, _ENDINGS))

@@ -630,12 +630,12 @@ def in_units(A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Returns:
         A divided by the units of its rows, shape (B, m, 1), and of its columns, (B, 1, n), as LAPACK's geequ has it;
-        these; and a mask of matrices whose entries differ so much that this costs digits, shape (B,).
+        these; and a mask of matrices whose entries differ so much that this costs digits, shape (B,). What is small
+        beside others of its row and of its column has none to lose.
     """
     rows = power_of_two(A.abs().amax(dim=2, keepdim=True))
-    within = (A / rows).abs()
-    columns = power_of_two(within.amax(dim=1, keepdim=True))
-    lost = ((within < torch.finfo(A.dtype).tiny) & (A != 0)).flatten(1).any(dim=1)
+    columns = power_of_two((A / rows).abs().amax(dim=1, keepdim=True))
+    lost = (columns <= torch.finfo(A.dtype).tiny).flatten(1).any(dim=1)
     return A / (rows * columns), rows, columns, lost
 
 

@@ -406,7 +406,7 @@ def test_a_header_tells_names_and_cannot_be_broken_by_them(tmp_path):
     assert rest.lstrip().startswith("#ifndef")
 
 
-@pytest.mark.parametrize("name", ["", "2x", "a b", "a-b", "é"])
+@pytest.mark.parametrize("name", ["", "2x", "a b", "a-b", "é", "int", "class"])
 def test_a_name_that_c_does_not_take_is_refused(name, tmp_path):
     surrogate = case("1 parameters", torch.float64).surrogate
     assert_raises(

@@ -361,6 +361,15 @@ def test_slogdet_agrees_with_numpy_in_any_memory_layout(n, dtype, device):
     assert torch.equal(A, kept)
 
 
+def test_slogdet_takes_entries_that_are_nothing_beside_others(dtype):
+    """A subnormal number loses digits as it is divided by its row's unit; none of them counts."""
+    small = torch.finfo(dtype).tiny / 100
+    A = torch.tensor([[[1, small], [small, 2]]], dtype=torch.float64).to(dtype)
+    _, logabsdet, failed = linalg.slogdet(A)
+    assert not failed.any()
+    assert_close(logabsdet, torch.tensor([2.0], dtype=torch.float64).log())
+
+
 def test_slogdet_does_not_overflow(dtype):
     """Where the determinant itself, 1e600 and 1e-600, does."""
     A = torch.diag_embed(torch.tensor([[1e3], [1e-3]], dtype=torch.float64).expand(2, 200)).to(dtype)

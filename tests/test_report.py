@@ -439,3 +439,14 @@ def test_where_every_exact_solution_fails_the_warning_says_what_the_operation_ne
     with pytest.warns(nm.FitWarning, match=f"exists only where .*{needs}.*: check the family") as caught:
         nm.fit(nm.Problem(family, operation), tol=1e-3, progress=False)
     assert len(str(caught[0].message)) <= 300
+
+
+@pytest.mark.parametrize("name", ["noise", "jumps", "grows without bound"])
+def test_advice_does_not_come_from_the_names_of_axes(name):
+    def advised(label):
+        family = nm.families.trigonometric(size=4, shift=1.0)
+        named = nm.ParametricMatrix(lambda p: family(40 * p), 0.0, 0.025, names=[label])
+        with pytest.warns(nm.FitWarning):
+            return nm.fit(nm.Problem(named, nm.Inverse()), tol=1e-12, budget=6, progress=False).report.advice
+
+    assert advised(name) == advised("eta")

@@ -15,6 +15,13 @@ from neumatc.export import sources
 from neumatc.export.plain import Basis, Plain, Table, described
 from neumatc.model import Surrogate
 
+# The keywords of C99 and of C++ that begin with a letter.
+_WORDS = (
+    "auto bool break case catch char class const continue default delete do double else enum explicit export extern "
+    "false float for friend goto if inline int long mutable namespace new operator private protected public register "
+    "restrict return short signed sizeof static struct switch template this throw true try typedef typeid typename "
+    "union unsigned using virtual void volatile wchar_t while"
+)
 # Numbers on the stack, a megabyte of them, and on a line.
 _MOST_NUMBERS = 2**17
 _LINE = 6
@@ -53,7 +60,7 @@ def save_c(surrogate: Surrogate, path: str | os.PathLike, name: str = "surrogate
     """
     plain = described(surrogate)
     checks.instance("name", name, str, "a text")
-    good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name not in _WORDS.split()
     checks.require(good, "name", "an identifier of C", name, "take letters, digits and underscores")
     numbers = max(len(table.rows) for table in plain.tables)
     numbers += sum(table.rows.shape[1] for table in plain.tables) if plain.order else 0
