@@ -273,37 +273,6 @@ def test_warnings_of_fits_come_to_the_caller(client):
         nd.fit_many([easy(nm.Inverse())], tol=1e-9, budget=3, client=client, **QUIET)
 
 
-def test_fits_that_ended_before_their_call_did_come_with_its_error(client):
-    problems = [dying(os.getpid()), *(easy(nm.Inverse(), seed=i) for i in range(3))]
-    with allowing(client, 0), pytest.raises(RuntimeError, match="`batch`.*fits that ended are in") as caught:
-        nd.fit_many(problems, tol=1e-4, batch=1, client=client, **QUIET)
-    assert caught.value.surrogates[0] is None and len(caught.value.surrogates) == 4
-
-
-@pytest.mark.slow
-def test_fits_are_not_lost_with_the_connection(client):
-    """What is given again is fitted in the batches that it was in, so all is as in one call."""
-    problems = [easy(nm.Inverse(), seed=i) for i in range(40)]
-    own, done, plain = Client(client.scheduler.address), [], workers.Parcel.opened
-
-    def opened(parcel):
-        done.append(1)
-        return plain(parcel)
-
-    with pytest.MonkeyPatch.context() as patch, once(lambda: len(done) > 2, own.close):
-        patch.setattr(workers.Parcel, "opened", opened)
-        with pytest.raises(ConnectionError, match="lost or closed; .*the fits that ended are in") as caught:
-            nd.fit_many(problems, tol=1e-4, batch=2, client=own, **QUIET)
-    found = caught.value.surrogates
-    left = [i for i, one in enumerate(found) if one is None]
-    assert len(found) == 40 and 0 < len(left) < 40
-    for i, one in zip(left, nd.fit_many([problems[i] for i in left], tol=1e-4, batch=2, client=client, **QUIET)):
-        found[i] = one
-    whole = nd.fit_many(problems, tol=1e-4, batch=2, client=client, **QUIET)
-    p = np.linspace(float(problems[0].family.lower), float(problems[0].family.upper), 20)
-    assert all(same_bits(a(p), b(p)) for a, b in zip(found, whole))
-
-
 # A latent tensor that is split by rows
 
 
@@ -419,6 +388,37 @@ def allowing(client, failures):
         yield
     finally:
         client.run_on_scheduler(set_to, before)
+
+
+def test_fits_that_ended_before_their_call_did_come_with_its_error(client):
+    problems = [dying(os.getpid()), *(easy(nm.Inverse(), seed=i) for i in range(3))]
+    with allowing(client, 0), pytest.raises(RuntimeError, match="`batch`.*fits that ended are in") as caught:
+        nd.fit_many(problems, tol=1e-4, batch=1, client=client, **QUIET)
+    assert caught.value.surrogates[0] is None and len(caught.value.surrogates) == 4
+
+
+@pytest.mark.slow
+def test_fits_are_not_lost_with_the_connection(client):
+    """What is given again is fitted in the batches that it was in, so all is as in one call."""
+    problems = [easy(nm.Inverse(), seed=i) for i in range(40)]
+    own, done, plain = Client(client.scheduler.address), [], workers.Parcel.opened
+
+    def opened(parcel):
+        done.append(1)
+        return plain(parcel)
+
+    with pytest.MonkeyPatch.context() as patch, once(lambda: len(done) > 2, own.close):
+        patch.setattr(workers.Parcel, "opened", opened)
+        with pytest.raises(ConnectionError, match="lost or closed; .*the fits that ended are in") as caught:
+            nd.fit_many(problems, tol=1e-4, batch=2, client=own, **QUIET)
+    found = caught.value.surrogates
+    left = [i for i, one in enumerate(found) if one is None]
+    assert len(found) == 40 and 0 < len(left) < 40
+    for i, one in zip(left, nd.fit_many([problems[i] for i in left], tol=1e-4, batch=2, client=client, **QUIET)):
+        found[i] = one
+    whole = nd.fit_many(problems, tol=1e-4, batch=2, client=client, **QUIET)
+    p = np.linspace(float(problems[0].family.lower), float(problems[0].family.upper), 20)
+    assert all(same_bits(a(p), b(p)) for a, b in zip(found, whole))
 
 
 def _cluster(addresses):
