@@ -585,7 +585,7 @@ def from_grid(
 
     Returns:
         A family of shape (m, n) on the device of A. Between points of the grid it raises `FamilyError`, but not with
-        noise.
+        noise: then it is evaluated on the CPU, as that of `from_samples`.
 
     Raises:
         ValueError: For axes that do not rise, matrices of another number, or missing ones with noise.

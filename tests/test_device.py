@@ -269,6 +269,20 @@ def test_channels_are_evaluated_at_once_as_each_is_alone(name):
     assert isinstance(every[0], Straight) == (name == "late")
 
 
+def test_a_moving_channel_waits_as_often_whatever_its_moments(device):
+    found = []
+    for count in (14, 56):
+        here = paths(times=torch.linspace(0, 1e-2, count, dtype=torch.float64)[:, None])
+        given = (x.to(DEVICE) for x in (here.coefficients, here.delays))
+        there = nm.wireless.Channel(*given, -5e6, 5e6, times=here.times.to(DEVICE))
+        ends = (torch.linspace(1e-4, 9.9e-3, 2 * count), torch.linspace(-5e6, 5e6, 5))
+        p = torch.cartesian_prod(*(x.double() for x in ends))
+        waits, _, A = counted(device, lambda there=there, p=p: there(p.to(DEVICE)))
+        assert (A.cpu() - here(p)).abs().max() <= 64 * eps(torch.float32) * A.cpu().abs().max()
+        found.append(waits)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", BATCHES)
 def test_channels_that_were_changed_in_place_are_evaluated_at_once_as_each_is_alone(name):
     every = [BATCHES[name](i) for i in range(2)]
