@@ -528,6 +528,19 @@ def test_the_file_of_matlab_holds_plain_arrays(tmp_path):
     assert np.array_equal(latent.reshape(3, 3, -1, order="F"), expected)
 
 
+def test_positions_in_narrow_pieces_are_those_of_the_surrogate(tmp_path):
+    """Where the middle of a piece is rounded, by much of its width."""
+    surrogate = case("many pieces", torch.float64).surrogate
+    nm.save_mat(surrogate, tmp_path / "a.mat")
+    found = scipy.io.loadmat(tmp_path / "a.mat", simplify_cells=True)["surrogate"]["bases"]
+    own = described(surrogate).bases[0].arrays
+    low, high = own["low"][:, 0], own["high"][:, 0]
+    assert (high - low).min() < 1e-5
+    x = low + (high - low) * np.linspace(0, 1, 9)[:, None]
+    t = np.sin(found["rate"] * (x - found["middle"]) - found["shift"]) / np.sin(found["rate"] * (high - low) / 2)
+    assert np.abs(t - ((x - low) - (high - x)) / (high - low)).max() < 1e-15
+
+
 # Bad input, and files
 
 

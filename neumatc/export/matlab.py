@@ -32,8 +32,8 @@ def save_mat(surrogate: Surrogate, path: str | os.PathLike) -> None:
     ``bases``
         A cell for each set of functions Phi: ``kind``, ``"pieces"``, ``"rational"`` of complex weights,
         ``"products"`` or ``"network"``, and its arrays. Piece q is where ``from(q, :) <= x < to(q, :)``. There the
-        position on axis i is ``sin(rate(q, i) * (x(i) - middle(q, i)))``, ``nodes{q, i}`` and ``weights{q, i}`` are
-        those of the barycentric form, and ``rows{q}`` says which columns of ``latent`` it sums.
+        position on axis i is ``sin(rate(q, i) * (x(i) - middle(q, i)) - shift(q, i))``, ``nodes{q, i}`` and
+        ``weights{q, i}`` are those of the barycentric form, and ``rows{q}`` says which columns of ``latent`` it sums.
     ``factors``, ``maps``
         Names of the factors, and a cell for each: ``basis``, ``size``, ``latent`` (numbers of a value, r), the latent
         tensor with the entries of a matrix column by column, and the phases that are put back. One more map than
@@ -83,26 +83,21 @@ def _basis(basis: Basis) -> dict[str, object]:
     if basis.kind == "pieces":
         return _pieces(**basis.arrays)
     found = {name: x if x.dtype.kind == "b" else x.astype(float) for name, x in basis.arrays.items()}
-    if "indices" in found:
-        found["indices"] += 1
+    found |= {name: found[name] + 1 for name in ("indices",) if name in found}
     return {"kind": basis.kind, "single": basis.single, **found}
 
 
 def _pieces(low, high, bend, counts, first, nodes, bary, imaginary=None, **tree) -> dict[str, object]:
     """Return pieces as rows of arrays and of cells. The outer ones reach beyond the box, so that no tree is needed."""
-    bend, bary = np.maximum(bend, _STRAIGHT), bary if imaginary is None else bary + 1j * imaginary
-    nodes = nodes * np.sin(bend)[..., None]
-    own = [table[at][: counts[at]] for at in np.ndindex(low.shape) for table in (nodes, bary)]
-    return {
-        "kind": "pieces" if imaginary is None else "rational",
-        "from": np.where(low > -1, low, -np.inf),
-        "to": np.where(high < 1, high, np.inf),
-        "middle": (low + high) / 2,
-        "rate": 2 * bend / (high - low),
-        "nodes": _cells(own[::2], low.shape),
-        "weights": _cells(own[1::2], low.shape),
-        "rows": _cells([k + np.arange(1.0, 1 + n) for k, n in zip(first, counts.prod(axis=1))]),
-    }
+    bend, kind = np.maximum(bend, _STRAIGHT), "pieces" if imaginary is None else "rational"
+    found = {"kind": kind, "from": np.where(low > -1, low, -np.inf), "to": np.where(high < 1, high, np.inf)}
+    middle, rate = (low + high) / 2, 2 * bend / (high - low)
+    # What rounding left of the middle is much of a narrow piece.
+    found |= {"middle": middle, "rate": rate, "shift": rate * ((low - middle) + (high - middle)) / 2}
+    weights = bary if imaginary is None else bary + 1j * imaginary
+    for name, table in (("nodes", nodes * np.sin(bend)[..., None]), ("weights", weights)):
+        found[name] = _cells([table[at][: counts[at]] for at in np.ndindex(low.shape)]).reshape(low.shape)
+    return found | {"rows": _cells([k + np.arange(1.0, 1 + n) for k, n in zip(first, counts.prod(axis=1))])}
 
 
 def _map(table: Table) -> dict[str, object]:
@@ -112,9 +107,6 @@ def _map(table: Table) -> dict[str, object]:
     return {"basis": float(table.basis + 1), "size": size, "latent": latent, "phases": phases}
 
 
-def _cells(values: list, shape: tuple[int, ...] = (1, -1)) -> np.ndarray:
-    """Return cells, in a row or of another shape."""
-    cells = np.empty(len(values), object)
-    for k, value in enumerate(values):
-        cells[k] = value
-    return cells.reshape(shape)
+def _cells(values: list) -> np.ndarray:
+    """Return a row of cells."""
+    return np.fromiter(values, object)[None]
