@@ -571,7 +571,7 @@ def two_norm_within(C: Tensor, size: Tensor) -> Tensor:
     Returns:
         Shape (B,).
     """
-    C = C / size[:, None, None]
+    C = torch.div(C, size[:, None, None])
     G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
     return in_threads(lambda G: torch.linalg.cholesky_ex(identity_like(G) - G)[1:], G)[0] == 0
 

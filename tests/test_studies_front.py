@@ -166,7 +166,7 @@ def test_synthetic_families_have_rows_of_their_own(found):
     [
         ((100.0, 200.0), " From 100 to 200 on, by extrapolation: **the map in pieces**"),
         ((100.0, math.nan), " From 100 on, by extrapolation: **the map in pieces**"),
-        ((100.0, math.inf), " From 100 on in 1 of 2, by extrapolation: **the map in pieces**"),
+        ((100.0, math.inf), " From 100 on in 1 of 2 problems, by extrapolation: **the map in pieces**"),
         ((math.inf, math.inf), ""),
         ((math.nan, math.nan), ""),
     ],
@@ -275,9 +275,10 @@ def test_interpolation_in_pieces_is_counted_beside_the_map(found):
     ]
     told = front.tolerant({"speed": {"svd": [{"error": 1}], "lmmse": rows, "inverse": []}})
     assert told == (
-        "which for one pass is faster than the map in 1 of 2 problems (beside the strongest exact method it is faster "
-        "in 1 and about as fast in 1, 1.0 to 3.0 times as fast), there at errors 2.0 times smaller, in the others at "
-        "errors 3.0 times smaller; once fitted, the map is faster in 1 and slower in 1 of 2"
+        "which for one pass is faster than the map in 1 of 2 problems; where it is faster its errors are 2.0 times "
+        "smaller; in the other problems its errors are 3.0 times smaller; once fitted, the map is faster in 1 and "
+        "slower in 1 of 2; beside the strongest exact method it is faster in 1 and about as fast in 1, 1.0 to 3.0 times "
+        "as fast"
     )
     assert front.tolerant({"speed": {"svd": [], "lmmse": [], "inverse": []}}) == "which was not timed here"
 
@@ -409,8 +410,8 @@ def test_interpolated_precoders_name_what_they_lose_at_which_delay_spread(found)
 def test_the_pass_of_two_parameters_names_its_size_its_method_and_its_rivals(found):
     passed = found["several_parameters_study"]["wireless"]
     said = row(found, "Two or more").speed
-    assert f"{passed['subcarriers'] * passed['levels']:,} equalisers in one pass, a map of fixed rank" in said
-    assert "a NumPy loop" in said and "eigendecompositions, it pays from" in said
+    assert f"{passed['subcarriers'] * passed['levels']:,} equalisers, a map of fixed rank" in said
+    assert "as long as a NumPy loop; it pays from" in said and "on beside eigendecompositions" in said
 
 
 def test_the_limit_of_wrong_reports_is_that_of_the_new_families(found):
