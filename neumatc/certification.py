@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.families import ALONE, FamilyError, ParametricMatrix
+from neumatc.families import ParametricMatrix
 from neumatc.linalg import norm, wide
 from neumatc.model import Surrogate
 from neumatc.operations import Operation
@@ -166,12 +166,7 @@ def _matrices(family: ParametricMatrix, p: Tensor) -> Iterator[tuple[slice, Tens
     rows = max(1, NUMBERS // (family.shape[0] * family.shape[1]))
     for start in range(0, len(p), rows):
         part = p[start : start + rows]
-        try:
-            A, why = family._anything(part)
-        except FamilyError:  # it raises somewhere: in small batches it tells where
-            parts, said = zip(*map(family._anything, part.split(ALONE)))
-            A, why = torch.cat(parts), next(filter(None, said), "")
-        yield slice(start, start + rows), A, why
+        yield slice(start, start + rows), *family._anything(part)
 
 
 def _measured(operation: Operation, A: Tensor, good: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

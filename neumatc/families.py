@@ -23,8 +23,8 @@ _TRIED = 8
 _OFF = 1e-3
 # What is said first of a function that raises or gives another shape: nothing of mathematics.
 FAILED = "the family failed"
-# Most parameters that are tried one by one where a function raises for all of them: one call each.
-ALONE = 64
+# Parameters of a larger batch at which a function that raises is tried first: where it has none of them, it is gone.
+_SPREAD = 64
 
 
 class FamilyError(ValueError):
@@ -174,26 +174,31 @@ class ParametricMatrix:
 
         Returns:
             A(p), shape (B, m, n), with zeros in the place of matrices with NaN or Inf, and the mask ``good`` (B,) of
-            the others. Where ``fn`` raises for at most 64 parameters, or gives another shape, each is tried alone, and
-            not good if that is so again; ``family(p)`` says why.
+            the others. Where ``fn`` raises, or gives another shape, halves of the batch are tried, down to the
+            parameters that fail alone: these are not good, and ``family(p)`` says why.
 
         Raises:
-            ValueError, TypeError: As a call does, but for NaN and Inf; of what ``fn`` raises, that for larger batches.
+            ValueError, TypeError: As a call does, but for NaN and Inf, and for what ``fn`` raises at some parameters:
+                only if it does so at 64 that are spread over a larger batch, or for a batch and for none of it alone.
         """
         return checks.like(p, checks.defined(self._anything(self.box.points(p, extrapolate=extrapolate))[0]))
 
     def _anything(self, p: Tensor) -> tuple[Tensor, str]:
         """Return A(p), shape (B, m, n), at parameters as `Box.points` gives them, whatever is in it, and what it lacks.
 
-        It is NaN where ``fn`` raises for one of at most 64 parameters, which the text then says of the first, and as
-        `evaluate` raises for more.
+        It is NaN where ``fn`` raises at a parameter alone, which the text then says of the first; `evaluate` says what
+        is raised.
         """
         try:
             return self._values(p, anything=True), ""
-        except FamilyError:
-            if len(p) > ALONE:
+        except FamilyError as error:
+            spread = p[:: -(-len(p) // _SPREAD)]
+            if len(p) > _SPREAD and not checks.defined(_parted(self, spread, error)[0])[1].any():
                 raise
-            return _one_by_one(self, p)
+            A, why = _parted(self, p, error)
+            if not why:
+                raise
+            return A, why
 
     def _values(self, p: Tensor, *, anything: bool = False) -> Tensor:
         """Return A, of the family's shape and dtype, and finite unless ``anything`` goes; else FamilyError."""
@@ -259,16 +264,25 @@ def _tried(family: ParametricMatrix) -> Tensor:
     raise first
 
 
-def _one_by_one(family: ParametricMatrix, p: Tensor) -> tuple[Tensor, str]:
-    """Return A(p), NaN where the function raises, and what it raises first."""
-    A, why = torch.full((len(p), *family.shape), torch.nan, dtype=family.dtype, device=family.device), ""
-    for i, own in enumerate(p.split(1)):
+def _parted(family: ParametricMatrix, p: Tensor, error: FamilyError) -> tuple[Tensor, str]:
+    """Return A(p), NaN at the parameters at which the function raises, and what it raises at the first of them.
+
+    Args:
+        error: What it raises for all of them at once.
+    """
+    if len(p) == 1:
+        cause = checks.said(error.__cause__) if error.__cause__ else str(error).removesuffix(".")
+        A = torch.full((1, *family.shape), torch.nan, dtype=family.dtype, device=family.device)
+        return A, f"{FAILED} at {family.box.named(p[0].tolist())}: {cause}"
+    # NumPy code is called for each anyway, and is asked again for no more than it must be.
+    parts, found = p.tensor_split(2 if family.batched else len(p)), []
+    for part in parts:
         try:
-            A[i] = family._values(own, anything=True)[0]
-        except FamilyError as error:
-            cause = checks.said(error.__cause__) if error.__cause__ else str(error).removesuffix(".")
-            why = why or f"{FAILED} at {family.box.named(own[0].tolist())}: {cause}"
-    return A, why
+            found.append((family._values(part, anything=True), ""))
+        except FamilyError as own:
+            found.append(_parted(family, part, own))
+    values, said = zip(*found)
+    return torch.cat(values), next(filter(None, said), "")
 
 
 def _given(family: ParametricMatrix) -> str:

@@ -54,7 +54,7 @@ class Trial:
         """Whether a trial is worth its price: one parameter, unique factors, peaks, and enough new samples."""
         task, box, operation = self.task, self.task.problem.family.box, self.task.problem.operation
         free = task.budget is None or not operation.residual_solves
-        direct = operation.unique and not operation.finishes and task.many == 1 and free
+        direct = operation.unique and not operation.finishes and free
         more = len(self.snapshots.x) >= max(_LEAST, _GROWN * self.tried) and self.spent <= _BEGUN * self._earned()
         if box.dimension > 1 or box.periodic[0] or not (direct and more):
             return False
@@ -74,33 +74,37 @@ class Trial:
         self.spent += operations
         return self.spent <= self._earned()
 
+    def promises(self) -> bool:
+        """Whether of many problems each has a function of its own, as far as the first of them says."""
+        return self._found() is not None
+
     def maps(self) -> list[FactorMap] | None:
         """Fit, check at fresh parameters and beside the poles, and add samples as long as that helps."""
         unit = torch.finfo(self.task.problem.family.dtype).eps
         last = np.inf
         while True:
-            self.tried = len(self.snapshots.x)
-            kept = self._kept()
-            x, sketch = self.snapshots.x[kept, 0], self.snapshots.sketch()[kept, 0]
-            goals = _UNITS * unit, _PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)
-            found = rational.fit(x, sketch, *sorted(goals), afford=self._affords)
+            found = self._found()
             if found is None:
                 return None
             exact = found.goal <= _UNITS * unit
-            found = replace(found, support=kept[found.support])  # a row of the snapshots
             places, residuals = self._measured(found)
             worst = float(residuals.max())
-            sparse = exact or len(found.support) <= _MOST_SUPPORT * len(x)
+            sparse = exact or len(found.support) <= _MOST_SUPPORT * self.tried
             if worst <= self.task.tol and sparse:
                 return self._built(found, residuals)
             if worst > last / 2 or not self._more(places, residuals):
                 return None
             last = worst
 
-    def _kept(self) -> np.ndarray:
-        """Return the rows of the samples but those at a pole itself, which are rounding."""
-        size = np.linalg.norm(self.snapshots.sketch()[:, 0], axis=1)
-        return np.flatnonzero(size * torch.finfo(self.task.problem.family.dtype).eps < _ROUNDED * np.median(size))
+    def _found(self) -> rational.Barycentric | None:
+        """Return the function through the samples, of many problems through the first's; its support are their rows."""
+        unit, self.tried = torch.finfo(self.task.problem.family.dtype).eps, len(self.snapshots.x)
+        sketch = self.snapshots.sketch()[:, 0]
+        size = np.linalg.norm(sketch, axis=1)
+        kept = np.flatnonzero(size * unit < _ROUNDED * np.median(size))  # others are at a pole itself, and rounding
+        goals = sorted([_UNITS * unit, _PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)])
+        found = rational.fit(self.snapshots.x[kept, 0], sketch[kept], *goals, afford=self._affords)
+        return found and replace(found, support=kept[found.support])
 
     def _places(self, found: rational.Barycentric) -> np.ndarray:
         """Fresh places: uniform ones, some between neighbouring samples, and some beside the poles near the box.

@@ -66,8 +66,12 @@ class Refinement:
             active = self._round(active)
             if active and self.parts and self.budget.missing(active) > _DEAR * self.snapshots.solved:
                 return []
-            if active and trial.due() and (maps := trial.maps()) is not None:
-                return maps
+            if active and trial.due():
+                if self.task.many > 1 and trial.promises():
+                    self.parts = [[k] for k in range(self.task.many)]
+                    return []
+                if self.task.many == 1 and (maps := trial.maps()) is not None:
+                    return maps
             active = self._afforded(active)
             if not active:
                 still, active = self._still()

@@ -669,7 +669,7 @@ def test_certify_returns_whatever_the_numbers_are(operation, scale):
 
 
 def test_a_function_that_raises_at_single_parameters_marks_them():
-    """Also in a batch that is too large to be tried one by one at first."""
+    """Also in a batch of some hundred."""
     problem = problem_of(nm.Inverse(), torch.float64)
     surrogate, p, fn = fitted(problem), parameters(200), problem.family.fn
 

@@ -525,6 +525,22 @@ def test_an_array_that_is_gone_is_never_taken_for_one_that_is_there(client, surr
         assert call().checksum == first.checksum
 
 
+def test_checksums_that_are_cut_are_named_and_all_is_computed_anew(client, surrogate, tmp_path):
+    store = tmp_path / "values"
+
+    def call():
+        return nd.evaluate(surrogate, LINE, store, client=client, chunk=100, **QUIET)
+
+    first = call()
+    (cut,) = [path for path in (store / "checksums").rglob("*") if path.is_file() and path.name != "zarr.json"]
+    cut.write_bytes(cut.read_bytes()[:-3])
+    for using in (call, lambda: nd.read(store), lambda: nd.verify(store, client=client, **QUIET)):
+        assert_raises(ValueError, ["`store`: expected checksums", "values", "cannot read", "zarr.json"], using)
+    cut.unlink()
+    again = call()
+    assert (again.found, again.checksum) == (0, first.checksum) and nd.verify(store, client=client, **QUIET) == []
+
+
 # The dashboard
 
 

@@ -526,7 +526,7 @@ def test_evaluate_marks_what_is_undefined(raises):
     family, p = nm.ParametricMatrix(fn, [0.0], [0.875]), torch.tensor([[0.25], [0.5], [0.875], [0.75]])
     sizes.clear()
     A, good = family.evaluate(p)
-    assert sizes == ([4, 1, 1, 1, 1] if raises else [4])
+    assert sizes == ([4, 2, 1, 1, 2, 1, 1] if raises else [4])
     assert good.tolist() == [True, False, False, True]
     assert torch.equal(A[good], eye(p)[good]) and not A[~good].any()
     assert_raises(nm.FamilyError, ["`fn(p)`"], lambda: family(p))
@@ -548,12 +548,43 @@ def test_evaluate_writes_to_no_memory_of_the_family():
     assert good.tolist() == [True, False] and not A[1].any() and stored[1].isinf().all()
 
 
-def test_a_function_that_raises_for_a_large_batch_raises():
-    fn, _ = undefined_at([0.25], raises=True)
-    family, p = nm.ParametricMatrix(fn, [0.0], [1.0]), torch.linspace(0, 1, 65)[:, None]
-    words = ["`fn(p)`", "[0.0]", "[1.0]", "ZeroDivisionError: a pole"]
-    assert_raises(nm.FamilyError, words, lambda: family.evaluate(p))
-    assert family.evaluate(p[:64])[1].sum() == 63
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("count", [65, 3001])
+def test_a_function_that_raises_at_few_of_many_parameters_lacks_only_these(count, batched):
+    fn, sizes = undefined_at([0.25, 0.75], raises=True)
+    one = fn if batched else lambda x: fn(torch.tensor([[x]]))[0]
+    family, p = nm.ParametricMatrix(one, [0.0], [1.0], batched=batched), torch.linspace(0, 1, count)[:, None]
+    sizes.clear()
+    A, good = family.evaluate(p)
+    assert (~good).nonzero().flatten().tolist() == [count // 4, 3 * count // 4]
+    assert torch.equal(A[good], eye(p)[good].to(A.dtype)) and not A[~good].any()
+    assert len(sizes) <= (150 if batched else 2 * count + 130)
+    assert_raises(nm.FamilyError, ["`fn(p)`", "ZeroDivisionError: a pole"], lambda: family(p))
+
+
+def test_a_function_that_is_gone_raises_soon():
+    calls = []
+
+    def fn(p):
+        calls.append(len(p))
+        if len(calls) > 1:
+            raise OSError("no licence")
+        return eye(p)
+
+    family, p = nm.ParametricMatrix(fn, [0.0], [1.0]), torch.linspace(0, 1, 4096)[:, None]
+    assert_raises(nm.FamilyError, ["`fn(p)`", "[0.0]", "[1.0]", "OSError: no licence"], lambda: family.evaluate(p))
+    assert len(calls) < 140
+    assert not family.evaluate(p[:64])[1].any()
+
+
+def test_a_function_that_raises_for_batches_alone_says_so():
+    def fn(p):
+        if len(p) > 1:
+            raise ValueError("one at a time")
+        return eye(p)
+
+    family = nm.ParametricMatrix(fn, [0.0], [1.0])
+    assert_raises(nm.FamilyError, ["`fn(p)`", "ValueError: one at a time"], lambda: family.evaluate(parameters(5)))
 
 
 @pytest.mark.parametrize("raises", [False, True])

@@ -712,7 +712,7 @@ def test_a_family_that_raises_later_ends_a_training_with_what_there_is():
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_a_family_that_raises_later_ends_a_fit_to_a_tolerance_with_what_there_is(d):
-    """Of few parameters each is tried alone and counts as undefined; at many, the family has failed."""
+    """Few parameters at which it raises count as undefined; where it does so at all of many, the family has failed."""
     problem = easy(nm.Inverse(), d=d)
     with pytest.warns(nm.FitWarning, match="the tolerance 1e-12 is not met"):
         surrogate = nm.fit(gone_after(4, problem.family), tol=1e-12, progress=False)
@@ -721,6 +721,25 @@ def test_a_family_that_raises_later_ends_a_fit_to_a_tolerance_with_what_there_is
     assert "RuntimeError: the simulator is gone" in report.message
     p = grid_of(problem.family, 200)
     assert problem.error(p, surrogate(p)).median() < 0.1
+
+
+def test_a_family_that_raises_in_a_part_of_two_parameters_is_fitted_in_the_rest():
+    """Its first grid has more than a hundred parameters, and it raises for all of them at once."""
+    inner = easy(nm.Inverse(), d=2).family
+    middle = (inner.lower + inner.upper) / 2
+
+    def fn(p):
+        if (p > middle + (inner.upper - middle) / 2).all(dim=1).any():
+            raise RuntimeError("not converged")
+        return inner(p)
+
+    problem = nm.Problem(nm.ParametricMatrix(fn, inner.lower, inner.upper), nm.Inverse())
+    with pytest.warns(nm.FitWarning, match="RuntimeError: not converged"):
+        surrogate = nm.fit(problem, tol=1e-6, progress=False)
+    assert surrogate.report.stop_reason != StopReason.FAMILY
+    p = grid_of(inner, 200)
+    p = p[(p < middle).any(dim=1)]
+    assert nm.Problem(inner, nm.Inverse()).error(p, surrogate(p)).median() < 1e-6
 
 
 def test_surrogates_of_a_batch_are_saved_alone(tmp_path):

@@ -432,7 +432,7 @@ def measure(
     checks.require(there == expected, "values", f"a store with {expected}", there, "give that of the problem")
     same_p, remedy = own["parameters"] == asked.digest, "give those that it was made with"
     checks.require(same_p, "p", f"the parameters of {place}", "others", remedy)
-    sums = f"{stores.checksum([stores.sums_of(group)]):x}"
+    sums = f"{stores.checksum([stores.sums_of(group, place)]):x}"
     job = _Measure(problem, place, names, sums, checks.flag("bounds", bounds))
     return _streamed(job, asked, store, client, own["chunk"], True, progress, timeout)
 
@@ -747,7 +747,7 @@ def _whole(place: Place) -> zarr.Group:
     """Return the group of a store; ValueError where chunks are missing."""
     group = place.group("r")
     own = stores.described(group, place)
-    left = int((stores.sums_of(group) == 0).sum())
+    left = int((stores.sums_of(group, place) == 0).sum())
     checks.require(own["arrays"], "store", "a store with values", f"{place}, which has checksums alone", "give another")
     remedy = "call what makes it again, or pass partial=True to `read`"
     checks.require(not left, "store", "a store that is whole", f"{place}, where {left} chunks are missing", remedy)
