@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from neumatc import checks, linalg
-from neumatc.families import ParametricMatrix
+from neumatc.families import FamilyError, ParametricMatrix
 from neumatc.linalg import norm, wide
 from neumatc.model import Surrogate
 from neumatc.operations import Operation

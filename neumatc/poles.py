@@ -15,7 +15,7 @@ from neumatc.model import FactorMap
 from neumatc.report import StopReason
 
 # Samples of which some are so many times larger than usual are taken to lie beside poles.
-_PEAK = 4.0
+_PEAK = 2.0
 # Least samples, and how many times more there must be for another trial.
 _LEAST, _GROWN = 12, 1.2
 # All trials may take as many operations as the samples took: to solve, and the overhead of refinement for each. Another
@@ -33,6 +33,9 @@ _FRESH, _ADDED = 32, 0.15
 _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0])
 # Distance from the real axis, as a part of that from the ends of the box, below which a pole is in the box.
 _INSIDE = 1e-6
+# Beside poles in the box rounding ends all accuracy. Where a residual is above the tolerance only so close to them, in
+# half widths, wider gaps are tried, as long as those of all poles are no more than this part of the box.
+_CLOSE, _GAPS, _GAP_PART, _SIDES = 4e-6, (3e-6, 3e-5, 3e-4), 1e-3, np.array([-10.0, -3.0, -1.0, 1.0, 3.0, 10.0])
 # Distance below which a point is at a pole itself.
 _AT = 1e-10
 # Size of a sample, relative to the usual one, times the rounding unit, from which on it is mostly rounding.
@@ -80,21 +83,34 @@ class Trial:
 
     def maps(self) -> list[FactorMap] | None:
         """Fit, check at fresh parameters and beside the poles, and add samples as long as that helps."""
-        unit = torch.finfo(self.task.problem.family.dtype).eps
-        last = np.inf
-        while True:
-            found = self._found()
-            if found is None:
-                return None
-            exact = found.goal <= _UNITS * unit
-            places, residuals = self._measured(found)
+        unit, best, last = torch.finfo(self.task.problem.family.dtype).eps, (np.inf,), np.inf
+        while (found := self._found()) is not None:
+            places, residuals = self._measured(found, self._places(found))
             worst = float(residuals.max())
-            sparse = exact or len(found.support) <= _MOST_SUPPORT * self.tried
-            if worst <= self.task.tol and sparse:
-                return self._built(found, residuals)
+            if found.goal <= _UNITS * unit or len(found.support) <= _MOST_SUPPORT * self.tried:
+                if worst <= self.task.tol:
+                    return self._built(found, residuals)
+                gap, apart = self._gap(found, places, residuals)
+                if gap < best[0] and self._gap(found, *self._measured(found, self._places(found)))[0] < np.inf:
+                    best = gap, found, residuals[apart]
             if worst > last / 2 or not self._more(places, residuals):
-                return None
+                break
             last = worst
+        return self._built(*best[1:], best[0]) if best[1:] else None
+
+    def _gap(self, found: rational.Barycentric, places: np.ndarray, residuals: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return how far from its poles in the box a function meets the tolerance, Inf for not; which places are so."""
+        inside = found.poles.real[_inside(found.poles)]
+        apart = np.abs(places[:, None] - inside).min(axis=1, initial=np.inf) > _CLOSE
+        if len(inside) and (residuals[apart] <= self.task.tol).all():
+            for gap in _GAPS:
+                beside = (inside[:, None] + gap * _SIDES).ravel()
+                beside = beside[(np.abs(beside) < 1) & (np.abs(beside[:, None] - inside).min(axis=1) > 0.9 * gap)]
+                if gap * len(inside) > _GAP_PART:
+                    break
+                if (self._measured(found, beside)[1] <= self.task.tol).all():
+                    return gap, apart
+        return np.inf, apart
 
     def _found(self) -> rational.Barycentric | None:
         """Return the function through the samples, of many problems through the first's; its support are their rows."""
@@ -126,9 +142,9 @@ class Trial:
         beside = beside[np.abs(beside - found.poles[close, None]) > _AT]
         return np.concatenate([draw.uniform(-1, 1, _FRESH), between, beside])
 
-    def _measured(self, found: rational.Barycentric) -> tuple[np.ndarray, np.ndarray]:
-        """Return fresh places and the residuals there, where the family is defined."""
-        p = self.task.box(torch.from_numpy(self._places(found))[:, None])
+    def _measured(self, found: rational.Barycentric, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return places and the residuals there, where the family is defined."""
+        p = self.task.box(torch.from_numpy(places)[:, None])
         x = self.task.place(p)
         embedding, weights = self._embedding(found)
         phi = embedding(x, weights)
@@ -150,7 +166,7 @@ class Trial:
         nodes = torch.from_numpy(self.snapshots.x[found.support, 0])
         return Rational(np.iscomplexobj(found.weights)), {"nodes": nodes, "w": w / w.abs().max()}
 
-    def _built(self, found: rational.Barycentric, residuals: np.ndarray) -> list[FactorMap]:
+    def _built(self, found: rational.Barycentric, residuals: np.ndarray, gap: float = 0.0) -> list[FactorMap]:
         task, self.inspector.uniform = self.task, residuals
         task.report.stop_reason = StopReason.TOLERANCE
         task.note(f"X has poles near the box: a rational function through {len(found.support)} exact solutions")
@@ -158,6 +174,8 @@ class Trial:
         if len(inside):
             at = ", ".join(f"{p:.6g}" for p in task.box(torch.from_numpy(inside[:, None]))[:, 0].tolist())
             task.note(f"X grows without bound at {task.problem.family.box.names[0]} = {at}")
+        if gap:
+            task.note(f"closer to it than {gap / 2:.1g} of the box the residual may be above the tolerance")
         return self.inspector.maps(*self._embedding(found), lambda value: self._core(value, found))
 
     def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:

@@ -21,11 +21,13 @@ _GROWTH = 8
 _FEW = 4
 # Size of a residue, relative to the samples, below which a pole is spurious.
 _SPURIOUS = 1e-13
+# Beside a pole rounding in a sample grows with its size: from one over this times the usual size on, less is asked.
+_ROUNDING = 1e-3
 # Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them.
 _EQUATIONS = 1.5
 # Support points, as a multiple of those that come to the second goal, with which the first is to be reached: where X is
 # rational few more do, beside branch points many times as many.
-_FURTHER = 2.0
+_FURTHER = 1.5
 # Real operations: of a QR factorisation for each equation and squared number of support points; of singular vectors and
 # of poles for each cubed number.
 _QR, _VECTORS, _POLES = 2.0, 20.0, 60.0
@@ -40,7 +42,7 @@ class Barycentric:
     Attributes:
         support: Rows of the samples that are support points, shape (m,).
         weights: Shape (m,), real for real samples.
-        error: The largest error at the other samples, relative to the median norm of a sample.
+        error: The largest error at the other samples, relative to the size by which each counts.
         poles: Complex numbers.
         goal: The accuracy that it was chosen for.
     """
@@ -65,11 +67,12 @@ def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda ope
         The function with the fewest support points that comes to the smallest of the goals that is reached; None where
         none does with enough samples left to check it.
     """
-    size = np.linalg.norm(F, axis=1)
-    scale = max(float(np.median(size)), np.finfo(float).tiny)
+    norms = np.linalg.norm(F, axis=1)
+    scale = max(float(np.median(norms)), np.finfo(float).tiny)
     # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual.
-    few = F[:, :_FEW]
+    size, few = _counting(norms, scale), F[:, :_FEW]
     sizes = np.linalg.norm(few, axis=1)
+    sizes = _counting(sizes, max(float(np.median(sizes)), np.finfo(float).tiny))
     support, reached = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())], {}
     while goals[0] not in reached and len(left := np.setdiff1d(np.arange(len(x)), support)):
         equations = loewner(x, few, support, sizes, left)
@@ -82,7 +85,7 @@ def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda ope
         near = [len(own) for goal, own in reached.items() if goal in goals[:2]]
         if _FEW * (len(x) - wanted) < _EQUATIONS * wanted or wanted > _FURTHER * min(near, default=wanted):
             break
-        support += left[np.argsort(-miss)[:count]].tolist()
+        support += left[_highest(x[left], miss, count)].tolist()
     settled = (_settled(x, F, reached[goal], size, scale, goal, afford) for goal in goals if goal in reached)
     return next((one for one in settled if one), None)
 
@@ -92,6 +95,7 @@ def _settled(
 ) -> Barycentric | None:
     """Compute the final weights from all combinations, and take support points beside spurious poles away."""
     support, new, R = np.array(support), np.setdiff1d(np.arange(len(x)), support), np.empty((0, len(support)))
+    best = None
     while len(support) > 1:
         # Of the equations that were there, those in triangular form are enough.
         R = np.concatenate([R, loewner(x, F, support, size, new)])
@@ -102,14 +106,29 @@ def _settled(
         if keep.all() or len(support) < 3:
             if not afford(_operations(R[:0], _POLES)):
                 break
-            poles = zeros(x[support], w)
-            spurious = _spurious(poles, x[support], F[support], w, scale)
+            worst = float(_missed(x, F, support, w, size, scale)[1].max())
+            if worst > 10 * goal:
+                break
+            best = Barycentric(support, w, worst, poles := zeros(x[support], w), goal)
+            spurious = poles[_spurious(poles, x, F, best, np.maximum(size, scale), scale)]
             keep[[int(np.abs(x[support] - z).argmin()) for z in spurious]] = False
         if keep.all() or len(support) < 3:
-            worst = float(_missed(x, F, support, w, size, scale)[1].max())
-            return Barycentric(support, w, worst, poles, goal) if worst <= 10 * goal else None
+            break
         new, support, R = support[~keep], support[keep], R[:, keep]
-    return None
+    return best
+
+
+def _counting(norms: np.ndarray, scale: float) -> np.ndarray:
+    """Return the sizes by which samples of some norms count."""
+    return norms * np.maximum(1, _ROUNDING * norms / scale)
+
+
+def _highest(x: np.ndarray, miss: np.ndarray, count: int) -> np.ndarray:
+    """Return so many of the highest peaks of an error at x, one of each: neighbours are mended with it."""
+    order = np.argsort(x)
+    padded = np.concatenate([[-np.inf], miss[order], [-np.inf]])
+    peaks = order[(padded[1:-1] >= padded[:-2]) & (padded[1:-1] >= padded[2:])]
+    return peaks[np.argsort(-miss[peaks])[:count]]
 
 
 def loewner(x: np.ndarray, F: np.ndarray, support: Sequence[int], sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -120,10 +139,17 @@ def loewner(x: np.ndarray, F: np.ndarray, support: Sequence[int], sizes: np.ndar
 
 
 def weighted(equations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return equations, many in triangular form, and the weights of the least error."""
+    """Return equations, many in triangular form, and the weights of the least error.
+
+    Weights are sought in units of their columns: those of samples beside a pole, and of samples side by side, are many
+    times as large as others, and would leave the small singular vector few digits.
+    """
     if len(equations) > 2 * equations.shape[1]:
         equations = scipy.linalg.qr(equations, mode="r", check_finite=False)[0][: equations.shape[1]]
-    return equations, np.linalg.svd(equations)[2][-1].conj()
+    columns = np.linalg.norm(equations, axis=0)
+    columns[columns == 0] = 1
+    w = np.linalg.svd(equations / columns)[2][-1].conj() / columns
+    return equations, w / np.linalg.norm(w)
 
 
 def _operations(equations: np.ndarray, cubed: float = _VECTORS) -> float:
@@ -154,12 +180,15 @@ def zeros(nodes: np.ndarray, w: np.ndarray) -> np.ndarray:
     return poles[np.isfinite(poles) & (np.abs(poles) < 1e6)]
 
 
-def _spurious(poles: np.ndarray, nodes: np.ndarray, F: np.ndarray, w: np.ndarray, scale: float) -> np.ndarray:
-    """Return the poles near the interval whose residues are rounding."""
-    near = poles[(np.abs(poles.imag) < 1) & (np.abs(poles.real) < 1.5)]
-    if not len(near):
-        return near
+def _spurious(
+    poles: np.ndarray, x: np.ndarray, F: np.ndarray, found: Barycentric, size: np.ndarray, scale: float
+) -> np.ndarray:
+    """Mask of the poles near the interval that are rounding: their residues are, or at no sample more than the goal."""
+    near, support = (np.abs(poles.imag) < 1) & (np.abs(poles.real) < 1.5), found.support
     with np.errstate(all="ignore"):  # a pole at a node is not spurious
-        cauchy = 1 / (near[:, None] - nodes)
-        residues = (cauchy @ (w[:, None] * F)) / -(cauchy**2 @ w)[:, None]
-    return near[np.linalg.norm(residues, axis=1) < _SPURIOUS * scale]
+        cauchy = 1 / (poles[near, None] - x[support])
+        residues = (cauchy @ (found.weights[:, None] * F[support])) / -(cauchy**2 @ found.weights)[:, None]
+        residues = np.linalg.norm(residues, axis=1)
+        felt = (residues[:, None] / np.abs(poles[near, None] - x) / size).max(axis=1)
+        near[near] = (residues < _SPURIOUS * scale) | (felt < found.goal)
+    return near

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import neumatc as nm
 from neumatc import rational
@@ -270,3 +271,52 @@ def test_no_support_point_has_weight_zero():
         for _ in range(8):
             found = rational.fit(*crowded(rng, count), 1e-12, 1e-6)
             assert found is None or found.weights.all()
+
+
+def pencil(seed, size=10):
+    """Real matrices that are singular at some parameters of the box: A + p B + cos(9 p) C."""
+    A, B, C = np.random.default_rng(seed).normal(size=(3, size, size))
+
+    def fn(p):
+        x = p.numpy()[:, :, None]
+        return A + x * B + np.cos(9 * x) * C
+
+    return nm.Problem(nm.ParametricMatrix(fn, [0.0], [1.0], dtype=torch.float64), nm.Inverse())
+
+
+@pytest.mark.parametrize(("tol", "most"), [(1e-4, 250), (1e-8, 700)])
+@pytest.mark.parametrize("seed", range(4))
+def test_poles_in_the_box_are_found_from_samples_beside_them(seed, tol, most):
+    problem = pencil(seed)
+    report = (surrogate := nm.fit(problem, tol=tol, progress=False)).report
+    assert report.met and report.exact_solves <= most and "rational function" in report.message
+    p = torch.linspace(0.0003, 0.9997, 2000, dtype=torch.float64)[:, None]
+    assert (problem.residual(p, surrogate(p)) > tol).double().mean() < 0.01
+
+
+def test_real_poles_are_named_once_each():
+    """Rounding in samples beside a pole leaves pairs of a pole and a zero there; these are taken away."""
+    n = 12
+    values = np.linspace(0.11, 0.87, n)
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
+    H = (Q * values) @ Q.T
+    family = nm.ParametricMatrix(lambda x: H - x * np.eye(n), 0.0, 1.0, batched=False)
+    report = nm.fit(nm.Problem(family, nm.Inverse()), tol=1e-4, progress=False).report
+    named = report.message.split("without bound at p = ")[1].split(";")[0]
+    np.testing.assert_allclose(sorted(map(float, named.split(", "))), values, rtol=1e-5)
+
+
+def test_of_a_peak_of_the_error_one_support_point_is_taken():
+    x, miss = np.array([3.0, 1.0, 2.0, 0.0, 4.0, 5.0]), np.array([5.0, 2.0, 9.0, 8.0, 4.0, 7.0])
+    assert sorted(rational._highest(x, miss, 3).tolist()) == [2, 3, 5]
+    assert rational._highest(x, miss, 1).tolist() == [2]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_many_problems_with_poles_of_their_own_leave_common_pieces(share):
+    problems = [pencil(seed, size=6) for seed in range(5)]
+    alone = [nm.fit(problem, tol=1e-6, progress=False).report.exact_solves for problem in problems]
+    method = nm.Pieces() if share == 1 else nm.Pieces(share=share)
+    together = nm.fit_many(problems, tol=1e-6, method=method, progress=False)
+    assert all(surrogate.report.met for surrogate in together)
+    assert sum(surrogate.report.exact_solves for surrogate in together) <= 2 * sum(alone)

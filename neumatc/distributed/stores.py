@@ -239,5 +239,5 @@ def sums_of(group: zarr.Group, place: Place) -> np.ndarray:
     try:
         return np.asarray(group[_SUMS][:])
     except ValueError as error:  # of Zarr (3.1.6): a file of another length
-        got, remedy = f"what Zarr cannot read: {error}", f"remove the files of {_SUMS} but zarr.json: all is computed anew"
+        got, remedy = f"what Zarr cannot read: {error}", "remove its files but zarr.json: all is computed anew"
         checks.require(False, "store", f"{_SUMS} of chunks at {place}", got, remedy)
