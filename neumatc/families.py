@@ -184,18 +184,13 @@ class ParametricMatrix:
         return checks.like(p, checks.defined(self._anything(self.box.points(p, extrapolate=extrapolate))[0]))
 
     def _anything(self, p: Tensor) -> tuple[Tensor, str]:
-        """Return A(p), shape (B, m, n), at parameters as `Box.points` gives them, whatever is in it, and what it lacks.
-
-        It is NaN where ``fn`` raises at a parameter alone, which the text then says of the first; `evaluate` says what
-        is raised.
-        """
+        """Return A(p), at parameters as `Box.points` gives them, NaN where ``fn`` raises, and what it raises first."""
         try:
             return self._values(p, anything=True), ""
         except FamilyError as error:
             spread = p[:: -(-len(p) // _SPREAD)]
-            if len(p) > _SPREAD and not checks.defined(_parted(self, spread, error)[0])[1].any():
-                raise
-            A, why = _parted(self, p, error)
+            gone = len(p) > _SPREAD and not checks.defined(_parted(self, spread, error)[0])[1].any()
+            A, why = (p, "") if gone else _parted(self, p, error)
             if not why:
                 raise
             return A, why

@@ -125,9 +125,9 @@ def fit_many(
     With a tolerance the pieces and their nodes are chosen once for a batch of problems, which suits problems that are
     alike, as the channels of a cell; of one parameter or two, those that are resolved leave the others before these
     take many more solves. Where boxes or grids differ, factors must be aligned (singular vectors), a budget is given,
-    or common pieces do not lead to the tolerance, each is fitted alone, from what was solved for all. Channels of
-    `wireless` with as many users and paths, and their Gram matrices, are evaluated in one call for the batch, as a GPU
-    needs it; other families are called one after the other.
+    each has poles of its own near the box, or common pieces do not lead to the tolerance, each is fitted alone, from
+    what was solved for all. Channels of `wireless` with as many users and paths, and their Gram matrices, are evaluated
+    in one call for the batch, as a GPU needs it; other families are called one after the other.
 
     With a rank the snapshots of a batch are solved in one call, and their subspaces found in one. The embeddings are
     fitted by one least-squares solve where their points are the same: for one parameter, and for operations without

@@ -561,6 +561,7 @@ def _quotient(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.where(nothing, torch.where(top == 0, top, torch.inf), top / torch.where(nothing, 1, bottom))
 
 
+@checks.explained
 def two_norm_within(C: Tensor, size: Tensor) -> Tensor:
     r"""Whether :math:`\|C\|_2` is below a size, up to rounding: :math:`s^2 I - C^H C` is positive definite.
 
@@ -571,7 +572,7 @@ def two_norm_within(C: Tensor, size: Tensor) -> Tensor:
     Returns:
         Shape (B,).
     """
-    C = torch.div(C, size[:, None, None])
+    C = C / size[:, None, None]
     G = C @ C.mH if C.shape[1] <= C.shape[2] else C.mH @ C
     return in_threads(lambda G: torch.linalg.cholesky_ex(identity_like(G) - G)[1:], G)[0] == 0
 

@@ -33,8 +33,9 @@ class Pieces(Method):
     than the tolerance lets it, as that of a random family does, the fit ends and names the noise.
 
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
-    (`neumatc.rational`). For three and more, one sparse polynomial for the whole box (`SparsePolynomials`) is tried
-    before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a
+    (`neumatc.rational`). Right beside a pole in the box rounding ends all accuracy; where that is above the tolerance,
+    the report says how close. For three parameters and more, one sparse polynomial for the whole box
+    (`SparsePolynomials`) is tried before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a
     problem that is alike, the fit begins with the pieces and nodes of that, and refines them where they are not enough.
     Where the family has a grid that is solved sooner as a whole, that is done instead; samples of one parameter are
     then interpolated by as many around each place as meet the tolerance between them, up to eight. On a grid of several

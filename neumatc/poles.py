@@ -180,7 +180,10 @@ class Trial:
 
     def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:
         own = value[torch.from_numpy(found.support).to(value.device)]
-        return torch.cat([own, 1j * own]) if np.iscomplexobj(found.weights) else own
+        if not np.iscomplexobj(found.weights):
+            return own
+        # Of a real factor the real part of the function: its weights are those of complex factors too.
+        return torch.cat([own, 1j * own if own.is_complex() else torch.zeros_like(own)])
 
 
 def _inside(poles: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda ope
         equations = loewner(x, few, support, sizes, left)
         if not afford(_operations(equations)):
             break
-        _, miss = _missed(x, F, support, weighted(equations)[1], size, scale)
+        _, miss = _missed(x, F, support, weighted(equations, balanced=True)[1], size, scale)
         reached = {goal: list(support) for goal in goals if miss.max() <= goal} | reached
         count = max(1, len(support) // _GROWTH)
         wanted = len(support) + count
@@ -101,7 +101,7 @@ def _settled(
         R = np.concatenate([R, loewner(x, F, support, size, new)])
         if not afford(_operations(R)):
             break
-        R, w = weighted(R)
+        R, w = weighted(R, balanced=True)
         keep = w != 0  # at a support point of weight zero the function would be 0 / 0
         if keep.all() or len(support) < 3:
             if not afford(_operations(R[:0], _POLES)):
@@ -138,17 +138,17 @@ def loewner(x: np.ndarray, F: np.ndarray, support: Sequence[int], sizes: np.ndar
     return (equations * scales[:, None, None]).transpose(0, 2, 1).reshape(-1, len(support))
 
 
-def weighted(equations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted(equations: np.ndarray, *, balanced: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return equations, many in triangular form, and the weights of the least error.
 
-    Weights are sought in units of their columns: those of samples beside a pole, and of samples side by side, are many
-    times as large as others, and would leave the small singular vector few digits.
+    Args:
+        balanced: In units of the columns: those of samples beside a pole, and of samples side by side, are many times
+            as large as others, and would leave the small singular vector few digits.
     """
     if len(equations) > 2 * equations.shape[1]:
         equations = scipy.linalg.qr(equations, mode="r", check_finite=False)[0][: equations.shape[1]]
-    columns = np.linalg.norm(equations, axis=0)
-    columns[columns == 0] = 1
-    w = np.linalg.svd(equations / columns)[2][-1].conj() / columns
+    units = np.maximum(np.linalg.norm(equations, axis=0), np.finfo(float).tiny) if balanced else 1
+    w = np.linalg.svd(equations / units)[2][-1].conj() / units
     return equations, w / np.linalg.norm(w)
 
 

@@ -23,7 +23,8 @@ _FIRST = (9, 4, 3)
 _LOOKS = (2.0, 8.0)
 # How often nodes are moved where exact solutions fail, and the least side of a piece that is halved for that reason.
 _MOST_MOVES, _LEAST_SINGULAR = 3, 2.0**-8
-# Part of what is solved that a round of many problems may add before those which are resolved leave the others.
+# Part of what is solved that a round of many problems may add before those which are resolved leave the others, or all
+# take rational functions of their own.
 _DEAR = 0.5
 # One over the part of the pieces that are refined at once when solves run short: smaller parts take more rounds, larger
 # ones waste solves where the residual is not the worst.
@@ -42,7 +43,7 @@ class Refinement:
         share: Most exact solves, as a part of the points of a grid.
 
     Attributes:
-        parts: Of many problems that part: those that are resolved, and the others.
+        parts: Of many problems that part: those that are resolved and the others, or each.
     """
 
     def __init__(self, task: Task, most: int | None, smallest: float, share: float = 1.0):
@@ -64,14 +65,14 @@ class Refinement:
             if self._whole(active):
                 return ending.table(self.inspector)
             active = self._round(active)
-            if active and self.parts and self.budget.missing(active) > _DEAR * self.snapshots.solved:
-                return []
-            if active and trial.due():
-                if self.task.many > 1 and trial.promises():
+            dear = active and self.budget.missing(active) > _DEAR * self.snapshots.solved
+            if self.task.many > 1:
+                if dear and not self.parts and trial.due() and trial.promises():
                     self.parts = [[k] for k in range(self.task.many)]
+                if dear and self.parts:
                     return []
-                if self.task.many == 1 and (maps := trial.maps()) is not None:
-                    return maps
+            elif active and trial.due() and (maps := trial.maps()) is not None:
+                return maps
             active = self._afforded(active)
             if not active:
                 still, active = self._still()

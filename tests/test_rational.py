@@ -194,7 +194,8 @@ def test_a_fit_can_be_ended_between_its_steps():
 def counted(monkeypatch):
     """Numbers of equations and weights of each step, as they are computed."""
     sizes = []
-    monkeypatch.setattr(rational, "weighted", lambda E, own=rational.weighted: sizes.append(E.shape) or own(E))
+    own = rational.weighted
+    monkeypatch.setattr(rational, "weighted", lambda E, **options: sizes.append(E.shape) or own(E, **options))
     return sizes
 
 
@@ -216,8 +217,9 @@ def test_rounding_is_not_sought_beside_branch_points(monkeypatch):
     assert found.goal == 1e-4 and max(m for _, m in sizes) <= 2 * len(found.support)
 
 
+@pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_equations_in_triangular_form_stand_for_those_there_were(is_complex):
+def test_equations_in_triangular_form_stand_for_those_there_were(is_complex, balanced):
     """Where a support point is taken away, its equations join them; nothing is factorised anew."""
     rng = np.random.default_rng(6)
     x = np.sort(rng.uniform(-1, 1, 40))
@@ -226,8 +228,9 @@ def test_equations_in_triangular_form_stand_for_those_there_were(is_complex):
     others = np.setdiff1d(np.arange(40), support)
     R, _ = rational.weighted(rational.loewner(x, F, support, size, others))
     new = rational.loewner(x, F, support[1:], size, support[:1])
-    _, w = rational.weighted(np.concatenate([R[:, 1:], new]))
-    _, expected = rational.weighted(rational.loewner(x, F, support[1:], size, np.append(others, support[0])))
+    _, w = rational.weighted(np.concatenate([R[:, 1:], new]), balanced=balanced)
+    equations = rational.loewner(x, F, support[1:], size, np.append(others, support[0]))
+    _, expected = rational.weighted(equations, balanced=balanced)
     np.testing.assert_allclose(w * (expected[0] / w[0]), expected, rtol=1e-9)
 
 

@@ -266,7 +266,7 @@ def code_lines(path):
 
 def test_the_library_stays_small():
     """What is added says by how much; the aim for the map in pieces alone was 4,900 lines."""
-    assert sum(code_lines(path) for path in SOURCES) <= 11_850
+    assert sum(code_lines(path) for path in SOURCES) <= 11_890
 
 
 def test_no_function_is_complex():
