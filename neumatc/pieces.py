@@ -35,13 +35,13 @@ class Pieces(Method):
     For one parameter, where the result has peaks, a rational function through all that is solved is tried beside
     (`neumatc.rational`). Right beside a pole in the box rounding ends all accuracy; where that is above the tolerance,
     the report says how close. For three parameters and more, one sparse polynomial for the whole box
-    (`SparsePolynomials`) is tried before, as long as its coefficients decay as those of analytic functions do. From a ``start`` in pieces, of a
-    problem that is alike, the fit begins with the pieces and nodes of that, and refines them where they are not enough.
-    Where the family has a grid that is solved sooner as a whole, that is done instead; samples of one parameter are
-    then interpolated by as many around each place as meet the tolerance between them, up to eight. On a grid of several
-    parameters whose solves are cheap, pieces take at once all the nodes they may have, unless ``budget=`` says that
-    solves count. Where noisy samples were smoothed, a tolerance below what is left of the noise is raised to that
-    (`neumatc.noise`).
+    (`SparsePolynomials`) is tried before, as long as its coefficients decay as those of analytic functions do. From a
+    ``start`` in pieces, of a problem that is alike, the fit begins with the pieces and nodes of that, and refines them
+    where they are not enough. Where the family has a grid that is solved sooner as a whole, that is done instead;
+    samples of one parameter are then interpolated by as many around each place as meet the tolerance between them, up
+    to eight. On a grid of several parameters whose solves are cheap, pieces take at once all the nodes they may have,
+    unless ``budget=`` says that solves count. Where noisy samples were smoothed, a tolerance below what is left of the
+    noise is raised to that (`neumatc.noise`).
 
     Args:
         most: Most nodes per axis; default three for each digit of the tolerance, at least 16 and at most 32.

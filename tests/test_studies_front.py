@@ -277,8 +277,8 @@ def test_interpolation_in_pieces_is_counted_beside_the_map(found):
     assert told == (
         "which for one pass is faster than the map in 1 of 2 problems; where it is faster its errors are 2.0 times "
         "smaller; in the other problems its errors are 3.0 times smaller; once fitted, the map is faster in 1 and "
-        "slower in 1 of 2; beside the strongest exact method it is faster in 1 and about as fast in 1, 1.0 to 3.0 times "
-        "as fast"
+        "slower in 1 of 2; beside the strongest exact method it is faster in 1 and about as fast in 1, 1.0 to 3.0 "
+        "times as fast"
     )
     assert front.tolerant({"speed": {"svd": [], "lmmse": [], "inverse": []}}) == "which was not timed here"
 
