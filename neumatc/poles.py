@@ -35,7 +35,7 @@ _NEAR, _MOST_POLES, _BESIDE = 0.1, 48, np.array([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0
 _INSIDE = 1e-6
 # Beside poles in the box rounding ends all accuracy. Where a residual is above the tolerance only so close to them, in
 # half widths, wider gaps are tried, as long as those of all poles are no more than this part of the box.
-_CLOSE, _GAPS, _GAP_PART, _SIDES = 4e-6, (3e-6, 3e-5, 3e-4), 1e-3, np.array([-10.0, -3.0, -1.0, 1.0, 3.0, 10.0])
+_CLOSE, _GAPS, _GAP_PART, _SIDES = 4e-6, (3e-6, 3e-5, 3e-4), 3e-3, np.array([-10.0, -3.0, -1.0, 1.0, 3.0, 10.0])
 # Distance below which a point is at a pole itself.
 _AT = 1e-10
 # Size of a sample, relative to the usual one, times the rounding unit, from which on it is mostly rounding.
@@ -119,7 +119,7 @@ class Trial:
         size = np.linalg.norm(sketch, axis=1)
         kept = np.flatnonzero(size * unit < _ROUNDED * np.median(size))  # others are at a pole itself, and rounding
         goals = sorted([_UNITS * unit, _PART * self.task.tol, max(_PART * self.task.tol, _PROMISING)])
-        found = rational.fit(self.snapshots.x[kept, 0], sketch[kept], *goals, afford=self._affords)
+        found = rational.fit(self.snapshots.x[kept, 0], sketch[kept], *goals, afford=self._affords, unit=unit)
         return found and replace(found, support=kept[found.support])
 
     def _places(self, found: rational.Barycentric) -> np.ndarray:
@@ -175,7 +175,7 @@ class Trial:
             at = ", ".join(f"{p:.6g}" for p in task.box(torch.from_numpy(inside[:, None]))[:, 0].tolist())
             task.note(f"X grows without bound at {task.problem.family.box.names[0]} = {at}")
         if gap:
-            task.note(f"closer to it than {gap / 2:.1g} of the box the residual may be above the tolerance")
+            task.note(f"closer to such a place than {gap / 2:.1g} of the box the residual may be above the tolerance")
         return self.inspector.maps(*self._embedding(found), lambda value: self._core(value, found))
 
     def _core(self, value: torch.Tensor, found: rational.Barycentric) -> torch.Tensor:

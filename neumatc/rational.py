@@ -21,8 +21,8 @@ _GROWTH = 8
 _FEW = 4
 # Size of a residue, relative to the samples, below which a pole is spurious.
 _SPURIOUS = 1e-13
-# Beside a pole rounding in a sample grows with its size: from one over this times the usual size on, less is asked.
-_ROUNDING = 1e-3
+# Rounding in a sample, in units: beside a pole it grows with the size of the sample over the usual one.
+_ROUNDING = 1e3
 # Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them.
 _EQUATIONS = 1.5
 # Support points, as a multiple of those that come to the second goal, with which the first is to be reached: where X is
@@ -54,7 +54,9 @@ class Barycentric:
     goal: float
 
 
-def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda operations: True) -> Barycentric | None:
+def fit(
+    x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda operations: True, unit: float = 2.0**-52
+) -> Barycentric | None:
     """Fit samples F (N, s) at x (N,) to a relative error at the samples that are no support points.
 
     Args:
@@ -62,32 +64,36 @@ def fit(x: np.ndarray, F: np.ndarray, *goals: float, afford: Afford = lambda ope
         goals: Errors, the smallest first.
         afford: Called before every step with the real operations that it takes; where it says no, there is no further
             step. It may raise.
+        unit: The rounding unit of the samples.
 
     Returns:
         The function with the fewest support points that comes to the smallest of the goals that is reached; None where
         none does with enough samples left to check it.
     """
-    norms = np.linalg.norm(F, axis=1)
-    scale = max(float(np.median(norms)), np.finfo(float).tiny)
-    # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual.
-    size, few = _counting(norms, scale), F[:, :_FEW]
-    sizes = np.linalg.norm(few, axis=1)
-    sizes = _counting(sizes, max(float(np.median(sizes)), np.finfo(float).tiny))
+    size = np.linalg.norm(F, axis=1)
+    scale = max(float(np.median(size)), np.finfo(float).tiny)
+    # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual, and
+    # where its rounding is above the goal, by that.
+    rounding, few = _ROUNDING * unit * size / scale, F[:, :_FEW]
+    sizes = np.linalg.norm(few, axis=1) * np.maximum(1, rounding / goals[:2][-1])
     support, reached = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())], {}
     while goals[0] not in reached and len(left := np.setdiff1d(np.arange(len(x)), support)):
         equations = loewner(x, few, support, sizes, left)
         if not afford(_operations(equations)):
             break
         _, miss = _missed(x, F, support, weighted(equations, balanced=True)[1], size, scale)
-        reached = {goal: list(support) for goal in goals if miss.max() <= goal} | reached
+        reached = {goal: list(support) for goal in goals if (miss <= np.maximum(goal, rounding[left])).all()} | reached
         count = max(1, len(support) // _GROWTH)
         wanted = len(support) + count
         near = [len(own) for goal, own in reached.items() if goal in goals[:2]]
         if _FEW * (len(x) - wanted) < _EQUATIONS * wanted or wanted > _FURTHER * min(near, default=wanted):
             break
         support += left[_highest(x[left], miss, count)].tolist()
-    settled = (_settled(x, F, reached[goal], size, scale, goal, afford) for goal in goals if goal in reached)
-    return next((one for one in settled if one), None)
+    for goal in goals:
+        counting = size * np.maximum(1, rounding / goal)
+        if goal in reached and (found := _settled(x, F, reached[goal], counting, scale, goal, afford)):
+            return found
+    return None
 
 
 def _settled(
@@ -116,11 +122,6 @@ def _settled(
             break
         new, support, R = support[~keep], support[keep], R[:, keep]
     return best
-
-
-def _counting(norms: np.ndarray, scale: float) -> np.ndarray:
-    """Return the sizes by which samples of some norms count."""
-    return norms * np.maximum(1, _ROUNDING * norms / scale)
 
 
 def _highest(x: np.ndarray, miss: np.ndarray, count: int) -> np.ndarray:
@@ -185,10 +186,11 @@ def _spurious(
 ) -> np.ndarray:
     """Mask of the poles near the interval that are rounding: their residues are, or at no sample more than the goal."""
     near, support = (np.abs(poles.imag) < 1) & (np.abs(poles.real) < 1.5), found.support
+    left = np.setdiff1d(np.arange(len(x)), support)  # through the others it goes anyway
     with np.errstate(all="ignore"):  # a pole at a node is not spurious
         cauchy = 1 / (poles[near, None] - x[support])
         residues = (cauchy @ (found.weights[:, None] * F[support])) / -(cauchy**2 @ found.weights)[:, None]
         residues = np.linalg.norm(residues, axis=1)
-        felt = (residues[:, None] / np.abs(poles[near, None] - x) / size).max(axis=1)
+        felt = (residues[:, None] / np.abs(poles[near, None] - x[left]) / size[left]).max(axis=1)
         near[near] = (residues < _SPURIOUS * scale) | (felt < found.goal)
     return near
