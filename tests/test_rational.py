@@ -1,6 +1,7 @@
 """Rational functions through samples of matrix functions: exact where these are rational, and nothing elsewhere."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -323,3 +324,18 @@ def test_many_problems_with_poles_of_their_own_leave_common_pieces(share):
     together = nm.fit_many(problems, tol=1e-6, method=method, progress=False)
     assert all(surrogate.report.met for surrogate in together)
     assert sum(surrogate.report.exact_solves for surrogate in together) <= 2 * sum(alone)
+
+
+def test_a_report_says_how_close_to_poles_in_the_box_the_tolerance_is_met():
+    """Rounding ends the accuracy of a pole: right beside it no residual of 1e-9 is to be had."""
+    n, tol = 24, 1e-9
+    values = np.linspace(0.03, 0.97, n)
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
+    H = (Q * values) @ Q.T
+    problem = nm.Problem(nm.ParametricMatrix(lambda x: H - x * np.eye(n), 0.0, 1.0, batched=False), nm.Inverse())
+    surrogate = nm.fit(problem, tol=tol, progress=False)
+    assert surrogate.report.met and surrogate.report.exact_solves < 1000
+    gap = re.search(r"closer to such a place than (\S+) of the box", surrogate.report.message)
+    assert gap and n * 2 * float(gap[1]) <= 3.1e-3
+    p = np.concatenate([values + side * float(gap[1]) for side in (-1.1, 1.1, 4.0)])
+    assert (problem.residual(p, surrogate(p)) <= 2 * tol).all()
