@@ -23,8 +23,9 @@ _FEW = 4
 _SPURIOUS = 1e-13
 # Rounding in a sample, in units: beside a pole it grows with the size of the sample over the usual one.
 _ROUNDING = 1e3
-# Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them.
-_EQUATIONS = 1.5
+# Loewner equations for each weight: with fewer, weights fit the samples and say nothing between them. Combinations give
+# no more of them than they are independent, up to this part of a sample.
+_EQUATIONS, _DEPENDENT = 1.5, 1e-8
 # Support points, as a multiple of those that come to the second goal, with which the first is to be reached: where X is
 # rational few more do, beside branch points many times as many.
 _FURTHER = 1.5
@@ -75,7 +76,9 @@ def fit(
     # Samples near poles are much larger than the others; each counts by its own size, but not less than the usual, and
     # where its rounding is above the goal, by that.
     rounding, few = _ROUNDING * unit * size / scale, F[:, :_FEW]
-    sizes = np.linalg.norm(few, axis=1) * np.maximum(1, rounding / goals[:2][-1])
+    sizes = np.maximum(np.linalg.norm(few, axis=1), np.finfo(float).tiny)
+    independent = np.linalg.matrix_rank(few / sizes[:, None], tol=_DEPENDENT * np.sqrt(len(x)))
+    sizes = sizes * np.maximum(1, rounding / goals[:2][-1])
     support, reached = [int(size.argmax()), int(np.abs(x - x[size.argmax()]).argmax())], {}
     while goals[0] not in reached and len(left := np.setdiff1d(np.arange(len(x)), support)):
         equations = loewner(x, few, support, sizes, left)
@@ -86,7 +89,7 @@ def fit(
         count = max(1, len(support) // _GROWTH)
         wanted = len(support) + count
         near = [len(own) for goal, own in reached.items() if goal in goals[:2]]
-        if _FEW * (len(x) - wanted) < _EQUATIONS * wanted or wanted > _FURTHER * min(near, default=wanted):
+        if independent * (len(x) - wanted) < _EQUATIONS * wanted or wanted > _FURTHER * min(near, default=wanted):
             break
         support += left[_highest(x[left], miss, count)].tolist()
     for goal in goals:

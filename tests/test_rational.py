@@ -339,3 +339,12 @@ def test_a_report_says_how_close_to_poles_in_the_box_the_tolerance_is_met():
     assert gap and n * 2 * float(gap[1]) <= 3.1e-3
     p = np.concatenate([values + side * float(gap[1]) for side in (-1.1, 1.1, 4.0)])
     assert (problem.residual(p, surrogate(p)) <= 2 * tol).all()
+
+
+@pytest.mark.parametrize("entries", [1, 2, 3])
+def test_combinations_that_depend_on_each_other_are_no_further_evidence(entries):
+    """Two functions of 8 combinations give two equations a sample: more weights than these fit anything."""
+    x = np.cos(np.pi * np.arange(26) / 25)
+    rng = np.random.default_rng(entries)
+    F = rng.standard_normal((26, entries)) @ rng.standard_normal((entries, 8))
+    assert rational.fit(x, F, 2e-12, 1e-3) is None
